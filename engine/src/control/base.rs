@@ -10,6 +10,7 @@ use super::{
     Balance, ConfigError, DetachError, Event, PortId, SwitchConfig,
     clock::Clock,
     grace_period::Barrier,
+    peering::Location,
     ports::Ports,
     slot_allocator::{Allocated, Informed, Retiring},
     slots::Slots,
@@ -162,6 +163,15 @@ impl Base {
             self.held.ended.count(how);
         }
         self.held.held = self.held.held.saturating_sub(1);
+    }
+
+    /// Gives all workers the location of a link.
+    pub(super) fn readdress(&mut self, link: Mark, to: Location) {
+        let (port, at, home) = (to.port.0, to.at, self.ports.home(to.port));
+        self.out.workers.command_all(|_| Command::SetAddress { link, port, home, at });
+        if let Some(attachment) = self.slots.user(link) {
+            (attachment.port, attachment.at) = (to.port, Some(to.at));
+        }
     }
 
     /// Takes a step of slots or ports that all workers have made possible.

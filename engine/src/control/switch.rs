@@ -415,7 +415,7 @@ impl Switch {
             }
             self.links.drop_detached(&mut self.base);
         }
-        self.links.show_opened(&mut self.base);
+        self.links.show_opened(now, &mut self.base);
     }
 
     /// Takes a step, all of whose workers have reported.

@@ -1,85 +1,62 @@
-//! Alternate ports: a peer that is asked and has answered nothing for a minute is asked from another local UDP port,
-//! every other time. A router on the way may hold state for the port that we keep (an address that it has no more, say), which lives
-//! as long as we send; only a flow that it does not know gets new state. Nothing is opened here: the owner of the
-//! switch opens the port, and the link moves there if the peer answers there.
+//! Alternate ports: a peer that has not answered for a minute also gets initiations from another local UDP port,
+//! every other time. A router on the path may hold state for the port in use, for instance with an address that it
+//! no longer has, for as long as packets keep coming; only a new flow gets new state. The owner of the switch opens
+//! the port, and the link moves there if the peer answers there.
 
 use std::collections::BTreeMap;
 
 use strowger_crypto::Nanos;
-use strowger_frame::{Address, Mark};
+use strowger_frame::Address;
 
-use super::{
-    super::{Event, PortId, base::Base},
-    LinkState, Links, Location,
+use super::Location;
+use crate::{
+    Now,
+    control::{Event, PortId, base::Base},
 };
-use crate::Now;
 
-/// How long a peer may answer nothing before it is asked by an alternate port: three times as long as a start of the
-/// peer takes, and shorter than the two to three minutes for which routers keep the state of a flow in use.
-const WANTED_AFTER_NS: u64 = 60_000_000_000;
+/// How long a peer may be silent before an alternate port is tried: three times as long as a peer takes to start,
+/// and less than the two to three minutes for which routers keep the state of a flow.
+pub(super) const WANTED_AFTER_NS: u64 = 60_000_000_000;
 
-/// An alternate port is as stale as the first one after this: another is wanted.
+/// After this an alternate port may be as stale as the first port, and another one is wanted.
 const STALE_AFTER: Nanos = Nanos::from_secs(300);
 
-/// That one is wanted is said this often at most.
-const SAID_EVERY: Nanos = Nanos::from_secs(30);
+/// The least time between two events that ask for an alternate port.
+const REQUEST_EVERY: Nanos = Nanos::from_secs(30);
 
-/// The newest alternate of each port that has one, and when one was last wanted.
+/// The newest alternate of each port that has one, and when one was last requested.
 #[derive(Debug, Default)]
 pub(super) struct Alternates(BTreeMap<PortId, Alternate>);
 
 #[derive(Debug, Default)]
 struct Alternate {
     port: Option<(PortId, Nanos)>,
-    said: Option<Nanos>,
+    requested: Option<Nanos>,
 }
 
-impl Links {
-    /// From now on peers behind `port` that do not answer are asked by `alternate`, too: another UDP port that is
-    /// plugged in. Peers that are down and were last behind the alternate before are where their operator wrote, so that
-    /// it can be [unplugged](Self::unplug) unless a link leads by it.
-    pub(in crate::control) fn set_alternate(
-        &mut self,
-        port: PortId,
-        alternate: PortId,
-        base: &mut Base,
-    ) {
-        let now = Nanos(base.clock.now().0);
-        let Some(peering) = &mut self.peering else { return };
-        let entry = peering.alternates.0.entry(port).or_default();
-        let former = entry.port.replace((alternate, now)).map(|(former, _)| former);
-        let left = |peer: &super::Peer| {
-            peer.state == LinkState::Down && former == Some(peer.port) && former != Some(alternate)
-        };
-        let marks: Vec<Mark> =
-            peering.peers.iter().filter(|(_, peer)| left(peer)).map(|(&mark, _)| mark).collect();
-        for mark in marks {
-            self.look_where_written(mark, base);
-        }
+impl Alternates {
+    /// Sets the alternate of a port; returns the one before.
+    pub(super) fn set(&mut self, port: PortId, alternate: PortId, now: Now) -> Option<PortId> {
+        let entry = self.0.entry(port).or_default();
+        entry.port.replace((alternate, Nanos(now.0))).map(|(former, _)| former)
     }
 
-    /// An initiation leaves for a peer: where it is to go as well, if the peer has been silent for long.
-    pub(super) fn alternate_of(&mut self, mark: Mark, base: &mut Base) -> Option<Location> {
-        let now = base.clock.now();
-        let peering = self.peering.as_mut()?;
-        let peer = peering.peers.get(&mark)?;
-        let Location { port, at } = peer.reach.written?;
-        if !is_silent(peer, now) || !matches!(at, Address::Udp(_)) {
+    /// Where else an initiation goes to a silent peer at this configured location. Requests an alternate port by
+    /// an event where there is none, or a stale one.
+    pub(super) fn location(&mut self, written: Location, base: &mut Base) -> Option<Location> {
+        let Location { port, at } = written;
+        if !matches!(at, Address::Udp(_)) {
             return None;
         }
-        let now = Nanos(now.0);
-        let entry = peering.alternates.0.entry(port).or_default();
+        let now = Nanos(base.clock.now().0);
+        let entry = self.0.entry(port).or_default();
         let is_stale = entry.port.is_none_or(|(_, since)| now.since(since) >= STALE_AFTER);
-        let may_say = entry.said.is_none_or(|said| now.since(said) >= SAID_EVERY);
-        let alternate = entry.port.map(|(alternate, _)| Location { port: alternate, at });
-        if is_stale && may_say {
-            entry.said = Some(now);
+        let may_request = entry.requested.is_none_or(|last| now.since(last) >= REQUEST_EVERY);
+        if is_stale && may_request {
+            entry.requested = Some(now);
             base.out.events.push(Event::WantsAlternate(port));
         }
-        alternate.filter(|alternate| base.ports.is_plugged(alternate.port))
+        let (alternate, _) = entry.port?;
+        base.ports.is_plugged(alternate).then_some(Location { port: alternate, at })
     }
-}
-
-fn is_silent(peer: &super::Peer, now: Now) -> bool {
-    peer.state == LinkState::Down && now.0.saturating_sub(peer.down_since.0) >= WANTED_AFTER_NS
 }

@@ -4,15 +4,11 @@
 use std::fmt;
 
 use strowger_crypto::{
-    Nanos, PeerId, StaticPublic,
-    handshake::{Disagreement, HandshakeError, Refused},
+    PeerId, StaticPublic,
+    handshake::{Disagreement, Refused},
 };
-use strowger_frame::{Address, Mark};
+use strowger_frame::Address;
 
-use super::{
-    super::{Event, base::Base},
-    LinkState, Links, Peer, nanos,
-};
 use crate::{Now, discard::Discard};
 
 /// Evidence older than this says nothing about the attempts of now: the longest pause between two attempts
@@ -23,7 +19,7 @@ const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
 const ATTEMPTS_BEFORE_TOLD: u32 = 3;
 
 /// An event says at most once in this time, a minute, that another node has the peer's key.
-const REFUSALS_TOLD_EVERY_NS: u64 = 60_000_000_000;
+const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 
 /// Why a link is not up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +208,23 @@ pub(super) struct Diagnosis {
     evidence: Option<(Now, DownReason)>,
     unreachable: Option<(Now, DownReason)>,
     /// The reason that the last event gave.
-    told: Option<&'static str>,
+    reported: Option<&'static str>,
+}
+
+/// When an event last said that another node has the peer's key.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    reported: Option<Now>,
+}
+
+impl Refusals {
+    /// Whether an event may say so now, which is then noted.
+    pub(super) fn may_report(&mut self, now: Now) -> bool {
+        let is_due = |last: Now| now.0.saturating_sub(last.0) >= REFUSALS_REPORTED_EVERY_NS;
+        let may = self.reported.is_none_or(is_due);
+        self.reported = if may { Some(now) } else { self.reported };
+        may
+    }
 }
 
 impl Diagnosis {
@@ -264,7 +276,7 @@ impl Diagnosis {
     }
 
     /// When there may be something to tell: now, or when what is known grows old.
-    fn news_at(&self, has_address: bool, now: Now) -> Option<Now> {
+    pub(super) fn news_at(&self, has_address: bool, now: Now) -> Option<Now> {
         let reason = self.reason(has_address, now);
         if self.is_news(&reason) {
             return Some(now);
@@ -279,79 +291,16 @@ impl Diagnosis {
 
     fn is_news(&self, reason: &DownReason) -> bool {
         let is_known = !matches!(reason, DownReason::NoAddress | DownReason::Connecting { .. });
-        is_known && self.told != Some(reason.name())
+        is_known && self.reported != Some(reason.name())
     }
 
     /// The reason, if an event should tell it: each kind once until the link is up again.
     pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
         let reason = self.reason(has_address, now);
         self.is_news(&reason).then(|| {
-            self.told = Some(reason.name());
+            self.reported = Some(reason.name());
             reason
         })
-    }
-}
-
-impl Links {
-    /// Something was seen that explains why a peer's link is down.
-    pub(in crate::control) fn note_reason(&mut self, mark: Mark, reason: DownReason, now: Now) {
-        if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) {
-            peer.diagnosis.note(reason, now);
-        }
-    }
-
-    /// Notes why a peer's session refused a message; returns the reason to count.
-    pub(super) fn refusal(
-        &mut self,
-        mark: Mark,
-        why: HandshakeError,
-        now: Now,
-        base: &mut Base,
-    ) -> Discard {
-        let HandshakeError::Peer(why) = why else { return Discard::Unhandled };
-        if let Some(reason) = DownReason::of_refusal(why) {
-            self.note_reason(mark, reason, now);
-        }
-        let Refused::OtherIdentity(who) = why else { return discard_of(why) };
-        let slot = base.slots.slot_of(mark);
-        let peer = self.peering.as_mut().and_then(|peering| peering.peers.get_mut(&mark));
-        let told = peer.map(|peer| &mut peer.refusal_told);
-        let is_news = |at: &Now| now.0.saturating_sub(at.0) >= REFUSALS_TOLD_EVERY_NS;
-        if let (Some(slot), Some(told)) = (slot, told)
-            && told.as_ref().is_none_or(is_news)
-        {
-            *told = Some(now);
-            base.out.events.push(Event::PeerRefused(slot, who));
-        }
-        discard_of(why)
-    }
-
-    /// Why a peer's link is down, if it is.
-    pub(super) fn down_reason(&self, peer: &Peer, base: &Base) -> Option<DownReason> {
-        let is_down = peer.shown == LinkState::Down;
-        is_down.then(|| peer.diagnosis.reason(peer.is_somewhere(), base.clock.now()))
-    }
-
-    /// Tells why a link is down, once for each reason until it is up again.
-    pub(super) fn tell_trouble(&mut self, mark: Mark, now: Now, base: &mut Base) {
-        let slot = base.slots.slot_of(mark);
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if peer.state != LinkState::Down {
-            return;
-        }
-        let has_address = peer.is_somewhere();
-        if let (Some(slot), Some(reason)) = (slot, peer.diagnosis.news(has_address, now)) {
-            base.out.events.push(Event::LinkTrouble(slot, reason));
-        }
-    }
-}
-
-impl Peer {
-    /// When [`Links::tell_trouble`] has something to do.
-    pub(super) fn trouble_due(&self, now: Now) -> Option<Nanos> {
-        let is_down = self.state == LinkState::Down;
-        let news = is_down.then(|| self.diagnosis.news_at(self.is_somewhere(), now));
-        news.flatten().map(nanos)
     }
 }
 

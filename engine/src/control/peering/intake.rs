@@ -1,59 +1,58 @@
-//! Who handshakes: handshake messages and beacons, from anywhere. Until one of them has proved who sent it, it leaves no
-//! trace here and gets at most one answer, no longer than itself (R8).
+//! Handshake messages from anywhere. A message leaves no state here and gets at most one answer, no longer than
+//! itself, until its sender has proved who it is (R8).
 
 use strowger_crypto::{
     StaticPublic,
-    handshake::{Admission, Load, Refused, could_be_handshake, ik, xx},
-    session::Input,
+    handshake::{
+        Admission, Admitted, CookieChecker, Established, Load, Refused, TimestampGuard,
+        could_be_handshake, ik, xx,
+    },
+    session::{Input, XxRole},
 };
-use strowger_frame::{Address, Burst, Mark};
+use strowger_frame::{Address, Mark};
 use strowger_wire::link_header::{Kind, LinkHeader, Step};
 
 use super::{
-    super::{Event, base::Base},
-    DownReason, HandshakeOrigin, Links, Location, Peering, discard_of,
-    indices::Asker,
-    nanos,
+    DownReason, HandshakeOrigin, PeerError, PeeringConfig, beacons::Beacons, diagnosis::discard_of,
+    indices::Asker, nanos, peers::Peers, sources::Sources, table::LinkTable,
 };
 use crate::{
     Now,
-    command::{Command, HandshakeDatagram, PuntKind},
-    control::PortId,
+    command::{Command, HandshakeDatagram},
+    control::{Event, PortId, base::Base},
     discard::Discard,
-    limits::{COOKIES_PER_SECOND_AND_HOST, HANDSHAKE_BURSTS_MAX},
+    limits::COOKIES_PER_SECOND_AND_HOST,
     rate::RateLimiter,
 };
 
-/// Handshake messages a second that are read for peers at their known addresses, and for all
-/// others. Each costs some 0.3 ms of the slow path, which so is never busy with unknown peers for more
-/// than a third of its time.
-pub(super) const KNOWN_PER_SECOND: u32 = 1_500;
-pub(super) const UNKNOWN_PER_SECOND: u32 = 1_000;
+/// Handshake messages read per second: of peers at their known locations, and of all other senders. Each takes the
+/// slow path some 0.3 ms, so unknown peers keep it busy for a third of its time at most.
+const KNOWN_PER_SECOND: u32 = 1_500;
+const UNKNOWN_PER_SECOND: u32 = 1_000;
 
-/// Those a second that are read for each peer at its known address, so that none of them spends what is
-/// there for all: many times what a peer has reason to send.
+/// Handshake messages read per second of each peer at its known location, so that no peer uses the budget of all:
+/// many times what a peer has reason to send.
 pub(super) const KNOWN_PER_SECOND_EACH: u32 = 20;
 
-/// Below this part of a budget, whoever comes must first show that it receives at the
-/// address it sends from (WireGuard, section 5.3).
+/// Below this part of a budget a sender must first show that it receives at the address it sends from (WireGuard,
+/// section 5.3).
 const CALM_BUDGET_PERCENT: u32 = 75;
 
-/// Cookies given out a second, to those at known addresses and to others each: a cookie costs the slow
-/// path 7 us, and a worker a send where the port has no handshake socket. A sender that forges a peer's address gets no more
-/// than one host does.
+/// Cookies sent per second, to known locations and to others each. A cookie takes the slow path 7 us, and a worker
+/// a send where the port has no handshake socket. A sender that forges a peer's address gets no more than one host.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
 /// An event says at most once in this time, ten seconds, that an unknown peer was refused.
-const UNKNOWN_PEERS_TOLD_EVERY_NS: u64 = 10_000_000_000;
+const UNKNOWN_REPORTED_EVERY_NS: u64 = 10_000_000_000;
 
-/// What may be done in a second for handshake datagrams.
+/// What may be done per second for handshake datagrams.
 pub(super) struct Budgets {
     reads: RateLimiter,
     cookies: RateLimiter,
 }
 
 impl Budgets {
-    pub(super) fn new(reads_per_second: u32) -> Self {
+    fn new(reads_per_second: u32) -> Self {
         Self {
             reads: RateLimiter::per_second(reads_per_second),
             cookies: RateLimiter::per_second(COOKIES_PER_SECOND),
@@ -73,296 +72,329 @@ impl Budgets {
     }
 }
 
-impl Peering {
-    /// Whether another handshake message of whoever is there may be read: its own budget first, so that
-    /// what one peer has too much is not taken from the others.
-    pub(super) fn may_read(&mut self, link: Mark, now: Now) -> bool {
-        self.peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.take(now))
+/// Which handshake messages are read.
+pub(super) struct Intake {
+    checker: CookieChecker,
+    /// For senders at known locations, and for all others.
+    budgets: [Budgets; 2],
+    /// Of all others, by their addresses.
+    sources: Sources,
+    /// When an event last said that an unknown peer was refused.
+    unknown_reported: Option<Now>,
+}
+
+impl Intake {
+    pub(super) fn new(config: &mut PeeringConfig, now: Now) -> Result<Self, PeerError> {
+        let checker = CookieChecker::new(&config.local, nanos(now), &mut *config.entropy);
+        Ok(Self {
+            checker: checker.map_err(|_| PeerError::NoIdentity)?,
+            budgets: [KNOWN_PER_SECOND, UNKNOWN_PER_SECOND].map(Budgets::new),
+            sources: Sources::new(),
+            unknown_reported: None,
+        })
+    }
+
+    /// Changes secrets that are due, before handshakes are checked with them. Nothing else depends on when.
+    pub(super) fn renew_secrets(&mut self, config: &mut PeeringConfig, now: Now) {
+        let _ = self.checker.rotate(nanos(now), &mut *config.entropy);
+        self.sources.rotate(nanos(now), &mut *config.entropy);
+    }
+
+    /// Whether another handshake message from this sender may be read. The sender's own budget comes first, so an
+    /// excess of one peer takes nothing from the others.
+    fn may_read(&mut self, link: Mark, peers: &mut Peers, now: Now) -> bool {
+        peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.take(now))
             && self.budgets[usize::from(link.is_unknown())].reads.take(now)
     }
 
-    /// Whether a cookie may be given out: its own share first, as above.
-    fn may_give_cookie(&mut self, link: Mark, from: Address, now: Now) -> bool {
-        let may = match self.peers.budgets_mut(link) {
+    /// Whether a cookie may be sent: the sender's own share first, as above.
+    fn may_send_cookie(&mut self, link: Mark, from: Address, peers: &mut Peers, now: Now) -> bool {
+        let may = match peers.budgets_mut(link) {
             Some(budgets) => budgets.cookies.take(now),
             None => self.sources.may_have_cookie(from, nanos(now)),
         };
         may && self.budgets[usize::from(link.is_unknown())].cookies.take(now)
     }
 
-    /// Whether one who has shown that it receives there may have another message read, as far as its
-    /// source goes. A peer has a budget of its own at its address.
+    /// Whether a sender that has shown that it receives at its address may have another message read, as far as
+    /// the limit of that address goes. A peer at its location has a budget of its own instead.
     fn may_read_source(&mut self, link: Mark, from: Address, now: Now) -> bool {
         !link.is_unknown() || self.sources.may_read(from, nanos(now))
     }
 
-    /// How busy we are with all of its kind, or with it.
-    fn load(&mut self, link: Mark, now: Now) -> Load {
-        let own = self.peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.load(now));
+    /// The load by all senders of this kind, or by this sender.
+    fn load(&self, link: Mark, peers: &mut Peers, now: Now) -> Load {
+        let own = peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.load(now));
         match self.budgets[usize::from(link.is_unknown())].load(now) {
             Load::Normal => own,
             Load::Heavy => Load::Heavy,
         }
     }
-}
 
-impl Links {
-    /// The link of the peer that is at this address behind the port: it is no unknown peer, and has a budget
-    /// of its own.
-    pub(in crate::control) fn link_at(&self, port: PortId, at: Address) -> Mark {
-        let known = self.peering.as_ref().and_then(|p| p.by_address.get(&Location { port, at }));
-        known.copied().unwrap_or(Mark::unknown(0))
-    }
-
-    /// Handles the handshakes that workers have punted: those from known addresses first.
-    pub(super) fn take_handshakes(&mut self, now: Now, base: &mut Base) {
-        let punts = base.out.workers.punts();
-        for _ in 0..punts.handshakes.len() {
-            let Some(datagram) = punts.handshakes.pop() else { break };
-            base.note_taken(datagram.link, datagram.worker, PuntKind::HandshakeDatagram);
-            base.held.hold(1);
-            self.take_handshake(&datagram, now, base);
-        }
-        for _ in 0..punts.unknown_peers.len() {
-            let Some(datagram) = punts.unknown_peers.pop() else { break };
-            base.held.hold(1);
-            self.take_handshake(&datagram, now, base);
-        }
-    }
-
-    /// Reads the handshake sockets, a few bursts of each. What is left waits in the socket, or the kernel drops it.
-    pub(super) fn read_handshake_sockets(&mut self, now: Now, base: &mut Base) {
-        for port in base.ports.ids() {
-            for _ in 0..HANDSHAKE_BURSTS_MAX {
-                let Some(mut burst) = base.ports.receive(port) else { break };
-                let is_last = !burst.is_full();
-                self.take_burst(port, &mut burst, now, base);
-                if is_last {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn take_burst(&mut self, port: PortId, burst: &mut Burst, now: Now, base: &mut Base) {
-        base.held.hold(burst.len() as u64);
-        for frame in burst.drain(..) {
-            if !LinkHeader::parse(frame.bytes()).is_ok_and(|head| head.kind.is_handshake()) {
-                base.end_handshake(port, Discard::BadLinkKind);
-                continue;
-            }
-            let origin = base.ports.origin(port, &frame, base.out.workers.len());
-            let Some((from, worker)) = origin else { return };
-            let link = self.link_at(port, from);
-            let datagram = HandshakeDatagram { worker, port: port.0, link, from, frame };
-            self.take_handshake(&datagram, now, base);
-        }
-    }
-
-    /// Answers a handshake: by the port's handshake socket if it has one, else by the worker.
-    fn answer_handshake(
+    /// Handles a handshake message. Returns why it was dropped.
+    pub(super) fn handle(
         &mut self,
         datagram: &HandshakeDatagram,
-        message: Vec<u8>,
-        base: &mut Base,
-    ) {
-        if !base.ports.send(PortId(datagram.port), datagram.from, &message) {
-            let command = Command::Send(datagram.port, datagram.from, message);
-            base.out.workers.command(usize::from(datagram.worker), command);
-        }
-    }
-
-    /// Somebody handshakes: a handshake message or a beacon, from anywhere.
-    pub(in crate::control) fn take_handshake(
-        &mut self,
-        datagram: &HandshakeDatagram,
+        beacons: &mut Beacons,
+        table: &mut LinkTable,
         now: Now,
         base: &mut Base,
-    ) {
-        let outcome = self.read_handshake(datagram, now, base).err().unwrap_or(Discard::Handled);
-        base.end_handshake(PortId(datagram.port), outcome);
-    }
-
-    /// Notes what a refused handshake message says about the peer at whose address it was sent; returns the
-    /// reason to count. The source is not proved, so this is for the operator alone.
-    fn refuse(&mut self, datagram: &HandshakeDatagram, why: Refused, now: Now) -> Discard {
-        let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
-            // The mac of XX depends on the network's name alone.
-            (Refused::WrongMac, Ok(lane)) if Step::from_lane(lane) != Some(Step::Known) => {
-                Some(DownReason::OtherNetwork)
-            }
-            _ => DownReason::of_refusal(why),
-        };
-        if let (Some(reason), false) = (reason, datagram.link.is_unknown()) {
-            self.note_reason(datagram.link, reason, now);
+    ) -> Result<(), Discard> {
+        let message = datagram.frame.bytes();
+        let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
+        if !could_be_handshake(&header, message.len()) {
+            return Err(Discard::Malformed);
         }
-        discard_of(why)
+        if header.kind != Kind::Initiation {
+            return handle_answer(header, datagram, beacons, table, now, base);
+        }
+        // The same address behind two ports is two sources.
+        let mut source = datagram.from.to_bytes();
+        source.extend(datagram.port.to_be_bytes());
+        let Some(admitted) = self.admit(datagram, &source, table, now, base)? else {
+            return Ok(());
+        };
+        match admitted.step() {
+            Step::Known => self.handle_known(&admitted, datagram, table, now, base),
+            Step::Discover => {
+                if !table.expects_unknown_keys() {
+                    return Err(Discard::UnknownPeer);
+                }
+                let shared = table.shared();
+                let answer =
+                    xx::answer(&self.checker, shared.local(), &shared.offer, &source, &admitted);
+                send_answer(datagram, answer.map_err(discard_of)?, base);
+                Ok(())
+            }
+            Step::Finish => {
+                let shared = table.shared();
+                let local = shared.local();
+                let finish =
+                    xx::read_finish(&self.checker, local, &shared.offer, &source, &admitted);
+                let finish = finish.map_err(discard_of)?;
+                self.handle_finish(finish, datagram, beacons, table, now, base)
+            }
+        }
     }
 
-    /// A handshake of a node whose key is not configured.
+    /// Checks mac, cookie and budgets of an initiation. `None` if a cookie was sent instead. Only messages that are
+    /// read take from the budget of reads: neither noise nor senders with forged addresses can use it up.
+    fn admit<'m>(
+        &mut self,
+        datagram: &'m HandshakeDatagram,
+        source: &[u8],
+        table: &mut LinkTable,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<Option<Admitted<'m>>, Discard> {
+        let (link, from) = (datagram.link, datagram.from);
+        let load = self.load(link, table.peers_mut(), now);
+        match self.checker.admit(source, datagram.frame.bytes(), load) {
+            Err(why) => Err(refuse(datagram, why, table, now)),
+            Ok(Admission::CookieReply(cookie)) => {
+                if !self.may_send_cookie(link, from, table.peers_mut(), now) {
+                    return Err(Discard::OverBudget);
+                }
+                send_answer(datagram, cookie.to_vec(), base);
+                Ok(None)
+            }
+            Ok(Admission::Admitted(admitted)) => {
+                // Under load the sender has shown its address, and is limited by it.
+                let may_read = load == Load::Normal || self.may_read_source(link, from, now);
+                if !may_read || !self.may_read(link, table.peers_mut(), now) {
+                    return Err(Discard::OverBudget);
+                }
+                Ok(Some(admitted))
+            }
+        }
+    }
+
+    /// Handles an initiation of IK, whose sender knows this node's key.
+    fn handle_known(
+        &mut self,
+        admitted: &Admitted<'_>,
+        datagram: &HandshakeDatagram,
+        table: &mut LinkTable,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<(), Discard> {
+        let initiation = match ik::read(table.shared().local(), admitted) {
+            Ok(initiation) => initiation,
+            Err(why) => return Err(refuse(datagram, why, table, now)),
+        };
+        let key = *initiation.static_key();
+        let mark = match table.shared().keys.get(&key) {
+            Some(mark) => Some(mark),
+            // The sender knows this node's key, and this node knows its identity alone.
+            None if table.expects_unknown_keys() => {
+                let identity = initiation.identity().map_err(discard_of)?;
+                table.peers().by_identity(&identity)
+            }
+            None => None,
+        };
+        let Some(mark) = mark else {
+            return Err(self.refuse_unknown(datagram, key, table, now, base));
+        };
+        let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
+        let newest = peer.session().guard().newest;
+        if newest.is_some_and(|newest| initiation.timestamp() <= newest) {
+            // A recorded initiation takes nothing from the peer's budget.
+            peer.status_mut().note_reason(DownReason::StampRefused, now);
+            return Err(Discard::HandshakeStale);
+        }
+        if datagram.link != mark && !peer.may_initiate_elsewhere(now) {
+            return Err(Discard::OverBudget);
+        }
+        let input = Input::Initiation(Box::new(initiation));
+        peer.drive(input, Some(HandshakeOrigin::of(datagram)), &mut link)
+    }
+
+    /// Reports a handshake of a node whose key is not configured.
     fn refuse_unknown(
         &mut self,
         datagram: &HandshakeDatagram,
         key: StaticPublic,
+        table: &mut LinkTable,
         now: Now,
         base: &mut Base,
     ) -> Discard {
-        if !datagram.link.is_unknown() {
-            self.note_reason(datagram.link, DownReason::OtherKey { key }, now);
+        if let Some(peer) = table.peers_mut().get_mut(datagram.link) {
+            peer.status_mut().note_reason(DownReason::OtherKey { key }, now);
         }
-        let Some(peering) = &mut self.peering else { return Discard::UnknownPeer };
-        let is_due = |told: Now| now.0.saturating_sub(told.0) >= UNKNOWN_PEERS_TOLD_EVERY_NS;
-        if peering.unknown_told.is_none_or(is_due) {
-            peering.unknown_told = Some(now);
+        let is_due = |last: Now| now.0.saturating_sub(last.0) >= UNKNOWN_REPORTED_EVERY_NS;
+        if self.unknown_reported.is_none_or(is_due) {
+            self.unknown_reported = Some(now);
             let (port, at) = (PortId(datagram.port), datagram.from);
             base.out.events.push(Event::UnknownRefused { port, at, key });
         }
         Discard::UnknownPeer
     }
 
-    fn read_handshake(
+    /// Handles the last message of XX: a node whose key is not configured has proved its identity, and that it
+    /// receives at its address.
+    fn handle_finish(
         &mut self,
+        finish: xx::Finish,
         datagram: &HandshakeDatagram,
+        beacons: &mut Beacons,
+        table: &mut LinkTable,
         now: Now,
         base: &mut Base,
     ) -> Result<(), Discard> {
-        let message = datagram.frame.bytes();
-        let header = LinkHeader::parse(message).map_err(|_| Discard::Malformed)?;
-        if header.kind == Kind::Beacon {
-            return self.take_beacon(datagram, now, base);
-        }
-        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let by = HandshakeOrigin::of(datagram);
-        if !could_be_handshake(&header, message.len()) {
-            return Err(Discard::Malformed);
-        }
-        if header.kind != Kind::Initiation {
-            return self.take_handshake_answer(header, datagram, now, base);
-        }
-        let load = peering.load(datagram.link, now);
-        let mut source = datagram.from.to_bytes();
-        // The same address behind two ports is two sources.
-        source.extend(datagram.port.to_be_bytes());
-        // Only what is read is paid for from the budget of reading: neither noise nor those who do not
-        // receive where they send from can spend what honest handshakes need.
-        let admitted = match peering.checker.admit(&source, message, load) {
-            Err(why) => return Err(self.refuse(datagram, why, now)),
-            Ok(Admission::CookieReply(_))
-                if !peering.may_give_cookie(datagram.link, datagram.from, now) =>
-            {
-                return Err(Discard::OverBudget);
-            }
-            Ok(Admission::CookieReply(cookie)) => {
-                self.answer_handshake(datagram, cookie.to_vec(), base);
-                return Ok(());
-            }
-            // Under load it has shown where it is, and is counted by that.
-            Ok(Admission::Admitted(_))
-                if load == Load::Heavy
-                    && !peering.may_read_source(datagram.link, datagram.from, now) =>
-            {
-                return Err(Discard::OverBudget);
-            }
-            Ok(Admission::Admitted(_)) if !peering.may_read(datagram.link, now) => {
-                return Err(Discard::OverBudget);
-            }
-            Ok(Admission::Admitted(admitted)) => admitted,
-        };
-        match admitted.step() {
-            Step::Known => {
-                let initiation = match ik::read(&peering.config.local, &admitted) {
-                    Ok(initiation) => initiation,
-                    Err(why) => return Err(self.refuse(datagram, why, now)),
-                };
-                let known = peering.by_key.get(&initiation.static_key().0).copied();
-                let mark = match known {
-                    Some(mark) => mark,
-                    // It knows our key, and we its identity alone.
-                    None if self.expects_unknown_keys() => {
-                        let identity = initiation.identity().map_err(discard_of)?;
-                        match self.discovered_as(&identity) {
-                            Some(mark) => mark,
-                            None => {
-                                let key = *initiation.static_key();
-                                return Err(self.refuse_unknown(datagram, key, now, base));
-                            }
-                        }
-                    }
-                    None => {
-                        return Err(self.refuse_unknown(
-                            datagram,
-                            *initiation.static_key(),
-                            now,
-                            base,
-                        ));
-                    }
-                };
-                let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-                let peer = peering.peers.get_mut(&mark).ok_or(Discard::Unhandled)?;
-                let newest = peer.session.guard().newest;
-                if newest.is_some_and(|newest| initiation.timestamp() <= newest) {
-                    // A recorded one spends nothing of the peer's.
-                    self.note_reason(mark, DownReason::StampRefused, now);
-                    return Err(Discard::HandshakeStale);
-                }
-                if datagram.link != mark && !peer.elsewhere.take(now) {
-                    return Err(Discard::OverBudget);
-                }
-                let input = Input::Initiation(Box::new(initiation));
-                self.drive(mark, input, Some(by), now, base)
-            }
-            Step::Discover => {
-                if !self.expects_unknown_keys() {
-                    return Err(Discard::UnknownPeer);
-                }
-                let peering = self.peering.as_ref().ok_or(Discard::Unhandled)?;
-                let (checker, local) = (&peering.checker, &peering.config.local);
-                let answer = xx::answer(checker, local, &peering.offer, &source, &admitted);
-                let answer = answer.map_err(discard_of)?;
-                self.answer_handshake(datagram, answer, base);
-                Ok(())
-            }
-            Step::Finish => {
-                let (checker, local) = (&peering.checker, &peering.config.local);
-                let finish = xx::read_finish(checker, local, &peering.offer, &source, &admitted)
-                    .map_err(discard_of)?;
-                self.take_unknown(finish, datagram, now, base)
-            }
-        }
-    }
-    /// A response or cookie. The index finds the attempt that it answers, then its mac is looked at, and only
-    /// one whose mac is right is read, within the attempt's own number: nothing else costs anybody
-    /// anything.
-    fn take_handshake_answer(
-        &mut self,
-        header: LinkHeader,
-        datagram: &HandshakeDatagram,
-        now: Now,
-        base: &mut Base,
-    ) -> Result<(), Discard> {
-        let message = datagram.frame.bytes();
-        let peering = self.peering.as_mut().ok_or(Discard::Unhandled)?;
-        let awaited = peering.indices.awaited(header.index).ok_or(Discard::NoSession)?;
-        let Asker::Peer(mark) = awaited.asker else {
-            return self.take_call(header, datagram, now, base);
-        };
-        let peer = peering.peers.get(&mark).ok_or(Discard::NoSession)?;
-        peer.session.check_response(message).map_err(discard_of)?;
-        let by = HandshakeOrigin::of(datagram);
-        let was_asked = peer.reach.has_asked(by.from);
-        // A cookie was read with its mac.
-        if header.kind == Kind::Response && !awaited.may_read(was_asked) {
+        let expected = table.expected_by(finish.identity(), datagram);
+        let index = finish.our_index();
+        if !table.shared_mut().sessions.indices().take_index(index) {
+            // The index was chosen without a look at the free ones: the sender starts again with another.
             return Err(Discard::OverBudget);
         }
-        let taken = self.drive(mark, Input::Message(message), Some(by), now, base);
-        if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
-            // Its mac is right, so its sender knows our key; and only the peer can have read ours.
-            self.note_reason(mark, DownReason::OtherPsk, now);
+        let key = finish.peer().static_key;
+        let port = PortId(datagram.port);
+        let taken = match self.accept(finish, expected, port, table, now, base) {
+            Ok((mark, established, guard)) => {
+                // The peer's first frame under the new keys shows its location.
+                let by = Some(HandshakeOrigin::of(datagram));
+                let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
+                let taken = peer.with_session(by, &mut link, |session, context, outputs| {
+                    session.adopt(context, established, XxRole::Responder { guard }, outputs)
+                });
+                // A call of ours to the same node would replace this session.
+                beacons.drop_call(&key, table.shared_mut());
+                taken
+            }
+            Err(why) => Err(why),
+        };
+        let sessions = &mut table.shared_mut().sessions;
+        if sessions.link_of(index).is_none() {
+            sessions.indices().give_back(index);
         }
-        taken?;
-        if header.kind == Kind::Response {
-            self.follow_answer(mark, by.from, now, base);
+        taken
+    }
+
+    /// Accepts the last message of XX, and finds or adds its peer.
+    fn accept(
+        &mut self,
+        finish: xx::Finish,
+        expected: Option<Mark>,
+        port: PortId,
+        table: &mut LinkTable,
+        now: Now,
+        base: &mut Base,
+    ) -> Result<(Mark, Established, TimestampGuard), Discard> {
+        let proven = *finish.peer();
+        let known = table.find_proven(&proven, expected)?;
+        let known_guard = known.and_then(|mark| Some(table.peers().get(mark)?.session().guard()));
+        let mut guard = known_guard.unwrap_or_default();
+        // A copy of an accepted message ends here, without an effect (R8).
+        let accepted = finish.accept(&mut self.checker, &mut guard);
+        let established = accepted.map_err(discard_of)?;
+        let mark = match known {
+            Some(mark) => mark,
+            None => table.admit_unknown(&proven, port, None, now, base)?,
+        };
+        Ok((mark, established, guard))
+    }
+}
+
+/// Handles a response or a cookie. The index finds the attempt that it answers; the message is read if its mac is
+/// right and the attempt's number of reads is not used up. Anything else costs next to nothing.
+fn handle_answer(
+    header: LinkHeader,
+    datagram: &HandshakeDatagram,
+    beacons: &mut Beacons,
+    table: &mut LinkTable,
+    now: Now,
+    base: &mut Base,
+) -> Result<(), Discard> {
+    let message = datagram.frame.bytes();
+    let awaited = table.shared_mut().sessions.indices().awaited(header.index);
+    let asker = awaited.ok_or(Discard::NoSession)?.asker;
+    let Asker::Peer(mark) = asker else {
+        return beacons.handle_answer(header, datagram, table, now, base);
+    };
+    let peer = table.peers().get(mark).ok_or(Discard::NoSession)?;
+    peer.session().check_response(message).map_err(discard_of)?;
+    let by = HandshakeOrigin::of(datagram);
+    let was_asked = peer.reach().has_asked(by.from);
+    let awaited = table.shared_mut().sessions.indices().awaited(header.index);
+    // A cookie was read with its mac.
+    if header.kind == Kind::Response && !awaited.is_some_and(|a| a.may_read(was_asked)) {
+        return Err(Discard::OverBudget);
+    }
+    let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::NoSession)?;
+    let taken = peer.drive(Input::Message(message), Some(by), &mut link);
+    if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
+        // Its mac is right, so its sender knows this node's key; and only the peer can have read our message.
+        peer.status_mut().note_reason(DownReason::OtherPsk, now);
+    }
+    taken?;
+    if header.kind == Kind::Response {
+        table.follow_answer(mark, by.from, now, base);
+    }
+    Ok(())
+}
+
+/// Notes what a refused message says about the peer at whose location it was sent; returns the reason to count.
+/// The source is not proved, so the note is for operators alone.
+fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now: Now) -> Discard {
+    let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
+        // The mac of XX depends on the network's name alone.
+        (Refused::WrongMac, Ok(lane)) if Step::from_lane(lane) != Some(Step::Known) => {
+            Some(DownReason::OtherNetwork)
         }
-        Ok(())
+        _ => DownReason::of_refusal(why),
+    };
+    if let Some(reason) = reason
+        && let Some(peer) = table.peers_mut().get_mut(datagram.link)
+    {
+        peer.status_mut().note_reason(reason, now);
+    }
+    discard_of(why)
+}
+
+/// Answers a handshake: by the port's handshake socket if it has one, else by the worker.
+fn send_answer(datagram: &HandshakeDatagram, message: Vec<u8>, base: &mut Base) {
+    if !base.ports.send(PortId(datagram.port), datagram.from, &message) {
+        let command = Command::Send(datagram.port, datagram.from, message);
+        base.out.workers.command(usize::from(datagram.worker), command);
     }
 }

@@ -1,39 +1,55 @@
-//! Where a peer is: a port and an address behind it, whether the peer has shown that it receives there,
-//! and how much may be sent to an address where it has not. It never
-//! decides when anything is sent.
+//! Where a peer is: a port and an address behind it, whether the peer has shown that it receives there, and how
+//! much may be sent to an address where it has not. Decides where messages go; others decide when.
 //!
 //! An address is validated as in RFC 9000, section 8:
 //!
-//! | seen | shows |
+//! | event | what it shows |
 //! |---|---|
-//! | the answer to a path challenge, from where the challenge went | the peer receives there |
-//! | an answer to a handshake that went to one location and to no other | the same, of that location |
-//! | the first packet under new keys | the same, of where our answer to that handshake went |
+//! | the response to a path challenge, from the address that was challenged | the peer receives there |
+//! | an answer to a handshake that went to one location and to no other | the peer receives there |
+//! | the first packet under new keys | the peer receives where our answer to that handshake went |
 //!
-//! Before that, data is not sent there, and all else is no more than what came from there. The initiations
-//! that a configured address gets are the exception: they keep to their pace.
+//! Before that, no data is sent there, and other messages have in total no more bytes than came from there.
+//! Initiations to a configured address are the exception: their rate is limited instead.
 
 use arrayvec::ArrayVec;
-use strowger_crypto::{Nanos, Sealed, limits::NEXT_MAX};
-use strowger_frame::{Address, Mark};
+use strowger_crypto::{
+    Entropy, Nanos,
+    limits::{ATTEMPT_LIFE, NEXT_MAX, RETRY_AFTER},
+};
+use strowger_frame::Address;
 use strowger_wire::{
     limits::TAG_BYTES,
-    link_header::{Kind, LINK_HEADER_BYTES, LinkHeader, SessionIndex, Step},
+    link_header::{LINK_HEADER_BYTES, SessionIndex},
 };
 
 use super::{
-    super::{Event, PortId, base::Base},
-    HandshakeOrigin, LinkState, Links, Peer, Peering, nanos,
+    HandshakeOrigin, beacons::Suggested, conflict::Conflict, nanos, path_mtu::TOKEN_BYTES,
 };
-use crate::{Now, command::Command};
+use crate::{Now, control::PortId};
 
-/// Locations that the messages of one handshake go to: where the peer was last, where the operator wrote
-/// that it is, where a beacon came from, and the second by another port.
+/// Locations that the messages of one handshake go to: the last location of the peer, the configured one, the
+/// sender of a beacon, and one by an alternate port.
 const ASKED_MAX: usize = 4;
 
-/// A link that has been down for this long is not looked for any more where its peer had moved to, if the
-/// operator wrote where it is.
+/// A link that has been down for this long forgets a location that was learnt, if another is configured.
 const LEARNT_KEPT_NS: u64 = 600_000_000_000;
+
+/// A path challenge without a response is forgotten after this long.
+const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
+
+/// Bytes of the shortest path challenge, and of its response (wire.md W3-21).
+const CHALLENGE_BYTES: usize = LINK_HEADER_BYTES + TOKEN_BYTES + TAG_BYTES;
+
+/// Bytes of a probe. Where its sender's address is new to the peer, they allow the peer to send the response and
+/// a challenge of its own.
+pub(super) const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
+
+/// A peer that has keys and no validated address is challenged again after this.
+const CHALLENGED_AGAIN_AFTER: Nanos = RETRY_AFTER;
+
+/// After this, a peer that has keys and no validated address gets a new handshake.
+const VALIDATED_WITHIN: Nanos = ATTEMPT_LIFE;
 
 /// A port and an address behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +60,7 @@ pub struct Location {
     pub at: Address,
 }
 
-/// Bytes that came from one address that is not validated, less those that were sent there.
+/// Bytes received from one address that is not validated, less those sent there.
 #[derive(Debug, Default)]
 struct Credit {
     to: Option<Location>,
@@ -52,8 +68,8 @@ struct Credit {
 }
 
 impl Credit {
-    /// Something authentic came from there. What came from elsewhere before is forgotten, so that no
-    /// address is sent what another has paid for.
+    /// Something authentic came from there. Credit of another address is dropped, because no address may
+    /// receive what another has sent.
     fn receive(&mut self, from: Location, bytes: usize) {
         if self.to.replace(from) != Some(from) {
             self.bytes = 0;
@@ -69,31 +85,132 @@ impl Credit {
     }
 }
 
-/// What is known of where a peer can be reached, beside its location.
-#[derive(Debug, Default)]
-pub(super) struct Reach {
-    /// What the operator wrote.
-    pub(super) written: Option<Location>,
-    /// The peer has shown that it receives at its location.
+/// A path challenge whose response is awaited.
+#[derive(Debug)]
+struct Challenge {
+    token: [u8; TOKEN_BYTES],
+    to: Location,
+    since: Nanos,
+}
+
+impl Challenge {
+    /// Whether its response may still be on its way.
+    fn is_fresh(&self, now: Now) -> bool {
+        nanos(now).since(self.since) < CHALLENGE_LIFE
+    }
+}
+
+/// A path challenge to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendChallenge {
+    pub(super) token: [u8; TOKEN_BYTES],
+    pub(super) to: Location,
+    /// Whether the address is validated, so that the challenge is a probe of [`PROBE_BYTES`].
     pub(super) is_validated: bool,
+}
+
+/// What a link with keys and without a validated address needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Validation {
+    Wait,
+    Challenge(Location),
+    /// A new handshake; once for these keys.
+    Restart,
+    /// A new handshake has begun already.
+    Restarted,
+}
+
+/// Where a handshake message goes, and by which worker if that matters.
+pub(super) type Destinations = ArrayVec<(Location, Option<u8>), ASKED_MAX>;
+
+/// The peer's location, and what is known of other locations where it may receive.
+#[derive(Debug)]
+pub(super) struct Reach {
+    port: PortId,
+    at: Option<Address>,
+    /// The configured location.
+    written: Option<Location>,
+    /// The peer has shown that it receives at its location.
+    is_validated: bool,
     /// Where initiations went since the link last went up or down; and whether there were more.
     asked: ArrayVec<Location, ASKED_MAX>,
     asked_more: bool,
-    /// Where our answers went to the handshakes that made these sessions. A recorded initiation is answered,
-    /// too, so one place is kept for each answer that the peer may still take.
+    /// Where our answers to the handshakes that made these sessions went. One entry for each answer that the peer
+    /// may still use, since a recorded initiation is answered too.
     answered: ArrayVec<(SessionIndex, Location), NEXT_MAX>,
-    /// Where the peer's last handshake message came from.
-    pub(super) counterpart: Option<Location>,
+    /// The source of the peer's last handshake message.
+    counterpart: Option<Location>,
     credit: Credit,
-    /// Keys came, and no address was validated in time: a new handshake has begun.
-    pub(super) gave_up: bool,
+    challenge: Option<Challenge>,
+    /// Keys came, no address was validated in time, and a new handshake has begun.
+    has_restarted: bool,
     /// The last initiation went by an alternate port.
     by_alternate: bool,
+    pub(super) suggested: Suggested,
+    conflict: Conflict,
 }
 
 impl Reach {
-    pub(super) fn new(written: Option<Location>) -> Self {
-        Self { written, ..Self::default() }
+    /// At the configured location, if there is one, else at no address behind `port`.
+    pub(super) fn new(port: PortId, written: Option<Location>) -> Self {
+        Self {
+            port,
+            at: None,
+            written,
+            is_validated: false,
+            asked: ArrayVec::new(),
+            asked_more: false,
+            answered: ArrayVec::new(),
+            counterpart: None,
+            credit: Credit::default(),
+            challenge: None,
+            has_restarted: false,
+            by_alternate: false,
+            suggested: Suggested::default(),
+            conflict: Conflict::default(),
+        }
+    }
+
+    /// The port that the peer is behind.
+    pub(super) fn port(&self) -> PortId {
+        self.port
+    }
+
+    /// The peer's location, if it is known.
+    pub(super) fn location(&self) -> Option<Location> {
+        self.at.map(|at| Location { port: self.port, at })
+    }
+
+    /// Sets the location. Without one the peer stays behind its port.
+    pub(super) fn set_location(&mut self, to: Option<Location>) {
+        self.at = to.map(|to| to.at);
+        self.port = to.map_or(self.port, |to| to.port);
+    }
+
+    /// The configured location.
+    pub(super) fn written(&self) -> Option<Location> {
+        self.written
+    }
+
+    /// Whether there is a location to send an initiation to.
+    pub(super) fn is_somewhere(&self) -> bool {
+        self.at.is_some() || self.written.is_some()
+    }
+
+    /// Whether the peer has shown that it receives at its location.
+    pub(super) fn is_validated(&self) -> bool {
+        self.is_validated
+    }
+
+    /// The peer has shown that it receives at its location.
+    pub(super) fn validate(&mut self) {
+        self.challenge = None;
+        self.is_validated = true;
+    }
+
+    /// The location is a guess from now on.
+    pub(super) fn invalidate(&mut self) {
+        self.is_validated = false;
     }
 
     /// An initiation goes there.
@@ -108,8 +225,9 @@ impl Reach {
         self.asked.contains(&at)
     }
 
-    /// An initiation was answered: this location alone was asked, so who receives there has answered.
-    pub(super) fn is_sole(&self, at: Location) -> bool {
+    /// Whether initiations went to this location and to no other: then an answer shows that the peer receives
+    /// there.
+    fn is_sole(&self, at: Location) -> bool {
         !self.asked_more && self.asked.as_slice() == [at]
     }
 
@@ -119,8 +237,71 @@ impl Reach {
         self.by_alternate
     }
 
-    /// Keys of this session are the peer's when it uses them, and then it receives where our answer went.
-    pub(super) fn note_answered(&mut self, index: SessionIndex, to: Location) {
+    /// Where an initiation, or the third message of XX, goes. `alternate` is the location by an alternate port, if
+    /// there is one to try.
+    pub(super) fn destinations(
+        &mut self,
+        is_msg3: bool,
+        is_down: bool,
+        alternate: Option<Location>,
+    ) -> Destinations {
+        let here = self.location();
+        let counterpart = self.counterpart.filter(|at| is_msg3 && self.has_asked(*at));
+        // A peer that has moved and is down may be back at its configured location.
+        let written = self.written.filter(|written| is_down && !is_msg3 && here != Some(*written));
+        let suggested = if is_msg3 { None } else { self.suggested.next.take() };
+        if let Some(by) = suggested {
+            self.suggested.tried = Some(by.from);
+        }
+        let mut to = Destinations::new();
+        match alternate.filter(|_| self.take_turn()) {
+            // Alone: the peer answers the first of two copies, which may be the one whose answer is lost.
+            Some(alternate) => to.push((alternate, None)),
+            None => {
+                to.extend(counterpart.or(here).map(|at| (at, None)));
+                to.extend(written.map(|at| (at, None)));
+            }
+        }
+        to.extend(suggested.map(|by| (by.from, Some(by.worker))));
+        for (at, _) in &to {
+            self.note_asked(*at);
+        }
+        to
+    }
+
+    /// Where a confirmation of new keys goes: by a port, and to an address where data does not go there yet.
+    /// `None` if nothing may be sent.
+    pub(super) fn confirmation(&mut self) -> Option<(PortId, Option<Location>)> {
+        if self.is_validated {
+            return Some((self.port, None));
+        }
+        let at = self.counterpart?;
+        let may_send = self.credit.spend(at, LINK_HEADER_BYTES + TAG_BYTES);
+        may_send.then_some((at.port, Some(at)))
+    }
+
+    /// A handshake message was good, and has made keys: what that shows of the peer's location.
+    pub(super) fn note_handshake(
+        &mut self,
+        index: SessionIndex,
+        by: HandshakeOrigin,
+        is_down: bool,
+    ) {
+        self.credit.receive(by.from, by.bytes);
+        self.counterpart = Some(by.from);
+        let here = self.location();
+        if !by.is_response {
+            self.note_answered(index, by.from);
+        } else if here.is_some_and(|here| self.is_sole(here)) {
+            self.is_validated = true;
+        } else if is_down && here != Some(by.from) {
+            // No answer has come from the old location.
+            self.is_validated = false;
+        }
+    }
+
+    /// The peer receives at `to` if it uses the keys of this session.
+    fn note_answered(&mut self, index: SessionIndex, to: Location) {
         if self.answered.is_full() {
             self.answered.remove(0);
         }
@@ -133,313 +314,141 @@ impl Reach {
         Some(self.answered.remove(place).1)
     }
 
+    /// Keys came from `at`, and the keys before had this age. Returns the two locations if that shows, for the
+    /// first time, that two nodes have the peer's key.
+    pub(super) fn note_keys_from(
+        &mut self,
+        at: Location,
+        age_ns: u64,
+        now: Now,
+    ) -> Option<[Location; 2]> {
+        let is_found_out = self.conflict.note(at, age_ns, now);
+        self.conflict.locations(now).filter(|_| is_found_out)
+    }
+
+    /// The locations of two nodes that have the peer's key, if there are two.
+    pub(super) fn conflict(&self, now: Now) -> Option<[Location; 2]> {
+        self.conflict.locations(now)
+    }
+
+    /// An answer to a handshake came from there. Returns whether an initiation went there.
+    pub(super) fn take_asked(&mut self, from: Location) -> bool {
+        let is_suggested = self.suggested.tried.take() == Some(from);
+        is_suggested || self.has_asked(from)
+    }
+
     /// Something authentic of so many bytes came from there.
     pub(super) fn receive(&mut self, from: Location, bytes: usize) {
         self.credit.receive(from, bytes);
     }
 
-    /// Whether so many bytes may be sent to an address that is not validated, which is then counted.
-    pub(super) fn may_send(&mut self, to: Location, bytes: usize) -> bool {
-        self.credit.spend(to, bytes)
+    /// A path challenge came from there, and its response goes back: it is no longer than the challenge.
+    pub(super) fn respond(&mut self, to: Location, received_bytes: usize) {
+        self.credit.receive(to, received_bytes);
+        self.credit.spend(to, CHALLENGE_BYTES);
     }
 
-    /// Nothing that was asked or answered before means anything any more.
+    /// Whether the response to a challenge to this location may still come.
+    pub(super) fn has_challenged(&self, at: Location, now: Now) -> bool {
+        self.challenge.as_ref().is_some_and(|c| c.to == at && c.is_fresh(now))
+    }
+
+    /// Whether the response to a challenge may still come.
+    pub(super) fn is_challenged(&self, now: Now) -> bool {
+        self.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
+    }
+
+    /// Challenges the node at `to`, or at the peer's location. Until it has responded, no more bytes are sent
+    /// there than came from there (RFC 9000, section 8.1).
+    pub(super) fn challenge(
+        &mut self,
+        to: Option<Location>,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Option<SendChallenge> {
+        let at = to.or(self.location())?;
+        // A peer whose location another one has taken is challenged there all the same.
+        let is_validated = self.is_validated && self.location() == Some(at);
+        // A probe does not replace a fresh challenge to another location: the peer may have moved there.
+        let is_elsewhere = |challenge: &Challenge| challenge.to != at && challenge.is_fresh(now);
+        if to.is_none() && self.challenge.as_ref().is_some_and(is_elsewhere) {
+            return None;
+        }
+        let mut token = [0; TOKEN_BYTES];
+        if entropy.fill(&mut token).is_err() {
+            return None;
+        }
+        if !is_validated && !self.credit.spend(at, CHALLENGE_BYTES) {
+            return None;
+        }
+        // A repeated challenge has the same token: the response to the first one may be on its way.
+        let again = self.challenge.as_ref().filter(|c| !is_validated && c.to == at);
+        let token = again.filter(|c| c.is_fresh(now)).map_or(token, |c| c.token);
+        self.challenge = Some(Challenge { token, to: at, since: nanos(now) });
+        Some(SendChallenge { token, to: at, is_validated })
+    }
+
+    /// A response to a path challenge came from there. Returns the location that was challenged, if it was this
+    /// one with this token.
+    pub(super) fn take_response(
+        &mut self,
+        token: &[u8],
+        from: Option<Location>,
+    ) -> Option<Location> {
+        let challenge = self.challenge.take_if(|c| c.token == token && from == Some(c.to));
+        challenge.map(|challenge| challenge.to)
+    }
+
+    /// New keys: the time for validation starts again.
+    pub(super) fn note_keys(&mut self) {
+        self.has_restarted = false;
+    }
+
+    /// What a link whose keys are this old needs to validate an address.
+    pub(super) fn poll_validation(&mut self, age_ns: u64, now: Now) -> Validation {
+        if age_ns >= VALIDATED_WITHIN.0 {
+            let again = std::mem::replace(&mut self.has_restarted, true);
+            return if again { Validation::Restarted } else { Validation::Restart };
+        }
+        let (to, since) = match &self.challenge {
+            Some(challenge) => (Some(challenge.to), challenge.since),
+            None => (self.counterpart.or(self.location()), Nanos::ZERO),
+        };
+        let is_due = nanos(now).since(since) >= CHALLENGED_AGAIN_AFTER;
+        to.filter(|_| is_due).map_or(Validation::Wait, Validation::Challenge)
+    }
+
+    /// When [`poll_validation`](Self::poll_validation) has something to do.
+    pub(super) fn validation_due(&self, keys_since: Option<Now>) -> Option<Nanos> {
+        if self.has_restarted {
+            return None;
+        }
+        let restart = keys_since.map(|since| nanos(since).plus(VALIDATED_WITHIN));
+        let last = self.challenge.as_ref().map(|challenge| challenge.since);
+        let may_challenge = last.is_some() || self.counterpart.or(self.location()).is_some();
+        let again = last.map_or(Nanos::ZERO, |since| since.plus(CHALLENGED_AGAIN_AFTER));
+        restart.into_iter().chain(may_challenge.then_some(again)).min()
+    }
+
+    /// When a link that went down then returns to its configured location, if it is at another one.
+    pub(super) fn return_due(&self, down_since: Now) -> Option<Nanos> {
+        let is_elsewhere = self.written.is_some() && self.location() != self.written;
+        is_elsewhere.then(|| nanos(down_since).plus(Nanos(LEARNT_KEPT_NS)))
+    }
+
+    /// Forgets where initiations went.
     pub(super) fn forget_attempts(&mut self) {
         self.asked.clear();
         self.asked_more = false;
     }
 
-    /// Called when the slow path recovers from a panic.
+    /// Forgets handshakes and challenges, after the slow path has recovered from a panic.
     pub(super) fn reset(&mut self) {
         self.forget_attempts();
         self.answered.clear();
         self.credit = Credit::default();
-    }
-}
-
-/// Who else has to do with a peer's move.
-struct Displaced {
-    /// Who was known where it is now.
-    former: Option<Mark>,
-    /// Who is to be known from now on where the peer was: it was displaced there.
-    heir: Option<(Mark, Location)>,
-}
-
-impl Peering {
-    /// A peer is there from now on; or nowhere. Where another is known, that one stays.
-    pub(super) fn settle(&mut self, mark: Mark, to: Option<Location>) {
-        let Some(peer) = self.peers.get_mut(&mark) else { return };
-        let was = peer.location();
-        peer.at = to.map(|to| to.at);
-        if let Some(to) = to {
-            peer.port = to.port;
-        }
-        if let Some(was) = was
-            && self.by_address.get(&was) == Some(&mark)
-        {
-            self.by_address.remove(&was);
-        }
-        if let Some(to) = to {
-            self.by_address.entry(to).or_insert(mark);
-        }
-    }
-
-    /// Whether the ports know this as where the peer is.
-    pub(super) fn is_known_at(&self, mark: Mark, at: Location) -> bool {
-        let Some(peer) = self.peers.get(&mark) else { return false };
-        peer.location() == Some(at) && self.by_address.get(&at) == Some(&mark)
-    }
-
-    /// Whether the peer has shown that it receives there, and the ports know it there.
-    pub(super) fn is_validated_at(&self, mark: Mark, at: Location) -> bool {
-        self.is_known_at(mark, at) && self.peers.get(&mark).is_some_and(|p| p.reach.is_validated)
-    }
-
-    /// The same as [`settle`](Self::settle), even if another peer is known there.
-    fn take_place(&mut self, mark: Mark, to: Location) -> Option<Displaced> {
-        let peer = self.peers.get(&mark)?;
-        let was = peer.location().filter(|was| *was != to);
-        self.settle(mark, Some(to));
-        let former = self.by_address.insert(to, mark).filter(|other| *other != mark);
-        let left = was.filter(|was| !self.by_address.contains_key(was));
-        let heir = left.and_then(|left| {
-            let (&heir, _) = self.peers.iter().find(|(_, peer)| peer.location() == Some(left))?;
-            self.by_address.insert(left, heir);
-            Some((heir, left))
-        });
-        Some(Displaced { former, heir })
-    }
-}
-
-impl Links {
-    /// Tells all workers where a link is.
-    pub(super) fn readdress(&mut self, link: Mark, to: Location, base: &mut Base) {
-        let home = base.ports.home(to.port);
-        for worker in 0..base.out.workers.len() {
-            let order = Command::SetAddress { link, port: to.port.0, home, at: to.at };
-            base.out.workers.command(worker, order);
-        }
-        if let Some(attachment) = base.slots.user(link) {
-            (attachment.port, attachment.at) = (to.port, Some(to.at));
-        }
-    }
-
-    /// The peer has shown that it is there. The ports forget a peer that was there
-    /// before, which is asked there until it proves to be somewhere. A peer that this one displaced at
-    /// its former location may be there again.
-    pub(super) fn move_to(&mut self, link: Mark, to: Location, now: Now, base: &mut Base) {
-        let Some(peering) = &mut self.peering else { return };
-        let is_new = !peering.is_known_at(link, to);
-        if is_new {
-            let Some(Displaced { former, heir }) = peering.take_place(link, to) else { return };
-            for worker in 0..base.out.workers.len() {
-                if let Some(former) = former {
-                    base.out.workers.command(worker, Command::ClearAddress(former));
-                }
-            }
-            self.readdress(link, to, base);
-            if let Some((heir, at)) = heir {
-                self.readdress(heir, at, base);
-            }
-        }
-        if let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&link)) {
-            peer.challenge = None;
-            peer.reach.is_validated = true;
-        }
-        if is_new {
-            self.forget_path(link, base);
-            let slot = base.slots.slot_of(link);
-            base.out.events.extend(slot.map(|slot| Event::Roamed(slot, to.at)));
-        }
-        let peer = self.peering.as_ref().and_then(|p| p.peers.get(&link));
-        if peer.is_some_and(|peer| peer.is_shown && peer.session.is_up()) {
-            self.set_state(link, LinkState::Up, now, base);
-        }
-    }
-
-    /// Sends a handshake message. An answer goes to where the question came from; what we begin
-    /// ourselves, which any bytes may have been the occasion of, never does (R8).
-    pub(super) fn send_handshake(
-        &mut self,
-        mark: Mark,
-        message: Vec<u8>,
-        by: Option<HandshakeOrigin>,
-        now: Now,
-        base: &mut Base,
-    ) {
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        let Ok(header) = LinkHeader::parse(&message) else { return };
-        let (owner, here) = (peer.owner, peer.location());
-        if header.kind == Kind::Response {
-            peer.diagnosis.note_answer();
-            // By the socket that the question came in by: it knows which of our addresses was asked.
-            if let Some(by) = by.filter(|by| base.ports.has_handshake_socket(by.from.port)) {
-                self.answers.push((by.from.port, by.from.at, message));
-                return;
-            }
-            let answer = by.map(|by| (by.from, usize::from(by.worker)));
-            let to = answer.or(here.map(|here| (here, base.ports.sender(owner, here.port))));
-            if let Some((Location { port, at }, worker)) = to {
-                base.out.workers.command(worker, Command::Send(port.0, at, message));
-            }
-            return;
-        }
-        let is_third = Step::from_lane(header.lane) == Some(Step::Finish);
-        let third = peer.reach.counterpart.filter(|at| is_third && peer.reach.has_asked(*at));
-        // A peer that has moved and is down may be back where the operator wrote that it is.
-        let written = peer.reach.written.filter(|_| peer.state == LinkState::Down && !is_third);
-        let written = written.filter(|written| here != Some(*written));
-        let suggested = if is_third { None } else { peer.suggested.next.take() };
-        let alternate = if is_third { None } else { self.alternate_of(mark, base) };
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        if let Some(by) = suggested {
-            peer.suggested.tried = Some(by.from);
-        }
-        let mut to: ArrayVec<(Location, Option<u8>), ASKED_MAX> = ArrayVec::new();
-        match alternate.filter(|_| peer.reach.take_turn()) {
-            // Alone: of two copies the peer answers the one that comes first, which may be by the way that
-            // no answer comes back.
-            Some(alternate) => to.push((alternate, None)),
-            None => {
-                to.extend(third.or(here).map(|at| (at, None)));
-                to.extend(written.map(|at| (at, None)));
-            }
-        }
-        to.extend(suggested.map(|by| (by.from, Some(by.worker))));
-        for (at, _) in &to {
-            peer.reach.note_asked(*at);
-        }
-        if let Some((Location { at, .. }, _)) = to.first() {
-            peer.diagnosis.note_attempt(*at, now);
-        }
-        for (Location { port, at }, worker) in to {
-            let worker = worker.map_or_else(|| base.ports.sender(owner, port), usize::from);
-            base.out.workers.command(worker, Command::Send(port.0, at, message.clone()));
-        }
-    }
-
-    /// A handshake message was good, and has made keys: what that shows of where the peer is.
-    pub(super) fn note_handshake(&mut self, mark: Mark, index: SessionIndex, by: HandshakeOrigin) {
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        peer.reach.receive(by.from, by.bytes);
-        peer.reach.counterpart = Some(by.from);
-        let here = peer.location();
-        if !by.is_response {
-            peer.reach.note_answered(index, by.from);
-        } else if here.is_some_and(|here| peer.reach.is_sole(here)) {
-            peer.reach.is_validated = true;
-        } else if peer.state == LinkState::Down && here != Some(by.from) {
-            // No answer has come from where it was since.
-            peer.reach.is_validated = false;
-        }
-    }
-
-    /// The peer has answered a handshake from one of several places where it was asked: whether it is
-    /// there is for a path challenge to find out.
-    pub(super) fn follow_answer(&mut self, mark: Mark, from: Location, now: Now, base: &mut Base) {
-        let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        let is_suggested = peer.suggested.tried.take() == Some(from);
-        let is_asked = is_suggested || peer.reach.has_asked(from);
-        if is_asked && !peering.is_validated_at(mark, from) {
-            self.challenge(mark, Some(from), now, base);
-        }
-    }
-
-    /// Sends a keepalive under the newest keys, so that the peer knows that we have them: to where the
-    /// handshake was, as long as data goes nowhere.
-    pub(super) fn confirm(&mut self, mark: Mark, base: &mut Base) {
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        let (owner, mut port, reach) = (peer.owner, peer.port, &mut peer.reach);
-        let mut to = None;
-        if !reach.is_validated {
-            let Some(at) = reach.counterpart else { return };
-            if !reach.may_send(at, LINK_HEADER_BYTES + TAG_BYTES) {
-                return;
-            }
-            (to, port) = (Some((at.port.0, at.at)), at.port);
-        }
-        base.out.workers.command(
-            base.ports.sender(owner, port),
-            Command::SendLinkMessage(mark, Sealed::Data, to, ArrayVec::new()),
-        );
-    }
-
-    /// The peer has used the keys that our answer to its handshake made: it receives where that went.
-    /// Only one that is nowhere moves there at once; another is asked.
-    pub(super) fn take_receipt(
-        &mut self,
-        link: Mark,
-        session: SessionIndex,
-        now: Now,
-        base: &mut Base,
-    ) {
-        let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&link) else { return };
-        let Some(at) = peer.reach.take_answered(session) else { return };
-        let age_ns = peer.keys_since.map_or(u64::MAX, |since| now.0.saturating_sub(since.0));
-        let is_found_out = peer.conflict.note(at, age_ns, now);
-        let two = peer.conflict.locations(now).filter(|_| is_found_out);
-        let (here, is_down) = (peer.location(), peer.state == LinkState::Down);
-        let is_free = here.is_none() && !peering.by_address.contains_key(&at);
-        if is_free || peering.is_known_at(link, at) {
-            self.move_to(link, at, now, base);
-        } else if is_down && let Some(peer) = peering.peers.get_mut(&link) {
-            // No answer has come from where it was since.
-            peer.reach.is_validated = false;
-        }
-        if let (Some(slot), Some(two)) = (base.slots.slot_of(link), two) {
-            base.out.events.push(Event::KeyOnTwoNodes(slot, two.map(|location| location.at)));
-        }
-    }
-
-    /// Shows all peers this node's new address.
-    pub(in crate::control) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
-        let Some(peering) = &self.peering else { return };
-        let all: Vec<_> = peering.peers.iter().map(|(&mark, peer)| (mark, peer.state)).collect();
-        for (mark, state) in all {
-            match state {
-                LinkState::Up => self.challenge(mark, None, now, base),
-                LinkState::Quiet => self.ask_anew(mark, now, base),
-                LinkState::Down => (),
-            }
-        }
-    }
-
-    /// Where the location of a link that has been down for long was learnt, and another is written: the
-    /// peer is looked for there alone.
-    pub(super) fn return_to_written(&mut self, mark: Mark, now: Now, base: &mut Base) {
-        let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        let down_ns = now.0.saturating_sub(peer.down_since.0);
-        let (Some(written), here) = (peer.reach.written, peer.location()) else { return };
-        if peer.state != LinkState::Down || here == Some(written) || down_ns < LEARNT_KEPT_NS {
-            return;
-        }
-        self.look_where_written(mark, base);
-    }
-
-    /// The peer is taken to be where the operator wrote, and has shown nothing yet.
-    pub(super) fn look_where_written(&mut self, mark: Mark, base: &mut Base) {
-        let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        let Some(written) = peer.reach.written else { return };
-        peer.reach.is_validated = false;
-        peering.settle(mark, Some(written));
-        if peering.is_known_at(mark, written) {
-            self.readdress(mark, written, base);
-        } else {
-            base.out.workers.command_all(|_| Command::ClearAddress(mark));
-        }
-    }
-}
-
-impl Peer {
-    /// When [`Links::return_to_written`] has something to do.
-    pub(super) fn return_due(&self) -> Option<Nanos> {
-        let elsewhere = self.reach.written.is_some() && self.location() != self.reach.written;
-        let is_lost = self.state == LinkState::Down && elsewhere;
-        is_lost.then(|| nanos(self.down_since).plus(Nanos(LEARNT_KEPT_NS)))
+        self.challenge = None;
+        self.suggested = Suggested::default();
     }
 }
 
@@ -467,7 +476,7 @@ mod tests {
 
     #[test]
     fn an_answer_shows_where_its_question_went_only_if_it_went_nowhere_else() {
-        let mut reach = Reach::default();
+        let mut reach = Reach::new(PortId(0), None);
         assert!(!reach.is_sole(at(1)));
         reach.note_asked(at(1));
         reach.note_asked(at(1));

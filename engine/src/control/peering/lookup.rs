@@ -1,34 +1,34 @@
-//! Tables that find peers whose key is not configured, and the number of peers of each kind: kept with the
-//! peers, so that no message costs a walk over them. It decides nothing.
+//! Tables that find peers by static key or identity, and the number of peers of each kind. They are updated with
+//! the peers, so no message costs a walk over all peers.
 
 use std::collections::HashMap;
 
 use strowger_crypto::{LocalIdentity, StaticPublic};
 use strowger_frame::Mark;
 
-use super::{Peer, PeerSpec};
+use super::{PeerSpec, peer::Peer};
 
-/// See the module.
+/// The peers whose static key is not configured, by identity, and counts of peers.
 #[derive(Default)]
 pub(super) struct Lookup {
     by_identity: HashMap<[u8; 32], Mark>,
     without_key: usize,
-    anybody: usize,
+    any: usize,
     unknown: usize,
 }
 
 impl Lookup {
-    /// Of these peers.
-    pub(super) fn of<'p>(peers: impl Iterator<Item = (&'p Mark, &'p Peer)>) -> Self {
+    /// The tables of these peers.
+    pub(super) fn of<'p>(peers: impl Iterator<Item = (Mark, &'p Peer)>) -> Self {
         let mut lookup = Self::default();
-        peers.for_each(|(mark, peer)| lookup.add(*mark, &peer.spec, peer.is_unknown));
+        peers.for_each(|(mark, peer)| lookup.add(mark, peer.spec(), peer.is_unknown()));
         lookup
     }
 
-    /// A peer is there from now on.
+    /// Adds a peer.
     pub(super) fn add(&mut self, mark: Mark, spec: &PeerSpec, is_unknown: bool) {
         self.unknown += usize::from(is_unknown);
-        self.anybody += usize::from(spec.is_any());
+        self.any += usize::from(spec.is_any());
         if spec.key.is_none() {
             self.without_key += 1;
             let identity = spec.identity.map(|identity| (identity.to_bytes(), mark));
@@ -36,10 +36,10 @@ impl Lookup {
         }
     }
 
-    /// And not any more.
+    /// Removes a peer.
     pub(super) fn remove(&mut self, spec: &PeerSpec, is_unknown: bool) {
         self.unknown -= usize::from(is_unknown);
-        self.anybody -= usize::from(spec.is_any());
+        self.any -= usize::from(spec.is_any());
         if spec.key.is_none() {
             self.without_key -= 1;
             if let Some(identity) = &spec.identity {
@@ -53,14 +53,14 @@ impl Lookup {
         self.by_identity.get(identity).copied()
     }
 
-    /// Whether there is a peer whose key the operator did not write.
+    /// Whether there is a peer whose key is not configured.
     pub(super) fn has_peers_without_key(&self) -> bool {
         self.without_key > 0
     }
 
-    /// Whether there is a peer that may be anybody who is at its address.
-    pub(super) fn has_anybody(&self) -> bool {
-        self.anybody > 0
+    /// Whether there is a peer that may be any node at its address.
+    pub(super) fn has_any(&self) -> bool {
+        self.any > 0
     }
 
     /// Peers that are not in the configuration.
@@ -69,21 +69,39 @@ impl Lookup {
     }
 }
 
-/// A peer's key is this from now on.
-pub(super) fn know(
-    by_key: &mut HashMap<[u8; 32], Mark>,
-    local: &LocalIdentity,
-    mark: Mark,
-    so_far: Option<StaticPublic>,
-    key: Option<StaticPublic>,
-) {
-    if let Some(former) = so_far {
-        by_key.remove(&former.0);
-        local.remove_peer(&former);
+/// The peers whose static keys are known, by key.
+#[derive(Default)]
+pub(super) struct Keys {
+    by_key: HashMap<[u8; 32], Mark>,
+}
+
+impl Keys {
+    /// The peer with this key.
+    pub(super) fn get(&self, key: &StaticPublic) -> Option<Mark> {
+        self.by_key.get(&key.0).copied()
     }
-    if let Some(key) = key {
-        by_key.insert(key.0, mark);
-        local.add_peer(&key);
+
+    /// Replaces the key of a peer, if it had one.
+    pub(super) fn replace(
+        &mut self,
+        local: &LocalIdentity,
+        mark: Mark,
+        former: Option<StaticPublic>,
+        key: Option<StaticPublic>,
+    ) {
+        if let Some(former) = former {
+            self.by_key.remove(&former.0);
+            local.remove_peer(&former);
+        }
+        if let Some(key) = key {
+            self.by_key.insert(key.0, mark);
+            local.add_peer(&key);
+        }
+    }
+
+    /// Forgets all keys.
+    pub(super) fn clear(&mut self) {
+        self.by_key.clear();
     }
 }
 
@@ -106,12 +124,12 @@ mod tests {
             (PeerSpec::new("known", key, port), false),
             (PeerSpec::new("unknown", StaticPublic::clone(&key), port), true),
             (PeerSpec::discovered("named", Some(identity(1)), port), false),
-            (PeerSpec::discovered("anybody", None, port), false),
+            (PeerSpec::discovered("any", None, port), false),
         ];
         let mut lookup = Lookup::default();
         let state = |lookup: &Lookup| {
             let found = lookup.by_identity(&identity(1).to_bytes());
-            let has = (lookup.has_peers_without_key(), lookup.has_anybody());
+            let has = (lookup.has_peers_without_key(), lookup.has_any());
             (found.map(Mark::index), has, lookup.unknown())
         };
         for (index, (spec, is_unknown)) in (0..).zip(&specs) {

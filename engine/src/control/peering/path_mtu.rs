@@ -1,27 +1,19 @@
-//! How long a frame the path behind a link takes: found by path challenges of that length (RFC 8899,
-//! datagram packetization layer path MTU discovery), and looked after. Sans I/O; it never believes a
-//! message that it did not ask for, so nobody can make a path narrower than it is but by losing
-//! what is long.
+//! The longest frame that the path behind a link takes: found by path challenges of that length (RFC 8899,
+//! datagram packetization layer path MTU discovery), and confirmed regularly. Only responses to its own
+//! challenges count, so an attacker can make a path look narrower only by dropping long frames.
 //!
 //! ```text
 //!  keys, or another address
 //!     │
-//!     ▼            answered                    nothing lies between what
-//!   reach: a short ─────────► search: longer ─ arrives and what does not ─► rest
+//!     ▼            answered                    no length left between the longest that
+//!   reach: a short ─────────► search: longer ─ arrives and the shortest that does not ─► found
 //!     challenge                                                            │ │ ▲
 //!     ▲                          ▲  10 minutes, link in use (raise) ───────┘ │ │
-//!     └─ what rested is not answered any more; the short one is: search ◄────┘ └─ answered
+//!     └─ the found length is not answered; the short one is: search ◄────────┘ └─ answered
 //! ```
 
-use strowger_crypto::{Nanos, Sealed, limits};
-use strowger_frame::Mark;
+use strowger_crypto::{Nanos, limits};
 use strowger_wire::limits::LINK_MTU_MIN;
-
-use super::{
-    super::{Event, base::Base},
-    Links, Peer,
-};
-use crate::{Now, command::Command};
 
 /// Bytes of the token that a path challenge carries.
 pub(super) const TOKEN_BYTES: usize = 8;
@@ -29,12 +21,12 @@ pub(super) const TOKEN_BYTES: usize = 8;
 /// What IPv6 and UDP put in front of a frame.
 const IPV6_UDP_BYTES: u16 = 40 + 8;
 
-/// What stands while nothing is known: as if the path were Ethernet, as nearly all are. So nothing that
-/// such a path takes is refused at first (decision 14).
+/// The limit while nothing is known: that of Ethernet, as on nearly all paths. So no frame that such a path takes
+/// is refused at first (decision 14).
 const PRESUMED: u16 = 1_500 - IPV6_UDP_BYTES;
 
-/// What stands when that is too much: IPv6 asks for 1,280 of every path (RFC 8200, section 5), which
-/// is BASE_PLPMTU of RFC 8899.
+/// The limit when that is too much: IPv6 requires 1,280 bytes of every path (RFC 8200, section 5), the
+/// BASE_PLPMTU of RFC 8899.
 const BASE: u16 = 1_280 - IPV6_UDP_BYTES;
 
 /// Lengths that paths have, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo
@@ -44,50 +36,51 @@ const COMMON: [u16; 14] = [
     8_998,
 ];
 
-/// A challenge is asked so often before it counts as unanswered (MAX_PROBES).
+/// A challenge is sent this many times before it counts as unanswered (MAX_PROBES).
 const PROBES_MAX: u8 = 3;
 
-/// How long an answer is waited for (PROBE_TIMER, which must be a second at least).
+/// The time to wait for a response (PROBE_TIMER, at least one second).
 const PROBE_TIMER: Nanos = Nanos::from_secs(1);
 
-/// A link in use is asked so often whether its path still takes what it took (CONFIRMATION_TIMER).
+/// The limit of a link in use is confirmed at this interval (CONFIRMATION_TIMER).
 const CONFIRM_AFTER: Nanos = Nanos::from_secs(15);
 
-/// And so often whether it takes more by now (PMTU_RAISE_TIMER).
+/// A longer frame is tried at this interval (PMTU_RAISE_TIMER).
 const RAISE_AFTER: Nanos = Nanos::from_secs(600);
 
-/// Age of keys under which nothing is asked any more.
-const ASKS_UNTIL: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_SPACING.0);
+/// Keys older than this are too close to their end for a challenge.
+pub(super) const PROBES_UNTIL: Nanos =
+    Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_SPACING.0);
 
 const _: () = assert!(LINK_MTU_MIN < BASE && BASE < PRESUMED);
 
-/// What is asked next.
+/// The state of the discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goal {
-    /// Whether anybody is there at all: no long frame goes to an address that has not answered a short
-    /// one (R8), and none is missed where nothing is answered. With what a path took that does not any
-    /// more, if it is asked for that reason.
+    /// A short challenge: no long frame goes to an address that has not answered a short one (R8), and without an
+    /// answer to the short one a missing answer to a long one means nothing. `fails` is the length that was found
+    /// before and is no longer answered.
     Reach { fails: Option<u16> },
-    /// Something between what arrives and what does not.
+    /// A length between the longest that arrives and the shortest that does not.
     Search { works: u16, fails: u16, presumes: bool },
-    /// The length that was found.
-    Rest,
+    /// The limit is found.
+    Found,
 }
 
-/// A challenge that is not answered yet.
+/// A challenge without a response yet.
 #[derive(Debug)]
 struct Probe {
     token: [u8; TOKEN_BYTES],
     bytes: u16,
-    asked: u8,
+    sent: u8,
     since: Nanos,
 }
 
-/// A challenge to be sent.
+/// A challenge to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ask {
+pub(super) struct SendProbe {
     pub(super) token: [u8; TOKEN_BYTES],
-    /// The frame's length, or 0: no longer than it must be.
+    /// The frame's length; 0 for the shortest challenge.
     pub(super) bytes: u16,
 }
 
@@ -99,26 +92,26 @@ pub(super) struct PathMtu {
     is_found: bool,
     goal: Goal,
     probe: Option<Probe>,
-    /// Nothing is asked before this.
-    rest_until: Nanos,
+    /// The next challenge is not due before this.
+    idle_until: Nanos,
     raise_at: Nanos,
-    /// Frames of data that had crossed the link when it was last asked.
+    /// Frames of data that had crossed the link at the last challenge.
     frames: u64,
-    /// What was last told.
-    told: Option<u16>,
+    /// The limit that was last reported.
+    reported: Option<u16>,
 }
 
-/// Whether the link is used, as far as that decides what is asked.
+/// How much data crosses the link, as far as the discovery depends on it.
 #[derive(Clone, Copy)]
 pub(super) struct Crossed {
     /// Frames of data so far.
     pub(super) frames: u64,
-    /// Whether the last of them is not long ago.
+    /// Whether the last of them crossed a short time ago.
     pub(super) lately: bool,
 }
 
 impl PathMtu {
-    /// Nothing is known of a path but what both ends take.
+    /// An unknown path between two ends that agreed on this length.
     pub(super) fn new(agreed: u16) -> Self {
         Self {
             agreed,
@@ -126,14 +119,14 @@ impl PathMtu {
             is_found: false,
             goal: Goal::Reach { fails: None },
             probe: None,
-            rest_until: Nanos::ZERO,
+            idle_until: Nanos::ZERO,
             raise_at: Nanos::ZERO,
             frames: 0,
-            told: None,
+            reported: None,
         }
     }
 
-    /// What both ends take.
+    /// The longest frame that both ends take.
     pub(super) fn agreed(&self) -> u16 {
         self.agreed
     }
@@ -148,28 +141,33 @@ impl PathMtu {
         self.is_found
     }
 
-    /// The limit that a search has ended with, once.
-    fn news(&mut self) -> Option<u16> {
+    /// The limit that a search has ended with, the first time it is called after that.
+    pub(super) fn news(&mut self) -> Option<u16> {
         let limit = self.limit;
-        let is_new = self.is_found && self.told.replace(limit) != Some(limit);
+        let is_new = self.is_found && self.reported.replace(limit) != Some(limit);
         is_new.then_some(limit)
     }
 
-    /// What was asked will not be answered, and that means nothing.
-    fn pause(&mut self) {
+    /// Forgets the challenge: a missing response would mean nothing.
+    pub(super) fn pause(&mut self) {
         self.probe = None;
     }
 
-    /// What is to be asked now, if anything. `token` must be new and random.
-    fn turn(&mut self, now: Nanos, crossed: Crossed, token: [u8; TOKEN_BYTES]) -> Option<Ask> {
+    /// The challenge that is due, if any. `token` must be new and random.
+    pub(super) fn poll(
+        &mut self,
+        now: Nanos,
+        crossed: Crossed,
+        token: [u8; TOKEN_BYTES],
+    ) -> Option<SendProbe> {
         if let Some(probe) = &mut self.probe {
             if now.since(probe.since) < PROBE_TIMER {
                 return None;
             }
-            if probe.asked < PROBES_MAX {
-                probe.asked += 1;
+            if probe.sent < PROBES_MAX {
+                probe.sent += 1;
                 probe.since = now;
-                return Some(Ask { token: probe.token, bytes: probe.bytes });
+                return Some(SendProbe { token: probe.token, bytes: probe.bytes });
             }
             let bytes = probe.bytes;
             self.probe = None;
@@ -177,40 +175,40 @@ impl PathMtu {
         }
         let bytes = self.next(now, crossed)?;
         self.frames = crossed.frames;
-        self.probe = Some(Probe { token, bytes, asked: 1, since: now });
-        Some(Ask { token, bytes })
+        self.probe = Some(Probe { token, bytes, sent: 1, since: now });
+        Some(SendProbe { token, bytes })
     }
 
     fn next(&mut self, now: Nanos, crossed: Crossed) -> Option<u16> {
         match self.goal {
-            _ if now < self.rest_until => None,
+            _ if now < self.idle_until => None,
             Goal::Reach { .. } => Some(0),
             Goal::Search { works, fails, .. } => between(works, fails, self.agreed),
-            Goal::Rest if crossed.lately && now >= self.raise_at && self.limit < self.agreed => {
+            Goal::Found if crossed.lately && now >= self.raise_at && self.limit < self.agreed => {
                 let fails = self.agreed + 1;
                 self.goal = Goal::Search { works: self.limit, fails, presumes: false };
                 between(self.limit, fails, self.agreed)
             }
-            Goal::Rest => (crossed.frames != self.frames).then_some(self.limit),
+            Goal::Found => (crossed.frames != self.frames).then_some(self.limit),
         }
     }
 
-    /// When there is something to ask, as long as no frame crosses the link.
-    fn next_timeout(&self, crossed: Crossed) -> Option<Nanos> {
+    /// When [`poll`](Self::poll) has something to do, as long as no frame crosses the link.
+    pub(super) fn next_timeout(&self, crossed: Crossed) -> Option<Nanos> {
         if let Some(probe) = &self.probe {
             return Some(probe.since.plus(PROBE_TIMER));
         }
         let has_crossed = crossed.frames != self.frames;
         let raises = crossed.lately && self.limit < self.agreed;
         match self.goal {
-            Goal::Reach { .. } | Goal::Search { .. } => Some(self.rest_until),
-            Goal::Rest if has_crossed => Some(self.rest_until),
-            Goal::Rest => raises.then(|| self.raise_at.max(self.rest_until)),
+            Goal::Reach { .. } | Goal::Search { .. } => Some(self.idle_until),
+            Goal::Found if has_crossed => Some(self.idle_until),
+            Goal::Found => raises.then(|| self.raise_at.max(self.idle_until)),
         }
     }
 
-    /// A challenge was answered from where the link is; says whether it was one of these.
-    fn take(&mut self, token: &[u8], now: Nanos) -> bool {
+    /// A response came from the link's location. Returns whether it was to a challenge of this discovery.
+    pub(super) fn handle_response(&mut self, token: &[u8], now: Nanos) -> bool {
         let Some(Probe { bytes, .. }) = self.probe.take_if(|probe| probe.token == token) else {
             return false;
         };
@@ -222,24 +220,24 @@ impl PathMtu {
                 self.goal = Goal::Search { works: floor, fails, presumes: true };
             }
             Goal::Search { works, .. } => *works = bytes,
-            Goal::Rest => self.rest_until = now.plus(CONFIRM_AFTER),
+            Goal::Found => self.idle_until = now.plus(CONFIRM_AFTER),
         }
         self.settle(now);
         true
     }
 
-    /// A challenge was asked as often as may be, and not answered.
-    fn miss(&mut self, asked: u16, now: Nanos) {
+    /// All sendings of a challenge are unanswered.
+    fn miss(&mut self, bytes: u16, now: Nanos) {
         match &mut self.goal {
-            // Nobody is there, which is for others to find out.
+            // The peer does not answer at all, which liveness deals with.
             Goal::Reach { fails } => {
-                self.rest_until = now.plus(CONFIRM_AFTER);
+                self.idle_until = now.plus(CONFIRM_AFTER);
                 if fails.is_some() {
-                    self.goal = Goal::Rest;
+                    self.goal = Goal::Found;
                 }
             }
-            Goal::Search { fails, .. } => *fails = asked,
-            Goal::Rest => self.goal = Goal::Reach { fails: Some(asked) },
+            Goal::Search { fails, .. } => *fails = bytes,
+            Goal::Found => self.goal = Goal::Reach { fails: Some(bytes) },
         }
         self.settle(now);
     }
@@ -249,15 +247,15 @@ impl PathMtu {
         let presumed = [PRESUMED, BASE].into_iter().find(|&bytes| bytes < fails);
         self.limit = works.max(presumed.filter(|_| presumes).unwrap_or(0));
         if between(works, fails, self.agreed).is_none() {
-            (self.goal, self.is_found) = (Goal::Rest, true);
-            self.rest_until = now.plus(CONFIRM_AFTER);
+            (self.goal, self.is_found) = (Goal::Found, true);
+            self.idle_until = now.plus(CONFIRM_AFTER);
             self.raise_at = now.plus(RAISE_AFTER);
         }
     }
 }
 
-/// The length to be asked for next, if any lies between one that arrives and one that does not: the
-/// longest of all first, then what paths often have, and what is one byte longer than that.
+/// The next length to try between one that arrives and one that does not, if any is left: first the longest of
+/// all, then common ones and one byte more than a common one, then the middle.
 fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
     if works + 1 >= fails {
         return None;
@@ -269,90 +267,6 @@ fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
     let usual = (works < PRESUMED && PRESUMED < fails).then_some(PRESUMED);
     let exact = COMMON.contains(&works).then_some(works + 1);
     usual.or_else(|| common.next()).or(exact).or(Some(works + (fails - works) / 2))
-}
-
-impl Links {
-    /// Asks what is to be asked of a link's path.
-    pub(super) fn turn_path(&mut self, mark: Mark, now: Now, base: &mut Base) {
-        let Some(peering) = &mut self.peering else { return };
-        let Some(peer) = peering.peers.get_mut(&mark) else { return };
-        let Some(at) = peer.location() else { return };
-        let Some(path) = &mut peer.path else { return };
-        // Under keys that are about to end an answer that does not come would mean nothing.
-        let age = peer.keys_since.map_or(0, |since| now.0.saturating_sub(since.0));
-        if !peer.state.is_up() || age >= ASKS_UNTIL.0 {
-            return path.pause();
-        }
-        let mut token = [0; TOKEN_BYTES];
-        if peering.config.entropy.fill(&mut token).is_err() {
-            return;
-        }
-        let before = path.limit();
-        let ask = path.turn(Nanos(now.0), peer.usage.crossed(now), token);
-        let (owner, limit, to) = (peer.owner, path.limit(), (at.port.0, at.at));
-        if let Some(Ask { token, bytes }) = ask {
-            let order = match bytes {
-                0 => Command::SendLinkMessage(
-                    mark,
-                    Sealed::PathChallenge,
-                    Some(to),
-                    token.into_iter().collect(),
-                ),
-                bytes => Command::Probe(mark, to, token, bytes),
-            };
-            base.out.workers.command(base.ports.sender(owner, at.port), order);
-        }
-        self.tell_limit(mark, before, limit, base);
-    }
-
-    /// Somebody at the link's address has answered a path challenge: perhaps one of these.
-    pub(super) fn take_path_response(
-        &mut self,
-        mark: Mark,
-        token: &[u8],
-        now: Now,
-        base: &mut Base,
-    ) {
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        let Some(path) = &mut peer.path else { return };
-        let before = path.limit();
-        if path.take(token, Nanos(now.0)) {
-            let limit = path.limit();
-            self.tell_limit(mark, before, limit, base);
-            self.turn_path(mark, now, base);
-        }
-    }
-
-    /// The link leads by another path, of which nothing is known.
-    pub(super) fn forget_path(&mut self, mark: Mark, base: &mut Base) {
-        let Some(peer) = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark)) else { return };
-        let Some(path) = &mut peer.path else { return };
-        let (before, agreed) = (path.limit(), path.agreed());
-        *path = PathMtu::new(agreed);
-        let limit = path.limit();
-        self.tell_limit(mark, before, limit, base);
-    }
-
-    fn tell_limit(&mut self, mark: Mark, before: u16, limit: u16, base: &mut Base) {
-        if before != limit {
-            base.out.workers.command_all(|_| Command::SetMtu(mark, limit));
-        }
-        let slot = base.slots.slot_of(mark);
-        let peer = self.peering.as_mut().and_then(|p| p.peers.get_mut(&mark));
-        if let (Some(slot), Some(path)) = (slot, peer.and_then(|peer| peer.path.as_mut())) {
-            base.out.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
-        }
-    }
-}
-
-impl Peer {
-    /// When [`Links::turn_path`] has something to do.
-    pub(super) fn path_due(&self, now: Now) -> Option<Nanos> {
-        let path = self.path.as_ref().filter(|_| self.state.is_up() && self.at.is_some())?;
-        let due = path.next_timeout(self.usage.crossed(now))?;
-        let asks_until = self.keys_since.map(|since| Nanos(since.0).plus(ASKS_UNTIL));
-        Some(due).filter(|due| asks_until.is_none_or(|until| *due < until))
-    }
 }
 
 #[cfg(test)]
@@ -368,12 +282,12 @@ mod tests {
             *frames += u64::from(tenth % 10 == 0);
             let crossed = Crossed { frames: *frames, lately: true };
             let mut token = now.0.to_be_bytes();
-            while let Some(ask) = mtu.turn(*now, crossed, token) {
+            while let Some(ask) = mtu.poll(*now, crossed, token) {
                 asked += 1;
                 token[0] += 1;
                 if ask.bytes <= takes {
-                    assert!(mtu.take(&ask.token, *now));
-                    assert!(!mtu.take(&ask.token, *now), "twice");
+                    assert!(mtu.handle_response(&ask.token, *now));
+                    assert!(!mtu.handle_response(&ask.token, *now), "twice");
                 }
             }
         }
@@ -422,7 +336,7 @@ mod tests {
         for tenth in 0..6_000_u64 {
             now = Nanos(tenth * 100_000_000);
             let crossed = Crossed { frames: tenth, lately: true };
-            let ask = mtu.turn(now, crossed, now.0.to_be_bytes());
+            let ask = mtu.poll(now, crossed, now.0.to_be_bytes());
             assert!(ask.is_none_or(|ask| ask.bytes == 0));
         }
         assert_eq!(mtu.limit(), PRESUMED);
@@ -431,7 +345,7 @@ mod tests {
         for _ in 0..6_000 {
             now = now.plus(Nanos::from_millis(100));
             frames += 1;
-            mtu.turn(now, Crossed { frames, lately: true }, now.0.to_be_bytes());
+            mtu.poll(now, Crossed { frames, lately: true }, now.0.to_be_bytes());
         }
         assert_eq!((mtu.limit(), mtu.is_found()), (1_372, true));
     }
@@ -443,7 +357,7 @@ mod tests {
         let crossed = Crossed { frames: mtu.frames, lately: false };
         for _ in 0..100_000 {
             now = now.plus(Nanos::from_millis(100));
-            assert_eq!(mtu.turn(now, crossed, [9; 8]), None);
+            assert_eq!(mtu.poll(now, crossed, [9; 8]), None);
         }
     }
 }

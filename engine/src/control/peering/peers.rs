@@ -1,71 +1,108 @@
-//! The peers by link, and which of them may have another deadline than was last computed. Code that changes
-//! a peer gets it from [`Peers::get_mut`], so no deadline is missed.
+//! The peers by link, and by location; and which of them may have another deadline than was last computed. Code
+//! that changes a peer gets it from [`Peers::get_mut`], so no deadline is missed.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, HashMap};
 
+use strowger_crypto::Identity;
 use strowger_frame::Mark;
 
-use super::{Peer, intake::Budgets};
+use super::{Location, intake::Budgets, lookup::Lookup, peer::Peer};
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Peers {
-    by_link: BTreeMap<Mark, Peer>,
+    by_link: BTreeMap<Mark, Entry>,
+    /// The peer at each location, as the ports know it: one for each.
+    by_location: HashMap<Location, Mark>,
+    lookup: Lookup,
     touched: Vec<Mark>,
 }
 
+struct Entry {
+    peer: Peer,
+    /// Whether it was changed since its deadline was last computed.
+    is_touched: bool,
+}
+
+/// Other peers that a peer's move concerns.
+pub(super) struct Displaced {
+    /// The peer that was known at the new location.
+    pub(super) former: Option<Mark>,
+    /// The peer that is known at the old location from now on: it was displaced there before.
+    pub(super) heir: Option<(Mark, Location)>,
+}
+
 impl Peers {
-    pub(super) fn get(&self, link: &Mark) -> Option<&Peer> {
-        self.by_link.get(link)
+    pub(super) fn get(&self, link: Mark) -> Option<&Peer> {
+        self.by_link.get(&link).map(|entry| &entry.peer)
     }
 
     /// A peer to be changed: its deadline is computed again.
-    pub(super) fn get_mut(&mut self, link: &Mark) -> Option<&mut Peer> {
-        let peer = self.by_link.get_mut(link)?;
-        if !std::mem::replace(&mut peer.is_touched, true) {
-            self.touched.push(*link);
+    pub(super) fn get_mut(&mut self, link: Mark) -> Option<&mut Peer> {
+        let entry = self.by_link.get_mut(&link)?;
+        if !std::mem::replace(&mut entry.is_touched, true) {
+            self.touched.push(link);
         }
-        Some(peer)
+        Some(&mut entry.peer)
     }
 
     /// What may be read for a peer. No deadline depends on it.
     pub(super) fn budgets_mut(&mut self, link: Mark) -> Option<&mut Budgets> {
-        self.by_link.get_mut(&link).map(|peer| &mut peer.budgets)
+        self.by_link.get_mut(&link).map(|entry| entry.peer.budgets_mut())
     }
 
-    pub(super) fn insert(&mut self, link: Mark, mut peer: Peer) {
-        peer.is_touched = true;
-        self.by_link.insert(link, peer);
+    /// Adds a peer at its configured location, if it has one.
+    pub(super) fn insert(&mut self, link: Mark, peer: Peer) {
+        self.lookup.add(link, peer.spec(), peer.is_unknown());
+        let written = peer.reach().written();
+        self.by_link.insert(link, Entry { peer, is_touched: true });
         self.touched.push(link);
+        self.settle(link, written);
     }
 
-    pub(super) fn remove(&mut self, link: &Mark) -> Option<Peer> {
-        self.by_link.remove(link)
+    /// Removes a peer.
+    pub(super) fn remove(&mut self, link: Mark) -> Option<Peer> {
+        self.settle(link, None);
+        let peer = self.by_link.remove(&link)?.peer;
+        self.lookup.remove(peer.spec(), peer.is_unknown());
+        Some(peer)
     }
 
-    pub(super) fn contains_key(&self, link: &Mark) -> bool {
-        self.by_link.contains_key(link)
+    pub(super) fn contains(&self, link: Mark) -> bool {
+        self.by_link.contains_key(&link)
     }
 
-    pub(super) fn iter(&self) -> btree_map::Iter<'_, Mark, Peer> {
-        self.by_link.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Mark, &Peer)> {
+        self.by_link.iter().map(|(&link, entry)| (link, &entry.peer))
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Peer> {
-        self.by_link.values()
+        self.by_link.values().map(|entry| &entry.peer)
     }
 
     pub(super) fn links(&self) -> Vec<Mark> {
         self.by_link.keys().copied().collect()
     }
 
-    /// All peers to be changed. The caller sees to their deadlines.
-    pub(super) fn iter_mut(&mut self) -> btree_map::IterMut<'_, Mark, Peer> {
-        self.by_link.iter_mut()
+    /// All peers to be changed. The caller computes their deadlines again.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Mark, &mut Peer)> {
+        self.by_link.iter_mut().map(|(&link, entry)| (link, &mut entry.peer))
     }
 
-    pub(super) fn retain(&mut self, keeps: impl Fn(&Mark) -> bool) {
-        self.by_link.retain(|link, _| keeps(link));
+    /// Keeps these peers, and computes all tables again.
+    pub(super) fn retain(&mut self, keeps: impl Fn(Mark) -> bool) {
+        self.by_link.retain(|link, _| keeps(*link));
+        self.lookup = Lookup::of(self.by_link.iter().map(|(&link, entry)| (link, &entry.peer)));
+        let Self { by_link, by_location, .. } = self;
+        // The ports know these peers at these locations, if they are still there.
+        by_location.retain(|&at, link| {
+            by_link.get(link).is_some_and(|entry| entry.peer.reach().location() == Some(at))
+        });
+        for (link, entry) in by_link {
+            if let Some(at) = entry.peer.reach().location() {
+                by_location.entry(at).or_insert(*link);
+            }
+        }
     }
 
     /// The links whose peers were changed since [`take_touched`](Self::take_touched) was last called.
@@ -73,32 +110,69 @@ impl Peers {
         &self.touched
     }
 
-    /// The same, and empties the list.
-    pub(super) fn take_touched(&mut self) -> Vec<Mark> {
-        let touched = std::mem::take(&mut self.touched);
-        for link in &touched {
-            if let Some(peer) = self.by_link.get_mut(link) {
-                peer.is_touched = false;
+    /// The deadlines of all peers have been computed.
+    pub(super) fn take_touched(&mut self) {
+        for link in std::mem::take(&mut self.touched) {
+            if let Some(entry) = self.by_link.get_mut(&link) {
+                entry.is_touched = false;
             }
         }
-        touched
     }
-}
 
-impl<'p> IntoIterator for &'p Peers {
-    type Item = (&'p Mark, &'p Peer);
-    type IntoIter = btree_map::Iter<'p, Mark, Peer>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+    /// The peer that is known by this identity alone.
+    pub(super) fn by_identity(&self, identity: &Identity) -> Option<Mark> {
+        self.lookup.by_identity(&identity.to_bytes())
     }
-}
 
-impl<'p> IntoIterator for &'p mut Peers {
-    type Item = (&'p Mark, &'p mut Peer);
-    type IntoIter = btree_map::IterMut<'p, Mark, Peer>;
+    /// The tables of peers whose key is not configured.
+    pub(super) fn lookup(&self) -> &Lookup {
+        &self.lookup
+    }
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter_mut()
+    /// The peer that the ports know at a location.
+    pub(super) fn at(&self, location: Location) -> Option<Mark> {
+        self.by_location.get(&location).copied()
+    }
+
+    /// Moves a peer to a location, or to none. If another peer is known there, that one stays.
+    pub(super) fn settle(&mut self, link: Mark, to: Option<Location>) {
+        let Some(peer) = self.get_mut(link) else { return };
+        let was = peer.reach().location();
+        peer.reach_mut().set_location(to);
+        if let Some(was) = was
+            && self.at(was) == Some(link)
+        {
+            self.by_location.remove(&was);
+        }
+        if let Some(to) = to {
+            self.by_location.entry(to).or_insert(link);
+        }
+    }
+
+    /// Moves a peer to a location, even if another one is known there.
+    pub(super) fn take_place(&mut self, link: Mark, to: Location) -> Option<Displaced> {
+        let was = self.get(link)?.reach().location().filter(|was| *was != to);
+        self.settle(link, Some(to));
+        let former = self.by_location.insert(to, link).filter(|other| *other != link);
+        let left = was.filter(|was| !self.by_location.contains_key(was));
+        let heir = left.and_then(|left| {
+            let is_there = |(_, peer): &(Mark, &Peer)| peer.reach().location() == Some(left);
+            let (heir, _) = self.iter().find(is_there)?;
+            self.by_location.insert(left, heir);
+            Some((heir, left))
+        });
+        Some(Displaced { former, heir })
+    }
+
+    /// Whether the ports know the peer at this location.
+    pub(super) fn is_known_at(&self, link: Mark, at: Location) -> bool {
+        let is_there = |peer: &Peer| peer.reach().location() == Some(at);
+        self.get(link).is_some_and(is_there) && self.at(at) == Some(link)
+    }
+
+    /// Whether the peer has shown that it receives there, and the ports know it there.
+    pub(super) fn is_validated_at(&self, link: Mark, at: Location) -> bool {
+        let is_validated = |peer: &Peer| peer.reach().is_validated();
+        self.is_known_at(link, at) && self.get(link).is_some_and(is_validated)
     }
 }

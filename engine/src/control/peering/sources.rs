@@ -45,7 +45,7 @@ impl Sources {
 
     /// Changes the key when it is due: who shares cells then is drawn again, and all have their full
     /// share.
-    pub(super) fn turn(&mut self, now: Nanos, entropy: &mut dyn Entropy) {
+    pub(super) fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) {
         let is_due = |since: Nanos| now.since(since).0 >= SOURCES_TOLD_APART_NS;
         if self.since.is_none_or(is_due) && entropy.fill(&mut self.key).is_ok() {
             self.since = Some(now);
@@ -149,7 +149,7 @@ mod tests {
 
     fn sources(seed: u64) -> Sources {
         let mut sources = Sources::new();
-        sources.turn(Nanos(1), &mut SeededEntropy::new(seed));
+        sources.rotate(Nanos(1), &mut SeededEntropy::new(seed));
         sources
     }
 
@@ -229,14 +229,14 @@ mod tests {
     fn who_shares_all_cells_with_a_flood_does_not_do_so_for_long() {
         let mut entropy = SeededEntropy::new(9);
         let mut sources = Sources::new();
-        sources.turn(Nanos(1), &mut entropy);
+        sources.rotate(Nanos(1), &mut entropy);
         let (key, flood) = (sources.key, at("198.51.100.7"));
         let minute = Nanos::from_secs(60);
         while sources.may_read(flood, minute) {}
-        sources.turn(minute, &mut entropy);
+        sources.rotate(minute, &mut entropy);
         assert_eq!(sources.key, key, "not before it is due");
         assert!(!sources.may_read(flood, minute));
-        sources.turn(Nanos(SOURCES_TOLD_APART_NS + 1), &mut entropy);
+        sources.rotate(Nanos(SOURCES_TOLD_APART_NS + 1), &mut entropy);
         assert_ne!(sources.key, key);
         assert!(sources.may_read(flood, minute), "cells of the former key say nothing");
     }

@@ -1,0 +1,148 @@
+//! What a peer acts with: what all links share, and commands and events of one link.
+
+use arrayvec::ArrayVec;
+use strowger_crypto::{LocalIdentity, Sealed, Sealer, handshake::Offer};
+use strowger_frame::{Address, Mark};
+use strowger_wire::Slot;
+
+use super::{
+    HandshakeOrigin, Location, PeeringConfig,
+    alternate::Alternates,
+    location::{Destinations, PROBE_BYTES, SendChallenge},
+    lookup::Keys,
+    path_mtu::{SendProbe, TOKEN_BYTES},
+    sessions::Sessions,
+};
+use crate::{
+    Now,
+    command::Command,
+    control::{Event, PortId, base::Base},
+};
+
+/// What all links share.
+pub(super) struct Shared {
+    pub(super) config: PeeringConfig,
+    pub(super) offer: Offer,
+    pub(super) keys: Keys,
+    pub(super) sessions: Sessions,
+    pub(super) alternates: Alternates,
+    /// Answers to handshakes. They leave by the handshake sockets after the workers have the keys.
+    pub(super) answers: Vec<(PortId, Address, Vec<u8>)>,
+}
+
+impl Shared {
+    /// Who this node is.
+    pub(super) fn local(&self) -> &LocalIdentity {
+        &self.config.local
+    }
+}
+
+/// The link of a peer that handles an event, and what it uses beside the peer's own state.
+pub(super) struct LinkContext<'a> {
+    pub(super) mark: Mark,
+    pub(super) now: Now,
+    pub(super) shared: &'a mut Shared,
+    pub(super) base: &'a mut Base,
+}
+
+impl LinkContext<'_> {
+    /// Gives every worker a command.
+    pub(super) fn command_all(&mut self, command: impl FnMut(usize) -> Command) {
+        self.base.out.workers.command_all(command);
+    }
+
+    /// Reports an event of the link's slot, if it has one.
+    pub(super) fn report(&mut self, event: impl FnOnce(Slot) -> Event) {
+        let slot = self.base.slots.slot_of(self.mark);
+        self.base.out.events.extend(slot.map(event));
+    }
+
+    /// Gives each worker its sealer, and the longest frame that it may send.
+    pub(super) fn seal(&mut self, sealers: Vec<Sealer>, limit: u16) {
+        let workers = &mut self.base.out.workers;
+        for (worker, sealer) in sealers.into_iter().enumerate() {
+            workers.command(worker, Command::SetMtu(self.mark, limit));
+            workers.command(worker, Command::Seal(self.mark, Box::new(sealer)));
+        }
+    }
+
+    /// Sends a handshake message to these destinations.
+    pub(super) fn send_all(&mut self, owner: u8, to: Destinations, message: &[u8]) {
+        for (Location { port, at }, worker) in to {
+            let sender = self.base.ports.sender(owner, port);
+            let worker = worker.map_or(sender, usize::from);
+            let send = Command::Send(port.0, at, message.to_vec());
+            self.base.out.workers.command(worker, send);
+        }
+    }
+
+    /// Sends the answer to an initiation: back to where that came from, else to the peer's location.
+    pub(super) fn answer(
+        &mut self,
+        owner: u8,
+        here: Option<Location>,
+        by: Option<HandshakeOrigin>,
+        message: Vec<u8>,
+    ) {
+        let ports = &self.base.ports;
+        // By the socket that the initiation came in by: it has the local address that was asked.
+        if let Some(by) = by.filter(|by| ports.has_handshake_socket(by.from.port)) {
+            self.shared.answers.push((by.from.port, by.from.at, message));
+            return;
+        }
+        let back = by.map(|by| (by.from, usize::from(by.worker)));
+        let to = back.or(here.map(|here| (here, ports.sender(owner, here.port))));
+        if let Some((Location { port, at }, worker)) = to {
+            self.base.out.workers.command(worker, Command::Send(port.0, at, message));
+        }
+    }
+
+    /// Sends a sealed message of the link: to an address behind a port, or to where its data goes.
+    pub(super) fn say(
+        &mut self,
+        owner: u8,
+        kind: Sealed,
+        port: PortId,
+        to: Option<Location>,
+        token: &[u8],
+    ) {
+        let to = to.map(|to| (to.port.0, to.at));
+        let message: ArrayVec<u8, _> = token.iter().copied().collect();
+        self.send_by(owner, port, Command::SendLinkMessage(self.mark, kind, to, message));
+    }
+
+    /// Sends a path challenge.
+    pub(super) fn challenge(&mut self, owner: u8, challenge: SendChallenge) {
+        let SendChallenge { token, to, is_validated } = challenge;
+        let bytes = if is_validated { PROBE_BYTES } else { 0 };
+        self.probe(owner, to, SendProbe { token, bytes });
+    }
+
+    /// Sends a path challenge in a frame of a certain length.
+    pub(super) fn probe(&mut self, owner: u8, to: Location, probe: SendProbe) {
+        let SendProbe { token, bytes } = probe;
+        if bytes == 0 {
+            return self.say(owner, Sealed::PathChallenge, to.port, Some(to), &token);
+        }
+        let probe = Command::Probe(self.mark, (to.port.0, to.at), token, bytes);
+        self.send_by(owner, to.port, probe);
+    }
+
+    /// Sends the response to a path challenge.
+    pub(super) fn respond(&mut self, owner: u8, to: Location, token: &[u8; TOKEN_BYTES]) {
+        self.say(owner, Sealed::PathResponse, to.port, Some(to), token);
+    }
+
+    /// A random token; `None` without random bytes.
+    pub(super) fn token(&mut self) -> Option<[u8; TOKEN_BYTES]> {
+        let mut token = [0; TOKEN_BYTES];
+        self.shared.config.entropy.fill(&mut token).ok()?;
+        Some(token)
+    }
+
+    /// Gives a command to the worker that sends by a port for this link.
+    fn send_by(&mut self, owner: u8, port: PortId, command: Command) {
+        let worker = self.base.ports.sender(owner, port);
+        self.base.out.workers.command(worker, command);
+    }
+}

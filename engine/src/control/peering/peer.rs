@@ -1,0 +1,660 @@
+//! One peer: its session, and the state of the link to it. Passes events to the parts that decide (the session,
+//! [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], [`Diagnosis`]), and carries out what they return.
+
+use strowger_crypto::{
+    Nanos, Sealed, StaticPublic,
+    handshake::HandshakeError,
+    limits::SEAL_REFUSED_AFTER,
+    session::{Context, Input, NewKeys, Output, Session},
+};
+use strowger_frame::{Frame, Mark};
+use strowger_wire::{
+    Slot,
+    limits::TAG_BYTES,
+    link_header::{Kind, LinkHeader, SessionIndex, Step},
+};
+
+use super::{
+    Agreed, DownReason, HandshakeOrigin, LinkState, Location, PeerSpec, PeerView,
+    context::{LinkContext, Shared},
+    idle::{DataFrames, Usage, UsageStep},
+    intake::{Budgets, KNOWN_PER_SECOND_EACH},
+    liveness::{LivenessStep, PeerLiveness, Traffic},
+    location::{Reach, Validation},
+    nanos,
+    path_mtu::{PROBES_UNTIL, PathMtu, TOKEN_BYTES},
+    status::LinkStatus,
+};
+use crate::{
+    Now,
+    command::Command,
+    control::{Event, base::Base},
+    discard::Discard,
+    limits::{FRAME_BYTES_MAX, GOODBYE_RETRY_S_MAX, GOODBYE_RETRY_S_MIN},
+    rate::RateLimiter,
+};
+
+/// An unknown peer that has finished its handshake is heard within this: it confirms its keys every second.
+const HEARD_WITHIN_NS: u64 = 5_000_000_000;
+
+/// See the module.
+pub(super) struct Peer {
+    spec: PeerSpec,
+    /// Its static key, as far as it is known; in [`Shared::keys`], too.
+    key: Option<StaticPublic>,
+    session: Session,
+    /// The worker that its frames come in by, as far as is proved. Messages of the link leave by it.
+    owner: u8,
+    reach: Reach,
+    status: LinkStatus,
+    is_unknown: bool,
+    keys_since: Option<Now>,
+    handshakes: u64,
+    /// The peer has shown that it has the newest keys.
+    is_confirmed: bool,
+    /// What the last handshake agreed on, and with whom.
+    agreed: Option<Agreed>,
+    /// What may be read per second of senders at its location.
+    budgets: Budgets,
+    /// Its own initiations from other locations that may be accepted.
+    elsewhere: RateLimiter,
+    liveness: PeerLiveness,
+    usage: Usage,
+    /// `None` before the first keys.
+    path: Option<PathMtu>,
+}
+
+impl Peer {
+    /// A peer without a link.
+    pub(super) fn new(
+        spec: PeerSpec,
+        is_unknown: bool,
+        session: Session,
+        owner: u8,
+        now: Now,
+    ) -> Self {
+        let written = spec.at.map(|at| Location { port: spec.port, at });
+        Self {
+            key: spec.key,
+            session,
+            owner,
+            reach: Reach::new(spec.port, written),
+            spec,
+            status: LinkStatus::new(now),
+            is_unknown,
+            keys_since: None,
+            handshakes: 0,
+            is_confirmed: false,
+            agreed: None,
+            budgets: Budgets::of_a_peer(),
+            elsewhere: RateLimiter::per_second(KNOWN_PER_SECOND_EACH),
+            liveness: PeerLiveness::default(),
+            usage: Usage::default(),
+            path: None,
+        }
+    }
+
+    pub(super) fn spec(&self) -> &PeerSpec {
+        &self.spec
+    }
+
+    /// Its static key, as far as it is known.
+    pub(super) fn key(&self) -> Option<StaticPublic> {
+        self.key
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    pub(super) fn reach_mut(&mut self) -> &mut Reach {
+        &mut self.reach
+    }
+
+    pub(super) fn budgets_mut(&mut self) -> &mut Budgets {
+        &mut self.budgets
+    }
+
+    pub(super) fn state(&self) -> LinkState {
+        self.status.state()
+    }
+
+    pub(super) fn status_mut(&mut self) -> &mut LinkStatus {
+        &mut self.status
+    }
+
+    /// Whether it came by itself, under the policy for unknown peers.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.is_unknown
+    }
+
+    /// Whether keys are wanted for its link.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.usage.is_wanted()
+    }
+
+    /// What the last handshake agreed on, and with whom.
+    pub(super) fn agreed(&self) -> Option<Agreed> {
+        self.agreed
+    }
+
+    fn keys_age_ns(&self, now: Now) -> Option<u64> {
+        self.keys_since.map(|since| now.0.saturating_sub(since.0))
+    }
+
+    /// Whether its link has been down for so long that a handshake would have brought it up.
+    pub(super) fn has_waited(&self, now: Now) -> bool {
+        self.status.age_ns(now) >= HEARD_WITHIN_NS
+    }
+
+    /// Whether one more of its own initiations from another location may be accepted.
+    pub(super) fn may_initiate_elsewhere(&mut self, now: Now) -> bool {
+        self.elsewhere.take(now)
+    }
+
+    /// Its frames are opened by this worker from now on.
+    pub(super) fn set_owner(&mut self, worker: u8) {
+        self.owner = worker;
+    }
+
+    /// Passes an input to the session, and carries out its outputs.
+    pub(super) fn drive(
+        &mut self,
+        input: Input<'_>,
+        by: Option<HandshakeOrigin>,
+        link: &mut LinkContext<'_>,
+    ) -> Result<(), Discard> {
+        self.with_session(by, link, |session, context, outputs| {
+            session.handle(context, input, outputs)
+        })
+    }
+
+    /// Lets `work` use the session, and carries out its outputs. Returns why the session took no message.
+    pub(super) fn with_session(
+        &mut self,
+        by: Option<HandshakeOrigin>,
+        link: &mut LinkContext<'_>,
+        work: impl FnOnce(
+            &mut Session,
+            &mut Context<'_>,
+            &mut Vec<Output>,
+        ) -> Result<(), HandshakeError>,
+    ) -> Result<(), Discard> {
+        let Shared { config, keys, sessions, .. } = &mut *link.shared;
+        let (mut outputs, mut drawn) = (Vec::new(), None);
+        let mut context = Context {
+            now: nanos(link.now),
+            local: &config.local,
+            entropy: &mut *config.entropy,
+            indices: &mut |entropy| {
+                drawn = sessions.indices().draw(entropy);
+                drawn
+            },
+            is_free: &|key| keys.get(key).is_none(),
+        };
+        let taken = work(&mut self.session, &mut context, &mut outputs);
+        // If an attempt has begun, its index was drawn last.
+        if let Some(index) = drawn.filter(|index| self.session.awaits(*index)) {
+            sessions.await_answer(index, link.mark);
+        }
+        let key = self.session.peer().copied();
+        if key != self.key {
+            // The handshake has found it out, or it has changed.
+            let former = std::mem::replace(&mut self.key, key);
+            keys.replace(&config.local, link.mark, former, key);
+        }
+        for output in outputs {
+            self.apply(output, by, link);
+        }
+        taken.map_err(|why| self.status.note_refusal(why, link))
+    }
+
+    fn apply(&mut self, output: Output, by: Option<HandshakeOrigin>, link: &mut LinkContext<'_>) {
+        match output {
+            Output::Send(message) => self.send_handshake(message, by, link),
+            Output::Open { index, openers } => {
+                let owner = by.map_or(self.owner, |by| by.worker);
+                if let Some(by) = by {
+                    self.reach.note_handshake(index, by, self.status.is_down());
+                }
+                let out = &mut link.base.out;
+                link.shared.sessions.open(index, link.mark, owner, openers, out);
+            }
+            Output::Seal(keys) => {
+                // The handshake is the peer's, and new, so the worker that received it is proved.
+                self.owner = link.shared.sessions.owner_of(keys.index).unwrap_or(self.owner);
+                self.install(*keys, link);
+            }
+            Output::Confirm => self.confirm(link),
+            Output::Close(index) => link.shared.sessions.close(index, &mut link.base.out),
+            Output::Expired => self.handle_expiry(link),
+        }
+    }
+
+    /// Gives new keys to the workers.
+    fn install(&mut self, keys: NewKeys, link: &mut LinkContext<'_>) {
+        let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
+        // The answer to XX offers every peer the same, before it is known which peer it is for.
+        let ours = self.spec.frame_bytes_max.min(FRAME_BYTES_MAX as u16);
+        let agreed = agreement.mtu.bytes().min(ours);
+        // The path of a link that was only quiet is still known.
+        let is_known = !self.status.is_down();
+        let path = self.path.take().filter(|path| is_known && path.agreed() == agreed);
+        let path = self.path.insert(path.unwrap_or_else(|| PathMtu::new(agreed)));
+        let limit = path.limit();
+        self.handshakes += 1;
+        self.agreed = Some(Agreed {
+            peer_id: proven.identity.peer_id(),
+            seal: agreement.seal,
+            frame_bytes_max: agreed,
+        });
+        self.keys_since = Some(link.now);
+        self.liveness.note_keys();
+        self.is_confirmed = confirmed;
+        self.reach.note_keys();
+        self.usage.note_keys(link.now);
+        if self.status.is_up() {
+            link.report(Event::Rekeyed);
+        } else if confirmed && self.reach.is_validated() {
+            self.set_state(LinkState::Up, link);
+        }
+        link.seal(sealers, limit);
+    }
+
+    /// Sends a handshake message. An answer goes back to the sender of its cause. An initiation does not, because
+    /// any bytes may have caused it (R8).
+    fn send_handshake(
+        &mut self,
+        message: Vec<u8>,
+        by: Option<HandshakeOrigin>,
+        link: &mut LinkContext<'_>,
+    ) {
+        let Ok(header) = LinkHeader::parse(&message) else { return };
+        if header.kind == Kind::Response {
+            self.status.note_answer();
+            return link.answer(self.owner, self.reach.location(), by, message);
+        }
+        let is_msg3 = Step::from_lane(header.lane) == Some(Step::Finish);
+        let written = self.reach.written().filter(|_| !is_msg3 && self.status.is_silent(link.now));
+        let alternate = written.and_then(|at| link.shared.alternates.location(at, link.base));
+        let is_down = self.status.is_down();
+        let to = self.reach.destinations(is_msg3, is_down, alternate);
+        if let Some((first, _)) = to.first() {
+            self.status.note_attempt(first.at, link.now);
+        }
+        link.send_all(self.owner, to, &message);
+    }
+
+    /// Sends a keepalive under the newest keys, so that the peer knows that this node has them. As long as data
+    /// goes nowhere, it goes to the address of the handshake.
+    fn confirm(&mut self, link: &mut LinkContext<'_>) {
+        if let Some((port, to)) = self.reach.confirmation() {
+            link.say(self.owner, Sealed::Data, port, to, &[]);
+        }
+    }
+
+    /// The first frame under a session's keys was opened.
+    pub(super) fn handle_opened(&mut self, session: SessionIndex, link: &mut LinkContext<'_>) {
+        let _ = self.drive(Input::Opened(session), None, link);
+        if !self.session.is_up() {
+            return;
+        }
+        self.is_confirmed |= self.session.current_index() == Some(session);
+        if self.reach.is_validated() {
+            self.set_state(LinkState::Up, link);
+        }
+    }
+
+    /// The session has confirmed keys, and the peer's location was validated: the link comes up.
+    pub(super) fn handle_validated(&mut self, link: &mut LinkContext<'_>) {
+        if self.is_confirmed && self.session.is_up() {
+            self.set_state(LinkState::Up, link);
+        }
+    }
+
+    /// The peer's keys came from this location by a new handshake, and the node there receives what is sent to it.
+    /// Returns the two locations if that shows that two nodes have the peer's key.
+    pub(super) fn note_receipt(&mut self, at: Location, now: Now) -> Option<[Location; 2]> {
+        let age_ns = self.keys_age_ns(now).unwrap_or(u64::MAX);
+        self.reach.note_keys_from(at, age_ns, now)
+    }
+
+    /// A path challenge came from `from`: sends the response back there, which may be an address that no peer has
+    /// yet. The response is no longer than the challenge.
+    pub(super) fn respond(
+        &mut self,
+        token: &[u8; TOKEN_BYTES],
+        from: Location,
+        frame: &Frame,
+        link: &mut LinkContext<'_>,
+    ) {
+        self.reach.respond(from, frame.len() + TAG_BYTES);
+        link.respond(self.owner, from, token);
+    }
+
+    /// A response to a path challenge came from `from`. Returns the location that it validates, if any.
+    pub(super) fn handle_path_response(
+        &mut self,
+        token: &[u8],
+        from: Option<Location>,
+        link: &mut LinkContext<'_>,
+    ) -> Option<Location> {
+        let validated = self.reach.take_response(token, from);
+        if validated.is_some() {
+            self.is_confirmed = true;
+        } else if from == self.reach.location()
+            && let Some(path) = &mut self.path
+        {
+            let before = path.limit();
+            if path.handle_response(token, nanos(link.now)) {
+                let limit = path.limit();
+                self.publish_limit(before, limit, link);
+                self.poll_path(link);
+            }
+        }
+        validated
+    }
+
+    /// A message of the link itself has come in.
+    pub(super) fn note_message(&mut self, now: Now) {
+        self.liveness.note_message(now);
+    }
+
+    /// Sends a path challenge to `to`, or to the peer's location.
+    pub(super) fn challenge(&mut self, to: Option<Location>, link: &mut LinkContext<'_>) {
+        let entropy = &mut *link.shared.config.entropy;
+        if let Some(challenge) = self.reach.challenge(to, link.now, entropy) {
+            link.challenge(self.owner, challenge);
+        }
+    }
+
+    /// The link leads by another path, of which nothing is known.
+    pub(super) fn forget_path(&mut self, link: &mut LinkContext<'_>) {
+        let Some(path) = &mut self.path else { return };
+        let (before, agreed) = (path.limit(), path.agreed());
+        *path = PathMtu::new(agreed);
+        let limit = path.limit();
+        self.publish_limit(before, limit, link);
+    }
+
+    /// Gives the workers a new limit, and reports one that was found.
+    fn publish_limit(&mut self, before: u16, limit: u16, link: &mut LinkContext<'_>) {
+        let mark = link.mark;
+        if before != limit {
+            link.command_all(|_| Command::SetMtu(mark, limit));
+        }
+        let slot = link.base.slots.slot_of(mark);
+        if let (Some(slot), Some(path)) = (slot, self.path.as_mut()) {
+            link.base.out.events.extend(path.news().map(|bytes| Event::PathMtu(slot, bytes)));
+        }
+    }
+
+    /// Keys are wanted for the link: a handshake begins when one is due. Unknown peers have to call themselves,
+    /// and so does a peer without a known location.
+    pub(super) fn want(&mut self, link: &mut LinkContext<'_>) {
+        if !self.is_unknown && self.reach.is_somewhere() {
+            self.seek(link);
+        }
+    }
+
+    /// The same for a peer that may be found although no location of it is known.
+    pub(super) fn seek(&mut self, link: &mut LinkContext<'_>) {
+        if self.usage.want(link.now) {
+            // `Wanted` carries no message that could be refused.
+            let _ = self.drive(Input::Wanted, None, link);
+        }
+    }
+
+    /// A frame was to leave by a link that has no keys.
+    pub(super) fn wake(&mut self, link: &mut LinkContext<'_>) {
+        self.usage.note_call(link.now);
+        self.want(link);
+    }
+
+    /// One handshake begins. No later one follows from it.
+    pub(super) fn request_keys(&mut self, link: &mut LinkContext<'_>) {
+        if !self.is_unknown && self.reach.is_somewhere() {
+            let _ = self.drive(Input::Wanted, None, link);
+            let _ = self.drive(Input::Unwanted, None, link);
+        }
+    }
+
+    /// The peer has ended the link: it is down, and no handshake begins before the time that the peer asks for.
+    pub(super) fn handle_goodbye(&mut self, retry_after_s: u32, link: &mut LinkContext<'_>) {
+        let back_off_s = retry_after_s.clamp(GOODBYE_RETRY_S_MIN, GOODBYE_RETRY_S_MAX);
+        let until = nanos(link.now).plus(Nanos::from_secs(u64::from(back_off_s)));
+        let _ = self.with_session(None, link, |session, _, outputs| {
+            session.back_off_until(until, outputs);
+            Ok(())
+        });
+        self.set_state(LinkState::Down, link);
+        self.status.note_reason(DownReason::Goodbye { until: Now(until.0) }, link.now);
+        self.want(link);
+        let _ = self.drive(Input::Lost, None, link);
+    }
+
+    /// The link's keys are too old to seal with.
+    fn handle_expiry(&mut self, link: &mut LinkContext<'_>) {
+        let mark = link.mark;
+        link.command_all(|_| Command::Unseal(mark));
+        // Keys that were requested a moment ago may still come.
+        let may_come = !self.is_unknown && self.reach.is_somewhere();
+        if self.status.is_up() && may_come && !self.usage.has_waited(link.now) {
+            return self.set_state(LinkState::Quiet, link);
+        }
+        self.reach.invalidate();
+        self.set_state(LinkState::Down, link);
+        self.drop_pending(link);
+    }
+
+    /// Frames that wait for keys of this link are dropped.
+    fn drop_pending(&mut self, link: &mut LinkContext<'_>) {
+        let mark = link.mark;
+        link.command_all(|_| Command::DropPending(mark));
+    }
+
+    fn set_state(&mut self, state: LinkState, link: &mut LinkContext<'_>) {
+        if self.status.change(state, link) {
+            self.reach.forget_attempts();
+            self.reach.suggested.next = None;
+            if state == LinkState::Down {
+                self.drop_pending(link);
+            }
+        }
+    }
+
+    /// Does what is due by the clock and the link's counters.
+    pub(super) fn poll(&mut self, link: &mut LinkContext<'_>) {
+        if self.session.next_timeout().is_some_and(|due| due <= nanos(link.now)) {
+            let _ = self.drive(Input::Tick, None, link);
+        }
+        if self.age_due().is_some_and(|due| due <= nanos(link.now)) {
+            self.handle_expiry(link);
+        }
+        self.poll_usage(link);
+        self.poll_path(link);
+        self.poll_liveness(link);
+        self.poll_validation(link);
+        self.status.report_trouble(self.reach.is_somewhere(), link);
+    }
+
+    fn poll_usage(&mut self, link: &mut LinkContext<'_>) {
+        let Some(user) = link.base.slots.user_of(link.mark) else { return };
+        let data = DataFrames::of(&user.tallies);
+        match self.usage.poll(data, self.status.state(), self.spec.liveness.always, link.now) {
+            UsageStep::Nothing => (),
+            UsageStep::Wake => self.wake(link),
+            UsageStep::Want => self.want(link),
+            UsageStep::Unwant => {
+                let _ = self.drive(Input::Unwanted, None, link);
+            }
+            UsageStep::GiveUp => self.set_state(LinkState::Down, link),
+        }
+    }
+
+    fn poll_path(&mut self, link: &mut LinkContext<'_>) {
+        let Some(at) = self.reach.location() else { return };
+        let age_ns = self.keys_age_ns(link.now).unwrap_or(0);
+        let Some(path) = &mut self.path else { return };
+        if !self.status.is_up() || age_ns >= PROBES_UNTIL.0 {
+            return path.pause();
+        }
+        let Some(token) = link.token() else { return };
+        let before = path.limit();
+        let probe = path.poll(nanos(link.now), self.usage.crossed(link.now), token);
+        let limit = path.limit();
+        if let Some(probe) = probe {
+            link.probe(self.owner, at, probe);
+        }
+        self.publish_limit(before, limit, link);
+    }
+
+    fn poll_liveness(&mut self, link: &mut LinkContext<'_>) {
+        let Some(user) = link.base.slots.user_of(link.mark) else { return };
+        let traffic = Traffic::of(&user.tallies);
+        if !self.status.is_up() {
+            return self.liveness.skip(traffic);
+        }
+        let step = self.liveness.poll(self.spec.liveness, traffic, self.keys_since, link.now);
+        match step {
+            LivenessStep::Wait => (),
+            LivenessStep::Probe => self.challenge(None, link),
+            LivenessStep::Down => {
+                self.set_state(LinkState::Down, link);
+                self.want(link);
+                // The keys go on opening late frames; a handshake finds out whether the peer is there.
+                let _ = self.drive(Input::Lost, None, link);
+            }
+        }
+    }
+
+    /// A link that has keys and no validated address challenges the peer, and begins a new handshake later.
+    fn poll_validation(&mut self, link: &mut LinkContext<'_>) {
+        if !self.lacks_validation() {
+            return;
+        }
+        let age_ns = self.keys_age_ns(link.now).unwrap_or(0);
+        match self.reach.poll_validation(age_ns, link.now) {
+            Validation::Wait | Validation::Restarted => (),
+            Validation::Challenge(to) => self.challenge(Some(to), link),
+            Validation::Restart => {
+                self.drop_pending(link);
+                let _ = self.drive(Input::Lost, None, link);
+            }
+        }
+    }
+
+    fn lacks_validation(&self) -> bool {
+        !self.status.is_up() && !self.reach.is_validated() && self.session.is_up()
+    }
+
+    /// Whether the link has been down for so long that its peer is looked for at its configured location alone.
+    pub(super) fn is_lost(&self, now: Now) -> bool {
+        self.return_due().is_some_and(|due| due <= nanos(now))
+    }
+
+    /// Whether it is an unknown peer whose link has been down for the time in which a dead peer is noticed. It gives
+    /// its slot back, dead or never heard, and may call again.
+    pub(super) fn is_gone(&self, now: Now) -> bool {
+        self.expiry_due().is_some_and(|due| due <= nanos(now))
+    }
+
+    /// When [`poll`](Self::poll) has something to do for the session.
+    pub(super) fn session_due(&self) -> Option<Nanos> {
+        self.session.next_timeout()
+    }
+
+    /// When [`poll`](Self::poll), [`is_lost`](Self::is_lost) or [`is_gone`](Self::is_gone) has news, as long as no
+    /// frame crosses the link.
+    pub(super) fn next_timeout(&self, mark: Mark, base: &Base) -> Option<Nanos> {
+        let now = base.clock.now();
+        let always = self.spec.liveness.always;
+        let traffic = || Some(Traffic::of(&base.slots.user_of(mark)?.tallies));
+        let liveness = self
+            .status
+            .is_up()
+            .then(|| self.liveness.next_timeout(self.spec.liveness, traffic, self.keys_since));
+        let validation =
+            self.lacks_validation().then(|| self.reach.validation_due(self.keys_since));
+        let parts = [
+            self.age_due(),
+            self.usage.next_timeout(self.status.state(), always),
+            self.path_due(now),
+            liveness.flatten(),
+            validation.flatten(),
+            self.return_due(),
+            self.status.trouble_due(self.reach.is_somewhere(), now),
+            self.expiry_due(),
+        ];
+        parts.into_iter().flatten().min()
+    }
+
+    /// When the newest keys are too old to seal with, and the session has lost them.
+    fn age_due(&self) -> Option<Nanos> {
+        let is_unknown = self.status.is_up() && !self.session.is_up();
+        let since = self.keys_since.map_or(Nanos::ZERO, nanos);
+        is_unknown.then(|| since.plus(SEAL_REFUSED_AFTER))
+    }
+
+    fn path_due(&self, now: Now) -> Option<Nanos> {
+        let is_open = self.status.is_up() && self.reach.location().is_some();
+        let path = self.path.as_ref().filter(|_| is_open)?;
+        let due = path.next_timeout(self.usage.crossed(now))?;
+        let until = self.keys_since.map(|since| nanos(since).plus(PROBES_UNTIL));
+        Some(due).filter(|due| until.is_none_or(|until| *due < until))
+    }
+
+    fn return_due(&self) -> Option<Nanos> {
+        let is_down = self.status.is_down();
+        self.reach.return_due(self.status.since()).filter(|_| is_down)
+    }
+
+    fn expiry_due(&self) -> Option<Nanos> {
+        let waits = self.is_unknown && !self.status.is_up();
+        let for_ns = self.spec.liveness.detection_ns().max(HEARD_WITHIN_NS);
+        waits.then(|| nanos(self.status.since()).plus(Nanos(for_ns)))
+    }
+
+    /// What is shown of the link.
+    pub(super) fn view(&self, slot: Slot, now: Now) -> PeerView {
+        let suggested = self.reach.suggested.address();
+        PeerView {
+            name: self.spec.name.clone(),
+            slot,
+            key: self.key,
+            port: self.reach.port(),
+            at: self.reach.location().map(|location| location.at),
+            key_on_two_nodes: self.reach.conflict(now).map(|two| two.map(|location| location.at)),
+            suggested: suggested.filter(|_| self.status.is_down()),
+            state: self.status.shown(),
+            down: self.status.reason(self.reach.is_somewhere(), now),
+            rights: self.spec.rights,
+            keys_since: self.keys_since,
+            handshakes: self.handshakes,
+            agreed: self.agreed,
+            frame_bytes_max: self.path.as_ref().map(PathMtu::limit),
+            is_path_found: self.path.as_ref().is_some_and(PathMtu::is_found),
+            is_unknown: self.is_unknown,
+        }
+    }
+
+    /// Keeps the facts about the peer, and starts everything else again, after the slow path has recovered from a
+    /// panic. The session makes new keys.
+    pub(super) fn reset(&mut self, workers: usize) {
+        self.key = self.session.peer().copied();
+        self.session.reset();
+        self.reach.reset();
+        self.liveness.reset();
+        if usize::from(self.owner) >= workers {
+            self.owner = 0;
+        }
+    }
+}
