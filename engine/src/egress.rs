@@ -12,7 +12,7 @@ mod drain;
 mod shares;
 
 use arrayvec::ArrayVec;
-use strowger_frame::{Burst, Frame, Mark, Pool, reserve::QueueShare};
+use strowger_frame::{Burst, Frame, Pool, reserve::QueueShare};
 use strowger_wire::Slot;
 
 use self::shares::Shares;
@@ -23,6 +23,7 @@ use crate::{
         EGRESS_CONTROL_FRAMES_MAX, EGRESS_CONTROL_RUN, EGRESS_DATA_FOR_CONTROL, EGRESS_FRAMES_MAX,
         EGRESS_LINK_FRAMES_MAX, EGRESS_MARK_FRAMES, EGRESS_SETTLED_SPARED,
     },
+    mark::EgressMark,
 };
 
 /// Places for control and for the link's own messages.
@@ -61,9 +62,6 @@ pub(crate) struct Entry {
 }
 
 impl Egress {
-    /// The mark of the link's own messages. No ingress has it.
-    const LINK: Mark = Mark(u32::MAX);
-
     /// Reserves a place for a data frame that [`put`](Self::put) will bring, in a queue that is not contended.
     ///
     /// # Errors
@@ -175,7 +173,7 @@ impl Egress {
         let displaced = match displaced {
             Some(at) if is_control => self.displace_control(usize::from(at)),
             Some(at) => self.data.pop_at(usize::from(at)).inspect(|frame| {
-                self.shares.sub(frame.mark().0 as u16, weight(frame.len()), false);
+                self.shares.sub(slot_of(frame), weight(frame.len()), false);
             }),
             None => None,
         };
@@ -189,7 +187,7 @@ impl Egress {
     /// Moves a control frame to a free place for data; without one, removes it.
     fn displace_control(&mut self, at: usize) -> Option<Frame> {
         let frame = self.control.pop_at(at)?;
-        let slot = frame.mark().0 as u16;
+        let slot = slot_of(&frame);
         if self.has_data_place() {
             self.shares.demote(slot, weight(frame.len()));
             self.data.push(frame);
@@ -212,10 +210,9 @@ impl Egress {
     /// Inserts one of the link's own messages before all packets, and behind earlier ones of its kind.
     #[cold]
     pub(crate) fn put_link_message(&mut self, mut frame: Frame) {
-        frame.set_mark(Self::LINK);
+        frame.set_link_message();
         self.release(true);
-        let link_messages =
-            self.control.iter().take_while(|frame| frame.mark() == Self::LINK).count();
+        let link_messages = self.control.iter().take_while(|frame| frame.is_link_message()).count();
         self.control.insert(link_messages, frame);
     }
 
@@ -246,7 +243,7 @@ impl Egress {
     /// of four.
     #[cold]
     fn offer_control(&mut self, sent: &mut Sent, take: &mut impl FnMut(&mut Burst)) {
-        let is_own = self.control.first().is_some_and(|frame| frame.mark() == Self::LINK);
+        let is_own = self.control.first().is_some_and(|frame| frame.is_link_message());
         if self.ahead >= AHEAD_MAX && !is_own {
             let due = self.ahead - AHEAD_MAX + EGRESS_DATA_FOR_CONTROL;
             let mut first: Burst =
@@ -291,8 +288,8 @@ impl Egress {
         debug_assert!(self.data_promised == 0, "whole bursts are put before any is offered");
         self.shares.clear();
         for (frames, is_control) in [(&self.data[..], false), (&self.control[..], true)] {
-            for frame in frames.iter().filter(|frame| frame.mark() != Self::LINK) {
-                self.shares.add(frame.mark().0 as u16, weight(frame.len()), is_control);
+            for frame in frames.iter().filter(|frame| !frame.is_link_message()) {
+                self.shares.add(slot_of(frame), weight(frame.len()), is_control);
             }
         }
     }
@@ -307,10 +304,11 @@ impl Egress {
         let before = data.len() + control.len();
         let mut share = QueueShare::new(drains, EGRESS_SETTLED_SPARED);
         let mut settle = |frame: &mut Frame, is_control| {
-            let (mark, weight) = (frame.mark(), weight(frame.len()));
+            let (slot, weight) = (slot_of(frame), weight(frame.len()));
+            let is_link_message = frame.is_link_message();
             let is_settled = pool.park(frame, &mut share);
-            if !is_settled && mark != Self::LINK {
-                shares.sub(mark.0 as u16, weight, is_control);
+            if !is_settled && !is_link_message {
+                shares.sub(slot, weight, is_control);
             }
             is_settled
         };
@@ -327,9 +325,14 @@ impl Egress {
     }
 }
 
+/// The ingress slot as the shares count it. Slot numbers are below 2^16.
+fn slot_of(frame: &Frame) -> u16 {
+    frame.ingress_slot().number() as u16
+}
+
 /// The index of the newest frame of this ingress.
 fn newest_of(frames: &[Frame], slot: u16) -> Option<u16> {
-    let at = frames.iter().rposition(|frame| frame.mark() == Mark(u32::from(slot)))?;
+    let at = frames.iter().rposition(|frame| frame.ingress_slot() == Slot::new(u32::from(slot)))?;
     Some(at as u16)
 }
 
@@ -435,7 +438,7 @@ mod tests {
     fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: Slot, is_control: bool) {
         for _ in 0..n {
             let mut frame = frames.pop().expect("enough");
-            frame.set_mark(Mark(slot.number()));
+            frame.set_ingress_slot(slot);
             push(egress, Some(frame), is_control).expect("a place");
         }
     }
@@ -519,7 +522,7 @@ mod tests {
             let entry = egress.admit(Slot::new(slot), 100, true).expect("a place");
             assert_eq!((entry.is_control, entry.displaced), (true, Some(at)));
             let lost = egress.enter(entry).expect("no place for data is free either");
-            assert_eq!(lost.mark(), Mark(2));
+            assert_eq!(lost.ingress_slot(), Slot::new(2));
             // The place is reserved for the new frame, and the other ingress has one frame less.
             assert!(!egress.promise_control());
             assert_eq!(usize::from(egress.shares.of(2).control) + 1, held[0].1);
@@ -550,7 +553,7 @@ mod tests {
             assert_eq!(entry.ok().map(|entry| entry.displaced), displaced.map(Some), "{held:?}");
             let Ok(entry) = entry else { continue };
             let held_before = egress.shares.of(2).held;
-            assert_eq!(egress.enter(entry).map(|frame| frame.mark()), Some(Mark(2)));
+            assert_eq!(egress.enter(entry).map(|frame| frame.ingress_slot()), Some(Slot::new(2)));
             assert_eq!(egress.shares.of(2).held, held_before - 3);
             assert_eq!(egress.promise(), Err(Discard::EgressFull), "its place is promised");
         }
@@ -584,7 +587,7 @@ mod tests {
     fn data_that_is_due_goes_first_and_no_more_of_it() {
         let (_pool, mut frames, mut egress) = contended(&[(2, 16, 0), (3, 0, 64)]);
         let control_alone = |queue: &mut Burst| {
-            if queue[0].mark() == Mark(2) {
+            if queue[0].ingress_slot() == Slot::new(2) {
                 queue.clear();
             }
         };
@@ -603,8 +606,8 @@ mod tests {
     #[test]
     fn data_that_follows_control_takes_back_what_control_was_ahead() {
         let (_pool, _frames, mut egress) = contended(&[(2, 4, 0), (3, 0, 64)]);
-        egress.offer(|queue| match queue[0].mark() {
-            Mark(2) => queue.clear(),
+        egress.offer(|queue| match queue[0].ingress_slot().number() {
+            2 => queue.clear(),
             _ => drop(queue.drain(..10)),
         });
         assert_eq!((egress.waiting(), egress.ahead), (54, 4 * EGRESS_DATA_FOR_CONTROL - 10));

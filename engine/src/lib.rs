@@ -38,6 +38,7 @@ pub mod discard;
 mod egress;
 pub mod limits;
 pub mod link;
+mod mark;
 pub mod memory;
 pub mod rate;
 mod session;

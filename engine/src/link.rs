@@ -38,6 +38,7 @@ use crate::{
         CONTROL_WEIGHT_AT_ONCE, CONTROL_WEIGHT_PER_SECOND, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
         LINK_FRAMES_WAITING_MAX, LINK_NOTES_AT_ONCE, LINK_NOTES_PER_SECOND,
     },
+    mark::{EgressMark, OWN},
     rate::{Rate, TokenBucket},
     slots::ReturnPath,
 };
@@ -216,9 +217,6 @@ impl<'f> Opened<'f> {
 }
 
 impl Link {
-    /// The mark of packets from the switch itself. No attachment has it.
-    pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
-
     /// Makes one worker's replica of an attachment, without keys and with empty queues.
     pub(crate) fn new(spec: LinkSpec, scheme: &Scheme, tally: Arc<SlotTally>) -> Self {
         Self {
@@ -255,7 +253,7 @@ impl Link {
     /// Makes slot 1. Packets of the switch itself come in by it, and none leave by it.
     pub(crate) fn own(scheme: &Scheme) -> Self {
         let spec = LinkSpec {
-            mark: Self::OWN,
+            mark: OWN,
             slot: Slot::SWITCH,
             port: u16::MAX,
             home: None,
@@ -300,7 +298,7 @@ impl Link {
             self.egress.release(false);
             return Err(discard);
         }
-        frame.set_mark(Mark(ingress_slot.number()));
+        frame.set_ingress_slot(ingress_slot);
         self.list(&mut tx.tx_pending);
         Ok(())
     }
@@ -323,7 +321,7 @@ impl Link {
                 self.egress.release(true);
                 return Err(discard);
             }
-            frame.set_mark(Mark(ingress_slot.number()));
+            frame.set_ingress_slot(ingress_slot);
             self.list(&mut tx.tx_pending);
             return Ok(true);
         }
@@ -337,10 +335,10 @@ impl Link {
         self.protect(frame, tx)?;
         if let Some(displaced) = self.egress.enter(entry) {
             // There is room for all of a burst. A frame that is not noted would be missing in the balance (R3).
-            let noted = tx.displaced.try_push(displaced.mark());
+            let noted = tx.displaced.try_push(displaced.ingress_slot());
             debug_assert!(noted.is_ok(), "counted after every burst");
         }
-        frame.set_mark(Mark(ingress_slot.number()));
+        frame.set_ingress_slot(ingress_slot);
         Ok(entry.is_control)
     }
 
@@ -503,8 +501,8 @@ pub(crate) struct TxContext {
     pub(crate) pool: Pool,
     /// Links with frames that were not offered to a port yet, each once.
     pub(crate) tx_pending: Vec<Mark>,
-    /// The marks of displaced frames: the slots that they came in by.
-    pub(crate) displaced: ArrayVec<Mark, DISPLACED_MAX>,
+    /// The ingress slots of displaced frames.
+    pub(crate) displaced: ArrayVec<Slot, DISPLACED_MAX>,
     /// A link whose sealer has used up so much of its keys that a new handshake is due.
     pub(crate) rekey_due: Option<Mark>,
 }

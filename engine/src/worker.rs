@@ -40,9 +40,6 @@ use crate::{
     session::Sessions, slots::SlotTable,
 };
 
-/// The mark of a frame that another worker received. The address in its mark belongs to that worker's port.
-const HANDED_OFF: Mark = Mark(u32::MAX);
-
 /// The index of a queue that does not exist: the frame came in by no port of this worker.
 const NO_QUEUE: usize = usize::MAX;
 

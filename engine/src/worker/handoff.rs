@@ -8,13 +8,14 @@ use strowger_frame::{
     ring::{Consumer, Producer, ring},
 };
 
-use super::{HANDED_OFF, NO_QUEUE, Worker, verdict::Outcome};
+use super::{NO_QUEUE, Worker, verdict::Outcome};
 use crate::{
     Now,
     command::{Handoff, hash_of_host},
     discard::Discard,
     limits::{HANDOFF_CONTROL_FRAMES_MAX, HANDOFF_FRAMES_MAX, HANDOFF_SHARE},
     link::{LinkProtection, PendingFrame},
+    mark::HANDED_OFF,
 };
 
 /// The owner of a place in a ring: an ingress' data, an ingress' control, or a source of unopened frames.

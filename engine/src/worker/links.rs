@@ -4,7 +4,7 @@ use strowger_frame::Mark;
 use strowger_wire::Scheme;
 use strowger_wire::Slot;
 
-use crate::{limits::ATTACHED_MAX, link::Link};
+use crate::{limits::ATTACHED_MAX, link::Link, mark::OWN};
 
 /// The links of one worker. Never grows.
 pub(super) struct LinkTable {
@@ -20,7 +20,7 @@ impl LinkTable {
     pub(super) fn new(scheme: &Scheme) -> Self {
         Self {
             by_mark: (0..ATTACHED_MAX).map(|_| None).collect(),
-            by_slot: vec![Link::OWN; ATTACHED_MAX + 1],
+            by_slot: vec![OWN; ATTACHED_MAX + 1],
             own: Box::new(Link::own(scheme)),
         }
     }
@@ -47,13 +47,13 @@ impl LinkTable {
     /// As [`get`](Self::get), or slot 1 for a packet of the switch itself.
     #[cold]
     pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
-        if mark == Link::OWN { Some(&self.own) } else { self.get(mark) }
+        if mark == OWN { Some(&self.own) } else { self.get(mark) }
     }
 
     /// As [`ingress`](Self::ingress), mutable.
     #[cold]
     pub(super) fn ingress_mut(&mut self, mark: Mark) -> Option<&mut Link> {
-        if mark == Link::OWN { Some(&mut self.own) } else { self.get_mut(mark) }
+        if mark == OWN { Some(&mut self.own) } else { self.get_mut(mark) }
     }
 
     /// The slot of the link with this mark; 0 if the link is gone.
@@ -65,7 +65,7 @@ impl LinkTable {
     /// The link that has this slot, or had it last.
     #[cold]
     pub(super) fn mark_at(&self, slot: Slot) -> Mark {
-        self.by_slot.get(slot.index()).copied().unwrap_or(Link::OWN)
+        self.by_slot.get(slot.index()).copied().unwrap_or(OWN)
     }
 
     pub(super) fn insert(&mut self, link: Box<Link>) {

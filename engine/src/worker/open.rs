@@ -3,12 +3,13 @@
 use strowger_frame::Frame;
 use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
 
-use super::{HANDED_OFF, Worker, verdict::Verdict};
+use super::{Worker, verdict::Verdict};
 use crate::{
     Now,
     command::Punt,
     discard::Discard,
     link::{Opened, session_of},
+    mark::HANDED_OFF,
     session::{Place, Vouched},
 };
 

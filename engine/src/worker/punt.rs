@@ -23,6 +23,7 @@ use crate::{
         LINK_PUNTS_PER_SECOND, PACKETS_UP_AT_ONCE, PACKETS_UP_PER_SECOND,
     },
     link::{Link, plain_header},
+    mark::OWN,
     rate::Rate,
 };
 
@@ -223,7 +224,7 @@ impl Worker {
         if !rights.control && !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return Err((Discard::NotAllowed, frame));
         }
-        let is_own = ingress == Link::OWN;
+        let is_own = ingress == OWN;
         if !is_own && !link.packets_up.take(PACKET_UP_RATE, at) {
             return Err((Discard::OverBudget, frame));
         }
@@ -419,7 +420,7 @@ impl Worker {
     /// Sends a packet of the switch itself, which comes in by slot 1.
     pub(super) fn originate(&mut self, packet: &[u8], now: Now) {
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + packet.len()) else { return };
-        frame.set_mark(Link::OWN);
+        frame.set_mark(OWN);
         let (link_header, rest) = frame.bytes_mut().split_at_mut(LINK_HEADER_BYTES);
         link_header.copy_from_slice(&plain_header(0));
         rest.copy_from_slice(packet);
@@ -439,7 +440,7 @@ impl Worker {
     #[cold]
     pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let ingress = frame.mark();
-        ingress == Link::OWN
+        ingress == OWN
             || self.links.get_mut(ingress).is_some_and(|link| link.may_go_ahead(frame, now))
     }
 }

@@ -3,7 +3,6 @@
 use std::mem;
 
 use strowger_frame::{BURST_MAX, Mark, port::Arm};
-use strowger_wire::Slot;
 
 use super::Worker;
 use crate::{command::PortQueue, discard::Discard, limits::BURSTS_PER_FLUSH};
@@ -89,8 +88,8 @@ impl Worker {
     /// Counts the displaced frames.
     #[cold]
     fn count_displaced(&mut self) {
-        for mark in mem::take(&mut self.tx.displaced) {
-            let by = self.links.mark_at(Slot::new(mark.0));
+        for slot in mem::take(&mut self.tx.displaced) {
+            let by = self.links.mark_at(slot);
             // At the port that the frame came in by, if that is one of this worker's.
             self.count_at_egress(by, Discard::EgressFull);
         }

@@ -1,0 +1,59 @@
+//! The meanings of a frame's mark. A mark is one word, and each step of a frame's path gives it one meaning:
+//!
+//! | the frame | its mark |
+//! |---|---|
+//! | was received by a port | the link that has its source address, or [`Mark::unknown`] |
+//! | was handed over unopened by another worker | [`HANDED_OFF`] |
+//! | was opened, or made by the switch itself | its link, or [`OWN`] |
+//! | waits in an egress queue | [its ingress slot](EgressMark::ingress_slot), or [a link's own message](EgressMark::is_link_message) |
+//!
+//! Everywhere else in the engine a [`Mark`] is the identifier of a link.
+
+use strowger_frame::{Frame, Mark};
+use strowger_wire::Slot;
+
+/// The mark of packets of the switch itself. No attachment has it.
+pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
+
+/// The mark of a frame that another worker received. Its address is known only to that worker's port.
+pub(crate) const HANDED_OFF: Mark = Mark(u32::MAX);
+
+/// The mark of a link's own message in an egress queue. No slot has this number.
+const LINK_MESSAGE: Mark = Mark(u32::MAX);
+
+/// The mark of a frame in an egress queue.
+pub(crate) trait EgressMark {
+    /// Marks a packet with the slot that it came in by.
+    fn set_ingress_slot(&mut self, slot: Slot);
+
+    /// The slot that a packet came in by.
+    fn ingress_slot(&self) -> Slot;
+
+    /// Marks one of the link's own messages.
+    fn set_link_message(&mut self);
+
+    /// Whether the frame is one of the link's own messages.
+    fn is_link_message(&self) -> bool;
+}
+
+impl EgressMark for Frame {
+    #[inline]
+    fn set_ingress_slot(&mut self, slot: Slot) {
+        self.set_mark(Mark(slot.number()));
+    }
+
+    #[inline]
+    fn ingress_slot(&self) -> Slot {
+        Slot::new(self.mark().0)
+    }
+
+    #[inline]
+    fn set_link_message(&mut self) {
+        self.set_mark(LINK_MESSAGE);
+    }
+
+    #[inline]
+    fn is_link_message(&self) -> bool {
+        self.mark() == LINK_MESSAGE
+    }
+}
