@@ -1,5 +1,5 @@
-//! What junk costs the slow path, counted in instructions by callgrind: as much with 1,000 peers as with ten.
-//! Without valgrind the test is skipped.
+//! Junk costs the slow path as many instructions with 1,000 peers as with 10. Callgrind counts them; without valgrind
+//! the test is skipped.
 
 use std::{env, fs, process::Command};
 
@@ -15,12 +15,12 @@ use strowger_testkit::{
 };
 use strowger_wire::{Scheme, scheme::Form};
 
-/// Peers of the child process that is counted.
+/// The number of peers of the child process under callgrind.
 const PEERS: &str = "STROWGER_JUNK_PEERS";
-/// Junk that it takes in: a turn's worth of the handshake socket.
+/// Datagrams of junk: as many as one poll takes from a handshake socket.
 const JUNK: usize = 256;
-/// The queue of the node's address that its handshake socket reads.
-const DOOR: usize = 9;
+/// The worker number under which the network steers datagrams to the handshake socket.
+const HANDSHAKES: usize = 9;
 
 fn node(peers: u32) -> (SimNet, Node) {
     let (net, now) = (SimNet::default(), Now(1));
@@ -28,11 +28,11 @@ fn node(peers: u32) -> (SimNet, Node) {
     let config = SwitchConfig::default().with_scheme(scheme).with_slot_max(8_000);
     let mut node = Node::new(&net, &NodeSpec { config, ..NodeSpec::new(2) }, now);
     let pool = PoolSpec { trains: 0, singles: 512, huge_pages: false };
-    let (port, pool) = (net.port(node.at, DOOR), Pool::new(&pool).expect("memory"));
+    let (port, pool) = (net.port(node.at, HANDSHAKES), Pool::new(&pool).expect("memory"));
     let handshake_socket = HandshakeSocket { port: Box::new(port), pool, worker_of: |_, _| 0 };
     node.switch.open_handshake_socket(node.port, handshake_socket).expect("the port is there");
     node.switch.accept_unknown(node.port, true);
-    net.steer(node.at, host(66), DOOR);
+    net.steer(node.at, host(66), HANDSHAKES);
     for number in 0..peers {
         let mut key = [7; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());
@@ -42,9 +42,9 @@ fn node(peers: u32) -> (SimNet, Node) {
     (net, node)
 }
 
-/// The other test runs it once more, below callgrind, with as many peers as it says.
+/// The other test runs this one in a child process under callgrind, with a number of peers.
 #[test]
-fn a_turn_of_junk() {
+fn a_poll_of_junk() {
     let peers = env::var(PEERS).ok().and_then(|peers| peers.parse().ok()).unwrap_or(10);
     let (net, mut node) = node(peers);
     let now = Now(2);
@@ -59,19 +59,25 @@ fn a_turn_of_junk() {
         junk[0] = [0x30, 0x30, 0x20, 0x70][number % 4];
         net.inject(host(66), node.at, &junk);
     }
-    node.switch.poll(now);
+    poll_counted(&mut node, now);
     let ended = node.switch.balance().discards.iter().sum::<u64>() - before;
     assert_eq!(ended, JUNK as u64);
+}
+
+/// Takes in the junk. Callgrind counts the instructions of this function and its callees, found by its name.
+#[inline(never)]
+fn poll_counted(node: &mut Node, now: Now) {
+    node.switch.poll(now);
 }
 
 fn instructions(peers: u32) -> u64 {
     let name = format!("strowger-junk-{}-{peers}.out", std::process::id());
     let written = env::temp_dir().join(name);
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*read_handshake_sockets*"])
+        .args(["--tool=callgrind", "--toggle-collect=*poll_counted*"])
         .arg(format!("--callgrind-out-file={}", written.display()))
         .arg(env::current_exe().expect("this program"))
-        .args(["--exact", "junk_cost::a_turn_of_junk", "--nocapture"])
+        .args(["--exact", "junk_cost::a_poll_of_junk", "--nocapture"])
         .env(PEERS, peers.to_string())
         .output()
         .expect("valgrind was there");
