@@ -33,18 +33,18 @@ use crate::{
 const MAP_READ: i32 = 1;
 const PROGRAM_RUN: i32 = 10;
 const MAP_TYPE_ARRAY: u32 = 2;
-/// Frames that the program is run on go where it says, and are not only looked at.
+/// Flag: the program's result decides where each frame goes.
 const LIVE_FRAMES: u32 = 1 << 1;
-/// Frames in one batch of the flood, and of a source that keeps a pace: each goes when it is due.
+/// Frames in one batch of the flood, and of a paced source, which sends each frame when it is due.
 const BATCH_FLOOD: u32 = 64;
 const BATCH_PACED: u32 = 1;
-/// Frames of one call: more than anybody waits for, since a call costs the kernel some tens of
-/// milliseconds before the first of them. A signal ends it.
+/// Frames in one call: more than any measurement needs, because the first frame of a call takes the kernel
+/// tens of milliseconds. A signal ends the call.
 const FRAMES_A_CALL: u32 = u32::MAX;
 const NICEST: i32 = 19;
 const GRO_SET: u32 = 0x2c; // ETHTOOL_SGRO
 
-/// Bytes of a packet socket's buffers: as much as our own port's has.
+/// Buffer size of a packet socket: the same as that of our port.
 const PACKET_BUFFER_BYTES: i32 = 4 << 20;
 
 /// `union bpf_attr` for running a program.
@@ -101,7 +101,7 @@ fn find(interface: &str) -> Result<Interface, Refusal> {
     })
 }
 
-/// The only value of a map of one.
+/// The value of a map with one entry.
 fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
     let key = 0_u32;
     let mut value = vec![0_u64; BYTES / 8].into_boxed_slice();
@@ -112,13 +112,13 @@ fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
         value: value.as_mut_ptr().expose_provenance() as u64,
         flags: 0,
     };
-    // SAFETY: the key has four bytes, and the value as many as those of the map; both live here.
+    // SAFETY: the key has four bytes, and the value has the size of the map's values; both outlive the call.
     unsafe { bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read) }.map_err(with_remedy)?;
     Ok(value)
 }
 
-/// Sends one frame over and over into an interface: frames that have never been in an skb, as a
-/// NIC's driver gives them to whoever is at the other end.
+/// Sends one frame over and over into an interface. The frames are never in an skb, like those of a NIC's
+/// driver.
 #[derive(Debug)]
 pub struct Source {
     program: OwnedFd,
@@ -128,11 +128,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// Sends `frame`, whose last [`TRAILER_BYTES`] are the source's: as fast as can be, or one
-    /// every `interval_ns`, each with the time at which it went.
+    /// Makes a source of `frame`, whose last [`TRAILER_BYTES`] it overwrites. It sends as fast as possible, or
+    /// one frame every `interval_ns`, each with the time at which it was sent.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub fn new(interface: &str, frame: &[u8], interval_ns: Option<u32>) -> Result<Self, Refusal> {
         let index = find(interface)?.index;
         let mut frame = frame.to_vec();
@@ -148,26 +148,26 @@ impl Source {
         Ok(Self { program, counts, frame, batch })
     }
 
-    /// Sends from now on, from this core.
+    /// Starts to send, on this core.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub fn start(self: &Arc<Self>, core: usize) -> Result<Sending, Refusal> {
         let said = |error: std::io::Error| at("a thread")(error.raw_os_error().unwrap_or_default());
         hear_signals().map_err(at("sigaction"))?;
-        let (source, told) = (self.clone(), Arc::new(AtomicBool::new(false)));
-        let (stop, (tell, thread_number)) = (told.clone(), mpsc::channel());
+        let (source, stopped) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let (stop, (tell, thread_number)) = (stopped.clone(), mpsc::channel());
         let thread = thread::Builder::new().name("source".to_owned()).spawn(move || {
-            // A core that cannot be had shows in what is offered.
+            // If the core is not available, the offered rate shows it.
             let _ = pin_to_core(core);
             // SAFETY: the call takes nothing and returns a number.
             let number = unsafe { libc::gettid() };
-            // The scheduler shares out a session's weight over the cores that it is busy on. What the
-            // source has of it would be missing where a forwarder shares its core with the kernel.
+            // The scheduler divides a session's weight among its busy cores. A share for the source would be
+            // missing where a forwarder shares its core with the kernel.
             // SAFETY: the call takes only numbers; it affects only this thread.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, number as libc::id_t, NICEST) };
             let _ = tell.send(number);
-            source.send(&told)
+            source.send(&stopped)
         });
         let thread = thread.map_err(said)?;
         let number = thread_number.recv().map_err(|_| at("a thread")(libc::ESRCH))?;
@@ -184,9 +184,9 @@ impl Source {
             batch: self.batch,
             ..ProgramRun::default()
         };
-        // Relaxed: whoever stops it waits for the thread, and asks again until it ends.
+        // Relaxed: the stopping thread repeats its signal until this thread ends.
         while !stop.load(Ordering::Relaxed) {
-            // SAFETY: it is to read the frame, as many bytes as that has; nothing is written.
+            // SAFETY: the program reads the frame, with its length; nothing is written.
             match unsafe { bpf("BPF_PROG_TEST_RUN", PROGRAM_RUN, &run) } {
                 Ok(_) | Err(CallError { errno: Errno(libc::EINTR), .. }) => {}
                 Err(why) => return Err(with_remedy(why)),
@@ -195,16 +195,16 @@ impl Source {
         Ok(())
     }
 
-    /// Frames offered to the interface so far, whether it had room or not.
+    /// Frames offered to the interface so far, including those it had no room for.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub fn sent(&self) -> Result<u64, Refusal> {
         Ok(value_of::<SOURCE_BYTES>(&self.counts)?[1])
     }
 }
 
-/// A source at work on a thread of its own; it stops when this is dropped.
+/// A source that is sending; dropping it stops the source.
 #[derive(Debug)]
 pub struct Sending {
     stop: Arc<AtomicBool>,
@@ -213,11 +213,10 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// Ends it.
+    /// Stops the source.
     ///
     /// # Errors
-    /// Why it ended before: the kernel has known how to run programs on live frames since
-    /// Linux 5.18.
+    /// Why it ended before. Running programs on live frames needs Linux 5.18.
     pub fn stop(mut self) -> Result<(), Refusal> {
         self.end()
     }
@@ -227,7 +226,7 @@ impl Sending {
         self.stop.store(true, Ordering::Relaxed);
         let (process, signal) = (std::process::id(), signal());
         while !thread.is_finished() {
-            // SAFETY: the call takes only numbers. The thread is ours, and not yet joined.
+            // SAFETY: the call takes only numbers. The thread is ours and not yet joined.
             unsafe { libc::syscall(libc::SYS_tgkill, process, self.number, signal) };
             thread::sleep(Duration::from_millis(1));
         }
@@ -241,18 +240,18 @@ impl Drop for Sending {
     }
 }
 
-/// One that nobody else is likely to use.
+/// A real-time signal that is unlikely to be in use.
 fn signal() -> i32 {
     libc::SIGRTMIN() + 7
 }
 
-/// Has the signal that ends a call do nothing else.
+/// Installs a handler that does nothing, so that the signal only ends a call.
 fn hear_signals() -> Result<(), i32> {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
-    // SAFETY: the action outlives the call, and its handler does nothing at all.
+    // SAFETY: the action outlives the call, and its handler does nothing.
     let set = unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) };
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
@@ -264,25 +263,25 @@ pub struct Sink {
     counts: OwnedFd,
 }
 
-/// What a sink has counted.
+/// Counts of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived {
-    /// Frames as they should be.
+    /// Frames with the expected length and trailer.
     pub right: u64,
-    /// Frames of our ethertype and another length or end.
+    /// Frames of our ethertype with another length or trailer.
     pub wrong: u64,
-    /// How many frames took so long, by buckets of [`BUCKET_NS`]; the last has all that took longer.
+    /// Number of frames for each delay, in buckets of [`BUCKET_NS`]; the last one holds all longer delays.
     pub delays: Box<[u64]>,
 }
 
-/// Nanoseconds of a bucket of delays.
+/// Width of a bucket of delays, in nanoseconds.
 pub const BUCKET_NS: u64 = 1 << BUCKET_SHIFT;
 
 impl Sink {
-    /// At this interface, for frames of this ethertype and this length.
+    /// Attaches a sink for frames of this ethertype and length.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub fn attach(interface: &str, ethertype: u16, frame_bytes: usize) -> Result<Self, Refusal> {
         let index = find(interface)?.index;
         let counts = bpf::map(MAP_TYPE_ARRAY, SINK_BYTES as u32, 1).map_err(with_remedy)?;
@@ -292,10 +291,10 @@ impl Sink {
         Ok(Self { _link: link, counts })
     }
 
-    /// What has arrived so far.
+    /// The counts so far.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub fn arrived(&self) -> Result<Arrived, Refusal> {
         let value = value_of::<SINK_BYTES>(&self.counts)?;
         debug_assert_eq!(value.len(), BUCKETS_AT / 8 + BUCKETS);
@@ -304,18 +303,18 @@ impl Sink {
     }
 }
 
-/// The plainest forwarder: what arrives at one interface leaves by another as it is, without ever
-/// having been an skb. Until it is dropped.
+/// The simplest forwarder: sends each frame from one interface to another, unchanged and without an skb,
+/// until it is dropped.
 #[derive(Debug)]
 pub struct Redirect {
     _link: OwnedFd,
 }
 
 impl Redirect {
-    /// From one interface to another.
+    /// Attaches the forwarder.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub fn attach(from: &str, to: &str) -> Result<Self, Refusal> {
         let (from, to) = (find(from)?.index, find(to)?.index);
         let program = bpf::load(&programs::redirect(to)).map_err(with_remedy)?;
@@ -324,11 +323,10 @@ impl Redirect {
     }
 }
 
-/// Has a veth take frames by polling (NAPI) even while no program is on it, as every NIC does: its
-/// switch for that is called GRO.
+/// Makes a veth receive by polling (NAPI) even without a program, like a NIC. The switch for that is GRO.
 ///
 /// # Errors
-/// What the kernel refused.
+/// The kernel's error.
 pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
     // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
@@ -336,7 +334,7 @@ pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
         return Err(at("socket")(errno()));
     }
     // SAFETY: the kernel has just returned this descriptor, and only we have it.
-    let asking = unsafe { OwnedFd::from_raw_fd(fd) };
+    let ioctl_socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut value = EthtoolValue { command: GRO_SET, value: 1 };
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut asked: libc::ifreq = unsafe { mem::zeroed() };
@@ -344,16 +342,17 @@ pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
         *to = from as libc::c_char;
     }
     asked.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
-    // SAFETY: `asked` is what this request reads, and what it points to lives as long.
-    let told = unsafe { libc::ioctl(asking.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
-    if told < 0 { Err(at("ETHTOOL_SGRO")(errno())) } else { Ok(()) }
+    // SAFETY: the request reads `asked`, and what it points to outlives the call.
+    let result =
+        unsafe { libc::ioctl(ioctl_socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
+    if result < 0 { Err(at("ETHTOOL_SGRO")(errno())) } else { Ok(()) }
 }
 
-/// A packet socket on an interface, as a plain forwarder would have it: of this ethertype where it
-/// is to receive, past the queueing discipline where it sends.
+/// A packet socket as of a simple forwarder: it receives this ethertype, if given, and sends past the
+/// queueing discipline.
 ///
 /// # Errors
-/// What the kernel refused.
+/// The kernel's error.
 pub fn packet_socket(interface: &str, receives: Option<u16>) -> Result<OwnedFd, Refusal> {
     let index = find(interface)?.index;
     // SAFETY: the call takes and returns only numbers.

@@ -22,17 +22,17 @@ const READ_CLOCK: i32 = 5; // bpf_ktime_get_ns
 const REDIRECT: i32 = 23;
 const XDP_DROP: i32 = 1;
 
-/// Every frame ends with this word and the time at which it was sent, if it was taken, else zero.
+/// The trailer of a frame: this word, and the time at which it was sent, or 0.
 pub(super) const MAGIC: u32 = 0x0053_5752;
-/// Bytes at the end of a frame that are the source's and the sink's.
+/// Length of the trailer.
 pub const TRAILER_BYTES: usize = 12;
 
-/// The source's map: when the next frame is due, and how many were sent.
+/// The source's map: when the next frame is due, and the number of frames sent.
 pub(super) const SOURCE_BYTES: usize = 16;
 const DUE: i16 = 0;
 const SENT: i16 = 8;
 
-/// The sink's map: frames that were right and wrong, then delays by buckets.
+/// The sink's map: right and wrong frames, then delays by bucket.
 pub(super) const BUCKET_SHIFT: i32 = 8;
 pub(super) const BUCKETS: usize = 1 << 15;
 pub(super) const BUCKETS_AT: usize = 16;
@@ -51,13 +51,13 @@ const TIME: Reg = Reg(7);
 const COUNTS: Reg = Reg(8);
 
 impl Assembler {
-    /// `to =` where the only value of this map lies.
+    /// `to =` the address of the only value of this map.
     fn set_value(&mut self, to: Reg, map: RawFd) {
         self.push(LOAD_WIDE, to, Reg(PSEUDO_MAP_VALUE), 0, map);
         self.push(0, Reg(0), Reg(0), 0, 0);
     }
 
-    /// `*(at + offset) += 1`, of eight bytes that others may count in.
+    /// `*(at + offset) += 1`, atomically, on eight bytes.
     fn count(&mut self, at: Reg, offset: i16) {
         self.set(WORD, 1);
         self.push(ATOMIC_DOUBLE, at, WORD, offset, 0);
@@ -72,8 +72,8 @@ impl Assembler {
         self.exit();
     }
 
-    /// The frame's beginning and end; a frame shorter than `bytes` goes to `short`.
-    fn open_frame(&mut self, bytes: i32, short: crate::xdp::assembler::Place) {
+    /// Loads the start and end of the frame; jumps to `short` if it is shorter than `bytes`.
+    fn open_frame(&mut self, bytes: i32, short: crate::xdp::assembler::Target) {
         self.load(Width::Word, SECOND, CONTEXT, DATA);
         self.load(Width::Word, END, CONTEXT, DATA_END);
         self.copy(BEHIND, SECOND);
@@ -82,8 +82,8 @@ impl Assembler {
     }
 }
 
-/// Sends each frame that it is run for to this interface. With `interval_ns` above zero only those
-/// that are due, and writes into each when it went.
+/// Sends each frame to this interface. With `interval_ns` above 0, sends only the frames that are due, and
+/// writes the time into each.
 pub(super) fn source(
     map: RawFd,
     interface: u32,
@@ -91,20 +91,20 @@ pub(super) fn source(
     interval_ns: u32,
 ) -> Vec<Instruction> {
     let mut a = Assembler::default();
-    let drop = a.place();
+    let drop = a.target();
     a.copy(CONTEXT, FIRST);
     a.set_value(COUNTS, map);
     if interval_ns > 0 {
-        let (early, ahead) = (drop, a.place());
+        let (early, ahead) = (drop, a.target());
         a.call(READ_CLOCK);
         a.copy(TIME, RESULT);
         a.load_double(FIRST, COUNTS, DUE);
         a.if_above(FIRST, TIME, early);
         a.add(FIRST, interval_ns as i32);
-        // What is late is not made up for, or a pause would end in a burst.
+        // Late frames are not made up for; otherwise a pause would end in a burst.
         a.if_above(FIRST, TIME, ahead);
         a.copy(FIRST, TIME);
-        a.stand_at(ahead);
+        a.set_target(ahead);
         a.push(STORE_DOUBLE, COUNTS, FIRST, DUE, 0);
         a.open_frame(i32::from(frame_bytes), drop);
         let at = frame_bytes as i16 - TRAILER_BYTES as i16 + 4;
@@ -116,20 +116,20 @@ pub(super) fn source(
     a.call(REDIRECT);
     a.exit();
     if interval_ns > 0 {
-        // The kernel takes no instruction that nothing leads to.
-        a.stand_at(drop);
+        // The kernel refuses unreachable instructions.
+        a.set_target(drop);
         a.end_with(XDP_DROP);
     }
     a.finish()
 }
 
-/// Counts and drops frames that end as a source's do: right, if as long as said; how long ago each
-/// was sent, if it says when. Frames of another ethertype it drops and does not count.
+/// Counts and drops frames with a source's trailer, and their delay if the trailer has a time. Drops
+/// frames of another ethertype without counting them.
 pub(super) fn sink(map: RawFd, ethertype: u16, frame_bytes: u16) -> Vec<Instruction> {
     let as_it_lies = |word: u16| i32::from(word.to_be());
     let trailer = frame_bytes as i16 - TRAILER_BYTES as i16;
     let mut a = Assembler::default();
-    let (wrong, other, full, known) = (a.place(), a.place(), a.place(), a.place());
+    let (wrong, other, full, known) = (a.target(), a.target(), a.target(), a.target());
     a.copy(CONTEXT, FIRST);
     a.set_value(COUNTS, map);
     a.open_frame(14, other);
@@ -137,38 +137,38 @@ pub(super) fn sink(map: RawFd, ethertype: u16, frame_bytes: u16) -> Vec<Instruct
     a.unless_equal(WORD, as_it_lies(ethertype), other);
     a.open_frame(i32::from(frame_bytes), wrong);
     a.add(BEHIND, 1);
-    let fits = a.place();
+    let fits = a.target();
     a.if_above(BEHIND, END, fits);
     a.jump(wrong);
-    a.stand_at(fits);
+    a.set_target(fits);
     a.load(Width::Word, WORD, SECOND, trailer);
     a.unless_equal(WORD, MAGIC as i32, wrong);
     a.load_double(TIME, SECOND, trailer + 4);
     a.count(COUNTS, RIGHT);
     a.if_above_number(TIME, 0, full);
     a.end_with(XDP_DROP);
-    a.stand_at(full);
+    a.set_target(full);
     a.call(READ_CLOCK);
     a.push(SUBTRACT_REGISTER, RESULT, TIME, 0, 0);
     a.push(SHIFT_RIGHT, RESULT, Reg(0), 0, BUCKET_SHIFT);
-    let last = a.place();
+    let last = a.target();
     a.if_above_number(RESULT, BUCKETS as i32 - 1, last);
     a.jump(known);
-    a.stand_at(last);
+    a.set_target(last);
     a.set(RESULT, BUCKETS as i32 - 1);
-    a.stand_at(known);
+    a.set_target(known);
     a.push(SHIFT_LEFT, RESULT, Reg(0), 0, 3);
     a.push(ADD_REGISTER, COUNTS, RESULT, 0, 0);
     a.count(COUNTS, BUCKETS_AT as i16);
     a.end_with(XDP_DROP);
-    a.stand_at(wrong);
+    a.set_target(wrong);
     a.count(COUNTS, WRONG);
-    a.stand_at(other);
+    a.set_target(other);
     a.end_with(XDP_DROP);
     a.finish()
 }
 
-/// Sends every frame on to this interface, as it is.
+/// Sends every frame to this interface, unchanged.
 pub(super) fn redirect(interface: u32) -> Vec<Instruction> {
     let mut a = Assembler::default();
     a.set(FIRST, interface as i32);

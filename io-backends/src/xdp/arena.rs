@@ -1,5 +1,5 @@
-//! One mapping of frames as the memory of every Ethernet port: who has registered it with the
-//! kernel, and which interfaces carry our program. It owns neither; it remembers who does.
+//! One mapping of frames as the memory of all Ethernet ports: which socket has registered it with the
+//! kernel, and which interfaces have our program. It holds only weak references.
 
 use std::{
     os::fd::OwnedFd,
@@ -10,26 +10,27 @@ use strowger_frame::{Pool, map::Mapping};
 
 use super::{interface::Interface, program::Attached, socket::Socket};
 
-/// The mapping of [`Pool::group`] as every worker's and every interface's UMEM. The first AF_XDP
-/// port registers it; ports opened after that share the registration, so the memory is pinned once
-/// (twice, if one NIC can do without copies and another cannot).
+/// The mapping of [`Pool::group`] as the UMEM of every worker and interface.
+///
+/// The first AF_XDP port registers it; later ports share the registration, so the memory is pinned once
+/// (twice, if one NIC supports zero-copy and another does not).
 pub struct Arena {
     mapping: Arc<Mapping>,
     registered: Vec<Registered>,
     attached: Vec<((u64, u32), Weak<Attached>)>,
-    /// If memory cannot be locked now, it may be soon: nobody has yet waited for that in vain.
+    /// No wait for locked memory has failed yet, so waiting is still worth while.
     pub(super) limit_may_rise: bool,
 }
 
 struct Registered {
     by: Weak<OwnedFd>,
-    terms: Terms,
+    flags: BindFlags,
 }
 
-/// What sockets on one registration have in common.
+/// Properties that sockets on one registration share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Terms {
-    /// The device reads and writes the frames itself.
+pub(super) struct BindFlags {
+    /// Zero-copy: the device reads and writes the frames itself.
     pub(super) zero_copy: bool,
     /// A frame may lie in several descriptors (`XDP_USE_SG`).
     pub(super) multi_buffer: bool,
@@ -42,13 +43,13 @@ impl std::fmt::Debug for Arena {
 }
 
 impl Arena {
-    /// The arena of this pool, and of all that share its mapping.
+    /// The arena of this pool's mapping.
     pub fn of(pool: &Pool) -> Self {
         let mapping = pool.mapping().clone();
         Self { mapping, registered: Vec::new(), attached: Vec::new(), limit_may_rise: true }
     }
 
-    /// Whether this pool's chunks lie in it.
+    /// Whether this pool's chunks lie in the mapping.
     pub fn holds(&self, pool: &Pool) -> bool {
         Arc::ptr_eq(&self.mapping, pool.mapping())
     }
@@ -57,18 +58,18 @@ impl Arena {
         &self.mapping
     }
 
-    /// A bound socket whose registration another may share, on these terms.
-    pub(super) fn registered_by(&mut self, terms: Terms) -> Option<Arc<OwnedFd>> {
+    /// A bound socket with these flags whose registration another socket can share.
+    pub(super) fn registered_by(&mut self, flags: BindFlags) -> Option<Arc<OwnedFd>> {
         self.registered.retain(|registered| registered.by.strong_count() > 0);
-        let on_terms = self.registered.iter().filter(|registered| registered.terms == terms);
+        let on_terms = self.registered.iter().filter(|registered| registered.flags == flags);
         on_terms.filter_map(|registered| registered.by.upgrade()).next()
     }
 
-    pub(super) fn register(&mut self, by: &Socket, terms: Terms) {
-        self.registered.push(Registered { by: Arc::downgrade(&by.0), terms });
+    pub(super) fn register(&mut self, by: &Socket, flags: BindFlags) {
+        self.registered.push(Registered { by: Arc::downgrade(&by.0), flags });
     }
 
-    /// Our program on this interface, if a port of ours is there already.
+    /// Our program on this interface, if one of our ports has attached it.
     pub(super) fn attached(&mut self, interface: &Interface) -> Option<Arc<Attached>> {
         self.attached.retain(|(_, attached)| attached.strong_count() > 0);
         let (_, attached) = self.attached.iter().find(|(at, _)| *at == key(interface))?;

@@ -1,5 +1,4 @@
-//! An assembler for the few eBPF instructions that our program is made of. It never loads anything,
-//! and knows no program.
+//! An assembler for the eBPF instructions that our programs use.
 
 use std::mem;
 
@@ -8,7 +7,7 @@ use std::mem;
 #[repr(C)]
 pub(crate) struct Instruction {
     code: u8,
-    /// Destination in the low four bits, source in the high ones (little-endian machines).
+    /// Destination in the low four bits, source in the high four (little-endian machines).
     registers: u8,
     offset: i16,
     immediate: i32,
@@ -16,20 +15,20 @@ pub(crate) struct Instruction {
 
 const _: () = assert!(mem::size_of::<Instruction>() == 8);
 
-/// A register: 0 holds results, 1 to 5 arguments, 6 to 9 what lasts across calls.
+/// A register: 0 holds results, 1 to 5 arguments; 6 to 9 keep their value across calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reg(pub(crate) u8);
 
-/// How many bytes a load takes.
+/// The width of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Width {
     Half,
     Word,
 }
 
-/// A place to jump to, that may lie further on.
+/// A jump target, which may lie further on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(usize);
+pub(crate) struct Target(usize);
 
 const LOAD_MEMORY: u8 = 0x61;
 const HALF: u8 = 0x08;
@@ -48,12 +47,12 @@ const PSEUDO_MAP: u8 = 1;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 
-/// Instructions so far.
+/// A program under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     instructions: Vec<Instruction>,
-    jumps: Vec<(usize, Place)>,
-    places: Vec<Option<usize>>,
+    jumps: Vec<(usize, Target)>,
+    targets: Vec<Option<usize>>,
 }
 
 impl Assembler {
@@ -95,57 +94,57 @@ impl Assembler {
         self.push(0, Reg(0), Reg(0), 0, 0);
     }
 
-    /// `if reg > limit goto place`, of a number.
+    /// `if reg > limit goto target`, with a constant.
     #[cfg(feature = "testgen")]
-    pub(crate) fn if_above_number(&mut self, reg: Reg, limit: i32, place: Place) {
-        self.jumps.push((self.instructions.len(), place));
+    pub(crate) fn if_above_number(&mut self, reg: Reg, limit: i32, target: Target) {
+        self.jumps.push((self.instructions.len(), target));
         self.push(JUMP_GREATER_NUMBER, reg, Reg(0), 0, limit);
     }
 
-    /// Goes there.
+    /// `goto target`.
     #[cfg(feature = "testgen")]
-    pub(crate) fn jump(&mut self, place: Place) {
-        self.jumps.push((self.instructions.len(), place));
+    pub(crate) fn jump(&mut self, target: Target) {
+        self.jumps.push((self.instructions.len(), target));
         self.push(JUMP, Reg(0), Reg(0), 0, 0);
     }
 
-    /// A place not yet stood at.
-    pub(crate) fn place(&mut self) -> Place {
-        self.places.push(None);
-        Place(self.places.len() - 1)
+    /// Makes a jump target without a position.
+    pub(crate) fn target(&mut self) -> Target {
+        self.targets.push(None);
+        Target(self.targets.len() - 1)
     }
 
-    /// The next instruction stands at this place.
-    pub(crate) fn stand_at(&mut self, place: Place) {
-        self.places[place.0] = Some(self.instructions.len());
+    /// Sets the target to the next instruction.
+    pub(crate) fn set_target(&mut self, target: Target) {
+        self.targets[target.0] = Some(self.instructions.len());
     }
 
-    /// `if reg != value goto place`.
-    pub(crate) fn unless_equal(&mut self, reg: Reg, value: i32, place: Place) {
-        self.jumps.push((self.instructions.len(), place));
+    /// `if reg != value goto target`.
+    pub(crate) fn unless_equal(&mut self, reg: Reg, value: i32, target: Target) {
+        self.jumps.push((self.instructions.len(), target));
         self.push(JUMP_NOT_EQUAL, reg, Reg(0), 0, value);
     }
 
-    /// `if reg > limit goto place`.
-    pub(crate) fn if_above(&mut self, reg: Reg, limit: Reg, place: Place) {
-        self.jumps.push((self.instructions.len(), place));
+    /// `if reg > limit goto target`.
+    pub(crate) fn if_above(&mut self, reg: Reg, limit: Reg, target: Target) {
+        self.jumps.push((self.instructions.len(), target));
         self.push(JUMP_GREATER, reg, limit, 0, 0);
     }
 
-    /// Calls a function of the kernel.
+    /// Calls a kernel function.
     pub(crate) fn call(&mut self, function: i32) {
         self.push(CALL, Reg(0), Reg(0), 0, function);
     }
 
-    /// Ends, with what register 0 holds.
+    /// Ends the program with the result in register 0.
     pub(crate) fn exit(&mut self) {
         self.push(EXIT, Reg(0), Reg(0), 0, 0);
     }
 
-    /// The program, with every jump pointing to its place.
+    /// Returns the program with all jump offsets filled in.
     pub(crate) fn finish(mut self) -> Vec<Instruction> {
-        for (at, place) in self.jumps {
-            let to = self.places[place.0].expect("every place of our program is stood at");
+        for (at, target) in self.jumps {
+            let to = self.targets[target.0].expect("every target has a position");
             self.instructions[at].offset = (to as isize - at as isize - 1) as i16;
         }
         self.instructions
@@ -159,11 +158,11 @@ mod tests {
     #[test]
     fn a_jump_counts_from_the_instruction_behind_it() {
         let mut assembler = Assembler::default();
-        let end = assembler.place();
+        let end = assembler.target();
         assembler.unless_equal(Reg(5), 7, end);
         assembler.set(Reg(0), 1);
         assembler.exit();
-        assembler.stand_at(end);
+        assembler.set_target(end);
         assembler.set(Reg(0), 2);
         assembler.exit();
         let program = assembler.finish();

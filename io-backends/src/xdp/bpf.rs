@@ -1,5 +1,5 @@
-//! bpf(2): maps, programs and the links that attach them, each call one function and each thing a
-//! descriptor that ends with its owner. It knows no program.
+//! bpf(2): maps, programs and links, one function for each command. Each object lives as long as its
+//! descriptor.
 
 use std::{
     mem,
@@ -9,12 +9,12 @@ use std::{
 use super::assembler::Instruction;
 use crate::sys::CallError;
 
-/// Where in the kernel a program runs.
+/// Where the kernel runs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attach {
-    /// In the driver, before there is an skb.
+    /// In the driver, before an skb exists.
     Driver,
-    /// Behind the driver, for those that have no place for it.
+    /// After the driver, for drivers without XDP.
     Generic,
 }
 
@@ -27,18 +27,18 @@ const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_GENERIC: u32 = 1 << 1;
 const ATTACH_DRIVER: u32 = 1 << 2;
 
-/// A map's kind.
+/// Map type for AF_XDP sockets.
 pub(crate) const MAP_TYPE_XSK: u32 = 17;
 
-/// What a program says of a frame: it goes on as if there were no program.
+/// Program result: the frame continues as if there were no program.
 pub(crate) const XDP_PASS: i32 = 2;
 
-/// Places in `struct xdp_md`.
+/// Offsets in `struct xdp_md`.
 pub(crate) const DATA: i16 = 0;
 pub(crate) const DATA_END: i16 = 4;
 pub(crate) const RX_QUEUE: i16 = 16;
 
-/// `union bpf_attr` for the four calls. The kernel takes what is shorter than its own as zeros.
+/// `union bpf_attr` for the commands in use. The kernel treats missing fields as zero.
 #[repr(C)]
 struct MapCreate {
     map_type: u32,
@@ -48,7 +48,7 @@ struct MapCreate {
     flags: u32,
 }
 
-/// Also what reads an entry.
+/// Also used to read an entry.
 #[repr(C)]
 struct MapEntry {
     map_fd: u32,
@@ -87,14 +87,14 @@ const _: () = assert!(mem::size_of::<MapEntry>() == 32);
 const _: () = assert!(mem::size_of::<ProgramLoad>() == 72);
 const _: () = assert!(mem::size_of::<LinkCreate>() == 16);
 
-/// One call of bpf(2).
+/// Makes one call of bpf(2).
 ///
 /// # Safety
-/// `attr` is what `command` wants, and every address in it that of as many bytes as the command reads or
-/// writes there, which outlive the call.
+/// `attr` has the type that `command` expects. Every address in it points to as many bytes as the command
+/// reads or writes there, which outlive the call.
 pub(crate) unsafe fn bpf<T>(call: &'static str, command: i32, attr: &T) -> Result<i32, CallError> {
     let at = std::ptr::from_ref(attr);
-    // SAFETY: `attr` is as long as said and outlives the call; of what it points to, the caller says so.
+    // SAFETY: `attr` has this length and outlives the call; the caller guarantees what it points to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
     if result < 0 { Err(CallError::last(call)) } else { Ok(result as i32) }
 }
@@ -104,7 +104,7 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// A map of `entries` values, by numbers from 0 on.
+/// Makes a map of `entries` values with keys from 0 on.
 pub(crate) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<OwnedFd, CallError> {
     let map = MapCreate {
         map_type,
@@ -113,11 +113,11 @@ pub(crate) fn map(map_type: u32, value_bytes: u32, entries: u32) -> Result<Owned
         max_entries: entries,
         flags: 0,
     };
-    // SAFETY: it holds no address.
+    // SAFETY: the argument holds no address.
     unsafe { bpf("BPF_MAP_CREATE", MAP_CREATE, &map) }.map(owned)
 }
 
-/// Puts a descriptor into a map of such.
+/// Stores a descriptor in a map of descriptors.
 pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), CallError> {
     let update = MapEntry {
         map_fd: map.as_raw_fd() as u32,
@@ -126,11 +126,11 @@ pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), CallError
         value: std::ptr::from_ref(&value).addr() as u64,
         flags: 0,
     };
-    // SAFETY: the key and the value have four bytes each, as in every map of descriptors, and live here.
+    // SAFETY: key and value have four bytes each, as in every map of descriptors, and outlive the call.
     unsafe { bpf("BPF_MAP_UPDATE_ELEM", MAP_UPDATE, &update) }.map(drop)
 }
 
-/// An XDP program, loaded but not attached. Needs rights.
+/// Loads an XDP program. Needs capabilities.
 pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, CallError> {
     let load = ProgramLoad {
         program_type: PROGRAM_TYPE_XDP,
@@ -146,11 +146,11 @@ pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, CallError> {
         interface: 0,
         expected_attach_type: ATTACH_TYPE_XDP,
     };
-    // SAFETY: as many instructions as it says, and a string that ends in zero; both are only read.
+    // SAFETY: the number of instructions is right, and the string ends in a zero byte; both are only read.
     unsafe { bpf("BPF_PROG_LOAD", PROGRAM_LOAD, &load) }.map(owned)
 }
 
-/// Attaches a program, until what this gives is closed.
+/// Attaches a program until the returned descriptor is closed.
 pub(crate) fn attach(
     program: &OwnedFd,
     interface: u32,
@@ -165,6 +165,6 @@ pub(crate) fn attach(
             Attach::Generic => ATTACH_GENERIC,
         },
     };
-    // SAFETY: it holds no address.
+    // SAFETY: the argument holds no address.
     unsafe { bpf("BPF_LINK_CREATE", LINK_CREATE, &link) }.map(owned)
 }

@@ -1,11 +1,11 @@
-//! Why an Ethernet port could not be opened, each with the way out. It decides nothing.
+//! Why an Ethernet port cannot be opened, and what to do about it.
 
 use std::fmt;
 
 use super::select_mode::{RefusedMode, lines};
 use crate::sys::{CallError, Errno};
 
-/// Why a port could not be opened.
+/// Why an Ethernet port cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -14,57 +14,57 @@ pub enum OpenError {
         /// The name asked for.
         interface: String,
     },
-    /// It is no Ethernet (loopback, a tunnel).
+    /// It is not an Ethernet interface (loopback, a tunnel).
     NotEthernet {
         /// The name asked for.
         interface: String,
     },
-    /// It is down.
+    /// The interface is down.
     InterfaceDown {
         /// The name asked for.
         interface: String,
     },
-    /// The driver has fewer queues, or has come to have fewer.
+    /// The interface has fewer queues, or has fewer by now.
     NoQueue {
         /// The name asked for.
         interface: String,
-        /// The queue asked for, from 0 on.
+        /// The queue asked for, counted from 0.
         queue: u32,
-        /// How many there are.
+        /// Number of queues.
         queues: u32,
     },
-    /// Another socket has the queue, and has not let go of it within a second (`EBUSY`).
+    /// Another socket uses the queue and has not released it in time (`EBUSY`).
     QueueBusy {
         /// The name asked for.
         interface: String,
         /// The queue asked for.
         queue: u32,
     },
-    /// Another XDP program is on the interface; we replace nobody's.
+    /// Another XDP program is on the interface. It is not replaced.
     ProgramPresent {
         /// The name asked for.
         interface: String,
         /// The kernel's error.
         errno: Errno,
     },
-    /// Ports of one interface share one program, and so an ethertype and a VLAN.
+    /// Ports of one interface share one program, and therefore ethertype and VLAN.
     OtherTraffic {
         /// The name asked for.
         interface: String,
     },
-    /// The ethertype is a length (below 0x0600), or the VLAN is none (1 to 4094).
+    /// The ethertype is a length (below 0x0600), or the VLAN is not in 1 to 4094.
     BadSpec {
         /// The ethertype asked for.
         ethertype: u16,
         /// The VLAN asked for.
         vlan: Option<u16>,
     },
-    /// The address is no group's.
+    /// The address is not a multicast address.
     NoGroup {
         /// The address asked for.
         address: [u8; 6],
     },
-    /// The pool does not lie in the arena.
+    /// The pool's memory is not in the arena.
     ForeignPool,
     /// A system call failed.
     Call {
@@ -73,11 +73,11 @@ pub enum OpenError {
         /// The call and the kernel's error.
         error: CallError,
     },
-    /// All that may be used here was tried, and refused.
+    /// No permitted mode works.
     NothingWorks {
         /// The name asked for.
         interface: String,
-        /// What was tried, and why not.
+        /// The modes that were tried, and the reasons.
         refused: Vec<RefusedMode>,
     },
 }
@@ -88,9 +88,11 @@ impl fmt::Display for OpenError {
             Self::NoInterface { interface } => {
                 write!(f, "there is no interface {interface} here; `ip link` lists them")
             }
-            Self::NotEthernet { interface } => write!(f, "{interface} is no Ethernet"),
+            Self::NotEthernet { interface } => {
+                write!(f, "{interface} is not an Ethernet interface")
+            }
             Self::InterfaceDown { interface } => {
-                write!(f, "{interface} is down; raise it with: ip link set dev {interface} up")
+                write!(f, "{interface} is down; set it up with: ip link set dev {interface} up")
             }
             Self::NoQueue { interface, queue, queues } => write!(
                 f,
@@ -110,7 +112,7 @@ impl fmt::Display for OpenError {
                 errno
             ),
             Self::OtherTraffic { interface } => {
-                write!(f, "the ports of {interface} must have one ethertype and one VLAN in common")
+                write!(f, "the ports of {interface} must have the same ethertype and VLAN")
             }
             Self::BadSpec { ethertype, vlan } => write!(
                 f,
@@ -118,9 +120,9 @@ impl fmt::Display for OpenError {
             ),
             Self::NoGroup { address } => {
                 let address = strowger_frame::Address::Ether(*address);
-                write!(f, "{address} is no group's address; one begins with an odd byte")
+                write!(f, "{address} is not a multicast address: its first byte must be odd")
             }
-            Self::ForeignPool => f.write_str("the worker's pool does not lie in the arena"),
+            Self::ForeignPool => f.write_str("the worker's pool is not in the arena"),
             Self::Call { interface, error } => write!(f, "{interface}: {error}"),
             Self::NothingWorks { interface, refused } => {
                 write!(f, "{interface} cannot be opened:")?;

@@ -1,23 +1,22 @@
-//! The Ethernet header in front of a packet: written from a template, read once. It never looks
-//! behind itself, and never trusts what it reads.
+//! The Ethernet header in front of a packet: written from a template, and parsed totally.
 //!
 //! ```text
-//!  0               6               12          (12: 802.1Q, where the port has a VLAN)
+//!  0               6               12          (12: 802.1Q, if the port has a VLAN)
 //! +---------------+---------------+- - - - - -+-----------+-----------+
 //! | destination   | source        | 8100  tag | ethertype | length    | packet ...
 //! +---------------+---------------+- - - - - -+-----------+-----------+
 //! ```
-//! The length is that of the packet. Without it a short packet would come out with the padding that
-//! an Ethernet puts behind it (to 60 bytes), and a sealed one could not be opened.
+//! The length is that of the packet. A short packet would otherwise arrive with the padding that Ethernet
+//! appends (to 60 bytes), and a sealed one could not be decrypted.
 
 use strowger_frame::Loss;
 
 use super::group::Group;
 
-/// Bytes in front of a packet without a VLAN tag, and with one.
+/// Length of the header without a VLAN tag, and the maximum with one.
 pub(super) const HEADER_BYTES: usize = 16;
 pub(super) const HEADER_BYTES_MAX: usize = HEADER_BYTES + TAG_BYTES;
-/// Of those, the ones that an interface's MTU does not count.
+/// The part of the header that an interface's MTU does not include.
 pub(super) const ETHERNET_BYTES: usize = 14;
 
 const TAG_BYTES: usize = 4;
@@ -27,24 +26,24 @@ const VLAN_MASK: u16 = 0x0fff;
 /// A MAC address.
 pub(super) type Mac = [u8; 6];
 
-/// A header but for its length.
+/// A header without its length field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Template {
     bytes: [u8; HEADER_BYTES_MAX],
     len: u8,
 }
 
-/// What all frames of a port have in common.
+/// The fields that all frames of a port share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) own: Mac,
     pub(super) ethertype: u16,
     pub(super) vlan: Option<u16>,
-    /// Whose frames are let in beside those for us.
+    /// The group whose frames are also received.
     pub(super) group: Option<Group>,
 }
 
-/// Whether it is one station's, and so can be a neighbour's.
+/// Whether the address belongs to one station, so that it can be a neighbour's.
 pub(super) fn is_one_station(mac: Mac) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }
@@ -68,12 +67,12 @@ impl Shape {
         HEADER_BYTES + if self.vlan.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// Whether this station may send there by itself: to another one, or to the group.
+    /// Whether the port can send to this address without a mark: to one station, or to the group.
     pub(super) fn reaches(&self, to: Mac) -> bool {
         is_one_station(to) || self.group.is_some_and(|group| group.address == to)
     }
 
-    /// Whether it goes to the group and begins as is agreed.
+    /// Whether the frame goes to the group and begins with the agreed byte.
     #[cold]
     fn is_for_group(&self, frame: &[u8]) -> bool {
         let (begin, group) = (self.header_bytes(), self.group);
@@ -82,7 +81,7 @@ impl Shape {
         })
     }
 
-    /// The header of frames to `to`.
+    /// The header for frames to `to`.
     pub(super) fn template(&self, to: Mac) -> Template {
         let mut bytes = [0; HEADER_BYTES_MAX];
         bytes[..6].copy_from_slice(&to);
@@ -97,7 +96,7 @@ impl Shape {
         Template { bytes, len: self.header_bytes() as u8 }
     }
 
-    /// Whose frame it is, and where in it the packet lies: `(source, begin, length)`.
+    /// Parses a frame: `(source, begin, length)`, where the packet begins and its length.
     #[inline]
     pub(super) fn read(&self, frame: &[u8]) -> Result<(Mac, usize, usize), Loss> {
         let begin = self.header_bytes();
@@ -111,7 +110,7 @@ impl Shape {
         if word(begin - 4) != self.ethertype {
             return Err(Loss::Malformed);
         }
-        // An Ethernet may hand us what is meant for others; forwarded, it would go twice.
+        // Ethernet may deliver frames for other stations; forwarded, they would arrive twice.
         if header[..6] != self.own && !self.is_for_group(frame) {
             return Err(Loss::UnknownSender);
         }
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_padding_is_not() {
+    fn headers_are_read_as_written_and_padding_is_removed() {
         for (us, them) in shapes(US).into_iter().zip(shapes(THEM)) {
             for (len, padding) in [(0, 60), (1, 45), (46, 0), (1400, 0), (100, 3)] {
                 let begin = them.header_bytes();
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_us_or_makes_no_sense_is_refused() {
+    fn frames_for_others_and_malformed_frames_are_refused() {
         let [us, tagged] = shapes(US);
         let [them, _] = shapes(THEM);
         let mut frame = [0; 80];
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn to_the_group_only_what_begins_as_was_agreed_is_let_in() {
+    fn frames_to_the_group_are_received_only_with_the_agreed_first_byte() {
         let address = [3, 0, 0, 0, 0, 9];
         let group = Some(Group { address, first_byte: 0x70 });
         for (us, them) in shapes(US).into_iter().zip(shapes(THEM)) {
@@ -176,7 +175,11 @@ mod tests {
             let mut frame = vec![0; begin + 64];
             them.template(address).write(64, &mut frame);
             frame[begin] = 0x70;
-            assert_eq!(us.read(&frame), Err(Loss::UnknownSender), "nobody has asked for it");
+            assert_eq!(
+                us.read(&frame),
+                Err(Loss::UnknownSender),
+                "the port did not join the group"
+            );
             assert!(!us.reaches(address));
             let us = Shape { group, ..us };
             assert_eq!(us.read(&frame), Ok((THEM, begin, 64)));
@@ -185,7 +188,7 @@ mod tests {
                 frame[begin] = first;
                 assert_eq!(us.read(&frame), Err(Loss::UnknownSender));
             }
-            // Another group, and everybody; and a header alone.
+            // Another group, broadcast, and a header alone.
             frame[begin] = 0x70;
             for other in [[3, 0, 0, 0, 0, 8], [0xff; 6]] {
                 frame[..6].copy_from_slice(&other);

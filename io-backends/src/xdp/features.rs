@@ -1,5 +1,5 @@
-//! Which VLAN tags an interface takes off frames and keeps beside them, by the features that
-//! `ethtool -k` shows. A port reads them; only tests and benches change them.
+//! The VLAN offloads of an interface (`ethtool -k`): which tags it removes from frames and keeps beside
+//! them. Ports read them; only tests and benchmarks change them.
 
 use std::{
     fs::File,
@@ -8,36 +8,35 @@ use std::{
     path::Path,
 };
 
-use super::interface::{Unfit, ask, asking};
+use super::interface::{Unfit, ask, ioctl_socket};
 
 const STRING_SET_INFO: u32 = 0x37; // ETHTOOL_GSSET_INFO
 const STRINGS: u32 = 0x1b; // ETHTOOL_GSTRINGS
 const FEATURES_READ: u32 = 0x3a; // ETHTOOL_GFEATURES
 const FEATURES_SET: u32 = 0x3b; // ETHTOOL_SFEATURES
 const SET_OF_FEATURES: u32 = 4; // ETH_SS_FEATURES
-/// Words of a name (`ETH_GSTRING_LEN`).
+/// Length of a feature's name in words (`ETH_GSTRING_LEN`).
 const NAME_WORDS: usize = 32 / mem::size_of::<u32>();
-/// Words of `struct ethtool_get_features_block`; the third holds what is on.
+/// Length of `struct ethtool_get_features_block` in words; the third word holds the active features.
 const BLOCK_WORDS: usize = 4;
 const BLOCK_ACTIVE: usize = 2;
 
-/// Features of an interface: so many as the kernel knows, which differs by its version.
+/// Maximum number of features; kernels know different numbers.
 const NAMES_MAX: usize = 1024;
 
-/// What takes tags off received frames: of 802.1Q, of 802.1ad.
+/// Features that remove tags from received frames: of 802.1Q, of 802.1ad.
 pub const TAKES_OFF: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
-/// What leaves tags beside frames that are sent. On a veth the other end gets them so.
+/// Features that keep tags beside sent frames. The other end of a veth receives them so.
 pub const PUTS_BESIDE: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
-/// Those of [`TAKES_OFF`] that are on: tags of these kinds are no part of the frame that an XDP
-/// program sees.
+/// The active features of [`TAKES_OFF`]: an XDP program does not see tags of these kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HiddenTags {
     on: [bool; 2],
 }
 
 impl HiddenTags {
-    /// A program sees every tag.
+    /// An XDP program sees every tag.
     pub const NONE: Self = Self { on: [false; 2] };
 
     /// Whether any tag may be hidden.
@@ -45,7 +44,7 @@ impl HiddenTags {
         self != Self::NONE
     }
 
-    /// The features that are on.
+    /// Names of the active features.
     pub fn features(self) -> impl Iterator<Item = &'static str> {
         TAKES_OFF.into_iter().zip(self.on).filter_map(|(name, on)| on.then_some(name))
     }
@@ -61,39 +60,44 @@ impl HiddenTags {
     }
 }
 
-/// Which tags the interface of this name takes off.
+/// Reads which tags the interface of this name removes.
 ///
 /// # Errors
-/// There is no such interface, or the kernel refused to say.
+/// There is no such interface, or the kernel refused the request.
 pub fn hidden_tags(interface: &str) -> io::Result<HiddenTags> {
-    let asking = asking().map_err(error)?;
-    hidden_tags_of(&asking, interface).map_err(error)
+    let ioctl_socket = ioctl_socket().map_err(error)?;
+    hidden_tags_of(&ioctl_socket, interface).map_err(error)
 }
 
-/// The same, asked by this socket.
-pub(super) fn hidden_tags_of(asking: &OwnedFd, interface: &str) -> Result<HiddenTags, Unfit> {
-    let names = names(asking, interface)?;
-    let mut told = vec![0; 2 + names.len().div_ceil(32) * BLOCK_WORDS];
-    (told[0], told[1]) = (FEATURES_READ, names.len().div_ceil(32) as u32);
-    ask(asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GFEATURES", Some(&mut told[..]))?;
+/// The same, with an open socket.
+pub(super) fn hidden_tags_of(ioctl_socket: &OwnedFd, interface: &str) -> Result<HiddenTags, Unfit> {
+    let names = names(ioctl_socket, interface)?;
+    let mut answer = vec![0; 2 + names.len().div_ceil(32) * BLOCK_WORDS];
+    (answer[0], answer[1]) = (FEATURES_READ, names.len().div_ceil(32) as u32);
+    ask(
+        ioctl_socket,
+        interface,
+        libc::SIOCETHTOOL as _,
+        "ETHTOOL_GFEATURES",
+        Some(&mut answer[..]),
+    )?;
     let is_on = |wanted: &str| {
         names.iter().position(|name| name == wanted).is_some_and(|bit| {
-            told[2 + bit / 32 * BLOCK_WORDS + BLOCK_ACTIVE] >> (bit % 32) & 1 == 1
+            answer[2 + bit / 32 * BLOCK_WORDS + BLOCK_ACTIVE] >> (bit % 32) & 1 == 1
         })
     };
     Ok(HiddenTags { on: TAKES_OFF.map(is_on) })
 }
 
-/// Switches features of an interface of this thread's network namespace. For tests and benches, which
-/// have interfaces of their own.
+/// Switches features of an interface of this thread's network namespace, for tests and benchmarks.
 ///
 /// # Errors
-/// What the kernel refused.
+/// The kernel's error.
 pub fn switch(interface: &str, wanted: &[&str], on: bool) -> io::Result<()> {
-    let asking = asking().map_err(error)?;
-    let names = names(&asking, interface).map_err(error)?;
+    let ioctl_socket = ioctl_socket().map_err(error)?;
+    let names = names(&ioctl_socket, interface).map_err(error)?;
     let blocks = names.len().div_ceil(32);
-    // Of each block: which bits are meant, and what they are to be.
+    // For each block: which bits are valid, and their values.
     let mut order = vec![0_u32; 2 + 2 * blocks];
     (order[0], order[1]) = (FEATURES_SET, blocks as u32);
     for wanted in wanted {
@@ -103,15 +107,15 @@ pub fn switch(interface: &str, wanted: &[&str], on: bool) -> io::Result<()> {
         order[2 + bit / 32 * 2 + 1] |= u32::from(on) << (bit % 32);
     }
     let data = Some(&mut order[..]);
-    ask(&asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_SFEATURES", data)
+    ask(&ioctl_socket, interface, libc::SIOCETHTOOL as _, "ETHTOOL_SFEATURES", data)
         .map(drop)
         .map_err(error)
 }
 
-/// The same in another network namespace, by its file (`/run/netns/NAME`).
+/// The same in another network namespace, named by its file (`/run/netns/NAME`).
 ///
 /// # Errors
-/// What the kernel refused.
+/// The kernel's error.
 pub fn switch_within(
     namespace: &Path,
     interface: &str,
@@ -131,21 +135,21 @@ pub fn switch_within(
     })
 }
 
-/// The features' names, in the order of their bits.
-fn names(asking: &OwnedFd, interface: &str) -> Result<Vec<String>, Unfit> {
-    // `struct ethtool_sset_info`: command, padding, a mask of 64 bits, and the length of the one set.
+/// The names of all features, in the order of their bits.
+fn names(ioctl_socket: &OwnedFd, interface: &str) -> Result<Vec<String>, Unfit> {
+    // `struct ethtool_sset_info`: command, padding, a mask of 64 bits, and the length of the string set.
     let mut info = [STRING_SET_INFO, 0, 0, 0, 0, 0];
     let mask = (1_u64 << SET_OF_FEATURES).to_ne_bytes();
     let [a, b, c, d, e, f, g, h] = mask;
     (info[2], info[3]) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
     let data = Some(&mut info[..]);
-    ask(asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSSET_INFO", data)?;
+    ask(ioctl_socket, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSSET_INFO", data)?;
     let count = (info[4] as usize).min(NAMES_MAX);
-    // The kernel writes as many as it knows, whatever it is told; it cannot come to know more.
+    // The kernel writes all names that it knows, whatever the length says.
     let mut strings = vec![0_u32; 3 + NAMES_MAX * NAME_WORDS];
     (strings[0], strings[1], strings[2]) = (STRINGS, SET_OF_FEATURES, count as u32);
     let data = Some(&mut strings[..]);
-    ask(asking, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSTRINGS", data)?;
+    ask(ioctl_socket, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSTRINGS", data)?;
     let name = |words: &[u32]| {
         let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
         let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
@@ -168,8 +172,8 @@ mod tests {
 
     #[test]
     fn features_are_read_by_their_names() {
-        let asking = asking().unwrap();
-        let names = names(&asking, "lo").unwrap();
+        let ioctl_socket = ioctl_socket().unwrap();
+        let names = names(&ioctl_socket, "lo").unwrap();
         for feature in TAKES_OFF.into_iter().chain(PUTS_BESIDE) {
             assert!(names.iter().any(|name| name == feature), "{feature} of {names:?}");
         }

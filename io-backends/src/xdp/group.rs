@@ -1,5 +1,5 @@
-//! A group address: what is sent to it reaches all stations of a segment. NICs keep such frames from us
-//! unless they are told of the address; they are told for as long as the port lives.
+//! Multicast groups: frames to a group address reach all stations of a segment. The NIC drops such frames
+//! unless the interface has joined the group; it is a member while the port exists.
 
 use std::{
     mem,
@@ -12,30 +12,30 @@ use super::{
 };
 use crate::sys::CallError;
 
-/// A group whose frames a port lets in, as far as they begin as is agreed.
+/// A group whose frames a port receives, if they begin with the agreed byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its address: the lowest bit of the first byte is set.
+    /// Address of the group: the lowest bit of its first byte is set.
     pub address: [u8; 6],
-    /// The first byte of every packet to it. Others are lost as unknown senders: what is meant for one station
-    /// must not be answered by all of them.
+    /// First byte of every packet to the group. Others count as from unknown senders, because all stations
+    /// would answer a packet that is meant for one.
     pub first_byte: u8,
 }
 
 impl Group {
-    /// Whether the address is a group's and not everybody's or one station's.
+    /// Whether the address is a multicast address and not broadcast.
     pub(super) fn is_one(&self) -> bool {
         !is_one_station(self.address) && self.address != [0; 6] && self.address != [0xff; 6]
     }
 }
 
-/// That the interface is to let in frames to a group: a socket that receives nothing, and with which the
-/// membership ends however the process does.
+/// A socket that receives nothing and holds the membership. The kernel ends the membership with the
+/// process, however that ends.
 pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
 
-/// Asks the interface to let in frames to this address.
+/// Joins a group on the interface.
 pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, CallError> {
-    // Protocol 0: it receives nothing.
+    // Protocol 0: receive nothing.
     // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {

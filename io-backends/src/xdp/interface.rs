@@ -1,4 +1,4 @@
-//! What there is to know of a network interface before a port is opened on it. It changes nothing.
+//! Reads the properties of a network interface before a port is opened on it.
 
 use std::{
     ffi::CString,
@@ -34,20 +34,20 @@ const _: () = assert!(mem::size_of::<Channels>() == 36);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
     pub(crate) index: u32,
-    /// The network namespace that it is in: an index alone is no name.
+    /// Its network namespace, because an index is unique only within one.
     pub(super) namespace: u64,
     pub(super) mac: Mac,
-    /// Bytes behind the 14 of the Ethernet header.
+    /// MTU: bytes after the 14 of the Ethernet header.
     pub(super) mtu: u32,
-    /// Queues that receive, as the driver has them now.
+    /// Number of receive queues.
     pub(super) queues: u32,
-    /// Whether it is up.
+    /// Whether the interface is up.
     pub(super) up: bool,
-    /// Which VLAN tags may stand beside a frame, where an XDP program does not see them.
+    /// The VLAN tags that are removed from frames, so that an XDP program does not see them.
     pub(super) hidden_tags: HiddenTags,
 }
 
-/// Why it is none for us.
+/// Why an interface is not usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
     Missing,
@@ -56,18 +56,18 @@ pub(crate) enum Unfit {
 }
 
 impl Interface {
-    /// The interface of this name in this thread's network namespace.
+    /// Looks up the interface of this name in this thread's network namespace.
     pub(crate) fn find(name: &str) -> Result<Self, Unfit> {
         let c_name = CString::new(name).map_err(|_| Unfit::Missing)?;
-        // SAFETY: a string that ends in a zero byte and outlives the call.
+        // SAFETY: the string ends in a zero byte and outlives the call.
         let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
         if index == 0 {
             return Err(Unfit::Missing);
         }
-        let asking = asking()?;
+        let ioctl_socket = ioctl_socket()?;
         let mut mac = [0; 6];
-        let request = ask(&asking, name, libc::SIOCGIFHWADDR as _, "SIOCGIFHWADDR", NOTHING)?;
-        // SAFETY: the kernel has just filled this part of the union, of plain numbers.
+        let request = ask(&ioctl_socket, name, libc::SIOCGIFHWADDR as _, "SIOCGIFHWADDR", NOTHING)?;
+        // SAFETY: the kernel has filled this part of the union, which consists of numbers.
         let address = unsafe { request.ifr_ifru.ifru_hwaddr };
         if address.sa_family != libc::ARPHRD_ETHER {
             return Err(Unfit::NotEthernet);
@@ -75,32 +75,37 @@ impl Interface {
         for (to, from) in mac.iter_mut().zip(address.sa_data) {
             *to = from as u8;
         }
-        let request = ask(&asking, name, libc::SIOCGIFMTU as _, "SIOCGIFMTU", NOTHING)?;
+        let request = ask(&ioctl_socket, name, libc::SIOCGIFMTU as _, "SIOCGIFMTU", NOTHING)?;
         // SAFETY: as above.
         let mtu = unsafe { request.ifr_ifru.ifru_mtu };
-        let request = ask(&asking, name, libc::SIOCGIFFLAGS as _, "SIOCGIFFLAGS", NOTHING)?;
+        let request = ask(&ioctl_socket, name, libc::SIOCGIFFLAGS as _, "SIOCGIFFLAGS", NOTHING)?;
         // SAFETY: as above.
         let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
         let mut channels = Channels { command: CHANNELS_READ, ..Channels::default() };
-        let told =
-            ask(&asking, name, libc::SIOCETHTOOL as _, "ETHTOOL_GCHANNELS", Some(&mut channels));
-        // A driver that does not say has one.
-        let queues = told.map_or(1, |_| (channels.rx + channels.combined).max(1));
+        let result = ask(
+            &ioctl_socket,
+            name,
+            libc::SIOCETHTOOL as _,
+            "ETHTOOL_GCHANNELS",
+            Some(&mut channels),
+        );
+        // A driver without this request has one queue.
+        let queues = result.map_or(1, |_| (channels.rx + channels.combined).max(1));
         let up = flags & libc::IFF_UP != 0;
-        let hidden_tags = hidden_tags_of(&asking, name)?;
+        let hidden_tags = hidden_tags_of(&ioctl_socket, name)?;
         let namespace = namespace();
         Ok(Self { index, namespace, mac, mtu: mtu.max(0) as u32, queues, up, hidden_tags })
     }
 }
 
-/// The number of this thread's network namespace; all are one where there is no `/proc`.
+/// Inode of this thread's network namespace; 0 without `/proc`.
 fn namespace() -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |at| at.ino())
 }
 
-/// A socket to ask by.
-pub(super) fn asking() -> Result<OwnedFd, Unfit> {
+/// A socket for requests about interfaces.
+pub(super) fn ioctl_socket() -> Result<OwnedFd, Unfit> {
     // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -110,10 +115,10 @@ pub(super) fn asking() -> Result<OwnedFd, Unfit> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A request that has no structure of its own.
+/// No data, for requests without a structure of their own.
 const NOTHING: Option<&mut ()> = None;
 
-/// Asks the kernel about the interface of this name.
+/// Makes a request about the interface of this name.
 pub(super) fn ask<T: ?Sized>(
     socket: &OwnedFd,
     name: &str,
@@ -123,20 +128,21 @@ pub(super) fn ask<T: ?Sized>(
 ) -> Result<libc::ifreq, Unfit> {
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
     let mut asked: libc::ifreq = unsafe { mem::zeroed() };
-    // The last byte stays zero; a name that is longer was found by no index either.
+    // The last byte stays zero. A longer name has no index, so it does not get here.
     for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     if let Some(data) = data {
         asked.ifr_ifru.ifru_data = std::ptr::from_mut(data).cast();
     }
-    // SAFETY: `asked` is what these requests read and write, and what it points to lives as long.
-    let told = unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut asked) };
-    if told < 0 { Err(Unfit::Call(CallError::last(call))) } else { Ok(asked) }
+    // SAFETY: the request reads and writes `asked`, and what it points to outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut asked) };
+    if result < 0 { Err(Unfit::Call(CallError::last(call))) } else { Ok(asked) }
 }
 
-/// Whether an XDP program is on the interface, whoever's; `None` where the kernel does not say. Who may
-/// load none may ask all the same (rtnetlink).
+/// Whether an XDP program is attached to the interface, by anyone; `None` if the kernel does not report it.
+///
+/// Asks by rtnetlink, which needs no rights.
 pub(super) fn has_program(index: u32) -> Option<bool> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes and returns only numbers.
@@ -145,23 +151,23 @@ pub(super) fn has_program(index: u32) -> Option<bool> {
         return None;
     }
     // SAFETY: the kernel has just returned this descriptor, and only we have it.
-    let mut asking = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut ioctl_socket = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     // `struct nlmsghdr` and `struct ifinfomsg`.
     let mut request = [0; LINK_BYTES];
     request[..4].copy_from_slice(&(LINK_BYTES as u32).to_ne_bytes());
     request[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
     request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
     request[20..24].copy_from_slice(&index.to_ne_bytes());
-    asking.write_all(&request).ok()?;
-    // The answer is there when the call comes back.
+    ioctl_socket.write_all(&request).ok()?;
+    // The kernel has queued the answer before the write returns.
     let mut answer = vec![0; 64 << 10];
-    let len = asking.read(&mut answer).ok()?;
+    let len = ioctl_socket.read(&mut answer).ok()?;
     tells_of_program(&answer[..len])
 }
 
 const LINK_BYTES: usize = 32;
 
-/// What an answer to `RTM_GETLINK` says of XDP; `None` for any other.
+/// Whether an answer to `RTM_GETLINK` reports a program; `None` for another message.
 fn tells_of_program(answer: &[u8]) -> Option<bool> {
     const XDP: u16 = 43; // IFLA_XDP
     const ATTACHED: u16 = 2; // IFLA_XDP_ATTACHED: in which mode; 0 is none
@@ -169,15 +175,15 @@ fn tells_of_program(answer: &[u8]) -> Option<bool> {
     if kind != libc::RTM_NEWLINK {
         return None;
     }
-    let told = attribute(answer.get(LINK_BYTES..)?, XDP)?;
-    Some(*attribute(told, ATTACHED)?.first()? != 0)
+    let nested = attribute(answer.get(LINK_BYTES..)?, XDP)?;
+    Some(*attribute(nested, ATTACHED)?.first()? != 0)
 }
 
-/// The first attribute of this kind.
+/// The first attribute of this type.
 fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let bytes = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        // Above it stand flags (`NLA_F_NESTED`).
+        // The upper bits are flags (`NLA_F_NESTED`).
         let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & 0x3fff;
         let inside = rest.get(4..bytes)?;
         if kind == wanted {
@@ -204,9 +210,9 @@ mod tests {
         assert_eq!(has_program(u32::MAX >> 1), None, "there is no such interface");
         let mut answer = vec![0; LINK_BYTES];
         answer[4..6].copy_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());
-        // Another attribute of five bytes, padded to eight, and the nested one with its flag.
-        for half in [5_u16, 3, 0, 0, 12, 43 | 0x8000, 5, 2, 1, 0] {
-            answer.extend(half.to_ne_bytes());
+        // An attribute of five bytes, padded to eight, and the nested one with its flag.
+        for word in [5_u16, 3, 0, 0, 12, 43 | 0x8000, 5, 2, 1, 0] {
+            answer.extend(word.to_ne_bytes());
         }
         assert_eq!(tells_of_program(&answer), Some(true));
         let attached = answer.len() - 4;
@@ -216,7 +222,7 @@ mod tests {
         answer[attached] = 0;
         answer[attached + 1] = 0;
         assert_eq!(tells_of_program(&answer), Some(false));
-        answer[LINK_BYTES] = 0; // an attribute shorter than itself
+        answer[LINK_BYTES] = 0; // an attribute shorter than its header
         assert_eq!(tells_of_program(&answer), None);
     }
 }

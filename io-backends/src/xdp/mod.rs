@@ -1,24 +1,24 @@
-//! Ethernet: one queue of an interface as a port, by AF_XDP where it is to be had and by AF_PACKET
-//! where not. Payload is never copied here where the kernel can reach it.
+//! Ethernet ports: one queue of an interface, by AF_XDP, or by AF_PACKET where AF_XDP does not work.
+//! Payload is not copied where the kernel can reach it.
 //!
-//! | room | what it holds |
+//! | module | what it holds |
 //! |---|---|
-//! | `port` | the port itself: which half does what |
+//! | `port` | the port, which combines the parts below |
 //! | `xsk` | an AF_XDP socket with its rings; `rx_queue` receives, `tx_queue` sends |
 //! | `packet` | AF_PACKET |
-//! | `ring`, `socket` | the rings shared with the kernel; system calls |
-//! | `program`, `assembler`, `bpf` | the XDP program, of raw instructions |
-//! | `arena` | one mapping as every port's memory; who has our program |
-//! | `ether`, `neighbours`, `own` | the header; who is behind the port; the interface's own address |
-//! | `group` | what is sent to all of a segment at once |
-//! | `select_mode`, `probe` | what the machine allows, found by trying and said in words |
-//! | `interface`, `features`, `limits` | what is known of an interface; its offloads; every bound and its reason |
+//! | `ring`, `socket` | rings shared with the kernel; system calls |
+//! | `program`, `assembler`, `bpf` | the XDP program, its assembler, and bpf(2) |
+//! | `arena` | one mapping as the memory of all ports |
+//! | `ether`, `neighbours`, `own` | the header; the neighbours; the interface's MAC address |
+//! | `group` | multicast groups |
+//! | `select_mode`, `probe` | finds by trying what the machine allows, and reports it in words |
+//! | `interface`, `features`, `limits` | properties of an interface; its VLAN offloads; the bounds and their reasons |
 //!
-//! All that needs rights is done by [`open`]: loading and attaching the program, making the
-//! sockets, pinning memory. A process may drop its rights afterwards and run as anybody.
+//! Only [`open`] needs rights: it loads and attaches the program, makes the sockets and pins memory. The
+//! process may drop its rights afterwards.
 //!
-//! A VLAN tag that the NIC takes off in hardware is seen by AF_PACKET and not by the program. On an
-//! interface that does so a port has AF_PACKET (`ethtool -K eth0 rxvlan off` leaves tags on).
+//! If the NIC removes VLAN tags in hardware, AF_PACKET sees the tags but the program does not. A port on
+//! such an interface uses AF_PACKET (`ethtool -K eth0 rxvlan off` leaves tags in frames).
 //!
 //! ```no_run
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
@@ -82,44 +82,44 @@ use self::{
 };
 use crate::sys::CallError;
 
-/// Which backend is wanted.
+/// Which mode to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The best one that works here.
+    /// The best mode that works here.
     #[default]
     Auto,
-    /// The best of AF_XDP, or an error.
+    /// The best mode of AF_XDP, or an error.
     Xdp,
-    /// This one, or an error.
+    /// This mode, or an error.
     Only(RxMode),
 }
 
-/// How an Ethernet port is to be.
+/// Settings of an Ethernet port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdpSpec {
-    /// The interface's name.
+    /// Name of the interface.
     pub interface: String,
-    /// Which of its queues: one worker has each.
+    /// Index of the queue. Each queue belongs to one worker.
     pub queue: u32,
     /// How to receive and send.
     pub backend: Choice,
-    /// Our ethertype. All ports of one interface have the same.
+    /// Ethertype of our frames. All ports of an interface have the same one.
     pub ethertype: u16,
-    /// The VLAN (802.1Q) that our frames carry, 1 to 4094; `None` for frames without a tag.
+    /// VLAN (802.1Q) of our frames, 1 to 4094; `None` for frames without a tag.
     pub vlan: Option<u16>,
-    /// Neighbours at most; marks have an index below this.
+    /// Maximum number of neighbours; marks have an index below this.
     pub neighbours_max: u32,
-    /// Chunks lent to the kernel for receiving.
+    /// Chunks posted to the kernel for receiving.
     pub fill_ring_frames: u32,
-    /// Whether a frame may leave in several descriptors (`XDP_USE_SG`, Linux 6.6): its header apart,
-    /// where there is no room in front of it. Without, such frames are copied.
+    /// Whether a frame may have several descriptors (`XDP_USE_SG`, Linux 6.6), its header apart, if there is
+    /// no room in front of it. Otherwise such frames are copied.
     pub multi_buffer: bool,
-    /// Beside frames to this station, let in those to a group, which can be sent to as well.
+    /// A group whose frames the port also receives, and to which it can send.
     pub group: Option<Group>,
 }
 
 impl XdpSpec {
-    /// A port on `queue` of `interface`, all else as it serves most.
+    /// A port on `queue` of `interface`, with default settings.
     pub fn new(interface: &str, queue: u32) -> Self {
         Self {
             interface: interface.to_owned(),
@@ -135,33 +135,33 @@ impl XdpSpec {
     }
 }
 
-/// An open port and what is to be said of it.
+/// An open port and its report.
 #[derive(Debug)]
 pub struct Opened {
     /// The port, for one worker.
     pub port: EtherPort,
-    /// What was chosen, and why nothing better.
+    /// The chosen mode, and why nothing better was possible.
     pub report: EtherReport,
 }
 
 impl Opened {
-    /// The port as the engine wants it.
+    /// The port as a trait object, and its report.
     pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, EtherReport) {
         (Box::new(self.port), self.report)
     }
 }
 
-/// Whether there is such a queue, as far as that can be told without opening it. Changes nothing.
+/// Checks the spec and the interface, without opening a port. Changes nothing.
 ///
 /// # Errors
-/// Those of [`open`] that are about the spec and the interface.
+/// Those of [`open`] about the spec and the interface.
 pub fn check(spec: &XdpSpec) -> Result<(), OpenError> {
     find(spec).map(drop)
 }
 
 fn find(spec: &XdpSpec) -> Result<Interface, OpenError> {
     let name = || spec.interface.clone();
-    // Below 0x0600 the field is a length; 0 and 4095 are no VLANs.
+    // Below 0x0600 the field is a length; 0 and 4095 are not VLANs.
     if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
         return Err(OpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
     }
@@ -183,11 +183,12 @@ fn find(spec: &XdpSpec) -> Result<Interface, OpenError> {
     Ok(interface)
 }
 
-/// Opens a queue as `spec` says, for the given worker, whose pool lies in the arena: chunks of it
-/// are lent to the kernel. In the network namespace of the calling thread.
+/// Opens a queue for the given worker, in the network namespace of the calling thread.
+///
+/// The worker's pool lies in the arena; chunks of it are posted to the kernel.
 ///
 /// # Errors
-/// [`OpenError`], each with the way out.
+/// [`OpenError`], with what to do about it.
 pub fn open(
     spec: &XdpSpec,
     arena: &mut Arena,
@@ -205,21 +206,21 @@ pub fn open(
     let membership = group.map(|group| group::join(&interface, group.address)).transpose();
     let refused = |error: CallError| OpenError::Call { interface: name(), error };
     let membership = membership.map_err(refused)?;
-    let (half, report) =
-        select_mode::walk(spec, arena, pool, (&interface, worker), &shape, &tally)?;
+    let (backend, report) =
+        select_mode::select(spec, arena, pool, (&interface, worker), &shape, &tally)?;
     let described =
         format!("ether {} queue {} ({})", spec.interface, spec.queue, report.mode.name());
     let by_mtu = interface.mtu as usize + ETHERNET_BYTES;
-    let by_memory = match half {
-        port::Half::Xdp(_) => UMEM_CHUNK_BYTES - UMEM_HEADROOM_BYTES,
-        port::Half::Packet(_) => usize::from(u16::MAX),
+    let by_memory = match backend {
+        port::Backend::Xdp(_) => UMEM_CHUNK_BYTES - UMEM_HEADROOM_BYTES,
+        port::Backend::Packet(_) => usize::from(u16::MAX),
     };
-    // The tag is beyond the MTU, as the kernel counts.
+    // The kernel does not count the tag in the MTU.
     let tag = if spec.vlan.is_some() { 4 } else { 0 };
     let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
     let neighbours = Neighbours::new(spec.neighbours_max, shape);
     let own = own::LocalMac::of(interface.index).map_err(refused)?;
     let held = (membership, own);
-    let port = EtherPort::new(half, neighbours, tally, frame_bytes_max, described, held);
+    let port = EtherPort::new(backend, neighbours, tally, frame_bytes_max, described, held);
     Ok(Opened { port, report })
 }

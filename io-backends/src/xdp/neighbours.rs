@@ -1,5 +1,5 @@
-//! Who is behind an Ethernet port: mark to header for sends, source address to mark for receives.
-//! It is sized once; admitting and forgetting never allocate.
+//! The neighbours behind an Ethernet port: mark to header for sends, source address to mark for receives.
+//! The tables have a fixed size; admitting and forgetting do not allocate.
 
 use arrayvec::ArrayVec;
 use strowger_frame::{BURST_MAX, Mark, port::AdmitError};
@@ -13,24 +13,23 @@ struct Neighbour {
     template: Template,
 }
 
-/// The table, in both directions.
+/// The table in both directions.
 #[derive(Debug)]
 pub(super) struct Neighbours {
     shape: Shape,
-    /// By the mark's index.
+    /// By the index of the mark.
     entries: Box<[Option<Neighbour>]>,
-    /// In order of address. No hash, so no unknown peer can choose addresses that make it slow.
+    /// Sorted by address. There is no hash, so no sender can choose addresses that make it slow.
     by_mac: Vec<(Mac, Mark)>,
-    /// Frames mostly come from who sent the last one.
+    /// The last result: the next frame mostly comes from the same sender.
     last: Option<(Mac, Mark)>,
-    /// Who sent frames of this burst without being a neighbour, by their marks' numbers; `None`
-    /// where unknown senders are not welcome.
+    /// The unknown senders of this burst, by the numbers of their marks; `None` if they are not accepted.
     unknown_senders: Option<ArrayVec<Mac, BURST_MAX>>,
 }
 
 impl Neighbours {
     pub(super) fn new(neighbours_max: u32, shape: Shape) -> Self {
-        // A mark's index has 16 bits, so no table need be larger.
+        // The index of a mark has 16 bits, so a larger table is useless.
         let max = (neighbours_max as usize).clamp(1, 1 << 16);
         let entries = vec![None; max].into();
         Self { shape, entries, by_mac: Vec::with_capacity(max), last: None, unknown_senders: None }
@@ -40,7 +39,7 @@ impl Neighbours {
         &self.shape
     }
 
-    /// This station has another address from now on: frames go out from it, and come in for it.
+    /// Changes this station's address: frames are sent from it and received for it.
     pub(super) fn set_own(&mut self, own: Mac) {
         self.shape.own = own;
         for entry in self.entries.iter_mut().flatten() {
@@ -48,7 +47,7 @@ impl Neighbours {
         }
     }
 
-    /// Who has this address.
+    /// The mark of the neighbour at this address.
     #[inline]
     pub(super) fn mark_of(&mut self, mac: Mac) -> Option<Mark> {
         if let Some((last, mark)) = self.last
@@ -61,7 +60,7 @@ impl Neighbours {
         Some(self.by_mac[at].1)
     }
 
-    /// A new burst begins: unknown senders of the last one are forgotten.
+    /// Begins a new burst: forgets the unknown senders of the last one.
     #[inline]
     pub(super) fn begin(&mut self) {
         if let Some(unknown_senders) = &mut self.unknown_senders {
@@ -73,14 +72,14 @@ impl Neighbours {
         self.unknown_senders = accept.then(ArrayVec::new);
     }
 
-    /// Who has this address: a neighbour, or an unknown peer if such are welcome.
+    /// The mark of a sender: of a neighbour, or of an unknown sender if those are accepted.
     #[inline]
     pub(super) fn whose(&mut self, mac: Mac) -> Option<Mark> {
-        self.mark_of(mac).or_else(|| self.stranger_mark(mac))
+        self.mark_of(mac).or_else(|| self.unknown_mark(mac))
     }
 
     #[cold]
-    fn stranger_mark(&mut self, mac: Mac) -> Option<Mark> {
+    fn unknown_mark(&mut self, mac: Mac) -> Option<Mark> {
         let unknown_senders = self.unknown_senders.as_mut()?;
         if !is_one_station(mac) || mac == self.shape.own {
             return None;
@@ -93,7 +92,7 @@ impl Neighbours {
         Some(Mark::unknown(number as u8))
     }
 
-    /// The address behind a mark: a neighbour's, or an unknown peer's of this burst.
+    /// The address of a mark: of a neighbour, or of an unknown sender of this burst.
     pub(super) fn address_of(&self, mark: Mark) -> Option<Mac> {
         if mark.is_unknown() {
             return self.unknown_senders.as_ref()?.get(usize::from(mark.0 as u8)).copied();
@@ -101,7 +100,7 @@ impl Neighbours {
         self.entry(mark).map(|entry| entry.mac)
     }
 
-    /// The header of frames to whoever stands under this mark.
+    /// The header for frames to the neighbour with this mark.
     #[inline]
     pub(super) fn template_of(&self, mark: Mark) -> Option<&Template> {
         self.entry(mark).map(|entry| &entry.template)
@@ -131,7 +130,7 @@ impl Neighbours {
         self.forget(mark);
         let template = self.shape.template(mac);
         self.entries[mark.index()] = Some(Neighbour { mark, mac, template });
-        // There is room: it holds at most one place for each entry.
+        // There is room: the table holds at most one address for each entry.
         let at = self.place_of(mac).unwrap_or_else(|at| at);
         self.by_mac.insert(at, (mac, mark));
         Ok(())
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_moves_is_known_by_its_new_address_alone() {
+    fn a_neighbour_that_moves_has_only_its_new_address() {
         let mut table = table(2);
         table.admit(Mark(1), mac(7)).unwrap();
         assert_eq!(table.mark_of(mac(7)), Some(Mark(1)));
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_have_a_mark_for_one_burst_and_only_where_they_are_welcome() {
+    fn unknown_senders_have_a_mark_for_one_burst_and_only_if_accepted() {
         let mut table = table(2);
         table.admit(Mark(1), mac(1)).unwrap();
         assert_eq!(table.whose(mac(7)), None);
@@ -218,7 +217,7 @@ mod tests {
         assert_eq!(table.whose(mac(7)), Some(Mark::unknown(0)));
         assert_eq!(table.address_of(Mark::unknown(1)), Some(mac(8)));
         assert_eq!(table.address_of(Mark(1)), Some(mac(1)));
-        // Nobody can be answered at an address of many, or at our own.
+        // No reply is possible to a multicast address or to our own.
         assert_eq!((table.whose([0xff; 6]), table.whose(mac(0))), (None, None));
         table.begin();
         assert_eq!(table.address_of(Mark::unknown(0)), None);

@@ -1,5 +1,5 @@
-//! The interface's own MAC address, as it is now: it changes under a running port, by `ip link set
-//! address` or when a bond changes its member. It reads, and changes nothing.
+//! The current MAC address of the interface. It can change while a port is open, by `ip link set address` or
+//! when a bond changes its active member.
 
 use std::{
     mem,
@@ -9,13 +9,13 @@ use std::{
 use super::ether::Mac;
 use crate::sys::CallError;
 
-/// A socket that receives nothing and is bound to the interface, so that no other interface that takes
-/// its name is asked.
+/// A socket that receives nothing and is bound to the interface, so that another interface of the same
+/// name is not asked.
 pub(super) struct LocalMac(OwnedFd);
 
 impl LocalMac {
     pub(super) fn of(interface: u32) -> Result<Self, CallError> {
-        // Protocol 0: it receives nothing.
+        // Protocol 0: receive nothing.
         // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
@@ -33,15 +33,15 @@ impl LocalMac {
         if bound < 0 { Err(CallError::last("bind")) } else { Ok(Self(fd)) }
     }
 
-    /// What it is now; `None` once the interface is gone.
+    /// The current address; `None` when the interface is gone.
     pub(super) fn read(&self) -> Option<Mac> {
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&address) as libc::socklen_t;
         let (fd, at) = (self.0.as_raw_fd(), (&raw mut address).cast());
         // SAFETY: `len` bytes may be written there, and both outlive the call.
-        let told = unsafe { libc::getsockname(fd, at, &raw mut len) };
+        let result = unsafe { libc::getsockname(fd, at, &raw mut len) };
         let mac: Mac = address.sll_addr[..6].try_into().ok()?;
-        (told == 0 && address.sll_halen == 6 && mac != [0; 6]).then_some(mac)
+        (result == 0 && address.sll_halen == 6 && mac != [0; 6]).then_some(mac)
     }
 }

@@ -1,8 +1,8 @@
-//! AF_PACKET, for where AF_XDP is not to be had: recvmmsg straight into chunks, sendmmsg with the
-//! header in a vector of its own, so that payload is copied by the kernel alone. It never waits.
+//! AF_PACKET, where AF_XDP does not work: recvmmsg into chunks, and sendmmsg with the header in a vector of
+//! its own, so that only the kernel copies payload. The calls do not wait.
 //!
-//! Not by a ring that the kernel shares (`TPACKET_V3`): out of that each frame would have to be
-//! copied into a chunk, and its blocks are handed over late.
+//! A ring shared with the kernel (`TPACKET_V3`) is not used: each frame would have to be copied from it into
+//! a chunk, and its blocks are handed over late.
 
 use std::{
     mem,
@@ -23,49 +23,49 @@ use super::{
     limits::{CALLS_MAX, MESSAGES_MAX, STALL_MAX, WAITING_MAX},
     neighbours::Neighbours,
     socket::errno,
-    tx_queue::Way,
+    tx_queue::DeviceState,
 };
 use crate::sys::{
     CallError,
     messages::{Calls, empty_header},
 };
 
-/// As much as every single chunk has behind its start, whatever its colour.
+/// The room that every single chunk has behind its start.
 const SINGLE_ROOM_BYTES: usize = 3072;
 const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
 
-/// An AF_PACKET socket at work.
+/// An AF_PACKET socket in use.
 pub(super) struct PacketSocket {
     fd: OwnedFd,
     calls: Calls,
-    /// As frames lie here: the kernel takes VLAN tags off.
+    /// The form of received frames: the kernel removes VLAN tags.
     untagged: Shape,
     class: ChunkClass,
     room: usize,
     chunks: Vec<Option<Chunk>>,
     rx_headers: Vec<libc::mmsghdr>,
     rx_vectors: Vec<libc::iovec>,
-    /// Messages that the last call brought, and how many of them have been taken in.
-    came: usize,
+    /// Messages of the last call, and how many of them have been handled.
+    received: usize,
     seen: usize,
-    /// Taken, from `first` on not yet sent; what has been sent is dropped at once.
+    /// Frames to send, from `first` on; frames that were sent are dropped at once.
     waiting: Vec<Option<Frame>>,
     first: usize,
-    /// Which of them is a probe of the path's width, the last that was taken.
+    /// Index of the path MTU probe among them, if the last frame taken was one.
     probe: Option<usize>,
     tx_headers: Vec<libc::mmsghdr>,
     tx_vectors: Vec<[libc::iovec; 2]>,
     ether: Vec<[u8; HEADER_BYTES_MAX]>,
-    stuck_since: Option<Instant>,
-    way: Way,
+    stalled_since: Option<Instant>,
+    device: DeviceState,
     tally: Arc<PortTally>,
     was_idle: bool,
-    /// The interface went down at some time: it may have gone for good, which is not told again. That
-    /// frames come says nothing of it, since they may have waited in the socket.
+    /// The interface was down at some time, and may be gone for good, which the kernel does not report again.
+    /// Received frames do not disprove that, because they may have waited in the socket.
     was_down: bool,
 }
 
-// SAFETY: the pointers in the arrays are written anew before each call and read by nobody after.
+// SAFETY: the pointers in the arrays are written before each call and not read after it.
 unsafe impl Send for PacketSocket {}
 
 const NO_VECTOR: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
@@ -78,8 +78,8 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
 
-/// What the kernel shows us: frames to this station, or to the group, of our ethertype, with our VLAN or
-/// none. Which group, is looked at later.
+/// The filter for received frames: to this station or to a group, with our ethertype, and with our VLAN or
+/// without one. The group is checked later.
 fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     let Shape { ethertype, vlan, group, .. } = *shape;
     const LOAD_WORD: u16 = 0x20;
@@ -87,13 +87,13 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     const JUMP_EQUAL: u16 = 0x15;
     const AND: u16 = 0x54;
     const RETURN: u16 = 0x06;
-    // What is known beside a packet's bytes lies at these places (`SKF_AD_OFF` and on).
+    // Offsets of a packet's metadata (`SKF_AD_OFF` and on).
     const PACKET_KIND: u32 = -0x1000_i32 as u32 + 4;
     const TAG: u32 = -0x1000_i32 as u32 + 44;
     const TAG_PRESENT: u32 = -0x1000_i32 as u32 + 48;
     const TAG_KIND: u32 = -0x1000_i32 as u32 + 60;
     let op = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    // Where the comparison fails, go to the last instruction but one: "nothing".
+    // A failed comparison jumps to the last instruction, which drops the frame.
     let must_be = |k| libc::sock_filter { code: JUMP_EQUAL, jt: 0, jf: u8::MAX, k };
     const TO_US: u32 = 0;
     const TO_A_GROUP: u32 = 2;
@@ -104,11 +104,11 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     }
     program.push(must_be(TO_US));
     program.extend([op(LOAD_HALF, 12), must_be(u32::from(ethertype))]);
-    // The kernel has taken tags off, or the NIC has: either way they stand beside the frame. A frame
-    // without a tag, and one whose tag has a priority and no VLAN (IEEE 802.1Q, 6.9), give 0.
+    // The kernel or the NIC has removed tags and keeps them beside the frame. A frame without a tag, and
+    // a priority tag without a VLAN (IEEE 802.1Q, 6.9), give 0.
     if vlan.is_some() {
         program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
-        // A tag of 802.1ad numbers other VLANs.
+        // An 802.1ad tag numbers other VLANs.
         program.extend([op(LOAD_WORD, TAG_KIND), must_be(u32::from(TAG_TYPE))]);
     }
     let vlan = vlan.unwrap_or_default();
@@ -132,7 +132,7 @@ impl PacketSocket {
     ) -> Result<Self, CallError> {
         let at = |call| move |errno| CallError::new(call, errno);
         let calls = Calls::find()?;
-        // Protocol 0: it receives nothing before it is bound.
+        // Protocol 0: receive nothing before `bind`.
         // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
@@ -148,13 +148,13 @@ impl PacketSocket {
             (libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES),
             (libc::SO_SNDBUFFORCE, RECEIVE_BUFFER_BYTES),
         ] {
-            // Without the right for it the buffers stay as they are, and what does not fit them
-            // is counted.
+            // Without the right to set them, the buffers keep their size, and frames that do not fit are
+            // counted.
             let _ = set(&fd, libc::SOL_SOCKET, option, &bytes);
         }
-        // A queue of the kernel's in between would only hide that the device is full.
+        // A queueing discipline in between would hide that the device is full.
         let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32);
-        // A tag is still to be seen only by who asks for all protocols.
+        // Only a socket for all protocols sees frames that still have a tag.
         let protocol = if shape.vlan.is_some() { libc::ETH_P_ALL as u16 } else { shape.ethertype };
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -182,7 +182,7 @@ impl PacketSocket {
             chunks: (0..MESSAGES_MAX).map(|_| None).collect(),
             rx_headers: vec![empty_header(); MESSAGES_MAX],
             rx_vectors: vec![NO_VECTOR; MESSAGES_MAX],
-            came: 0,
+            received: 0,
             seen: 0,
             waiting: Vec::with_capacity(WAITING_MAX),
             first: 0,
@@ -190,8 +190,8 @@ impl PacketSocket {
             tx_headers: vec![empty_header(); WAITING_MAX],
             tx_vectors: vec![[NO_VECTOR; 2]; WAITING_MAX],
             ether: vec![[0; HEADER_BYTES_MAX]; WAITING_MAX],
-            stuck_since: None,
-            way: Way::Open,
+            stalled_since: None,
+            device: DeviceState::Open,
             tally: tally.clone(),
             was_idle: true,
             was_down: false,
@@ -199,10 +199,10 @@ impl PacketSocket {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.way == Way::Gone
+        self.device == DeviceState::Gone
     }
 
-    /// The interface has another address from now on.
+    /// Follows a change of the interface's address.
     pub(super) fn set_own(&mut self, own: Mac) {
         self.untagged.own = own;
     }
@@ -220,13 +220,13 @@ impl PacketSocket {
         let before = self.tally.frames_in.read();
         let mut calls = 0;
         while !burst.is_full() {
-            if self.seen == self.came {
-                // Bounded, since a flood of unknown senders' frames never fills a burst.
+            if self.seen == self.received {
+                // Bounded, because a flood from unknown senders does not fill the burst.
                 if calls == CALLS_MAX || !self.receive(pool) {
                     break;
                 }
-                // Fewer than asked for: the socket is empty, so do not ask again now.
-                calls = if self.came < MESSAGES_MAX { CALLS_MAX } else { calls + 1 };
+                // Fewer than asked for: the socket is empty, so do not call again now.
+                calls = if self.received < MESSAGES_MAX { CALLS_MAX } else { calls + 1 };
             }
             let at = self.seen;
             self.seen += 1;
@@ -234,7 +234,7 @@ impl PacketSocket {
         }
         let idle = self.tally.frames_in.read() == before;
         if idle && !self.was_idle {
-            self.look();
+            self.read_statistics();
         }
         self.was_idle = idle;
     }
@@ -268,14 +268,14 @@ impl PacketSocket {
         }
     }
 
-    /// One call. `false` when nothing came.
+    /// Makes one call; `false` if nothing was received.
     fn receive(&mut self, pool: &mut Pool) -> bool {
-        (self.came, self.seen) = (0, 0);
+        (self.received, self.seen) = (0, 0);
         let vectors = self.rx_vectors.as_mut_ptr();
         let mut ready = 0;
         for at in 0..MESSAGES_MAX {
             if self.chunks[at].is_none() {
-                // A larger one will do, where the smaller ones are all in use.
+                // A train chunk serves as well if no single chunk is free.
                 let chunk = pool.take(self.class);
                 self.chunks[at] = chunk.or_else(|| pool.take(ChunkClass::Train));
             }
@@ -295,38 +295,41 @@ impl PacketSocket {
             return false;
         }
         let headers = &mut self.rx_headers[..ready];
-        // SAFETY: each of the first `ready` headers points to one vector over a chunk that is ours
-        // and that nobody else can reach; `room` bytes lie in it behind its start.
+        // SAFETY: each of the first `ready` headers points to one vector over a chunk that only we can
+        // access; `room` bytes lie in it behind its start.
         match unsafe { self.calls.receive(self.fd.as_raw_fd(), headers) } {
-            Ok(came) => {
-                self.came = came;
-                self.tally.trains_in.add(u64::from(came > 0));
+            Ok(received) => {
+                self.received = received;
+                self.tally.trains_in.add(u64::from(received > 0));
             }
             Err(libc::ENETDOWN) => self.note_end(),
             Err(_) => {}
         }
-        self.came > 0
+        self.received > 0
     }
 
-    /// `ENETDOWN` is told when the interface goes down, and once for both where it goes for good: then
-    /// perhaps before it is gone, so that it is looked at again.
+    /// Checks whether the interface is gone, after `ENETDOWN`.
+    ///
+    /// The kernel reports `ENETDOWN` when the interface goes down, and only once even if it then disappears,
+    /// perhaps before it is gone. Therefore `arm` checks again.
     fn note_end(&mut self) {
         self.was_down = true;
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&address) as libc::socklen_t;
         // SAFETY: `len` bytes may be written there, and both outlive the call.
-        let told = unsafe { libc::getsockname(self.fd(), (&raw mut address).cast(), &raw mut len) };
-        if told == 0 && address.sll_ifindex == -1 {
-            self.way = Way::Gone;
+        let result =
+            unsafe { libc::getsockname(self.fd(), (&raw mut address).cast(), &raw mut len) };
+        if result == 0 && address.sll_ifindex == -1 {
+            self.device = DeviceState::Gone;
         }
     }
 
     pub(super) fn tx_burst(&mut self, template: &Template, frames: &mut Burst) {
-        if self.way != Way::Open {
+        if self.device != DeviceState::Open {
             self.flush();
         }
-        if self.way != Way::Open {
+        if self.device != DeviceState::Open {
             let loss = if self.is_gone() { Loss::PeerGone } else { Loss::SendRefused };
             self.tally.count_loss(loss, frames.len() as u64);
             frames.clear();
@@ -360,7 +363,7 @@ impl PacketSocket {
         }
     }
 
-    /// Sends all that waits, as far as the kernel takes it.
+    /// Sends waiting frames, until the kernel takes no more.
     pub(super) fn flush(&mut self) {
         let before = self.first;
         let vectors = self.tx_vectors.as_mut_ptr();
@@ -372,8 +375,8 @@ impl PacketSocket {
         }
         while self.first < self.waiting.len() {
             let headers = &mut self.tx_headers[self.first..self.waiting.len()];
-            // SAFETY: each header points to two vectors: over bytes of `ether`, and over a frame
-            // that `waiting` holds; neither has moved since.
+            // SAFETY: each header points to two vectors, over bytes of `ether` and over a frame that
+            // `waiting` holds; neither has moved since.
             let sent = unsafe { self.calls.send(self.fd.as_raw_fd(), headers, libc::MSG_DONTWAIT) };
             let refused = match sent {
                 Ok(sent) => {
@@ -384,15 +387,15 @@ impl PacketSocket {
             };
             match refused {
                 libc::EINTR => {}
-                // The device, or the socket, is full: the frames are ours still.
+                // The device or the socket is full: keep the frames.
                 libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => break,
                 libc::EMSGSIZE if self.probe == Some(self.first) => self.lose(Loss::PathProbe),
                 libc::EMSGSIZE => self.lose(Loss::PathTooNarrow),
                 libc::ENXIO | libc::ENODEV => {
-                    self.way = Way::Gone;
+                    self.device = DeviceState::Gone;
                     self.lose(Loss::PeerGone);
                 }
-                // Down, or without a carrier: told for each frame, so nothing piles up.
+                // Down, or without a carrier: drop each frame, so that no queue builds up.
                 _ => self.lose(Loss::SendRefused),
             }
         }
@@ -404,25 +407,25 @@ impl PacketSocket {
         } else if self.first > before {
             self.moved();
         } else {
-            // The clock is read only when a flush has moved nothing.
+            // Read the clock only after a flush without progress.
             let now = Instant::now();
-            let since = *self.stuck_since.get_or_insert(now);
-            if self.way == Way::Open && now - since > STALL_MAX {
-                self.way = Way::Stalled;
+            let since = *self.stalled_since.get_or_insert(now);
+            if self.device == DeviceState::Open && now - since > STALL_MAX {
+                self.device = DeviceState::Stalled;
             }
         }
     }
 
     fn moved(&mut self) {
-        self.stuck_since = None;
-        if self.way == Way::Stalled {
-            self.way = Way::Open;
+        self.stalled_since = None;
+        if self.device == DeviceState::Stalled {
+            self.device = DeviceState::Open;
         }
     }
 
     fn count_sent(&mut self, sent: usize) {
         let frames = &mut self.waiting[self.first..self.first + sent];
-        // The kernel has copied them: their memory goes back although others wait behind them.
+        // The kernel has copied them, so their memory is free although other frames wait.
         let lens = frames.iter_mut().map(|frame| frame.take().map_or(0, |frame| frame.len()));
         let bytes = lens.sum::<usize>() as u64;
         self.tally.frames_out.add(sent as u64);
@@ -437,7 +440,7 @@ impl PacketSocket {
         self.first += 1;
     }
 
-    /// Chunks that it takes at most.
+    /// Maximum number of chunks that it takes.
     pub(super) fn chunks_max(&self) -> Chunks {
         let n = MESSAGES_MAX as u32;
         match self.class {
@@ -447,22 +450,22 @@ impl PacketSocket {
     }
 
     pub(super) fn is_flushed(&self) -> bool {
-        self.waiting.is_empty() || self.way != Way::Open
+        self.waiting.is_empty() || self.device != DeviceState::Open
     }
 
     pub(super) fn arm(&mut self) -> Arm {
-        self.look();
+        self.read_statistics();
         if self.was_down && !self.is_gone() {
             self.note_end();
         }
-        if self.seen < self.came || !self.is_flushed() {
+        if self.seen < self.received || !self.is_flushed() {
             return Arm::Ready;
         }
         Arm::Wait(self.fd())
     }
 
-    /// Brings the count of the kernel's drops up to date.
-    fn look(&mut self) {
+    /// Updates the count of frames that the kernel dropped.
+    fn read_statistics(&mut self) {
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut now: libc::tpacket_stats = unsafe { mem::zeroed() };
         let mut len = mem::size_of_val(&now) as libc::socklen_t;
@@ -471,7 +474,7 @@ impl PacketSocket {
         // SAFETY: `at` points to `len` bytes to be written, and both outlive the call.
         let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &raw mut len) };
         if read == 0 {
-            // Counted from the last look on: reading sets it to zero.
+            // The kernel counts from the last read on, and resets the counter.
             self.tally.kernel_drops.add(KernelDrop::SocketFull, u64::from(now.tp_drops));
         }
     }

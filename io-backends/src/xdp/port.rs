@@ -1,5 +1,5 @@
-//! The port over one queue of an Ethernet interface: by AF_XDP or by AF_PACKET. It needs no right
-//! once it is open, and never opens itself anew.
+//! The port over one queue of an Ethernet interface, by AF_XDP or by AF_PACKET. Once open, it needs no
+//! rights. It does not reopen itself.
 
 use std::sync::{
     Arc,
@@ -13,28 +13,28 @@ use strowger_frame::{
 };
 
 use super::{
-    group::Membership, limits::BURSTS_PER_LOOK, neighbours::Neighbours, own::LocalMac,
+    group::Membership, limits::BURSTS_PER_STATISTICS, neighbours::Neighbours, own::LocalMac,
     packet::PacketSocket, xsk::Xsk,
 };
 
 /// One queue of an Ethernet interface as a port of the switch; made by [`open`](super::open).
 pub struct EtherPort {
-    half: Half,
+    backend: Backend,
     neighbours: Neighbours,
     tally: Arc<PortTally>,
     frame_bytes_max: usize,
     described: String,
-    /// Held for as long as the port is there.
+    /// Membership in the group while the port exists.
     _group: Option<Membership>,
     own: LocalMac,
-    /// Bursts until the own address is looked at again.
-    look_in: u32,
-    /// For whoever looks from another thread.
+    /// Bursts until the interface's address is read again.
+    read_address_in: u32,
+    /// Readable by other threads.
     gone: Arc<AtomicBool>,
 }
 
-/// How it receives and sends.
-pub(super) enum Half {
+/// The socket that receives and sends.
+pub(super) enum Backend {
     Xdp(Box<Xsk>),
     Packet(Box<PacketSocket>),
 }
@@ -47,7 +47,7 @@ impl std::fmt::Debug for EtherPort {
 
 impl EtherPort {
     pub(super) fn new(
-        half: Half,
+        backend: Backend,
         neighbours: Neighbours,
         tally: Arc<PortTally>,
         frame_bytes_max: usize,
@@ -55,42 +55,43 @@ impl EtherPort {
         (group, own): (Option<Membership>, LocalMac),
     ) -> Self {
         Self {
-            half,
+            backend,
             neighbours,
             tally,
             frame_bytes_max,
             described,
             _group: group,
             own,
-            look_in: BURSTS_PER_LOOK,
+            read_address_in: BURSTS_PER_STATISTICS,
             gone: Arc::default(),
         }
     }
 
-    /// Whether the interface is no more. Frames sent to it are counted as [`Loss::PeerGone`]; an
-    /// interface that comes back under its name is another one, and wants a new port.
+    /// Whether the interface no longer exists.
+    ///
+    /// Frames sent to it count as [`Loss::PeerGone`]. An interface that comes back under the same name is
+    /// another one and needs a new port.
     pub fn is_gone(&self) -> bool {
-        match &self.half {
-            Half::Xdp(xsk) => xsk.is_gone(),
-            Half::Packet(packet) => packet.is_gone(),
+        match &self.backend {
+            Backend::Xdp(xsk) => xsk.is_gone(),
+            Backend::Packet(packet) => packet.is_gone(),
         }
     }
 
-    /// The same for other threads: set once the port's own has noticed, which it does when it sends
-    /// or is about to block.
+    /// The same for other threads. The port sets it when it notices, while it sends or prepares to block.
     pub fn gone(&self) -> &Arc<AtomicBool> {
         &self.gone
     }
 
-    /// Follows the interface's own address: frames go out from it and are taken in for it alone.
+    /// Follows the interface's address: frames are sent from it and received for it only.
     #[cold]
     fn follow_own_address(&mut self) {
-        self.look_in = BURSTS_PER_LOOK;
+        self.read_address_in = BURSTS_PER_STATISTICS;
         if let Some(own) = self.own.read()
             && own != self.neighbours.shape().own
         {
             self.neighbours.set_own(own);
-            if let Half::Packet(packet) = &mut self.half {
+            if let Backend::Packet(packet) = &mut self.backend {
                 packet.set_own(own);
             }
         }
@@ -99,12 +100,12 @@ impl EtherPort {
     #[inline]
     fn note_end(&self) {
         if self.is_gone() {
-            // Relaxed: nothing is read behind it.
+            // Relaxed: no other data depends on it.
             self.gone.store(true, Ordering::Relaxed);
         }
     }
 
-    /// One that is too long counts as `too_long`.
+    /// Sends one frame to an address. A frame that is too long counts as `too_long`.
     fn send_now(&mut self, to: Address, frame: Frame, too_long: Loss) {
         let mac = match to {
             Address::Ether(mac) if self.neighbours.shape().reaches(mac) => mac,
@@ -116,11 +117,11 @@ impl EtherPort {
         let template = self.neighbours.shape().template(mac);
         let mut alone = Burst::new();
         alone.push(frame);
-        match &mut self.half {
-            Half::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
-            Half::Packet(packet) => packet.tx_alone(&template, &mut alone, too_long),
+        match &mut self.backend {
+            Backend::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
+            Backend::Packet(packet) => packet.tx_alone(&template, &mut alone, too_long),
         }
-        // No room: whoever sends handshakes sends them again.
+        // No room: the sender of a handshake repeats it.
         self.tally.count_loss(Loss::SendRefused, alone.len() as u64);
         self.flush();
     }
@@ -136,13 +137,13 @@ impl EtherPort {
 impl Port for EtherPort {
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {
         self.neighbours.begin();
-        self.look_in -= 1;
-        if self.look_in == 0 {
+        self.read_address_in -= 1;
+        if self.read_address_in == 0 {
             self.follow_own_address();
         }
-        match &mut self.half {
-            Half::Xdp(xsk) => xsk.rx_burst(&mut self.neighbours, pool, burst),
-            Half::Packet(packet) => packet.rx_burst(&mut self.neighbours, pool, burst),
+        match &mut self.backend {
+            Backend::Xdp(xsk) => xsk.rx_burst(&mut self.neighbours, pool, burst),
+            Backend::Packet(packet) => packet.rx_burst(&mut self.neighbours, pool, burst),
         }
     }
 
@@ -155,24 +156,24 @@ impl Port for EtherPort {
             frames.clear();
             return;
         };
-        match &mut self.half {
-            Half::Xdp(xsk) => xsk.tx_burst(template, frames),
-            Half::Packet(packet) => packet.tx_burst(template, frames),
+        match &mut self.backend {
+            Backend::Xdp(xsk) => xsk.tx_burst(template, frames),
+            Backend::Packet(packet) => packet.tx_burst(template, frames),
         }
     }
 
     fn flush(&mut self) {
-        match &mut self.half {
-            Half::Xdp(xsk) => xsk.flush(),
-            Half::Packet(packet) => packet.flush(),
+        match &mut self.backend {
+            Backend::Xdp(xsk) => xsk.flush(),
+            Backend::Packet(packet) => packet.flush(),
         }
         self.note_end();
     }
 
     fn is_flushed(&self) -> bool {
-        match &self.half {
-            Half::Xdp(xsk) => xsk.is_flushed(),
-            Half::Packet(packet) => packet.is_flushed(),
+        match &self.backend {
+            Backend::Xdp(xsk) => xsk.is_flushed(),
+            Backend::Packet(packet) => packet.is_flushed(),
         }
     }
 
@@ -203,9 +204,9 @@ impl Port for EtherPort {
 
     fn arm(&mut self) -> Arm {
         self.follow_own_address();
-        let arm = match &mut self.half {
-            Half::Xdp(xsk) => xsk.arm(),
-            Half::Packet(packet) => packet.arm(),
+        let arm = match &mut self.backend {
+            Backend::Xdp(xsk) => xsk.arm(),
+            Backend::Packet(packet) => packet.arm(),
         };
         self.note_end();
         arm
@@ -216,9 +217,9 @@ impl Port for EtherPort {
     }
 
     fn receive_chunks(&self) -> Chunks {
-        match &self.half {
-            Half::Xdp(xsk) => xsk.chunks_max(),
-            Half::Packet(packet) => packet.chunks_max(),
+        match &self.backend {
+            Backend::Xdp(xsk) => xsk.chunks_max(),
+            Backend::Packet(packet) => packet.chunks_max(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What `strowger doctor` asks of Ethernet: each thing tried by itself, touching no interface of the
-//! machine. Where it may, it opens a port on the loopback of a network namespace of its own.
+//! Tries each feature of Ethernet ports for `strowger doctor`, without touching an interface of the machine.
+//! If permitted, it opens a port on the loopback interface of a new network namespace.
 
 use std::{
     mem,
@@ -11,7 +11,7 @@ use strowger_frame::{Pool, PoolSpec, port::PortTally};
 
 use super::{
     RxMode,
-    arena::{Arena, Terms},
+    arena::{Arena, BindFlags},
     features::HiddenTags,
     interface::Interface,
     limits::{ETHERTYPE, HEADER_CHUNKS, SPARE_CHUNKS},
@@ -25,26 +25,26 @@ use crate::sys::{
     messages::{self, Calls},
 };
 
-/// What is to be had here, and how to allow what is not.
+/// The result of trying each feature.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// A socket of AF_XDP (`CAP_NET_RAW`).
+    /// Opening an AF_XDP socket (`CAP_NET_RAW`).
     pub socket: Result<String, Refusal>,
-    /// Memory pinned for it (the limit of locked memory, or `CAP_IPC_LOCK`).
+    /// Pinning memory for it (the limit of locked memory, or `CAP_IPC_LOCK`).
     pub memory: Result<String, Refusal>,
-    /// The program loaded (`CAP_BPF` and `CAP_NET_ADMIN`).
+    /// Loading the program (`CAP_BPF` and `CAP_NET_ADMIN`).
     pub program: Result<String, Refusal>,
-    /// A port that was opened, program attached and all, on a loopback of its own.
+    /// Opening a port with its program attached, on the loopback of a new network namespace.
     pub self_test: Result<String, Refusal>,
-    /// A socket of AF_PACKET (`CAP_NET_RAW`).
+    /// Opening an AF_PACKET socket (`CAP_NET_RAW`).
     pub packet: Result<String, Refusal>,
-    /// The capabilities that are missing, by name.
+    /// Names of the missing capabilities.
     pub missing: Vec<&'static str>,
 }
 
 impl Capabilities {
-    /// Each with its name.
+    /// All results with their names.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
         [
             ("af_xdp", &self.socket),
@@ -55,7 +55,7 @@ impl Capabilities {
         ]
     }
 
-    /// The best that a driver may be asked for, as far as the machine's rights go.
+    /// The best mode that the rights of the process allow.
     pub fn best(&self) -> Option<RxMode> {
         if self.socket.is_ok() && self.memory.is_ok() && self.program.is_ok() {
             return Some(RxMode::ZeroCopy);
@@ -64,7 +64,7 @@ impl Capabilities {
     }
 }
 
-/// Tries everything that an Ethernet port needs. `memory_bytes` is what its pools will map.
+/// Tries everything that an Ethernet port needs. `memory_bytes` is the size of the memory of its pools.
 pub fn probe(memory_bytes: usize) -> Capabilities {
     let missing = missing();
     Capabilities {
@@ -79,8 +79,8 @@ pub fn probe(memory_bytes: usize) -> Capabilities {
     }
 }
 
-/// The Ethernet interfaces of this network namespace that take VLAN tags off frames: a port on them
-/// has AF_PACKET.
+/// The Ethernet interfaces of this network namespace that take VLAN tags off frames, so that ports use
+/// AF_PACKET there.
 pub fn interfaces_that_hide_tags() -> Vec<(String, HiddenTags)> {
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     let hidden = |line: &str| {
@@ -121,7 +121,7 @@ fn try_packet() -> Result<String, Refusal> {
     })
 }
 
-/// What there is in a new network namespace.
+/// The loopback interface of a new network namespace.
 pub(super) const LOOPBACK: Interface = Interface {
     index: 1,
     namespace: 0,
@@ -132,7 +132,7 @@ pub(super) const LOOPBACK: Interface = Interface {
     hidden_tags: HiddenTags::NONE,
 };
 
-/// On a thread of its own, whose network namespace ends with it.
+/// Opens a port on a thread of its own, whose network namespace ends with the thread.
 fn self_test() -> Result<String, Refusal> {
     let attempt = std::thread::spawn(|| {
         enter_network().map_err(|errno| {
@@ -149,9 +149,9 @@ fn self_test() -> Result<String, Refusal> {
         let (attached, tally) = (Arc::new(attached), Arc::new(PortTally::default()));
         let mut last = None;
         for multi_buffer in [true, false] {
-            let terms = Terms { zero_copy: false, multi_buffer };
+            let flags = BindFlags { zero_copy: false, multi_buffer };
             let (at, pool) = ((&LOOPBACK, 0), &mut pool);
-            match Xsk::open(&mut arena, pool, at, (terms, 64), &attached, &tally) {
+            match Xsk::open(&mut arena, pool, at, (flags, 64), &attached, &tally) {
                 Ok(_) if multi_buffer => {
                     return Ok("a port was opened, with multi-buffer frames".to_owned());
                 }
@@ -164,7 +164,7 @@ fn self_test() -> Result<String, Refusal> {
     attempt.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
 }
 
-/// Moves this thread alone into a network namespace of its own, with [`LOOPBACK`] in it, up.
+/// Moves this thread into a new network namespace and sets its loopback interface ([`LOOPBACK`]) up.
 pub(super) fn enter_network() -> Result<(), i32> {
     // SAFETY: the call takes only a number; it affects only this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
@@ -183,15 +183,15 @@ pub(super) fn enter_network() -> Result<(), i32> {
     asked.ifr_name[1] = b'o' as libc::c_char;
     asked.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&asking);
-    // SAFETY: `asked` is what this request reads, and outlives the call.
+    // SAFETY: the request reads `asked`, which outlives the call.
     let raised = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &asked) };
     if raised < 0 { Err(errno()) } else { Ok(()) }
 }
 
-/// The capabilities that an Ethernet port needs and this process has not.
+/// The capabilities that an Ethernet port needs and this process lacks.
 fn missing() -> Vec<&'static str> {
     const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("CAP_BPF", 39)];
-    const SYS_ADMIN: u32 = 21; // stands in for CAP_BPF
+    const SYS_ADMIN: u32 = 21; // includes CAP_BPF
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());

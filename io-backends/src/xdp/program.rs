@@ -1,6 +1,6 @@
-//! The XDP program: it sends frames of our ethertype to the sockets and passes everything else on,
-//! so that ssh over the same NIC lives. It is attached by a link of the kernel's, which ends with
-//! the process however that ends. It never replaces a program that is there already.
+//! The XDP program: redirects frames of our ethertype to the sockets and passes on everything else, so that
+//! ssh over the same NIC keeps working. A kernel link attaches it and ends with the process. It does not
+//! replace another program.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -15,17 +15,17 @@ use crate::sys::CallError;
 
 const REDIRECT_MAP: i32 = 51;
 
-/// The program and the map of sockets, loaded but not attached. Needs rights; nothing later does.
+/// The program and its map of sockets, loaded but not attached. Loading needs capabilities.
 #[derive(Debug)]
 pub(super) struct Program {
     program: OwnedFd,
     sockets: OwnedFd,
 }
 
-/// The program on an interface, for as long as this lives.
+/// The attached program; dropping it detaches the program.
 #[derive(Debug)]
 pub(super) struct Attached {
-    /// Closed first, so that no frame is redirected to sockets that are no more.
+    /// First field, closed first, so that no frame is redirected to a closed socket.
     _link: OwnedFd,
     program: Program,
     pub(super) attach: Attach,
@@ -33,14 +33,14 @@ pub(super) struct Attached {
     pub(super) vlan: Option<u16>,
 }
 
-/// The instructions: some twenty, so they can be read at a sitting.
+/// The instructions of the program, about twenty.
 fn instructions(ethertype: u16, vlan: Option<u16>, sockets: RawFd) -> Vec<Instruction> {
     let (result, first, second, third) = (Reg(0), Reg(1), Reg(2), Reg(3));
     let (end, word, context) = (Reg(4), Reg(5), Reg(6));
-    // Loads bring bytes as they lie, so what they are compared with must lie alike.
+    // A load gives bytes in memory order, so the constants are in that order too.
     let as_it_lies = |word: u16| i32::from(word.to_be());
     let mut a = Assembler::default();
-    let pass = a.place();
+    let pass = a.target();
     a.copy(context, first);
     a.load(Width::Word, second, context, DATA);
     a.load(Width::Word, third, context, DATA_END);
@@ -61,25 +61,25 @@ fn instructions(ethertype: u16, vlan: Option<u16>, sockets: RawFd) -> Vec<Instru
     }
     a.load(Width::Word, second, context, RX_QUEUE);
     a.set_map(first, sockets);
-    // Where the queue has no socket, the frame is passed on.
+    // Result of the call if the queue has no socket.
     a.set(third, XDP_PASS);
     a.call(REDIRECT_MAP);
     a.exit();
-    a.stand_at(pass);
+    a.set_target(pass);
     a.set(result, XDP_PASS);
     a.exit();
     a.finish()
 }
 
 impl Program {
-    /// Loads it, with a map for sockets of `queues` queues.
+    /// Loads the program with a map for the sockets of `queues` queues.
     pub(super) fn load(ethertype: u16, vlan: Option<u16>, queues: u32) -> Result<Self, CallError> {
         let sockets = bpf::map(bpf::MAP_TYPE_XSK, 4, queues.max(1))?;
         let program = bpf::load(&instructions(ethertype, vlan, sockets.as_raw_fd()))?;
         Ok(Self { program, sockets })
     }
 
-    /// Attaches it; on refusal it is given back, to be tried otherwise.
+    /// Attaches the program; on an error the program is returned, to be tried in another mode.
     pub(super) fn attach(
         self,
         interface: u32,
@@ -94,7 +94,7 @@ impl Program {
 }
 
 impl Attached {
-    /// From now on frames of this queue go to this socket.
+    /// Steers the frames of this queue to this socket.
     pub(super) fn steer(&self, queue: u32, socket: RawFd) -> Result<(), CallError> {
         bpf::put(&self.program.sockets, queue, socket)
     }

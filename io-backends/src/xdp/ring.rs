@@ -1,16 +1,15 @@
-//! One side of a ring shared with the kernel: it puts descriptors (fill, transmit) or takes them
-//! (receive, completion). It never blocks, never asserts what the kernel must do, and never looks
-//! at the kernel's index more often than it has to.
+//! One side of a ring shared with the kernel: appends items (fill, transmit) or takes them (receive,
+//! completion). It does not block, trusts no index of the kernel, and reads that index only when needed.
 //!
-//! The indices run through all 32 bits and wrap; a place is an index under the mask. The layout and
-//! the partners named at each ordering are those of Linux's `net/xdp/xsk_queue.h`.
+//! The indices use all 32 bits and wrap; the position of an index is the index under the mask. The layout
+//! and the counterparts named at each ordering are those of Linux's `net/xdp/xsk_queue.h`.
 //!
-//! Public for the models in `loom-tests` alone, where the other side is played as that file has it.
+//! Public only for the models in `loom-tests`, which play the kernel's side as that file does.
 
 use strowger_frame::sync::{Ordering, fence};
 
-/// An index, or the flags, where both sides see them: an atomic of the standard library over the
-/// kernel's mapping, or one of loom's.
+/// An index or the flags of a ring, shared with the kernel: a standard atomic in the kernel's mapping, or
+/// one of loom's.
 pub trait Index {
     /// Reads it.
     fn load(&self, order: Ordering) -> u32;
@@ -30,48 +29,48 @@ impl Index for std::sync::atomic::AtomicU32 {
     }
 }
 
-/// Where a ring lies: the kernel's mapping, or a test's memory.
+/// The memory of a ring: the kernel's mapping, or a test's memory.
 pub trait Place {
-    /// What the ring carries.
+    /// The items of the ring.
     type Item: Copy;
-    /// What its indices are.
+    /// The type of its indices.
     type Index: Index;
-    /// Items put so far, wrapping.
+    /// Number of items appended so far, wrapping.
     fn producer(&self) -> &Self::Index;
-    /// Items taken so far, wrapping.
+    /// Number of items taken so far, wrapping.
     fn consumer(&self) -> &Self::Index;
-    /// What the kernel says beside them.
+    /// Flags that the kernel sets.
     fn flags(&self) -> &Self::Index;
-    /// How many items it has room for: a power of two.
+    /// Number of items that it has room for: a power of two.
     fn size(&self) -> u32;
-    /// Writes the item at an index. Only for one that we own by the indices.
+    /// Writes the item at an index, which must belong to this side.
     fn write(&mut self, index: u32, item: Self::Item);
-    /// Reads the item at an index. Only for one that we own by the indices.
+    /// Reads the item at an index, which must belong to this side.
     fn read(&self, index: u32) -> Self::Item;
 }
 
-/// The side that puts: we write, the kernel takes.
+/// The appending side: we write, the kernel takes.
 #[derive(Debug)]
 pub struct Submit<P> {
     place: P,
-    /// Put so far, published or not.
+    /// Items appended so far, published or not.
     next: u32,
-    /// Published so far.
+    /// Items published so far.
     published: u32,
-    /// The kernel's index as we last saw it.
+    /// The kernel's index when it was last read.
     taken: u32,
 }
 
 impl<P: Place> Submit<P> {
-    /// Our side of a ring that nobody uses yet.
+    /// Our side of a new ring.
     pub fn new(place: P) -> Self {
-        // Relaxed: the ring is new, and the kernel has not begun.
+        // Relaxed: the ring is new, and the kernel does not use it yet.
         let next = place.producer().load(Ordering::Relaxed);
         let taken = place.consumer().load(Ordering::Relaxed);
         Self { place, next, published: next, taken }
     }
 
-    /// Places free, as far as the last look tells; looks again if they are fewer than `wanted`.
+    /// Number of free positions; reads the kernel's index again if they seem fewer than `wanted`.
     #[inline]
     pub fn room(&mut self, wanted: u32) -> u32 {
         if self.free() < wanted {
@@ -88,15 +87,15 @@ impl<P: Place> Submit<P> {
     #[inline]
     fn look(&mut self) {
         // Acquire: pairs with `smp_store_release(&q->ring->consumer)` in `__xskq_cons_release`: the
-        // kernel is done reading the places that it has freed.
+        // kernel has finished reading the positions that it freed.
         let taken = self.place.consumer().load(Ordering::Acquire);
-        // An index that makes no sense would let us overwrite what is not yet taken: keep the old.
+        // Ignore an impossible index, which would let us overwrite items that are not yet taken.
         if self.next.wrapping_sub(taken) <= self.next.wrapping_sub(self.taken) {
             self.taken = taken;
         }
     }
 
-    /// Puts an item; `false`, and nothing done, without room. The kernel sees it once published.
+    /// Appends an item; returns `false` without room. The kernel sees the item after `publish`.
     #[inline]
     #[must_use]
     pub fn put(&mut self, item: P::Item) -> bool {
@@ -108,7 +107,7 @@ impl<P: Place> Submit<P> {
         true
     }
 
-    /// Shows the kernel all that was put.
+    /// Makes all appended items visible to the kernel.
     #[inline]
     pub fn publish(&mut self) {
         if self.published != self.next {
@@ -119,40 +118,40 @@ impl<P: Place> Submit<P> {
         }
     }
 
-    /// Items published that the kernel has not taken, as of now.
+    /// Number of published items that the kernel has not yet taken.
     #[inline]
     pub fn pending(&mut self) -> u32 {
         self.look();
         self.published.wrapping_sub(self.taken)
     }
 
-    /// Whether the kernel must be told of what was published.
+    /// Whether the kernel needs a wake-up call for the published items.
     #[inline]
     pub fn wants_wakeup(&self) -> bool {
-        // SeqCst: the kernel sets its flag, then looks at the producer once more; we have published
-        // and now look at the flag. Without it both could see the old.
+        // SeqCst: the kernel sets its flag and then reads the producer again; we publish and then read the
+        // flag. Without the fence both could miss the other's write.
         fence(Ordering::SeqCst);
-        // Relaxed: the fence orders it; nothing is read behind it.
+        // Relaxed: the fence orders it; no other data depends on it.
         self.place.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
 
-/// The side that takes: the kernel writes, we read.
+/// The taking side: the kernel writes, we read.
 #[derive(Debug)]
 pub struct Collect<P> {
     place: P,
-    /// Taken so far.
+    /// Items taken so far.
     next: u32,
-    /// Told the kernel so far.
+    /// Items whose positions were returned to the kernel.
     released: u32,
-    /// The kernel's index as we last saw it.
+    /// The kernel's index when it was last read.
     put: u32,
 }
 
 impl<P: Place> Collect<P> {
-    /// Our side of a ring that nobody uses yet.
+    /// Our side of a new ring.
     pub fn new(place: P) -> Self {
-        // Relaxed: the ring is new, and the kernel has not begun.
+        // Relaxed: the ring is new, and the kernel does not use it yet.
         let next = place.consumer().load(Ordering::Relaxed);
         Self { place, next, released: next, put: next }
     }
@@ -163,7 +162,7 @@ impl<P: Place> Collect<P> {
             // Acquire: pairs with `smp_store_release(&q->ring->producer)` in `__xskq_prod_submit`:
             // the items are written before we read them.
             let put = self.place.producer().load(Ordering::Acquire);
-            // An index that makes no sense would have us read what was never written.
+            // Ignore an impossible index, which would let us read items that were not written.
             if put.wrapping_sub(self.next) <= self.place.size() {
                 self.put = put;
             }
@@ -182,18 +181,18 @@ impl<P: Place> Collect<P> {
         Some(item)
     }
 
-    /// Gives the kernel the places of all that was taken.
+    /// Returns the positions of all taken items to the kernel.
     #[inline]
     pub fn release(&mut self) {
         if self.released != self.next {
             self.released = self.next;
             // Release: pairs with the control dependency on `READ_ONCE(q->ring->consumer)` in
-            // `xskq_prod_nb_free`: we have read the items before the kernel writes over them.
+            // `xskq_prod_nb_free`: we have read the items before the kernel overwrites them.
             self.place.consumer().store(self.next, Ordering::Release);
         }
     }
 
-    /// Whether nothing is waiting, as of now.
+    /// Whether no item is waiting.
     #[inline]
     pub fn is_empty(&mut self) -> bool {
         self.waiting() == 0

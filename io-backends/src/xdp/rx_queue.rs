@@ -1,5 +1,5 @@
-//! Receiving by AF_XDP: chunks are lent to the kernel and come back as frames. A chunk that is lent
-//! is kept here, so nobody else can reach it before the kernel has given it back.
+//! Receiving by AF_XDP: chunks are posted to the kernel and come back as frames. A posted chunk stays here,
+//! so that nothing else can access it before the kernel returns it.
 
 use strowger_frame::{
     Burst, Chunk, ChunkClass, Loss, Pool,
@@ -12,40 +12,40 @@ use super::{
     socket::{Descriptor, Rings},
 };
 
-/// What is lent, and what is ready to be.
+/// The chunks that are posted, and those that are ready to be.
 pub(super) struct RxQueue {
-    /// By the chunk's place in the mapping.
-    lent: Box<[Option<Chunk>]>,
-    lent_count: usize,
-    lent_max: usize,
-    /// The chunks count for the port.
+    /// By the chunk's index in the mapping.
+    posted: Box<[Option<Chunk>]>,
+    posted_count: usize,
+    posted_max: usize,
+    /// The pool counts the chunks for this port.
     charged: bool,
-    /// Ours, but not lent: the fill ring was full, or what came in it was no good.
+    /// Chunks of the port that are not posted: the fill ring was full, or the received frame was dropped.
     idle: Vec<Chunk>,
-    /// The last descriptor said that its frame goes on in the next: too long for a chunk.
+    /// The frame of the last descriptor continues in the next one: it is too long for a chunk.
     is_multi_buffer: bool,
 }
 
 impl RxQueue {
-    /// Room for the chunks of a mapping of `bytes`, of which `lent_max` are lent at most.
-    pub(super) fn new(bytes: usize, lent_max: usize) -> Self {
+    /// Room for the chunks of a mapping of `bytes`; at most `posted_max` of them are posted.
+    pub(super) fn new(bytes: usize, posted_max: usize) -> Self {
         Self {
-            lent: (0..bytes / UMEM_CHUNK_BYTES).map(|_| None).collect(),
-            lent_count: 0,
-            lent_max,
+            posted: (0..bytes / UMEM_CHUNK_BYTES).map(|_| None).collect(),
+            posted_count: 0,
+            posted_max,
             charged: false,
-            idle: Vec::with_capacity(lent_max),
+            idle: Vec::with_capacity(posted_max),
             is_multi_buffer: false,
         }
     }
 
-    /// Chunks that the kernel may write into.
-    pub(super) fn lent(&self) -> usize {
-        self.lent_count
+    /// Number of chunks that the kernel may write into.
+    pub(super) fn posted(&self) -> usize {
+        self.posted_count
     }
 
-    /// Takes in what has arrived. `pool_is_ours`: its chunks may be lent in their turn; if not,
-    /// frames are copied into it.
+    /// Receives a burst. With `pool_is_ours` the chunks belong to the pool, which also supplies new ones;
+    /// otherwise frames are copied into the pool.
     pub(super) fn rx_burst(
         &mut self,
         rings: &mut Rings,
@@ -55,12 +55,12 @@ impl RxQueue {
         burst: &mut Burst,
     ) -> usize {
         let (mut frames, mut bytes, mut came) = (0, 0, 0);
-        // Bounded, since a flood of unknown senders' frames never fills a burst.
+        // Bounded, because a flood from unknown senders does not fill the burst.
         while !burst.is_full() && came < DESCRIPTORS_MAX {
             let Some(descriptor) = rings.rx.take() else { break };
             came += 1;
-            let Some(mut chunk) = self.taken_back(&descriptor) else {
-                // A chunk that we have not lent: the kernel's mistake, and nothing to give back.
+            let Some(mut chunk) = self.take_filled(&descriptor) else {
+                // A chunk that was not posted: a bug of the kernel, and there is nothing to return.
                 frames += 1;
                 tally.count_loss(Loss::Malformed, 1);
                 continue;
@@ -119,47 +119,47 @@ impl RxQueue {
         if pool_is_ours && !self.charged {
             self.charge(pool);
         }
-        self.lend(rings, pool_is_ours.then_some(pool));
-        if self.lent_count == 0 {
+        self.post(rings, pool_is_ours.then_some(pool));
+        if self.posted_count == 0 {
             tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
         }
         came
     }
 
-    /// The first chunks were taken when the port was opened, for nobody in particular.
+    /// Counts the first chunks for this port, which were taken when it was opened.
     #[cold]
     fn charge(&mut self, pool: &mut Pool) {
         self.charged = true;
-        let lent = self.lent.iter().flatten();
-        lent.chain(&self.idle).for_each(|chunk| pool.charge(chunk));
+        let posted = self.posted.iter().flatten();
+        posted.chain(&self.idle).for_each(|chunk| pool.charge(chunk));
     }
 
-    /// Chunks that it lends at most.
+    /// Maximum number of posted chunks.
     pub(super) fn chunks_max(&self) -> u32 {
-        self.lent_max as u32
+        self.posted_max as u32
     }
 
-    fn taken_back(&mut self, descriptor: &Descriptor) -> Option<Chunk> {
+    fn take_filled(&mut self, descriptor: &Descriptor) -> Option<Chunk> {
         let at = usize::try_from(descriptor.addr).ok()? / UMEM_CHUNK_BYTES;
-        let chunk = self.lent.get_mut(at)?.take()?;
-        self.lent_count -= 1;
+        let chunk = self.posted.get_mut(at)?.take()?;
+        self.posted_count -= 1;
         Some(chunk)
     }
 
-    /// Lends chunks until as many are lent as are to be, or no more are to be had.
-    pub(super) fn lend(&mut self, rings: &mut Rings, mut pool: Option<&mut Pool>) {
-        while self.lent_count < self.lent_max {
+    /// Posts chunks up to the maximum, as far as there are any.
+    pub(super) fn post(&mut self, rings: &mut Rings, mut pool: Option<&mut Pool>) {
+        while self.posted_count < self.posted_max {
             let idle = self.idle.pop();
             let fresh = || pool.as_mut().and_then(|pool| pool.take(ChunkClass::Single));
             let Some(chunk) = idle.or_else(fresh) else { break };
             let Some(offset) = self.offset_of(rings, &chunk) else { continue };
-            // The kernel says late what it has taken, so there may be no room where there is.
+            // The kernel reports late what it has taken, so there may seem to be no room.
             if !rings.fill.put(offset as u64) {
                 self.idle.push(chunk);
                 break;
             }
-            self.lent[offset / UMEM_CHUNK_BYTES] = Some(chunk);
-            self.lent_count += 1;
+            self.posted[offset / UMEM_CHUNK_BYTES] = Some(chunk);
+            self.posted_count += 1;
         }
         rings.fill.publish();
     }
@@ -168,10 +168,9 @@ impl RxQueue {
         rings.mapping.offset_of(chunk.at().as_ptr(), UMEM_CHUNK_BYTES)
     }
 
-    /// The kernel may still write into what is lent, and will not say when it no longer does: the
-    /// chunks are nobody's from here on, on purpose.
+    /// Leaks the posted chunks: the kernel may still write into them, and does not report when it stops.
     pub(super) fn abandon(&mut self) {
-        for chunk in &mut self.lent {
+        for chunk in &mut self.posted {
             std::mem::forget(chunk.take());
         }
     }

@@ -1,5 +1,5 @@
-//! From the best way to the plainest, by trying: zero-copy, copies in the driver, copies behind it,
-//! AF_PACKET. What was refused is kept with its reason. It never asks for a version.
+//! Tries the modes from the best down: zero-copy, copies in the driver, copies after the driver, AF_PACKET.
+//! Keeps the reason of each failure. It does not check versions.
 
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -7,35 +7,35 @@ use strowger_frame::{Pool, port::PortTally};
 
 use super::{
     Choice, OpenError, XdpSpec,
-    arena::{Arena, Terms},
+    arena::{Arena, BindFlags},
     ether::{Mac, Shape},
     interface::{self, Interface},
-    limits::{BUSY_LOOK, BUSY_MAX},
+    limits::{BUSY_MAX, BUSY_RETRY},
     packet::PacketSocket,
-    port::Half,
+    port::Backend,
     program::{Attach, Attached, Program},
-    xsk::{Facts, Xsk},
+    xsk::{OpenResult, Xsk},
 };
 use crate::sys::{
     CallError, Errno, Refusal,
     messages::{self, ALLOW_CALLS},
 };
 
-/// How frames are received and sent, from the best down.
+/// How a port receives and sends, from the best down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RxMode {
-    /// AF_XDP, and the device reads and writes frames where they lie.
+    /// AF_XDP with zero-copy: the device reads and writes the frames itself.
     ZeroCopy,
     /// AF_XDP with the program in the driver; the kernel copies each frame once.
     Copy,
-    /// AF_XDP with the program behind the driver; each frame has become an skb before.
+    /// AF_XDP with the program after the driver; each frame becomes an skb first.
     Generic,
     /// AF_PACKET.
     Packet,
 }
 
 impl RxMode {
-    /// All, from the best down.
+    /// All modes, from the best down.
     pub const ALL: [Self; 4] = [Self::ZeroCopy, Self::Copy, Self::Generic, Self::Packet];
 
     /// Its name in counters and JSON.
@@ -53,14 +53,14 @@ impl RxMode {
     }
 }
 
-/// A way that was tried and refused.
+/// A mode that does not work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedMode {
-    /// Which.
+    /// The mode.
     pub mode: RxMode,
     /// Whether it was tried with multi-buffer frames (`XDP_USE_SG`).
     pub multi_buffer: bool,
-    /// Why not.
+    /// Why it does not work.
     pub refusal: Refusal,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for RefusedMode {
     }
 }
 
-/// A line for each reason, in order.
+/// One line for each reason, in order.
 pub(super) fn lines(refused: &[RefusedMode]) -> Vec<String> {
     let same = |a: &RefusedMode, b: &RefusedMode| {
         a.refusal == b.refusal && a.multi_buffer == b.multi_buffer
@@ -84,66 +84,66 @@ pub(super) fn lines(refused: &[RefusedMode]) -> Vec<String> {
     refused.chunk_by(same).filter_map(line).collect()
 }
 
-/// What was chosen for a port, and why nothing better.
+/// The chosen mode of an Ethernet port, and why nothing better was possible.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EtherReport {
-    /// The interface.
+    /// Name of the interface.
     pub interface: String,
-    /// Its queue.
+    /// Index of the queue.
     pub queue: u32,
-    /// How many queues receive there, each of which wants a port.
+    /// Number of receive queues of the interface; each needs a port.
     pub queues: u32,
-    /// Its address: what neighbours send to.
+    /// MAC address of the interface.
     pub mac: Mac,
-    /// The worker the port was opened for.
+    /// The worker of the port.
     pub worker: usize,
-    /// How it receives and sends, as the kernel confirmed it.
+    /// How it receives and sends, as the kernel has confirmed.
     pub mode: RxMode,
-    /// Better ways that were tried and refused.
+    /// Better modes that do not work here.
     pub refused: Vec<RefusedMode>,
-    /// Whether a frame may leave in several descriptors; if not, one without room in front is copied.
+    /// Whether a frame may have several descriptors; if not, a frame without headroom is copied.
     pub multi_buffer: bool,
-    /// Whether it shares the registration of memory (UMEM) of a port opened before.
+    /// Whether it shares the registered memory (UMEM) of an earlier port.
     pub shared: bool,
-    /// Chunks lent to the kernel for receiving.
+    /// Chunks posted to the kernel for receiving.
     pub fill_ring_frames: usize,
-    /// What was asked for.
+    /// The number of chunks in the spec.
     pub fill_ring_frames_asked: usize,
-    /// How often the queue was still held by whoever had it before us.
-    pub busy_looks: u32,
-    /// By AF_PACKET: whether many frames go in one system call (`recvmmsg`, `sendmmsg`), and not one.
+    /// How often the queue was still in use by its former owner.
+    pub busy_retries: u32,
+    /// With AF_PACKET: whether many frames go in one system call (`recvmmsg`, `sendmmsg`).
     pub many: Result<(), Refusal>,
-    /// By AF_PACKET: whether another's XDP program is on the interface, which may take our frames first.
+    /// With AF_PACKET: whether an XDP program is on the interface, which may take our frames first.
     pub program_there: bool,
 }
 
 impl EtherReport {
-    /// What would be faster or safer here, one sentence each; empty when all is at its best.
+    /// One sentence for each thing that would be faster or safer in another mode.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lines(&self.refused);
         if self.mode != RxMode::Packet && !self.multi_buffer {
-            warnings.push("frames without room in front of them are copied".to_owned());
+            warnings.push("frames without headroom are copied".to_owned());
         }
         if self.mode != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_asked {
-            let (lent, asked) = (self.fill_ring_frames, self.fill_ring_frames_asked);
+            let (posted, asked) = (self.fill_ring_frames, self.fill_ring_frames_asked);
             warnings.push(format!(
-                "the pool had {lent} single chunks to lend where {asked} were asked for"
+                "the pool had {posted} single chunks for the fill ring instead of {asked}; give it more"
             ));
         }
         if let Err(refusal) = &self.many {
-            warnings.push(format!("one system call for each frame: {refusal}"));
+            warnings.push(format!("one system call for each frame instead of many: {refusal}"));
         }
         if self.program_there {
             let at = &self.interface;
             warnings.push(format!(
-                "another XDP program is on {at}: what it takes never comes here; `ip link show dev {at}` \
-                 tells which"
+                "another XDP program is on {at} and may take our frames; `ip link show dev {at}` \
+                 names it"
             ));
         }
-        if self.busy_looks > 0 {
-            let looks = self.busy_looks;
-            warnings.push(format!("the queue was still in use at the first {looks} looks"));
+        if self.busy_retries > 0 {
+            let retries = self.busy_retries;
+            warnings.push(format!("the queue was still in use at the first {retries} attempts"));
         }
         warnings
     }
@@ -156,7 +156,7 @@ impl fmt::Display for EtherReport {
         if self.mode != RxMode::Packet {
             f.write_str(if self.multi_buffer { ", multi-buffer" } else { ", one buffer a frame" })?;
             f.write_str(if self.shared { ", memory shared" } else { ", memory registered" })?;
-            write!(f, ", {} chunks lent", self.fill_ring_frames)?;
+            write!(f, ", {} chunks posted", self.fill_ring_frames)?;
         }
         for warning in self.warnings() {
             write!(f, "\n  {warning}")?;
@@ -165,15 +165,15 @@ impl fmt::Display for EtherReport {
     }
 }
 
-/// Tries what the spec allows, from the best down.
-pub(super) fn walk(
+/// Tries the permitted modes, from the best down.
+pub(super) fn select(
     spec: &XdpSpec,
     arena: &mut Arena,
     pool: &mut Pool,
     (interface, worker): (&Interface, usize),
     shape: &Shape,
     tally: &Arc<PortTally>,
-) -> Result<(Half, EtherReport), OpenError> {
+) -> Result<(Backend, EtherReport), OpenError> {
     let may = |mode: &RxMode| match spec.backend {
         Choice::Auto => true,
         Choice::Xdp => *mode != RxMode::Packet,
@@ -181,7 +181,7 @@ pub(super) fn walk(
     };
     let mut refused = Vec::new();
     let mut attached = None;
-    let report = |mode, terms: Option<Terms>, facts: Facts, refused| EtherReport {
+    let report = |mode, flags: Option<BindFlags>, result: OpenResult, refused| EtherReport {
         interface: spec.interface.clone(),
         queue: spec.queue,
         queues: interface.queues,
@@ -189,11 +189,11 @@ pub(super) fn walk(
         worker,
         mode,
         refused,
-        multi_buffer: terms.is_none_or(|terms| terms.multi_buffer),
-        shared: facts.shared,
-        fill_ring_frames: facts.lent,
+        multi_buffer: flags.is_none_or(|flags| flags.multi_buffer),
+        shared: result.shared,
+        fill_ring_frames: result.posted,
         fill_ring_frames_asked: spec.fill_ring_frames as usize,
-        busy_looks: facts.busy_looks,
+        busy_retries: result.busy_retries,
         many: Ok(()),
         program_there: false,
     };
@@ -209,12 +209,12 @@ pub(super) fn walk(
         if mode == RxMode::Packet {
             match PacketSocket::open(interface, shape, tally) {
                 Ok(packet) => {
-                    // That of a mode refused above is not in the way.
+                    // Detach the program of a mode that failed above.
                     drop(attached.take());
                     let program_there = interface::has_program(interface.index) == Some(true);
-                    let report = report(mode, None, Facts::default(), refused);
+                    let report = report(mode, None, OpenResult::default(), refused);
                     let report = EtherReport { program_there, many: messages::many(), ..report };
-                    return Ok((Half::Packet(Box::new(packet)), report));
+                    return Ok((Backend::Packet(Box::new(packet)), report));
                 }
                 Err(step) => refused.push(refuse(mode, false, step)),
             }
@@ -231,13 +231,13 @@ pub(super) fn walk(
             if multi_buffer && !spec.multi_buffer {
                 continue;
             }
-            let terms = Terms { zero_copy: mode == RxMode::ZeroCopy, multi_buffer };
+            let flags = BindFlags { zero_copy: mode == RxMode::ZeroCopy, multi_buffer };
             let at = (interface, spec.queue);
-            match Xsk::open(arena, pool, at, (terms, spec.fill_ring_frames), &program, tally) {
-                Ok((xsk, facts)) => {
+            match Xsk::open(arena, pool, at, (flags, spec.fill_ring_frames), &program, tally) {
+                Ok((xsk, result)) => {
                     arena.attach(interface, &program);
-                    let report = report(mode, Some(terms), facts, refused);
-                    return Ok((Half::Xdp(Box::new(xsk)), report));
+                    let report = report(mode, Some(flags), result, refused);
+                    return Ok((Backend::Xdp(Box::new(xsk)), report));
                 }
                 Err(CallError { call: "bind", errno: Errno(libc::EBUSY) }) => {
                     let (interface, queue) = (spec.interface.clone(), spec.queue);
@@ -250,8 +250,8 @@ pub(super) fn walk(
     Err(OpenError::NothingWorks { interface: spec.interface.clone(), refused })
 }
 
-/// Our program on the interface: that of our other ports, or a new one. `ours` is the one that this
-/// walk has attached before.
+/// Returns our program on the interface: the one of our other ports, or a new one. `ours` is the one that
+/// an earlier mode has attached.
 fn attach(
     spec: &XdpSpec,
     arena: &mut Arena,
@@ -271,7 +271,7 @@ fn attach(
     if let Some(there) = ours.as_ref().filter(|there| there.attach == wanted) {
         return Ok(Ok(there.clone()));
     }
-    // In one mode at a time: what was tried before is taken off first.
+    // An interface has one attach mode at a time: detach the program of an earlier mode first.
     *ours = None;
     let mut program = match Program::load(spec.ethertype, spec.vlan, interface.queues) {
         Ok(program) => program,
@@ -287,9 +287,9 @@ fn attach(
                     return Err(OpenError::ProgramPresent { interface, errno: error.errno });
                 }
                 libc::EBUSY | libc::EEXIST => {
-                    // Perhaps ours, of the process before us, which is just ending.
+                    // It may be the program of our former process, which is still ending.
                     program = back;
-                    std::thread::sleep(BUSY_LOOK);
+                    std::thread::sleep(BUSY_RETRY);
                 }
                 _ => return Ok(Err(error)),
             },
@@ -301,12 +301,12 @@ fn refuse(mode: RxMode, multi_buffer: bool, error: CallError) -> RefusedMode {
     RefusedMode { mode, multi_buffer, refusal: with_remedy(error) }
 }
 
-/// The line that grants what an Ethernet port needs.
+/// The commands that grant the capabilities of an Ethernet port.
 pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep \
      $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF and \
      LimitMEMLOCK=infinity in the unit";
 
-/// Where tags are hidden, a program takes the frames of all VLANs for frames without a tag.
+/// The reason for AF_PACKET where tags are hidden: a program cannot tell the VLANs apart.
 fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
     let features: Vec<_> = interface.hidden_tags.features().collect();
     let what = format!(

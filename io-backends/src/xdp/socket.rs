@@ -1,5 +1,5 @@
-//! AF_XDP sockets: thin over the system calls, each call one function, and the four rings mapped.
-//! It never retries and never decides; whoever calls reads the errno.
+//! AF_XDP sockets: one function for each system call, and the four mapped rings. It does not retry; the
+//! caller handles the errno.
 
 use std::{
     io, mem,
@@ -15,10 +15,10 @@ use super::{
     ring::{Collect, Place, Submit},
 };
 
-/// What a receive or transmit ring carries.
+/// An item of the receive and transmit rings.
 pub(super) type Descriptor = libc::xdp_desc;
 
-// The kernel's structures, as this code writes and reads them.
+// Layout of the kernel's structures as used here.
 const _: () = assert!(mem::size_of::<Descriptor>() == 16);
 const _: () = assert!(mem::offset_of!(Descriptor, len) == 8);
 const _: () = assert!(mem::offset_of!(Descriptor, options) == 12);
@@ -33,11 +33,11 @@ pub(crate) fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 
-/// An AF_XDP socket. Shared only so that others may share its UMEM.
+/// An AF_XDP socket. It is reference-counted so that other sockets can share its UMEM.
 #[derive(Clone, Debug)]
 pub(super) struct Socket(pub(super) Arc<OwnedFd>);
 
-/// The ring of the kernel's that lies in this mapping.
+/// One mapped ring.
 #[derive(Debug)]
 pub(super) struct Shared<T> {
     at: NonNull<u8>,
@@ -55,11 +55,11 @@ struct Offsets {
     items: usize,
 }
 
-// SAFETY: the mapping is memory shared with the kernel alone; each ring has one owner in this
-// process, and goes where that goes.
+// SAFETY: only the kernel shares the mapping; each ring has one owner in this process and moves with
+// it.
 unsafe impl<T: Send> Send for Shared<T> {}
 
-/// All four rings, and the memory that what they carry points into.
+/// All four rings, and the memory that their items point into.
 #[derive(Debug)]
 pub(super) struct Rings {
     pub(super) mapping: Arc<Mapping>,
@@ -92,7 +92,7 @@ impl Socket {
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Reads into `value`, which keeps what an older kernel does not write.
+    /// Reads into `value`, which keeps fields that an older kernel does not write.
     fn read<T>(&self, level: i32, option: i32, value: &mut T) -> Result<(), i32> {
         let mut len = mem::size_of::<T>() as libc::socklen_t;
         let at = std::ptr::from_mut(value).cast();
@@ -101,7 +101,7 @@ impl Socket {
         if read < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Has the kernel pin the whole mapping, as memory that frames are received into and sent from.
+    /// Registers the mapping as UMEM: the kernel pins it, receives into it and sends from it.
     pub(super) fn register(&self, mapping: &Mapping) -> Result<(), i32> {
         let register = libc::xdp_umem_reg {
             addr: mapping.at().as_ptr().addr() as u64,
@@ -114,7 +114,7 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &register)
     }
 
-    /// Makes the rings and maps them.
+    /// Sets the sizes of the rings and maps them.
     pub(super) fn rings(
         &self,
         mapping: &Arc<Mapping>,
@@ -164,7 +164,7 @@ impl Socket {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         let any = std::ptr::null_mut();
-        // SAFETY: a mapping at an address of the kernel's choice touches no existing memory.
+        // SAFETY: the kernel chooses an address that is not in use.
         let at = unsafe { libc::mmap(any, bytes, protection, flags, self.fd(), page) };
         if at == libc::MAP_FAILED {
             return Err(errno());
@@ -179,11 +179,11 @@ impl Socket {
         let shared = Shared { at, bytes, size, offsets, items: std::marker::PhantomData };
         let indices = [offsets.producer, offsets.consumer, offsets.flags];
         let fit = indices.iter().all(|at| at.is_multiple_of(4) && at + 4 <= bytes);
-        // The offsets are the kernel's own; that they fit is all that we rely on.
+        // The offsets come from the kernel; the checks above are all that later accesses rely on.
         if fit && offsets.items.is_multiple_of(8) { Ok(shared) } else { Err(libc::EPROTO) }
     }
 
-    /// Binds to a queue; with `share`, on the UMEM of that socket and with its flags.
+    /// Binds to a queue; with `share`, to the UMEM of that socket and with its flags.
     pub(super) fn bind(
         &self,
         interface: u32,
@@ -193,7 +193,7 @@ impl Socket {
     ) -> Result<(), i32> {
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
-            // The kernel refuses any other flag beside this one.
+            // The kernel refuses other flags together with this one.
             sxdp_flags: if share.is_some() { libc::XDP_SHARED_UMEM } else { flags },
             sxdp_ifindex: interface,
             sxdp_queue_id: queue,
@@ -205,14 +205,14 @@ impl Socket {
         if bound < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Whether the socket is bound without copies, as the kernel has it.
+    /// Whether the kernel has bound the socket in zero-copy mode.
     pub(super) fn is_zero_copy(&self) -> Result<bool, i32> {
         let mut options = libc::xdp_options { flags: 0 };
         self.read(libc::SOL_XDP, libc::XDP_OPTIONS, &mut options)?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// What the kernel has counted since the socket was made.
+    /// The kernel's counters since the socket was made.
     pub(super) fn statistics(&self) -> Result<libc::xdp_statistics, i32> {
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut statistics: libc::xdp_statistics = unsafe { mem::zeroed() };
@@ -220,22 +220,22 @@ impl Socket {
         Ok(statistics)
     }
 
-    /// In copy mode the kernel accounts what it sends to the send buffer.
+    /// Sets the send buffer, to which the kernel charges frames in copy mode.
     pub(super) fn set_send_buffer(&self, bytes: i32) {
         if self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes).is_err() {
-            // Smaller than asked for is no fault: the flush loop copes with any size.
+            // The flush works with any size.
             let _ = self.set(libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
         }
     }
 
-    /// Takes the socket's pending error, if any: `ENETDOWN` once its interface is gone.
+    /// Takes the socket's pending error: `ENETDOWN` when its interface has gone.
     pub(super) fn take_error(&self) -> Option<i32> {
         let mut error = 0_i32;
         self.read(libc::SOL_SOCKET, libc::SO_ERROR, &mut error).ok()?;
         (error != 0).then_some(error)
     }
 
-    /// Has the kernel look at the transmit ring.
+    /// Makes the kernel process the transmit ring.
     #[inline]
     pub(super) fn kick_tx(&self) -> Result<(), i32> {
         let nothing = std::ptr::null();
@@ -245,11 +245,10 @@ impl Socket {
         if sent < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Has the kernel look at the fill ring.
+    /// Makes the kernel process the fill ring.
     pub(super) fn kick_rx(&self) {
         let (nothing, nobody) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: no bytes and no address are passed. An error is found by the next send, or by
-        // `take_error`.
+        // SAFETY: no bytes and no address are passed. The next send or `take_error` finds an error.
         unsafe {
             let len = std::ptr::null_mut();
             libc::recvfrom(self.fd(), nothing, 0, libc::MSG_DONTWAIT, nobody, len)
@@ -260,17 +259,17 @@ impl Socket {
 impl<T> Shared<T> {
     #[inline]
     fn index(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: `map` has seen that the four bytes lie in the mapping.
+        // SAFETY: `map` has checked that the four bytes lie in the mapping.
         let at = unsafe { self.at.add(offset) };
-        // SAFETY: aligned (`map` has seen that too), alive as long as we are, and both we and the
-        // kernel use it as an atomic.
+        // SAFETY: aligned, as `map` has checked; alive as long as `self`; and both sides use it as an
+        // atomic.
         unsafe { at.cast().as_ref() }
     }
 
     #[inline]
     fn item(&self, index: u32) -> NonNull<T> {
         let place = (index & (self.size - 1)) as usize;
-        // SAFETY: `map` took room for `size` items from here on.
+        // SAFETY: `map` has mapped room for `size` items from this offset on.
         let items = unsafe { self.at.add(self.offsets.items) };
         // SAFETY: the mask keeps `place` below `size`, a power of two.
         unsafe { items.cast::<T>().add(place) }
@@ -303,15 +302,15 @@ impl<T: Copy> Place for Shared<T> {
 
     #[inline]
     fn write(&mut self, index: u32, item: T) {
-        // SAFETY: inside the mapping and aligned; the indices say that the kernel does not read it
-        // before we publish.
+        // SAFETY: inside the mapping and aligned; by the indices the kernel does not read it before it
+        // is published.
         unsafe { self.item(index).write(item) };
     }
 
     #[inline]
     fn read(&self, index: u32) -> T {
-        // SAFETY: inside the mapping and aligned; the indices say that the kernel has written it
-        // and does not write again before we release. Any bits are a number.
+        // SAFETY: inside the mapping and aligned; by the indices the kernel has written it and does not
+        // write to it before it is released. Any bits are a valid number.
         unsafe { self.item(index).read() }
     }
 }

@@ -1,5 +1,5 @@
-//! Sending by AF_XDP: frames become descriptors, and are held until the kernel says that it has
-//! read them. Payload is copied only where the kernel cannot reach it, and then counted.
+//! Sending by AF_XDP: frames become descriptors, and stay held until the kernel reports that it has read
+//! them. Payload is copied only if the kernel cannot reach it; such copies are counted.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,41 +8,41 @@ use strowger_frame::{Burst, Chunk, Frame, Loss, pool::HEADROOM_BYTES, port::Port
 use super::{
     ether::Template,
     limits::{
-        COMPLETION_RING, HEADER_STRIDE_BYTES, HEADERS, KICKS_IN_VAIN_MAX, PIECES_MAX, SPARE_CHUNKS,
-        STALL_MAX, TRAINS_MAX, TX_RING, UMEM_CHUNK_BYTES,
+        COMPLETION_RING, DESCRIPTORS_PER_FRAME_MAX, HEADER_STRIDE_BYTES, HEADERS, IDLE_KICKS_MAX,
+        SPARE_CHUNKS, STALL_MAX, TRAINS_MAX, TX_RING, UMEM_CHUNK_BYTES,
     },
     socket::{Descriptor, Rings, Socket},
 };
 use crate::pinned::Pinned;
 
-/// Whether frames leave.
+/// Whether the device sends frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum DeviceState {
     Open,
-    /// Nothing has left for too long.
+    /// Nothing has been sent for too long.
     Stalled,
     /// The interface is down (`ENETDOWN`).
     Down,
-    /// The interface is no more (`ENXIO`): never again.
+    /// The interface no longer exists (`ENXIO`); it does not come back.
     Gone,
 }
 
-/// One descriptor that the kernel has or will have.
+/// A descriptor in the transmit ring or in the kernel.
 struct InFlight {
     addr: u64,
     done: bool,
-    /// The header slot that it reads.
+    /// The header slot that it points to.
     header: Option<u16>,
-    /// With the last descriptor of a frame: what the frame lies in, and its length.
+    /// In the last descriptor of a frame: the memory of the frame, and its length.
     memory: Memory,
     bytes: u16,
 }
 
 enum Memory {
-    /// None: the frame goes on with the next descriptor.
+    /// None: the frame continues in the next descriptor.
     None,
-    Frame(#[allow(dead_code)] Frame), // kept, not read: dropping it is what counts
-    /// One of our own, that a frame was copied into.
+    Frame(#[allow(dead_code)] Frame), // kept for its drop, not read
+    /// A chunk of the port that a frame was copied into.
     Spare(Chunk),
 }
 
@@ -51,29 +51,29 @@ const IDLE: InFlight =
 const IN_FLIGHT_MAX: usize = (TX_RING + COMPLETION_RING) as usize;
 const _: () = assert!(IN_FLIGHT_MAX.is_power_of_two());
 
-/// What `tx_burst` has taken and the kernel has not yet done with.
+/// Frames that `tx_burst` has taken and the kernel has not yet completed.
 pub(super) struct TxQueue {
     /// In the order of the transmit ring, from `first` on.
     in_flight: Box<[InFlight]>,
     first: usize,
     next: usize,
-    /// The one that the kernel should tell of next: it does so in order, nearly always.
+    /// The descriptor that should complete next: completions nearly always come in order.
     expected: usize,
-    /// The kernel has still to take some of it, as of the last flush.
+    /// After the last flush, the kernel had not taken all descriptors.
     pending: bool,
-    /// Where headers stand that cannot stand in front of their frame.
+    /// Chunks for headers that do not fit in front of their frame.
     header_chunks: Vec<(usize, Chunk)>,
     free_headers: Vec<u16>,
     spare: Vec<Chunk>,
-    /// A frame may lie in several pieces.
+    /// A frame may have several descriptors.
     multi_buffer: bool,
     zero_copy: bool,
-    /// Frames that the device refused (`EBUSY`) among the next to complete.
+    /// Frames that the device refused (`EBUSY`), among the next ones to complete.
     refused: u64,
-    /// Frames in flight, the oldest, that are counted as lost already: the interface is gone.
+    /// The oldest frames in flight, which count as lost already because the interface is gone.
     lost: u64,
-    stuck_since: Option<Instant>,
-    pub(super) way: Way,
+    stalled_since: Option<Instant>,
+    pub(super) device: DeviceState,
     /// Train chunks that the frames in flight hold.
     pinned: Pinned,
     frames_put: u64,
@@ -82,7 +82,7 @@ pub(super) struct TxQueue {
 }
 
 impl TxQueue {
-    /// `header_chunks` lie at the offsets said.
+    /// `header_chunks` are given with their offsets in the UMEM.
     pub(super) fn new(
         (multi_buffer, zero_copy): (bool, bool),
         header_chunks: Vec<(usize, Chunk)>,
@@ -103,8 +103,8 @@ impl TxQueue {
             zero_copy,
             refused: 0,
             lost: 0,
-            stuck_since: None,
-            way: Way::Open,
+            stalled_since: None,
+            device: DeviceState::Open,
             pinned: Pinned::new(TRAINS_MAX),
             frames_put: 0,
             frames_done: 0,
@@ -124,13 +124,14 @@ impl TxQueue {
         self.waiting() == 0
     }
 
-    /// Whether the kernel has taken all that was put, or will not for some time. It may tell later
-    /// that it is done with it: some drivers do so only with the next frame.
+    /// Whether the kernel has taken all descriptors, or does not take any for now.
+    ///
+    /// It may complete them later: some drivers do so only with the next frame.
     pub(super) fn is_flushed(&self) -> bool {
-        !self.pending || self.way != Way::Open
+        !self.pending || self.device != DeviceState::Open
     }
 
-    /// Takes frames from the front of `frames`, as many as there is room for.
+    /// Takes frames from the front of `frames` while there is room.
     pub(super) fn tx_burst(
         &mut self,
         socket: &Socket,
@@ -138,13 +139,14 @@ impl TxQueue {
         template: &Template,
         frames: &mut Burst,
     ) {
-        if !matches!(self.way, Way::Open | Way::Gone) {
-            // The kernel may have sent what waited by itself (poll(2) has it do so), and then nobody
-            // would ever look again.
+        if !matches!(self.device, DeviceState::Open | DeviceState::Gone) {
+            // The kernel may have sent the waiting descriptors without a call of ours (poll(2) makes it
+            // do so), and then nothing else would check.
             self.flush(socket, rings);
         }
-        if self.way != Way::Open {
-            let loss = if self.way == Way::Gone { Loss::PeerGone } else { Loss::SendRefused };
+        if self.device != DeviceState::Open {
+            let loss =
+                if self.device == DeviceState::Gone { Loss::PeerGone } else { Loss::SendRefused };
             self.tally.count_loss(loss, frames.len() as u64);
             frames.clear();
             return;
@@ -161,7 +163,7 @@ impl TxQueue {
         }
     }
 
-    /// Counts what frames are about to hold; says how many may go.
+    /// Counts the train chunks that frames are about to hold; returns how many frames may be taken.
     fn pin(&mut self, frames: &[Frame]) -> usize {
         let n = frames.len() as u64;
         let may_go = if self.pinned.are_few(self.frames_put - self.frames_done + n) {
@@ -174,11 +176,12 @@ impl TxQueue {
         may_go
     }
 
-    /// How many from the front of `frames` can be taken now.
+    /// How many frames from the front of `frames` can be taken now.
     fn room(&self, rings: &mut Rings, template: &Template, frames: &Burst) -> usize {
-        let wanted = frames.len() as u32 * PIECES_MAX;
+        let wanted = frames.len() as u32 * DESCRIPTORS_PER_FRAME_MAX;
         let places = IN_FLIGHT_MAX - self.waiting();
-        let room = (rings.tx.room(wanted) as usize).min(places) / PIECES_MAX as usize;
+        let room =
+            (rings.tx.room(wanted) as usize).min(places) / DESCRIPTORS_PER_FRAME_MAX as usize;
         let room = room.min(self.free_headers.len()).min(frames.len());
         if self.spare.len() >= room {
             return room;
@@ -198,14 +201,14 @@ impl TxQueue {
         let Some(offset) = rings.mapping.offset_of(frame.bytes().as_ptr(), frame.len()) else {
             return true;
         };
-        // With its header in front of it, in one piece.
+        // Together with its header in front of it, inside one chunk of the UMEM.
         let whole = frame.headroom() >= template.len()
             && (offset - template.len()) % UMEM_CHUNK_BYTES + template.len() + frame.len()
                 <= UMEM_CHUNK_BYTES;
         !self.multi_buffer && !whole
     }
 
-    /// Puts a frame's descriptors. There is room for them.
+    /// Appends the descriptors of a frame, for which there is room.
     #[inline]
     fn put(&mut self, rings: &mut Rings, template: &Template, mut frame: Frame) {
         let (header, len) = (template.len(), frame.len());
@@ -215,7 +218,7 @@ impl TxQueue {
         let Some(offset) = rings.mapping.offset_of(frame.bytes().as_ptr(), len) else { return };
         if frame.grow_front(header) {
             template.write(len, frame.bytes_mut());
-            return self.put_pieces(rings, None, offset - header, header + len, len, frame);
+            return self.put_parts(rings, None, offset - header, header + len, len, frame);
         }
         let Some(slot) = self.free_headers.pop() else { return };
         let at = usize::from(slot) * HEADER_STRIDE_BYTES;
@@ -223,12 +226,13 @@ impl TxQueue {
         let at = at % UMEM_CHUNK_BYTES;
         template.write(len, &mut chunk.bytes_mut()[at..at + HEADER_STRIDE_BYTES]);
         let header = (slot, *base + at, header);
-        self.put_pieces(rings, Some(header), offset, len, len, frame);
+        self.put_parts(rings, Some(header), offset, len, len, frame);
     }
 
-    /// The header apart, if it is, and `bytes` from `offset` on, cut where a chunk of the UMEM ends.
+    /// Appends descriptors for the header, if it is separate, and for `bytes` from `offset` on, cut where a
+    /// chunk of the UMEM ends.
     #[inline]
-    fn put_pieces(
+    fn put_parts(
         &mut self,
         rings: &mut Rings,
         header: Option<(u16, usize, usize)>,
@@ -281,64 +285,64 @@ impl TxQueue {
         let addr = offset as u64;
         let options = if matches!(memory, Memory::None) { libc::XDP_PKT_CONTD } else { 0 };
         let put = rings.tx.put(Descriptor { addr, len: bytes as u32, options });
-        debug_assert!(put, "`room` has seen that there is some");
+        debug_assert!(put, "the caller checks `room` first");
         *self.entry(self.next) =
             InFlight { addr, done: false, header, memory, bytes: frame_bytes as u16 };
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Has the kernel take what was put, and takes back what it has done with.
+    /// Has the kernel send the descriptors, and takes back what it has completed.
     pub(super) fn flush(&mut self, socket: &Socket, rings: &mut Rings) {
         rings.tx.publish();
         let mut pending = rings.tx.pending();
         let before = pending;
-        let mut in_vain = 0;
-        let in_vain_max = if self.way == Way::Open { KICKS_IN_VAIN_MAX } else { 1 };
-        while pending > 0 && in_vain < in_vain_max && self.way != Way::Gone {
+        let mut idle_kicks = 0;
+        let idle_kicks_max = if self.device == DeviceState::Open { IDLE_KICKS_MAX } else { 1 };
+        while pending > 0 && idle_kicks < idle_kicks_max && self.device != DeviceState::Gone {
             if !rings.tx.wants_wakeup() {
                 break;
             }
             match socket.kick_tx() {
-                // In copy mode one packet was dropped by the device; its descriptors complete.
+                // In copy mode the device dropped one packet; its descriptors complete.
                 Err(libc::EBUSY) if !self.zero_copy => self.refused += 1,
                 Err(libc::ENETDOWN) => {
-                    self.way = Way::Down;
+                    self.device = DeviceState::Down;
                     break;
                 }
-                Err(libc::ENXIO | libc::ENODEV) => self.way = Way::Gone,
-                // EAGAIN: no room in the device or the socket, or merely not all at once.
+                Err(libc::ENXIO | libc::ENODEV) => self.device = DeviceState::Gone,
+                // EAGAIN: the device or the socket has no room, or only a part was sent.
                 Ok(()) | Err(_) => {}
             }
-            // A place in the completion ring may be all that is missing.
+            // The completion ring may have been full.
             self.reap(rings);
             let now = rings.tx.pending();
-            in_vain = if now < pending { 0 } else { in_vain + 1 };
+            idle_kicks = if now < pending { 0 } else { idle_kicks + 1 };
             pending = now;
         }
         self.reap(rings);
         self.pending = pending > 0;
-        if self.way == Way::Gone {
+        if self.device == DeviceState::Gone {
             return self.give_up();
         }
-        self.judge(pending < before);
+        self.check_stall(pending < before);
     }
 
-    /// Whether nothing has left for too long.
-    fn judge(&mut self, moved: bool) {
+    /// Checks whether nothing has been sent for too long.
+    fn check_stall(&mut self, moved: bool) {
         if !self.pending || moved {
-            self.stuck_since = None;
-            self.way = Way::Open;
+            self.stalled_since = None;
+            self.device = DeviceState::Open;
         } else {
-            // The clock is read only when a flush has moved nothing.
+            // Read the clock only after a flush without progress.
             let now = Instant::now();
-            let since = *self.stuck_since.get_or_insert(now);
-            if self.way == Way::Open && now - since > STALL_MAX {
-                self.way = Way::Stalled;
+            let since = *self.stalled_since.get_or_insert(now);
+            if self.device == DeviceState::Open && now - since > STALL_MAX {
+                self.device = DeviceState::Stalled;
             }
         }
     }
 
-    /// Takes back what the kernel has done with.
+    /// Takes back the memory of completed descriptors.
     pub(super) fn reap(&mut self, rings: &mut Rings) {
         let mut any = false;
         while let Some(addr) = rings.completion.take() {
@@ -372,7 +376,7 @@ impl TxQueue {
         }
     }
 
-    /// Gives up the memory of frames that are done, in order.
+    /// Releases the memory of completed frames, in order.
     #[inline]
     fn settle(&mut self) {
         let (mut frames, mut bytes) = (0, 0);
@@ -391,7 +395,7 @@ impl TxQueue {
             }
             self.frames_done += 1;
             if self.lost > 0 {
-                self.lost -= 1; // counted when the interface went
+                self.lost -= 1; // counted when the interface went away
             } else if self.refused > 0 {
                 self.refused -= 1;
                 self.tally.count_loss(Loss::SendRefused, 1);
@@ -407,9 +411,10 @@ impl TxQueue {
         }
     }
 
-    /// The interface is gone, or is going: what is in flight counts as lost. Its memory stays here, since
-    /// a device may read it until the kernel says that it is done, or the socket is closed: the kernel
-    /// tells of the end before it has stopped the device.
+    /// Counts the frames in flight as lost, because the interface is gone or going.
+    ///
+    /// Their memory stays here until the kernel completes them or the socket is closed, because the kernel
+    /// reports the end before it has stopped the device.
     #[cold]
     fn give_up(&mut self) {
         let in_flight = (0..self.waiting()).map(|n| &self.in_flight[self.place(n)].memory);
@@ -417,22 +422,24 @@ impl TxQueue {
         self.tally.count_loss(Loss::PeerGone, frames - self.lost);
         self.lost = frames;
         self.pending = false;
-        self.stuck_since = None;
+        self.stalled_since = None;
     }
 
-    /// Where the n-th of those in flight stands.
+    /// Index of the n-th descriptor in flight.
     fn place(&self, n: usize) -> usize {
         self.first.wrapping_add(n) & (IN_FLIGHT_MAX - 1)
     }
 
-    /// The interface is gone, as the socket says.
-    pub(super) fn lose_the_way(&mut self) {
-        self.way = Way::Gone;
+    /// The socket reports that the interface is gone.
+    pub(super) fn set_gone(&mut self) {
+        self.device = DeviceState::Gone;
         self.give_up();
     }
 
-    /// The port ends: what has not been told of is lost. What the kernel may still be reading is
-    /// nobody's from here on, on purpose: `taken` descriptors from the oldest on.
+    /// Ends the port: frames without completion count as lost.
+    ///
+    /// The last `pending` descriptors were not taken by the kernel. Memory that the kernel may still read is
+    /// leaked on purpose.
     pub(super) fn abandon(&mut self, pending: usize) {
         let read_by_the_kernel = self.waiting().saturating_sub(pending);
         let mut headers_read = false;
@@ -454,7 +461,7 @@ impl TxQueue {
         }
     }
 
-    /// Whether the kernel may be reading what it has not yet told of.
+    /// Whether the kernel may be reading descriptors that it has not completed.
     pub(super) fn is_read(&self, pending: usize) -> bool {
         self.waiting() > pending
     }
@@ -476,7 +483,7 @@ mod tests {
         Pool::new(&PoolSpec { trains: 0, singles: 16, huge_pages: false }).unwrap()
     }
 
-    /// As if descriptors with these addresses had been put; those of whole frames with memory.
+    /// Appends descriptors with these addresses; the last one of each frame has memory.
     fn put(tx_queue: &mut TxQueue, pool: &mut Pool, descriptors: &[(u64, bool)]) {
         for &(addr, ends) in descriptors {
             let memory = match ends {
@@ -496,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_comes_back_in_whatever_order_the_kernel_tells_of_it() {
+    fn memory_comes_back_in_any_order_of_completions() {
         let mut pool = pool();
         let (mut tx_queue, tally) = tx_queue(&mut pool);
         tx_queue.first = usize::MAX - 1; // and the count may wrap
@@ -504,7 +511,7 @@ mod tests {
         put(&mut tx_queue, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
         complete(&mut tx_queue, &[3, 4]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (0, 12));
-        complete(&mut tx_queue, &[1, 77, 1]); // one that we know nothing of, and one twice
+        complete(&mut tx_queue, &[1, 77, 1]); // an unknown address, and one twice
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 13));
         complete(&mut tx_queue, &[2]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (3, 15));
@@ -515,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_device_refused_is_lost_and_not_sent() {
+    fn frames_that_the_device_refused_count_as_lost() {
         let mut pool = pool();
         let (mut tx_queue, tally) = tx_queue(&mut pool);
         put(&mut tx_queue, &mut pool, &[(1, true), (2, true), (3, true)]);
@@ -525,24 +532,24 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_stalls_is_known_in_time_and_recovers() {
+    fn a_stall_is_found_in_time_and_ends() {
         let mut pool = pool();
         let (mut tx_queue, _) = tx_queue(&mut pool);
         put(&mut tx_queue, &mut pool, &[(1, true)]);
         tx_queue.pending = true;
         let started = Instant::now();
-        while tx_queue.way == Way::Open {
+        while tx_queue.device == DeviceState::Open {
             assert!(!tx_queue.is_flushed() && started.elapsed() < 50 * STALL_MAX);
-            tx_queue.judge(false);
+            tx_queue.check_stall(false);
         }
-        assert!(tx_queue.way == Way::Stalled && started.elapsed() > STALL_MAX);
-        assert!(tx_queue.is_flushed(), "nobody need wait for it");
-        tx_queue.judge(true);
-        assert!(tx_queue.way == Way::Open && tx_queue.stuck_since.is_none());
+        assert!(tx_queue.device == DeviceState::Stalled && started.elapsed() > STALL_MAX);
+        assert!(tx_queue.is_flushed(), "the caller does not wait for it");
+        tx_queue.check_stall(true);
+        assert!(tx_queue.device == DeviceState::Open && tx_queue.stalled_since.is_none());
     }
 
     #[test]
-    fn what_a_device_has_not_done_holds_a_bounded_number_of_train_chunks() {
+    fn a_device_that_does_not_send_holds_a_bounded_number_of_train_chunks() {
         let spec = PoolSpec { trains: TRAINS_MAX as u32 + 8, singles: 16, huge_pages: false };
         let mut pool = Pool::new(&spec).unwrap();
         let (mut tx_queue, _) = tx_queue(&mut pool);
@@ -556,34 +563,34 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_going_keeps_what_it_may_read_until_the_kernel_is_done() {
+    fn frames_of_a_device_that_is_going_stay_until_the_kernel_completes_them() {
         let mut pool = pool();
         let (mut tx_queue, tally) = tx_queue(&mut pool);
         put(&mut tx_queue, &mut pool, &[(1, true), (2, false), (3, true), (4, true)]);
         complete(&mut tx_queue, &[1]);
         for _ in 0..2 {
-            tx_queue.lose_the_way();
+            tx_queue.set_gone();
             assert_eq!((tally.frames_out.read(), tally.lost(Loss::PeerGone)), (1, 2), "once each");
             assert_eq!(pool.free(ChunkClass::Single), 13, "the device may still read");
         }
         assert!(tx_queue.is_flushed());
-        // The kernel says that it is done with one; of the other it never speaks.
+        // The kernel completes one of them; the other stays open.
         complete(&mut tx_queue, &[2, 3]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 14));
         tx_queue.zero_copy = true;
         tx_queue.abandon(0);
-        assert_eq!((pool.free(ChunkClass::Single), tally.total_lost()), (14, 2), "nobody's");
+        assert_eq!((pool.free(ChunkClass::Single), tally.total_lost()), (14, 2), "leaked");
     }
 
     #[test]
-    fn an_end_leaves_to_the_kernel_what_it_may_be_reading() {
+    fn a_port_that_ends_leaves_the_kernel_the_memory_that_it_may_read() {
         let mut pool = pool();
         let (mut tx_queue, tally) = tx_queue(&mut pool);
         put(&mut tx_queue, &mut pool, &[(1, true), (2, true), (3, true), (4, true)]);
         complete(&mut tx_queue, &[2]);
-        // The kernel has taken three, and told of the second; the fourth it has not seen.
+        // The kernel has taken three and completed the second; it has not seen the fourth.
         tx_queue.abandon(1);
         assert_eq!(tally.lost(Loss::SendRefused), 4);
-        assert_eq!(pool.free(ChunkClass::Single), 13, "two are nobody's; the header's is ours");
+        assert_eq!(pool.free(ChunkClass::Single), 13, "two are leaked, and one holds headers");
     }
 }

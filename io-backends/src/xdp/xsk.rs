@@ -1,5 +1,4 @@
-//! One AF_XDP socket with its rings: opened on given terms, or not at all. It never chooses terms;
-//! the ladder does.
+//! One AF_XDP socket with its rings, opened with given bind flags. `select_mode` chooses the flags.
 
 use std::{
     sync::Arc,
@@ -13,34 +12,34 @@ use strowger_frame::{
 };
 
 use super::{
-    arena::{Arena, Terms},
+    arena::{Arena, BindFlags},
     interface::Interface,
     limits::{
-        BURSTS_PER_LOOK, BUSY_LOOK, BUSY_MAX, FILL_RING_FRAMES_MAX, HEADER_CHUNKS, IDLE_LOOKS,
-        LINGER_MAX, LOCKED_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
+        BURSTS_PER_STATISTICS, BUSY_MAX, BUSY_RETRY, FILL_RING_FRAMES_MAX, HEADER_CHUNKS,
+        IDLE_POLLS, LINGER_MAX, LOCKED_MAX, SEND_BUFFER_BYTES, SPARE_CHUNKS, UMEM_CHUNK_BYTES,
     },
     neighbours::Neighbours,
     program::Attached,
     rx_queue::RxQueue,
     socket::{Rings, Socket},
-    tx_queue::{TxQueue, Way},
+    tx_queue::{DeviceState, TxQueue},
 };
 use crate::sys::CallError;
 
-/// What came of opening, beside the socket.
+/// Results of opening, apart from the socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct OpenResult {
     pub(super) shared: bool,
-    pub(super) busy_looks: u32,
-    pub(super) lent: usize,
+    pub(super) busy_retries: u32,
+    pub(super) posted: usize,
 }
 
-/// An AF_XDP socket at work.
+/// An open AF_XDP socket.
 pub(super) struct Xsk {
-    /// `None` only while it is being dropped.
+    /// `None` only during drop.
     socket: Option<Socket>,
     rings: Rings,
-    /// From `bind` on the kernel may write to what is lent.
+    /// Bound: the kernel may write to the posted chunks.
     is_bound: bool,
     attached: Option<Arc<Attached>>,
     rx_queue: RxQueue,
@@ -48,28 +47,28 @@ pub(super) struct Xsk {
     zero_copy: bool,
     tally: Arc<PortTally>,
     bursts: u32,
-    /// Looks in vain since the last frame.
-    idle_looks: u32,
+    /// Consecutive polls without a frame.
+    idle_polls: u32,
 }
 
 impl Xsk {
-    /// Opens a socket on `queue` on these terms, and steers the queue's frames to it.
+    /// Opens a socket on `queue` with these flags, and steers the queue's frames to it.
     pub(super) fn open(
         arena: &mut Arena,
         pool: &mut Pool,
         (interface, queue): (&Interface, u32),
-        (terms, lent_max): (Terms, u32),
+        (flags, posted_max): (BindFlags, u32),
         attached: &Arc<Attached>,
         tally: &Arc<PortTally>,
-    ) -> Result<(Self, Facts), CallError> {
+    ) -> Result<(Self, OpenResult), CallError> {
         let at = |call| move |errno| CallError::new(call, errno);
         let socket = Socket::new().map_err(at("socket(AF_XDP)"))?;
-        let share = arena.registered_by(terms);
+        let share = arena.registered_by(flags);
         if share.is_none() {
             register(&socket, arena).map_err(at("XDP_UMEM_REG"))?;
         }
-        let lent_max = lent_max.clamp(1, FILL_RING_FRAMES_MAX);
-        let fill_size = (2 * lent_max).next_power_of_two();
+        let posted_max = posted_max.clamp(1, FILL_RING_FRAMES_MAX);
+        let fill_size = (2 * posted_max).next_power_of_two();
         let rings = socket.rings(arena.mapping(), fill_size).map_err(|(s, e)| at(s)(e))?;
         let mapping = arena.mapping();
         let mut take = || {
@@ -83,37 +82,40 @@ impl Xsk {
         if headers.len() < HEADER_CHUNKS || spare.len() < SPARE_CHUNKS {
             return Err(CallError::new("taking chunks from the pool", libc::ENOMEM));
         }
-        let Terms { zero_copy, multi_buffer } = terms;
+        let BindFlags { zero_copy, multi_buffer } = flags;
         let mut xsk = Self {
             socket: Some(socket),
             rings,
             is_bound: false,
             attached: None,
-            rx_queue: RxQueue::new(mapping.bytes(), lent_max as usize),
+            rx_queue: RxQueue::new(mapping.bytes(), posted_max as usize),
             tx_queue: TxQueue::new((multi_buffer, zero_copy), headers, spare, tally.clone()),
             zero_copy,
             tally: tally.clone(),
             bursts: 0,
-            idle_looks: 0,
+            idle_polls: 0,
         };
         let Some(socket) = xsk.socket.clone() else { return Err(at("socket(AF_XDP)")(0)) };
-        // Before bind: some drivers look into it there, and never again.
-        xsk.rx_queue.lend(&mut xsk.rings, Some(pool));
-        let mut facts =
-            Facts { shared: share.is_some(), lent: xsk.rx_queue.lent(), ..Facts::default() };
+        // Before `bind`, because some drivers read the fill ring only there.
+        xsk.rx_queue.post(&mut xsk.rings, Some(pool));
+        let mut result = OpenResult {
+            shared: share.is_some(),
+            posted: xsk.rx_queue.posted(),
+            ..OpenResult::default()
+        };
         socket.set_send_buffer(SEND_BUFFER_BYTES);
-        let flags = libc::XDP_USE_NEED_WAKEUP
+        let bind_flags = libc::XDP_USE_NEED_WAKEUP
             | if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY }
             | if multi_buffer { libc::XDP_USE_SG } else { 0 };
         let share_with = share.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
         let deadline = Instant::now() + BUSY_MAX;
-        while let Err(errno) = socket.bind(interface.index, queue, flags, share_with) {
+        while let Err(errno) = socket.bind(interface.index, queue, bind_flags, share_with) {
             if errno != libc::EBUSY || Instant::now() > deadline {
                 return Err(CallError::new("bind", errno));
             }
-            // Whoever had the queue before us may not be quite gone: the kernel takes its time.
-            facts.busy_looks += 1;
-            std::thread::sleep(BUSY_LOOK);
+            // The kernel may still be closing the former socket of this queue.
+            result.busy_retries += 1;
+            std::thread::sleep(BUSY_RETRY);
         }
         drop(share);
         xsk.is_bound = true;
@@ -124,16 +126,16 @@ impl Xsk {
         socket.statistics().map_err(at("XDP_STATISTICS"))?;
         attached.steer(queue, socket.fd())?;
         xsk.attached = Some(attached.clone());
-        // It may be shared through any of its sockets, so whoever registered it may go.
-        arena.register(&socket, terms);
-        Ok((xsk, facts))
+        // Any socket that shares the memory keeps it registered, so the first one may close.
+        arena.register(&socket, flags);
+        Ok((xsk, result))
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.tx_queue.way == Way::Gone
+        self.tx_queue.device == DeviceState::Gone
     }
 
-    /// Chunks that it lends the kernel at most.
+    /// Maximum number of posted chunks.
     pub(super) fn chunks_max(&self) -> Chunks {
         Chunks { trains: 0, singles: self.rx_queue.chunks_max() }
     }
@@ -156,9 +158,9 @@ impl Xsk {
             socket.kick_rx();
         }
         self.bursts = self.bursts.wrapping_add(1);
-        self.idle_looks = if idle { self.idle_looks.saturating_add(1) } else { 0 };
-        if self.idle_looks == IDLE_LOOKS || self.bursts.is_multiple_of(BURSTS_PER_LOOK) {
-            self.look();
+        self.idle_polls = if idle { self.idle_polls.saturating_add(1) } else { 0 };
+        if self.idle_polls == IDLE_POLLS || self.bursts.is_multiple_of(BURSTS_PER_STATISTICS) {
+            self.read_statistics();
         }
     }
 
@@ -178,29 +180,29 @@ impl Xsk {
         self.tx_queue.is_flushed()
     }
 
-    /// The descriptor to wait on; `None` when there is something to do.
+    /// How to wait for the next event.
     pub(super) fn arm(&mut self) -> strowger_frame::port::Arm {
         use strowger_frame::port::Arm;
-        self.look();
+        self.read_statistics();
         let Some(socket) = &self.socket else { return Arm::Poll };
         if !self.is_gone() && socket.take_error().is_some_and(is_end) {
-            self.tx_queue.lose_the_way();
+            self.tx_queue.set_gone();
         }
         if !self.rings.rx.is_empty() || !self.tx_queue.is_flushed() {
             return Arm::Ready;
         }
-        if self.rx_queue.lent() == 0 && !self.is_gone() {
-            // The pool has no chunk to receive into, and will not say when it has.
+        if self.rx_queue.posted() == 0 && !self.is_gone() {
+            // The pool has no chunk to receive into, and does not report when it has one.
             return Arm::Poll;
         }
         Arm::Wait(socket.fd())
     }
 
-    /// Brings the counts up to what the kernel says.
-    fn look(&mut self) {
+    /// Updates the counters from the kernel's statistics.
+    fn read_statistics(&mut self) {
         let Some(socket) = &self.socket else { return };
         let Ok(now) = socket.statistics() else { return };
-        // Not how often it found nothing to send (`tx_ring_empty_descs`): nothing is lost by that.
+        // `tx_ring_empty_descs` is left out: finding nothing to send loses nothing.
         for (drop, count) in [
             (KernelDrop::RxDropped, now.rx_dropped),
             (KernelDrop::RxRingFull, now.rx_ring_full),
@@ -213,22 +215,24 @@ impl Xsk {
     }
 }
 
-/// Registers the arena's memory. The kernel gives back what an earlier registration had locked, ours
-/// or that of the process before us, some time after it ends: until then the limit seems reached.
+/// Registers the arena's memory.
+///
+/// The kernel releases memory that an earlier registration locked only some time after it ended, also one
+/// of an earlier process. Until then the limit seems to be reached.
 fn register(socket: &Socket, arena: &mut Arena) -> Result<(), i32> {
     let deadline = Instant::now() + LOCKED_MAX;
     loop {
         let registered = socket.register(arena.mapping());
         if registered != Err(libc::ENOBUFS) || !arena.limit_may_rise || Instant::now() > deadline {
-            // Waited for in vain, it is not waited for on the next mode too.
+            // After one wait without success, the next modes do not wait.
             arena.limit_may_rise = registered.is_ok();
             return registered;
         }
-        std::thread::sleep(BUSY_LOOK);
+        std::thread::sleep(BUSY_RETRY);
     }
 }
 
-/// Whether a socket's error says that its interface is no more.
+/// Whether the socket's error means that its interface no longer exists.
 fn is_end(errno: i32) -> bool {
     matches!(errno, libc::ENETDOWN | libc::ENXIO | libc::ENODEV)
 }
@@ -245,10 +249,10 @@ impl Drop for Xsk {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.look();
+        self.read_statistics();
         let pending = self.rings.tx.pending() as usize;
-        // Closed before any chunk goes back: in copy mode the kernel waits here until it no longer
-        // writes. A device that writes by itself is stopped later, and says nothing.
+        // Close the socket before any chunk is returned: in copy mode the kernel waits here until it no
+        // longer writes. A device that writes by DMA is stopped later, without notice.
         let closed = self.socket.take().and_then(|socket| Arc::into_inner(socket.0));
         if self.is_bound && (closed.is_none() || self.zero_copy) {
             self.rx_queue.abandon();
@@ -273,10 +277,10 @@ mod tests {
         *,
     };
 
-    /// A socket on a loopback of its own, which hears what it says; `None` without the
-    /// rights to make it.
-    fn on_loopback(pool: &mut Pool, lent: u32) -> Option<Xsk> {
-        // Each test has a thread of its own.
+    /// A socket on the loopback interface of a new network namespace, which receives what it sends; `None`
+    /// without the rights for it.
+    fn on_loopback(pool: &mut Pool, posted: u32) -> Option<Xsk> {
+        // Each test runs on its own thread.
         if let Err(errno) = enter_network() {
             strowger_testkit::skip(&format!("no network namespace: os error {errno}"));
             return None;
@@ -284,20 +288,26 @@ mod tests {
         let program = Program::load(ETHERTYPE, None, 1).unwrap();
         let attached = program.attach(LOOPBACK.index, Attach::Generic, (ETHERTYPE, None));
         let attached = attached.map_err(|(_, refused)| refused).unwrap();
-        let (terms, tally) = (Terms { zero_copy: false, multi_buffer: false }, Arc::default());
+        let (flags, tally) = (BindFlags { zero_copy: false, multi_buffer: false }, Arc::default());
         let mut arena = Arena::of(pool);
-        let opened =
-            Xsk::open(&mut arena, pool, (&LOOPBACK, 0), (terms, lent), &Arc::new(attached), &tally);
+        let opened = Xsk::open(
+            &mut arena,
+            pool,
+            (&LOOPBACK, 0),
+            (flags, posted),
+            &Arc::new(attached),
+            &tally,
+        );
         Some(opened.map(|(xsk, _)| xsk).unwrap())
     }
 
-    /// Puts descriptors that a bug of ours might: the kernel names them, and goes on.
+    /// Appends invalid descriptors, as a bug could: the kernel counts them and continues.
     #[test]
     fn descriptors_of_no_memory_are_refused_and_named() {
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles: 200, huge_pages: false }).unwrap();
         let Some(mut xsk) = on_loopback(&mut pool, 1) else { return };
         let of = |xsk: &mut Xsk, drop| {
-            xsk.look();
+            xsk.read_statistics();
             xsk.tally.kernel_drops.of(drop)
         };
         let nowhere = 1 << 40;
@@ -309,9 +319,9 @@ mod tests {
         }
         assert_eq!(of(&mut xsk, KernelDrop::TxInvalid), 1);
 
-        // The kernel has one chunk to receive into, and then one that is none. It leaves that out, and
-        // says of the next packet that there was no chunk: what it gives as refused of the fill ring
-        // is, in net/xdp/xsk.c up to Linux 6.18 at least, a count of the receive ring that never rises.
+        // The kernel has one chunk to receive into, and then an invalid one. It skips that one, and counts
+        // the next packet as dropped for want of a chunk: what it reports as refused of the fill ring is, in
+        // net/xdp/xsk.c up to Linux 6.18 at least, a counter of the receive ring that does not rise.
         assert!(xsk.rings.fill.put(nowhere));
         xsk.rings.fill.publish();
         let shape = Shape { own: [0; 6], ethertype: ETHERTYPE, vlan: None, group: None };

@@ -85,6 +85,6 @@ fn an_address_that_is_no_group_s_is_refused() {
         let spec = XdpSpec { group, ..spec("a0", RX_MODES[0]) };
         let error = Station::new(&veth.a, &spec).err().unwrap();
         assert_eq!(error, OpenError::NoGroup { address });
-        assert!(error.to_string().contains("no group's address"));
+        assert!(error.to_string().contains("not a multicast address"));
     }
 }

@@ -387,5 +387,9 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
     let mut tiny = pool_of(0, 4 + 64 + 100);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut tiny).unwrap().report;
     assert_eq!((report.mode, report.fill_ring_frames), (RxMode::Copy, 100), "{report}");
-    assert!(report.to_string().contains("the pool had 100 single chunks to lend where 256"));
+    assert!(
+        report
+            .to_string()
+            .contains("the pool had 100 single chunks for the fill ring instead of 256")
+    );
 }

@@ -262,7 +262,7 @@ fn config_check_says_which_addresses_and_interfaces_are_not_there() {
             &["listener \"link\": address \"[fe80::1%no-such-if]:7000\": ", "no interface"],
             &["peer \"a\": address \"[fe80::2%no-such-if]:7000\": ", "no interface no-such-if"],
             &["[[ethernet]] lan: ", "no interface no-such-if", "ip link", "waits 60 s"],
-            &["[[ethernet]] loop: ", "lo is no Ethernet"],
+            &["[[ethernet]] loop: ", "lo is not an Ethernet interface"],
         ],
     );
 }

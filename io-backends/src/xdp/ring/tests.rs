@@ -1,5 +1,5 @@
-//! The index logic against a model: a kernel that does whatever the ring allows, lazily, and from
-//! any starting index. It never touches a socket.
+//! Tests the index logic against a model: a kernel that does anything the ring allows, as late as possible,
+//! from any starting index.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use std::{
 
 use super::*;
 
-/// A ring in ordinary memory, that a "kernel" on another thread may share.
+/// A ring in ordinary memory that a simulated kernel on another thread can share.
 #[derive(Clone)]
 struct Heap(Arc<Shared>);
 
@@ -61,7 +61,7 @@ impl Place for Heap {
     }
 }
 
-/// Any bits will do, as long as the seed tells which they were.
+/// A small generator; the seed makes a run repeatable.
 struct Dice(u64);
 
 impl Dice {
@@ -78,8 +78,8 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
         let start = if seed % 2 == 0 { u32::MAX - dice.below(40) } else { dice.below(1 << 20) };
         let heap = Heap::new(1 << (1 + seed % 5), start);
         let (mut ring, size) = (Submit::new(heap.clone()), heap.size());
-        // What the model knows: published and not taken; put and not published; what the kernel has
-        // read, but has not yet said so.
+        // The model's state: published and not taken; appended and not published; read by the kernel but
+        // not yet reported.
         let (mut shown, mut hidden) = (VecDeque::new(), VecDeque::new());
         let (mut next, mut unsaid) = (0_u64, 0_u32);
         for _ in 0..2000 {
@@ -91,7 +91,7 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
                         hidden.push_back(next);
                         next += 1;
                     }
-                    // Seldom, since asking is looking, and what has not been looked at is tested too.
+                    // Rarely, because this reads the index, and the case of a stale index is tested too.
                     if dice.below(8) == 0 {
                         assert_eq!(ring.pending(), shown.len() as u32 + unsaid, "seed {seed}");
                     }
