@@ -7,10 +7,10 @@ use strowger_wire::limits::MAC_BYTES;
 const SECOND: u64 = 1_000_000_000;
 
 /// Length of an AEAD nonce: four zero bytes and a 64-bit little-endian counter (RFC 8439).
-pub const NONCE_BYTES: usize = 12;
+pub(crate) const NONCE_BYTES: usize = 12;
 
 /// Words of the replay bitmap. A power of two, so that a mask finds a counter's word.
-pub const REPLAY_WORDS: usize = 64;
+pub(crate) const REPLAY_WORDS: usize = 64;
 
 /// Size of the replay window, in packets behind the newest one; at least 2,048.
 ///
@@ -28,10 +28,10 @@ pub const SEALED_HEAD_BYTES: usize = 64;
 pub const REKEY_AFTER: Nanos = Nanos(120 * SECOND);
 
 /// Age of keys at which their responder starts a new handshake, if the initiator did not.
-pub const REKEY_AFTER_AS_RESPONDER: Nanos = Nanos(140 * SECOND);
+pub(crate) const REKEY_AFTER_AS_RESPONDER: Nanos = Nanos(140 * SECOND);
 
 /// Packets on one lane after which a new handshake starts.
-pub const REKEY_AFTER_PACKETS: u64 = 1 << 60;
+pub(crate) const REKEY_AFTER_PACKETS: u64 = 1 << 60;
 
 /// Age of keys after which a sealer refuses every packet.
 pub const SEAL_REFUSED_AFTER: Nanos = Nanos(180 * SECOND);
@@ -43,7 +43,7 @@ pub const OPEN_REFUSED_AFTER: Nanos = Nanos(190 * SECOND);
 ///
 /// Far below 2^64, so that a counter cannot wrap and the receiver can always reconstruct its upper
 /// half.
-pub const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
+pub(crate) const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 
 /// First pause between two handshake attempts (RFC 6298, section 2.1: one second).
 ///
@@ -51,7 +51,7 @@ pub const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 pub const RETRY_AFTER: Nanos = Nanos(SECOND);
 
 /// Longest first pause on a path that was measured to be slow.
-pub const RETRY_AFTER_SLOW: Nanos = Nanos(4 * SECOND);
+pub(crate) const RETRY_AFTER_SLOW: Nanos = Nanos(4 * SECOND);
 
 /// Attempts of one session that accept a response at the same time.
 ///
@@ -63,7 +63,7 @@ pub const ATTEMPTS_MAX: usize = 3;
 ///
 /// Equal to [`ATTEMPTS_MAX`]: for any round trip up to the longest, some pause is long enough for a
 /// response to arrive while its attempt still waits.
-pub const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
+pub(crate) const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
 
 /// How long one attempt waits for a response.
 ///
@@ -75,16 +75,16 @@ pub const ATTEMPT_LIFE: Nanos = Nanos(10 * SECOND);
 ///
 /// Some 27 attempts fit between the rekey and the end of the old keys; at 30 % loss all of them
 /// fail once in 10^8 rekeys.
-pub const DOUBLINGS_WHILE_SEALING: u32 = 1;
+pub(crate) const DOUBLINGS_WHILE_SEALING: u32 = 1;
 
 /// Longest pause between two attempts without keys, jitter included.
-pub const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
+pub(crate) const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
 
 /// Jitter: each pause grows by a random part of up to 1/3 of itself.
 ///
 /// It keeps nodes that one event started from retrying in step. WireGuard adds up to a third of a
 /// second.
-pub const JITTER_PARTS: u64 = 3;
+pub(crate) const JITTER_PARTS: u64 = 3;
 
 /// Sets of keys of a responder that wait for their first packet: one for each response that the
 /// initiator still accepts.
@@ -97,32 +97,32 @@ pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 
 /// Confirmations that an initiator sends at most, one every [`RETRY_AFTER`], until the peer answers
 /// under the new keys.
-pub const CONFIRMS_MAX: u32 = 20;
+pub(crate) const CONFIRMS_MAX: u32 = 20;
 
 /// How often the third message of XX is sent before a new handshake starts.
 ///
 /// At 30 % loss, with a probability of 94 % one of them arrives, is confirmed and the confirmation
 /// answered.
-pub const MSG3_SENDS_MAX: u32 = 6;
+pub(crate) const MSG3_SENDS_MAX: u32 = 6;
 
 /// Delay of the first confirmation after the third message of XX.
 ///
 /// The responder must process that message before it can open anything.
-pub const CONFIRM_AFTER_MSG3: Nanos = Nanos(SECOND / 5);
+pub(crate) const CONFIRM_AFTER_MSG3: Nanos = Nanos(SECOND / 5);
 
 /// Lifetime of a cookie secret. A cookie is valid for one to two lifetimes.
-pub const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
+pub(crate) const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 
 /// Completed XX handshakes remembered for each cookie secret, so that none completes twice.
 ///
 /// A slow path that reads a thousand messages of unknown peers per second fills the list in 16
 /// seconds.
-pub const COMPLETED_HANDSHAKES_MAX: usize = 8_192;
+pub(crate) const COMPLETED_HANDSHAKES_MAX: usize = 8_192;
 
 /// Shortest lifetime of a cookie secret, used if its list of completed handshakes is full.
 ///
 /// Handshakes in progress have as long as one attempt waits for its response.
-pub const COOKIE_SECRET_LIFE_MIN: Nanos = ATTEMPT_LIFE;
+pub(crate) const COOKIE_SECRET_LIFE_MIN: Nanos = ATTEMPT_LIFE;
 
 /// Length of the two macs that end an initiation, in bytes.
 pub(crate) const MACS_BYTES: usize = 2 * MAC_BYTES;

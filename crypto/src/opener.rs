@@ -181,18 +181,14 @@ impl Openers {
     }
 
     /// Whether any packet was opened.
-    pub const fn has_opened(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) const fn has_opened(&self) -> bool {
         self.has_opened
     }
 
     /// The seal mode that data must have.
     pub const fn mode(&self) -> SealMode {
         self.mode
-    }
-
-    /// Time from which on these openers refuse.
-    pub const fn refuses_at(&self) -> Nanos {
-        self.refuse_at
     }
 }
 

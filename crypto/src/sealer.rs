@@ -49,7 +49,7 @@ pub enum SealMode {
 impl SealMode {
     /// Kind of a data packet in this mode.
     #[inline]
-    pub const fn data_kind(self) -> Kind {
+    pub(crate) const fn data_kind(self) -> Kind {
         match self {
             SealMode::Full => Kind::SealedData,
             SealMode::HeaderOnly => Kind::SealedHeaderData,
@@ -114,6 +114,11 @@ impl Sealer {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn refuses_at(&self) -> Nanos {
+        self.refuse_at
+    }
+
     /// Seals `packet` in place: 8 bytes for the link header, the body, 16 bytes for the tag.
     ///
     /// The body keeps its length and position; nothing is allocated. `now` is the burst's clock
@@ -165,12 +170,6 @@ impl Sealer {
     #[inline]
     pub const fn wants_rekey(&self) -> bool {
         self.counter >= REKEY_AFTER_PACKETS
-    }
-
-    /// Time from which on this sealer refuses.
-    #[inline]
-    pub const fn refuses_at(&self) -> Nanos {
-        self.refuse_at
     }
 
     /// The sealer's lane.

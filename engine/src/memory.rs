@@ -8,7 +8,7 @@ use crate::limits::{
 };
 
 /// The highest number of frames in one egress queue.
-pub const EXIT_FRAMES: u32 =
+pub(crate) const EXIT_FRAMES: u32 =
     (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
 /// Frames in egress queues of busy ports before memory runs low: two bursts.
 pub const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;

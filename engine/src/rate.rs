@@ -47,7 +47,7 @@ impl TokenBucket {
     }
 
     /// Takes `tokens`, if the bucket has as many; otherwise it takes none.
-    pub fn take_many(&mut self, tokens: u32, rate: Rate, now: Now) -> bool {
+    pub(crate) fn take_many(&mut self, tokens: u32, rate: Rate, now: Now) -> bool {
         let missing_ns = self.missing_ns(rate, now).saturating_add(rate.cost_ns(tokens));
         let has = missing_ns <= rate.burst_ns;
         if has {

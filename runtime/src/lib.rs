@@ -59,7 +59,7 @@ pub use self::{
     local_port::{
         LocalPort, LocalReceiver, LocalSender, Packet, PacketError, PortClosed, TxBuffer,
     },
-    memory::{MemoryUse, Need, mib},
+    memory::{MemoryUse, Need},
     open::{OpenRelay, workers},
     port_info::{PortInfo, PortKind},
     slow_path::SlowPath,

@@ -108,7 +108,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
 }
 
 /// Bytes as people read them.
-pub fn mib(bytes: usize) -> String {
+pub(crate) fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

@@ -59,19 +59,19 @@ pub fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
 
 /// How often the slow path has begun anew, and when lately.
 #[derive(Debug, Default)]
-pub struct Restarts {
+pub(crate) struct Restarts {
     lately: VecDeque<Instant>,
     count: u64,
 }
 
 impl Restarts {
     /// How often since the relay began.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// It has panicked; `false` if it has too often to begin anew.
-    pub fn may_begin(&mut self, now: Instant) -> bool {
+    pub(crate) fn may_begin(&mut self, now: Instant) -> bool {
         self.lately.retain(|&at| now.duration_since(at) < WINDOW);
         if self.lately.len() >= RESTARTS_MAX {
             return false;

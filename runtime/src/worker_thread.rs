@@ -173,7 +173,7 @@ impl Drop for WakeAtEnd {
 
 /// A worker that runs on its own thread.
 #[derive(Debug)]
-pub struct WorkerThread {
+pub(crate) struct WorkerThread {
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
     waker: DoorbellWaker,
@@ -189,7 +189,7 @@ pub struct WorkerThread {
 ///
 /// # Errors
 /// The kernel's, when it gives no thread.
-pub fn start(
+pub(crate) fn start(
     worker: Worker,
     doorbell: Doorbell,
     clock: Clock,
@@ -233,7 +233,7 @@ impl WorkerThread {
     ///
     /// # Panics
     /// If the worker's thread panicked.
-    pub fn stop(mut self) -> Worker {
+    pub(crate) fn stop(mut self) -> Worker {
         self.tell_to_stop();
         let thread = self.thread.take().expect("it is joined once, here or when it is dropped");
         match thread.join() {
@@ -248,23 +248,23 @@ impl WorkerThread {
     }
 
     /// A number that changes while the worker is awake and makes progress.
-    pub fn turns(&self) -> u64 {
+    pub(crate) fn turns(&self) -> u64 {
         self.progress.turns.load(Ordering::Relaxed)
     }
 
     /// Whether the worker blocks, since it has nothing to do.
-    pub fn is_asleep(&self) -> bool {
+    pub(crate) fn is_asleep(&self) -> bool {
         self.progress.is_asleep.load(Ordering::SeqCst)
     }
 
     /// Has the slow path woken once when a port wakes the worker up. [`is_asleep`](Self::is_asleep) is to be
     /// looked at after this: a worker that is awake tells nothing.
-    pub fn watch(&self) {
+    pub(crate) fn watch(&self) {
         self.progress.is_watched.store(true, Ordering::SeqCst);
     }
 
     /// Whether the thread has ended by itself, which only a panic does.
-    pub fn has_died(&self) -> bool {
+    pub(crate) fn has_died(&self) -> bool {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 }

@@ -263,7 +263,7 @@ impl CookieChecker {
     }
 
     /// Time at which [`CookieChecker::rotate`] next replaces the secret.
-    pub fn rotates_at(&self) -> Nanos {
+    pub(crate) fn rotates_at(&self) -> Nanos {
         let is_full = self.current.finished.len() >= COMPLETED_HANDSHAKES_MAX;
         self.rotated.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
     }
@@ -365,7 +365,7 @@ impl CookieChecker {
     }
 
     /// Number of completed handshakes in memory, for memory accounting.
-    pub fn completed_handshakes(&self) -> usize {
+    pub(crate) fn completed_handshakes(&self) -> usize {
         self.current.finished.len() + self.previous.finished.len()
     }
 }

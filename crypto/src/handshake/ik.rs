@@ -173,11 +173,6 @@ impl Initiation {
         self.their.timestamp
     }
 
-    /// The initiator's offer.
-    pub const fn their_offer(&self) -> &Offer {
-        &self.their.offer
-    }
-
     /// The initiator's identity, if its proof is valid.
     ///
     /// Costs the verification of a signature, unless the peer is known and this proof was verified

@@ -226,7 +226,7 @@ impl Established {
     }
 
     /// Whether this end initiated the handshake.
-    pub const fn is_initiator(&self) -> bool {
+    pub(crate) const fn is_initiator(&self) -> bool {
         self.initiator
     }
 
@@ -236,7 +236,7 @@ impl Established {
     }
 
     /// The peer's offer, with its scheme and protocols.
-    pub const fn their_offer(&self) -> &Offer {
+    pub(crate) const fn their_offer(&self) -> &Offer {
         &self.their.offer
     }
 
@@ -251,7 +251,8 @@ impl Established {
     }
 
     /// The peer's session index.
-    pub const fn their_index(&self) -> SessionIndex {
+    #[cfg(test)]
+    pub(crate) const fn their_index(&self) -> SessionIndex {
         self.their.index
     }
 

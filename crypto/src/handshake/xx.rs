@@ -152,11 +152,6 @@ impl Discovered {
         &self.peer
     }
 
-    /// The peer's offer.
-    pub const fn their_offer(&self) -> &Offer {
-        &self.their.offer
-    }
-
     /// Our session index, as sent in the first message.
     pub const fn our_index(&self) -> SessionIndex {
         self.index
@@ -350,11 +345,6 @@ impl Finish {
     /// The peer; static key and identity are proved.
     pub const fn peer(&self) -> &Peer {
         &self.peer
-    }
-
-    /// The peer's offer.
-    pub const fn their_offer(&self) -> &Offer {
-        &self.their.offer
     }
 
     /// Our session index, chosen without looking at those in use.

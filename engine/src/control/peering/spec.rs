@@ -254,13 +254,6 @@ impl PeerSpec {
         self
     }
 
-    /// The port that it is behind.
-    #[must_use]
-    pub fn with_port(mut self, port: PortId) -> Self {
-        self.port = port;
-        self
-    }
-
     /// Its address. Without one the switch waits until the peer calls.
     #[must_use]
     pub fn with_address(mut self, at: impl Into<Option<Address>>) -> Self {
