@@ -35,7 +35,7 @@ const PEERS: u8 = 64;
 /// Handshakes of each kind between two readings of the clock.
 const ROUNDS: u32 = 16;
 
-/// What is compared with the curve operations.
+/// The sides that are compared with the curve operations.
 const SIDES: [&str; 5] =
     ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
 

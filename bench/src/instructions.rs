@@ -1,5 +1,5 @@
-//! Instructions of one step, counted by callgrind: independent of the load of the machine. The
-//! example `icount`, which must have been built, runs in a process of its own.
+//! Instructions of one step, counted by callgrind: independent of the load of the machine. The example
+//! `icount`, which must have been built, runs in a separate process.
 
 use std::{
     env, fs, io,

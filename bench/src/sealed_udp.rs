@@ -47,7 +47,7 @@ pub(crate) enum Forwarder<'a> {
     External(OtherThreads),
 }
 
-/// What a trial needs of a foreign forwarder.
+/// The parts of a trial with a foreign forwarder.
 pub(crate) struct Parts {
     pub(crate) at: SocketAddrV4,
     pub(crate) seal: Seal,

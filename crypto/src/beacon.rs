@@ -4,10 +4,10 @@
 //! A beacon suggests a peer and proves nothing: a receiver may start a handshake, and only the
 //! handshake shows which node is there.
 //!
-//! The Ed25519 key signs the X25519 key and the network's name under a domain of its own, so a
-//! beacon cannot attribute a key to another identity. The signature covers neither time nor place:
-//! a node signs once at start and then drops the signing key. So anybody can repeat a beacon
-//! anywhere; it then suggests a peer that is not there.
+//! The Ed25519 key signs the X25519 key and the network's name under a separate domain, so a beacon cannot
+//! attribute a key to another identity. The signature covers neither time nor place: a node signs once at start
+//! and then drops the signing key. So any station can replay a beacon anywhere; it then suggests a peer at a
+//! wrong address.
 //!
 //! The mac is keyed with the network's name alone. It saves the verification of signatures from
 //! senders outside the network, which cost an attacker the least.

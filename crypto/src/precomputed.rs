@@ -15,7 +15,7 @@ use strowger_wire::limits::KEY_BYTES;
 use crate::identity::{Identity, IdentityProof, IdentityRefused, StaticPublic};
 use crate::secret::Secret;
 
-/// The known peers by static key. Belongs to one static key of ours.
+/// The known peers by static key. Belongs to one of this node's static keys.
 #[derive(Default)]
 pub(crate) struct PrecomputedPeers(Mutex<BTreeMap<StaticPublic, Box<Peer>>>);
 

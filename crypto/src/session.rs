@@ -61,7 +61,7 @@ pub struct SessionConfig {
     pub provider: Provider,
     /// Wall clock in nanoseconds since 1970 at the zero of the monotonic clock.
     ///
-    /// Timestamps only grow during the life of the process, whatever the wall clock does.
+    /// Timestamps only grow during the life of the process, even if the wall clock is set back.
     /// [`Session::advance_wall_clock`] makes them follow a clock that was set forward.
     pub wall_at_zero: u64,
 }
@@ -217,9 +217,9 @@ impl Session {
 
     /// Takes over a session that XX established, as if an IK handshake had established it.
     ///
-    /// If it takes it over, which [`owns`](Self::owns) tells, the index belongs to this session,
-    /// though [`Context::indices`] did not return it. The initiator passes the third message, which
-    /// is sent now and again until the peer confirms. The responder passes the peer's guard as
+    /// If it takes it over, as [`owns`](Self::owns) reports, the index belongs to this session, though
+    /// [`Context::indices`] did not return it. The initiator passes the third message, which is sent now and
+    /// again until the peer confirms. The responder passes the peer's guard as
     /// [`xx::Finish::accept`](crate::handshake::xx::Finish::accept) left it.
     pub fn adopt(
         &mut self,

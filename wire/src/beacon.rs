@@ -45,7 +45,7 @@ const COVERED_BYTES: usize = BEACON_BYTES - MAC_BYTES;
 
 const _: () = assert!(LINK_HEADER_BYTES + 4 + 2 * KEY_BYTES + SIGNATURE_BYTES <= COVERED_BYTES);
 
-/// What a beacon says. Nothing of it is verified here.
+/// The content of a beacon. Nothing of it is verified here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields<'a> {
     /// The X25519 key that the node makes links with.

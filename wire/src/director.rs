@@ -4,8 +4,8 @@ use core::fmt;
 
 use crate::slot::Slot;
 
-/// One slot number, written in one form of one scheme: what a switch takes off the low end of a label
-/// (wire.md 1.1; in MPLS the top label of the stack, RFC 3031).
+/// One slot number, written in one form of one scheme: the code that a switch removes from the low end of a
+/// label (wire.md 1.1; in MPLS the top label of the stack, RFC 3031).
 ///
 /// Only a [`Scheme`](crate::scheme::Scheme) makes directors, so slot, bits and width always agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

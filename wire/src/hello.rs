@@ -1,4 +1,4 @@
-//! The hello: what each end says about itself in a handshake (wire.md section 4, W4-4).
+//! The hello: the fields that each end sends about itself in a handshake (wire.md section 4, W4-4).
 //!
 //! ```text
 //! length of what follows                         2
@@ -67,7 +67,7 @@ const _: () = assert!(
 const _: () = assert!(SCHEME_BYTES_MAX <= u8::MAX as usize);
 const _: () = assert!(HELLO_BYTES_MAX <= u16::MAX as usize);
 
-/// The versions of the link protocol that an end speaks, from the oldest to the newest.
+/// The versions of the link protocol that an end supports, from the oldest to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
     oldest: u8,
@@ -96,7 +96,7 @@ impl Versions {
         self.newest
     }
 
-    /// The newest version that both ends speak, if there is one.
+    /// The newest version that both ends support, if there is one.
     #[must_use]
     pub fn newest_common(self, other: Versions) -> Option<u8> {
         let newest = self.newest.min(other.newest);
@@ -132,8 +132,8 @@ impl Suites {
     }
 }
 
-/// What an end wants of the seal mode (wire.md section 3). A plain link has no handshake, so plain is
-/// not among them.
+/// The seal mode that an end asks for (wire.md section 3). A plain link has no handshake, so plain is not among
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SealWish {
@@ -254,7 +254,7 @@ pub struct Timestamp(pub u64);
 /// The fields of a hello, borrowed from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// The versions that the sender speaks.
+    /// The versions that the sender supports.
     pub versions: Versions,
     /// The AEAD suites that it has.
     pub suites: Suites,
@@ -277,8 +277,8 @@ pub struct Hello<'a> {
     /// How the sender writes slot numbers, serialised ([`Scheme::parse`](crate::scheme::Scheme::parse));
     /// at most [`SCHEME_BYTES_MAX`] bytes. Not read here.
     pub scheme: &'a [u8],
-    /// The protocols that the sender speaks (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`]
-    /// bytes. Not read here.
+    /// The protocols that the sender supports (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`] bytes. Not
+    /// read here.
     pub protocols: &'a [u8],
 }
 
@@ -373,7 +373,7 @@ impl<'a> Hello<'a> {
 /// Why bytes are not a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HelloMalformed {
-    /// It ends before its last field, or its length says more than there is.
+    /// It ends before its last field, or its length exceeds the input.
     Cut,
     /// A field has a value that means nothing.
     BadField,

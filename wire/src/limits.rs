@@ -33,8 +33,8 @@ pub const MAC_BYTES: usize = 16;
 /// Lanes a link can have in one direction: the lane is four bits of the link header.
 pub const LANES_MAX: usize = 16;
 
-/// Bytes of every handshake initiation. Fixed, so that no reply can be larger than what asked for it,
-/// and so that its length tells nothing. Fits an IPv6 packet of 1280 with room for tunnels.
+/// Bytes of every handshake initiation. Fixed, so that no reply can be longer than its request, and so that the
+/// length reveals nothing. Fits an IPv6 packet of 1280 with room for tunnels.
 pub const INITIATION_BYTES: usize = 896;
 
 /// Bytes of a network's name.

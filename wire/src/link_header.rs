@@ -34,7 +34,7 @@ use crate::limits::LANES_MAX;
 /// Bytes of a link header.
 pub const LINK_HEADER_BYTES: usize = 8;
 
-/// What a packet on a link is (W3-1). The numbers are those on the wire; 0 and 10 to 15 are not assigned.
+/// The kind of a packet on a link (W3-1). The numbers are those on the wire; 0 and 10 to 15 are not assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -208,7 +208,7 @@ impl core::error::Error for LinkHeaderError {}
 /// The fields of a link header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkHeader {
-    /// What the packet is.
+    /// The kind of the packet.
     pub kind: Kind,
     /// The sender's lane; in a handshake message, the [`Step`].
     pub lane: Lane,

@@ -159,7 +159,7 @@ pub enum AnyHeader<'a> {
 }
 
 /// Evaluates an expression with the [`Header`](crate::switch_header::Header) inside an
-/// [`AnyHeader`](crate::switch_header::AnyHeader), whatever its width. The expression is compiled once for each
+/// [`AnyHeader`](crate::switch_header::AnyHeader), for any width. The expression is compiled once for each
 /// width.
 ///
 /// ```

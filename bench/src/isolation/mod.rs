@@ -1,7 +1,7 @@
-//! Isolation (R23): what an innocent pair of neighbours loses while another neighbour, client or
-//! path misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is
-//! the delivered part of the innocent traffic with the offender to the part without. Counts at a
-//! fixed pace decide, not durations.
+//! Isolation (R23): the loss of an innocent pair of neighbours while another neighbour, client or path
+//! misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is the delivered
+//! part of the innocent traffic with the offender to the part without. Counts at a fixed pace decide, not
+//! durations.
 //!
 //! | module | cases |
 //! |---|---|
@@ -30,7 +30,7 @@ use crate::{Bench, Failure, Options, Row, spread::Spread};
 struct Case {
     name: &'static str,
     size: usize,
-    /// What the offender does, for people.
+    /// A description of the offender's behaviour.
     offence: String,
     run: fn(&Options, &Setup) -> Result<Half, Failure>,
     setup: Setup,
@@ -65,12 +65,12 @@ struct Half {
     link_downs: Option<u64>,
 }
 
-/// What the offender did, and the result for the innocent traffic, over all pairs of a row.
+/// The offender's behaviour, and the result for the innocent traffic, over all pairs of a row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Isolation {
     /// The name of the case.
     pub case: &'static str,
-    /// What the offender did.
+    /// A description of the offender's behaviour.
     pub offence: String,
     /// Packets that the innocent pair sent in one half of a pair (median).
     pub offered: f64,

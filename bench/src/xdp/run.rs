@@ -110,7 +110,7 @@ impl Outcome {
     }
 }
 
-/// What a forwarder's thread reports when it is ready.
+/// The report of a forwarder's thread that is ready.
 struct Ready {
     threads: Vec<Tid>,
     /// The destination address and the label of its frames.

@@ -111,7 +111,7 @@ pub(crate) fn enter() -> Result<(), Failure> {
         .map_err(lacking("mount"))?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
         .map_err(lacking("mount of sysfs"))?;
-    // What a running process leaves behind ends with the namespace.
+    // Leftovers of a running process end with the namespace.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)
         .map_err(lacking("mount of tmpfs"))?;
     Ok(())

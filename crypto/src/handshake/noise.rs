@@ -175,8 +175,7 @@ impl Noise {
     }
 }
 
-/// What a Noise message adds to its payload at most: ephemeral key, static key and two tags, in
-/// bytes.
+/// The largest overhead of a Noise message: ephemeral key, static key and two tags, in bytes.
 const NOISE_OVERHEAD_MAX: usize = 2 * KEY_BYTES + 2 * TAG_BYTES;
 
 impl Drop for Noise {

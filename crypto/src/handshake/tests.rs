@@ -183,7 +183,7 @@ fn an_initiator_without_the_secret_of_a_known_key_is_refused() {
     assert!(matches!(read, Err(Refused::Unreadable)), "{read:?}");
 }
 
-/// An attacker who knows all public keys: alters a message and recomputes its macs.
+/// An attacker that knows all public keys: alters a message and recomputes its macs.
 fn with_macs(mut message: Vec<u8>, receiver: &StaticPublic, macs: usize) -> Vec<u8> {
     let network = NetworkId::new(b"test").expect("short");
     message.truncate(message.len() - macs * MAC_BYTES);

@@ -25,7 +25,7 @@ use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::secret::{Secret, mac};
 
-/// Payload of a first message: zeros, so many that no response is longer.
+/// Payload of a first message: zeros, so that no response is longer.
 const MSG1_PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] =
     [0; INITIATION_NOISE_BYTES - KEY_BYTES];
 

@@ -19,7 +19,7 @@ use strowger_wire::{
     link_header::{Kind, LinkHeader, SessionIndex, Step},
 };
 
-/// What the link does to packets.
+/// The effects of the link on packets.
 #[derive(Clone, Copy)]
 pub(crate) struct Impairment {
     pub(crate) lost_per_mille: u64,

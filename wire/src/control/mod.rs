@@ -73,7 +73,7 @@ pub enum Message<'a> {
     TraceReply {
         /// The request's.
         id: u32,
-        /// What the switch reports.
+        /// The switch's report.
         hop: HopWord,
     },
     /// Asks a node for its public keys.
@@ -94,7 +94,7 @@ pub enum Message<'a> {
     Error {
         /// Why.
         why: Reason,
-        /// Its header as it came to the switch that says so.
+        /// Its header as received by the switch that reports it.
         offending: &'a [u8],
     },
     /// A packet was discarded because it was longer than the path behind its egress takes.
@@ -129,7 +129,7 @@ pub enum Message<'a> {
     Goodbye {
         /// Why: 0 unspecified, 1 stopping, 2 restarting, 3 by the operator, 4 no room.
         code: u8,
-        /// Seconds after which a new handshake is welcome; 0 for the receiver's own pace.
+        /// Seconds before a new handshake; 0 leaves the interval to the receiver.
         retry_after_s: u32,
         /// A text for people; at most [`GOODBYE_TEXT_BYTES_MAX`](crate::limits::GOODBYE_TEXT_BYTES_MAX)
         /// bytes.

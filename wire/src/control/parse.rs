@@ -111,8 +111,8 @@ impl<'a> Fields<'a> {
         self.0.u64().ok_or(MessageError::TooShort)
     }
 
-    /// Checks the length of a message of a kind that has `message_bytes`, neither more nor fewer
-    /// (W5-1). To be called behind the prefix.
+    /// Checks the length of a message of a kind that has `message_bytes`, exactly (W5-1). To be called behind
+    /// the prefix.
     fn check_length(&self, message_bytes: usize) -> Result<(), MessageError> {
         match (PREFIX_BYTES + self.0.0.len()).cmp(&message_bytes) {
             Ordering::Less => Err(MessageError::TooShort),

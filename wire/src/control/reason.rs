@@ -1,4 +1,4 @@
-//! Why a packet went no further, as a number on the wire (W5-5).
+//! The reason why a packet was dropped, as a number on the wire (W5-5).
 
 use core::fmt;
 

@@ -24,7 +24,7 @@ pub struct HopWord {
     pub packet_bytes_max: u16,
 }
 
-/// What a traced packet would reach next.
+/// The egress of a traced packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Behind {

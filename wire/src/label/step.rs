@@ -78,7 +78,7 @@ impl fmt::Display for StepError {
 
 impl core::error::Error for StepError {}
 
-/// What a switch with this scheme does with a packet that came in by `ingress` (wire.md 1.2, 1.3).
+/// The step of a switch with this scheme for a packet that came in by `ingress` (wire.md 1.2, 1.3).
 ///
 /// The data plane looks the same outcome up in tables, and is tested against this function.
 ///

@@ -36,7 +36,7 @@ pub struct TextError {
     pub fault: TextFault,
 }
 
-/// What is wrong with the text of a label.
+/// The fault in the text of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextFault {
     /// The fault in the text of a label.

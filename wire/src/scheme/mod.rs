@@ -394,8 +394,8 @@ pub enum SchemeError {
     Truncated,
     /// The bytes continue after the last form.
     Trailing,
-    /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to tell the forms apart, so that no
-    /// switch can decode them with two loads.
+    /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to distinguish
+    /// the forms, so that no switch can decode them with two loads.
     PrefixesTooAlike,
 }
 

@@ -1,4 +1,4 @@
-//! What a switch needs to build its decoding tables: one table for a narrow scheme, else two.
+//! The input of a switch's decoding tables: one table for a narrow scheme, else two.
 
 use super::{Scheme, SchemeError, form::low_mask};
 use crate::director::Director;
@@ -24,7 +24,7 @@ impl Scheme {
         self.decode(u64::from(index)).ok()
     }
 
-    /// How many low bits of a label tell the forms apart: the index bits of the first of two tables.
+    /// The number of low bits of a label that distinguish the forms: the index bits of the first of two tables.
     ///
     /// A table of `1 << prefix_index_bits` entries gives the form ([`form_near`](Scheme::form_near)). The switch
     /// compares the form's whole prefix, and looks the data up in the second table
