@@ -1,6 +1,6 @@
 //! Table swap and burst: a slot number passes to another user while two workers forward.
 //!
-//! Rings, ledger, numbers and tables are the real ones. The workers are reduced to what R1 depends
+//! Rings, grace periods, numbers and tables are the real ones. The workers are reduced to what R1 depends
 //! on: they apply orders, report, and look a number up in their table. Time stands still: the
 //! quarantine is zero, so only the order of the steps separates the number's old user from its new
 //! one.
@@ -81,28 +81,30 @@ impl Worker {
 /// The slow path's side.
 struct Control {
     numbers: SlotAllocator,
-    ledger: GracePeriods,
+    grace_periods: GracePeriods,
     orders: Vec<Producer<Order>>,
     reports: Vec<Consumer<()>>,
 }
 
 impl Control {
-    fn give(&mut self, order: impl Fn() -> Order) {
+    fn command_all(&mut self, order: impl Fn() -> Order) {
         for worker in 0..WORKERS {
             assert!(self.orders[worker].push(order()).is_ok(), "a place for each");
-            self.ledger.note_given(worker);
+            self.grace_periods.note_given(worker);
         }
     }
 
-    fn give_tables(&mut self) {
-        let leads = self.numbers.leads();
+    fn publish_tables(&mut self) {
+        let leads = self.numbers.targets();
         let exit = |slot| match leads.get(&slot) {
-            Some(strowger_engine::control::slot_allocator::Lead::User(mark)) => {
+            Some(strowger_engine::control::slot_allocator::Target::User(mark)) => {
                 NextHop::Neighbour(*mark)
             }
             _ => NextHop::Drop(strowger_engine::discard::Discard::SlotGone),
         };
-        self.give(|| Order::Table(Box::new(SlotTable::new(&F4, 15, exit).expect("a table"))));
+        self.command_all(|| {
+            Order::Table(Box::new(SlotTable::new(&F4, 15, exit).expect("a table")))
+        });
     }
 
     /// Reads the reports; returns whether all workers have passed.
@@ -112,22 +114,22 @@ impl Control {
     ) -> bool {
         for worker in 0..WORKERS {
             while self.reports[worker].pop().is_some() {
-                self.ledger.note_reported(worker);
+                self.grace_periods.note_completed(worker);
             }
         }
-        self.ledger.has_passed(awaited)
+        self.grace_periods.has_passed(awaited)
     }
 }
 
 fn two_workers() -> (Control, Vec<Worker>) {
     let mut control = Control {
         numbers: SlotAllocator::new(15),
-        ledger: GracePeriods::new(WORKERS),
+        grace_periods: GracePeriods::new(WORKERS),
         orders: Vec::new(),
         reports: Vec::new(),
     };
     let wish = SlotRequest { slot: Some(Slot::new(SLOT)), ..SlotRequest::default() };
-    let given = control.numbers.give(wish, FIRST, Now(1)).expect("free");
+    let given = control.numbers.allocate(wish, FIRST, Now(1)).expect("free");
     assert!(matches!(control.numbers.publish(given, Now(1)), Published::Now));
     let workers = (0..WORKERS)
         .map(|_| {
@@ -154,30 +156,30 @@ fn two_workers() -> (Control, Vec<Worker>) {
 /// `issued` says when labels of the second user may exist.
 fn hand_on(mut control: Control, issued: &AtomicUsize) {
     let withdrawn = control.numbers.withdraw(FIRST).expect("it has it");
-    control.give_tables();
-    let informed = control.ledger.wait_for_all(control.numbers.told(withdrawn));
+    control.publish_tables();
+    let informed = control.grace_periods.wait_for_all(control.numbers.inform(withdrawn));
     if !(0..TRIES).any(|_| control.has_passed(&informed) || wait()) {
         return;
     }
-    let unnamed = Unnamed::after(control.ledger.pass(informed).expect("seen above"));
+    let unnamed = Unnamed::after(control.grace_periods.pass(informed).expect("seen above"));
     let leaving = *unnamed.leaving().first().expect("the first");
-    control.give(|| Order::Drop(leaving));
-    let unnamed = control.ledger.wait_for_all(unnamed);
+    control.command_all(|| Order::Drop(leaving));
+    let unnamed = control.grace_periods.wait_for_all(unnamed);
     if !(0..TRIES).any(|_| control.has_passed(&unnamed) || wait()) {
         return;
     }
-    let detached = Detached::after(control.ledger.pass(unnamed).expect("seen above"));
-    control.numbers.rest(detached, Now(2), 0);
-    for rested in control.numbers.rested(Now(2)) {
+    let detached = Detached::after(control.grace_periods.pass(unnamed).expect("seen above"));
+    control.numbers.quarantine(detached, Now(2), 0);
+    for rested in control.numbers.out_of_quarantine(Now(2)) {
         control.numbers.free(rested);
     }
     let wish = SlotRequest { slot: Some(Slot::new(SLOT)), ..SlotRequest::default() };
-    let given = control.numbers.give(wish, SECOND, Now(2)).expect("its quarantine is over");
+    let given = control.numbers.allocate(wish, SECOND, Now(2)).expect("its quarantine is over");
     assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
     // From here on a label may name the number and mean the second user.
     HANDED_ON.fetch_add(1, Relaxed);
     issued.store(1, Relaxed);
-    control.give_tables();
+    control.publish_tables();
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Base {
             return Err(ConfigError::Workers);
         }
         let clock = Clock::default();
-        let (handles, slow_paths) = Workers::tie(pools.len(), &clock.skew());
+        let (handles, slow_paths) = Workers::connect(pools.len(), &clock.skew());
         let handoff_rings = HandoffRings::between(pools.len(), HANDOFF_FRAMES_MAX);
         let mut workers = Vec::new();
         for (number, ((pool, handoff_rings), slow_path)) in
@@ -128,8 +128,8 @@ impl Base {
 
     /// Advances the clock to what the caller says. Returns the switch's own time.
     pub(super) fn advance(&mut self, caller: Now) -> Now {
-        let now = self.clock.turn(caller);
-        self.slots.set_now(self.clock.rest());
+        let now = self.clock.advance(caller);
+        self.slots.set_now(self.clock.quarantine_now());
         now
     }
 
@@ -151,7 +151,7 @@ impl Base {
 
     /// A punt of a worker has left its queue, so its link has one place more there.
     pub(super) fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
-        let user = self.slots.user_of(link);
+        let user = self.slots.user(link);
         if let Some(tally) = user.and_then(|user| user.tallies.get(usize::from(worker))) {
             tally.punts_taken[kind as usize].add(1);
         }
@@ -169,7 +169,7 @@ impl Base {
     pub(super) fn readdress(&mut self, link: Mark, to: Location) {
         let (port, at, home) = (to.port.0, to.at, self.ports.home(to.port));
         self.out.workers.command_all(|_| Command::SetAddress { link, port, home, at });
-        if let Some(attachment) = self.slots.user(link) {
+        if let Some(attachment) = self.slots.user_mut(link) {
             (attachment.port, attachment.at) = (to.port, Some(to.at));
         }
     }
@@ -181,11 +181,11 @@ impl Base {
             Step::Announce(mark) => slots.announce(mark, out),
             Step::Rewrite(moving) => slots.rewrite(moving, out),
             Step::Retire(moving) => slots.retire(moving, out),
-            Step::Remove(informed) => slots.drop_user(informed, out),
-            Step::Rest(unnamed) => slots.rest(unnamed, out),
+            Step::Remove(informed) => slots.drop_detached_links(informed, out),
+            Step::Quarantine(unnamed) => slots.finish_detach(unnamed, out),
             Step::Recovered(unnamed) => {
                 slots.unbar();
-                slots.rest(unnamed, out);
+                slots.finish_detach(unnamed, out);
             }
             Step::Grown(_) => out.events.push(Event::SchemeGrown),
             Step::Forget(id) => {

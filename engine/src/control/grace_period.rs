@@ -48,7 +48,7 @@ impl GracePeriods {
     }
 
     /// A worker has reported a command.
-    pub fn note_reported(&mut self, worker: usize) {
+    pub fn note_completed(&mut self, worker: usize) {
         self.reported[worker] += 1;
         assert!(self.reported[worker] <= self.given[worker], "reports follow commands");
     }
@@ -88,15 +88,15 @@ mod tests {
 
     #[test]
     fn nothing_passes_before_the_last_worker_has_reported() {
-        let mut ledger = GracePeriods::new(2);
-        ledger.note_given(0);
-        ledger.note_given(1);
-        let awaited = ledger.wait_for_all("x");
-        ledger.note_given(1);
-        ledger.note_reported(0);
-        let awaited = ledger.pass(awaited).expect_err("worker 1 has not reported");
-        ledger.note_reported(1);
-        assert_eq!(ledger.pass(awaited).expect("both have").into_inner(), "x");
-        assert!(!ledger.is_even(), "what was given later is not waited for");
+        let mut grace_periods = GracePeriods::new(2);
+        grace_periods.note_given(0);
+        grace_periods.note_given(1);
+        let awaited = grace_periods.wait_for_all("x");
+        grace_periods.note_given(1);
+        grace_periods.note_completed(0);
+        let awaited = grace_periods.pass(awaited).expect_err("worker 1 has not reported");
+        grace_periods.note_completed(1);
+        assert_eq!(grace_periods.pass(awaited).expect("both have").into_inner(), "x");
+        assert!(!grace_periods.is_even(), "what was given later is not waited for");
     }
 }

@@ -133,7 +133,7 @@ impl Links {
     pub(super) fn drop_detached(&mut self, base: &mut Base) {
         match &mut self.active {
             Some(active) => active.table.drop_detached(base),
-            None => drop(base.slots.take_left()),
+            None => drop(base.slots.take_detached()),
         }
     }
 

@@ -26,18 +26,18 @@
 //! use strowger_engine::{Now, control::{grace_period::GracePeriods, slot_allocator::{Detached, SlotAllocator, Unnamed, SlotRequest}}};
 //! use strowger_frame::Mark;
 //!
-//! let mut ledger = GracePeriods::new(0);
+//! let mut grace_periods = GracePeriods::new(0);
 //! let mut numbers = SlotAllocator::new(256);
-//! let given = numbers.give(SlotRequest::default(), Mark::new(0, 0), Now(1))?;
+//! let given = numbers.allocate(SlotRequest::default(), Mark::new(0, 0), Now(1))?;
 //! numbers.publish(given, Now(1));
 //! let withdrawn = numbers.withdraw(Mark::new(0, 0)).expect("it was there");
-//! let _ = numbers.leads(); // into the workers' tables
-//! let told = numbers.told(withdrawn);
-//! let unnamed = Unnamed::after(ledger.pass(ledger.wait_for_all(told)).expect("no workers"));
-//! let detached = Detached::after(ledger.pass(ledger.wait_for_all(unnamed)).expect("no workers"));
-//! numbers.rest(detached, Now(2), 60);
-//! assert!(numbers.rested(Now(61)).is_empty());
-//! for rested in numbers.rested(Now(62)) {
+//! let _ = numbers.targets(); // into the workers' tables
+//! let told = numbers.inform(withdrawn);
+//! let unnamed = Unnamed::after(grace_periods.pass(grace_periods.wait_for_all(told)).expect("no workers"));
+//! let detached = Detached::after(grace_periods.pass(grace_periods.wait_for_all(unnamed)).expect("no workers"));
+//! numbers.quarantine(detached, Now(2), 60);
+//! assert!(numbers.out_of_quarantine(Now(61)).is_empty());
+//! for rested in numbers.out_of_quarantine(Now(62)) {
 //!     numbers.free(rested);
 //! }
 //! # Ok::<(), strowger_engine::control::AttachError>(())
@@ -48,7 +48,7 @@
 //! ```compile_fail,E0308
 //! use strowger_engine::{Now, control::slot_allocator::{SlotAllocator, Withdrawn}};
 //! fn too_early(numbers: &mut SlotAllocator, withdrawn: Withdrawn) {
-//!     numbers.rest(withdrawn, Now(2), 60); // expected `Detached`
+//!     numbers.quarantine(withdrawn, Now(2), 60); // expected `Detached`
 //! }
 //! ```
 //!
@@ -67,8 +67,8 @@
 //! ```compile_fail,E0382
 //! use strowger_engine::{Now, control::slot_allocator::{Detached, SlotAllocator}};
 //! fn twice(numbers: &mut SlotAllocator, detached: Detached) {
-//!     numbers.rest(detached, Now(2), 60);
-//!     numbers.rest(detached, Now(9), 60);
+//!     numbers.quarantine(detached, Now(2), 60);
+//!     numbers.quarantine(detached, Now(9), 60);
 //! }
 //! ```
 
@@ -123,7 +123,7 @@ pub struct SlotRequest<'a> {
 
 /// Where labels that name a number lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lead {
+pub enum Target {
     /// Nowhere: nobody ever had it, or long ago.
     Empty,
     /// To its user.
@@ -148,7 +148,7 @@ pub enum Standing {
     /// On its way out.
     Withdrawn,
     /// In quarantine until then.
-    Resting(Now),
+    Quarantined(Now),
     /// Kept over a restart; until then no other user may have it.
     Kept(Now),
 }
@@ -172,7 +172,7 @@ enum Usage {
     Withdrawn {
         not_before: Now,
     },
-    Resting {
+    Quarantined {
         until: Now,
     },
     Kept {
@@ -273,7 +273,7 @@ impl SlotAllocator {
                 if entry.generation == given.generation && not_before <= now =>
             {
                 entry.usage = Usage::Live { user, drained: None };
-                self.take_up_former(user);
+                self.restore_former(user);
                 Published::Now
             }
             Usage::Coming { .. } if entry.generation == given.generation => Published::Later(given),
@@ -282,7 +282,7 @@ impl SlotAllocator {
     }
 
     /// A user's number leads to it: those that it had before the restart do so, too.
-    fn take_up_former(&mut self, user: Mark) {
+    fn restore_former(&mut self, user: Mark) {
         self.due.set(None);
         for slot in &self.aliases {
             if let Some(entry) = self.entries.get_mut(slot)
@@ -463,18 +463,18 @@ impl SlotAllocator {
     }
 
     /// What the next tables are made of: where each number leads that leads, or led, anywhere.
-    pub fn leads(&mut self) -> BTreeMap<Slot, Lead> {
+    pub fn targets(&mut self) -> BTreeMap<Slot, Target> {
         self.in_tables = self.version;
         let lead = |usage: &Usage| match *usage {
-            Usage::Live { user, .. } => Lead::User(user),
-            Usage::Alias { user, .. } => Lead::Alias(user),
-            Usage::Coming { not_before: Now(0), .. } => Lead::Empty,
+            Usage::Live { user, .. } => Target::User(user),
+            Usage::Alias { user, .. } => Target::Alias(user),
+            Usage::Coming { not_before: Now(0), .. } => Target::Empty,
             Usage::Coming { .. }
             | Usage::Withdrawn { .. }
-            | Usage::Resting { .. }
+            | Usage::Quarantined { .. }
             | Usage::Kept { .. }
             | Usage::Former { .. }
-            | Usage::Returning { .. } => Lead::Gone,
+            | Usage::Returning { .. } => Target::Gone,
         };
         self.entries.iter().map(|(&slot, entry)| (slot, lead(&entry.usage))).collect()
     }
@@ -483,7 +483,7 @@ impl SlotAllocator {
     ///
     /// # Panics
     /// If no tables were made since: a bug of the caller's, which would end in misdelivery.
-    pub fn told(&self, withdrawn: Withdrawn) -> Informed {
+    pub fn inform(&self, withdrawn: Withdrawn) -> Informed {
         let Withdrawn { numbers, leaving, version, .. } = withdrawn;
         assert!(self.in_tables >= version, "tables are given before they are waited for");
         Informed { numbers, leaving }
@@ -491,21 +491,21 @@ impl SlotAllocator {
 
     /// Puts numbers into quarantine. Those that were never published, too: what came in by the link
     /// meanwhile bears them in its return path.
-    pub fn rest(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
+    pub fn quarantine(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
         for (slot, generation) in detached.numbers {
             let entry = self.entry(slot, generation);
             let Usage::Withdrawn { not_before } = entry.usage else {
                 unreachable!("only what was withdrawn has such a token")
             };
             let until = Now(now.0.saturating_add(quarantine_ns)).max(not_before);
-            entry.usage = Usage::Resting { until };
+            entry.usage = Usage::Quarantined { until };
         }
     }
 
     /// SlotAllocator whose quarantine has ended.
-    pub fn rested(&self, now: Now) -> Vec<Quarantined> {
+    pub fn out_of_quarantine(&self, now: Now) -> Vec<Quarantined> {
         let is_over = |usage: &Usage| match usage {
-            Usage::Resting { until }
+            Usage::Quarantined { until }
             | Usage::Kept { who: None, until }
             | Usage::Former { until, .. } => *until <= now,
             _ => false,
@@ -519,7 +519,7 @@ impl SlotAllocator {
         let compute = || {
             let end = |entry: &Entry| match &entry.usage {
                 Usage::Live { drained: until, .. } | Usage::Alias { until, .. } => *until,
-                Usage::Resting { until }
+                Usage::Quarantined { until }
                 | Usage::Kept { who: None, until }
                 | Usage::Former { until, .. } => Some(*until),
                 _ => None,
@@ -536,7 +536,7 @@ impl SlotAllocator {
         let entry = self.entry(rested.slot, rested.generation);
         let may_go = matches!(
             entry.usage,
-            Usage::Resting { .. } | Usage::Kept { .. } | Usage::Former { .. }
+            Usage::Quarantined { .. } | Usage::Kept { .. } | Usage::Former { .. }
         );
         assert!(may_go, "what has rested is not in use");
         self.entries.remove(&rested.slot);
@@ -570,7 +570,7 @@ fn standing(usage: &Usage) -> Standing {
         Usage::Live { user, drained: Some(until) } => Standing::Draining(user, until),
         Usage::Alias { user, until } => Standing::Alias(user, until),
         Usage::Withdrawn { .. } => Standing::Withdrawn,
-        Usage::Resting { until } => Standing::Resting(until),
+        Usage::Quarantined { until } => Standing::Quarantined(until),
         Usage::Kept { until, .. }
         | Usage::Former { until, .. }
         | Usage::Returning { until, .. } => Standing::Kept(until),

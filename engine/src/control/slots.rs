@@ -18,8 +18,8 @@ use super::{
     grace_period::Barrier,
     ports::Ports,
     slot_allocator::{
-        Allocated, Detached, Informed, Lead, Published, Retiring, SlotAllocator, SlotRequest,
-        Standing, Unnamed, Who, Withdrawn, recover::Recovered,
+        Allocated, Detached, Informed, Published, Retiring, SlotAllocator, SlotRequest, Standing,
+        Target, Unnamed, Who, Withdrawn, recover::Recovered,
     },
     tables::{check, read_otherwise, table},
     workers::Step,
@@ -48,7 +48,7 @@ pub(super) struct Slots {
     /// As numbers rest by ([`Clock::rest`](super::clock::Clock::rest)).
     now: Now,
     /// Who has been taken away since this was last asked.
-    left: Vec<Mark>,
+    detached: Vec<Mark>,
 }
 
 impl Slots {
@@ -61,7 +61,7 @@ impl Slots {
             deferred: Vec::new(),
             written: None,
             now: Now(0),
-            left: Vec::new(),
+            detached: Vec::new(),
         }
     }
 
@@ -75,8 +75,8 @@ impl Slots {
     }
 
     /// Who has been taken away since this was last asked.
-    pub(super) fn take_left(&mut self) -> Vec<Mark> {
-        mem::take(&mut self.left)
+    pub(super) fn take_detached(&mut self) -> Vec<Mark> {
+        mem::take(&mut self.detached)
     }
 
     /// What of the numbers is written down, if that is waited for.
@@ -91,7 +91,7 @@ impl Slots {
 
     /// The number by which a user is known.
     pub(super) fn slot_of(&self, mark: Mark) -> Option<Slot> {
-        Some(self.user_of(mark)?.slot)
+        Some(self.user(mark)?.slot)
     }
 
     /// Who has a number as its own.
@@ -122,7 +122,7 @@ impl Slots {
         let mark = self.attachments.vacant()?;
         let (unknown_max, may_wait) = (attach.unknown_max, true);
         let wish = SlotRequest { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
-        let given = self.numbers.give(wish, mark, self.now)?;
+        let given = self.numbers.allocate(wish, mark, self.now)?;
         let slot = given.slot();
         let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
         self.numbers.adopt(&who, mark, alias_until, self.now);
@@ -162,11 +162,11 @@ impl Slots {
         Ok((slot, mark))
     }
 
-    pub(super) fn user(&mut self, mark: Mark) -> Option<&mut Attachment> {
+    pub(super) fn user_mut(&mut self, mark: Mark) -> Option<&mut Attachment> {
         self.attachments.get_mut(mark)
     }
 
-    pub(super) fn user_of(&self, mark: Mark) -> Option<&Attachment> {
+    pub(super) fn user(&self, mark: Mark) -> Option<&Attachment> {
         self.attachments.get(mark)
     }
 
@@ -191,10 +191,10 @@ impl Slots {
     fn detach_users(&mut self, users: &[Mark], out: &mut Outputs) {
         let Some(withdrawn) = self.numbers.withdraw_all(users) else { return };
         for &mark in users {
-            if let Some(attachment) = self.user(mark) {
+            if let Some(attachment) = self.user_mut(mark) {
                 attachment.state = SlotState::Leaving;
             }
-            self.left.push(mark);
+            self.detached.push(mark);
         }
         self.remove(withdrawn, out);
     }
@@ -211,7 +211,7 @@ impl Slots {
         out: &mut Outputs,
     ) -> Result<Slot, RenumberError> {
         let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
-        match self.user(mark).map(|user| user.state) {
+        match self.user_mut(mark).map(|user| user.state) {
             Some(SlotState::Attached | SlotState::Draining) => (),
             _ => return Err(RenumberError::EmptySlot(slot)),
         }
@@ -220,7 +220,7 @@ impl Slots {
         }
         // A number that is not free yet is refused: a change that comes minutes later is a surprise.
         let wish = SlotRequest { slot: to, ..SlotRequest::default() };
-        let given = self.numbers.give(wish, mark, self.now).map_err(RenumberError::Number)?;
+        let given = self.numbers.allocate(wish, mark, self.now).map_err(RenumberError::Number)?;
         let to = given.slot();
         out.workers.after_all(given, Step::Publish);
         Ok(to)
@@ -242,7 +242,7 @@ impl Slots {
         if !self.numbers.drain(slot, until) {
             return Err(RenumberError::EmptySlot(slot));
         }
-        if let Some(user) = self.user(mark) {
+        if let Some(user) = self.user_mut(mark) {
             user.state = SlotState::Draining;
         }
         out.events.push(Event::SlotDraining(slot));
@@ -311,24 +311,24 @@ impl Slots {
         for &mark in withdrawn.staying() {
             self.write_return_path(mark, out);
         }
-        self.give_tables(out);
-        let told = self.numbers.told(withdrawn);
+        self.publish_tables(out);
+        let told = self.numbers.inform(withdrawn);
         out.workers.after_all(told, Step::Remove);
     }
 
     fn exits(&mut self) -> BTreeMap<Slot, NextHop> {
-        let leads = self.numbers.leads();
+        let leads = self.numbers.targets();
         let behind = |mark: Mark| self.attachments.get(mark).map(|user| user.behind);
-        let exit = |(slot, lead): (Slot, Lead)| {
+        let exit = |(slot, lead): (Slot, Target)| {
             let exit = match lead {
-                Lead::Empty => NextHop::Drop(Discard::EmptySlot),
-                Lead::Gone => NextHop::Drop(Discard::SlotGone),
-                Lead::User(mark) => match behind(mark) {
+                Target::Empty => NextHop::Drop(Discard::EmptySlot),
+                Target::Gone => NextHop::Drop(Discard::SlotGone),
+                Target::User(mark) => match behind(mark) {
                     Some(Behind::Neighbour) => NextHop::Neighbour(mark),
                     Some(Behind::Endpoint) => NextHop::Endpoint(mark),
                     None => NextHop::Drop(Discard::SlotGone),
                 },
-                Lead::Alias(to) => {
+                Target::Alias(to) => {
                     let is_endpoint = behind(to) == Some(Behind::Endpoint);
                     NextHop::Alias { to, slot: slot.number() as u16, is_endpoint }
                 }
@@ -338,7 +338,7 @@ impl Slots {
         leads.into_iter().map(exit).collect()
     }
 
-    pub(super) fn give_tables(&mut self, out: &mut Outputs) {
+    pub(super) fn publish_tables(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
             // `check` has made a table of this scheme before.
@@ -352,7 +352,7 @@ impl Slots {
     pub(super) fn announce(&mut self, mark: Barrier<Mark>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(mark) else { return };
         let mark = passed.into_inner();
-        let Some(user) = self.user(mark) else { return };
+        let Some(user) = self.user_mut(mark) else { return };
         user.announced = true;
         let slot = user.slot;
         out.events.push(Event::SlotAttached(slot));
@@ -382,7 +382,7 @@ impl Slots {
         let (mut announced, mut retired, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for given in all {
             let (slot, mark) = (given.slot(), given.user());
-            let Some(user) = self.user(mark) else { continue };
+            let Some(user) = self.user_mut(mark) else { continue };
             let was = user.slot;
             if user.refused.is_some() {
                 // Some worker's port would not have it: take back what others were given.
@@ -393,7 +393,7 @@ impl Slots {
                 Published::Never => {}
                 Published::Later(given) => self.deferred.push(given),
                 Published::Now if was == slot => {
-                    if let Some(user) = self.user(mark)
+                    if let Some(user) = self.user_mut(mark)
                         && user.state == SlotState::Coming
                     {
                         user.state = SlotState::Attached;
@@ -402,7 +402,7 @@ impl Slots {
                 }
                 Published::Now => {
                     retired.extend(self.numbers.retire(was, slot));
-                    if let Some(user) = self.user(mark) {
+                    if let Some(user) = self.user_mut(mark) {
                         user.slot = slot;
                     }
                 }
@@ -412,7 +412,7 @@ impl Slots {
         if announced.is_empty() && retired.is_empty() {
             return;
         }
-        self.give_tables(out);
+        self.publish_tables(out);
         for mark in announced {
             out.workers.after_all(mark, Step::Announce);
         }
@@ -425,7 +425,7 @@ impl Slots {
         let Ok(passed) = out.workers.pass(moving) else { return };
         let retiring = passed.into_inner();
         let (mark, to) = (retiring.user(), retiring.to());
-        if let Some(user) = self.user(mark) {
+        if let Some(user) = self.user_mut(mark) {
             user.written = to;
         }
         self.write_return_path(mark, out);
@@ -441,13 +441,13 @@ impl Slots {
         }
     }
 
-    pub(super) fn drop_user(&mut self, told: Barrier<Informed>, out: &mut Outputs) {
+    pub(super) fn drop_detached_links(&mut self, told: Barrier<Informed>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(told) else { return };
         match Unnamed::after(passed).without_user() {
-            Ok(detached) => self.come_to_rest(detached),
+            Ok(detached) => self.quarantine(detached),
             Err(unnamed) => {
                 Self::drop_links(&unnamed, out);
-                out.workers.after_all(unnamed, Step::Rest);
+                out.workers.after_all(unnamed, Step::Quarantine);
             }
         }
     }
@@ -459,10 +459,10 @@ impl Slots {
         }
     }
 
-    pub(super) fn rest(&mut self, unnamed: Barrier<Unnamed>, out: &mut Outputs) {
+    pub(super) fn finish_detach(&mut self, unnamed: Barrier<Unnamed>, out: &mut Outputs) {
         let leaving = unnamed.what().leaving().to_vec();
         let Ok(passed) = out.workers.pass(unnamed) else { return };
-        self.come_to_rest(Detached::after(passed));
+        self.quarantine(Detached::after(passed));
         for mark in leaving {
             let Some(gone) = self.attachments.remove(mark) else { continue };
             out.events.push(match gone.refused {
@@ -472,8 +472,8 @@ impl Slots {
         }
     }
 
-    fn come_to_rest(&mut self, detached: Detached) {
-        self.numbers.rest(detached, self.now, self.config.quarantine_ns);
+    fn quarantine(&mut self, detached: Detached) {
+        self.numbers.quarantine(detached, self.now, self.config.quarantine_ns);
     }
 
     /// When [`poll`](Self::poll) has something to do, in the time that numbers rest by.
@@ -497,7 +497,7 @@ impl Slots {
         }
         let deferred = mem::take(&mut self.deferred);
         self.publish(deferred, now, out);
-        let rested = self.numbers.rested(now);
+        let rested = self.numbers.out_of_quarantine(now);
         if rested.is_empty() {
             return;
         }
@@ -506,7 +506,7 @@ impl Slots {
             self.numbers.free(number);
         }
         // From "gone" to "empty", so that the counters tell the two apart.
-        self.give_tables(out);
+        self.publish_tables(out);
     }
 
     /// The number today of whoever had this one, if it leads there.
@@ -542,7 +542,7 @@ impl Slots {
     }
     /// What is to be found again after a restart when it is `rest`, as numbers rest by.
     pub(super) fn snapshot(&self, rest: Now, stamps_until: u64) -> Snapshot {
-        let who = |mark: Mark| self.user_of(mark).map(|user| user.who.clone());
+        let who = |mark: Mark| self.user(mark).map(|user| user.who.clone());
         let times = [self.config.alias_ns, self.config.quarantine_ns];
         let kept = self.numbers.to_keep(who, rest, times).into_iter();
         Snapshot {
@@ -565,7 +565,7 @@ impl Slots {
         self.check_restore(snapshot)?;
         let numbers = snapshot.to_numbers(self.config.slot_max, self.now)?;
         self.numbers = numbers;
-        self.give_tables(out);
+        self.publish_tables(out);
         Ok(())
     }
 
@@ -588,9 +588,9 @@ impl Slots {
             Standing::Coming(mark, _)
             | Standing::Live(mark)
             | Standing::Draining(mark, _)
-            | Standing::Alias(mark, _) => self.user_of(mark)?,
+            | Standing::Alias(mark, _) => self.user(mark)?,
             Standing::Withdrawn => self.attachments().find(|(_, user)| user.slot == slot)?.1,
-            Standing::Resting(_) | Standing::Kept(_) => return None,
+            Standing::Quarantined(_) | Standing::Kept(_) => return None,
         };
         Some(&user.name)
     }
@@ -620,16 +620,16 @@ impl Slots {
         let announced = self.attachments.recover(number_of);
         for retiring in &recovered.retiring {
             // A number is written only where every table leads by it.
-            if let Some(user) = self.user(retiring.user()) {
+            if let Some(user) = self.user_mut(retiring.user()) {
                 user.written = retiring.slot();
             }
         }
         self.command_tables_again(out);
         let Recovered { given, retiring, withdrawn } = recovered;
-        Recovery { given, retiring, announced, informed: self.numbers.told(withdrawn) }
+        Recovery { given, retiring, announced, informed: self.numbers.inform(withdrawn) }
     }
 
-    /// Gives every worker the tables and return paths as they are to be. Not in the ledger, which begins
+    /// Gives every worker the tables and return paths as they are to be. Not in the grace_periods, which begins
     /// behind them.
     fn command_tables_again(&mut self, out: &mut Outputs) {
         let exits = self.exits();

@@ -204,7 +204,7 @@ impl Switch {
 
     /// The state that a restart needs, as of this moment.
     pub fn snapshot(&self, now: Now) -> Snapshot {
-        self.base.slots.snapshot(self.base.clock.rest_at(now), self.stamps_until(now))
+        self.base.slots.snapshot(self.base.clock.quarantine_at(now), self.stamps_until(now))
     }
 
     /// Restores a snapshot, before anything is attached. A user gets the number that it had, unless it asks for
@@ -252,7 +252,7 @@ impl Switch {
     /// # Errors
     /// When the source of random bytes fails, or there are more workers than lanes.
     pub fn set_identity(&mut self, config: PeeringConfig, now: Now) -> Result<(), PeerError> {
-        let now = self.base.clock.turn(now);
+        let now = self.base.clock.advance(now);
         self.links.set_identity(config, now, &self.base)
     }
 
@@ -261,7 +261,7 @@ impl Switch {
     /// # Errors
     /// [`PeerError`].
     pub fn add_peer(&mut self, spec: PeerSpec, now: Now) -> Result<Slot, PeerError> {
-        let now = self.base.clock.turn(now);
+        let now = self.base.clock.advance(now);
         self.links.add_peer(spec, now, &mut self.base)
     }
 
@@ -284,7 +284,7 @@ impl Switch {
     /// Call it when this node's own addresses have changed. Each link that is up sends a probe, and each quiet
     /// one a handshake, so that peers learn the new address before they send to the old one.
     pub fn show_where_we_are(&mut self, now: Now) {
-        let now = self.base.clock.turn(now);
+        let now = self.base.clock.advance(now);
         self.links.show_where_we_are(now, &mut self.base);
     }
 
@@ -298,7 +298,7 @@ impl Switch {
     /// peers accept a node that started with a wrong clock once the clock is right. After a clock was set back
     /// stamps continue from where they are.
     pub fn set_wall_clock(&mut self, wall_ns: u64, now: Now) {
-        let now = self.base.clock.turn(now);
+        let now = self.base.clock.advance(now);
         self.links.stamp_from(wall_ns, now);
     }
 
@@ -313,7 +313,7 @@ impl Switch {
         question: Question,
         now: Now,
     ) -> Result<QuestionId, AskError> {
-        let now = self.base.clock.turn(now);
+        let now = self.base.clock.advance(now);
         self.messages.ask(label, question, now, &mut self.base)
     }
 
@@ -365,12 +365,12 @@ impl Switch {
         let Base { slots, out, clock, .. } = &self.base;
         let is_due = out.workers.is_due(slots.written()) || !out.events.is_empty();
         if is_due || !out.workers.punts().is_empty() {
-            return Some(clock.said_at(Now(0)));
+            return Some(clock.caller_time(Now(0)));
         }
         let links = self.links.next_timeout(&self.base);
         let due = links.into_iter().chain(self.messages.next_timeout()).min();
-        let numbers = slots.next_timeout().map(|due| clock.said_at_rest(due));
-        due.map(|due| clock.said_at(due)).into_iter().chain(numbers).min()
+        let numbers = slots.next_timeout().map(|due| clock.caller_quarantine_time(due));
+        due.map(|due| clock.caller_time(due)).into_iter().chain(numbers).min()
     }
 
     /// Starts again after a method of this switch has panicked; [`poll`](Self::poll) goes on from here. The
@@ -405,7 +405,7 @@ impl Switch {
     fn take_steps(&mut self, now: Now) {
         loop {
             self.base.out.workers.flush();
-            while let Some(completion) = self.base.out.workers.next_report() {
+            while let Some(completion) = self.base.out.workers.next_completion() {
                 self.handle_completion(completion);
             }
             match self.base.out.workers.next_step() {
@@ -439,7 +439,7 @@ impl Switch {
             Completion::Session(session) => self.links.take_session_back(session, &mut self.base),
             Completion::Inventoried(inventory) => self.base.take_inventory(*inventory),
             Completion::AttachRefused(link, why) => {
-                if let Some(attachment) = self.base.slots.user(link.mark) {
+                if let Some(attachment) = self.base.slots.user_mut(link.mark) {
                     attachment.refused = Some(why);
                 }
             }

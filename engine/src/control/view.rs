@@ -244,7 +244,7 @@ impl SlotView {
                     Standing::Coming(_, until)
                     | Standing::Draining(_, until)
                     | Standing::Alias(_, Some(until))
-                    | Standing::Resting(until)
+                    | Standing::Quarantined(until)
                     | Standing::Kept(until) => Some(until.0.saturating_sub(now.0)),
                     Standing::Live(_) | Standing::Alias(_, None) | Standing::Withdrawn => None,
                 };
@@ -254,7 +254,7 @@ impl SlotView {
                     Standing::Draining(mark, _) => (SlotState::Draining, by_mark(mark)),
                     Standing::Alias(mark, _) => (SlotState::Retiring, by_mark(mark)),
                     Standing::Withdrawn => (SlotState::Leaving, leaving(slot)),
-                    Standing::Resting(_) => (SlotState::Quarantined, None),
+                    Standing::Quarantined(_) => (SlotState::Quarantined, None),
                     Standing::Kept(_) => (SlotState::Kept, None),
                 };
                 let name = user.map(|user| user.name.clone()).unwrap_or_default();

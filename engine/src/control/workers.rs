@@ -33,10 +33,10 @@ pub(super) enum Step {
     Rewrite(Barrier<Retiring>),
     Retire(Barrier<Retiring>),
     Remove(Barrier<Informed>),
-    Rest(Barrier<Unnamed>),
+    Quarantine(Barrier<Unnamed>),
     /// All workers have said what they have.
     Inventory(Barrier<Informed>),
-    /// As [`Step::Rest`], and the last of what was left over is gone.
+    /// As [`Step::Quarantine`], and the last of what was left over is gone.
     Recovered(Barrier<Unnamed>),
     Grown(Barrier<()>),
     Forget(Barrier<PortId>),
@@ -45,16 +45,16 @@ pub(super) enum Step {
 }
 
 impl Step {
-    fn has_passed(&self, ledger: &GracePeriods) -> bool {
+    fn has_passed(&self, grace_periods: &GracePeriods) -> bool {
         match self {
-            Self::Publish(what) => ledger.has_passed(what),
-            Self::Announce(what) => ledger.has_passed(what),
-            Self::Rewrite(what) | Self::Retire(what) => ledger.has_passed(what),
-            Self::Remove(what) | Self::Inventory(what) => ledger.has_passed(what),
-            Self::Rest(what) | Self::Recovered(what) => ledger.has_passed(what),
-            Self::Grown(what) => ledger.has_passed(what),
-            Self::Forget(what) => ledger.has_passed(what),
-            Self::Moved(what) => ledger.has_passed(what),
+            Self::Publish(what) => grace_periods.has_passed(what),
+            Self::Announce(what) => grace_periods.has_passed(what),
+            Self::Rewrite(what) | Self::Retire(what) => grace_periods.has_passed(what),
+            Self::Remove(what) | Self::Inventory(what) => grace_periods.has_passed(what),
+            Self::Quarantine(what) | Self::Recovered(what) => grace_periods.has_passed(what),
+            Self::Grown(what) => grace_periods.has_passed(what),
+            Self::Forget(what) => grace_periods.has_passed(what),
+            Self::Moved(what) => grace_periods.has_passed(what),
         }
     }
 }
@@ -74,14 +74,14 @@ struct WorkerHandle {
     answers: VecDeque<(Mark, Vec<u8>)>,
     waker: Option<Arc<dyn Wake>>,
     /// Reports are of commands from before a [`reset`](Workers::reset), up to the answer to this inventory: the
-    /// ledger knows nothing of them.
+    /// grace_periods knows nothing of them.
     awaits: Option<u64>,
 }
 
 /// See the module.
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
-    ledger: GracePeriods,
+    grace_periods: GracePeriods,
     /// In the order in which they are taken: a later change never overtakes an earlier one.
     steps: VecDeque<Step>,
     /// Links that come up, until every worker lets data pass.
@@ -103,10 +103,10 @@ impl fmt::Debug for Workers {
 impl Workers {
     /// The slow path's ends for so many workers, and each worker's. `skew` makes the switch's time of that
     /// of whoever runs them.
-    pub(super) fn tie(count: usize, skew: &Arc<Counter>) -> (Self, Vec<SlowPath>) {
+    pub(super) fn connect(count: usize, skew: &Arc<Counter>) -> (Self, Vec<SlowPath>) {
         let punts = Arc::new(PuntQueues::new());
         let awaited = Arc::new(AwaitedPlaces::new());
-        let tie = |_| {
+        let connect = |_| {
             let (commands, orders_taken) = ring(COMMANDS_MAX);
             let (completions_tx, completions) = ring(COMMANDS_MAX);
             let slow_path = SlowPath {
@@ -132,10 +132,10 @@ impl Workers {
             };
             (handle, slow_path)
         };
-        let (handles, theirs) = (0..count).map(tie).unzip();
+        let (handles, slow_paths) = (0..count).map(connect).unzip();
         let workers = Self {
             handles,
-            ledger: GracePeriods::new(count),
+            grace_periods: GracePeriods::new(count),
             steps: VecDeque::new(),
             openings: Vec::new(),
             is_unflushed: false,
@@ -143,7 +143,7 @@ impl Workers {
             punts,
             awaited,
         };
-        (workers, theirs)
+        (workers, slow_paths)
     }
 
     /// How many there are.
@@ -174,22 +174,24 @@ impl Workers {
     }
 
     /// Gives a worker something to do. Of messages, which any wire may lose, so many wait at most.
-    pub(super) fn command(&mut self, worker: usize, order: Command) {
+    pub(super) fn command(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
-        let is_message =
-            matches!(order, Command::SendLinkMessage(..) | Command::Probe(..) | Command::Send(..));
+        let is_message = matches!(
+            command,
+            Command::SendLinkMessage(..) | Command::Probe(..) | Command::Send(..)
+        );
         if is_message && self.handles[worker].waiting.len() >= MESSAGES_WAITING_MAX {
             self.messages_lost += 1;
             return;
         }
-        self.ledger.note_given(worker);
-        self.handles[worker].waiting.push_back(order);
+        self.grace_periods.note_given(worker);
+        self.handles[worker].waiting.push_back(command);
     }
 
     /// Gives every worker something to do.
-    pub(super) fn command_all(&mut self, mut order: impl FnMut(usize) -> Command) {
+    pub(super) fn command_all(&mut self, mut command: impl FnMut(usize) -> Command) {
         for worker in 0..self.handles.len() {
-            self.command(worker, order(worker));
+            self.command(worker, command(worker));
         }
     }
 
@@ -208,13 +210,13 @@ impl Workers {
 
     /// Keeps a step until every worker has reported all that it was given so far.
     pub(super) fn after_all<T>(&mut self, what: T, step: fn(Barrier<T>) -> Step) {
-        self.steps.push_back(step(self.ledger.wait_for_all(what)));
+        self.steps.push_back(step(self.grace_periods.wait_for_all(what)));
     }
 
     /// A link comes up once every worker has reported all that it was given so far.
     pub(super) fn note_opening(&mut self, link: Mark) {
         self.cancel_opening(link);
-        self.openings.push(self.ledger.wait_for_all(link));
+        self.openings.push(self.grace_periods.wait_for_all(link));
     }
 
     /// It does not.
@@ -224,7 +226,7 @@ impl Workers {
 
     /// The next link that has come up.
     pub(super) fn next_opened(&mut self) -> Option<Mark> {
-        let is_open = |opening: &Barrier<Mark>| self.ledger.has_passed(opening);
+        let is_open = |opening: &Barrier<Mark>| self.grace_periods.has_passed(opening);
         let place = self.openings.iter().position(is_open)?;
         Some(*self.openings.remove(place).what())
     }
@@ -234,7 +236,7 @@ impl Workers {
     /// # Errors
     /// Gives it back if they have not.
     pub(super) fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
-        self.ledger.pass(awaited)
+        self.grace_periods.pass(awaited)
     }
 
     /// Fills the rings, and wakes those who were given something.
@@ -242,9 +244,9 @@ impl Workers {
         self.is_unflushed = false;
         for (number, handle) in self.handles.iter_mut().enumerate() {
             let mut has_new = false;
-            while let Some(order) = handle.waiting.pop_front() {
-                if let Err(order) = handle.commands.push(order) {
-                    handle.waiting.push_front(order);
+            while let Some(command) = handle.waiting.pop_front() {
+                if let Err(command) = handle.commands.push(command) {
+                    handle.waiting.push_front(command);
                     break;
                 }
                 has_new = true;
@@ -254,7 +256,7 @@ impl Workers {
                 && handle.commands.has_room(COMMANDS_MAX / 2 + 1)
                 && let Some((_, packet)) = handle.answers.pop_front()
             {
-                self.ledger.note_given(number);
+                self.grace_periods.note_given(number);
                 let pushed = handle.commands.push(Command::Transmit(packet));
                 debug_assert!(pushed.is_ok(), "room was seen above, and only we fill it");
                 has_new = true;
@@ -266,7 +268,7 @@ impl Workers {
     }
 
     /// The next report of any worker.
-    pub(super) fn next_report(&mut self) -> Option<Completion> {
+    pub(super) fn next_completion(&mut self) -> Option<Completion> {
         let mut handles = self.handles.iter_mut().enumerate();
         let (number, report) =
             handles.find_map(|(number, h)| Some((number, h.completions.pop()?)))?;
@@ -275,7 +277,7 @@ impl Workers {
             handle.awaits.take_if(|awaited| *awaited == inventory.number);
         }
         if handle.awaits.is_none() {
-            self.ledger.note_reported(number);
+            self.grace_periods.note_completed(number);
         }
         Some(report)
     }
@@ -284,7 +286,7 @@ impl Workers {
     /// [`next_publications`](Self::next_publications).
     pub(super) fn next_step(&mut self) -> Option<Step> {
         let step = self.steps.front()?;
-        let is_due = !matches!(step, Step::Publish(_)) && step.has_passed(&self.ledger);
+        let is_due = !matches!(step, Step::Publish(_)) && step.has_passed(&self.grace_periods);
         if is_due { self.steps.pop_front() } else { None }
     }
 
@@ -299,14 +301,14 @@ impl Workers {
     fn may_publish(&self, step: &Step, written: Option<u64>) -> bool {
         let Step::Publish(given) = step else { return false };
         let is_written = written.is_none_or(|written| given.what().generation() <= written);
-        is_written && self.ledger.has_passed(given)
+        is_written && self.grace_periods.has_passed(given)
     }
 
     /// Takes so many numbers that are [`publishable`](Self::publishable).
     pub(super) fn next_publications(&mut self, count: usize) -> Vec<Allocated> {
-        let Self { steps, ledger, .. } = self;
+        let Self { steps, grace_periods, .. } = self;
         let publications = steps.drain(..count).filter_map(|step| match step {
-            Step::Publish(awaited) => ledger.pass(awaited).ok(),
+            Step::Publish(awaited) => grace_periods.pass(awaited).ok(),
             _ => None,
         });
         publications.map(Quiesced::into_inner).collect()
@@ -317,7 +319,7 @@ impl Workers {
         self.is_unflushed
             || self.steps.front().is_some_and(|step| match step {
                 Step::Publish(_) => self.may_publish(step, written),
-                step => step.has_passed(&self.ledger),
+                step => step.has_passed(&self.grace_periods),
             })
     }
 
@@ -334,7 +336,8 @@ impl Workers {
     }
 
     fn awaits_reports(&self) -> bool {
-        let is_behind = |worker: usize| self.ledger.outstanding(worker) > COMMANDS_MAX as u64 / 2;
+        let is_behind =
+            |worker: usize| self.grace_periods.outstanding(worker) > COMMANDS_MAX as u64 / 2;
         let has_waiting = |handle: &WorkerHandle| {
             !handle.waiting.is_empty() || !handle.answers.is_empty() || handle.awaits.is_some()
         };
@@ -347,24 +350,24 @@ impl Workers {
     /// Whether no change is under way.
     pub(super) fn is_settled(&self) -> bool {
         let no_answers = self.handles.iter().all(|handle| handle.answers.is_empty());
-        no_answers && self.steps.is_empty() && self.ledger.is_even()
+        no_answers && self.steps.is_empty() && self.grace_periods.is_even()
     }
 
-    /// Forgets all steps, and what was reported so far: the ledger begins with each worker's answer to this
+    /// Forgets all steps, and what was reported so far: the grace_periods begins with each worker's answer to this
     /// inventory. What waits to enter the rings still does.
     pub(super) fn reset(&mut self, inventory: u64) {
         self.steps.clear();
         self.openings.clear();
-        self.ledger = GracePeriods::new(self.handles.len());
+        self.grace_periods = GracePeriods::new(self.handles.len());
         for handle in &mut self.handles {
             handle.awaits = Some(inventory);
         }
     }
 
-    /// Gives a worker something that comes before a inventory, and is not in the ledger.
-    pub(super) fn command_before_inventory(&mut self, worker: usize, order: Command) {
+    /// Gives a worker something that comes before a inventory, and is not in the grace_periods.
+    pub(super) fn command_before_inventory(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
-        self.handles[worker].waiting.push_back(order);
+        self.handles[worker].waiting.push_back(command);
     }
 
     /// Adds what workers count beside their ports.

@@ -506,7 +506,7 @@ fn undo_hop<R: Register>(
 
 /// What is behind a link; `None` if its mark has another generation by now.
 fn behind(slots: &Slots, link: Mark) -> Option<link::Behind> {
-    Some(slots.user_of(link)?.behind)
+    Some(slots.user(link)?.behind)
 }
 
 /// Whether an error may be sent about a packet (W5-8).

@@ -487,7 +487,7 @@ impl Peer {
     }
 
     fn poll_usage(&mut self, link: &mut LinkContext<'_>) {
-        let Some(user) = link.base.slots.user_of(link.mark) else { return };
+        let Some(user) = link.base.slots.user(link.mark) else { return };
         let data = DataFrames::of(&user.tallies);
         match self.usage.poll(data, self.status.state(), self.spec.liveness.always, link.now) {
             UsageStep::Nothing => (),
@@ -518,7 +518,7 @@ impl Peer {
     }
 
     fn poll_liveness(&mut self, link: &mut LinkContext<'_>) {
-        let Some(user) = link.base.slots.user_of(link.mark) else { return };
+        let Some(user) = link.base.slots.user(link.mark) else { return };
         let traffic = Traffic::of(&user.tallies);
         if !self.status.is_up() {
             return self.liveness.skip(traffic);
@@ -577,7 +577,7 @@ impl Peer {
     pub(super) fn next_timeout(&self, mark: Mark, base: &Base) -> Option<Nanos> {
         let now = base.clock.now();
         let always = self.spec.liveness.always;
-        let traffic = || Some(Traffic::of(&base.slots.user_of(mark)?.tallies));
+        let traffic = || Some(Traffic::of(&base.slots.user(mark)?.tallies));
         let liveness = self
             .status
             .is_up()

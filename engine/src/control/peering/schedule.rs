@@ -114,7 +114,7 @@ fn pause_after(peers: &Peers) -> Nanos {
 
 /// Frames of all peers so far.
 fn frames_of(peers: &Peers, base: &Base) -> u64 {
-    let users = peers.iter().filter_map(|(mark, _)| base.slots.user_of(mark));
+    let users = peers.iter().filter_map(|(mark, _)| base.slots.user(mark));
     let tallies = users.flat_map(|user| &user.tallies);
     tallies.fold(0, |sum, tally| {
         sum.wrapping_add(tally.frames_in.read()).wrapping_add(tally.frames_out.read())

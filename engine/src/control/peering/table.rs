@@ -163,7 +163,7 @@ impl LinkTable {
 
     /// Forgets the peers whose slots are being detached.
     pub(super) fn drop_detached(&mut self, base: &mut Base) {
-        for mark in base.slots.take_left() {
+        for mark in base.slots.take_detached() {
             let Some(mut peer) = self.peers.remove(mark) else { continue };
             let Shared { config, keys, sessions, .. } = &mut self.shared;
             keys.replace(&config.local, mark, peer.key(), None);
@@ -510,7 +510,7 @@ impl LinkTable {
     /// begin with [`request_all_keys`](Self::request_all_keys).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         let workers = base.out.workers.len();
-        self.peers.retain(|mark| base.slots.user_of(mark).is_some());
+        self.peers.retain(|mark| base.slots.user(mark).is_some());
         let Shared { config, keys, sessions, .. } = &mut self.shared;
         keys.clear();
         for (mark, peer) in self.peers.iter_mut() {

@@ -16,7 +16,7 @@ impl SlotAllocator {
     ///
     /// # Errors
     /// [`AttachError`]; nothing has changed then.
-    pub fn give(
+    pub fn allocate(
         &mut self,
         wish: SlotRequest<'_>,
         user: Mark,
@@ -63,7 +63,7 @@ impl SlotAllocator {
                 refused(NotFree::Former, Some(*alias_until))
             }
             Some(Usage::Withdrawn { .. }) => refused(NotFree::Quarantined, None),
-            Some(Usage::Resting { until }) => refused(NotFree::Quarantined, Some(*until)),
+            Some(Usage::Quarantined { until }) => refused(NotFree::Quarantined, Some(*until)),
         }
     }
 

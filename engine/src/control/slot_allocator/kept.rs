@@ -84,7 +84,7 @@ impl SlotAllocator {
                 (None, until.map_or(alias_ns, left).saturating_add(quarantine_ns))
             }
             Usage::Withdrawn { .. } => (None, quarantine_ns),
-            Usage::Resting { until } => (None, left(*until)),
+            Usage::Quarantined { until } => (None, left(*until)),
             Usage::Kept { who, until } => (who.clone(), left(*until)),
             Usage::Former { until, .. } | Usage::Returning { until, .. } => (None, left(*until)),
         };

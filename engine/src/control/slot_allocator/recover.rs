@@ -89,7 +89,7 @@ impl SlotAllocator {
                 Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
                     leave(&mut entry.usage, until);
                 }
-                Usage::Resting { ref mut until }
+                Usage::Quarantined { ref mut until }
                 | Usage::Kept { ref mut until, .. }
                 | Usage::Former { ref mut until, .. }
                 | Usage::Returning { ref mut until, .. } => *until = rested.max(*until),
