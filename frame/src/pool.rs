@@ -438,7 +438,7 @@ fn give_back(head: NonNull<ChunkHead>) {
     }
 }
 
-/// An empty chunk with one owner. Fill it or lend it to the kernel, then make it into frames.
+/// An empty chunk with one owner. Fill it, or post it to the kernel, and then make frames of it.
 ///
 /// Dropping it returns it to its pool.
 pub struct Chunk {
@@ -485,7 +485,7 @@ impl Chunk {
         HEADROOM_BYTES + self.head().index as usize % colours * COLOUR_BYTES
     }
 
-    /// Address of the chunk, for lending it to the kernel while keeping it.
+    /// Address of the chunk, for posting it to the kernel while keeping it.
     #[inline]
     pub fn at(&self) -> NonNull<u8> {
         self.head().base

@@ -1,7 +1,7 @@
-//! Code of this process on a slot of a switch, with a capture and a little loss on its wire:
+//! An endpoint on a slot of a switch, with a capture and some loss:
 //! `cargo run -p strowger-io --example endpoint [FILE.pcapng]`.
 //!
-//! The switch is played by a loop that sends every packet back by the slot that it came from.
+//! In place of a switch, a loop returns every packet by its ingress slot.
 
 use std::{
     error::Error,

@@ -1,5 +1,5 @@
-//! Sends every frame back to the neighbour it came from. It knows its neighbours from the command
-//! line, and answers nobody else.
+//! Returns every frame to the neighbour that sent it. The command line lists the neighbours; others get no
+//! reply.
 //!
 //! ```text
 //! cargo run --release --example udp_reflect -- 127.0.0.1:7000 127.0.0.1:7001 127.0.0.1:7002
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         port.rx_burst(&mut pool, &mut burst);
         for frame in burst.drain(..) {
             let to = frame.mark();
-            // Frames of one neighbour together, so that they leave as they came: as trains.
+            // Frames of one neighbour together, so that they leave as trains.
             if back.last().is_some_and(|last| last.mark() != to) {
                 port.tx_burst(back[0].mark(), &mut back);
                 back.clear();

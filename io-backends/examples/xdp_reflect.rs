@@ -1,8 +1,8 @@
-//! Forwards Ethernet frames between two veth pairs on one core, and says how many for each second of that core. It
-//! makes and removes its own network namespaces, and needs the rights for that.
+//! Forwards Ethernet frames between two veth pairs on one core, and prints the rate for each second of that
+//! core's time. Makes and removes its own network namespaces, and needs the rights for that.
 //!
 //! `xdp_reflect <xdp_copy|xdp_generic|af_packet> <bytes> <seconds> [forward|trains|trains-copied]`:
-//! `trains` sends frames that lie side by side in one chunk, as those that came by UDP do.
+//! `trains` sends frames that lie side by side in one chunk, like frames received by UDP.
 
 #[path = "../tests/ports/veth.rs"]
 mod veth;
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let word = |at: usize, other: &str| words.get(at).map_or(other.to_owned(), Clone::clone);
     let name = word(0, "xdp_copy");
     let mode = RxMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or("no such mode")?;
-    // Of the frame on the wire: 16 of it are our header.
+    // Length without the 16 bytes of our header.
     let len = word(1, "64").parse::<usize>()? - 16;
     let time = Duration::from_secs_f64(word(2, "2").parse()?);
     let test = word(3, "forward");
@@ -104,10 +104,10 @@ fn send_all(source: &mut Station, len: usize, ended: &AtomicBool) {
     }
 }
 
-/// What this thread has had of a core, whoever else wanted it: the machine need not be idle.
+/// Processor time of this thread, so that the machine need not be idle.
 fn cpu_seconds() -> f64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is written, and outlives the call.
+    // SAFETY: `now` is writable and outlives the call.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }

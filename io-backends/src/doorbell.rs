@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn no_ring_is_lost_between_threads() {
+    fn no_wake_up_is_lost_between_threads() {
         use std::sync::atomic::{AtomicU32, Ordering};
         const ROUNDS: u32 = 20_000;
         let mut bell = Doorbell::new().expect("a descriptor");

@@ -13,7 +13,7 @@
 //! let (mut port, mut endpoint) = endpoint::pair(&EndpointSpec::default())?;
 //! port.admit(Mark(5), Address::Only)?; // the port has slot 5
 //!
-//! let mut frame = endpoint.frame(100).expect("the pool is empty at first");
+//! let mut frame = endpoint.frame(100).expect("no frame is in use yet");
 //! frame.bytes_mut().fill(7);
 //! endpoint.send(frame)?;
 //!

@@ -14,7 +14,7 @@
 //! let mut pool = Pool::new(&PoolSpec { trains: 0, singles: 1, huge_pages: false })?;
 //!
 //! let mut burst = Burst::new();
-//! burst.push(pool.take(ChunkClass::Single).expect("one was asked for").into_frame(256, 100));
+//! burst.push(pool.take(ChunkClass::Single).expect("the pool has one").into_frame(256, 100));
 //! near.tx_burst(Mark(2), &mut burst);
 //! near.flush();
 //! assert!(burst.is_empty());

@@ -209,7 +209,7 @@ impl UnixPort {
         })
     }
 
-    /// Says how packets would pass here, for `strowger doctor`.
+    /// How packets would pass here, for `strowger doctor`.
     ///
     /// # Errors
     /// A sandbox refuses all calls that a port can use.

@@ -8,7 +8,7 @@
 //! port.admit(Mark(5), Address::Only)?;
 //! let echo = std::thread::spawn(move || receiver.receive_wait(None));
 //!
-//! let frame = sender.frame(100).expect("the pool is empty at first");
+//! let frame = sender.frame(100).expect("no frame is in use yet");
 //! sender.send(frame)?;
 //!
 //! // In place of a switch: the port returns the frame.

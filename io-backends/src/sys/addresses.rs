@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_loopback_address_is_local_and_a_foreign_one_is_not() {
-        let own = local_addresses().expect("the kernel says");
+        let own = local_addresses().expect("the kernel lists them");
         assert!(own.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)), "{own:?}");
         assert!(!own.contains(&IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))));
         assert!(own.is_sorted());
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_has_a_broadcast_address_and_no_mac_address() {
-        let own = interface_addresses().expect("the kernel says");
+        let own = interface_addresses().expect("the kernel lists them");
         let lo: Vec<_> = own.iter().filter(|entry| entry.interface == "lo").collect();
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let broadcasts = lo.iter().find_map(|entry| match &entry.at {

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_is_not_there_is_a_clear_error() {
+    fn an_unknown_core_is_a_clear_error() {
         let error = pin_to_core(1_000_000).expect_err("no machine has it");
         assert!(error.starts_with("core 1000000"), "{error}");
         let error = pin_to_core(1023).expect_err("no test machine has it");

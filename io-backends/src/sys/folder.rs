@@ -98,7 +98,9 @@ impl Folder {
         let (folder, mut names) = Self::walk(path)?;
         match names.pop_front() {
             Some(name) => Ok((folder, name)),
-            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no path of a file")),
+            None => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file"))
+            }
         }
     }
 
@@ -111,7 +113,10 @@ impl Folder {
         names.extend(names_of(path));
         let is_file = matches!(path.components().next_back(), Some(Component::Normal(_)));
         if !is_file || path.as_os_str().as_bytes().ends_with(b"/") {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no path of a file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path does not name a file",
+            ));
         }
         let me = file_user();
         let mut folder = Self::root()?;

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn limits_are_below_their_maximum() {
         for limit in [locked_bytes_max(), open_files_max()] {
-            let Limit { now, max } = limit.expect("the kernel knows it");
+            let Limit { now, max } = limit.expect("the kernel returns it");
             assert!(now.unwrap_or(u64::MAX) <= max.unwrap_or(u64::MAX));
         }
     }

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_train_says_its_segment_and_the_drops_before_it() {
+    fn a_train_has_its_segment_size_and_the_drop_counter() {
         let gro = message(libc::SOL_UDP, libc::UDP_GRO, 100);
         let drops = message(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 7);
         for control in [[gro, drops].concat(), [drops, gro].concat()] {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_or_makes_no_sense_is_said() {
+    fn truncated_and_malformed_datagrams_are_marked() {
         let fault = |bytes, flags, control: &[u8]| {
             DatagramInfo::read(bytes, flags, name().bytes(16), control).fault
         };

@@ -390,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_never_fragment_and_never_believe_what_icmp_says_of_the_path() {
+    fn ports_do_not_fragment_and_ignore_the_path_mtu_of_icmp() {
         let wanted = [
             ("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
             ("[::1]:0", libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),

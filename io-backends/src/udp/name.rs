@@ -102,7 +102,7 @@ impl Key {
         Self { ip, port_and_scope: u64::from(scope) << 16 | u64::from(at.port()) }
     }
 
-    /// Reads the key from the source of a datagram, as the kernel wrote it; `None` if it is no address.
+    /// Reads the key from the source of a datagram, as the kernel wrote it; `None` if it is not an address.
     #[inline]
     pub(super) fn read(name: &[u8]) -> Option<Self> {
         let family = u16::from_ne_bytes(part(name, 0)?);

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn where_steering_is_refused_workers_take_everything_and_it_is_said() {
+    fn without_steering_workers_receive_everything_and_the_reason_is_given() {
         let (mut steered, mut pool) = steered("127.0.0.1:0", true);
         let why = steered.slow.as_ref().unwrap_err().to_string();
         assert!(why.contains("switched off"), "{why}");

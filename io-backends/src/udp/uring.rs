@@ -482,7 +482,7 @@ impl Drop for Uring {
         // Chunks may go back to their pool only if the kernel no longer writes into any of them. From
         // here on no receive can pick one, because each has length 0.
         self.buffers.disarm();
-        // What is left is a receive that picked a buffer earlier. With deferred task work receives run
+        // A receive may have picked a buffer before that. With deferred task work receives run
         // inside this port's own calls, and `&mut self` shows that none is active. Otherwise the receive
         // must have ended visibly.
         let ended = !self.enabled || self.cancel();

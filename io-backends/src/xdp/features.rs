@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_names_what_is_on() {
+    fn the_remedy_names_the_active_features() {
         let both = HiddenTags { on: [true, true] };
         assert!(both.remedy("e0").contains("ethtool -K e0 rx-vlan-hw-parse off rx-vlan-stag"));
         let one = HiddenTags { on: [true, false] };

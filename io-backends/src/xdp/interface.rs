@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_ethernet_is_refused() {
+    fn an_interface_that_is_not_ethernet_is_refused() {
         assert_eq!(Interface::find("lo"), Err(Unfit::NotEthernet));
         assert_eq!(Interface::find("no-such-interface-at-all"), Err(Unfit::Missing));
         assert_eq!(Interface::find("a\0b"), Err(Unfit::Missing));
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_cut_short_tells_nothing() {
-        assert_eq!(has_program(1), Some(false), "nobody has one on a loopback");
+        assert_eq!(has_program(1), Some(false), "a loopback has no program");
         assert_eq!(has_program(u32::MAX >> 1), None, "there is no such interface");
         let mut answer = vec![0; LINK_BYTES];
         answer[4..6].copy_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());

@@ -121,7 +121,7 @@ impl Xsk {
         xsk.is_bound = true;
         let is_zero_copy = socket.is_zero_copy().map_err(at("XDP_OPTIONS"))?;
         if is_zero_copy != zero_copy {
-            return Err(CallError::new("XDP_OPTIONS says otherwise than bind", libc::EPROTO));
+            return Err(CallError::new("XDP_OPTIONS after bind in another mode", libc::EPROTO));
         }
         socket.statistics().map_err(at("XDP_STATISTICS"))?;
         attached.steer(queue, socket.fd())?;
@@ -303,7 +303,7 @@ mod tests {
 
     /// Appends invalid descriptors, as a bug could: the kernel counts them and continues.
     #[test]
-    fn descriptors_of_no_memory_are_refused_and_named() {
+    fn descriptors_outside_the_umem_are_refused_and_counted() {
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles: 200, huge_pages: false }).unwrap();
         let Some(mut xsk) = on_loopback(&mut pool, 1) else { return };
         let of = |xsk: &mut Xsk, drop| {
@@ -335,7 +335,7 @@ mod tests {
         }
         let dropped = [KernelDrop::RxDropped, KernelDrop::FillRingEmpty];
         assert_eq!(dropped.map(|drop| of(&mut xsk, drop)), [1, 1]);
-        assert_eq!(xsk.tally.kernel_drops.read(), 1, "one packet, whatever else is said of it");
+        assert_eq!(xsk.tally.kernel_drops.read(), 1, "one packet, although two counters rose");
         assert!(xsk.rings.rx.take().is_some() && xsk.rings.rx.take().is_none());
     }
 }

@@ -1,5 +1,4 @@
-//! What a capture writes, read back by a reader that shares nothing with the writer but the draft
-//! it follows.
+//! Captures, read back by a reader that shares only the specification with the writer.
 
 use std::{
     io::{self, Write},
@@ -15,7 +14,7 @@ use strowger_io::{
 
 const HERE: Mark = Mark(1);
 
-/// A file in memory, whose writer can be held up.
+/// A file in memory whose writer can be blocked.
 #[derive(Clone, Default)]
 struct Paper {
     written: Arc<Mutex<Vec<u8>>>,
@@ -150,12 +149,12 @@ const INBOUND: u8 = 1;
 const OUTBOUND: u8 = 2;
 
 #[test]
-fn what_passes_is_written_with_direction_and_the_reason_of_a_discard() {
+fn packets_are_written_with_direction_and_the_reason_of_a_discard() {
     let mut wire = Wire::new(&CaptureSpec::default());
     let mut burst = wire.burst(&[b"first", b"second", b""]);
     wire.far.tx_burst(HERE, &mut burst);
     wire.near.rx_burst(&mut wire.pool, &mut burst);
-    burst[1].shrink_front(2); // as a link does when it opens a frame
+    burst[1].shrink_front(2); // as a link does when it decrypts a frame
     wire.near.note_discard(&burst[1], "empty_slot");
     burst.remove(1);
     wire.near.tx_burst(HERE, &mut burst);
@@ -201,11 +200,11 @@ fn frames_that_the_port_did_not_take_are_not_written() {
 }
 
 #[test]
-fn what_is_missed_is_counted_in_the_file_and_the_worker_neither_blocks_nor_allocates() {
+fn missed_packets_are_counted_in_the_file_and_the_worker_does_not_block_or_allocate() {
     assert!(alloc::installed());
     let mut wire = Wire::new(&CaptureSpec { snap_bytes: 64, queue_frames: 32 });
     let held_up = wire.paper.held_up.clone();
-    let held_up = held_up.lock().expect("no panic"); // the thread can write nothing
+    let held_up = held_up.lock().expect("no panic"); // the thread cannot write
     let mut bursts: Vec<_> = (0..3).map(|_| wire.burst(&[&b"packet"[..]; 64])).collect();
     {
         let _guard = alloc::forbid();
@@ -230,7 +229,7 @@ fn what_is_missed_is_counted_in_the_file_and_the_worker_neither_blocks_nor_alloc
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_at_the_end_and_traffic_goes_on() {
+fn a_file_that_cannot_be_written_is_reported_at_the_end_and_traffic_continues() {
     struct Full;
     impl Write for Full {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {

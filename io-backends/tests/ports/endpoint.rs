@@ -1,5 +1,4 @@
-//! Code of this process on a slot, in each of the ways that it can send and receive. Never a sleep:
-//! every wait has a deadline.
+//! Endpoints, with each way of sending and receiving. No test sleeps; every wait has a deadline.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ fn no_pool() -> Pool {
     Pool::new(&PoolSpec { trains: 0, singles: 0, huge_pages: false }).expect("memory")
 }
 
-/// The switch: sends everything back.
+/// In place of a switch: returns every frame.
 fn echo(port: &mut EndpointPort) -> usize {
     let mut burst = Burst::new();
     port.rx_burst(&mut no_pool(), &mut burst);
@@ -92,7 +91,7 @@ fn frames_with_room_behind_them_lie_side_by_side_once_it_is_used() {
         frame.bytes_mut().fill(number as u8);
         assert!(frame.grow_back(16), "there is room");
         frame.bytes_mut()[1384..].fill(0xff);
-        assert!(!frame.grow_back(1), "and no more");
+        assert!(!frame.grow_back(1), "only that much");
     }
     assert!(frames.windows(2).all(|two| two[0].adjoins(&two[1])));
     for (number, frame) in frames.iter().enumerate() {
@@ -119,7 +118,7 @@ fn a_full_wire_gives_the_frame_back_and_a_sender_can_wait_for_room() {
     let frame = endpoint.frame(10).expect("room");
     let Err(SendError::Full(frame)) = endpoint.send(frame) else { panic!("it is full") };
     let Err(SendError::Full(frame)) = endpoint.send_wait(frame, Duration::from_millis(1)) else {
-        panic!("nobody takes anything")
+        panic!("the port is never polled")
     };
     let switch = std::thread::spawn(move || {
         while port.tally().frames_in.read() < 3 {
@@ -132,7 +131,7 @@ fn a_full_wire_gives_the_frame_back_and_a_sender_can_wait_for_room() {
 }
 
 #[test]
-fn a_receiver_waits_no_longer_than_it_was_told() {
+fn a_receiver_waits_no_longer_than_its_timeout() {
     let (_port, mut endpoint) = pair(4);
     assert_eq!(endpoint.receive_wait(Duration::ZERO).expect("there").map(|f| f.len()), None);
     let tick = Duration::from_millis(2);
@@ -174,7 +173,7 @@ fn r10_a_dropped_endpoint_leaves_the_port_up_and_its_frames_counted() {
     assert_eq!(keep.len(), 3);
     drop(endpoint);
     assert!(port.is_gone());
-    // What it sent before still arrives; what goes to it is lost, and counted.
+    // Frames that it sent earlier still arrive; frames to it count as lost.
     let mut burst = Burst::new();
     port.rx_burst(&mut no_pool(), &mut burst);
     assert_eq!(burst.len(), 1);
@@ -206,13 +205,13 @@ fn a_dropped_port_is_a_clear_error_after_what_had_arrived() {
     assert_eq!(endpoint.receive().map(|_| ()), Err(Gone));
     assert_eq!(endpoint.receive_wait(LONG).map(|_| ()), Err(Gone));
     assert!(endpoint.is_gone());
-    // Three were taken, and one was still waiting when the port went.
+    // Three were taken, and one was waiting when the port was dropped.
     let tally = endpoint.tally();
     assert_eq!((tally.frames_out.read(), tally.lost(Loss::PeerGone)), (3, 1));
 }
 
 #[test]
-fn a_pool_without_chunks_is_refused_calmly() {
+fn a_pool_without_chunks_is_an_error() {
     let pool = PoolSpec { trains: 0, singles: 1, huge_pages: false };
     let (_port, mut endpoint) =
         endpoint::pair(&EndpointSpec { depth_frames: 1, pool }).expect("memory");
@@ -255,7 +254,7 @@ mod asynchronous {
         Arc::new(Parked(std::thread::current(), AtomicU32::new(0)))
     }
 
-    /// The smallest runtime there is.
+    /// A minimal runtime.
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         let waker = Waker::from(parked());
@@ -292,7 +291,7 @@ mod asynchronous {
     }
 
     #[test]
-    fn the_last_task_that_asked_is_the_one_that_is_woken() {
+    fn the_task_that_registered_last_is_woken() {
         let (mut port, mut endpoint) = pair(8);
         let (first, second) = (parked(), parked());
         for task in [&first, &second] {

@@ -1,4 +1,4 @@
-//! An endpoint in two halves: sender and receiver on different threads, and the end of each.
+//! Split endpoints: sender and receiver on different threads, and what happens when either is dropped.
 
 use std::{thread, time::Duration};
 
@@ -13,7 +13,7 @@ fn pool() -> Pool {
     Pool::new(&PoolSpec { trains: 0, singles: 0, huge_pages: false }).expect("memory")
 }
 
-/// Returns what arrives, until `count` frames were returned.
+/// Returns received frames until `count` were returned.
 fn echo(mut port: EndpointPort, count: usize) -> EndpointPort {
     let (mut pool, mut burst, mut returned) = (pool(), Burst::new(), 0);
     while returned < count {

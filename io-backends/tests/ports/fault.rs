@@ -1,5 +1,5 @@
-//! Each kind of fault, alone and together, in both directions: what goes wrong is what was asked
-//! for, all of it is counted, and a seed tells the whole story.
+//! Each kind of fault, alone and together, in both directions: the rates hold, all faults are counted, and a
+//! seed repeats a run.
 
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port};
 use strowger_io::{
@@ -43,8 +43,7 @@ impl Wire {
         frame
     }
 
-    /// Sends `count` numbered frames this way in bursts of `size`, and says what came out, and in
-    /// which call.
+    /// Sends `count` numbered frames in bursts of `size`; returns the frames that came out, and in which call.
     fn run(&mut self, way: Way, count: u32, size: u32) -> Vec<(usize, Vec<u8>)> {
         let mut out = Vec::new();
         let mut sent = 0;
@@ -103,7 +102,7 @@ fn both_ways(faults: Faults, count: u32, check: impl Fn(&Wire, Vec<(usize, Vec<u
 }
 
 #[test]
-fn without_faults_it_is_not_there() {
+fn without_faults_the_wrapper_changes_nothing() {
     both_ways(Faults::default(), 1000, |_, came| {
         assert_eq!(numbers(&came), (0..1000).collect::<Vec<_>>());
     });
@@ -133,11 +132,7 @@ fn a_reordered_frame_is_overtaken_by_one() {
     let faults = Faults { reorder_per_million: ALWAYS, ..Faults::default() };
     both_ways(faults, 101, |_, came| {
         let expected: Vec<u32> = (0..100).map(|n| n ^ 1).chain([100]).collect();
-        assert_eq!(
-            numbers(&came),
-            expected,
-            "pairs change places; the last has nobody to wait for"
-        );
+        assert_eq!(numbers(&came), expected, "pairs change places; no frame follows the last one");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Every backend's ports, from outside. One program for all: each costs a link step.
+//! Tests of every backend's ports. One program, because each program costs a link step.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
 use strowger_frame::alloc::GuardedAlloc;
@@ -27,6 +27,6 @@ mod xdp_no_allocation;
 mod xdp_port;
 mod xdp_relay;
 
-/// Tests forbid allocation on their own thread.
+/// Lets tests forbid allocation on their own thread.
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;

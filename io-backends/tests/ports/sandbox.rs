@@ -1,7 +1,7 @@
-//! A sandbox that refuses system calls, as old container profiles do: a filter for seccomp on a thread of
-//! the test's own.
+//! A sandbox that refuses system calls, like old container profiles: a seccomp filter on a thread of the
+//! test.
 
-/// Runs `f` on a thread for which these calls fail with `errno`; `None` where there is no seccomp.
+/// Runs `f` on a thread where these calls fail with `errno`; `None` without seccomp.
 pub(crate) fn without<R: Send>(
     calls: &[i64],
     errno: i32,
@@ -20,10 +20,10 @@ pub(crate) fn without<R: Send>(
         let thread = scope.spawn(|| {
             let program =
                 libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-            // SAFETY: takes numbers, and concerns this thread alone.
+            // SAFETY: the call takes only numbers; it affects only this thread.
             let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             assert_eq!(done, 0);
-            // SAFETY: the program and its steps outlive the call, which copies them.
+            // SAFETY: the program and its instructions outlive the call, which copies them.
             let done = unsafe {
                 libc::syscall(
                     libc::SYS_seccomp,

@@ -1,5 +1,5 @@
 //! A program that puts a VLAN tag beside each frame that leaves an interface, as a VLAN device or a NIC
-//! does: there is no other way to have one on a kernel without VLAN devices.
+//! does. Without VLAN devices in the kernel there is no other way to make such frames.
 
 use std::{
     ffi::CString,
@@ -33,11 +33,11 @@ struct Link {
     rest: [u64; 6],
 }
 
-/// The tag is put as long as this lives.
+/// Tags frames until it is dropped.
 pub(crate) struct Tagging(#[allow(dead_code)] [OwnedFd; 2]);
 
 impl Tagging {
-    /// On what leaves this interface of the thread's namespace.
+    /// Tags frames that leave this interface of the thread's namespace.
     pub(crate) fn new(interface: &str, kind: u16, tag: u16) -> io::Result<Self> {
         let op = |code: u8, to: u8, immediate: u32| {
             u64::from(code) | u64::from(to) << 8 | u64::from(immediate) << 32
@@ -46,7 +46,7 @@ impl Tagging {
             op(0xb7, 2, u32::from(kind.to_be())),
             op(0xb7, 3, u32::from(tag)),
             op(0x85, 0, SKB_VLAN_PUSH),
-            op(0xb7, 0, u32::MAX), // the next program
+            op(0xb7, 0, u32::MAX), // continue with the next program
             op(0x95, 0, 0),
         ];
         let license = c"GPL";
@@ -69,7 +69,7 @@ impl Tagging {
 
 fn bpf<T>(command: i64, what: &T) -> io::Result<OwnedFd> {
     let at = std::ptr::from_ref(what);
-    // SAFETY: `at` points to so many bytes, and what these point to outlives the call.
+    // SAFETY: `at` points to this many bytes, and what they point to outlives the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());

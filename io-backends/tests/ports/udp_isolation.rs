@@ -1,5 +1,5 @@
-//! R23 for UDP ports: a neighbour whose frames do not leave the machine takes nothing from the others on
-//! the same socket. In network namespaces of the test's own; decided by counts.
+//! R23 for UDP ports: a neighbour whose frames do not leave the machine takes nothing from the others on the
+//! same socket. In network namespaces of the test; decided by counts.
 
 use std::{collections::HashMap, net::SocketAddr, process::Command};
 
@@ -8,25 +8,25 @@ use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open};
 
 use crate::veth::{Namespace, Veth, until};
 
-/// What an ordinary user gets where `net.core.wmem_max` is at its default.
+/// Send buffer of a process without rights, with the default `net.core.wmem_max`.
 const STOCK_BUFFER_BYTES: usize = 212_992;
 
 const INNOCENT: Mark = Mark(0);
 const TRAINS: u32 = 16_000;
 
-/// The switch in namespace a, and a neighbour of it in b.
+/// The switch in namespace a, and one of its neighbours in b.
 struct Bench {
     pool: Pool,
     theirs: Pool,
     hub: UdpPort,
-    innocent: UdpPort,
-    /// What waits at each exit; numbers of the frames that found a place there, and how many did not.
+    healthy: UdpPort,
+    /// The queue of each egress, the numbers of the frames that entered it, and how many did not.
     exits: HashMap<Mark, Burst>,
     sent: HashMap<Mark, u32>,
     refused: HashMap<Mark, u32>,
-    /// The number of the last frame that came to the innocent one.
+    /// Number of the last frame that arrived at the healthy neighbour.
     came: u32,
-    /// Chunks that were in use at most.
+    /// Maximum number of chunks in use.
     pinned: usize,
 }
 
@@ -42,7 +42,7 @@ fn in_namespace(namespace: &Namespace, line: &str) {
 }
 
 impl Bench {
-    /// `hub` and `there` are addresses of the ends of the veth pair; the innocent one is `there`.
+    /// `hub` and `there` are the addresses of the two ends of the veth pair; the healthy neighbour is `there`.
     fn new(veth: &Veth, hub: &str, there: &str, backend: Choice) -> Option<Self> {
         let spec = UdpSpec {
             backend,
@@ -58,7 +58,7 @@ impl Bench {
             }
             Err(why) => panic!("{why}"),
         };
-        let innocent = port(&veth.b, there, &UdpSpec { socket_buffer_bytes: 4 << 20, ..spec });
+        let healthy = port(&veth.b, there, &UdpSpec { socket_buffer_bytes: 4 << 20, ..spec });
         let pool = || {
             let spec = PoolSpec { trains: TRAINS, singles: 0, huge_pages: false };
             Pool::new(&spec).unwrap()
@@ -67,7 +67,7 @@ impl Bench {
             pool: pool(),
             theirs: pool(),
             hub: hub_port,
-            innocent: innocent.unwrap(),
+            healthy: healthy.unwrap(),
             exits: HashMap::new(),
             sent: HashMap::new(),
             refused: HashMap::new(),
@@ -76,7 +76,7 @@ impl Bench {
         };
         bench.admit(INNOCENT, there);
         let heard_from = hub.replace("0.0.0.0", "10.77.0.1").parse().unwrap();
-        bench.innocent.admit(Mark(0), Address::Udp(heard_from)).unwrap();
+        bench.healthy.admit(Mark(0), Address::Udp(heard_from)).unwrap();
         Some(bench)
     }
 
@@ -88,14 +88,14 @@ impl Bench {
     fn frame(&mut self, to: Mark, len: usize) -> Frame {
         let number = self.sent.entry(to).or_default();
         *number += 1;
-        let chunk = self.pool.take(ChunkClass::Train).expect("memory is not what is scarce here");
+        let chunk = self.pool.take(ChunkClass::Train).expect("the pool is large enough");
         let start = chunk.start();
         let mut frame = chunk.into_frame(start, len);
         frame.bytes_mut()[..4].copy_from_slice(&number.to_be_bytes());
         frame
     }
 
-    /// Frames to one neighbour, by an exit as the engine's: 64 frames wait, the newest is refused.
+    /// Sends frames to one neighbour through an egress queue like the engine's: 64 places, the newest is refused.
     fn send(&mut self, to: Mark, count: usize, len: usize) {
         let mut exit = self.exits.remove(&to).unwrap_or_default();
         for _ in 0..count {
@@ -112,11 +112,11 @@ impl Bench {
         self.exits.insert(to, exit);
     }
 
-    /// What has come to the innocent one: all of it, and in order.
+    /// Receives at the healthy neighbour: all frames must arrive in order.
     fn receive(&mut self) {
         loop {
             let mut burst = Burst::new();
-            self.innocent.rx_burst(&mut self.theirs, &mut burst);
+            self.healthy.rx_burst(&mut self.theirs, &mut burst);
             if burst.is_empty() {
                 return;
             }
@@ -128,7 +128,7 @@ impl Bench {
         }
     }
 
-    /// Rounds of four frames to the innocent one and some to each of the others; whether all came.
+    /// Rounds of four frames to the healthy neighbour and some to each other; returns whether all arrived.
     fn rounds(&mut self, rounds: usize, others: &[Mark], each: usize) {
         for _ in 0..rounds {
             for &other in others {
@@ -151,14 +151,14 @@ impl Bench {
     }
 }
 
-/// Any number of next hops that do not answer, at full speed and at a trickle.
+/// Any number of next hops that do not answer, at full rate and at a low rate.
 fn dead_next_hops(veth: &Veth, hub: &str, there: &str, dead: impl Fn(usize) -> String) {
     for backend in [Choice::Mmsg, Choice::IoUring] {
-        // Known limit: 100 next hops that die at one moment still take a stock send buffer from the others
+        // Known limit: 100 next hops that fail at one moment still take a default send buffer from the others
         // on an idle machine (9,600 of 16,000 refused); docs/threats.md says so.
         for (count, each, rounds) in [(3, 8, 4000), (3, 1, 4000), (40, 2, 2000)] {
             let Some(mut bench) = Bench::new(veth, hub, there, backend) else { continue };
-            // The innocent one's own next hop is known first.
+            // The next hop of the healthy neighbour is resolved first.
             bench.rounds(20, &[], 0);
             let others: Vec<Mark> = (1..=count as u16).map(|n| Mark::new(n, 0)).collect();
             for (n, &mark) in others.iter().enumerate() {

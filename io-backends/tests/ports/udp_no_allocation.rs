@@ -1,5 +1,4 @@
-//! R13 for UDP ports: after they are open, forwarding allocates nothing. A process of its own, since
-//! the allocator is the process's.
+//! R13 for UDP ports: forwarding does not allocate after they are open.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ fn pair(spec: &UdpSpec) -> Result<(UdpPort, UdpPort), OpenError> {
     Ok((a, b))
 }
 
-/// Some of each: trains, frames of their own, an empty one.
+/// A mixture: trains, single frames, an empty one.
 fn fill(pool: &mut Pool, burst: &mut Burst) {
     let Some(chunk) = pool.take(ChunkClass::Train) else { return };
     let start = chunk.start();
@@ -61,7 +60,7 @@ fn r13_a_udp_port_allocates_nothing_after_it_is_open() {
         let (mut generation, mut rounds) = (0_u16, 0_u32);
         let deadline = Instant::now() + Duration::from_secs(60);
         while b.tally().frames_out.read() < FRAMES && Instant::now() < deadline {
-            // Neighbours come and go meanwhile.
+            // Neighbours are admitted and forgotten meanwhile.
             let mark = Mark::new(1 + generation % 99, generation);
             let _ = a.admit(mark, others[usize::from(generation) % others.len()]);
             a.forget(mark);

@@ -1,5 +1,5 @@
-//! UDP ports over loopback, both backends: trains, order, unknown senders, sizes, wake-ups, memory. The
-//! tests never sleep: they poll with a deadline.
+//! UDP ports over loopback, with both backends: trains, order, unknown senders, sizes, wake-ups, memory. No
+//! test sleeps; they poll with a deadline.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -31,8 +31,8 @@ fn v6() -> UdpSpec {
     UdpSpec { bind: "[::1]:0".parse().unwrap(), ..v4() }
 }
 
-/// Runs `test` with each backend that this machine has, io_uring with each set of flags that this
-/// or an older kernel takes, and recvmmsg in any case.
+/// Runs `test` with each backend that works here: io_uring with each set of flags that this or an older
+/// kernel takes, and recvmmsg.
 fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
     let rings = (0..3).map(|mode| (Choice::IoUring, mode));
     for (backend, ring_mode_first) in std::iter::once((Choice::Mmsg, 0)).chain(rings) {
@@ -50,7 +50,7 @@ fn opened(spec: &UdpSpec) -> Opened {
     open(spec, 0).expect("opened a moment ago")
 }
 
-/// Two ports that know each other as mark 0.
+/// Two ports that have admitted each other as mark 0.
 fn pair(spec: &UdpSpec) -> (UdpPort, UdpPort) {
     let (a, b) = (opened(spec), opened(spec));
     let (at_a, at_b) = (a.local_addr(), b.local_addr());
@@ -88,7 +88,7 @@ fn wait_readable(fd: RawFd, timeout: Duration) -> bool {
     unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
 }
 
-/// Blocks as a worker would, until the port may have something.
+/// Blocks as a worker does, until the port may have something.
 fn wait(port: &mut UdpPort) {
     if let Arm::Wait(fd) = port.arm() {
         assert!(wait_readable(fd, DEADLINE), "{} was not woken", port.describe());
@@ -96,7 +96,7 @@ fn wait(port: &mut UdpPort) {
     port.disarm();
 }
 
-/// Receives until `done` is content with the frames so far.
+/// Receives until `done` returns true for the frames so far.
 fn receive_until(
     port: &mut UdpPort,
     pool: &mut Pool,
@@ -179,7 +179,7 @@ fn equal_frames_leave_as_one_message_and_arrive_as_one_train() {
 }
 
 #[test]
-fn frames_that_lie_apart_ride_together() {
+fn frames_in_separate_memory_form_one_train() {
     with_each_backend(v4(), |spec| {
         let mut pool = pool(160);
         let (mut a, mut b) = pair(spec);
@@ -197,7 +197,7 @@ fn mixed_lengths_arrive_in_order() {
     with_each_backend(v4(), |spec| {
         let mut pool = pool(400);
         let (mut a, mut b) = pair(spec);
-        // Runs, a shorter one that ends a train, longer ones that begin one, empty ones.
+        // Runs of equal frames, a shorter one that ends a train, longer ones that begin one, empty ones.
         let lens =
             [64, 64, 64, 10, 64, 64, 200, 200, 0, 0, 7, 1, 1400, 1400, 1400, 3, 64, 9000, 9000, 8];
         let lens: Vec<usize> = lens.iter().copied().cycle().take(120).collect();
@@ -237,7 +237,7 @@ fn the_longest_datagrams_and_empty_ones_pass_and_longer_ones_are_counted() {
 }
 
 #[test]
-fn without_trains_in_frames_come_one_by_one_and_long_ones_are_cut_and_counted() {
+fn without_gro_frames_arrive_one_by_one_and_long_ones_are_truncated_and_counted() {
     let spec = UdpSpec { gro: false, frame_bytes_max: 1500, backend: Choice::Mmsg, ..v4() };
     let mut pool = pool(64);
     let (mut a, mut b) = pair(&spec);
@@ -253,7 +253,7 @@ fn without_trains_in_frames_come_one_by_one_and_long_ones_are_cut_and_counted() 
 }
 
 #[test]
-fn without_trains_out_each_frame_is_a_message() {
+fn without_gso_each_frame_is_a_message() {
     with_each_backend(UdpSpec { gso: false, ..v4() }, |spec| {
         let mut pool = pool(160);
         let (mut a, mut b) = pair(spec);
@@ -265,7 +265,7 @@ fn without_trains_out_each_frame_is_a_message() {
 }
 
 #[test]
-fn strangers_are_counted_frame_by_frame_and_not_delivered() {
+fn frames_of_unknown_senders_are_counted_and_not_delivered() {
     with_each_backend(v4(), |spec| {
         let mut pool = pool(160);
         let (mut a, mut b) = pair(spec);
@@ -276,7 +276,7 @@ fn strangers_are_counted_frame_by_frame_and_not_delivered() {
             receive_until(&mut b, &mut pool, |_, port| port.tally().frames_in.read() == 20);
         assert!(frames.is_empty());
         assert_eq!(b.tally().lost(Loss::UnknownSender), 20);
-        // And nobody is sent anything under a mark that stands for nobody.
+        // Nothing is sent under a mark without a neighbour.
         let mut burst = train(&mut pool, 80, 3);
         send(&mut b, Mark(0), &mut burst);
         assert!(burst.is_empty());
@@ -357,7 +357,7 @@ fn many_neighbours_share_a_socket_and_keep_their_marks() {
             socket.send_to(&[n as u8], at_hub).unwrap();
         }
         let frames = receive(&mut hub, &mut pool, usize::from(N));
-        // Each goes back to where it came from, all in one flush.
+        // Each frame returns to its sender, all in one flush.
         for frame in frames {
             assert_eq!(frame.bytes(), [frame.mark().index() as u8]);
             let mark = frame.mark();
@@ -376,7 +376,7 @@ fn many_neighbours_share_a_socket_and_keep_their_marks() {
 }
 
 #[test]
-fn frames_to_two_neighbours_in_turn_still_ride_in_trains() {
+fn alternating_frames_to_two_neighbours_form_trains() {
     with_each_backend(v4(), |spec| {
         let mut pool = pool(300);
         let (mut a, mut b) = pair(spec);
@@ -405,8 +405,8 @@ fn an_empty_pool_leaves_datagrams_in_the_kernel_and_recovers() {
         let mut theirs = pool(64);
         let mut ours = pool(4);
         let (mut a, mut b) = pair(spec);
-        // The pool is empty before anything has come; then datagrams come one by one, so that
-        // each takes a chunk.
+        // The pool is empty before anything arrives; then single datagrams arrive, and each takes a
+        // chunk.
         let hoard: Vec<_> = std::iter::from_fn(|| ours.take(ChunkClass::Train)).collect();
         for n in 0..20 {
             let mut burst: Burst = [frame(&mut theirs, 30, n)].into_iter().collect();
@@ -453,7 +453,7 @@ fn a_blocked_worker_is_woken_by_a_datagram() {
                     assert!(begun.elapsed() < DEADLINE);
                 }
                 assert_eq!(burst[0].bytes(), [n; 9]);
-                // The answer is what makes the other send again, so each wait begins empty.
+                // The other side sends again only after the reply, so each wait begins without a frame.
                 b.tx_burst(Mark(0), &mut burst);
                 b.flush();
             }
@@ -496,7 +496,7 @@ fn a_port_may_be_dropped_on_another_thread_and_its_chunks_come_home() {
         })
         .join()
         .unwrap();
-        // Something arrives while nobody receives, and must not be written anywhere.
+        // A datagram arrives while no thread receives; it must not be written anywhere.
         let mut burst: Burst = [frame(&mut theirs, 9, 2)].into_iter().collect();
         send(&mut a, Mark(0), &mut burst);
         drop(b);
@@ -505,7 +505,7 @@ fn a_port_may_be_dropped_on_another_thread_and_its_chunks_come_home() {
 }
 
 #[test]
-fn a_ring_called_from_another_thread_is_put_aside_for_recvmmsg() {
+fn a_ring_called_from_another_thread_is_replaced_by_recvmmsg() {
     with_each_backend(v4(), |spec| {
         let mut theirs = pool(64);
         let (mut a, mut b) = pair(spec);
@@ -520,7 +520,7 @@ fn a_ring_called_from_another_thread_is_put_aside_for_recvmmsg() {
             .join()
             .unwrap();
         }
-        // Only a ring of a single issuer minds who calls.
+        // Only a ring of a single issuer depends on the calling thread.
         if spec.backend == Choice::IoUring && spec.ring_mode_first == 0 {
             assert!(b.describe().ends_with("(mmsg)"), "{}", b.describe());
         }
@@ -528,7 +528,7 @@ fn a_ring_called_from_another_thread_is_put_aside_for_recvmmsg() {
 }
 
 #[test]
-fn what_the_kernel_drops_is_counted() {
+fn drops_of_the_kernel_are_counted() {
     let spec = UdpSpec { socket_buffer_bytes: 8192, ..v4() };
     with_each_backend(spec, |spec| {
         let mut theirs = pool(64);
@@ -558,7 +558,7 @@ fn what_the_kernel_drops_is_counted() {
 
 #[test]
 fn a_full_socket_keeps_frames_in_order_and_loses_none() {
-    // A send buffer so small that a round does not fit, towards a receiver that is slow.
+    // A send buffer too small for one round, and a slow receiver.
     with_each_backend(v4(), |spec| {
         let mut theirs = pool(200);
         let mut ours = pool(200);
@@ -611,7 +611,7 @@ fn workers_share_an_address_when_asked_to() {
 }
 
 #[test]
-fn a_refused_io_uring_is_said_in_words_and_replaced() {
+fn a_refused_io_uring_is_reported_and_replaced() {
     let spec = UdpSpec { ring_errno_forced: Some(libc::EPERM), ..v4() };
     let opened = open(&spec, 0).unwrap();
     assert_eq!(opened.report.backend, Backend::Mmsg);
@@ -620,22 +620,23 @@ fn a_refused_io_uring_is_said_in_words_and_replaced() {
                 seccomp profile, or sysctl kernel.io_uring_disabled; using recvmmsg";
     assert!(text.contains(said), "{text}");
     assert!(opened.port.describe().ends_with("(mmsg)"));
-    let error = open(&UdpSpec { backend: Choice::IoUring, ..spec }, 0).expect_err("asked by name");
+    let error =
+        open(&UdpSpec { backend: Choice::IoUring, ..spec }, 0).expect_err("io_uring is demanded");
     assert!(
         matches!(&error, OpenError::NoRing(why) if why.errno() == Some(Errno(libc::EPERM))),
         "{error}"
     );
 }
 
-/// Has the kernel refuse `io_uring_setup` to this thread, as containers' profiles do.
+/// Makes the kernel refuse `io_uring_setup` to this thread, as profiles of containers do.
 fn forbid_rings_to_this_thread() -> bool {
-    // Load the call's number; is it io_uring_setup's? Then EPERM, else go on.
+    // Load the number of the call; EPERM if it is io_uring_setup, otherwise allow.
     let filter = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x0005_0001)]
         .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
     let allow = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
     let mut filter: Vec<_> = filter.into_iter().chain([allow]).collect();
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the call takes only numbers; it only takes rights away.
+    // SAFETY: the call takes only numbers, and only removes rights.
     let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     let mode = libc::SECCOMP_MODE_FILTER;
     // SAFETY: the program and its filter outlive the call.
@@ -668,7 +669,7 @@ fn a_seccomp_profile_that_refuses_io_uring_is_found_by_trying() {
 }
 
 #[test]
-fn buffers_that_the_kernel_cut_down_are_warned_about() {
+fn buffers_that_the_kernel_reduced_cause_a_warning() {
     let spec = UdpSpec { socket_buffer_bytes: 1 << 30, ..v4() };
     let opened = opened(&spec);
     let buffer = opened.report.receive_buffer;
@@ -681,13 +682,13 @@ fn buffers_that_the_kernel_cut_down_are_warned_about() {
 }
 
 #[test]
-fn a_spec_says_how_many_chunks_its_port_may_keep() {
+fn a_spec_bounds_the_chunks_that_its_port_keeps() {
     with_each_backend(v4(), |spec| {
         let held_max = spec.train_chunks_max();
         let mut theirs = pool(200);
         let mut ours = pool(held_max);
         let (mut a, mut b) = pair(spec);
-        // One by one, so that each takes a chunk, and nothing is sent back.
+        // One by one, so that each datagram takes a chunk; nothing is sent back.
         for n in 0..200 {
             let mut burst: Burst = [frame(&mut theirs, 30, n)].into_iter().collect();
             send(&mut a, Mark(0), &mut burst);
@@ -696,7 +697,7 @@ fn a_spec_says_how_many_chunks_its_port_may_keep() {
         for _ in 0..20 {
             b.rx_burst(&mut ours, &mut burst);
             burst.clear();
-            // Within what was said even with a burst abroad: the pool never ran dry.
+            // Within the maximum even with a burst in flight: the pool was never empty.
             assert_eq!(ours.tally().exhausted.read(), 0);
         }
     });

@@ -56,7 +56,7 @@ fn a_sandbox_without_the_calls_for_many_messages_has_one_call_for_each() {
 }
 
 #[test]
-fn a_sandbox_without_any_call_is_refused_at_the_start_and_said() {
+fn a_sandbox_without_any_call_is_an_error_at_the_start() {
     let receive = [libc::SYS_recvmmsg, libc::SYS_recvmsg];
     let send = [libc::SYS_sendmmsg, libc::SYS_sendmsg];
     for calls in [receive, send] {

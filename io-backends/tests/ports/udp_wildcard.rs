@@ -1,5 +1,5 @@
-//! UDP ports bound to all addresses: they answer from the address that was asked, and `[::]` takes IPv4
-//! as well. Over loopback, where 127.0.0.0/8 is all ours.
+//! UDP ports bound to a wildcard address: replies leave from the address that the sender used, and `[::]`
+//! also takes IPv4. Over loopback, where all of 127.0.0.0/8 is local.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -20,7 +20,7 @@ fn spec(bind: &str, backend: Choice) -> UdpSpec {
     UdpSpec { backend, neighbours_max: 8, ..UdpSpec::new(bind.parse().unwrap()) }
 }
 
-/// Runs `test` with each backend at each address that this machine has.
+/// Runs `test` with each backend at each address that this machine supports.
 fn each(binds: &[&str], test: impl Fn(&UdpSpec)) {
     for bind in binds {
         for backend in [Choice::Mmsg, Choice::IoUring] {
@@ -42,7 +42,7 @@ fn client() -> UdpSocket {
     client
 }
 
-/// Where the next datagram to the client came from.
+/// The source of the next datagram at the client.
 fn source_of(client: &UdpSocket) -> SocketAddr {
     client.recv_from(&mut [0; 2000]).unwrap().1
 }
@@ -61,7 +61,7 @@ fn frame(pool: &mut Pool, len: usize) -> Frame {
     pool.take(ChunkClass::Single).unwrap().into_frame(256, len)
 }
 
-/// Sends single frames and a train, and says from where each came.
+/// Sends single frames and a train; returns the source of each.
 fn send(port: &mut UdpPort, pool: &mut Pool, client: &UdpSocket) -> Vec<SocketAddr> {
     let mut burst: Burst = (0..4).map(|_| frame(pool, 100)).collect();
     port.tx_burst(Mark(0), &mut burst);
@@ -70,7 +70,7 @@ fn send(port: &mut UdpPort, pool: &mut Pool, client: &UdpSocket) -> Vec<SocketAd
 }
 
 #[test]
-fn a_neighbour_is_sent_to_from_the_address_that_it_asked() {
+fn replies_to_a_neighbour_leave_from_the_address_that_it_used() {
     each(&["0.0.0.0:0", "[::]:0"], |spec| {
         let mut pool = pool();
         let opened = open(spec, 0).unwrap();
@@ -84,7 +84,7 @@ fn a_neighbour_is_sent_to_from_the_address_that_it_asked() {
             let came = receive(&mut port, &mut pool);
             assert_eq!(came[0].mark(), Mark(0));
             assert_eq!(send(&mut port, &mut pool, &client), [asked; 4]);
-            // And what goes to the address: probes.
+            // Also frames to an address: probes.
             let probe = frame(&mut pool, 10);
             port.send_to(Address::Udp(client.local_addr().unwrap()), probe);
             assert_eq!(source_of(&client), asked);
@@ -93,7 +93,7 @@ fn a_neighbour_is_sent_to_from_the_address_that_it_asked() {
 }
 
 #[test]
-fn once_authenticated_a_neighbour_is_sent_to_from_where_that_was_so() {
+fn only_authenticated_datagrams_change_the_source_address_of_an_authenticated_neighbour() {
     each(&["0.0.0.0:0", "[::]:0"], |spec| {
         let mut pool = pool();
         let opened = open(spec, 0).unwrap();
@@ -105,7 +105,7 @@ fn once_authenticated_a_neighbour_is_sent_to_from_where_that_was_so() {
         client.send_to(b"data", first).unwrap();
         let came = receive(&mut port, &mut pool);
         port.authenticated(&came[0]);
-        // Anybody can write this source, so it moves nothing; in one burst with data, too.
+        // Anyone can forge this source, so it changes nothing, also in one burst with data.
         for _ in 0..3 {
             client.send_to(b"forged", second).unwrap();
             receive(&mut port, &mut pool);
@@ -113,14 +113,14 @@ fn once_authenticated_a_neighbour_is_sent_to_from_where_that_was_so() {
         }
         client.send_to(b"data", second).unwrap();
         let mut came = receive(&mut port, &mut pool);
-        came[0].shrink_front(2); // as a frame that was opened
+        came[0].shrink_front(2); // as a decrypted frame
         port.authenticated(&came[0]);
         assert_eq!(send(&mut port, &mut pool, &client), [second; 4]);
     });
 }
 
 #[test]
-fn whoever_knocks_is_answered_from_the_address_that_was_asked() {
+fn a_handshake_is_answered_from_the_address_that_it_was_sent_to() {
     for bind in ["0.0.0.0:0", "[::]:0"] {
         let mut pool = pool();
         let steered = match open_steered(&spec(bind, Choice::Mmsg), 2) {

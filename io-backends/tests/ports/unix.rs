@@ -1,4 +1,4 @@
-//! A process on a slot: clients that come, go, are killed, and talk rubbish. Never a sleep: every
+//! Unix ports: clients that connect, leave, are killed or send malformed messages. No test sleeps; every
 //! wait has a deadline.
 
 use std::{
@@ -19,7 +19,7 @@ use strowger_io::{
 
 const LONG: Duration = Duration::from_secs(90);
 
-/// A path of its own for a test, removed at the end.
+/// A path for one test, removed at the end.
 struct Place(PathBuf);
 
 impl Place {
@@ -41,7 +41,7 @@ fn pool() -> Pool {
 }
 
 fn listen(at: &Path) -> UnixPort {
-    let mut port = UnixPort::listen(at, &UnixSpec::default()).expect("nobody is there");
+    let mut port = UnixPort::listen(at, &UnixSpec::default()).expect("no other listener");
     port.admit(Mark(7), Address::Only).expect("free");
     port
 }
@@ -49,12 +49,12 @@ fn listen(at: &Path) -> UnixPort {
 fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
     while !happened() {
-        assert!(started.elapsed() < LONG, "waited in vain: {what}");
+        assert!(started.elapsed() < LONG, "timed out: {what}");
         std::thread::yield_now();
     }
 }
 
-/// Runs the port until `n` frames have come.
+/// Polls the port until `n` frames have arrived.
 fn take(port: &mut UnixPort, pool: &mut Pool, n: usize) -> Vec<Vec<u8>> {
     let mut taken = Vec::new();
     until("frames from the client", || {
@@ -107,7 +107,7 @@ fn packets_pass_both_ways_with_the_ingress_slot_beside_them() {
 }
 
 #[test]
-fn rubbish_is_counted_and_the_next_packet_arrives() {
+fn malformed_messages_are_counted_and_the_next_packet_arrives() {
     let place = Place::new("rubbish");
     let (mut port, mut pool) = (listen(&place.0), pool());
     let client = Client::connect(&place.0).expect("it listens");
@@ -118,8 +118,8 @@ fn rubbish_is_counted_and_the_next_packet_arrives() {
     };
     raw(&[]);
     raw(&[0, 0, 0]);
-    raw(&[0, 0, 0, 1, 9]); // it says something where nothing is to be said
-    raw(&vec![0; 4 + 2049]); // one more than was agreed
+    raw(&[0, 0, 0, 1, 9]); // a header that must be zero
+    raw(&vec![0; 4 + 2049]); // one byte more than the maximum
     raw(&[0, 0, 0, 0]); // an empty packet is a packet
     raw(&[0, 0, 0, 0, 5]);
     assert_eq!(take(&mut port, &mut pool, 2), [vec![], vec![5]]);
@@ -144,7 +144,7 @@ fn r2_no_message_of_a_client_panics_the_port() {
     };
     let mut came = 0;
     for _ in 0..MESSAGES {
-        // Mostly short, sometimes longer than was agreed; a header of zeros or of anything.
+        // Mostly short, sometimes longer than the maximum; a header of zeros or of random bytes.
         let len = if chance(4) == 0 { chance(5000) } else { chance(12) };
         let mut message: Vec<u8> = (0..len).map(|_| chance(256) as u8).collect();
         if chance(2) == 0 {
@@ -171,7 +171,7 @@ fn r2_no_message_of_a_client_panics_the_port() {
 }
 
 #[test]
-fn a_further_client_is_told_and_turned_away() {
+fn a_second_client_gets_busy_and_is_disconnected() {
     let place = Place::new("further");
     let (mut port, mut pool) = (listen(&place.0), pool());
     let mut first = Client::connect(&place.0).expect("it listens");
@@ -192,7 +192,7 @@ fn a_further_client_is_told_and_turned_away() {
 }
 
 #[test]
-fn what_a_client_sent_before_it_went_still_arrives() {
+fn messages_sent_before_a_client_left_still_arrive() {
     let place = Place::new("before");
     let (mut port, mut pool) = (listen(&place.0), pool());
     let mut client = Client::connect(&place.0).expect("it listens");
@@ -200,10 +200,10 @@ fn what_a_client_sent_before_it_went_still_arrives() {
     for n in 0..50 {
         assert!(client.send(&[n], LONG).expect("served"));
     }
-    // Unread by it: the kernel resets the connection, which must not hide what it sent.
+    // The client has not read everything, so the kernel resets the connection; that must not hide what it sent.
     port.tx_burst(Mark(7), &mut [frame(&mut pool, 3, b"unread")].into_iter().collect());
     drop(client);
-    // A process that another test starts has a copy of the client's socket until it becomes that.
+    // A child of another test holds a copy of the client's socket until it calls exec.
     until("the kernel to say that it is gone", || {
         let mut late = [frame(&mut pool, 3, b"late")].into_iter().collect();
         port.tx_burst(Mark(7), &mut late);
@@ -264,10 +264,10 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
         }
         for _ in 0..10_000 {
             port.rx_burst(&mut pool, &mut Burst::new());
-            assert!(port.is_blocked(Mark(7)), "nobody has read, in round {round}");
+            assert!(port.is_blocked(Mark(7)), "the client has not read, in round {round}");
         }
         while client.receive(&mut buffer, Duration::ZERO).expect("served").is_some() {}
-        // However long it was blocked, it is found within a bounded number of bursts.
+        // However long the client was blocked, a bounded number of bursts finds it.
         let bursts = (0..1000)
             .position(|_| {
                 port.rx_burst(&mut pool, &mut Burst::new());
@@ -280,8 +280,8 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
     }
 }
 
-/// Behind a client that reads slowly a queue shares places by ingress only for as long as it waits: it
-/// must not wait for three quarters of the socket's buffer (R23).
+/// While a queue waits behind a client that reads slowly, it shares its places by ingress. It must not wait
+/// until three quarters of the socket's buffer are free (R23).
 #[test]
 fn r23_a_blocked_client_that_reads_a_few_messages_is_offered_more() {
     let place = Place::new("slow");
@@ -304,7 +304,7 @@ fn r23_a_blocked_client_that_reads_a_few_messages_is_offered_more() {
 }
 
 #[test]
-fn the_end_of_a_blocked_client_is_found_and_what_waited_is_counted() {
+fn the_end_of_a_blocked_client_is_found_and_waiting_frames_are_counted() {
     let place = Place::new("blocked-end");
     let (mut port, mut pool) = (listen(&place.0), pool());
     let client = Client::connect(&place.0).expect("it listens");
@@ -335,14 +335,14 @@ fn descriptors_that_a_client_passes_are_closed() {
     let mut ends = [0; 2];
     // SAFETY: `ends` has room for the two descriptors.
     assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-    // SAFETY: just made for us.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let reader = unsafe { OwnedFd::from_raw_fd(ends[0]) };
-    // SAFETY: just made for us.
+    // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let writer = unsafe { OwnedFd::from_raw_fd(ends[1]) };
     let mut bytes = [0_u8; 8];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut control = [0_u64; 4];
-    // SAFETY: all zeros is a `msghdr`.
+    // SAFETY: zero is a valid value of a `msghdr`.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
     message.msg_control = control.as_mut_ptr().cast();
@@ -380,8 +380,8 @@ fn a_stale_file_is_removed_and_a_live_one_is_busy() {
     assert!(!place.0.exists(), "a port that ends tidies up");
 
     drop(std::os::unix::net::UnixListener::bind(&place.0).expect("free")); // leaves its file
-    // A process that another test starts has a copy of that socket until it becomes that process.
-    until("nobody to listen", || std::os::unix::net::UnixStream::connect(&place.0).is_err());
+    // A child of another test holds a copy of that socket until it calls exec.
+    until("no listener", || std::os::unix::net::UnixStream::connect(&place.0).is_err());
     drop(listen(&place.0));
     std::fs::write(&place.0, "a letter").expect("room");
     let in_the_way = UnixPort::listen(&place.0, &UnixSpec::default());
@@ -392,16 +392,16 @@ fn a_stale_file_is_removed_and_a_live_one_is_busy() {
 }
 
 #[test]
-fn nobody_listening_is_a_clear_error() {
-    let place = Place::new("nobody");
-    let error = Client::connect(&place.0).expect_err("nobody is there");
+fn a_socket_without_a_listener_is_a_clear_error() {
+    let place = Place::new("no-listener");
+    let error = Client::connect(&place.0).expect_err("no listener");
     assert!(matches!(error, ClientError::NotListening(_)), "{error}");
 }
 
-/// What this test's own program does when it is started again as another process.
+/// The test that runs when this test program starts itself as another process.
 const ROLE: &str = "STROWGER_TEST_ROLE";
 
-/// Another process, killed at the end of the test whatever happens.
+/// Another process, killed at the end of the test in any case.
 struct Process(Child);
 
 impl Process {
@@ -458,7 +458,7 @@ fn r10_killing_the_client_leaves_the_switch_up() {
     assert_eq!(take(&mut port, &mut pool, 10).len(), 10);
     process.kill();
     served(&mut port, &mut pool, false);
-    let mut burst: Burst = (0..3).map(|n| frame(&mut pool, n, b"to nobody")).collect();
+    let mut burst: Burst = (0..3).map(|n| frame(&mut pool, n, b"to no client")).collect();
     port.tx_burst(Mark(7), &mut burst);
     assert_eq!((burst.len(), port.tally().lost(Loss::PeerGone)), (0, 3));
 
@@ -472,7 +472,7 @@ fn r10_killing_the_switch_leaves_the_client_up() {
     let place = Place::new("kill-switch");
     let mut buffer = [0; 16];
     for round in 0..2 {
-        // The second finds the file of the first, which was killed, in its way.
+        // The second process finds the socket file of the first one, which was killed.
         let mut process = start("switch", &place.0);
         let mut client = None;
         until("the switch to listen", || {

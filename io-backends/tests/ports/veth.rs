@@ -1,6 +1,6 @@
-//! Two network namespaces and a veth pair between them, made and removed by the test that wants
-//! them. It touches no interface of the machine.
-#![allow(dead_code, unused_macros, clippy::unwrap_used)] // an example uses a part of it
+//! Two network namespaces and a veth pair between them, which a test makes and removes. No interface of the
+//! machine is touched.
+#![allow(dead_code, unused_macros, clippy::unwrap_used)] // an example uses a part of this file
 
 use std::{
     fs::File,
@@ -22,10 +22,10 @@ use strowger_io::xdp::{
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
-/// What is lent in tests: enough for a few bursts.
+/// Chunks that tests post: enough for a few bursts.
 pub(crate) const LENT: u32 = 256;
 
-/// The rungs that a veth has.
+/// The modes that a veth supports.
 pub(crate) const RX_MODES: [RxMode; 3] = [RxMode::Copy, RxMode::Generic, RxMode::Packet];
 
 /// A network namespace, until it is dropped.
@@ -33,7 +33,7 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
 }
 
-/// Two of them, with `a0` in the one and `b0` in the other.
+/// Two namespaces, with `a0` in one and `b0` in the other.
 pub(crate) struct Veth {
     pub(crate) a: Namespace,
     pub(crate) b: Namespace,
@@ -58,19 +58,19 @@ impl Namespace {
         Ok(Self { name })
     }
 
-    /// Runs `ip` with these words in it.
+    /// Runs `ip` with these arguments in the namespace.
     pub(crate) fn ip(&self, words: &str) {
         run(&format!("ip -n {} {words}", self.name)).unwrap();
     }
 
-    /// What `ip` says with these words in it.
+    /// The output of `ip` with these arguments in the namespace.
     pub(crate) fn ip_says(&self, words: &str) -> String {
         let words = format!("-n {} {words}", self.name);
         let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs `f` on a thread that is in it. Sockets made there stay there.
+    /// Runs `f` on a thread in the namespace. Sockets made there stay there.
     pub(crate) fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
         std::thread::scope(|scope| {
@@ -94,12 +94,12 @@ impl Drop for Namespace {
 }
 
 impl Veth {
-    /// With one queue.
+    /// A pair with one queue.
     pub(crate) fn new() -> Result<Self, String> {
         Self::with("", "")
     }
 
-    /// With these words for each end.
+    /// A pair with these arguments of `ip` for each end.
     pub(crate) fn with(a_words: &str, b_words: &str) -> Result<Self, String> {
         let (a, b) = (Namespace::new()?, Namespace::new()?);
         run(&format!(
@@ -107,36 +107,36 @@ impl Veth {
             a.name, b.name
         ))?;
         for (namespace, link) in [(&a, "a0"), (&b, "b0")] {
-            // Without IPv6 nothing is on the wire but what we send.
+            // Without IPv6 only our frames are on the wire.
             let name = &namespace.name;
             let off = format!("net.ipv6.conf.{link}.disable_ipv6=1");
             let _ = run(&format!("ip netns exec {name} sysctl -qw {off}"));
             run(&format!("ip -n {name} link set dev {link} up"))?;
-            // A UDP port tries io_uring on the loopback.
+            // A UDP port tests io_uring on the loopback.
             run(&format!("ip -n {name} link set dev lo up"))?;
-            // Tags lie in the frames, where an XDP program sees them.
+            // Tags stay in the frames, where an XDP program sees them.
             namespace.within(|| offload_tags(link, false))?;
         }
         Ok(Self { a, b })
     }
 }
 
-/// Whether this interface puts VLAN tags beside the frames that it sends, and says that it takes them off
-/// those that it receives.
+/// Whether this interface keeps VLAN tags beside the frames that it sends, and reports that it removes them
+/// from received frames.
 pub(crate) fn offload_tags(interface: &str, on: bool) -> Result<(), String> {
     [TAKES_OFF, PUTS_BESIDE].into_iter().try_for_each(|features| {
         switch(interface, &features, on).map_err(|error| format!("{features:?}: {error}"))
     })
 }
 
-/// A pair, or a word of why not; in CI the latter is a failure.
+/// A pair, or the reason why there is none; without one a test fails in CI.
 pub(crate) fn veth_or_skip(made: Result<Veth, String>) -> Option<Veth> {
     made.inspect_err(|why| skip(why)).ok()
 }
 
 pub(crate) use strowger_testkit::skip;
 
-/// A veth pair with these words for each end, or the end of the test.
+/// A veth pair with these arguments for each end, or the end of the test.
 macro_rules! veth {
     () => {
         veth!("", "")
@@ -153,7 +153,7 @@ pub(crate) fn pool_of(trains: u32, singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
 }
 
-/// As many as a port takes for itself, and as many again.
+/// Twice the number of chunks that a port takes for itself.
 pub(crate) fn pool() -> Pool {
     pool_of(16, 1500)
 }
@@ -193,7 +193,7 @@ impl Station {
     }
 }
 
-/// Two stations that know each other as mark 0.
+/// Two stations that have admitted each other as mark 0.
 pub(crate) fn stations(veth: &Veth, a: &XdpSpec, b: &XdpSpec) -> (Station, Station) {
     let mut a = Station::new(&veth.a, a).unwrap();
     let mut b = Station::new(&veth.b, b).unwrap();
@@ -205,12 +205,12 @@ pub(crate) fn stations(veth: &Veth, a: &XdpSpec, b: &XdpSpec) -> (Station, Stati
 pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
     while !happened() {
-        assert!(started.elapsed() < DEADLINE, "waited in vain: {what}");
+        assert!(started.elapsed() < DEADLINE, "timed out: {what}");
         std::thread::yield_now();
     }
 }
 
-/// A frame alone in its chunk, with headroom, each byte its number.
+/// A frame in its own chunk, with headroom; each byte is its number.
 pub(crate) fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
     let chunk = pool.take(ChunkClass::Single).expect("a free chunk");
     let mut frame = chunk.into_frame(256, len);
@@ -232,7 +232,7 @@ pub(crate) fn train(pool: &mut Pool, len: usize, count: usize) -> Vec<Frame> {
         .collect()
 }
 
-/// Hands over frames until the port has let them all go.
+/// Sends frames until the port has taken them all.
 pub(crate) fn send(port: &mut dyn Port, to: Mark, frames: impl IntoIterator<Item = Frame>) {
     let mut frames = frames.into_iter().peekable();
     while frames.peek().is_some() {
@@ -245,7 +245,7 @@ pub(crate) fn send(port: &mut dyn Port, to: Mark, frames: impl IntoIterator<Item
     }
 }
 
-/// Receives until `n` frames have come, waiting as a worker does.
+/// Receives until `n` frames have arrived, waiting as a worker does.
 pub(crate) fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize) -> Vec<Frame> {
     let deadline = Instant::now() + DEADLINE;
     let mut frames = Vec::new();
@@ -263,7 +263,7 @@ pub(crate) fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize) -> Vec<Fra
     frames
 }
 
-/// Blocks as a worker would; `true` when woken.
+/// Blocks as a worker does; `true` if it was woken.
 pub(crate) fn wait(port: &mut dyn Port, timeout: Duration) -> bool {
     let woken = match port.arm() {
         Arm::Wait(fd) => {
@@ -277,7 +277,7 @@ pub(crate) fn wait(port: &mut dyn Port, timeout: Duration) -> bool {
     woken
 }
 
-/// Receives until nothing more is on its way.
+/// Receives until no more frames are in flight.
 pub(crate) fn drain(port: &mut dyn Port, pool: &mut Pool) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut looks_in_vain = 0;
@@ -291,14 +291,14 @@ pub(crate) fn drain(port: &mut dyn Port, pool: &mut Pool) -> Vec<Frame> {
     frames
 }
 
-/// A socket of the test's own that sends any bytes as a frame.
+/// A socket of the test that sends any bytes as a frame.
 pub(crate) struct Raw {
     fd: std::os::fd::OwnedFd,
     at: libc::sockaddr_ll,
 }
 
 impl Raw {
-    /// On this interface of the namespace that the thread is in.
+    /// Opens it on this interface of the thread's namespace.
     pub(crate) fn new(interface: &str) -> Self {
         use std::os::fd::FromRawFd as _;
         // SAFETY: the call takes and returns only numbers.
@@ -320,7 +320,7 @@ impl Raw {
         let (at, len) = (bytes.as_ptr().cast(), bytes.len());
         let to = (&raw const self.at).cast();
         let to_len = std::mem::size_of_val(&self.at) as libc::socklen_t;
-        // SAFETY: `bytes` and the address are as long as said, and outlive the call.
+        // SAFETY: `bytes` and the address are this long, and outlive the call.
         let sent = unsafe { libc::sendto(self.fd.as_raw_fd(), at, len, 0, to, to_len) };
         assert_eq!(sent, len as isize, "{}", std::io::Error::last_os_error());
     }

@@ -1,5 +1,5 @@
-//! What an interface is told apart from the frames, or changes while a port is open: VLAN tags that stand
-//! beside a frame, and its own MAC address. The tests never sleep.
+//! Properties of an interface that change or that frames do not show: VLAN tags beside a frame, and the MAC
+//! address. No test sleeps.
 
 use strowger_frame::{Address, Loss, Mark, Port};
 use strowger_io::xdp::{
@@ -23,8 +23,8 @@ const AD: u16 = 0x88a8;
 
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 7];
 
-/// Sends ten frames of `b`'s, with the tag and out of an interface that puts it beside them or not, and says how
-/// many came; `None` where a tag cannot be had.
+/// Sends ten frames of `b`, with the tag in the frame or beside it, and returns how many arrived; `None` if
+/// such a tag cannot be made.
 fn tagged(veth: &Veth, b: &mut Station, kind: u16, tag: u16) -> Option<usize> {
     b.port.admit(Mark(0), Address::Ether(FROM)).unwrap();
     let raw = veth.a.within(|| Raw::new("a0"));
@@ -40,10 +40,10 @@ fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
     for (vlan, kind, tag, is_ours) in [
         (None, Q, 7, false),
         (None, AD, 7, false),
-        (None, Q, 0xe000, true), // a priority, and no VLAN
+        (None, Q, 0xe000, true), // a priority without a VLAN
         (Some(7), Q, 7, true),
         (Some(7), Q, 0xe007, true),
-        (Some(7), AD, 7, false), // another VLAN of the same number
+        (Some(7), AD, 7, false), // an 802.1ad VLAN with the same number
         (Some(7), Q, 8, false),
         (Some(7), Q, 0xe000, false),
     ] {
@@ -67,7 +67,7 @@ fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
         let spec = XdpSpec { backend, ..spec("b0", RxMode::Packet) };
         let mut b = match Station::new(&veth.b, &spec) {
             Ok(b) => b,
-            // A veth has no zero-copy, and AF_XDP sees no tag beside a frame.
+            // A veth has no zero-copy, and AF_XDP does not see tags beside a frame.
             Err(OpenError::NothingWorks { refused, .. }) => {
                 let is_said = refused.iter().all(|one| one.refusal.remedy().contains("rx-vlan"));
                 let zero_copy = backend == Choice::Only(RxMode::ZeroCopy);
@@ -87,7 +87,7 @@ fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
 }
 
 #[test]
-fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is_said() {
+fn an_interface_that_removes_tags_is_served_by_af_packet_with_a_reason() {
     let both: Vec<&[&str]> = vec![&TAKES_OFF[..1], &TAKES_OFF[1..], &TAKES_OFF];
     for (vlan, on) in
         [None, Some(7)].into_iter().flat_map(|vlan| both.iter().map(move |on| (vlan, *on)))
@@ -106,14 +106,14 @@ fn an_interface_that_takes_any_tags_off_is_served_by_af_packet_and_the_reason_is
         for feature in on {
             assert!(said.contains(&format!("{feature} off")), "{said}");
         }
-        assert_eq!(said.matches("refused").count(), 1, "three rungs, and one reason: {said}");
+        assert_eq!(said.matches("refused").count(), 1, "three modes, and one reason: {said}");
         let why = open(Choice::Xdp).expect_err("it would not see the tags").to_string();
         assert!(why.contains(&format!("ethtool -K b0 {}", on[0])), "{why}");
     }
 }
 
 #[test]
-fn the_own_address_is_followed_when_it_changes() {
+fn a_change_of_the_own_address_is_followed() {
     const NEW: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
     for mode in RX_MODES {
         for goes_down in [false, true] {
@@ -152,7 +152,7 @@ fn the_own_address_is_followed_when_it_changes() {
 }
 
 #[test]
-fn a_port_that_never_sleeps_follows_its_own_address_too() {
+fn a_port_that_does_not_sleep_follows_a_change_of_its_address() {
     let veth = veth!();
     let (mut a, mut b) = stations(&veth, &spec("a0", RxMode::Packet), &spec("b0", RxMode::Packet));
     veth.a.ip("link set dev a0 address 02:00:00:00:00:77");

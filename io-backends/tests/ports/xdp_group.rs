@@ -1,5 +1,5 @@
-//! What is sent to a group reaches the ports that asked for it, on each mode, and nothing else does by
-//! that way. Between network namespaces and veth pairs that the tests make and remove.
+//! Frames to a group reach the ports that joined it, in each mode, and no others. Between network namespaces
+//! and veth pairs that the tests make and remove.
 
 use strowger_frame::{Address, Loss, Mark, Port as _};
 use strowger_io::xdp::{Group, OpenError, XdpSpec};
@@ -13,7 +13,7 @@ fn in_group(spec: XdpSpec) -> XdpSpec {
 }
 
 #[test]
-fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
+fn only_members_receive_frames_to_a_group_and_only_with_the_agreed_first_byte() {
     for mode in RX_MODES {
         for vlan in [None, Some(7)] {
             let veth = veth!();
@@ -21,7 +21,7 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
             let mut a = Station::new(&veth.a, &tagged("a0")).unwrap();
             let mut b = Station::new(&veth.b, &tagged("b0")).unwrap();
             b.port.accept_unknown(true);
-            // Not what begins otherwise, which is counted.
+            // Frames with another first byte are counted and dropped.
             for first in [0x10, 0x70] {
                 let said = frame(&mut a.pool, 896, first);
                 a.port.send_to(Address::Ether(GROUP), said);
@@ -30,12 +30,12 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
             assert!(came[0].mark().is_unknown() && came[0].bytes() == [0x70; 896], "{mode:?}");
             assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
             assert_eq!(b.tally().lost(Loss::UnknownSender), 1, "{mode:?}");
-            // A neighbour's comes under its mark.
+            // A neighbour's frames have its mark.
             b.port.admit(Mark(3), a.at).unwrap();
             let said = frame(&mut a.pool, 100, 0x70);
             a.port.send_to(Address::Ether(GROUP), said);
             assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].mark(), Mark(3));
-            // To one station all is as before, and what one says oneself one does not hear.
+            // Frames to one station arrive as before, and a port does not receive its own frames.
             a.port.admit(Mark(0), b.at).unwrap();
             let said = frame(&mut b.pool, 80, 9);
             b.port.send_to(a.at, said);
@@ -47,7 +47,7 @@ fn a_group_is_heard_by_who_asked_for_it_and_only_what_begins_as_agreed() {
 }
 
 #[test]
-fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
+fn a_port_outside_a_group_does_not_receive_or_send_to_it() {
     for mode in RX_MODES {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &in_group(spec("a0", mode))).unwrap();
@@ -65,7 +65,7 @@ fn who_has_not_asked_for_a_group_neither_hears_it_nor_speaks_to_it() {
 }
 
 #[test]
-fn the_interface_knows_of_the_group_for_as_long_as_the_port_lives() {
+fn the_interface_is_a_member_of_the_group_while_the_port_exists() {
     let shown = "03:00:00:00:00:09";
     for mode in RX_MODES {
         let veth = veth!();
@@ -78,7 +78,7 @@ fn the_interface_knows_of_the_group_for_as_long_as_the_port_lives() {
 }
 
 #[test]
-fn an_address_that_is_no_group_s_is_refused() {
+fn an_address_that_is_not_multicast_is_refused() {
     let veth = veth!();
     for address in [[2, 0, 0, 0, 0, 9], [0; 6], [0xff; 6]] {
         let group = Some(Group { address, first_byte: 0x70 });

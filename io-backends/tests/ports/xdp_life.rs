@@ -1,5 +1,5 @@
-//! What happens around an Ethernet port: other traffic, other programs, restarts, kill -9, links
-//! that go down and come back or do not, rights given up. The tests never sleep.
+//! Events around an Ethernet port: other traffic, other programs, restarts, kill -9, links that go down and
+//! return or do not, dropped rights. No test sleeps.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -42,7 +42,7 @@ fn other_traffic_flows_beside_ours() {
 }
 
 #[test]
-fn what_cannot_be_opened_says_why() {
+fn errors_of_opening_say_why() {
     let veth = veth!();
     veth.b.ip("link set dev b0 down");
     let mut pool = pool();
@@ -81,11 +81,11 @@ fn another_program_there_is_a_clear_error() {
         assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
         assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
     }
-    // The automatic choice does not go round it either.
+    // The automatic choice does not fall back to AF_PACKET either.
     let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
     let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
     assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
-    // Below AF_XDP nothing stands in the way, and nothing need come: it is said.
+    // With AF_PACKET the port opens, but may receive nothing: a warning says so.
     let report = |there: &Namespace| {
         let (mut pool, spec) = (pool(), spec("a0", RxMode::Packet));
         opened(there, &spec, &mut Arena::of(&pool), &mut pool).unwrap().report
@@ -126,14 +126,14 @@ fn a_restart_finds_the_queue_free_and_no_memory_is_lost() {
         b.port.admit(Mark(0), strowger_frame::Address::Ether(mac)).unwrap();
         send(&mut port, Mark(0), [frame(&mut pool, 50, round)]);
         assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [round; 50]);
-        // Some stays behind in its rings.
+        // Some frames stay in its rings.
         send(&mut b.port, Mark(0), (0..9).map(|n| frame(&mut b.pool, 50, n)).collect::<Vec<_>>());
         drop(port);
         assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500);
     }
 }
 
-/// The process that the next test kills; by itself it does nothing.
+/// The process that the next test kills; alone it does nothing.
 #[test]
 fn child_with_a_port() {
     let Ok(interface) = std::env::var("STROWGER_TEST_INTERFACE") else { return };
@@ -208,7 +208,7 @@ fn a_link_goes_down_and_comes_back() {
 }
 
 #[test]
-fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
+fn an_interface_that_vanishes_is_reported_and_nothing_hangs() {
     for mode in RX_MODES {
         let veth = veth!();
         let (mut a, b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Copy));
@@ -224,7 +224,7 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
         });
         assert!(a.tally().lost(Loss::PeerGone) > 0);
         assert_eq!(a.tally().total_lost(), 300, "{:?}", a.tally());
-        // It does not keep a worker awake for ever.
+        // A gone interface does not keep the worker awake.
         assert!(!wait(&mut a.port, Duration::from_millis(20)), "{mode:?}");
         drop(b);
         let Station { mut pool, arena, port, .. } = a;
@@ -233,7 +233,7 @@ fn an_interface_that_vanishes_is_told_and_nothing_hangs() {
     }
 }
 
-/// Down it goes first, and that is told before what waits in the socket.
+/// The interface goes down first, and the socket reports that before the frames that wait in it.
 #[test]
 fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
     for mode in RX_MODES {
@@ -255,14 +255,14 @@ fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
 }
 
 #[test]
-fn a_port_works_on_when_rights_are_given_up() {
+fn a_port_works_after_rights_are_dropped() {
     for mode in RX_MODES {
         let veth = veth!();
         let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", mode));
         std::thread::scope(|scope| {
             let nobody = scope.spawn(|| {
-                // The call itself, so that it affects only this thread: libc's concerns all.
-                // SAFETY: the call takes only numbers. From root to another user all capabilities go.
+                // The system call affects only this thread; libc's function would affect all.
+                // SAFETY: the call takes only numbers. Changing from root to another user removes all capabilities.
                 let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
                 assert_eq!(changed, 0);
                 let found = strowger_io::xdp::probe(1 << 20);
@@ -286,10 +286,10 @@ fn a_port_works_on_when_rights_are_given_up() {
     }
 }
 
-/// Has the driver of `interface`, in this thread's namespace, have so many queues each way.
+/// Sets the number of queues of `interface`, in this thread's namespace, in each direction.
 fn set_queues(interface: &str, queues: u32) -> Result<(), std::io::Error> {
     use std::os::fd::AsRawFd as _;
-    // `struct ethtool_channels` with ETHTOOL_SCHANNELS: most, then rx, tx, other, combined.
+    // `struct ethtool_channels` with ETHTOOL_SCHANNELS: maxima, then rx, tx, other, combined.
     let mut channels = [0x3d, 0, 0, 0, 0, queues, queues, 0, 0_u32];
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
@@ -298,13 +298,13 @@ fn set_queues(interface: &str, queues: u32) -> Result<(), std::io::Error> {
         *to = from as libc::c_char;
     }
     asked.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
-    // SAFETY: `asked` and what it points to are what this request reads, and live as long.
+    // SAFETY: the request reads `asked` and what it points to, which outlive the call.
     let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
     if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[test]
-fn queues_that_the_driver_gives_up_are_told() {
+fn removed_queues_are_reported() {
     let two = "numrxqueues 2 numtxqueues 2";
     let veth = veth!(two, two);
     let (mut a, mut b) = stations(
@@ -314,7 +314,7 @@ fn queues_that_the_driver_gives_up_are_told() {
     );
     send(&mut a.port, Mark(0), [frame(&mut a.pool, 50, 1)]);
     receive(&mut b.port, &mut b.pool, 1);
-    // Linux may refuse to take away a queue with a socket on it; if it does not, nothing hangs.
+    // Linux may refuse to remove a queue that has a socket; if it does not, nothing must hang.
     let taken = veth.a.within(|| set_queues("a0", 1));
     eprintln!("one queue instead of two, with a port on the second: {taken:?}");
     let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
@@ -325,12 +325,12 @@ fn queues_that_the_driver_gives_up_are_told() {
         a.tally().frames_out.read() + a.tally().total_lost() == 101
     });
     drop(a);
-    // The kernel takes a socket's queue apart after the socket is closed.
+    // The kernel releases the queue of a socket some time after the socket is closed.
     until("the queue to go", || veth.a.within(|| set_queues("a0", 1)).is_ok());
     let gone = Station::new(&veth.a, &XdpSpec { queue: 1, ..spec("a0", RxMode::Copy) });
     let gone = gone.map(drop).unwrap_err();
     assert!(matches!(gone, OpenError::NoQueue { queue: 1, queues: 1, .. }), "{gone}");
-    // A veth must have as many to receive as the far end has to send, or takes no program.
+    // A veth needs as many rx queues as the far end has tx queues, or it takes no program.
     let few = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop).unwrap_err();
     assert!(few.to_string().contains("ENOSPC"), "{few}");
     drop(b);
@@ -338,20 +338,20 @@ fn queues_that_the_driver_gives_up_are_told() {
     Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
 }
 
-/// Keeps of this thread's rights only those with these numbers.
+/// Keeps only these capabilities of this thread.
 fn keep_capabilities(kept: &[u32]) {
     let set: u64 = kept.iter().map(|number| 1 << number).sum();
     let (low, high) = (set as u32, (set >> 32) as u32);
     // Version 3 of the header, for the calling thread; then effective, permitted, inheritable.
     let header = [0x2008_0522_u32, 0];
     let rights = [[low, low, 0], [high, high, 0_u32]];
-    // SAFETY: both are as long as version 3 says, and outlive the call.
+    // SAFETY: both have the length of version 3 and outlive the call.
     let changed = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), rights.as_ptr()) };
     assert_eq!(changed, 0, "{}", std::io::Error::last_os_error());
 }
 
 #[test]
-fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
+fn without_rights_the_next_mode_is_used_and_the_missing_right_is_named() {
     const NET_ADMIN: u32 = 12;
     const NET_RAW: u32 = 13;
     const BPF: u32 = 39;
@@ -377,9 +377,9 @@ fn for_want_of_rights_the_ladder_goes_down_and_says_which() {
     assert_eq!((report.mode, report.refused.len()), (RxMode::Packet, 3));
     assert!(report.to_string().contains("BPF_MAP_CREATE: EPERM"), "{report}");
 
-    // The three are enough, as long as the limit of locked memory is.
+    // The three capabilities are enough if the limit of locked memory is.
     let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-    // SAFETY: `limit` outlives the call. Other tests here may lock memory without limit.
+    // SAFETY: `limit` outlives the call. Other tests of this process may lock memory without limit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut small).unwrap().report;
     assert_eq!(report.mode, RxMode::Packet);

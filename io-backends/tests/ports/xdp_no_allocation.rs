@@ -1,5 +1,4 @@
-//! R13 for Ethernet ports: after they are open, forwarding allocates nothing, whatever goes wrong
-//! meanwhile. A process of its own, since the allocator is the process's.
+//! R13 for Ethernet ports: forwarding does not allocate after they are open, also when frames are lost.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use crate::veth::*;
 
 const FRAMES: u64 = 50_000;
 
-/// Some of each: trains, frames of their own, an empty one, one that is too long.
+/// A mixture: trains, single frames, an empty one, one that is too long.
 fn fill(pool: &mut Pool, foreign: &mut Pool, burst: &mut Burst) {
     if let Some(chunk) = pool.take(ChunkClass::Train) {
         let start = chunk.start();
@@ -39,7 +38,7 @@ fn r13_an_ethernet_port_allocates_nothing_after_it_is_open() {
         let mut burst = Burst::new();
         let mut generation = 0_u16;
         while b.tally().frames_out.read() < FRAMES && Instant::now() < deadline {
-            // Neighbours come and go meanwhile.
+            // Neighbours are admitted and forgotten meanwhile.
             let mark = Mark::new(1 + generation % 63, generation);
             let _ = a.port.admit(mark, others[usize::from(generation) % others.len()]);
             a.port.forget(mark);

@@ -1,5 +1,5 @@
-//! Ethernet ports over veth pairs, on each mode that a veth has: order, trains, unknown senders, sizes,
-//! VLANs, queues. The tests never sleep: they poll with a deadline.
+//! Ethernet ports over veth pairs, in each mode that a veth supports: order, trains, unknown senders, sizes,
+//! VLANs, queues. No test sleeps; they poll with a deadline.
 
 use strowger_frame::{Address, Burst, Loss, Mark, Port, port::KernelDrop};
 use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec, probe};
@@ -7,7 +7,7 @@ use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec, probe};
 use crate::veth::*;
 
 #[test]
-fn frames_pass_in_order_and_intact_on_every_rung() {
+fn frames_pass_in_order_and_intact_in_every_mode() {
     for (from, to) in RX_MODES.into_iter().flat_map(|a| RX_MODES.map(|b| (a, b))) {
         let veth = veth!();
         let (mut a, mut b) = stations(&veth, &spec("a0", from), &spec("b0", to));
@@ -28,7 +28,7 @@ fn frames_pass_in_order_and_intact_on_every_rung() {
 }
 
 #[test]
-fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
+fn an_unknown_sender_is_delivered_if_accepted_and_gets_replies_at_its_address() {
     for mode in RX_MODES {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &spec("a0", mode)).unwrap();
@@ -50,7 +50,7 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
         b.port.send_to(a.at, answer);
         let came = receive(&mut a.port, &mut a.pool, 1);
         assert_eq!((came[0].mark(), came[0].bytes()), (Mark(0), [3; 90].as_slice()));
-        // To nobody, and too long for the wire.
+        // To an unknown mark, and too long for the interface.
         for (to, len, loss) in
             [(Address::Ether([0xff; 6]), 9, Loss::NoNeighbour), (a.at, 1600, Loss::PathTooNarrow)]
         {
@@ -58,7 +58,7 @@ fn a_stranger_is_handed_up_where_it_is_welcome_and_is_answered_where_it_is() {
             b.port.send_to(to, answer);
             assert_eq!(b.tally().lost(loss), 1, "{mode:?}");
         }
-        // A probe of the path's width that is too long is no failure.
+        // A path MTU probe that is too long is not a failure.
         let probe = frame(&mut b.pool, 1600, 5);
         b.port.send_probe(a.at, probe);
         let lost = [Loss::PathProbe, Loss::PathTooNarrow].map(|loss| b.tally().lost(loss));
@@ -75,7 +75,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
         let a = XdpSpec { multi_buffer, ..spec("a0", mode) };
         let (mut a, mut b) = stations(&veth, &a, &spec("b0", RxMode::Copy));
         for len in [0, 1, 24, 100, 1000, 1497, 1498] {
-            // 40 of the longer ones lie across fifteen ends of the kernel's 4 KiB chunks.
+            // 40 of the longer frames cross the ends of fifteen UMEM chunks of 4 KiB.
             let frames =
                 if len == 0 { vec![frame(&mut a.pool, 0, 0)] } else { train(&mut a.pool, len, 40) };
             let count = frames.len();
@@ -88,8 +88,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
         if multi_buffer {
             assert_eq!(copied, 0, "{mode:?}");
         } else {
-            // All but the first frame of each train, which has room in front of it, and the one
-            // that lay alone.
+            // All but the first frame of each train, which has headroom, and the single frame.
             assert!((6 * 39..=6 * 40).contains(&copied), "{copied}");
         }
         until("all memory to be told of", || {
@@ -108,7 +107,7 @@ fn memory_outside_the_arena_is_copied_and_counted() {
     let veth = veth!();
     let (mut a, mut b) = stations(&veth, &spec("a0", RxMode::Copy), &spec("b0", RxMode::Copy));
     let (mut here, mut there) = (pool_of(4, 200), pool_of(1, 150));
-    // More than the port has chunks for copies.
+    // More frames than the port has chunks for copies.
     for n in 0..3 {
         let frames: Vec<_> = (0..50).map(|_| frame(&mut here, 300, n)).collect();
         send(&mut a.port, Mark(0), frames);
@@ -117,7 +116,7 @@ fn memory_outside_the_arena_is_copied_and_counted() {
     assert!(came.iter().all(|frame| frame.len() == 300));
     assert_eq!(a.tally().frames_copied.read(), 150);
     assert_eq!(there.tally().frames_copied.read(), 150);
-    // A pool that is not ours and is empty costs the frame, and the frame alone.
+    // An empty pool outside the arena costs only this frame.
     let frames: Vec<_> = (0..40).map(|n| frame(&mut here, 300, n)).collect();
     send(&mut a.port, Mark(0), frames);
     until("frames to be lost", || {
@@ -131,7 +130,7 @@ fn memory_outside_the_arena_is_copied_and_counted() {
 }
 
 #[test]
-fn frames_of_another_vlan_are_not_ours() {
+fn frames_of_another_vlan_are_not_received() {
     for mode in RX_MODES {
         let veth = veth!();
         let tagged = XdpSpec { vlan: Some(7), ..spec("b0", mode) };
@@ -152,7 +151,7 @@ fn frames_of_another_vlan_are_not_ours() {
             assert!(drain(&mut a.port, &mut a.pool).is_empty());
             assert!(drain(&mut b.port, &mut b.pool).is_empty());
         }
-        // Nor are tagged ones a port's that has no VLAN.
+        // A port without a VLAN does not receive tagged frames either.
         drop(b);
         let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
         b.port.admit(Mark(0), a.at).unwrap();
@@ -163,7 +162,7 @@ fn frames_of_another_vlan_are_not_ours() {
 }
 
 #[test]
-fn strangers_and_nonsense_are_counted_by_reason() {
+fn unknown_senders_and_malformed_frames_are_counted_by_reason() {
     for mode in RX_MODES {
         let veth = veth!();
         let mut a = Station::new(&veth.a, &spec("a0", RxMode::Packet)).unwrap();
@@ -173,7 +172,7 @@ fn strangers_and_nonsense_are_counted_by_reason() {
         let header = |to: [u8; 6], from: [u8; 6], len: u16| {
             [&to[..], &from, &0x88b5_u16.to_be_bytes(), &len.to_be_bytes()].concat()
         };
-        raw.send(&[header(at_b, at_a, 4), vec![9; 4]].concat()); // not yet a neighbour
+        raw.send(&[header(at_b, at_a, 4), vec![9; 4]].concat()); // not admitted yet
         until("it to come", || {
             drain_once(&mut b);
             b.tally().frames_in.read() == 1
@@ -181,9 +180,9 @@ fn strangers_and_nonsense_are_counted_by_reason() {
         b.port.admit(Mark(3), a.at).unwrap();
         a.port.admit(Mark(0), b.at).unwrap();
         raw.send(&[header(at_b, [2, 1, 1, 1, 1, 1], 4), vec![9; 4]].concat());
-        raw.send(&header(at_b, at_a, 0)[..14]); // no length
-        raw.send(&[header(at_b, at_a, 5), vec![9; 4]].concat()); // more than there is
-        raw.send(&[header(at_b, at_a, 4), vec![9; 40]].concat()); // with padding: ours
+        raw.send(&header(at_b, at_a, 0)[..14]); // without a length
+        raw.send(&[header(at_b, at_a, 5), vec![9; 4]].concat()); // longer than the frame
+        raw.send(&[header(at_b, at_a, 4), vec![9; 40]].concat()); // valid, with padding
         raw.send(&[header(at_b, at_a, 0xffff), vec![9; 1000]].concat());
         let came = receive(&mut b.port, &mut b.pool, 1);
         assert_eq!((came[0].bytes(), came[0].mark()), (&[9; 4][..], Mark(3)));
@@ -193,7 +192,7 @@ fn strangers_and_nonsense_are_counted_by_reason() {
         });
         let lost = [Loss::UnknownSender, Loss::Malformed].map(|loss| b.tally().lost(loss));
         assert_eq!(lost, [2, 3], "{mode:?}");
-        // Nothing of it costs memory.
+        // None of it costs memory.
         for _ in 0..2 * LENT {
             raw.send(&header(at_b, at_a, 9));
             drop(drain_once(&mut b));
@@ -204,7 +203,7 @@ fn strangers_and_nonsense_are_counted_by_reason() {
 }
 
 #[test]
-fn what_is_not_addressed_to_us_is_no_neighbours() {
+fn frames_to_other_stations_are_dropped() {
     let veth = veth!();
     let mut b = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
     let raw = veth.a.within(|| Raw::new("a0"));
@@ -221,7 +220,7 @@ fn what_is_not_addressed_to_us_is_no_neighbours() {
 }
 
 #[test]
-fn a_frame_that_is_too_long_is_told_and_the_others_go() {
+fn a_frame_that_is_too_long_is_counted_and_the_others_are_sent() {
     for mode in RX_MODES {
         let veth = veth!();
         let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", RxMode::Copy));
@@ -257,7 +256,7 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     }
     assert_eq!(reports.iter().map(|r| r.shared).collect::<Vec<_>>(), [false, true, true, true]);
     assert!(reports.iter().all(|report| report.multi_buffer), "{}", reports[1]);
-    // The one that registered may go first; the others go on, and a new one shares with them.
+    // The port that registered the memory may end first; the others continue, and a new one shares it.
     drop(ports.remove(0));
     let [mut a1, mut c0, mut d0]: [_; 3] = ports.try_into().unwrap();
     c0.admit(Mark(1), Address::Ether(reports[3].mac)).unwrap();
@@ -265,7 +264,7 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     send(&mut c0, Mark(1), train_of_singles(&mut pool, 60));
     let came = receive(&mut d0, &mut pool, 60);
     assert!(came.iter().enumerate().all(|(n, frame)| frame.bytes() == [n as u8; 200]));
-    // What leaves by queue 1 arrives in queue 1 of the far end.
+    // Frames sent by queue 1 arrive at queue 1 of the far end.
     let mut b = Station::new(&veth.b, &XdpSpec { queue: 1, ..spec("b0", RxMode::Copy) }).unwrap();
     a1.admit(Mark(1), b.at).unwrap();
     b.port.admit(Mark(0), Address::Ether(reports[1].mac)).unwrap();
@@ -286,7 +285,7 @@ fn drain_once(station: &mut Station) -> Burst {
 }
 
 #[test]
-fn the_ladder_says_why_not_better() {
+fn the_report_says_why_no_better_mode_is_used() {
     let veth = veth!();
     let spec = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
     let mut pool = pool();
@@ -303,8 +302,8 @@ fn the_ladder_says_why_not_better() {
 }
 
 #[test]
-fn the_doctor_finds_what_works() {
-    let _veth = veth!(); // for the rights
+fn the_probe_finds_what_works() {
+    let _veth = veth!(); // checks the rights
     let found = probe(1 << 20);
     eprintln!("{found}");
     assert!(found.each().iter().all(|(_, found)| found.is_ok()), "{found}");
@@ -312,9 +311,9 @@ fn the_doctor_finds_what_works() {
     assert!(found.missing.is_empty());
 }
 
-/// A worker that is held still: what the kernel drops meanwhile has its reason, and all is accounted.
+/// While a worker is stopped, the kernel drops frames: each has a reason, and all frames are accounted for.
 #[test]
-fn what_the_kernel_drops_has_its_reason() {
+fn drops_of_the_kernel_have_a_reason() {
     for (mode, fill_ring_frames, reason) in [
         (RxMode::Copy, 4096, KernelDrop::RxRingFull),
         (RxMode::Generic, 4096, KernelDrop::RxRingFull),
@@ -332,7 +331,7 @@ fn what_the_kernel_drops_has_its_reason() {
         b.admit(Mark(0), a.at).unwrap();
         // The receive ring has 2,048 places; a buffer of 4 MiB ends between 1,000 and 60,000 frames.
         let sent: u64 = if mode == RxMode::Packet { 60_000 } else { 3_000 };
-        // What the wire refuses, as one on a busy machine may, is counted here and sent again.
+        // Frames that the wire refuses on a busy machine are counted here and sent again.
         until("so many to be sent", || {
             let missing = sent.saturating_sub(a.tally().frames_out.read());
             let frames: Vec<_> =
@@ -357,7 +356,7 @@ fn what_the_kernel_drops_has_its_reason() {
 }
 
 #[test]
-fn an_empty_pool_costs_what_is_counted_and_recovers() {
+fn an_empty_pool_loses_counted_frames_and_recovers() {
     let veth = veth!();
     let mut a = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
     let mut pool = pool_of(0, 4 + 64 + LENT + 10);
@@ -378,7 +377,7 @@ fn an_empty_pool_costs_what_is_counted_and_recovers() {
             tally.frames_in.read() + tally.kernel_drops.read() == sent
         });
     }
-    // All that it had is with us, and what came after that is counted by the kernel.
+    // All frames that the port had are received, and the kernel has counted the later ones.
     assert_eq!(kept.len(), LENT as usize + 10);
     assert_eq!(b.arm(), strowger_frame::port::Arm::Poll);
     b.disarm();

@@ -1,5 +1,5 @@
-//! One arena under Ethernet and UDP: a frame that came by the one leaves by the other from the
-//! memory it came into. Follows the payload's address through.
+//! One arena for Ethernet and UDP: a frame received by one is sent by the other from the memory that it was
+//! received into. The tests compare the addresses of the payload.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use strowger_io::{
 
 use crate::veth::*;
 
-/// A switch without a switch: one pool, an Ethernet port and a UDP port.
+/// In place of a switch: one pool, an Ethernet port and a UDP port.
 struct Relay {
     pool: Pool,
     ether: EtherPort,
     udp: UdpPort,
 }
 
-/// Moves what has come by `from` on by `to`, and says where the packets lay.
+/// Moves received frames from `from` to `to`; returns the addresses of the packets.
 fn forward(pool: &mut Pool, from: &mut dyn Port, to: &mut dyn Port, seen: &mut HashSet<usize>) {
     let mut burst = Burst::new();
     from.rx_burst(pool, &mut burst);
@@ -63,7 +63,7 @@ fn pass(mode: RxMode, backend: udp::Choice, len: usize) {
     let mut users = pool_of(64, 64);
     let mut relay = Relay { pool, ether, udp: near };
 
-    // From UDP to Ethernet: as one train, so most frames have no room in front of them.
+    // From UDP to Ethernet: as one train, so most frames have no headroom.
     let mut seen = HashSet::new();
     send(&mut user, Mark(0), numbered(&mut users, FRAMES, len));
     until("all to pass", || {
@@ -76,7 +76,7 @@ fn pass(mode: RxMode, backend: udp::Choice, len: usize) {
     }
     assert_eq!(seen.len(), FRAMES, "each lay at a place of its own");
 
-    // And back, from Ethernet to UDP.
+    // From Ethernet to UDP.
     seen.clear();
     send(&mut far.port, Mark(0), numbered(&mut far.pool, FRAMES, len));
     until("all to pass", || {
@@ -117,12 +117,11 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy() {
     }
 }
 
-/// Between two interfaces the packet stays where it was received, and its header is written where
-/// the other one stood.
+/// Between two interfaces the packet stays where it was received, and its new header replaces the old one.
 #[test]
 fn frames_pass_from_nic_to_nic_in_place() {
     let (left, right) = (veth!(), veth!());
-    // One relay in both `a` namespaces: sockets stay where they were made.
+    // One relay in both `a` namespaces: sockets stay in the namespace where they were made.
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let mut near = opened(&left.a, &spec("a0", RxMode::Copy), &mut arena, &mut pool).unwrap();

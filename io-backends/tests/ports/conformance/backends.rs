@@ -1,5 +1,5 @@
-//! How two connected ports of each backend are had. Where the far side is not a port but code or
-//! another process, it is played by one.
+//! Makes two connected ports of each backend. If the far side is not a port but code or another process, a
+//! stand-in plays it.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -87,9 +87,9 @@ fn unix_joined(spec: &UnixSpec) -> Joined {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("strowger-conformance-{}-{n}", std::process::id());
     let path: PathBuf = std::env::temp_dir().join(name);
-    let mut near = UnixPort::listen(&path, spec).expect("nobody is there");
+    let mut near = UnixPort::listen(&path, spec).expect("no other listener");
     let client = Client::connect(&path).expect("it listens");
-    // Without a chunk: the port must keep none of a pool that ends here.
+    // Without chunks: the port must not keep any of a pool that ends here.
     let empty = PoolSpec { trains: 0, singles: 0, huge_pages: false };
     let mut empty = Pool::new(&empty).expect("memory");
     until("the client is served", || {
@@ -141,15 +141,15 @@ fn ether_joined(mode: RxMode) -> Result<Joined, String> {
     let near = Station::new(&veth.a, &spec("a0", mode)).map_err(|why| why.to_string())?;
     let far = Station::new(&veth.b, &spec("b0", mode)).map_err(|why| why.to_string())?;
     let (to_near, to_far) = (near.at, far.at);
-    // The sockets keep their namespaces, and those the pair, once the names are gone.
+    // The sockets keep their namespaces, and the namespaces keep the pair, after the names are gone.
     let [near, far] = [near, far].map(|Station { port, pool, .. }| -> Box<dyn Port> {
         if mode == RxMode::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
     });
     Ok(Joined { near, far, to_far, to_near })
 }
 
-/// An AF_XDP port receives into memory that was registered for it, and the suite brings any: so it
-/// is given the pool it was opened with.
+/// An AF_XDP port receives into registered memory, but the suite passes any pool. This wrapper passes the
+/// pool that the port was opened with.
 struct InArena {
     port: EtherPort,
     pool: Pool,
@@ -201,7 +201,7 @@ impl Port for InArena {
     }
 }
 
-/// Admits one neighbour, as the ports with one neighbour do.
+/// Admits one neighbour, for ports that have only one.
 fn admit_only(held: &mut Option<Mark>, mark: Mark, at: Address) -> Result<(), AdmitError> {
     match (at, *held) {
         (Address::Only, Some(other)) if other != mark => Err(AdmitError::Taken),
@@ -213,7 +213,7 @@ fn admit_only(held: &mut Option<Mark>, mark: Mark, at: Address) -> Result<(), Ad
     }
 }
 
-/// An endpoint as the far side of a wire.
+/// An endpoint as the far side.
 struct EndpointPlayer {
     endpoint: Endpoint,
     mark: Option<Mark>,
@@ -265,7 +265,7 @@ impl Port for EndpointPlayer {
     }
 }
 
-/// Another process as the far side of a wire.
+/// Another process as the far side.
 struct ClientPlayer {
     client: Client,
     mark: Option<Mark>,

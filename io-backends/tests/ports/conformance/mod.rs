@@ -1,5 +1,5 @@
-//! One suite that every backend passes: each law of `Port`'s contract is a test of its own for each
-//! backend. A new backend is one line in `backends!` and one function in `backends.rs`.
+//! One suite that every backend passes: each rule of `Port`'s contract is one test for each backend. A new
+//! backend is one line in `backends!` and one function in `backends.rs`.
 
 mod backends;
 mod suite;
@@ -37,8 +37,8 @@ macro_rules! backends {
             law(|_, joined| suite::an_unknown_mark_is_no_neighbour(joined));
         }
         #[test]
-        fn a_stranger_is_counted() {
-            law(|_, joined| suite::a_stranger_is_counted(joined));
+        fn an_unknown_sender_is_counted() {
+            law(|_, joined| suite::an_unknown_sender_is_counted(joined));
         }
         #[test]
         fn r23_a_burst_of_pure_losses_ends() {
@@ -57,8 +57,8 @@ macro_rules! backends {
             law(|_, joined| suite::an_empty_pool_recovers(joined));
         }
         #[test]
-        fn r10_the_far_side_may_go() {
-            law(suite::the_far_side_may_go);
+        fn r10_the_far_side_may_end() {
+            law(suite::the_far_side_may_end);
         }
         #[test]
         fn arming_wakes() {

@@ -1,5 +1,5 @@
-//! The laws of `Port`'s contract, each a function of two connected ports. Nothing here knows which
-//! backend it looks at, and nothing sleeps: every wait has a deadline.
+//! The rules of `Port`'s contract, each a function of two connected ports, independent of the backend. No
+//! test sleeps; every wait has a deadline.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -12,46 +12,46 @@ use strowger_frame::{
 };
 use strowger_io::{Waited, Waiter};
 
-/// Under this mark the near port knows the far one.
+/// The near port's mark of the far port.
 const FAR: Mark = Mark::new(3, 1);
-/// Under this mark the far port knows the near one.
+/// The far port's mark of the near port.
 const NEAR: Mark = Mark::new(5, 2);
-/// The slot by which the packets that we send have entered the switch.
+/// The ingress slot of the packets that we send.
 pub(crate) const INGRESS: Mark = Mark(0x0001_0203);
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Looks in vain after which nothing is on its way any more: everything here is on this machine.
+/// Polls without a frame after which nothing is in flight: both ports are on this machine.
 const QUIET_LOOKS: u32 = 200;
 
-/// A backend, and what it promises beyond the contract.
+/// A backend, and what it guarantees beyond the contract.
 pub(crate) struct Backend {
-    /// Two connected ports, or why this machine has none.
+    /// Makes two connected ports, or returns why that is impossible here.
     pub(crate) join: fn() -> Result<Joined, String>,
-    /// A frame that arrives is the memory that was sent.
+    /// A received frame is in the memory that was sent.
     pub(crate) zero_copy: bool,
-    /// When it is full, frames stay with the caller: none is dropped on the way.
+    /// When it is full, frames stay with the caller, and none is dropped on the way.
     pub(crate) keeps_when_full: bool,
-    /// It is told when the far side ends.
+    /// The port notices when the far side ends.
     pub(crate) knows_when_gone: bool,
 }
 
-/// Two connected ports, that have admitted nobody.
+/// Two connected ports that have admitted no neighbour.
 pub(crate) struct Joined {
     pub(crate) near: Box<dyn Port>,
     pub(crate) far: Box<dyn Port>,
-    /// Where the far port is, as the near one writes it, and the other way round.
+    /// The address of the far port from the near one, and the reverse.
     pub(crate) to_far: Address,
     pub(crate) to_near: Address,
 }
 
 impl Joined {
     fn admitted(mut self) -> Self {
-        self.near.admit(FAR, self.to_far).expect("nobody has the address");
-        self.far.admit(NEAR, self.to_near).expect("nobody has the address");
+        self.near.admit(FAR, self.to_far).expect("the address is free");
+        self.far.admit(NEAR, self.to_near).expect("the address is free");
         self
     }
 
-    /// The other way round.
+    /// The same in the other direction.
     fn turned(self) -> Self {
         Self { near: self.far, far: self.near, to_far: self.to_near, to_near: self.to_far }
     }
@@ -60,7 +60,7 @@ impl Joined {
 pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
     while !happened() {
-        assert!(started.elapsed() < DEADLINE, "waited in vain: {what}");
+        assert!(started.elapsed() < DEADLINE, "timed out: {what}");
         std::thread::yield_now();
     }
 }
@@ -81,7 +81,7 @@ fn frame(pool: &mut Pool, n: u32, len: usize) -> Frame {
     frame
 }
 
-/// Four bytes of number, then bytes that depend on the number and the place.
+/// Four bytes of number, then bytes that depend on the number and the position.
 fn content(n: u32, at: usize) -> u8 {
     n.to_be_bytes().get(at).copied().unwrap_or((n as usize * 31 + at * 7 + (at >> 8)) as u8)
 }
@@ -94,7 +94,7 @@ fn is_intact(frame: &Frame, n: u32, len: usize) -> bool {
     frame.len() == len && frame.bytes().iter().enumerate().all(|(at, b)| *b == content(n, at))
 }
 
-/// Hands over frames and waits until the port has let them all go.
+/// Sends frames and waits until the port has taken them all.
 fn send(port: &mut dyn Port, to: Mark, frames: &mut Burst) {
     until("room to send", || {
         port.tx_burst(to, frames);
@@ -116,7 +116,7 @@ fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize, mut each: impl FnMut(
     assert_eq!(came, n, "more came than were sent");
 }
 
-/// Receives until nothing more is on its way.
+/// Receives until no more frames are in flight.
 fn receive_all(port: &mut dyn Port, pool: &mut Pool, mut each: impl FnMut(Frame)) -> u64 {
     let mut came = 0;
     let mut looks_in_vain = 0;
@@ -130,7 +130,7 @@ fn receive_all(port: &mut dyn Port, pool: &mut Pool, mut each: impl FnMut(Frame)
     came
 }
 
-/// What came to a port, or was given to it; and what it punted, let out or lost.
+/// Frames that a port received or was given; and frames that it delivered, sent or lost.
 fn balance(port: &dyn Port, received: u64, taken: u64) -> (u64, u64) {
     let tally = port.tally();
     let given = tally.frames_in.read() + tally.frames_made.read() + taken;
@@ -184,7 +184,7 @@ pub(crate) fn payload_is_not_copied(backend: &Backend, joined: Joined) {
 }
 
 pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined: Joined) {
-    const FRAMES: u32 = 40_000; // many times what any of the wires holds
+    const FRAMES: u32 = 40_000; // many times the capacity of any backend
     let mut joined = joined.admitted();
     let (mut here, mut there) = (pool(), pool());
     let near = &mut joined.near;
@@ -202,16 +202,16 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
     let kept = queue.len() as u32;
     assert!(kept > 0 || !backend.keeps_when_full, "it took {made} and was never full");
 
-    // What arrives is in order; what stayed with us follows all of it.
+    // Received frames are in order; the frames that stayed here follow them.
     let mut next = 0;
     let mut came = receive_all(joined.far.as_mut(), &mut there, |frame| {
         let n = number(&frame);
         assert!(n >= next && is_intact(&frame, n, 200), "{n} after {next}");
         assert!(n == next || !backend.keeps_when_full, "{next} was lost on the way");
         next = n + 1;
-        near.flush(); // as a worker goes on doing
+        near.flush(); // as a worker does
     });
-    // The kernel tells how many it dropped beside the next one that it does not drop.
+    // The kernel reports the number of dropped frames with the next one that it does not drop.
     send(near.as_mut(), FAR, &mut queue);
     let mut last = made;
     send(near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut here, last, 200)]));
@@ -221,7 +221,7 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
             next = number(&frame) + 1;
         });
         if next <= last && !backend.keeps_when_full {
-            // It may have met what was still on its way, and found no room.
+            // It may have found no room behind frames in flight.
             last += 1;
             send(near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut here, last, 200)]));
         }
@@ -230,14 +230,14 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
     let taken = near.tally().frames_out.read() + near.tally().total_lost();
     balances(near.as_ref(), 0, taken);
     balances(joined.far.as_ref(), came, 0);
-    accounts_for_the_way(near.as_ref(), joined.far.as_ref());
+    accounts_for_all_frames(near.as_ref(), joined.far.as_ref());
     let far = joined.far.tally();
     assert!(far.kernel_drops.read() == 0 || !backend.keeps_when_full);
 }
 
-/// What went out came in, or the kernel says that it dropped some of it. A train that it drops
-/// whole counts as one (Linux counts buffers, not segments), so that its figure is a lower bound.
-fn accounts_for_the_way(from: &dyn Port, to: &dyn Port) {
+/// Sent frames are received, or the kernel reports that it dropped some. A train that is dropped as a whole
+/// counts as one (Linux counts buffers, not segments), so its number is a lower bound.
+fn accounts_for_all_frames(from: &dyn Port, to: &dyn Port) {
     let (out, come) = (from.tally().frames_out.read(), to.tally().frames_in.read());
     let drops = to.tally().kernel_drops.read();
     let missing = out.checked_sub(come).expect("no more came in than went out");
@@ -257,7 +257,7 @@ pub(crate) fn admits_and_forgets(mut joined: Joined) {
     let near = &mut joined.near;
     assert_eq!(near.admit(FAR, wrong_address(at)), Err(AdmitError::WrongKind));
     assert_eq!(near.admit(FAR, at), Ok(()));
-    assert_eq!(near.admit(FAR, at), Ok(()), "again is no other");
+    assert_eq!(near.admit(FAR, at), Ok(()), "the same again");
     assert_eq!(near.admit(NEAR, at), Err(AdmitError::Taken));
     if let Address::Udp(at) = at {
         let v6 = Address::Udp((Ipv6Addr::LOCALHOST, at.port()).into());
@@ -265,7 +265,7 @@ pub(crate) fn admits_and_forgets(mut joined: Joined) {
         let another = Address::Udp((at.ip(), at.port() ^ 1).into());
         assert_eq!(near.admit(Mark::new(u16::MAX, 0), another), Err(AdmitError::Full));
     }
-    near.forget(NEAR); // nobody: nothing happens
+    near.forget(NEAR); // not admitted: nothing happens
     near.forget(FAR);
     assert_eq!(near.admit(NEAR, at), Ok(()));
     near.forget(NEAR);
@@ -280,7 +280,7 @@ pub(crate) fn admits_and_forgets(mut joined: Joined) {
 pub(crate) fn an_unknown_mark_is_no_neighbour(joined: Joined) {
     let mut joined = joined.admitted();
     let mut pool = pool();
-    // An index without anybody, one beyond any table, and an old generation of the right one.
+    // An index without a neighbour, one beyond any table, and an old generation of a valid one.
     for to in [Mark::new(9, 0), Mark::new(u16::MAX, 0), Mark::new(3, 0)] {
         let mut burst: Burst = (0..3).map(|n| frame(&mut pool, n, 100)).collect();
         send(joined.near.as_mut(), to, &mut burst);
@@ -292,7 +292,7 @@ pub(crate) fn an_unknown_mark_is_no_neighbour(joined: Joined) {
     assert_eq!(receive_all(joined.far.as_mut(), &mut pool, |_| ()), 0);
 }
 
-pub(crate) fn a_stranger_is_counted(joined: Joined) {
+pub(crate) fn an_unknown_sender_is_counted(joined: Joined) {
     let mut joined = joined.admitted();
     let (mut here, mut there) = (pool(), pool());
     joined.near.forget(FAR);
@@ -305,16 +305,16 @@ pub(crate) fn a_stranger_is_counted(joined: Joined) {
     balances(joined.near.as_ref(), 0, 0);
 }
 
-/// What one call may take in that comes to nothing: as much as a burst and some more, whatever waits.
+/// Maximum number of dropped frames that one call handles: a burst and some more, however many wait.
 pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     const FRAMES: u32 = 3_000;
     const TAKEN_MAX: u64 = 4 * BURST_MAX as u64;
     let mut joined = joined.admitted();
     let (mut here, mut there) = (pool(), pool());
-    // The port is set up, and idle.
+    // The port is set up and idle.
     joined.near.rx_burst(&mut there, &mut Burst::new());
     joined.near.forget(FAR);
-    // Of lengths that rise, so that few of them ride together; as many as there is room for.
+    // Of increasing lengths, so that few share a message; as many as there is room for.
     let mut sent = 0;
     let mut tries_in_vain = 0;
     let mut queue = Burst::new();
@@ -332,7 +332,7 @@ pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
         let before = joined.near.tally().frames_in.read();
         let mut burst = Burst::new();
         joined.near.rx_burst(&mut there, &mut burst);
-        assert!(burst.is_empty(), "nobody stands behind the port");
+        assert!(burst.is_empty(), "no neighbour is admitted");
         let taken = joined.near.tally().frames_in.read() - before;
         assert!(taken <= TAKEN_MAX, "{taken} frames in one call");
         joined.far.flush();
@@ -343,7 +343,7 @@ pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     balances(joined.near.as_ref(), 0, 0);
 }
 
-/// An empty pool is no silence: what stays in the kernel for want of memory is said.
+/// An empty pool is visible: the port counts that frames stay in the kernel for want of memory.
 pub(crate) fn a_receive_without_memory_is_counted(joined: Joined) {
     let mut joined = joined.admitted();
     let mut here = pool();
@@ -356,7 +356,7 @@ pub(crate) fn a_receive_without_memory_is_counted(joined: Joined) {
         tally.kernel_drops.of(KernelDrop::PoolEmpty) + tally.lost(Loss::PoolEmpty)
     };
     let mut came = 0;
-    until("the want of memory to be said", || {
+    until("the empty pool to be counted", || {
         came += receive_all(joined.near.as_mut(), &mut empty, drop);
         said(joined.near.as_ref()) > 0 || came == 8
     });
@@ -395,7 +395,7 @@ pub(crate) fn an_empty_pool_recovers(joined: Joined) {
         came += receive_all(joined.far.as_mut(), &mut small, &mut held_on_to);
     }
     kept.clear();
-    // What waited comes now, and a new one after it.
+    // The waiting frames arrive now, and then a new one.
     came += receive_all(joined.far.as_mut(), &mut small, drop);
     let mut last = Burst::from_iter([frame(&mut here, 1000, 1000)]);
     send(joined.near.as_mut(), FAR, &mut last);
@@ -406,10 +406,10 @@ pub(crate) fn an_empty_pool_recovers(joined: Joined) {
         found
     });
     balances(joined.far.as_ref(), came, 0);
-    accounts_for_the_way(joined.near.as_ref(), joined.far.as_ref());
+    accounts_for_all_frames(joined.near.as_ref(), joined.far.as_ref());
 }
 
-pub(crate) fn the_far_side_may_go(backend: &Backend, joined: Joined) {
+pub(crate) fn the_far_side_may_end(backend: &Backend, joined: Joined) {
     let Joined { mut near, far, .. } = joined.admitted();
     let mut pool = pool();
     let mut burst: Burst = (0..16).map(|n| frame(&mut pool, n, 100)).collect();
@@ -422,7 +422,7 @@ pub(crate) fn the_far_side_may_go(backend: &Backend, joined: Joined) {
     }
     let gone = near.tally().lost(Loss::PeerGone);
     assert!(gone >= 160 || !backend.knows_when_gone, "{gone} were told as lost");
-    // An interface goes down before it vanishes: what it has in between is told of at the end.
+    // An interface goes down before it vanishes: frames that arrived in between are reported at the end.
     until("all to be told of", || {
         near.flush();
         near.arm();
@@ -432,7 +432,7 @@ pub(crate) fn the_far_side_may_go(backend: &Backend, joined: Joined) {
     });
 }
 
-/// Waits as a worker does; `true` once something is to be done.
+/// Waits as a worker does; `true` if there is something to do.
 fn wait(port: &mut dyn Port, waiter: &mut Waiter, timeout: Duration) -> bool {
     waiter.begin();
     waiter.add(port.arm());
@@ -447,7 +447,7 @@ pub(crate) fn arming_wakes(joined: Joined) {
         let (mut here, mut there) = (pool(), pool());
         let mut waiter = Waiter::with_capacity(1);
         for round in 0..10 {
-            // With nothing on its way, a port is soon ready to sleep.
+            // With nothing in flight, a port is soon ready to sleep.
             until("nothing to be done", || {
                 joined.far.rx_burst(&mut there, &mut Burst::new());
                 !wait(joined.far.as_mut(), &mut waiter, Duration::ZERO)
@@ -494,7 +494,7 @@ pub(crate) fn two_threads_sleep_and_wake_each_other(joined: Joined) {
     let (mut sent, mut back) = (0, 0);
     let mut burst = Burst::new();
     while back < FRAMES {
-        // One at a time, then a few: it is falling asleep that is to be seen.
+        // One frame at a time, then a few, so that the ports fall asleep in between.
         let window = 1 + (back / 64) % 8;
         while sent < FRAMES && sent < back + window {
             burst.push(frame(&mut pool, sent, 64));
@@ -532,7 +532,7 @@ pub(crate) fn nothing_is_allocated_after_construction(joined: Joined) {
             send(joined.near.as_mut(), to, &mut burst);
             receive(joined.far.as_mut(), &mut there, 16, drop);
             wait(joined.far.as_mut(), &mut waiter, Duration::ZERO);
-            // And what goes wrong allocates no more than what goes right.
+            // Losses do not allocate either.
             burst.push(frame(&mut here, 0, 10));
             joined.near.tx_burst(Mark::new(9, 9), &mut burst);
             joined = joined.turned();
