@@ -100,7 +100,7 @@ struct FrameMaker {
 
 /// Frames of one length in one chunk, with free bytes behind each: see [`Endpoint::train_with_room`].
 #[derive(Debug)]
-pub struct RoomyTrain {
+pub struct SpacedTrain {
     train: Train,
     /// Headroom of the first frame. The room behind each frame is the headroom of the next.
     headroom: usize,
@@ -109,7 +109,7 @@ pub struct RoomyTrain {
     frames: usize,
 }
 
-impl RoomyTrain {
+impl SpacedTrain {
     /// The next frame to fill and send; `None` at the end.
     #[inline]
     pub fn next_frame(&mut self) -> Option<Frame> {
@@ -195,14 +195,14 @@ impl FrameMaker {
         segment: usize,
         frames: usize,
         room: usize,
-    ) -> Option<RoomyTrain> {
+    ) -> Option<SpacedTrain> {
         let len = segment.checked_add(room)?.checked_mul(frames)?;
         if segment == 0 || len == 0 || len > TRAIN_DATA_BYTES || segment > usize::from(u16::MAX) {
             return None;
         }
         let chunk = self.pool.take(ChunkClass::Train)?;
         let headroom = chunk.start();
-        Some(RoomyTrain { train: chunk.into_carving(), headroom, segment, room, frames })
+        Some(SpacedTrain { train: chunk.into_carving(), headroom, segment, room, frames })
     }
 }
 
@@ -232,7 +232,7 @@ impl Endpoint {
         segment: usize,
         frames: usize,
         room: usize,
-    ) -> Option<RoomyTrain> {
+    ) -> Option<SpacedTrain> {
         self.maker.train_with_room(segment, frames, room)
     }
 

@@ -15,7 +15,7 @@ use nix::{
 };
 use strowger_io::{
     testgen::take_by_polling,
-    xdp::features::{PUTS_BESIDE, TAKES_OFF, switch},
+    xdp::features::{RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS, set_features},
 };
 
 use crate::Failure;
@@ -59,8 +59,8 @@ impl Wires {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             ip(&format!("link set dev {name} up"))?;
             // AF_XDP needs interfaces that leave tags in frames.
-            for features in [TAKES_OFF, PUTS_BESIDE] {
-                switch(name, &features, false).map_err(|why| {
+            for features in [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS] {
+                set_features(name, &features, false).map_err(|why| {
                     Failure::Refused(format!("{name}: switching {features:?} off: {why}"))
                 })?;
             }

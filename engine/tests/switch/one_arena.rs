@@ -325,7 +325,8 @@ fn no_pair_of_backends_copies_what_passes_between_sealed_hops() {
                 let name = format!("{pair}{end}");
                 ip(&format!("link set dev {name} up"));
                 // AF_XDP is for interfaces that leave tags in frames.
-                xdp::features::switch(&name, &xdp::features::TAKES_OFF, false).unwrap();
+                xdp::features::set_features(&name, &xdp::features::RX_VLAN_OFFLOADS, false)
+                    .unwrap();
             }
         }
         return every_pair_of(&[Memory, Mmsg, Uring, Packet, Xdp, Unix]);

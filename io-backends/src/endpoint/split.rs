@@ -35,7 +35,7 @@ use strowger_frame::{
     port::{Arm, PortTally},
 };
 
-use super::{EndpointPort, EndpointSpec, FrameMaker, Gone, RoomyTrain, SendError};
+use super::{EndpointPort, EndpointSpec, FrameMaker, Gone, SendError, SpacedTrain};
 use crate::{
     Doorbell, MemoryPort,
     wait::Waiter,
@@ -97,7 +97,7 @@ impl EndpointSender {
         segment: usize,
         frames: usize,
         room: usize,
-    ) -> Option<RoomyTrain> {
+    ) -> Option<SpacedTrain> {
         self.maker.train_with_room(segment, frames, room)
     }
 

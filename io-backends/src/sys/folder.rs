@@ -62,7 +62,7 @@ pub struct FileInfo {
 
 impl FileInfo {
     /// Whether it is a regular file.
-    pub fn is_regular(&self) -> bool {
+    fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
 

@@ -9,7 +9,7 @@
 //! | [`clock`] | a clock that also runs while the machine is suspended |
 //! | [`cores`] | the cores that this process may use, and binding a thread to one |
 //! | [`folder`] | a directory opened step by step, and the files in it |
-//! | [`probe`] | what the kernel allows here: socket families, limits, interfaces |
+//! | [`probe`] | resource limits, and interface names and indices |
 //! | `refusal` | why the machine refuses something, and how to allow it: [`Refusal`] |
 //! | `messages` | many messages in one system call, or one call for each |
 

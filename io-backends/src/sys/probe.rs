@@ -1,39 +1,10 @@
-//! Raw sockets, resource limits and interfaces of this machine. It keeps nothing open and changes
-//! nothing. For UDP see [`udp::probe`](crate::udp::probe).
+//! Resource limits and interface names of this machine. For what ports need see
+//! [`udp::probe`](crate::udp::probe) and [`xdp::probe`](crate::xdp::probe()).
 
 use std::{
     ffi::{CStr, CString},
     io,
-    os::fd::{FromRawFd as _, OwnedFd},
 };
-
-/// Tries to make an AF_XDP socket.
-///
-/// # Errors
-/// The kernel's error: `EPERM` without `CAP_NET_RAW`, `EAFNOSUPPORT` if the kernel was built without
-/// AF_XDP.
-pub fn af_xdp() -> io::Result<()> {
-    try_socket(libc::AF_XDP)
-}
-
-/// Tries to make an AF_PACKET socket.
-///
-/// # Errors
-/// As for [`af_xdp`].
-pub fn af_packet() -> io::Result<()> {
-    try_socket(libc::AF_PACKET)
-}
-
-fn try_socket(family: libc::c_int) -> io::Result<()> {
-    // SAFETY: the call takes and returns only numbers.
-    let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just returned this descriptor, and only we have it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(())
-}
 
 /// A resource limit of this process; `None` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,17 +70,6 @@ pub fn interface_name(index: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_socket_opens_or_is_refused_with_a_reason() {
-        for tried in [af_xdp(), af_packet()] {
-            if let Err(error) = tried {
-                let errno = error.raw_os_error().expect("the kernel refused it");
-                assert!([libc::EPERM, libc::EACCES, libc::EAFNOSUPPORT].contains(&errno));
-            }
-        }
-        assert!(try_socket(-1).is_err());
-    }
 
     #[test]
     fn limits_are_below_their_maximum() {

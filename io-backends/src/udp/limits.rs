@@ -6,7 +6,7 @@ use strowger_frame::{
 };
 
 /// The longest datagram: an IPv4 packet of 65,535 bytes less 20 of IP header and 8 of UDP header.
-pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+pub(super) const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// Numbers of frames in one send, tried from the largest down. Kernels take 64 or 128 segments, and the
 /// cost of a send hardly depends on their number.

@@ -135,7 +135,7 @@ impl UdpSpec {
 
 impl UdpSpec {
     /// Whether the socket takes IPv6 and IPv4.
-    pub fn is_dual(&self) -> bool {
+    pub(super) fn is_dual(&self) -> bool {
         self.dual_stack && self.bind.is_ipv6() && self.bind.ip().is_unspecified()
     }
 

@@ -25,11 +25,11 @@ const BLOCK_ACTIVE: usize = 2;
 const NAMES_MAX: usize = 1024;
 
 /// Features that remove tags from received frames: of 802.1Q, of 802.1ad.
-pub const TAKES_OFF: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+pub const RX_VLAN_OFFLOADS: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
 /// Features that keep tags beside sent frames. The other end of a veth receives them so.
-pub const PUTS_BESIDE: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
+pub const TX_VLAN_OFFLOADS: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
-/// The active features of [`TAKES_OFF`]: an XDP program does not see tags of these kinds.
+/// The active features of [`RX_VLAN_OFFLOADS`]: an XDP program does not see tags of these kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HiddenTags {
     on: [bool; 2],
@@ -46,14 +46,14 @@ impl HiddenTags {
 
     /// Names of the active features.
     pub fn features(self) -> impl Iterator<Item = &'static str> {
-        TAKES_OFF.into_iter().zip(self.on).filter_map(|(name, on)| on.then_some(name))
+        RX_VLAN_OFFLOADS.into_iter().zip(self.on).filter_map(|(name, on)| on.then_some(name))
     }
 
     /// The command that leaves tags in the frames of this interface.
     pub fn remedy(self, interface: &str) -> String {
         let words = |names: &[&str]| names.iter().map(|name| format!(" {name} off")).collect();
         let off: String = words(&self.features().collect::<Vec<_>>());
-        let beside: String = words(&PUTS_BESIDE);
+        let beside: String = words(&TX_VLAN_OFFLOADS);
         format!(
             "leave tags in frames: ethtool -K {interface}{off} (of a veth also, at its other end:{beside})"
         )
@@ -86,14 +86,14 @@ pub(super) fn hidden_tags_of(ioctl_socket: &OwnedFd, interface: &str) -> Result<
             answer[2 + bit / 32 * BLOCK_WORDS + BLOCK_ACTIVE] >> (bit % 32) & 1 == 1
         })
     };
-    Ok(HiddenTags { on: TAKES_OFF.map(is_on) })
+    Ok(HiddenTags { on: RX_VLAN_OFFLOADS.map(is_on) })
 }
 
 /// Switches features of an interface of this thread's network namespace, for tests and benchmarks.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn switch(interface: &str, wanted: &[&str], on: bool) -> io::Result<()> {
+pub fn set_features(interface: &str, wanted: &[&str], on: bool) -> io::Result<()> {
     let ioctl_socket = ioctl_socket().map_err(error)?;
     let names = names(&ioctl_socket, interface).map_err(error)?;
     let blocks = names.len().div_ceil(32);
@@ -116,7 +116,7 @@ pub fn switch(interface: &str, wanted: &[&str], on: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn switch_within(
+pub fn set_features_in(
     namespace: &Path,
     interface: &str,
     wanted: &[&str],
@@ -129,7 +129,7 @@ pub fn switch_within(
             if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
                 return Err(io::Error::last_os_error());
             }
-            switch(interface, wanted, on)
+            set_features(interface, wanted, on)
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -174,7 +174,7 @@ mod tests {
     fn features_are_read_by_their_names() {
         let ioctl_socket = ioctl_socket().unwrap();
         let names = names(&ioctl_socket, "lo").unwrap();
-        for feature in TAKES_OFF.into_iter().chain(PUTS_BESIDE) {
+        for feature in RX_VLAN_OFFLOADS.into_iter().chain(TX_VLAN_OFFLOADS) {
             assert!(names.iter().any(|name| name == feature), "{feature} of {names:?}");
         }
         assert_eq!(hidden_tags("lo").unwrap(), HiddenTags::NONE);

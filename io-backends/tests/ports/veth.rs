@@ -16,7 +16,7 @@ use strowger_frame::{
 };
 use strowger_io::xdp::{
     Arena, Choice, EtherPort, OpenError, Opened, RxMode, XdpSpec,
-    features::{PUTS_BESIDE, TAKES_OFF, switch},
+    features::{RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS, set_features},
     open,
 };
 
@@ -124,8 +124,8 @@ impl Veth {
 /// Whether this interface keeps VLAN tags beside the frames that it sends, and reports that it removes them
 /// from received frames.
 pub(crate) fn offload_tags(interface: &str, on: bool) -> Result<(), String> {
-    [TAKES_OFF, PUTS_BESIDE].into_iter().try_for_each(|features| {
-        switch(interface, &features, on).map_err(|error| format!("{features:?}: {error}"))
+    [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS].into_iter().try_for_each(|features| {
+        set_features(interface, &features, on).map_err(|error| format!("{features:?}: {error}"))
     })
 }
 

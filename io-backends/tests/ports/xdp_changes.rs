@@ -4,7 +4,7 @@
 use strowger_frame::{Address, Loss, Mark, Port};
 use strowger_io::xdp::{
     Arena, Choice, OpenError, RxMode, XdpSpec,
-    features::{TAKES_OFF, switch},
+    features::{RX_VLAN_OFFLOADS, set_features},
 };
 
 use crate::{tagging::Tagging, veth::*};
@@ -88,7 +88,8 @@ fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
 
 #[test]
 fn an_interface_that_removes_tags_is_served_by_af_packet_with_a_reason() {
-    let both: Vec<&[&str]> = vec![&TAKES_OFF[..1], &TAKES_OFF[1..], &TAKES_OFF];
+    let both: Vec<&[&str]> =
+        vec![&RX_VLAN_OFFLOADS[..1], &RX_VLAN_OFFLOADS[1..], &RX_VLAN_OFFLOADS];
     for (vlan, on) in
         [None, Some(7)].into_iter().flat_map(|vlan| both.iter().map(move |on| (vlan, *on)))
     {
@@ -99,7 +100,7 @@ fn an_interface_that_removes_tags_is_served_by_af_packet_with_a_reason() {
             opened(&veth.b, &spec, &mut Arena::of(&pool), &mut pool)
         };
         assert_ne!(open(Choice::Auto).unwrap().report.mode, RxMode::Packet);
-        veth.b.within(|| switch("b0", on, true)).unwrap();
+        veth.b.within(|| set_features("b0", on, true)).unwrap();
         let report = open(Choice::Auto).unwrap().report;
         let said = report.to_string();
         assert_eq!(report.mode, RxMode::Packet, "{said}");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::trial::{eventually, wires::*};
-use strowger_io::xdp::features::TAKES_OFF;
+use strowger_io::xdp::features::RX_VLAN_OFFLOADS;
 
 /// A neighbour by a plain link at slot 2, and an endpoint at slot 4.
 fn plain(mac: &str, more: &str) -> String {
@@ -392,7 +392,7 @@ fn an_own_mac_address_that_changes_is_followed() {
 #[test]
 fn an_interface_that_begins_to_take_tags_off_is_said_and_that_it_has_ended() {
     let Some([near, _far]) = pair() else { return };
-    let take_off = |on| offload(&near.0, &TAKES_OFF[..1], on).unwrap();
+    let take_off = |on| offload(&near.0, &RX_VLAN_OFFLOADS[..1], on).unwrap();
     let doctor = || {
         let said = Command::new("ip").args(["netns", "exec", &near.0, STROWGER, "doctor"]).output();
         String::from_utf8(said.unwrap().stdout).unwrap()

@@ -17,7 +17,7 @@ use std::{
 use serde_json::Value;
 use strowger_io::{
     unix::Client,
-    xdp::features::{PUTS_BESIDE, TAKES_OFF, switch_within},
+    xdp::features::{RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS, set_features_in},
 };
 use strowger_wire::{link_header::LINK_HEADER_BYTES, switch_header::HEADER_64_BYTES};
 use tempfile::TempDir;
@@ -91,7 +91,7 @@ pub(crate) fn join([near, far]: &[Namespace; 2], more: &str) -> Result<(), Strin
         let _ = words(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.disable_ipv6=1"));
         words(&format!("ip -n {name} link set dev e0 up"))?;
         // Tags lie in the frames, where an XDP program sees them.
-        for features in [TAKES_OFF, PUTS_BESIDE] {
+        for features in [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS] {
             offload(name, &features, false)?;
         }
     }
@@ -101,7 +101,7 @@ pub(crate) fn join([near, far]: &[Namespace; 2], more: &str) -> Result<(), Strin
 /// Switches features of `e0` in this namespace.
 pub(crate) fn offload(namespace: &str, features: &[&str], on: bool) -> Result<(), String> {
     let file = format!("/run/netns/{namespace}");
-    switch_within(file.as_ref(), "e0", features, on).map_err(|why| format!("{features:?}: {why}"))
+    set_features_in(file.as_ref(), "e0", features, on).map_err(|why| format!("{features:?}: {why}"))
 }
 
 /// A relay that runs, killed when dropped.
