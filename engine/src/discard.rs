@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_number_and_a_name_of_its_own() {
+    fn every_reason_has_a_unique_number_and_name() {
         let mut names: Vec<_> = Discard::ALL.iter().map(|d| d.name()).collect();
         names.sort_unstable();
         names.dedup();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_s_loss_keeps_its_name_as_a_discard() {
+    fn a_port_s_loss_has_the_same_name_as_a_discard() {
         for loss in Loss::ALL {
             assert_eq!(Discard::from(loss).name(), loss.name());
         }

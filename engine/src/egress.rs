@@ -42,8 +42,8 @@ pub(crate) struct Egress {
     /// Data frames that it left.
     left_behind: u16,
     /// Places reserved for frames that are still in their burst.
-    data_promised: u16,
-    control_promised: u16,
+    data_reserved: u16,
+    control_reserved: u16,
     /// The lead of control over waiting data: each control frame adds [`EGRESS_DATA_FOR_CONTROL`], and each data
     /// frame subtracts one.
     ahead: u16,
@@ -67,29 +67,29 @@ impl Egress {
     /// # Errors
     /// [`Discard::EgressFull`]: all places are taken or reserved.
     #[inline]
-    pub(crate) fn promise(&mut self) -> Result<(), Discard> {
+    pub(crate) fn reserve(&mut self) -> Result<(), Discard> {
         if !self.has_data_place() {
             return Err(Discard::EgressFull);
         }
-        self.data_promised += 1;
+        self.data_reserved += 1;
         Ok(())
     }
 
     /// Reserves a place for control, if one is left. A control frame without one counts as data.
     #[cold]
-    pub(crate) fn promise_control(&mut self) -> bool {
+    pub(crate) fn reserve_control(&mut self) -> bool {
         let has_place = self.has_control_place();
-        self.control_promised += u16::from(has_place);
+        self.control_reserved += u16::from(has_place);
         has_place
     }
 
     #[inline]
     fn has_data_place(&self) -> bool {
-        self.data.len() + usize::from(self.data_promised) < EGRESS_FRAMES_MAX
+        self.data.len() + usize::from(self.data_reserved) < EGRESS_FRAMES_MAX
     }
 
     fn has_control_place(&self) -> bool {
-        self.control.len() + usize::from(self.control_promised) < EGRESS_CONTROL_FRAMES_MAX
+        self.control.len() + usize::from(self.control_reserved) < EGRESS_CONTROL_FRAMES_MAX
     }
 
     /// Whether a frame would find a place without displacing another.
@@ -99,9 +99,9 @@ impl Egress {
 
     /// Releases a reserved place.
     pub(crate) fn release(&mut self, is_control: bool) {
-        let promised =
-            if is_control { &mut self.control_promised } else { &mut self.data_promised };
-        *promised = promised.saturating_sub(1);
+        let reserved =
+            if is_control { &mut self.control_reserved } else { &mut self.data_reserved };
+        *reserved = reserved.saturating_sub(1);
     }
 
     /// Appends frames, each of which has a reserved place.
@@ -109,10 +109,10 @@ impl Egress {
     pub(crate) fn put(&mut self, frames: impl ExactSizeIterator<Item = Frame>, is_control: bool) {
         let count = frames.len() as u16;
         if is_control {
-            self.control_promised = self.control_promised.saturating_sub(count);
+            self.control_reserved = self.control_reserved.saturating_sub(count);
             self.control.extend(frames);
         } else {
-            self.data_promised = self.data_promised.saturating_sub(count);
+            self.data_reserved = self.data_reserved.saturating_sub(count);
             self.data.extend(frames);
         }
     }
@@ -178,9 +178,9 @@ impl Egress {
             None => None,
         };
         self.shares.add(slot, entering, is_control);
-        let promised =
-            if is_control { &mut self.control_promised } else { &mut self.data_promised };
-        *promised += 1;
+        let reserved =
+            if is_control { &mut self.control_reserved } else { &mut self.data_reserved };
+        *reserved += 1;
         displaced
     }
 
@@ -199,11 +199,11 @@ impl Egress {
 
     /// Reserves a place for one of the link's own messages. Some places are for these alone.
     #[cold]
-    pub(crate) fn promise_link_message(&mut self) -> Result<(), Discard> {
-        if self.control.len() + usize::from(self.control_promised) >= CONTROL_PLACES {
+    pub(crate) fn reserve_link_message(&mut self) -> Result<(), Discard> {
+        if self.control.len() + usize::from(self.control_reserved) >= CONTROL_PLACES {
             return Err(Discard::EgressFull);
         }
-        self.control_promised += 1;
+        self.control_reserved += 1;
         Ok(())
     }
 
@@ -285,7 +285,7 @@ impl Egress {
         if was_contended && gone == 0 {
             return; // unchanged
         }
-        debug_assert!(self.data_promised == 0, "whole bursts are put before any is offered");
+        debug_assert!(self.data_reserved == 0, "bursts are put whole before they are offered");
         self.shares.clear();
         for (frames, is_control) in [(&self.data[..], false), (&self.control[..], true)] {
             for frame in frames.iter().filter(|frame| !frame.is_link_message()) {
@@ -365,22 +365,24 @@ mod tests {
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles: n as u32, huge_pages: false })
             .expect("memory");
         let frames = (0..n)
-            .map(|_| pool.take(ChunkClass::Single).expect("n of them").into_frame(256, 100))
+            .map(|_| {
+                pool.take(ChunkClass::Single).expect("the pool has n chunks").into_frame(256, 100)
+            })
             .collect();
         (pool, frames)
     }
 
     fn push(egress: &mut Egress, frame: Option<Frame>, is_control: bool) -> Result<(), Discard> {
-        let is_control = is_control && egress.promise_control();
+        let is_control = is_control && egress.reserve_control();
         if !is_control {
-            egress.promise()?;
+            egress.reserve()?;
         }
         egress.put(frame.into_iter(), is_control);
         Ok(())
     }
 
     #[test]
-    fn a_full_exit_refuses_the_newest_and_still_takes_control() {
+    fn a_full_queue_refuses_data_and_still_takes_control() {
         let (_pool, mut frames) = frames(70);
         let mut egress = Egress::default();
         for _ in 0..64 {
@@ -392,14 +394,14 @@ mod tests {
     }
 
     #[test]
-    fn a_promised_place_is_not_given_twice() {
+    fn a_reserved_place_is_not_given_twice() {
         let mut egress = Egress::default();
         for _ in 0..64 {
-            egress.promise().expect("64 places");
+            egress.reserve().expect("64 places");
         }
-        assert_eq!(egress.promise(), Err(Discard::EgressFull));
+        assert_eq!(egress.reserve(), Err(Discard::EgressFull));
         egress.release(false);
-        assert_eq!(egress.promise(), Ok(()));
+        assert_eq!(egress.reserve(), Ok(()));
     }
 
     #[test]
@@ -421,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_that_cannot_empty_itself_is_congested() {
+    fn a_queue_that_does_not_drain_is_congested() {
         let (_pool, frames) = frames(40);
         let mut egress = Egress::default();
         for frame in frames {
@@ -444,40 +446,40 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_promised_or_taken_is_no_place() {
+    fn a_reserved_or_taken_place_is_not_free() {
         let (_pool, mut frames) = frames(80);
         let mut egress = Egress::default();
         let places = |egress: &Egress| [false, true].map(|is_control| egress.has_place(is_control));
         assert_eq!(places(&egress), [true, true]);
         fill(&mut egress, &mut frames, 62, Slot::new(2), false);
-        egress.promise().expect("62 of 64");
+        egress.reserve().expect("62 of 64");
         assert_eq!(places(&egress), [true, true]);
-        egress.promise().expect("63 of 64");
+        egress.reserve().expect("63 of 64");
         assert_eq!(places(&egress), [false, true], "control has places of its own");
-        assert_eq!(egress.promise(), Err(Discard::EgressFull));
+        assert_eq!(egress.reserve(), Err(Discard::EgressFull));
         fill(&mut egress, &mut frames, 14, Slot::new(2), true);
-        assert!(egress.promise_control());
+        assert!(egress.reserve_control());
         assert_eq!(places(&egress), [false, true]);
-        assert!(egress.promise_control());
+        assert!(egress.reserve_control());
         assert_eq!(places(&egress), [false, false]);
-        assert!(!egress.promise_control());
+        assert!(!egress.reserve_control());
         // Control without a place of its own takes a place for data.
         egress.release(false);
         assert_eq!(places(&egress), [true, true]);
-        egress.promise().expect("63 of 64");
+        egress.reserve().expect("63 of 64");
         egress.release(true);
         assert_eq!(places(&egress), [false, true]);
     }
 
     #[test]
-    fn four_places_are_the_links_own() {
+    fn four_places_take_only_messages_of_the_link() {
         let (_pool, mut frames) = frames(20);
         let mut egress = Egress::default();
         fill(&mut egress, &mut frames, 10, Slot::new(2), true);
         for taken in 10..20 {
-            assert_eq!(egress.promise_link_message(), Ok(()), "{taken} of 20");
+            assert_eq!(egress.reserve_link_message(), Ok(()), "{taken} of 20");
         }
-        assert_eq!(egress.promise_link_message(), Err(Discard::EgressFull));
+        assert_eq!(egress.reserve_link_message(), Err(Discard::EgressFull));
         // Each goes behind earlier ones and before all control.
         for byte in [1, 2] {
             let mut frame = frames.pop().expect("enough");
@@ -487,7 +489,7 @@ mod tests {
         let first: Vec<u8> = egress.control.iter().take(2).map(|frame| frame.bytes()[0]).collect();
         assert_eq!((first, egress.waiting()), (vec![1, 2], 12));
         assert_eq!(
-            egress.promise_link_message(),
+            egress.reserve_link_message(),
             Err(Discard::EgressFull),
             "two took their places"
         );
@@ -524,7 +526,7 @@ mod tests {
             let lost = egress.enter(entry).expect("no place for data is free either");
             assert_eq!(lost.ingress_slot(), Slot::new(2));
             // The place is reserved for the new frame, and the other ingress has one frame less.
-            assert!(!egress.promise_control());
+            assert!(!egress.reserve_control());
             assert_eq!(usize::from(egress.shares.of(2).control) + 1, held[0].1);
         }
     }
@@ -555,12 +557,12 @@ mod tests {
             let held_before = egress.shares.of(2).held;
             assert_eq!(egress.enter(entry).map(|frame| frame.ingress_slot()), Some(Slot::new(2)));
             assert_eq!(egress.shares.of(2).held, held_before - 3);
-            assert_eq!(egress.promise(), Err(Discard::EgressFull), "its place is promised");
+            assert_eq!(egress.reserve(), Err(Discard::EgressFull), "its place is reserved");
         }
     }
 
     #[test]
-    fn behind_control_that_has_gone_ahead_data_has_three_frames_of_four() {
+    fn after_a_run_of_control_data_gets_three_frames_of_four() {
         let (_pool, mut frames, mut egress) = contended(&[(2, 16, 0), (3, 0, 64)]);
         let (mut order, mut offers) = (Vec::new(), 0);
         while order.len() < 40 {
@@ -576,7 +578,7 @@ mod tests {
         assert_eq!((order.len(), data), (40, 18), "{order:?} in {offers}");
     }
     #[test]
-    fn shares_follow_what_leaves_a_contended_exit() {
+    fn shares_follow_the_frames_that_leave_a_contended_queue() {
         let (_pool, _frames, mut egress) = contended(&[(2, 0, 40), (3, 0, 20)]);
         assert_eq!([2, 3].map(|slot| egress.shares.of(slot).held), [120, 60]);
         egress.offer(|queue| drop(queue.drain(..50)));
@@ -584,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_is_due_goes_first_and_no_more_of_it() {
+    fn only_the_data_that_is_due_goes_before_control() {
         let (_pool, mut frames, mut egress) = contended(&[(2, 16, 0), (3, 0, 64)]);
         let control_alone = |queue: &mut Burst| {
             if queue[0].ingress_slot() == Slot::new(2) {
@@ -604,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_follows_control_takes_back_what_control_was_ahead() {
+    fn data_that_follows_control_reduces_its_lead() {
         let (_pool, _frames, mut egress) = contended(&[(2, 4, 0), (3, 0, 64)]);
         egress.offer(|queue| match queue[0].ingress_slot().number() {
             2 => queue.clear(),

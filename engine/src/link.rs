@@ -293,7 +293,7 @@ impl Link {
         ingress_slot: Slot,
         tx: &mut TxContext,
     ) -> Result<(), Discard> {
-        self.egress.promise()?;
+        self.egress.reserve()?;
         if let Err(discard) = self.protect(frame, tx) {
             self.egress.release(false);
             return Err(discard);
@@ -314,7 +314,7 @@ impl Link {
         tx: &mut TxContext,
     ) -> Result<bool, Discard> {
         if !self.egress.is_contended() {
-            if !is_control || !self.egress.promise_control() {
+            if !is_control || !self.egress.reserve_control() {
                 return self.encapsulate(frame, ingress_slot, tx).map(|()| false);
             }
             if let Err(discard) = self.protect(frame, tx) {
@@ -451,7 +451,7 @@ impl Link {
         what: Sealed,
         tx: &mut TxContext,
     ) -> Result<(), Discard> {
-        self.egress.promise_link_message()?;
+        self.egress.reserve_link_message()?;
         if let Err(discard) = self.seal(&mut frame, what, tx) {
             self.egress.release(true);
             return Err(discard);
@@ -518,7 +518,7 @@ fn mark_congestion(frame: &mut Frame) {
     let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).unwrap_or_default();
     match AnyHeader::parse(packet) {
         Ok(header) => with_header!(header, header => mark(header)),
-        Err(_) => debug_assert!(false, "it was parsed on its way in"),
+        Err(_) => debug_assert!(false, "the header was parsed before"),
     }
 }
 

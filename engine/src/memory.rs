@@ -8,13 +8,13 @@ use crate::limits::{
 };
 
 /// The highest number of frames in one egress queue.
-pub(crate) const EXIT_FRAMES: u32 =
+pub(crate) const EGRESS_QUEUE_FRAMES: u32 =
     (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
 /// Frames in egress queues of busy ports before memory runs low: two bursts.
-pub const EXITS_WAITING: u32 = 2 * BURST_MAX as u32;
+pub const EGRESS_WAITING: u32 = 2 * BURST_MAX as u32;
 /// Frames for neighbours behind shared ports that may stay when memory runs low: four bursts in single chunks, and
 /// one burst of longer frames.
-const EXITS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
+const EGRESS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
 /// Path challenges that need a train chunk and wait for the kernel. One without a chunk is sent again.
 const LONG_CHALLENGES: u32 = 4;
 /// Frames that a worker makes for the slow path and that wait for the kernel: one round of commands.
@@ -52,8 +52,8 @@ impl SwitchShape {
         let mut needs = Vec::new();
         let mut need = |what, chunks| needs.push(SwitchNeed { what, chunks });
         need("a burst being switched", trains(BURST_MAX as u32));
-        need("frames that wait at exits", trains(EXITS_WAITING));
-        need("frames that wait at exits when memory runs low", self.exits_when_low());
+        need("frames in egress queues", trains(EGRESS_WAITING));
+        need("frames in egress queues when memory runs low", self.egress_when_low());
         let others = self.workers.saturating_sub(1);
         need("frames handed to other workers", trains((others * HANDOFF_FRAMES_MAX) as u32));
         need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
@@ -71,11 +71,11 @@ impl SwitchShape {
 
     /// The chunks for frames in egress queues when memory runs low. The pool reserves them for
     /// [`PoolUser::WAITING`](strowger_frame::reserve::PoolUser::WAITING).
-    pub fn exits_when_low(self) -> Chunks {
+    pub fn egress_when_low(self) -> Chunks {
         let Chunks { trains: long, singles: short } = self.endpoints;
         Chunks {
-            trains: EXITS_SETTLED.trains + long * EXIT_FRAMES,
-            singles: EXITS_SETTLED.singles + (long + short) * EXIT_FRAMES,
+            trains: EGRESS_SETTLED.trains + long * EGRESS_QUEUE_FRAMES,
+            singles: EGRESS_SETTLED.singles + (long + short) * EGRESS_QUEUE_FRAMES,
         }
     }
 }

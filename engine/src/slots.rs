@@ -241,14 +241,14 @@ mod tests {
     use strowger_wire::scheme::{self, Form};
 
     fn agrees_with_the_scheme(scheme: &Scheme, slot_max: u32, lows: impl Iterator<Item = u64>) {
-        let exit = |slot: Slot| {
+        let next_hop = |slot: Slot| {
             if slot.number().is_multiple_of(3) {
                 NextHop::Drop(Discard::EmptySlot)
             } else {
                 NextHop::Neighbour(Mark(slot.number()))
             }
         };
-        let table = SlotTable::new(scheme, slot_max, exit).expect("a scheme to number by");
+        let table = SlotTable::new(scheme, slot_max, next_hop).expect("a scheme with a table");
         for low in lows {
             let hop = table.lookup(low);
             match scheme.decode(low) {
@@ -260,7 +260,7 @@ mod tests {
                     let expected = match slot {
                         1 => NextHop::Switch,
                         slot if slot > slot_max => NextHop::Drop(Discard::EmptySlot),
-                        slot => exit(Slot::new(slot)),
+                        slot => next_hop(Slot::new(slot)),
                     };
                     assert_eq!(hop.next_hop(), expected, "{low:x} is slot {slot}");
                     assert_eq!(hop.width(), director.width());

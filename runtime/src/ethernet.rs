@@ -17,7 +17,7 @@ use crate::{
     builder::RelayBuilder,
     error::StartError,
     files::Opener,
-    memory::{EXITS_WAITING, Need, SENDS_WAITING},
+    memory::{EGRESS_WAITING, Need, SENDS_WAITING},
     open::captured,
     spec::{EthernetInterface, Queues, file_of_worker},
 };
@@ -113,7 +113,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     if !config.ethernet.is_empty() {
         let sends = SENDS_WAITING * config.udp.len() as u32;
         let handed = (workers as u32 - 1) * strowger_engine::limits::HANDOFF_FRAMES_MAX as u32;
-        let singles = BURST_MAX as u32 + EXITS_WAITING + sends + handed;
+        let singles = BURST_MAX as u32 + EGRESS_WAITING + sends + handed;
         need("frames from Ethernet being switched or sent elsewhere".to_owned(), 0, singles);
     }
     needs

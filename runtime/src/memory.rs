@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use strowger_engine::memory::EXITS_WAITING;
+pub(crate) use strowger_engine::memory::EGRESS_WAITING;
 use strowger_engine::memory::{SwitchNeed, SwitchShape};
 use strowger_frame::{
     BURST_MAX, PoolSpec,
@@ -56,7 +56,7 @@ pub struct Need {
     pub singles: u32,
 }
 
-/// A worker's memory as a sum of named needs, and how much of it is for frames that wait at exits when
+/// A worker's memory as a sum of named needs, and how much of it is for frames in egress queues when
 /// it runs low.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
     let mut needs = Vec::new();
@@ -104,7 +104,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
         singles: config.memory.singles.unwrap_or(singles),
         huge_pages: config.memory.huge_pages,
     };
-    (spec, needs, shape.exits_when_low())
+    (spec, needs, shape.egress_when_low())
 }
 
 /// Bytes as people read them.

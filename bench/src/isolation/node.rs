@@ -72,7 +72,7 @@ impl NodeSpec {
             trains += need.chunks.trains;
             singles += need.chunks.singles;
         }
-        (PoolSpec { trains, singles, huge_pages: true }, shape.exits_when_low())
+        (PoolSpec { trains, singles, huge_pages: true }, shape.egress_when_low())
     }
 }
 

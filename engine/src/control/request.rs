@@ -1,4 +1,4 @@
-//! What a switch takes and reports: its configuration, attachments, errors and events.
+//! The configuration of a switch, attachments, errors and events.
 
 use core::time::Duration;
 use std::{error::Error, fmt};
@@ -191,7 +191,7 @@ impl fmt::Display for PlugError {
 
 impl Error for PlugError {}
 
-/// What to attach to a slot: a neighbour, or an endpoint of this machine.
+/// An attachment: a neighbour, or an endpoint of this machine.
 #[derive(Clone, Debug)]
 pub struct Attach {
     pub(super) port: PortId,
@@ -268,7 +268,7 @@ impl Attach {
         self.slot
     }
 
-    /// The name that people call it by.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_in_a_window_is_an_average_over_those_that_were_not_looked_at() {
+    fn the_rate_is_an_average_over_windows_that_were_not_read() {
         let mut drain = Drain::default();
         assert_eq!(drain.recent(10, 500), 50, "in each of ten windows");
         assert_eq!(drain.recent(10, 530), 80);

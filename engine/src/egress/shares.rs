@@ -72,7 +72,7 @@ impl Shares {
         let at = self.0.iter().position(|share| share.slot == slot);
         if at.is_none() {
             let is_new = self.0.try_push(Share { slot, ..Share::default() });
-            debug_assert!(is_new.is_ok(), "each has a frame, and there are no more places");
+            debug_assert!(is_new.is_ok(), "each share has a frame, and a place");
         }
         let share = match at {
             Some(at) => self.0.get_mut(at),
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_most_is_found_and_who_has_nothing_left_is_gone() {
+    fn the_largest_share_is_found_and_an_empty_one_is_removed() {
         let mut shares = Shares::default();
         shares.add(2, 1, false);
         shares.add(3, 6, true);

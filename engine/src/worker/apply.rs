@@ -34,7 +34,7 @@ impl Worker {
             let completion = self.apply_command(command, now);
             let pushed = self.slow_path.completions.push(completion);
             self.slow_path.note_completion();
-            debug_assert!(pushed.is_ok(), "a place was seen above, and only we fill it");
+            debug_assert!(pushed.is_ok(), "there was room, and only this worker pushes");
         }
     }
 

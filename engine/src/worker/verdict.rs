@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_says_what_was_put_into_it() {
+    fn a_verdict_returns_its_content() {
         for next_hop in [Mark(0), Mark(7), Mark(u32::MAX)] {
             for is_control in [false, true] {
                 let transmit = Verdict::transmit(next_hop, is_control);

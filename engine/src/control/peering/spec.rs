@@ -48,7 +48,7 @@ impl PeeringConfig {
         self
     }
 
-    /// What unknown peers may do. `None` refuses them, and is the default.
+    /// The policy for unknown peers. `None` refuses them, and is the default.
     #[must_use]
     pub fn with_unknown_peers(mut self, policy: impl Into<Option<UnknownPeerPolicy>>) -> Self {
         self.unknown_peers = policy.into();
@@ -139,7 +139,7 @@ impl Default for Liveness {
     }
 }
 
-/// What a switch lets unknown peers do.
+/// The policy for unknown peers: rights, number and liveness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPeerPolicy {
     pub(in crate::control) rights: Rights,
@@ -297,7 +297,7 @@ impl PeerSpec {
         self
     }
 
-    /// The name that people call it by.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -379,21 +379,21 @@ impl std::error::Error for PeerError {
     }
 }
 
-/// What a handshake agreed on, and with whom.
+/// The result of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// Who the peer has proved to be.
+    /// The identity that the peer has proved.
     pub peer_id: PeerId,
-    /// How data is sealed.
+    /// The seal mode of data.
     pub seal: SealMode,
     /// The longest frame in bytes, link header and tag included, that both ends take.
     pub frame_bytes_max: u16,
 }
 
-/// What is shown of a sealed link.
+/// A sealed link, as views show it.
 #[derive(Clone, Debug)]
 pub struct PeerView {
-    /// What people call it.
+    /// Its name.
     pub name: String,
     /// Its slot.
     pub slot: Slot,
@@ -401,34 +401,34 @@ pub struct PeerView {
     pub key: Option<StaticPublic>,
     /// The port that it is behind.
     pub port: PortId,
-    /// Where it is.
+    /// Its address.
     pub at: Option<Address>,
-    /// Where two nodes are that both have its key, and take the link from each other.
+    /// The addresses of two nodes that both have its key and take the link from each other.
     pub key_on_two_nodes: Option<[Address; 2]>,
-    /// Where a beacon says that it is, while the link is down.
+    /// The address of its last beacon, while the link is down.
     pub suggested: Option<Address>,
-    /// How the link is.
+    /// The state of the link.
     pub state: LinkState,
-    /// Why it is down; `None` where it is up, or idle.
+    /// The reason why the link is down; `None` if it is up or idle.
     pub down: Option<DownReason>,
     /// Where its frames may go.
     pub rights: Rights,
-    /// When its newest keys were made.
+    /// The time at which the present keys were made.
     pub keys_since: Option<Now>,
-    /// Handshakes finished.
+    /// Finished handshakes.
     pub handshakes: u64,
-    /// What the last of them agreed on.
+    /// The result of the last handshake.
     pub agreed: Option<Agreed>,
-    /// The longest frame in bytes, link header and tag included, that is sent now.
+    /// The longest frame in bytes, link header and tag included, that is sent at present.
     pub frame_bytes_max: Option<u16>,
-    /// Whether that was found to be what the path takes; else it is still looked for.
+    /// Whether path MTU discovery has finished.
     pub is_path_found: bool,
-    /// Whether it came by itself, under the policy for unknown peers.
+    /// Whether it is not configured, and was accepted by the policy for unknown peers.
     pub is_unknown: bool,
 }
 
 impl PeerView {
-    /// Whether the link has keys that the peer has shown to have, too, and every worker lets data pass.
+    /// Whether the peer has proved that it has the keys, and every worker lets data pass.
     pub fn is_up(&self) -> bool {
         self.state == LinkState::Up
     }
