@@ -3,7 +3,7 @@
 use std::{fmt, io};
 
 use strowger_engine::control::{AttachError, ConfigError, peering::PeerError};
-use strowger_io::udp::OpenError;
+use strowger_io::udp::UdpOpenError;
 use strowger_wire::label::LabelError;
 
 /// Why something could not be measured.
@@ -12,7 +12,7 @@ pub enum Failure {
     /// The kernel refused this step.
     Kernel(&'static str, io::Error),
     /// The UDP port could not be opened with these options.
-    Open(OpenError),
+    Open(UdpOpenError),
     /// The switch, a port, or a tool refused.
     Refused(String),
     /// Packets were lost or changed: what was observed.
@@ -43,8 +43,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
+impl From<UdpOpenError> for Failure {
+    fn from(error: UdpOpenError) -> Self {
         Self::Open(error)
     }
 }

@@ -53,7 +53,7 @@ mod xdp;
 use std::{fmt, io::Write, str::FromStr, time::Duration};
 
 use serde::Serialize;
-use strowger_io::udp::Choice;
+use strowger_io::udp::BackendChoice;
 
 pub use crate::{failure::Failure, isolation::Isolation, row::Row, spread::Spread};
 use crate::{
@@ -152,7 +152,7 @@ pub struct Options {
     /// Over UDP: with trains, without, or both.
     pub trains: Vec<bool>,
     /// How Strowger receives over UDP, except in the benchmark that compares both ways.
-    pub backend: Choice,
+    pub backend: BackendChoice,
     /// JSON, one object for each row, instead of a table.
     pub json: bool,
     /// Which core does what.
@@ -172,7 +172,7 @@ impl Options {
             seconds_per_run: 0.5,
             sizes: vec![64, 512, 1400],
             trains: vec![true, false],
-            backend: Choice::Auto,
+            backend: BackendChoice::Auto,
             json: false,
             cores: Cores::usable()?,
         })

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use strowger_bench::{Bench, Failure, Options, run};
-use strowger_io::udp::Choice;
+use strowger_io::udp::BackendChoice;
 
 /// Aborts if a worker's thread allocates (R13), as in the command.
 #[global_allocator]
@@ -76,9 +76,9 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
         _ => vec![true, false],
     };
     options.backend = match arguments.backend {
-        Backend::Auto => Choice::Auto,
-        Backend::IoUring => Choice::IoUring,
-        Backend::Mmsg => Choice::Mmsg,
+        Backend::Auto => BackendChoice::Auto,
+        Backend::IoUring => BackendChoice::IoUring,
+        Backend::Mmsg => BackendChoice::Mmsg,
     };
     Ok(options)
 }

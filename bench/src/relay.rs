@@ -14,7 +14,7 @@ use strowger_engine::{
 use strowger_frame::{Address, Pool, PoolSpec, tally::Counter};
 use strowger_io::{
     Doorbell,
-    udp::{self, Choice, UdpReport, UdpSpec},
+    udp::{self, BackendChoice, UdpReport, UdpSpec},
 };
 use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::{Scheme, scheme::Form};
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Relay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelaySpec {
     /// How its port receives.
-    pub backend: Choice,
+    pub backend: BackendChoice,
     /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel that has neither.
     pub trains: bool,
     /// Whether its scheme numbers a thousand neighbours instead of 256.
@@ -52,7 +52,7 @@ pub struct RelaySpec {
 
 impl RelaySpec {
     /// With trains, and up to 256 neighbours.
-    pub const fn new(backend: Choice) -> Self {
+    pub const fn new(backend: BackendChoice) -> Self {
         Self { backend, trains: true, many: false }
     }
 

@@ -1,7 +1,7 @@
 //! Forwarders over UDP, measured in pairs in turn: Strowger against plain forwarders, and its two
 //! backends against each other. Noise then affects both halves of a pair alike.
 
-use strowger_io::udp::{Choice, OpenError};
+use strowger_io::udp::{BackendChoice, UdpOpenError};
 
 use crate::{
     Bench, Failure, Options, Row,
@@ -36,14 +36,14 @@ pub(crate) fn backend_rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let ours = Forwarder::Relay(RelaySpec::new(Choice::IoUring));
-    let peer = ("ours_mmsg", Forwarder::Relay(RelaySpec::new(Choice::Mmsg)));
+    let ours = Forwarder::Relay(RelaySpec::new(BackendChoice::IoUring));
+    let peer = ("ours_mmsg", Forwarder::Relay(RelaySpec::new(BackendChoice::Mmsg)));
     for &trains in &options.trains {
         for &size in &options.sizes {
             match pairs(options, Bench::Backends, (size, trains), ours, peer) {
                 Ok(row) => each(row)?,
                 // io_uring is not available here, so there is nothing to compare.
-                Err(Failure::Open(refused @ OpenError::NoRing(_))) => {
+                Err(Failure::Open(refused @ UdpOpenError::NoRing(_))) => {
                     let mut row = Row::new(Bench::Backends, size, trains, 0);
                     row.ours = "mmsg";
                     row.note = Some(refused.to_string());

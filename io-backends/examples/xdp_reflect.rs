@@ -76,7 +76,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn station(namespace: &Namespace, spec: &XdpSpec) -> Result<Station, strowger_io::xdp::OpenError> {
+fn station(
+    namespace: &Namespace,
+    spec: &XdpSpec,
+) -> Result<Station, strowger_io::xdp::EtherOpenError> {
     let mut pool = pool_of(16, 4000);
     let mut arena = Arena::of(&pool);
     let opened = opened(namespace, spec, &mut arena, &mut pool)?;

@@ -26,7 +26,7 @@ impl Alternates {
         let listeners = listeners.map(|(id, mut spec, name)| {
             spec.bind.set_port(0);
             // No memory of its own waits in it for what may never come.
-            spec.backend = strowger_io::udp::Choice::Mmsg;
+            spec.backend = strowger_io::udp::BackendChoice::Mmsg;
             (id, (spec, name))
         });
         Self { listeners: listeners.collect(), opened: Vec::new() }

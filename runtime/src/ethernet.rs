@@ -9,7 +9,8 @@ use std::sync::{
 use strowger_engine::control::peering::BeaconSpec;
 use strowger_frame::{Address, BURST_MAX, Pool, Port, port::PortTally};
 use strowger_io::xdp::{
-    Arena, Choice, EtherPort, EtherReport, Group, Opened, RxMode, XdpSpec, limits, open,
+    Arena, EtherPort, EtherReport, Group, ModeChoice, OpenedEtherPort, RxMode, XdpSpec, limits,
+    open,
 };
 use strowger_wire::beacon::FIRST_BYTE;
 
@@ -187,7 +188,7 @@ fn open_one(
         spec.queue = queue;
         let pool = pools.get_mut(worker).ok_or(format!("there is no worker {worker}"))?;
         let opened = open(&spec, arena, pool, worker);
-        let Opened { port, report } = opened.map_err(|error| match ethernet.queues {
+        let OpenedEtherPort { port, report } = opened.map_err(|error| match ethernet.queues {
             Queues::All if queue > 0 => format!(
                 "{error}; with queues = \"all\" each of {workers} workers wants a queue: ethtool -L \
                  {} combined {workers}",
@@ -197,7 +198,7 @@ fn open_one(
         })?;
         let mode = report.mode;
         // One interface, one way: of its queues no two are served differently.
-        spec.backend = Choice::Only(mode);
+        spec.backend = ModeChoice::Only(mode);
         info.gone.push(port.gone().clone());
         info.tallies.push(port.tally().clone());
         info.reports.push(report);

@@ -47,7 +47,7 @@ pub struct UdpListener {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) plain: bool,
-    pub(crate) backend: udp::Choice,
+    pub(crate) backend: udp::BackendChoice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
     pub(crate) capture: Option<PathBuf>,
@@ -61,7 +61,7 @@ impl UdpListener {
             name: format!("udp {address}"),
             address,
             plain: false,
-            backend: udp::Choice::Auto,
+            backend: udp::BackendChoice::Auto,
             socket_buffer_bytes: udp::UdpSpec::new(address).socket_buffer_bytes,
             posted_buffers: POSTED_BUFFERS,
             capture: None,
@@ -72,7 +72,7 @@ impl UdpListener {
         /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
         plain: bool;
         /// How its sockets receive.
-        backend: udp::Choice;
+        backend: udp::BackendChoice;
         /// Bytes of each socket's receive and send buffers.
         socket_buffer_bytes: usize;
         /// Receive buffers that an io_uring has posted.
@@ -128,7 +128,7 @@ pub struct EthernetInterface {
     pub(crate) ethertype: u16,
     pub(crate) vlan: Option<u16>,
     pub(crate) plain: bool,
-    pub(crate) backend: xdp::Choice,
+    pub(crate) backend: xdp::ModeChoice,
     pub(crate) multi_buffer: bool,
     pub(crate) fill_ring_frames: u32,
     pub(crate) beacon_s: Option<u32>,
@@ -165,7 +165,7 @@ impl EthernetInterface {
         /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
         plain: bool;
         /// How its frames are received and sent.
-        backend: xdp::Choice;
+        backend: xdp::ModeChoice;
         /// Whether a frame may leave in several buffers (`XDP_USE_SG`).
         multi_buffer: bool;
         /// Chunks lent to the kernel for receiving, for each queue.

@@ -5,7 +5,7 @@ use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
 use strowger_io::{
     sys::Refusal,
-    udp::{Opened, Steered, UdpReport, UdpSpec, open_steered, worker_of},
+    udp::{OpenedUdpPort, Steered, UdpReport, UdpSpec, open_steered, worker_of},
 };
 
 use crate::{
@@ -52,7 +52,7 @@ pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec 
 pub(crate) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<Opening, String> {
     let Steered { workers: opened, slow } =
         open_steered(spec, workers).map_err(|error| error.to_string())?;
-    let (queues, reports) = opened.into_iter().map(Opened::boxed).unzip();
+    let (queues, reports) = opened.into_iter().map(OpenedUdpPort::boxed).unzip();
     let (door, steered) = match slow {
         Ok(slow) => (Some(door_of(slow.boxed().0)?), Some(Ok(()))),
         Err(refusal) => (None, Some(Err(refusal))),
@@ -85,7 +85,11 @@ pub(crate) fn open(
     Ok(Opening { queues, reports, door, steered })
 }
 
-fn door(slow: Opened, listener: &UdpListener, opener: &Opener) -> Result<HandshakeSocket, String> {
+fn door(
+    slow: OpenedUdpPort,
+    listener: &UdpListener,
+    opener: &Opener,
+) -> Result<HandshakeSocket, String> {
     let path = listener.capture.as_deref().map(handshake_file);
     door_of(captured(slow.boxed().0, opener, path.as_deref())?)
 }

@@ -205,11 +205,11 @@ pub mod ports {
     };
     /// Settings and reports of UDP ports.
     pub mod udp {
-        pub use strowger_io::udp::{Backend, Choice, UdpPort, UdpReport, UdpSpec, open};
+        pub use strowger_io::udp::{Backend, BackendChoice, UdpPort, UdpReport, UdpSpec, open};
     }
     /// Settings and reports of Ethernet ports.
     pub mod ethernet {
-        pub use strowger_io::xdp::{Choice, EtherReport, RxMode, XdpSpec};
+        pub use strowger_io::xdp::{EtherReport, ModeChoice, RxMode, XdpSpec};
     }
 }
 

@@ -101,7 +101,7 @@ impl Node {
         spec.steering_refused = !sealed;
         spec.socket_buffer_bytes = buffer_bytes.unwrap_or(spec.socket_buffer_bytes);
         let opened = udp::open_steered(&spec, self.workers.len())?;
-        let bound = opened.workers.first().map(udp::Opened::local_addr);
+        let bound = opened.workers.first().map(udp::OpenedUdpPort::local_addr);
         let Some(SocketAddr::V4(bound)) = bound else {
             return Err(Failure::Bug("listeners are bound to IPv4 addresses"));
         };

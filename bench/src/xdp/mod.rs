@@ -17,7 +17,7 @@ pub(crate) mod wires;
 
 use std::{sync::mpsc, thread};
 
-use strowger_io::xdp::Choice;
+use strowger_io::xdp::ModeChoice;
 
 use self::{
     run::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, Forwarder, Outcome, Run},
@@ -136,8 +136,9 @@ fn measure(
             let interval = |rate: f64| Some((1e9 / rate.max(RATE_MIN)) as u32);
             // Under overload the relay forwards less than its best rate, so a smaller load is
             // tried, too.
-            let ours =
-                |interval| Ok::<_, Failure>(run(&Forwarder::Ours(Choice::Auto), interval)?.rate);
+            let ours = |interval| {
+                Ok::<_, Failure>(run(&Forwarder::Ours(ModeChoice::Auto), interval)?.rate)
+            };
             let overloaded = ours(None)?;
             let rough = ours(interval(3.0 * overloaded))?.max(overloaded);
             let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
@@ -182,7 +183,7 @@ fn rounds(
 ) -> Result<Rounds, Failure> {
     let mut rounds = Rounds { ours: Vec::new(), peers: vec![Vec::new(); peers.len()] };
     for _ in 0..count {
-        rounds.ours.push(run(&Forwarder::Ours(Choice::Auto))?);
+        rounds.ours.push(run(&Forwarder::Ours(ModeChoice::Auto))?);
         for ((_, peer), outcomes) in peers.iter_mut().zip(&mut rounds.peers) {
             let Ok(forwarder) = peer else { continue };
             match run(forwarder) {

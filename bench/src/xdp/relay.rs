@@ -11,7 +11,7 @@ use strowger_engine::{
 use strowger_frame::{Address, Pool, PoolSpec};
 use strowger_io::{
     Doorbell,
-    xdp::{Arena, Choice, EtherReport, XdpSpec, limits, open},
+    xdp::{Arena, EtherReport, ModeChoice, XdpSpec, limits, open},
 };
 use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
 use strowger_wire::Label;
@@ -38,7 +38,7 @@ impl EtherRelay {
     ///
     /// # Errors
     /// What the kernel or the switch refused.
-    pub(crate) fn new(wires: &Wires, backend: Choice) -> Result<Self, Failure> {
+    pub(crate) fn new(wires: &Wires, backend: ModeChoice) -> Result<Self, Failure> {
         let port_chunks = limits::FILL_RING_FRAMES + limits::OWN_CHUNKS + limits::SENDS_WAITING;
         let pool = PoolSpec { trains: 64, singles: 2 * port_chunks + 256, huge_pages: true };
         let mut pool = Pool::new(&pool).map_err(Failure::kernel("memory"))?;

@@ -19,7 +19,7 @@ use strowger_engine::{control::Balance, discard::Discard};
 use strowger_io::{
     sys::Refusal,
     testgen::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
-    xdp::{Choice, limits::ETHERTYPE},
+    xdp::{ModeChoice, limits::ETHERTYPE},
 };
 use strowger_wire::Label;
 
@@ -50,7 +50,7 @@ pub(crate) const FRAME_BYTES_MAX: usize = 1514;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Forwarder {
     /// Strowger.
-    Ours(Choice),
+    Ours(ModeChoice),
     /// testpmd, at this path.
     Testpmd(PathBuf),
     /// recvmmsg and sendmmsg on packet sockets.

@@ -125,7 +125,7 @@ fn hop(backend: Backend, pair: char, arena: &mut Arena, pools: [&mut Pool; 2]) -
         let [near, far] = pools;
         [(0, near), (1, far)].map(|(end, pool)| {
             let spec = XdpSpec {
-                backend: xdp::Choice::Only(rung),
+                backend: xdp::ModeChoice::Only(rung),
                 fill_ring_frames: 128,
                 neighbours_max: 8,
                 ..XdpSpec::new(&format!("{pair}{end}"), 0)
@@ -140,8 +140,8 @@ fn hop(backend: Backend, pair: char, arena: &mut Arena, pools: [&mut Pool; 2]) -
             let (near, far) = memory::wire(512).unwrap();
             [Box::new(near) as Box<dyn Port>, Box::new(far)].map(|port| (port, Address::Only))
         }
-        Mmsg => by_udp(udp::Choice::Mmsg),
-        Uring => by_udp(udp::Choice::IoUring),
+        Mmsg => by_udp(udp::BackendChoice::Mmsg),
+        Uring => by_udp(udp::BackendChoice::IoUring),
         Packet => by_ethernet(RxMode::Packet),
         Xdp => by_ethernet(RxMode::Copy),
         Unix => unreachable!("an endpoint is no switch"),
@@ -294,8 +294,10 @@ fn pass(from: Backend, to: Backend) {
 
 fn every_pair_of(backends: &[Backend]) {
     let mut backends = backends.to_vec();
-    let by_ring =
-        UdpSpec { backend: udp::Choice::IoUring, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
+    let by_ring = UdpSpec {
+        backend: udp::BackendChoice::IoUring,
+        ..UdpSpec::new("127.0.0.1:0".parse().unwrap())
+    };
     if let Err(why) = udp::open(&by_ring, 0) {
         skip_case("pairs with io_uring", &why.to_string());
         backends.retain(|backend| *backend != Uring);

@@ -52,7 +52,7 @@ mod uring;
 use std::{fmt, net::SocketAddr};
 
 pub use port::UdpPort;
-pub use select_mode::{Backend, BufferBytes, Capabilities, UdpReport, probe};
+pub use select_mode::{Backend, BufferBytes, UdpCapabilities, UdpReport, probe};
 pub use steer::{Steered, open_steered, worker_of};
 
 use self::{mmsg::Mmsg, neighbours::Neighbours, socket::Socket, uring::Uring};
@@ -63,7 +63,7 @@ use crate::sys::{
 
 /// Which backend to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum BackendChoice {
     /// recvmmsg, which forwards most as measured. The report says whether io_uring would work.
     #[default]
     Auto,
@@ -79,7 +79,7 @@ pub struct UdpSpec {
     /// The local address; the kernel chooses a port for port number 0, and the report names it.
     pub bind: SocketAddr,
     /// How to receive.
-    pub backend: Choice,
+    pub backend: BackendChoice,
     /// Whether a socket at `[::]` also takes IPv4. Its neighbours then have plain IPv4 addresses.
     pub dual_stack: bool,
     /// Size of the receive buffer and of the send buffer, in bytes.
@@ -115,7 +115,7 @@ impl UdpSpec {
     pub fn new(bind: SocketAddr) -> Self {
         Self {
             bind,
-            backend: Choice::Auto,
+            backend: BackendChoice::Auto,
             // A tenth of a second at 300 Mbit/s, and the limit of many Linux installations. With less,
             // the kernel drops bursts of trains before a worker wakes.
             socket_buffer_bytes: 4 << 20,
@@ -144,8 +144,8 @@ impl UdpSpec {
     /// Frames that wait to be sent come on top; the pool bounds those.
     pub fn train_chunks_max(&self) -> u32 {
         let posted = match self.backend {
-            Choice::Auto | Choice::Mmsg => 0,
-            Choice::IoUring => u32::from(uring::entries(self.posted_buffers)),
+            BackendChoice::Auto | BackendChoice::Mmsg => 0,
+            BackendChoice::IoUring => u32::from(uring::entries(self.posted_buffers)),
         };
         // A port whose ring has failed receives with recvmmsg and keeps the chunks of both.
         posted + limits::MESSAGES_IN_MAX as u32 + strowger_frame::BURST_MAX as u32
@@ -155,7 +155,7 @@ impl UdpSpec {
 /// Why a UDP port cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum UdpOpenError {
     /// Another socket has this address (`EADDRINUSE`).
     Busy {
         /// The address asked for.
@@ -184,7 +184,7 @@ pub enum OpenError {
     NoRing(Refusal),
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for UdpOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy { at } => write!(
@@ -207,7 +207,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {
+impl std::error::Error for UdpOpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Call { error, .. } | Self::CallsRefused { error, .. } => Some(error),
@@ -219,14 +219,14 @@ impl std::error::Error for OpenError {
 
 /// An open port and its report.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedUdpPort {
     /// The port, for one worker.
     pub port: UdpPort,
     /// The chosen mode, and why nothing better was possible.
     pub report: UdpReport,
 }
 
-impl Opened {
+impl OpenedUdpPort {
     /// The local address.
     pub fn local_addr(&self) -> SocketAddr {
         self.report.local
@@ -243,8 +243,8 @@ impl Opened {
 /// May be called on any thread. The port then belongs to the thread that first receives with it.
 ///
 /// # Errors
-/// [`OpenError`], with what to do about it.
-pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
+/// [`UdpOpenError`], with what to do about it.
+pub fn open(spec: &UdpSpec, worker: usize) -> Result<OpenedUdpPort, UdpOpenError> {
     if spec.reuse_port {
         // The kernel gives each socket of the address its share of the traffic, also a send socket.
         let mut opened = open_with(spec, worker, |_| ())?;
@@ -267,11 +267,11 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<Opened, OpenError> {
     Ok(opened)
 }
 
-fn bind_refused(at: SocketAddr, errno: i32) -> OpenError {
+fn bind_refused(at: SocketAddr, errno: i32) -> UdpOpenError {
     match errno {
-        libc::EADDRINUSE => OpenError::Busy { at },
-        libc::EADDRNOTAVAIL => OpenError::NotLocal { at },
-        _ => OpenError::Call { at, error: CallError::new("bind", errno) },
+        libc::EADDRINUSE => UdpOpenError::Busy { at },
+        libc::EADDRNOTAVAIL => UdpOpenError::NotLocal { at },
+        _ => UdpOpenError::Call { at, error: CallError::new("bind", errno) },
     }
 }
 
@@ -280,11 +280,11 @@ fn open_with(
     spec: &UdpSpec,
     worker: usize,
     mut before_bind: impl FnMut(&Socket),
-) -> Result<Opened, OpenError> {
+) -> Result<OpenedUdpPort, UdpOpenError> {
     let at = spec.bind;
-    let refused = |call| move |errno| OpenError::Call { at, error: CallError::new(call, errno) };
+    let refused = |call| move |errno| UdpOpenError::Call { at, error: CallError::new(call, errno) };
     // An open port that cannot receive would be worse than none.
-    Calls::find().map_err(|error| OpenError::CallsRefused { at, error })?;
+    Calls::find().map_err(|error| UdpOpenError::CallsRefused { at, error })?;
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
     let reports_source = ask_own_address(&socket, at).map_err(refused("IP_PKTINFO"))?;
@@ -300,7 +300,7 @@ fn open_with(
     let gro = if spec.gro { select_mode::enable_gro(&socket) } else { Err(unwanted()) };
     let gso = if spec.gso { select_mode::try_segments(at) } else { Err(unwanted()) };
     let (ring, refused_backends) = ring(spec)?;
-    let passed_over = spec.backend == Choice::Auto && refused_backends.is_empty();
+    let passed_over = spec.backend == BackendChoice::Auto && refused_backends.is_empty();
 
     before_bind(&socket);
     socket.bind(at).map_err(|errno| bind_refused(at, errno))?;
@@ -334,20 +334,20 @@ fn open_with(
     if dual {
         port.set_dual();
     }
-    Ok(Opened { port, report })
+    Ok(OpenedUdpPort { port, report })
 }
 
 /// Makes a ring after a self-test, or returns why there is none.
 #[allow(clippy::type_complexity)] // two halves of one result, which the caller takes apart
-fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), OpenError> {
-    if spec.backend == Choice::Mmsg {
+fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpOpenError> {
+    if spec.backend == BackendChoice::Mmsg {
         return Ok((None, Vec::new()));
     }
     let self_tested = match spec.ring_errno_forced {
         Some(errno) => Err(select_mode::ring_refused(CallError::new("io_uring_setup", errno))),
         None => select_mode::self_test_ring(spec.bind, spec.ring_mode_first),
     };
-    if spec.backend == Choice::Auto {
+    if spec.backend == BackendChoice::Auto {
         // The measurements are in decision 0011: equal with trains, and slower without.
         return Ok((
             None,
@@ -357,7 +357,7 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), Open
     let ring = self_tested.and_then(|_| {
         Uring::new(spec.posted_buffers, spec.ring_mode_first).map_err(select_mode::ring_refused)
     });
-    ring.map(|ring| (Some(ring), Vec::new())).map_err(OpenError::NoRing)
+    ring.map(|ring| (Some(ring), Vec::new())).map_err(UdpOpenError::NoRing)
 }
 
 /// Makes the kernel refuse a datagram that is too long for the path instead of fragmenting it.

@@ -17,7 +17,7 @@ use super::{
     rx_queue::RxQueue,
     socket::{Socket, receive_messages, send_messages},
     steer::self_test as self_test_steering,
-    uring::{RxMode, Uring},
+    uring::{RingMode, Uring},
 };
 use crate::sys::{
     CallError, Errno, Refusal,
@@ -179,7 +179,7 @@ impl fmt::Display for UdpReport {
 
 /// The results of trying each feature on loopback sockets, for `strowger doctor`.
 #[derive(Clone, Debug)]
-pub struct Capabilities {
+pub struct UdpCapabilities {
     /// Sending and receiving a datagram with the calls that ports use.
     pub datagrams: Result<String, Refusal>,
     /// Many messages in one system call.
@@ -196,7 +196,7 @@ pub struct Capabilities {
     pub steering: Result<String, Refusal>,
 }
 
-impl Capabilities {
+impl UdpCapabilities {
     /// All results with their names.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 7] {
         [
@@ -212,9 +212,9 @@ impl Capabilities {
 }
 
 /// Tries everything that a UDP port may use. `buffer_bytes` is the socket buffer to request.
-pub fn probe(buffer_bytes: usize) -> Capabilities {
+pub fn probe(buffer_bytes: usize) -> UdpCapabilities {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Capabilities {
+    UdpCapabilities {
         datagrams: try_datagram(local),
         many: messages::many().map(|()| "many datagrams in one system call".to_owned()),
         io_uring: self_test_ring(local, 0).map(|mode| {
@@ -288,7 +288,7 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
 }
 
 /// Receives one datagram over loopback with io_uring, on a ring like that of a port.
-pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<RxMode, Refusal> {
+pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<RingMode, Refusal> {
     let (socket, local) = scratch(like)?;
     let mut ring = Uring::new(2, first_mode).map_err(ring_refused)?;
     let spec = PoolSpec { trains: 4, singles: 0, huge_pages: false };

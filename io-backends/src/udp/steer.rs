@@ -22,7 +22,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    OpenError, Opened, UdpSpec, bind_refused,
+    OpenedUdpPort, UdpOpenError, UdpSpec, bind_refused,
     limits::{SEND_SOCKETS, SEND_SOCKETS_HANDSHAKES},
     never_fragment, open_with,
     select_mode::{self, SELF_TEST_MAX, loopback, send},
@@ -37,17 +37,17 @@ const SPREAD: u32 = 0x9E37_79B1;
 #[derive(Debug)]
 pub struct Steered {
     /// One socket for each worker, in the workers' order.
-    pub workers: Vec<Opened>,
+    pub workers: Vec<OpenedUdpPort>,
     /// The socket for handshakes, which the slow path reads; or why there is none. Without one, the workers'
     /// sockets receive handshakes.
-    pub slow: Result<Opened, Refusal>,
+    pub slow: Result<OpenedUdpPort, Refusal>,
 }
 
 /// Opens one socket for each worker and one for the slow path, all at `spec.bind`.
 ///
 /// # Errors
 /// As [`open`](super::open). A kernel that refuses to steer is not an error.
-pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError> {
+pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenError> {
     let steers = self_test(spec.bind);
     let has_slow = steers.is_ok() && !spec.steering_refused;
     let shares = workers > 1 || steers.is_ok();
@@ -80,7 +80,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
             let slow = UdpSpec {
                 gro: false,
                 gso: false,
-                backend: super::Choice::Mmsg,
+                backend: super::BackendChoice::Mmsg,
                 frame_bytes_max: SLOW_BYTES_MAX,
                 socket_buffer_bytes: SLOW_BUFFER_BYTES,
                 neighbours_max: 1,
@@ -105,7 +105,7 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, OpenError
 /// Opens send sockets beside the one of `opened`, as many as the kernel allows. The program of the group
 /// lets them receive nothing.
 pub(super) fn open_send_sockets(
-    opened: &mut Opened,
+    opened: &mut OpenedUdpPort,
     spec: &UdpSpec,
     steers: Result<(), Refusal>,
     wanted: usize,
@@ -142,9 +142,9 @@ pub(super) fn open_send_sockets(
 }
 
 /// Checks that no other socket has the address.
-pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), OpenError> {
+pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), UdpOpenError> {
     let at = spec.bind;
-    let step = |call| move |errno| OpenError::Call { at, error: CallError::new(call, errno) };
+    let step = |call| move |errno| UdpOpenError::Call { at, error: CallError::new(call, errno) };
     let socket = Socket::with(at, spec.is_dual()).map_err(step("socket"))?;
     socket.bind(at).map_err(|errno| bind_refused(at, errno))
 }
@@ -279,7 +279,7 @@ mod tests {
 
     const WORKERS: usize = 3;
 
-    fn take(one: &mut Opened, pool: &mut Pool) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn take(one: &mut OpenedUdpPort, pool: &mut Pool) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut burst = Burst::new();
         one.port.rx_burst(pool, &mut burst);
         let from = |frame: &strowger_frame::Frame| match one.port.address_of(frame.mark()) {

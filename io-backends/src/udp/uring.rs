@@ -47,7 +47,7 @@ const _: () = assert!(size_of::<BufRingEntry>() == 16);
 
 /// The flags of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RxMode {
+pub(super) enum RingMode {
     /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside our calls.
     Deferred,
     /// `COOP_TASKRUN`: the kernel receives at our next system call of any kind.
@@ -58,9 +58,9 @@ pub(super) enum RxMode {
 
 /// Best first. A single issuer without deferred task work is not tried: it gains little, and would prevent
 /// another thread from ending the receive.
-const RX_MODES: [RxMode; 3] = [RxMode::Deferred, RxMode::Cooperative, RxMode::Plain];
+const RING_MODES: [RingMode; 3] = [RingMode::Deferred, RingMode::Cooperative, RingMode::Plain];
 
-impl RxMode {
+impl RingMode {
     /// Name of the flags.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -162,7 +162,7 @@ pub(super) struct Uring {
     /// Ids without a chunk, because the pool had none.
     vacant: Vec<u16>,
     unpublished: bool,
-    mode: RxMode,
+    mode: RingMode,
     /// The worker's thread has enabled the ring.
     enabled: bool,
     /// The receive is active in the kernel.
@@ -192,7 +192,7 @@ impl Uring {
     pub(super) fn new(posted_buffers: u16, first_mode: usize) -> Result<Self, CallError> {
         let entries = entries(posted_buffers);
         let mut refused = CallError::new("io_uring_setup", libc::EINVAL);
-        for mode in RX_MODES.into_iter().skip(first_mode) {
+        for mode in RING_MODES.into_iter().skip(first_mode) {
             match Self::with(mode, entries) {
                 Ok(uring) => return Ok(uring),
                 // Unknown flags: try fewer. Any other error would occur again.
@@ -203,7 +203,7 @@ impl Uring {
         Err(refused)
     }
 
-    fn with(mode: RxMode, entries: u16) -> Result<Self, CallError> {
+    fn with(mode: RingMode, entries: u16) -> Result<Self, CallError> {
         let refused = |call| {
             move |error: std::io::Error| {
                 CallError::new(call, error.raw_os_error().unwrap_or(libc::EINVAL))
@@ -214,13 +214,13 @@ impl Uring {
         // All buffers may complete at once, and some notices about receives that ended.
         builder.setup_cqsize(2 * u32::from(entries).max(8));
         match mode {
-            RxMode::Deferred => {
+            RingMode::Deferred => {
                 builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
             }
-            RxMode::Cooperative => {
+            RingMode::Cooperative => {
                 builder.setup_coop_taskrun().setup_taskrun_flag();
             }
-            RxMode::Plain => {}
+            RingMode::Plain => {}
         }
         let ring = builder.build(8).map_err(refused("io_uring_setup"))?;
         let buffers = BufferRing::new(entries)
@@ -249,7 +249,7 @@ impl Uring {
         })
     }
 
-    pub(super) fn mode(&self) -> RxMode {
+    pub(super) fn mode(&self) -> RingMode {
         self.mode
     }
 
@@ -259,7 +259,7 @@ impl Uring {
     /// and poll(2) on the ring itself was found not to wake. Otherwise it is the ring, because the kernel may
     /// empty the socket as soon as it wakes the sleeper.
     pub(super) fn fd(&self, socket: &Socket) -> RawFd {
-        if self.mode == RxMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
+        if self.mode == RingMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
     }
 
     /// Whether something may be waiting, without a system call.
@@ -486,7 +486,7 @@ impl Drop for Uring {
         // inside this port's own calls, and `&mut self` shows that none is active. Otherwise the receive
         // must have ended visibly.
         let ended = !self.enabled || self.cancel();
-        if !ended && self.mode != RxMode::Deferred {
+        if !ended && self.mode != RingMode::Deferred {
             // A leak is better than a chunk that has a new owner while the kernel writes to it.
             for chunk in self.posted.drain(..).flatten() {
                 std::mem::forget(chunk);

@@ -8,7 +8,7 @@ use crate::sys::{CallError, Errno};
 /// Why an Ethernet port cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum EtherOpenError {
     /// There is no interface of this name in this network namespace.
     NoInterface {
         /// The name asked for.
@@ -82,7 +82,7 @@ pub enum OpenError {
     },
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for EtherOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoInterface { interface } => {
@@ -135,7 +135,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {
+impl std::error::Error for EtherOpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::ProgramPresent { errno, .. } => Some(errno),

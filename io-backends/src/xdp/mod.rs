@@ -67,11 +67,11 @@ use std::sync::Arc;
 use strowger_frame::{Pool, port::PortTally};
 
 pub use arena::Arena;
-pub use error::OpenError;
+pub use error::EtherOpenError;
 pub use features::{HiddenTags, hidden_tags};
 pub use group::Group;
 pub use port::EtherPort;
-pub use probe::{Capabilities, interfaces_that_hide_tags, probe};
+pub use probe::{EtherCapabilities, interfaces_that_hide_tags, probe};
 pub use select_mode::{EtherReport, GRANT, RefusedMode, RxMode};
 
 use self::{
@@ -84,7 +84,7 @@ use crate::sys::CallError;
 
 /// Which mode to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum ModeChoice {
     /// The best mode that works here.
     #[default]
     Auto,
@@ -102,7 +102,7 @@ pub struct XdpSpec {
     /// Index of the queue. Each queue belongs to one worker.
     pub queue: u32,
     /// How to receive and send.
-    pub backend: Choice,
+    pub backend: ModeChoice,
     /// Ethertype of our frames. All ports of an interface have the same one.
     pub ethertype: u16,
     /// VLAN (802.1Q) of our frames, 1 to 4094; `None` for frames without a tag.
@@ -124,7 +124,7 @@ impl XdpSpec {
         Self {
             interface: interface.to_owned(),
             queue,
-            backend: Choice::Auto,
+            backend: ModeChoice::Auto,
             ethertype: limits::ETHERTYPE,
             vlan: None,
             neighbours_max: 1024,
@@ -137,14 +137,14 @@ impl XdpSpec {
 
 /// An open port and its report.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedEtherPort {
     /// The port, for one worker.
     pub port: EtherPort,
     /// The chosen mode, and why nothing better was possible.
     pub report: EtherReport,
 }
 
-impl Opened {
+impl OpenedEtherPort {
     /// The port as a trait object, and its report.
     pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, EtherReport) {
         (Box::new(self.port), self.report)
@@ -155,30 +155,30 @@ impl Opened {
 ///
 /// # Errors
 /// Those of [`open`] about the spec and the interface.
-pub fn check(spec: &XdpSpec) -> Result<(), OpenError> {
+pub fn check(spec: &XdpSpec) -> Result<(), EtherOpenError> {
     find(spec).map(drop)
 }
 
-fn find(spec: &XdpSpec) -> Result<Interface, OpenError> {
+fn find(spec: &XdpSpec) -> Result<Interface, EtherOpenError> {
     let name = || spec.interface.clone();
     // Below 0x0600 the field is a length; 0 and 4095 are not VLANs.
     if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
-        return Err(OpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
+        return Err(EtherOpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
     }
     if let Some(group) = spec.group.filter(|group| !group.is_one()) {
-        return Err(OpenError::NoGroup { address: group.address });
+        return Err(EtherOpenError::NoGroup { address: group.address });
     }
     let interface = Interface::find(&spec.interface).map_err(|unfit| match unfit {
-        Unfit::Missing => OpenError::NoInterface { interface: name() },
-        Unfit::NotEthernet => OpenError::NotEthernet { interface: name() },
-        Unfit::Call(error) => OpenError::Call { interface: name(), error },
+        Unfit::Missing => EtherOpenError::NoInterface { interface: name() },
+        Unfit::NotEthernet => EtherOpenError::NotEthernet { interface: name() },
+        Unfit::Call(error) => EtherOpenError::Call { interface: name(), error },
     })?;
     if spec.queue >= interface.queues {
         let (queue, queues) = (spec.queue, interface.queues);
-        return Err(OpenError::NoQueue { interface: name(), queue, queues });
+        return Err(EtherOpenError::NoQueue { interface: name(), queue, queues });
     }
     if !interface.up {
-        return Err(OpenError::InterfaceDown { interface: name() });
+        return Err(EtherOpenError::InterfaceDown { interface: name() });
     }
     Ok(interface)
 }
@@ -188,15 +188,15 @@ fn find(spec: &XdpSpec) -> Result<Interface, OpenError> {
 /// The worker's pool lies in the arena; chunks of it are posted to the kernel.
 ///
 /// # Errors
-/// [`OpenError`], with what to do about it.
+/// [`EtherOpenError`], with what to do about it.
 pub fn open(
     spec: &XdpSpec,
     arena: &mut Arena,
     pool: &mut Pool,
     worker: usize,
-) -> Result<Opened, OpenError> {
+) -> Result<OpenedEtherPort, EtherOpenError> {
     if !arena.holds(pool) {
-        return Err(OpenError::ForeignPool);
+        return Err(EtherOpenError::ForeignPool);
     }
     let name = || spec.interface.clone();
     let interface = find(spec)?;
@@ -204,7 +204,7 @@ pub fn open(
     let XdpSpec { ethertype, vlan, group, .. } = *spec;
     let shape = Shape { own: interface.mac, ethertype, vlan, group };
     let membership = group.map(|group| group::join(&interface, group.address)).transpose();
-    let refused = |error: CallError| OpenError::Call { interface: name(), error };
+    let refused = |error: CallError| EtherOpenError::Call { interface: name(), error };
     let membership = membership.map_err(refused)?;
     let (backend, report) =
         select_mode::select(spec, arena, pool, (&interface, worker), &shape, &tally)?;
@@ -222,5 +222,5 @@ pub fn open(
     let own = own::LocalMac::of(interface.index).map_err(refused)?;
     let held = (membership, own);
     let port = EtherPort::new(backend, neighbours, tally, frame_bytes_max, described, held);
-    Ok(Opened { port, report })
+    Ok(OpenedEtherPort { port, report })
 }

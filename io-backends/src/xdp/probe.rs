@@ -28,7 +28,7 @@ use crate::sys::{
 /// The result of trying each feature.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Capabilities {
+pub struct EtherCapabilities {
     /// Opening an AF_XDP socket (`CAP_NET_RAW`).
     pub socket: Result<String, Refusal>,
     /// Pinning memory for it (the limit of locked memory, or `CAP_IPC_LOCK`).
@@ -43,7 +43,7 @@ pub struct Capabilities {
     pub missing: Vec<&'static str>,
 }
 
-impl Capabilities {
+impl EtherCapabilities {
     /// All results with their names.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
         [
@@ -65,9 +65,9 @@ impl Capabilities {
 }
 
 /// Tries everything that an Ethernet port needs. `memory_bytes` is the size of the memory of its pools.
-pub fn probe(memory_bytes: usize) -> Capabilities {
+pub fn probe(memory_bytes: usize) -> EtherCapabilities {
     let missing = missing();
-    Capabilities {
+    EtherCapabilities {
         socket: Socket::new().map(|_| "a socket was made".to_owned()).map_err(at("socket(AF_XDP)")),
         memory: try_memory(memory_bytes),
         program: Program::load(ETHERTYPE, None, 1)
@@ -201,7 +201,7 @@ fn missing() -> Vec<&'static str> {
     NEEDED.into_iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| name).collect()
 }
 
-impl std::fmt::Display for Capabilities {
+impl std::fmt::Display for EtherCapabilities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, found) in self.each() {
             match found {

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Instant};
 use strowger_frame::{Pool, port::PortTally};
 
 use super::{
-    Choice, OpenError, XdpSpec,
+    EtherOpenError, ModeChoice, XdpSpec,
     arena::{Arena, BindFlags},
     ether::{Mac, Shape},
     interface::{self, Interface},
@@ -173,11 +173,11 @@ pub(super) fn select(
     (interface, worker): (&Interface, usize),
     shape: &Shape,
     tally: &Arc<PortTally>,
-) -> Result<(Backend, EtherReport), OpenError> {
+) -> Result<(Backend, EtherReport), EtherOpenError> {
     let may = |mode: &RxMode| match spec.backend {
-        Choice::Auto => true,
-        Choice::Xdp => *mode != RxMode::Packet,
-        Choice::Only(only) => *mode == only,
+        ModeChoice::Auto => true,
+        ModeChoice::Xdp => *mode != RxMode::Packet,
+        ModeChoice::Only(only) => *mode == only,
     };
     let mut refused = Vec::new();
     let mut attached = None;
@@ -241,13 +241,13 @@ pub(super) fn select(
                 }
                 Err(CallError { call: "bind", errno: Errno(libc::EBUSY) }) => {
                     let (interface, queue) = (spec.interface.clone(), spec.queue);
-                    return Err(OpenError::QueueBusy { interface, queue });
+                    return Err(EtherOpenError::QueueBusy { interface, queue });
                 }
                 Err(step) => refused.push(refuse(mode, multi_buffer, step)),
             }
         }
     }
-    Err(OpenError::NothingWorks { interface: spec.interface.clone(), refused })
+    Err(EtherOpenError::NothingWorks { interface: spec.interface.clone(), refused })
 }
 
 /// Returns our program on the interface: the one of our other ports, or a new one. `ours` is the one that
@@ -258,11 +258,11 @@ fn attach(
     interface: &Interface,
     mode: RxMode,
     ours: &mut Option<Arc<Attached>>,
-) -> Result<Result<Arc<Attached>, CallError>, OpenError> {
+) -> Result<Result<Arc<Attached>, CallError>, EtherOpenError> {
     let (wanted, traffic) = (mode.attach(), (spec.ethertype, spec.vlan));
     if let Some(there) = arena.attached(interface) {
         if (there.ethertype, there.vlan) != traffic {
-            return Err(OpenError::OtherTraffic { interface: spec.interface.clone() });
+            return Err(EtherOpenError::OtherTraffic { interface: spec.interface.clone() });
         }
         let call = "other ports of this relay have attached the program in another mode";
         let fits = there.attach == wanted;
@@ -284,7 +284,7 @@ fn attach(
             Err((back, error)) => match error.errno.0 {
                 libc::EBUSY | libc::EEXIST if Instant::now() > deadline => {
                     let interface = spec.interface.clone();
-                    return Err(OpenError::ProgramPresent { interface, errno: error.errno });
+                    return Err(EtherOpenError::ProgramPresent { interface, errno: error.errno });
                 }
                 libc::EBUSY | libc::EEXIST => {
                     // It may be the program of our former process, which is still ending.

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::SocketAddr, process::Command};
 
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port};
-use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open};
+use strowger_io::udp::{BackendChoice, UdpOpenError, UdpPort, UdpSpec, open};
 
 use crate::veth::{Namespace, Veth, until};
 
@@ -30,7 +30,7 @@ struct Bench {
     pinned: usize,
 }
 
-fn port(namespace: &Namespace, at: &str, spec: &UdpSpec) -> Result<UdpPort, OpenError> {
+fn port(namespace: &Namespace, at: &str, spec: &UdpSpec) -> Result<UdpPort, UdpOpenError> {
     let bind = at.parse().unwrap();
     namespace.within(|| Ok(open(&UdpSpec { bind, ..spec.clone() }, 0)?.port))
 }
@@ -43,7 +43,7 @@ fn in_namespace(namespace: &Namespace, line: &str) {
 
 impl Bench {
     /// `hub` and `there` are the addresses of the two ends of the veth pair; the healthy neighbour is `there`.
-    fn new(veth: &Veth, hub: &str, there: &str, backend: Choice) -> Option<Self> {
+    fn new(veth: &Veth, hub: &str, there: &str, backend: BackendChoice) -> Option<Self> {
         let spec = UdpSpec {
             backend,
             socket_buffer_bytes: STOCK_BUFFER_BYTES,
@@ -52,7 +52,7 @@ impl Bench {
         };
         let hub_port = match port(&veth.a, hub, &spec) {
             Ok(port) => port,
-            Err(OpenError::NoRing(why)) => {
+            Err(UdpOpenError::NoRing(why)) => {
                 strowger_testkit::skip_case("io_uring", &why.to_string());
                 return None;
             }
@@ -153,7 +153,7 @@ impl Bench {
 
 /// Any number of next hops that do not answer, at full rate and at a low rate.
 fn dead_next_hops(veth: &Veth, hub: &str, there: &str, dead: impl Fn(usize) -> String) {
-    for backend in [Choice::Mmsg, Choice::IoUring] {
+    for backend in [BackendChoice::Mmsg, BackendChoice::IoUring] {
         // Known limit: 100 next hops that fail at one moment still take a default send buffer from the others
         // on an idle machine (9,600 of 16,000 refused); docs/threats.md says so.
         for (count, each, rounds) in [(3, 8, 4000), (3, 1, 4000), (40, 2, 2000)] {
@@ -199,9 +199,9 @@ fn r23_dead_next_hops_cost_nothing_over_ipv6_either() {
 fn r23_a_flooded_slow_interface_costs_the_others_on_the_socket_nothing() {
     let veth = veth!();
     for (queue, backend) in [
-        ("tbf rate 256kbit burst 3000 limit 64000000", Choice::Mmsg),
-        ("tbf rate 10mbit burst 5000 limit 64000000", Choice::Mmsg),
-        ("tbf rate 10mbit burst 5000 limit 64000000", Choice::IoUring),
+        ("tbf rate 256kbit burst 3000 limit 64000000", BackendChoice::Mmsg),
+        ("tbf rate 10mbit burst 5000 limit 64000000", BackendChoice::Mmsg),
+        ("tbf rate 10mbit burst 5000 limit 64000000", BackendChoice::IoUring),
     ] {
         veth.a.ip("link add a1 type veth peer name c1");
         veth.a.ip(&format!("link set c1 netns {}", veth.b.name));

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port, alloc, port::Arm};
-use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open};
+use strowger_io::udp::{BackendChoice, UdpOpenError, UdpPort, UdpSpec, open};
 
 const FRAMES: u64 = 200_000;
 
-fn pair(spec: &UdpSpec) -> Result<(UdpPort, UdpPort), OpenError> {
+fn pair(spec: &UdpSpec) -> Result<(UdpPort, UdpPort), UdpOpenError> {
     let (a, b) = (open(spec, 0)?, open(spec, 1)?);
     let (at_a, at_b) = (a.local_addr(), b.local_addr());
     let (mut a, mut b) = (a.port, b.port);
@@ -40,7 +40,7 @@ fn poll(port: &mut UdpPort) {
 #[test]
 fn r13_a_udp_port_allocates_nothing_after_it_is_open() {
     assert!(alloc::installed());
-    for backend in [Choice::Mmsg, Choice::IoUring] {
+    for backend in [BackendChoice::Mmsg, BackendChoice::IoUring] {
         let bind = "127.0.0.1:0".parse().unwrap();
         let spec = UdpSpec { backend, neighbours_max: 100, ..UdpSpec::new(bind) };
         let (mut a, mut b) = match pair(&spec) {

@@ -13,7 +13,7 @@ use strowger_frame::{
 };
 use strowger_io::{
     sys::Errno,
-    udp::{Backend, Choice, OpenError, Opened, UdpPort, UdpSpec, open, probe},
+    udp::{Backend, BackendChoice, OpenedUdpPort, UdpOpenError, UdpPort, UdpSpec, open, probe},
 };
 use strowger_testkit::{skip_case, unsupported};
 
@@ -34,19 +34,21 @@ fn v6() -> UdpSpec {
 /// Runs `test` with each backend that works here: io_uring with each set of flags that this or an older
 /// kernel takes, and recvmmsg.
 fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
-    let rings = (0..3).map(|mode| (Choice::IoUring, mode));
-    for (backend, ring_mode_first) in std::iter::once((Choice::Mmsg, 0)).chain(rings) {
+    let rings = (0..3).map(|mode| (BackendChoice::IoUring, mode));
+    for (backend, ring_mode_first) in std::iter::once((BackendChoice::Mmsg, 0)).chain(rings) {
         let spec = UdpSpec { backend, ring_mode_first, ..spec.clone() };
         match open(&spec, 0) {
             Ok(_) => test(&spec),
-            Err(OpenError::NoRing(why)) => skip_case("io_uring", &why.to_string()),
-            Err(OpenError::NotLocal { at }) => skip_case(&at.to_string(), "no such address here"),
+            Err(UdpOpenError::NoRing(why)) => skip_case("io_uring", &why.to_string()),
+            Err(UdpOpenError::NotLocal { at }) => {
+                skip_case(&at.to_string(), "no such address here")
+            }
             Err(why) => panic!("{why}"),
         }
     }
 }
 
-fn opened(spec: &UdpSpec) -> Opened {
+fn opened(spec: &UdpSpec) -> OpenedUdpPort {
     open(spec, 0).expect("opened a moment ago")
 }
 
@@ -238,7 +240,7 @@ fn the_longest_datagrams_and_empty_ones_pass_and_longer_ones_are_counted() {
 
 #[test]
 fn without_gro_frames_arrive_one_by_one_and_long_ones_are_truncated_and_counted() {
-    let spec = UdpSpec { gro: false, frame_bytes_max: 1500, backend: Choice::Mmsg, ..v4() };
+    let spec = UdpSpec { gro: false, frame_bytes_max: 1500, backend: BackendChoice::Mmsg, ..v4() };
     let mut pool = pool(64);
     let (mut a, mut b) = pair(&spec);
     let mut burst = train(&mut pool, 100, 30);
@@ -521,7 +523,7 @@ fn a_ring_called_from_another_thread_is_replaced_by_recvmmsg() {
             .unwrap();
         }
         // Only a ring of a single issuer depends on the calling thread.
-        if spec.backend == Choice::IoUring && spec.ring_mode_first == 0 {
+        if spec.backend == BackendChoice::IoUring && spec.ring_mode_first == 0 {
             assert!(b.describe().ends_with("(mmsg)"), "{}", b.describe());
         }
     });
@@ -593,11 +595,11 @@ fn a_busy_address_is_a_clear_error() {
     let first = opened(&v4());
     let spec = UdpSpec { bind: first.local_addr(), ..v4() };
     let error = open(&spec, 0).expect_err("it is taken");
-    assert_eq!(error, OpenError::Busy { at: first.local_addr() });
+    assert_eq!(error, UdpOpenError::Busy { at: first.local_addr() });
     assert!(error.to_string().contains("in use by another socket: EADDRINUSE"), "{error}");
     let spec = UdpSpec { bind: "192.0.2.1:7".parse().unwrap(), ..v4() };
     let error = open(&spec, 0).expect_err("a documentation address");
-    assert!(matches!(error, OpenError::NotLocal { .. }), "{error}");
+    assert!(matches!(error, UdpOpenError::NotLocal { .. }), "{error}");
 }
 
 #[test]
@@ -620,10 +622,10 @@ fn a_refused_io_uring_is_reported_and_replaced() {
                 seccomp profile, or sysctl kernel.io_uring_disabled; using recvmmsg";
     assert!(text.contains(said), "{text}");
     assert!(opened.port.describe().ends_with("(mmsg)"));
-    let error =
-        open(&UdpSpec { backend: Choice::IoUring, ..spec }, 0).expect_err("io_uring is demanded");
+    let error = open(&UdpSpec { backend: BackendChoice::IoUring, ..spec }, 0)
+        .expect_err("io_uring is demanded");
     assert!(
-        matches!(&error, OpenError::NoRing(why) if why.errno() == Some(Errno(libc::EPERM))),
+        matches!(&error, UdpOpenError::NoRing(why) if why.errno() == Some(Errno(libc::EPERM))),
         "{error}"
     );
 }

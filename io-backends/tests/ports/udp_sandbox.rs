@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port};
 use strowger_io::{
     sys::Errno,
-    udp::{Choice, OpenError, UdpSpec, open, open_steered, probe},
+    udp::{BackendChoice, UdpOpenError, UdpSpec, open, open_steered, probe},
 };
 
 use crate::sandbox::without;
@@ -13,7 +13,7 @@ use crate::sandbox::without;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn spec() -> UdpSpec {
-    UdpSpec { backend: Choice::Mmsg, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) }
+    UdpSpec { backend: BackendChoice::Mmsg, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) }
 }
 
 #[test]
@@ -63,12 +63,12 @@ fn a_sandbox_without_any_call_is_an_error_at_the_start() {
         without(&calls, libc::EPERM, || {
             let refused = open(&spec(), 0).expect_err("it would be deaf or dumb");
             assert!(
-                matches!(refused, OpenError::CallsRefused { error, .. } if error.errno == Errno(libc::EPERM)),
+                matches!(refused, UdpOpenError::CallsRefused { error, .. } if error.errno == Errno(libc::EPERM)),
                 "{refused}"
             );
             assert!(refused.to_string().contains("seccomp"), "{refused}");
             let steered = open_steered(&spec(), 2).expect_err("so would these");
-            assert!(matches!(steered, OpenError::CallsRefused { .. }), "{steered}");
+            assert!(matches!(steered, UdpOpenError::CallsRefused { .. }), "{steered}");
             assert!(probe(1 << 16).datagrams.is_err());
         });
     }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Mark, Pool, PoolSpec, Port};
-use strowger_io::udp::{Choice, OpenError, UdpPort, UdpSpec, open, open_steered, worker_of};
+use strowger_io::udp::{
+    BackendChoice, UdpOpenError, UdpPort, UdpSpec, open, open_steered, worker_of,
+};
 use strowger_testkit::{skip_case, unsupported};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -16,18 +18,18 @@ fn pool() -> Pool {
     Pool::new(&PoolSpec { trains: 200, singles: 200, huge_pages: false }).unwrap()
 }
 
-fn spec(bind: &str, backend: Choice) -> UdpSpec {
+fn spec(bind: &str, backend: BackendChoice) -> UdpSpec {
     UdpSpec { backend, neighbours_max: 8, ..UdpSpec::new(bind.parse().unwrap()) }
 }
 
 /// Runs `test` with each backend at each address that this machine supports.
 fn each(binds: &[&str], test: impl Fn(&UdpSpec)) {
     for bind in binds {
-        for backend in [Choice::Mmsg, Choice::IoUring] {
+        for backend in [BackendChoice::Mmsg, BackendChoice::IoUring] {
             let spec = spec(bind, backend);
             match open(&spec, 0) {
                 Ok(_) => test(&spec),
-                Err(why @ (OpenError::NoRing(_) | OpenError::Call { .. })) => {
+                Err(why @ (UdpOpenError::NoRing(_) | UdpOpenError::Call { .. })) => {
                     skip_case(&format!("{bind}, {backend:?}"), &why.to_string());
                 }
                 Err(why) => panic!("{why}"),
@@ -123,7 +125,7 @@ fn only_authenticated_datagrams_change_the_source_address_of_an_authenticated_ne
 fn a_handshake_is_answered_from_the_address_that_it_was_sent_to() {
     for bind in ["0.0.0.0:0", "[::]:0"] {
         let mut pool = pool();
-        let steered = match open_steered(&spec(bind, Choice::Mmsg), 2) {
+        let steered = match open_steered(&spec(bind, BackendChoice::Mmsg), 2) {
             Ok(steered) => steered,
             Err(why) => {
                 skip_case(bind, &why.to_string());
@@ -153,7 +155,7 @@ fn a_handshake_is_answered_from_the_address_that_it_was_sent_to() {
 fn data_over_ipv4_comes_in_by_its_worker_at_a_wildcard_for_both() {
     const WORKERS: usize = 3;
     let mut pool = pool();
-    let steered = match open_steered(&spec("[::]:0", Choice::Mmsg), WORKERS) {
+    let steered = match open_steered(&spec("[::]:0", BackendChoice::Mmsg), WORKERS) {
         Ok(steered) => steered,
         Err(why) => return unsupported(&why.to_string()),
     };
@@ -181,12 +183,12 @@ fn data_over_ipv4_comes_in_by_its_worker_at_a_wildcard_for_both() {
 
 #[test]
 fn a_wildcard_for_ipv6_alone_leaves_ipv4_to_another_socket() {
-    let alone = UdpSpec { dual_stack: false, ..spec("[::]:0", Choice::Mmsg) };
+    let alone = UdpSpec { dual_stack: false, ..spec("[::]:0", BackendChoice::Mmsg) };
     let six = match open(&alone, 0) {
         Ok(six) => six,
         Err(why) => return unsupported(&why.to_string()),
     };
     assert!(!six.report.dual_stack);
     let four = format!("0.0.0.0:{}", six.local_addr().port());
-    open(&spec(&four, Choice::Mmsg), 0).unwrap();
+    open(&spec(&four, BackendChoice::Mmsg), 0).unwrap();
 }

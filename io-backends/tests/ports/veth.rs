@@ -15,7 +15,7 @@ use strowger_frame::{
     port::{Arm, PortTally},
 };
 use strowger_io::xdp::{
-    Arena, Choice, EtherPort, OpenError, Opened, RxMode, XdpSpec,
+    Arena, EtherOpenError, EtherPort, ModeChoice, OpenedEtherPort, RxMode, XdpSpec,
     features::{RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS, set_features},
     open,
 };
@@ -159,7 +159,7 @@ pub(crate) fn pool() -> Pool {
 }
 
 pub(crate) fn spec(interface: &str, mode: RxMode) -> XdpSpec {
-    let backend = Choice::Only(mode);
+    let backend = ModeChoice::Only(mode);
     XdpSpec { backend, fill_ring_frames: LENT, neighbours_max: 64, ..XdpSpec::new(interface, 0) }
 }
 
@@ -176,15 +176,15 @@ pub(crate) fn opened(
     spec: &XdpSpec,
     arena: &mut Arena,
     pool: &mut Pool,
-) -> Result<Opened, OpenError> {
+) -> Result<OpenedEtherPort, EtherOpenError> {
     namespace.within(|| open(spec, arena, pool, 0))
 }
 
 impl Station {
-    pub(crate) fn new(namespace: &Namespace, spec: &XdpSpec) -> Result<Self, OpenError> {
+    pub(crate) fn new(namespace: &Namespace, spec: &XdpSpec) -> Result<Self, EtherOpenError> {
         let mut pool = pool();
         let mut arena = Arena::of(&pool);
-        let Opened { port, report } = opened(namespace, spec, &mut arena, &mut pool)?;
+        let OpenedEtherPort { port, report } = opened(namespace, spec, &mut arena, &mut pool)?;
         Ok(Self { pool, arena, port, at: Address::Ether(report.mac) })
     }
 

@@ -3,7 +3,7 @@
 
 use strowger_frame::{Address, Loss, Mark, Port};
 use strowger_io::xdp::{
-    Arena, Choice, OpenError, RxMode, XdpSpec,
+    Arena, EtherOpenError, ModeChoice, RxMode, XdpSpec,
     features::{RX_VLAN_OFFLOADS, set_features},
 };
 
@@ -59,7 +59,8 @@ fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
 
 #[test]
 fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
-    let choices = [Choice::Auto, Choice::Xdp].into_iter().chain(RxMode::ALL.map(Choice::Only));
+    let choices =
+        [ModeChoice::Auto, ModeChoice::Xdp].into_iter().chain(RxMode::ALL.map(ModeChoice::Only));
     for (backend, are_beside) in choices.flat_map(|backend| [(backend, false), (backend, true)]) {
         let veth = veth!();
         veth.a.within(|| offload_tags("a0", are_beside)).unwrap();
@@ -68,9 +69,9 @@ fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
         let mut b = match Station::new(&veth.b, &spec) {
             Ok(b) => b,
             // A veth has no zero-copy, and AF_XDP does not see tags beside a frame.
-            Err(OpenError::NothingWorks { refused, .. }) => {
+            Err(EtherOpenError::NothingWorks { refused, .. }) => {
                 let is_said = refused.iter().all(|one| one.refusal.remedy().contains("rx-vlan"));
-                let zero_copy = backend == Choice::Only(RxMode::ZeroCopy);
+                let zero_copy = backend == ModeChoice::Only(RxMode::ZeroCopy);
                 assert!(zero_copy || are_beside && is_said, "{backend:?}: {refused:?}");
                 continue;
             }
@@ -99,16 +100,16 @@ fn an_interface_that_removes_tags_is_served_by_af_packet_with_a_reason() {
             let spec = XdpSpec { backend, vlan, ..spec("b0", RxMode::Packet) };
             opened(&veth.b, &spec, &mut Arena::of(&pool), &mut pool)
         };
-        assert_ne!(open(Choice::Auto).unwrap().report.mode, RxMode::Packet);
+        assert_ne!(open(ModeChoice::Auto).unwrap().report.mode, RxMode::Packet);
         veth.b.within(|| set_features("b0", on, true)).unwrap();
-        let report = open(Choice::Auto).unwrap().report;
+        let report = open(ModeChoice::Auto).unwrap().report;
         let said = report.to_string();
         assert_eq!(report.mode, RxMode::Packet, "{said}");
         for feature in on {
             assert!(said.contains(&format!("{feature} off")), "{said}");
         }
         assert_eq!(said.matches("refused").count(), 1, "three modes, and one reason: {said}");
-        let why = open(Choice::Xdp).expect_err("it would not see the tags").to_string();
+        let why = open(ModeChoice::Xdp).expect_err("it would not see the tags").to_string();
         assert!(why.contains(&format!("ethtool -K b0 {}", on[0])), "{why}");
     }
 }

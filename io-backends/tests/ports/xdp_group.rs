@@ -2,7 +2,7 @@
 //! and veth pairs that the tests make and remove.
 
 use strowger_frame::{Address, Loss, Mark, Port as _};
-use strowger_io::xdp::{Group, OpenError, XdpSpec};
+use strowger_io::xdp::{EtherOpenError, Group, XdpSpec};
 
 use crate::veth::{RX_MODES, Station, frame, receive, spec, until};
 
@@ -84,7 +84,7 @@ fn an_address_that_is_not_multicast_is_refused() {
         let group = Some(Group { address, first_byte: 0x70 });
         let spec = XdpSpec { group, ..spec("a0", RX_MODES[0]) };
         let error = Station::new(&veth.a, &spec).err().unwrap();
-        assert_eq!(error, OpenError::NoGroup { address });
+        assert_eq!(error, EtherOpenError::NoGroup { address });
         assert!(error.to_string().contains("not a multicast address"));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use strowger_frame::{Loss, Mark, Port, port::Arm};
-use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec};
+use strowger_io::xdp::{Arena, EtherOpenError, ModeChoice, RxMode, XdpSpec};
 
 use crate::veth::*;
 
@@ -54,19 +54,19 @@ fn errors_of_opening_say_why() {
     };
     let here = spec("a0", RxMode::Copy);
     let missing = why(&veth.a, &spec("nothing0", RxMode::Copy));
-    assert!(matches!(missing, OpenError::NoInterface { .. }));
-    assert!(matches!(why(&veth.a, &spec("lo", RxMode::Copy)), OpenError::NotEthernet { .. }));
+    assert!(matches!(missing, EtherOpenError::NoInterface { .. }));
+    assert!(matches!(why(&veth.a, &spec("lo", RxMode::Copy)), EtherOpenError::NotEthernet { .. }));
     let down = why(&veth.b, &spec("b0", RxMode::Copy));
-    assert!(matches!(down, OpenError::InterfaceDown { .. }));
+    assert!(matches!(down, EtherOpenError::InterfaceDown { .. }));
     let queue = XdpSpec { queue: 3, ..here.clone() };
-    assert!(matches!(why(&veth.a, &queue), OpenError::NoQueue { queue: 3, queues: 1, .. }));
+    assert!(matches!(why(&veth.a, &queue), EtherOpenError::NoQueue { queue: 3, queues: 1, .. }));
     for (ethertype, vlan) in [(0x05ff, None), (0x88b5, Some(0)), (0x88b5, Some(4095))] {
         let bad = XdpSpec { ethertype, vlan, ..here.clone() };
-        assert!(matches!(why(&veth.a, &bad), OpenError::BadSpec { .. }));
+        assert!(matches!(why(&veth.a, &bad), EtherOpenError::BadSpec { .. }));
     }
     let mut other = pool_of(0, 10);
     let foreign = opened(&veth.a, &here, &mut arena, &mut other).unwrap_err();
-    assert_eq!(foreign, OpenError::ForeignPool);
+    assert_eq!(foreign, EtherOpenError::ForeignPool);
     let too_small = opened(&veth.a, &here, &mut Arena::of(&other), &mut other).unwrap_err();
     assert!(too_small.to_string().contains("more single chunks"), "{too_small}");
     assert_eq!(other.free(strowger_frame::ChunkClass::Single), 10);
@@ -78,13 +78,13 @@ fn another_program_there_is_a_clear_error() {
     let first = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
     for mode in XDP {
         let second = Station::new(&veth.a, &spec("a0", mode)).map(drop).unwrap_err();
-        assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
+        assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
         assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
     }
     // The automatic choice does not fall back to AF_PACKET either.
-    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
+    let auto = XdpSpec { backend: ModeChoice::Auto, ..spec("a0", RxMode::Copy) };
     let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
-    assert!(matches!(second, OpenError::ProgramPresent { .. }), "{second}");
+    assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
     // With AF_PACKET the port opens, but may receive nothing: a warning says so.
     let report = |there: &Namespace| {
         let (mut pool, spec) = (pool(), spec("a0", RxMode::Packet));
@@ -104,9 +104,9 @@ fn a_queue_has_one_port_and_an_interface_one_kind_of_traffic() {
     let mut open = |spec: &XdpSpec| opened(&veth.a, spec, &mut arena, &mut pool);
     let _first = open(&spec("a0", RxMode::Copy)).unwrap();
     let busy = open(&spec("a0", RxMode::Copy)).unwrap_err();
-    assert!(matches!(busy, OpenError::QueueBusy { queue: 0, .. }), "{busy}");
+    assert!(matches!(busy, EtherOpenError::QueueBusy { queue: 0, .. }), "{busy}");
     let other = open(&XdpSpec { ethertype: 0x88b6, ..spec("a0", RxMode::Copy) }).unwrap_err();
-    assert!(matches!(other, OpenError::OtherTraffic { .. }), "{other}");
+    assert!(matches!(other, EtherOpenError::OtherTraffic { .. }), "{other}");
     let elsewhere = open(&spec("a0", RxMode::Generic)).unwrap_err();
     assert!(elsewhere.to_string().contains("the program in another mode"), "{elsewhere}");
 }
@@ -165,7 +165,7 @@ fn a_killed_process_leaves_no_program() {
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
     assert!(attached && before.contains("xdp"), "{before}");
-    assert!(matches!(refused, Err(OpenError::ProgramPresent { .. })));
+    assert!(matches!(refused, Err(EtherOpenError::ProgramPresent { .. })));
     until("the program to go", || !veth.a.ip_says("link show dev a0").contains("xdp"));
     Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
 }
@@ -329,7 +329,7 @@ fn removed_queues_are_reported() {
     until("the queue to go", || veth.a.within(|| set_queues("a0", 1)).is_ok());
     let gone = Station::new(&veth.a, &XdpSpec { queue: 1, ..spec("a0", RxMode::Copy) });
     let gone = gone.map(drop).unwrap_err();
-    assert!(matches!(gone, OpenError::NoQueue { queue: 1, queues: 1, .. }), "{gone}");
+    assert!(matches!(gone, EtherOpenError::NoQueue { queue: 1, queues: 1, .. }), "{gone}");
     // A veth needs as many rx queues as the far end has tx queues, or it takes no program.
     let few = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop).unwrap_err();
     assert!(few.to_string().contains("ENOSPC"), "{few}");
@@ -356,7 +356,7 @@ fn without_rights_the_next_mode_is_used_and_the_missing_right_is_named() {
     const NET_RAW: u32 = 13;
     const BPF: u32 = 39;
     let veth = veth!();
-    let auto = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
+    let auto = XdpSpec { backend: ModeChoice::Auto, ..spec("a0", RxMode::Copy) };
     let open_with = |kept: &[u32], pool: &mut strowger_frame::Pool| {
         veth.a.within(|| {
             keep_capabilities(kept);
@@ -366,7 +366,7 @@ fn without_rights_the_next_mode_is_used_and_the_missing_right_is_named() {
     let mut small = pool();
     let none = open_with(&[], &mut small).map(drop).unwrap_err();
     eprintln!("{none}");
-    assert!(matches!(&none, OpenError::NothingWorks { refused, .. } if refused.len() == 4));
+    assert!(matches!(&none, EtherOpenError::NothingWorks { refused, .. } if refused.len() == 4));
     assert!(
         none.to_string().contains("setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep"),
         "{none}"

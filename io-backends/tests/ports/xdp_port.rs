@@ -2,7 +2,7 @@
 //! VLANs, queues. No test sleeps; they poll with a deadline.
 
 use strowger_frame::{Address, Burst, Loss, Mark, Port, port::KernelDrop};
-use strowger_io::xdp::{Arena, Choice, OpenError, RxMode, XdpSpec, probe};
+use strowger_io::xdp::{Arena, EtherOpenError, ModeChoice, RxMode, XdpSpec, probe};
 
 use crate::veth::*;
 
@@ -287,7 +287,7 @@ fn drain_once(station: &mut Station) -> Burst {
 #[test]
 fn the_report_says_why_no_better_mode_is_used() {
     let veth = veth!();
-    let spec = XdpSpec { backend: Choice::Auto, ..spec("a0", RxMode::Copy) };
+    let spec = XdpSpec { backend: ModeChoice::Auto, ..spec("a0", RxMode::Copy) };
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let report = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap().report;
@@ -295,9 +295,9 @@ fn the_report_says_why_no_better_mode_is_used() {
     let said = report.to_string();
     eprintln!("{said}");
     assert!(said.contains("xdp_zero_copy refused: bind: EOPNOTSUPP (os error 95)"), "{said}");
-    let only = XdpSpec { backend: Choice::Only(RxMode::ZeroCopy), ..spec };
+    let only = XdpSpec { backend: ModeChoice::Only(RxMode::ZeroCopy), ..spec };
     let refused = opened(&veth.a, &only, &mut arena, &mut pool).unwrap_err();
-    assert!(matches!(refused, OpenError::NothingWorks { .. }), "{refused}");
+    assert!(matches!(refused, EtherOpenError::NothingWorks { .. }), "{refused}");
     assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500, "refusals cost no memory");
 }
 

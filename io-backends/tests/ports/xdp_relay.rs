@@ -40,7 +40,7 @@ fn numbered(pool: &mut Pool, count: usize, len: usize) -> Vec<Frame> {
     frames
 }
 
-fn pass(mode: RxMode, backend: udp::Choice, len: usize) {
+fn pass(mode: RxMode, backend: udp::BackendChoice, len: usize) {
     const FRAMES: usize = 40;
     let veth = veth!();
     let mut far = Station::new(&veth.b, &spec("b0", RxMode::Copy)).unwrap();
@@ -104,7 +104,7 @@ fn pass(mode: RxMode, backend: udp::Choice, len: usize) {
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy() {
     for mode in RX_MODES {
-        for backend in [udp::Choice::Mmsg, udp::Choice::IoUring] {
+        for backend in [udp::BackendChoice::Mmsg, udp::BackendChoice::IoUring] {
             let spec = UdpSpec { backend, ..UdpSpec::new("127.0.0.1:0".parse().unwrap()) };
             if let Err(why) = udp::open(&spec, 0) {
                 strowger_testkit::skip_case(&format!("{backend:?}"), &why.to_string());

@@ -20,7 +20,7 @@ use strowger_io::{
     endpoint::{self, EndpointSpec},
     fault::{Fault, FaultSpec},
     memory as wires,
-    udp::{Choice, UdpSpec, open},
+    udp::{BackendChoice, UdpSpec, open},
     unix::{Client, UnixPort, UnixSpec},
     xdp::{EtherPort, RxMode},
 };
@@ -103,16 +103,16 @@ fn unix_joined(spec: &UnixSpec) -> Joined {
 }
 
 pub(crate) fn udp_mmsg() -> Backend {
-    let join = || udp_joined(Choice::Mmsg);
+    let join = || udp_joined(BackendChoice::Mmsg);
     Backend { join, zero_copy: false, keeps_when_full: false, knows_when_gone: false }
 }
 
 pub(crate) fn udp_io_uring() -> Backend {
-    let join = || udp_joined(Choice::IoUring);
+    let join = || udp_joined(BackendChoice::IoUring);
     Backend { join, ..udp_mmsg() }
 }
 
-fn udp_joined(backend: Choice) -> Result<Joined, String> {
+fn udp_joined(backend: BackendChoice) -> Result<Joined, String> {
     let bind = "127.0.0.1:0".parse().expect("an address");
     let spec = UdpSpec { backend, ..UdpSpec::new(bind) };
     let near = open(&spec, 0).map_err(|why| why.to_string())?;

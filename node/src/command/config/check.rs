@@ -16,7 +16,7 @@ use std::{
 use strowger_crypto::{IdentityKey, OsEntropy, Psk};
 use strowger_io::{
     udp,
-    xdp::{self, Choice, RxMode},
+    xdp::{self, ModeChoice, RxMode},
 };
 use strowger_runtime::{
     address::{Shown, takes_ipv4_too},
@@ -239,9 +239,9 @@ fn check_listener(listener: &Listener, config: &Config, sockets: &Sockets, found
         found.in_use(&whose, &holder);
     }
     let wants = match backend {
-        udp::Choice::Auto => None,
-        udp::Choice::IoUring => Some(udp::probe(SOCKET_BUFFER_BYTES).io_uring),
-        udp::Choice::Mmsg => Some(udp::probe(SOCKET_BUFFER_BYTES).datagrams),
+        udp::BackendChoice::Auto => None,
+        udp::BackendChoice::IoUring => Some(udp::probe(SOCKET_BUFFER_BYTES).io_uring),
+        udp::BackendChoice::Mmsg => Some(udp::probe(SOCKET_BUFFER_BYTES).datagrams),
     };
     if let Some(Err(refusal)) = wants {
         found.refused(format!(
@@ -279,9 +279,9 @@ fn check_interfaces(config: &Config, workers: usize, found: &mut Findings) {
     let no_xdp = of_xdp.iter().find_map(|tried| tried.as_ref().err());
     for ethernet in &config.ethernet {
         let by_packet = match ethernet.backend {
-            Choice::Only(mode) => mode == RxMode::Packet,
-            Choice::Auto => no_xdp.is_some(),
-            Choice::Xdp => false,
+            ModeChoice::Only(mode) => mode == RxMode::Packet,
+            ModeChoice::Auto => no_xdp.is_some(),
+            ModeChoice::Xdp => false,
         };
         // AF_PACKET opens only the first queue, and receives the frames of all.
         let opened = if by_packet { 1 } else { usize::MAX };
@@ -292,7 +292,7 @@ fn check_interfaces(config: &Config, workers: usize, found: &mut Findings) {
         {
             if let Err(why) = xdp::check(spec) {
                 let waits = match why {
-                    xdp::OpenError::NoInterface { .. } => waiting(config),
+                    xdp::EtherOpenError::NoInterface { .. } => waiting(config),
                     _ => String::new(),
                 };
                 found.refused(format!("[[ethernet]] {}: {why}{waits}", ethernet.name));
@@ -302,22 +302,22 @@ fn check_interfaces(config: &Config, workers: usize, found: &mut Findings) {
     }
     for Ethernet { name, interface, backend, .. } in &config.ethernet {
         let refusal = match backend {
-            Choice::Only(RxMode::Packet) => machine.packet.as_ref().err(),
-            Choice::Auto => no_xdp.and_then(|_| machine.packet.as_ref().err()),
-            Choice::Xdp | Choice::Only(_) => no_xdp,
+            ModeChoice::Only(RxMode::Packet) => machine.packet.as_ref().err(),
+            ModeChoice::Auto => no_xdp.and_then(|_| machine.packet.as_ref().err()),
+            ModeChoice::Xdp | ModeChoice::Only(_) => no_xdp,
         };
         let same = |other: &&Ethernet| other.interface == *interface;
         let alone = config.ethernet.iter().filter(same).count() == 1;
         if let Some(refusal) = refusal {
             found.refused(format!("[[ethernet]] {name}: {refusal}"));
-        } else if !alone && (*backend == Choice::Only(RxMode::Packet) || no_xdp.is_some()) {
+        } else if !alone && (*backend == ModeChoice::Only(RxMode::Packet) || no_xdp.is_some()) {
             let why = no_xdp.map(|why| format!(", since AF_XDP cannot be used: {why}"));
             found.refused(format!(
                 "[[ethernet]] {name}: af_packet takes the frames of all queues of {interface}, and there is \
                  more than one [[ethernet]] of it; leave one{}",
                 why.unwrap_or_default()
             ));
-        } else if let (Some(why), Choice::Auto) = (no_xdp, backend) {
+        } else if let (Some(why), ModeChoice::Auto) = (no_xdp, backend) {
             found.note(format!(
                 "[[ethernet]] {name}: by af_packet, since AF_XDP cannot be used: {why}"
             ));

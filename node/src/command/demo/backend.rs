@@ -1,6 +1,6 @@
 //! The receive backends of UDP sockets, as the command line names them.
 
-use strowger_io::udp::Choice;
+use strowger_io::udp::BackendChoice;
 
 /// How the sockets receive.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -14,7 +14,7 @@ pub(crate) enum Backend {
     Mmsg,
 }
 
-impl From<Backend> for Choice {
+impl From<Backend> for BackendChoice {
     fn from(backend: Backend) -> Self {
         match backend {
             Backend::Auto => Self::Auto,

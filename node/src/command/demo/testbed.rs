@@ -69,7 +69,7 @@ struct NodeSpec {
     workers: usize,
     listeners: usize,
     is_sealed: bool,
-    backend: udp::Choice,
+    backend: udp::BackendChoice,
 }
 
 impl Node {
@@ -170,7 +170,7 @@ pub(super) fn build(
     relay_workers: usize,
     flows: usize,
     is_sealed: bool,
-    backend: udp::Choice,
+    backend: udp::BackendChoice,
     depth_frames: usize,
 ) -> Result<(Testbed, Vec<Endpoint>, Endpoint), Failure> {
     let spec = |workers, listeners| NodeSpec { workers, listeners, is_sealed, backend };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use strowger_io::xdp::{Choice, RxMode, limits};
+use strowger_io::xdp::{ModeChoice, RxMode, limits};
 
 use super::{
     Fault,
@@ -47,7 +47,7 @@ pub(crate) struct Ethernet {
     pub(crate) vlan: Option<u16>,
     /// Whether plain links may be behind it: `seal = "plain"`.
     pub(crate) plain: bool,
-    pub(crate) backend: Choice,
+    pub(crate) backend: ModeChoice,
     /// Whether a frame may leave in several descriptors (`XDP_USE_SG`).
     pub(crate) multi_buffer: bool,
     /// Chunks in the kernel's fill ring, for each queue.
@@ -105,9 +105,9 @@ pub(super) fn ethernet(
         }
         lines.push(line);
         let backends = [
-            ("auto", Choice::Auto),
-            ("af_xdp", Choice::Xdp),
-            ("af_packet", Choice::Only(RxMode::Packet)),
+            ("auto", ModeChoice::Auto),
+            ("af_xdp", ModeChoice::Xdp),
+            ("af_packet", ModeChoice::Only(RxMode::Packet)),
         ];
         Ok(Ethernet {
             name,
@@ -240,7 +240,7 @@ listener = \"lan\"
             (eth1.name.as_str(), eth1.queues, eth1.ethertype),
             ("eth1", Queues::All, 0x88b6)
         );
-        assert_eq!(eth1.backend, Choice::Only(RxMode::Packet));
+        assert_eq!(eth1.backend, ModeChoice::Only(RxMode::Packet));
         assert_eq!(config.neighbours[0].address, Address::Ether([2, 0, 0, 0, 0, 10]));
     }
 

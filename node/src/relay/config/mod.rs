@@ -32,7 +32,7 @@ use strowger_engine::{
     link::Rights,
 };
 use strowger_frame::Address;
-use strowger_io::udp::Choice;
+use strowger_io::udp::BackendChoice;
 use strowger_runtime::{
     IdlePolicy,
     address::{self, Interfaces},
@@ -116,7 +116,7 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     /// Whether plain links may be behind it: `seal = "plain"`.
     pub(crate) plain: bool,
-    pub(crate) backend: Choice,
+    pub(crate) backend: BackendChoice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
     /// The pcapng file for its traffic.

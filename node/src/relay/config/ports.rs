@@ -7,7 +7,7 @@ use std::{
 };
 
 use strowger_engine::limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
-use strowger_io::udp::{Choice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
+use strowger_io::udp::{BackendChoice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
 
 use super::{
     Fault, Listener, UnixEndpoint,
@@ -53,8 +53,11 @@ pub(super) fn listeners(
         }
         // Plain links exist only if the configuration allows them (wire.md 3): sealed is the default.
         let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
-        let backends =
-            [("auto", Choice::Auto), ("io_uring", Choice::IoUring), ("mmsg", Choice::Mmsg)];
+        let backends = [
+            ("auto", BackendChoice::Auto),
+            ("io_uring", BackendChoice::IoUring),
+            ("mmsg", BackendChoice::Mmsg),
+        ];
         Ok(Listener {
             name,
             address,

@@ -39,7 +39,7 @@ fn a_valid_file_is_parsed() {
     let config = parse(VALID).unwrap();
     assert_eq!(config.workers, Some(2));
     assert_eq!(config.idle, IdlePolicy::ADAPTIVE);
-    assert_eq!(config.udp[0].backend, Choice::Auto);
+    assert_eq!(config.udp[0].backend, BackendChoice::Auto);
     let neighbour = &config.neighbours[0];
     assert_eq!((neighbour.listener, neighbour.slot), (0, Some(2)));
     assert_eq!(config.unix[0].path, Path::new("/run/local"));
