@@ -1,4 +1,4 @@
-//! What is attached, by mark, and where: which mark is free for the next one, and whose an address is.
+//! What is attached, by mark and by address, and which mark is free.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,22 +11,22 @@ use crate::{
     link::{Behind, SlotTally},
 };
 
-/// One thing attached, as the slow path knows it.
+/// One attached neighbour or endpoint.
 pub(super) struct Attachment {
     pub(super) slot: Slot,
-    /// The number that workers write into return paths: every table leads by it.
+    /// The number that workers write into return paths. Every table has it.
     pub(super) written: Slot,
     pub(super) port: PortId,
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
     pub(super) sealed: bool,
     pub(super) name: String,
-    /// As it is known again after a restart.
+    /// How it is recognized after a restart.
     pub(super) who: Who,
     pub(super) state: SlotState,
     pub(super) tallies: Vec<Arc<SlotTally>>,
     pub(super) refused: Option<AdmitError>,
-    /// Whether [`Event::SlotAttached`](super::Event::SlotAttached) was told.
+    /// Whether [`Event::SlotAttached`](super::Event::SlotAttached) was reported.
     pub(super) announced: bool,
 }
 
@@ -35,16 +35,16 @@ pub(super) struct Attachment {
 pub(super) struct Attachments {
     /// By mark index, with the generation that the next user of the index will have.
     places: Vec<(u16, Option<Attachment>)>,
-    /// By mark index. One that has gone may still stand here.
+    /// Mark indices by address. An entry may be outdated.
     by_address: HashMap<(u16, Address), usize>,
     /// Below this mark index, and above [`barred`](Self::barred), all are taken.
     vacant_from: usize,
-    /// Marks below this index are given to nobody: some worker may still have a link that is not known here.
+    /// Marks below this index are not assigned: a worker may still have a link that is not known here.
     barred: usize,
 }
 
 impl Attachments {
-    /// How many places there are, taken or not.
+    /// The number of places, taken or not.
     pub(super) fn places(&self) -> usize {
         self.places.len()
     }
@@ -65,19 +65,19 @@ impl Attachments {
         user.as_mut().filter(|_| *generation == mark.generation())
     }
 
-    /// The slot of who has an address behind a port.
+    /// The slot of the attachment with an address behind a port.
     pub(super) fn slot_at(&self, port: PortId, at: Address) -> Option<Slot> {
         let index = *self.by_address.get(&(port.0, at))?;
         let user = self.places.get(index)?.1.as_ref()?;
         (user.port == port && user.at == Some(at)).then_some(user.slot)
     }
 
-    /// A mark that is free; [`insert`](Self::insert) takes it.
+    /// A free mark; [`insert`](Self::insert) takes it.
     pub(super) fn vacant(&mut self) -> Result<Mark, AttachError> {
         let from = self.barred.max(self.vacant_from);
         let mut places = self.places.iter().skip(from);
         let found = places.position(|(_, user)| user.is_none());
-        // What is found is taken next, unless the attach fails: then it is found again.
+        // The next attach takes this place; after one that failed it is found again.
         let vacant = found.map_or(self.places.len(), |index| from + index);
         self.vacant_from = if self.barred == 0 { vacant } else { 0 };
         let index = match found {
@@ -98,7 +98,7 @@ impl Attachments {
         self.places[mark.index()].1 = Some(attachment);
     }
 
-    /// Takes one out; its place has another generation from now on.
+    /// Removes an attachment. Its place has another generation from now on.
     pub(super) fn remove(&mut self, mark: Mark) -> Option<Attachment> {
         self.get(mark)?;
         let (generation, place) = &mut self.places[mark.index()];
@@ -113,8 +113,9 @@ impl Attachments {
         Some(gone)
     }
 
-    /// After a recovery: everybody has the number that `number_of` says, and whether it is live, or is on the
-    /// way out. Returns those who are to be announced yet. All places of before are barred.
+    /// Restores the state after a recovery: `number_of` returns the number of an attachment and whether it is
+    /// live, or `None` for an attachment that leaves. Returns the marks that are not announced yet. All
+    /// existing places are barred.
     pub(super) fn recover(
         &mut self,
         number_of: impl Fn(Mark) -> Option<(Slot, bool)>,
@@ -123,7 +124,7 @@ impl Attachments {
         self.barred = self.places.len();
         for (index, (generation, place)) in self.places.iter_mut().enumerate() {
             let Some(user) = place else {
-                // Somebody may have been on the way to this place.
+                // An attach to this place may have been under way.
                 *generation = generation.wrapping_add(1);
                 continue;
             };
@@ -147,7 +148,7 @@ impl Attachments {
         unannounced
     }
 
-    /// Nothing of before a recovery is left at any worker.
+    /// No worker has a link from before the recovery any more.
     pub(super) fn unbar(&mut self) {
         self.barred = 0;
     }

@@ -39,7 +39,7 @@ pub(super) struct HeldFrames {
 }
 
 impl HeldFrames {
-    /// So many frames were taken from their queue or socket.
+    /// Frames were taken from a queue or socket.
     pub(super) fn hold(&mut self, frames: u64) {
         self.held += frames;
     }
@@ -61,7 +61,7 @@ impl HeldFrames {
     }
 }
 
-/// What has to be done again after a recovery.
+/// The steps to repeat after a recovery.
 pub(super) struct Recovery {
     /// Not published yet.
     pub(super) given: Vec<Allocated>,
@@ -73,7 +73,7 @@ pub(super) struct Recovery {
     pub(super) informed: Informed,
 }
 
-/// What the workers report that they have, after a recovery.
+/// The links and sessions that the workers report after a recovery.
 #[derive(Debug, Default)]
 struct Inventories {
     /// Counts inventories, so that an answer to an older one is not taken for an answer to this one.
@@ -126,7 +126,7 @@ impl Base {
         Ok((base, workers))
     }
 
-    /// Advances the clock to what the caller says. Returns the switch's own time.
+    /// Advances the clock to the caller's time. Returns the switch's time.
     pub(super) fn advance(&mut self, caller: Now) -> Now {
         let now = self.clock.advance(caller);
         self.slots.set_now(self.clock.quarantine_now());
@@ -199,8 +199,19 @@ impl Base {
         }
     }
 
-    /// Repeats or undoes what a panic has interrupted, and asks all workers for an inventory. `has_peer` says
-    /// of a sealed link whether its peer is known.
+    /// Recovers from a panic of the slow path: keeps facts, and repeats or undoes changes that were under
+    /// way. `has_peer` returns whether the peer of a sealed link is known.
+    ///
+    /// | kept | made again |
+    /// |---|---|
+    /// | the rings to the workers, with the commands that wait | grace periods: they begin with the answers to an inventory |
+    /// | attachments, ports, tallies, shared queues | all tables and return paths of the workers |
+    /// | numbers and their users | tokens; quarantines and the lifetimes of aliases begin again (R1) |
+    /// | peers, their locations, stamps, the age of keys | sessions, handshakes, challenges, requests, budgets |
+    ///
+    /// Commands that were given before stay in their order. The inventory comes behind the new tables, so its
+    /// answers prove that no old table is in use, and report the links of each worker. Links that are not
+    /// known here, or that not every worker has, are detached; then withdrawn numbers go into quarantine.
     pub(super) fn recover(&mut self, has_peer: impl Fn(Mark) -> bool) {
         self.held.abandon();
         let number = self.inventories.number + 1;

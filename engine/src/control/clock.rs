@@ -1,4 +1,4 @@
-//! The switch's own time, made of what callers say the time is: it never goes back, and never leaps.
+//! The switch's own time, derived from the times that callers pass: it never goes back, and never leaps.
 
 use std::sync::Arc;
 
@@ -9,59 +9,60 @@ use crate::{
     limits::{CLOCK_STEP_MAX_NS, QUARANTINE_STEP_MAX_NS},
 };
 
-/// Time as timers, keys and addresses are judged by. A clock that was set back stands still for the
-/// moment of the jump; one that was set far forward has gone by [`CLOCK_STEP_MAX_NS`].
+/// The time of timers, keys and addresses. When the caller's clock is set back, this time stands still for a
+/// moment. When it is set far forward, this time advances by [`CLOCK_STEP_MAX_NS`].
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    said: Option<u64>,
+    /// The last time of the caller.
+    caller: Option<u64>,
     now: u64,
     quarantine: u64,
-    /// What workers add to the time that they are told, wrapping.
+    /// The difference that workers add to their caller's time, wrapping.
     skew: Arc<Counter>,
 }
 
 impl Clock {
-    /// The caller says that it is `said` now.
-    pub(super) fn advance(&mut self, said: Now) -> Now {
-        let step = match self.said.replace(said.0) {
-            Some(before) => said.0.saturating_sub(before).min(CLOCK_STEP_MAX_NS),
-            None => said.0.min(u64::MAX / 2),
+    /// Advances to the caller's time. Returns the switch's time.
+    pub(super) fn advance(&mut self, caller: Now) -> Now {
+        let step = match self.caller.replace(caller.0) {
+            Some(before) => caller.0.saturating_sub(before).min(CLOCK_STEP_MAX_NS),
+            None => caller.0.min(u64::MAX / 2),
         };
         self.now = self.now.saturating_add(step);
         self.quarantine = self.quarantine.saturating_add(step.min(QUARANTINE_STEP_MAX_NS));
-        self.skew.set(self.now.wrapping_sub(said.0));
+        self.skew.set(self.now.wrapping_sub(caller.0));
         Now(self.now)
     }
 
-    /// The time of the last turn.
+    /// The time of the last call of [`advance`](Self::advance).
     pub(super) fn now(&self) -> Now {
         Now(self.now)
     }
 
-    /// When the caller's clock shows that this time has come, if it goes on from the last turn.
+    /// The caller's time at which this time is reached, if the caller's clock runs on steadily.
     pub(super) fn caller_time(&self, due: Now) -> Now {
-        Now(self.said.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
+        Now(self.caller.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
     }
 
-    /// The same of time as numbers rest by, of which one step counts for [`QUARANTINE_STEP_MAX_NS`] at most.
+    /// The same for the time of quarantines, of which one step counts for [`QUARANTINE_STEP_MAX_NS`] at most.
     pub(super) fn caller_quarantine_time(&self, due: Now) -> Now {
         let ahead = due.0.saturating_sub(self.quarantine).min(QUARANTINE_STEP_MAX_NS);
-        Now(self.said.unwrap_or(0).saturating_add(ahead))
+        Now(self.caller.unwrap_or(0).saturating_add(ahead))
     }
 
-    /// Time as numbers rest by: where the clock leapt, it has hardly gone on. So a leap lengthens a
-    /// quarantine, and never ends one early (R1).
+    /// The time of quarantines: a leap of the clock hardly advances it, so a leap lengthens a quarantine and
+    /// never ends one early (R1).
     pub(super) fn quarantine_now(&self) -> Now {
         Now(self.quarantine)
     }
 
-    /// The same when it is `said`, without a turn.
-    pub(super) fn quarantine_at(&self, said: Now) -> Now {
-        let step = self.said.map_or(0, |before| said.0.saturating_sub(before));
+    /// The same at another time of the caller. Does not advance the clock.
+    pub(super) fn quarantine_at(&self, caller: Now) -> Now {
+        let step = self.caller.map_or(0, |before| caller.0.saturating_sub(before));
         Now(self.quarantine.saturating_add(step.min(QUARANTINE_STEP_MAX_NS)))
     }
 
-    /// For the workers.
+    /// The difference for the workers.
     pub(super) fn skew(&self) -> Arc<Counter> {
         Arc::clone(&self.skew)
     }
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_goes_on_from_where_it_is_whatever_is_said() {
+    fn it_never_goes_back_and_never_leaps() {
         let mut clock = Clock::default();
         assert_eq!(clock.advance(Now(1_000)), Now(1_000));
         assert_eq!(clock.advance(Now(1_010)), Now(1_010));
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_rest_by_a_time_that_hardly_goes_on_where_the_clock_leaps() {
+    fn a_leap_of_the_clock_hardly_advances_the_time_of_quarantines() {
         let mut clock = Clock::default();
         clock.advance(Now(u64::MAX / 2));
         let begun = clock.quarantine_now();

@@ -1,45 +1,45 @@
-//! What each worker was given and has reported, and tokens that can be used only once all workers
-//! have reported what they were given before. It never sees a command, only counts them.
+//! Grace periods, as in RCU: counts the commands that each worker was given and has completed. A [`Barrier`]
+//! waits until all workers have completed the commands given before it.
 
-/// Orders given to each worker, and reports of it.
+/// Commands given to each worker, and completions of it.
 #[derive(Debug)]
 pub struct GracePeriods {
     given: Vec<u64>,
-    reported: Vec<u64>,
+    completed: Vec<u64>,
 }
 
-/// Something that waits until every worker has reported all that it was given so far.
+/// A step that waits until every worker has completed the commands given so far.
 #[derive(Debug)]
-#[must_use = "what is not waited for never comes true"]
+#[must_use = "a step whose barrier is dropped is never taken"]
 pub struct Barrier<T> {
     due: Vec<u64>,
     what: T,
 }
 
-/// Proof that every worker has reported all that it was given before this was awaited. Only
-/// [`GracePeriods::pass`] makes one.
+/// Proof that every worker has completed the commands given before the barrier. Only [`GracePeriods::pass`]
+/// makes one.
 #[derive(Debug)]
-#[must_use = "a proof is for the step that it allows"]
+#[must_use = "the proof is needed for the step that it allows"]
 pub struct Quiesced<T>(T);
 
 impl<T> Quiesced<T> {
-    /// What was waited for.
+    /// The step that has waited.
     pub fn into_inner(self) -> T {
         self.0
     }
 }
 
 impl<T> Barrier<T> {
-    /// What waits.
+    /// The step that waits.
     pub fn what(&self) -> &T {
         &self.what
     }
 }
 
 impl GracePeriods {
-    /// For so many workers.
+    /// Grace periods of this number of workers.
     pub fn new(workers: usize) -> Self {
-        Self { given: vec![0; workers], reported: vec![0; workers] }
+        Self { given: vec![0; workers], completed: vec![0; workers] }
     }
 
     /// A worker was given a command.
@@ -47,38 +47,38 @@ impl GracePeriods {
         self.given[worker] += 1;
     }
 
-    /// A worker has reported a command.
+    /// A worker has completed a command.
     pub fn note_completed(&mut self, worker: usize) {
-        self.reported[worker] += 1;
-        assert!(self.reported[worker] <= self.given[worker], "reports follow commands");
+        self.completed[worker] += 1;
+        assert!(self.completed[worker] <= self.given[worker], "a completion follows its command");
     }
 
-    /// Lets something wait for all commands given so far.
+    /// A barrier behind all commands given so far.
     pub fn wait_for_all<T>(&self, what: T) -> Barrier<T> {
         Barrier { due: self.given.clone(), what }
     }
 
-    /// Whether what it waits for has been reported.
-    pub fn has_passed<T>(&self, awaited: &Barrier<T>) -> bool {
-        awaited.due.iter().zip(&self.reported).all(|(due, reported)| reported >= due)
+    /// Whether all workers have passed the barrier.
+    pub fn has_passed<T>(&self, barrier: &Barrier<T>) -> bool {
+        barrier.due.iter().zip(&self.completed).all(|(due, completed)| completed >= due)
     }
 
-    /// The proof that it was reported.
+    /// The proof that all workers have passed the barrier.
     ///
     /// # Errors
-    /// Gives it back if it was not.
-    pub fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
-        if self.has_passed(&awaited) { Ok(Quiesced(awaited.what)) } else { Err(awaited) }
+    /// Returns the barrier if they have not.
+    pub fn pass<T>(&self, barrier: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
+        if self.has_passed(&barrier) { Ok(Quiesced(barrier.what)) } else { Err(barrier) }
     }
 
-    /// Orders that a worker was given and has not reported.
+    /// Commands that a worker was given and has not completed.
     pub fn outstanding(&self, worker: usize) -> u64 {
-        self.given[worker] - self.reported[worker]
+        self.given[worker] - self.completed[worker]
     }
 
-    /// Whether every order was reported.
+    /// Whether every command is completed.
     pub fn is_even(&self) -> bool {
-        self.given == self.reported
+        self.given == self.completed
     }
 }
 
@@ -87,16 +87,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_passes_before_the_last_worker_has_reported() {
+    fn a_barrier_waits_for_the_last_worker() {
         let mut grace_periods = GracePeriods::new(2);
         grace_periods.note_given(0);
         grace_periods.note_given(1);
-        let awaited = grace_periods.wait_for_all("x");
+        let barrier = grace_periods.wait_for_all("x");
         grace_periods.note_given(1);
         grace_periods.note_completed(0);
-        let awaited = grace_periods.pass(awaited).expect_err("worker 1 has not reported");
+        let barrier = grace_periods.pass(barrier).expect_err("worker 1 has not completed");
         grace_periods.note_completed(1);
-        assert_eq!(grace_periods.pass(awaited).expect("both have").into_inner(), "x");
-        assert!(!grace_periods.is_even(), "what was given later is not waited for");
+        assert_eq!(grace_periods.pass(barrier).expect("both have").into_inner(), "x");
+        assert!(!grace_periods.is_even(), "a later command is not part of the barrier");
     }
 }

@@ -17,7 +17,7 @@ pub struct HandshakeSocket {
     pub port: Box<dyn Port>,
     /// Memory for what it receives, and for the answers.
     pub pool: Pool,
-    /// The worker, of so many, that data from this address comes in by.
+    /// Which of the workers receives data from this address.
     pub worker_of: fn(Address, usize) -> usize,
 }
 
@@ -44,7 +44,7 @@ impl HandshakeSocket {
         self.port.disarm();
     }
 
-    /// What has arrived, a burst at most.
+    /// Receives one burst.
     pub(super) fn receive(&mut self) -> Burst {
         let mut burst = Burst::new();
         self.pool.reclaim();
@@ -52,7 +52,7 @@ impl HandshakeSocket {
         burst
     }
 
-    /// Where a frame of the last burst came from, and the worker, of so many, that data from there comes in by.
+    /// The source of a frame of the last burst, and which of the workers receives data from there.
     pub(super) fn origin(&self, frame: &Frame, workers: usize) -> (Address, u8) {
         let from = self.port.address_of(frame.mark()).unwrap_or(Address::Only);
         (from, (self.worker_of)(from, workers).min(workers - 1) as u8)

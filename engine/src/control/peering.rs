@@ -184,7 +184,7 @@ impl Links {
         }
     }
 
-    /// No stamp of ours is later than this before a snapshot has to be written again; 0 without an identity.
+    /// The latest stamp of this node's handshakes before the next snapshot; 0 without an identity.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         self.active.as_ref().map_or(0, |active| active.table.stamps_until(now))
     }
@@ -370,9 +370,9 @@ impl Links {
         }
     }
 
-    /// Keeps the facts about each peer after a panic, and starts everything else again. The workers go on with the
-    /// keys that they have until these are too old, and every session makes new ones at once. No key is touched:
-    /// no counter of a key in use is known here (R5).
+    /// Keeps the facts about each peer after a panic, and resets everything else. The workers use the keys
+    /// that they have until these are too old, and every session makes new ones at once. Keys in use are not
+    /// touched, because their counters are not known here (R5).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         if let Some(Active { table, beacons, schedule, .. }) = &mut self.active {
             table.recover(now, base);

@@ -1,5 +1,5 @@
-//! The ports that are plugged in, with their queues at the workers, and the handshake sockets by which handshakes come in
-//! past the workers. It knows nothing of what is attached behind them.
+//! The ports that are plugged in: their queues at the workers, their handshake sockets, which the slow path
+//! reads, and their counters.
 
 use std::{fmt, sync::Arc};
 
@@ -24,11 +24,11 @@ struct PortRecord {
     describe: String,
     /// By worker: `None` where the port has no queue there.
     queues: Vec<Option<Queue>>,
-    /// Where handshakes come in, if not at the workers.
+    /// The socket that handshakes come in by, if not the workers.
     handshake_socket: Option<HandshakeSocket>,
     /// How the handshakes and beacons that came in by the port ended.
     handshakes: DiscardTally,
-    /// What was last commanded of it ([`Ports::accept_unknown`]).
+    /// The last command of [`Ports::accept_unknown`].
     accepts_unknown: Option<bool>,
     leaving: bool,
 }
@@ -42,7 +42,7 @@ struct Queue {
 #[derive(Default)]
 pub(super) struct Ports {
     records: Vec<Option<PortRecord>>,
-    /// What ports that are gone had counted, so that totals never go backwards.
+    /// The counters of ports that are gone, so that totals never fall.
     past: Balance,
 }
 
@@ -112,7 +112,7 @@ impl Ports {
     pub(super) fn unplug(&mut self, id: PortId, workers: &mut Workers) -> Result<(), DetachError> {
         let record = self.plugged_mut(id).ok_or(DetachError::NoPort)?;
         record.leaving = true;
-        // First of all: the kernel then gives handshakes to the workers, like everything else.
+        // The socket goes first, so that the kernel gives handshakes to the workers like everything else.
         let handshake_socket = record.handshake_socket.take();
         let owners = record.queues.iter().enumerate().filter(|(_, queue)| queue.is_some());
         for (worker, _) in owners {
@@ -125,7 +125,7 @@ impl Ports {
         Ok(())
     }
 
-    /// No worker has a port any more. Whether it was there.
+    /// No worker has the port any more. Returns whether it was there.
     pub(super) fn forget(&mut self, id: PortId) -> bool {
         let place = self.records.get_mut(usize::from(id.0));
         let Some(record) = place.and_then(Option::take) else { return false };
@@ -145,12 +145,12 @@ impl Ports {
         (!record.leaving).then_some(record)
     }
 
-    /// Whether a port is plugged in, and not on its way out.
+    /// Whether a port is plugged in, and is not leaving.
     pub(super) fn is_plugged(&self, id: PortId) -> bool {
         self.record(id).is_some_and(|record| !record.leaving)
     }
 
-    /// The one worker that has this port, if not all of them have.
+    /// The worker that owns the port's only queue; `None` if every worker has a queue.
     pub(super) fn home(&self, id: PortId) -> Option<u8> {
         let record = self.record(id)?;
         let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
@@ -169,7 +169,7 @@ impl Ports {
         }
     }
 
-    /// Lets frames of unknown senders in at a port, or not.
+    /// Accepts or refuses frames of unknown senders at a port.
     pub(super) fn accept_unknown(&mut self, id: PortId, accept: bool, workers: &mut Workers) {
         if let Some(record) = self.plugged_mut(id) {
             record.accepts_unknown = Some(accept);
@@ -180,7 +180,7 @@ impl Ports {
         }
     }
 
-    /// Commands again what was commanded of each port, for workers that may not have done it.
+    /// Repeats the commands of each port, because a worker may not have completed them.
     pub(super) fn command_again(&mut self, workers: &mut Workers) {
         for number in 0..self.records.len() as u16 {
             let id = PortId(number);
@@ -194,7 +194,7 @@ impl Ports {
         }
     }
 
-    /// The numbers that ports have or had.
+    /// The numbers of all ports, of the present and of the past.
     pub(super) fn ids(&self) -> impl Iterator<Item = PortId> + use<> {
         (0..self.records.len() as u16).map(PortId)
     }
@@ -213,7 +213,7 @@ impl Ports {
         self.records.iter_mut().flatten().filter_map(|record| record.handshake_socket.as_mut())
     }
 
-    /// Whether handshakes come in by a socket of their own.
+    /// Whether the port has a handshake socket.
     pub(super) fn has_handshake_socket(&self, id: PortId) -> bool {
         self.record(id).is_some_and(|record| record.handshake_socket.is_some())
     }
@@ -222,7 +222,7 @@ impl Ports {
         self.records.get_mut(usize::from(id.0))?.as_mut()?.handshake_socket.as_mut()
     }
 
-    /// Says what would wake the slow path for handshakes.
+    /// Lists what wakes the slow path for handshakes.
     pub(super) fn arm(&mut self, add: impl FnMut(Arm)) {
         self.handshake_sockets_mut().map(HandshakeSocket::arm).for_each(add);
     }
@@ -231,12 +231,12 @@ impl Ports {
         self.handshake_sockets_mut().for_each(HandshakeSocket::disarm);
     }
 
-    /// Takes in a burst at a port's handshake socket, if it has one.
+    /// Receives a burst at a port's handshake socket, if it has one.
     pub(super) fn receive(&mut self, id: PortId) -> Option<Burst> {
         self.handshake_socket_mut(id).map(HandshakeSocket::receive)
     }
 
-    /// Where a frame of the last burst came from, and the worker, of so many, that data from there comes in by.
+    /// The source of a frame of the last burst, and which of the workers receives data from there.
     pub(super) fn origin(
         &self,
         id: PortId,
@@ -286,7 +286,7 @@ impl Ports {
             .collect()
     }
 
-    /// The sums of what all ports have counted, those that are gone included.
+    /// The sums of all counters, those of ports that are gone included.
     pub(super) fn balance(&self) -> Balance {
         let mut balance = self.past.clone();
         for record in self.records.iter().flatten() {

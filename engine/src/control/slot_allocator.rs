@@ -1,23 +1,22 @@
-//! Slot numbers and who has them: given, moved, taken away, resting, free again. A pure state
-//! machine: it never sees a frame, a worker or a clock.
+//! Slot numbers and their users: allocated, moved, withdrawn, in quarantine, free again. A pure state machine
+//! without workers and clock.
 //!
 //! | a number is | labels that name it lead | it becomes |
 //! |---|---|---|
 //! | coming | nowhere yet | live, once it is published |
-//! | live | to its user | an alias, withdrawn |
+//! | live | to its user | an alias, or withdrawn |
 //! | an alias | to its user, who has another number now | withdrawn |
-//! | withdrawn | nowhere, or by a table of before still to the user | resting |
-//! | resting | nowhere: "gone" | free |
+//! | withdrawn | nowhere, or by an old table still to the user | quarantined |
+//! | quarantined | nowhere: "gone" | free |
 //! | kept for its last user, over a restart | nowhere: "gone" | coming, or returning |
 //! | former, kept over a restart | nowhere: "gone" | returning |
 //! | returning | nowhere: "gone" | an alias, once its user's number is published |
 //!
-//! R1 hangs on the order of the last steps, so each is allowed by a token that only the step before
-//! it makes, and that is used up:
+//! R1 depends on the order of the last steps. Each step takes a token that only the step before it makes:
 //!
 //! ```text
-//! withdraw ─► Withdrawn ─(tables were given)─► Informed ─(all workers reported)─► Unnamed
-//!   ─(all workers dropped the link, and reported)─► Detached ─► rest ─(time)─► Quarantined ─► free
+//! withdraw ─► Withdrawn ─(in tables for all workers)─► Informed ─(all workers completed)─► Unnamed
+//!   ─(all workers dropped the link)─► Detached ─► quarantine ─(time)─► Quarantined ─► free
 //! ```
 //!
 //! The right order:
@@ -32,18 +31,18 @@
 //! numbers.publish(given, Now(1));
 //! let withdrawn = numbers.withdraw(Mark::new(0, 0)).expect("it was there");
 //! let _ = numbers.targets(); // into the workers' tables
-//! let told = numbers.inform(withdrawn);
-//! let unnamed = Unnamed::after(grace_periods.pass(grace_periods.wait_for_all(told)).expect("no workers"));
+//! let informed = numbers.inform(withdrawn);
+//! let unnamed = Unnamed::after(grace_periods.pass(grace_periods.wait_for_all(informed)).expect("no workers"));
 //! let detached = Detached::after(grace_periods.pass(grace_periods.wait_for_all(unnamed)).expect("no workers"));
 //! numbers.quarantine(detached, Now(2), 60);
 //! assert!(numbers.out_of_quarantine(Now(61)).is_empty());
-//! for rested in numbers.out_of_quarantine(Now(62)) {
-//!     numbers.free(rested);
+//! for number in numbers.out_of_quarantine(Now(62)) {
+//!     numbers.free(number);
 //! }
 //! # Ok::<(), strowger_engine::control::AttachError>(())
 //! ```
 //!
-//! Quarantine before all workers dropped the link is not written:
+//! A quarantine before all workers have dropped the link does not compile:
 //!
 //! ```compile_fail,E0308
 //! use strowger_engine::{Now, control::slot_allocator::{SlotAllocator, Withdrawn}};
@@ -52,8 +51,7 @@
 //! }
 //! ```
 //!
-//! nor is a token made where nothing was proved, here freeing a number whose quarantine has not
-//! ended:
+//! nor does a token without a proof, here to free a number whose quarantine has not ended:
 //!
 //! ```compile_fail,E0451
 //! use strowger_engine::control::slot_allocator::{SlotAllocator, Quarantined};
@@ -62,7 +60,7 @@
 //! }
 //! ```
 //!
-//! nor is one used twice:
+//! nor a token that is used twice:
 //!
 //! ```compile_fail,E0382
 //! use strowger_engine::{Now, control::slot_allocator::{Detached, SlotAllocator}};
@@ -91,65 +89,65 @@ pub use self::tokens::{
 use super::grace_period::Quiesced;
 use crate::Now;
 
-/// Who has a number, as it is known again after a restart.
+/// The user of a number, as it is recognized after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
     /// The peer with this static key.
     Key([u8; 32]),
-    /// What is called so: an endpoint, or a neighbour behind a plain link.
+    /// The endpoint, or the neighbour behind a plain link, with this name.
     Name(String),
 }
 
 impl Who {
-    /// By its key if it has one, else by its name.
+    /// By key if there is one, else by name.
     pub fn new(key: Option<[u8; 32]>, name: &str) -> Self {
         key.map_or_else(|| Self::Name(name.to_owned()), Self::Key)
     }
 }
 
-/// Which number is wanted, and by whom.
+/// A request for a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotRequest<'a> {
-    /// This one; else the one kept for `who`, else the lowest free one.
+    /// The number. `None` for the one kept for `who`, or the lowest free one.
     pub slot: Option<Slot>,
-    /// By whom.
+    /// The user.
     pub who: Option<&'a Who>,
     /// For an unknown peer: how many numbers such peers may have together, those in quarantine and
     /// those kept over a restart included.
     pub unknown_max: Option<usize>,
-    /// Whether a number that is not free yet will do: it leads to its user as soon as it is.
+    /// Whether the user accepts a number that is not free yet, and that leads to it as soon as it is.
     pub may_wait: bool,
 }
 
-/// Where labels that name a number lead.
+/// Where labels with a number lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Nowhere: nobody ever had it, or long ago.
+    /// Nowhere: it is free.
     Empty,
     /// To its user.
     User(Mark),
-    /// To a user who has another number now.
+    /// To a user that has another number now.
     Alias(Mark),
-    /// Nowhere any more.
+    /// Nowhere any more: it is in quarantine or on the way there.
     Gone,
 }
 
-/// How far along a number is, for people.
+/// The state of a number, for views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Allocated, not published, and not before this time.
+    /// Allocated, and not published before this time.
     Coming(Mark, Now),
     /// In use.
     Live(Mark),
-    /// In use, and given up at this time.
+    /// In use until this time.
     Draining(Mark, Now),
-    /// The former number of a user, until this time if that is known already.
+    /// The former number of a user; until this time, if it is known already.
     Alias(Mark, Option<Now>),
-    /// On its way out.
+    /// Being detached.
     Withdrawn,
-    /// In quarantine until then.
+    /// In quarantine until this time.
     Quarantined(Now),
-    /// Kept over a restart; until then no other user may have it.
+    /// Kept over a restart. No other user may have it before this time.
     Kept(Now),
 }
 
@@ -164,7 +162,7 @@ enum Usage {
         user: Mark,
         drained: Option<Now>,
     },
-    /// `until` is known once every worker writes the user's new number.
+    /// `until` is known when every worker writes the user's new number.
     Alias {
         user: Mark,
         until: Option<Now>,
@@ -179,13 +177,13 @@ enum Usage {
         who: Option<Who>,
         until: Now,
     },
-    /// An alias over a restart, whose user is not there yet.
+    /// An alias kept over a restart, whose user has not returned.
     Former {
         who: Who,
         alias_until: Now,
         until: Now,
     },
-    /// The same, whose user has a number that is coming.
+    /// An alias kept over a restart, whose user has a number that is coming.
     Returning {
         user: Mark,
         alias_until: Now,
@@ -195,7 +193,7 @@ enum Usage {
 
 #[derive(Debug)]
 struct Entry {
-    /// How many numbers had been given when this one was.
+    /// Numbers that had been allocated when this one was.
     generation: u64,
     usage: Usage,
     /// Whether an unknown peer had it last.
@@ -207,22 +205,22 @@ struct Entry {
 pub struct SlotAllocator {
     slot_max: Slot,
     entries: BTreeMap<Slot, Entry>,
-    /// SlotAllocator that are aliases or become some again, and others that once were.
+    /// Numbers that are aliases or become some again, and others that once were.
     aliases: BTreeSet<Slot>,
-    /// SlotAllocator that are kept for a user, and others that once were.
+    /// Numbers that are kept for a user, and others that once were.
     kept_for: HashMap<Who, Vec<Slot>>,
     /// No number below is free.
     low: Slot,
     generation: u64,
     /// When time alone changes a number; `None` where it has to be computed again.
     due: Cell<Option<Option<Now>>>,
-    /// Withdrawals so far, and how many of them the tables last made know of.
+    /// Withdrawals so far, and how many of them are in the latest tables.
     version: u64,
     in_tables: u64,
 }
 
 impl SlotAllocator {
-    /// None given; the highest that will be is `slot_max`.
+    /// No number allocated; `slot_max` is the highest that will be.
     pub fn new(slot_max: u32) -> Self {
         Self {
             slot_max: Slot::new(slot_max),
@@ -237,12 +235,12 @@ impl SlotAllocator {
         }
     }
 
-    /// How many numbers were ever given, over restarts.
+    /// Numbers ever allocated, over restarts.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// SlotAllocator up to this one may be given from now on. It never falls.
+    /// Numbers up to this one may be allocated from now on. The bound never falls.
     pub fn raise_max(&mut self, slot_max: u32) {
         self.slot_max = self.slot_max.max(Slot::new(slot_max));
     }
@@ -260,12 +258,13 @@ impl SlotAllocator {
 
     fn entry(&mut self, slot: Slot, generation: u64) -> &mut Entry {
         self.due.set(None);
-        let entry = self.entries.get_mut(&slot).expect("a token's number is not freed before it");
-        assert_eq!(entry.generation, generation, "a token is for one giving of its number");
+        let entry =
+            self.entries.get_mut(&slot).expect("a number is freed only with its last token");
+        assert_eq!(entry.generation, generation, "a token is for one allocation of its number");
         entry
     }
 
-    /// Lets tables lead to a number's user: every worker must have the link.
+    /// Publishes a number: tables may lead to its user, whose link every worker has.
     pub fn publish(&mut self, given: Allocated, now: Now) -> Published {
         let Some(entry) = self.entries.get_mut(&given.slot) else { return Published::Never };
         match entry.usage {
@@ -281,7 +280,7 @@ impl SlotAllocator {
         }
     }
 
-    /// A user's number leads to it: those that it had before the restart do so, too.
+    /// A user's number leads to it, and so do the numbers that it had before the restart.
     fn restore_former(&mut self, user: Mark) {
         self.due.set(None);
         for slot in &self.aliases {
@@ -294,7 +293,7 @@ impl SlotAllocator {
         }
     }
 
-    /// The number by which a user is known: that which is live, else that which is coming.
+    /// The number of a user: the live one, else the coming one.
     pub fn of_user(&self, user: Mark) -> Option<Slot> {
         let find = |live: bool| {
             self.entries.iter().find(|(_, entry)| match entry.usage {
@@ -306,7 +305,7 @@ impl SlotAllocator {
         find(true).or_else(|| find(false)).map(|(&slot, _)| slot)
     }
 
-    /// Who has a number as its own, be it coming or live.
+    /// The user of a number that is coming or live.
     pub fn user_of(&self, slot: Slot) -> Option<Mark> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { user, .. } | Usage::Live { user, .. } => Some(user),
@@ -314,12 +313,12 @@ impl SlotAllocator {
         }
     }
 
-    /// Whether tables lead by a number to its user.
+    /// Whether a number is in use.
     pub fn is_live(&self, slot: Slot) -> bool {
         matches!(self.entries.get(&slot).map(|entry| &entry.usage), Some(Usage::Live { .. }))
     }
 
-    /// Whose former number this is.
+    /// The user of a former number.
     pub fn alias_of(&self, slot: Slot) -> Option<Mark> {
         match self.entries.get(&slot)?.usage {
             Usage::Alias { user, .. } => Some(user),
@@ -327,7 +326,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Whether a user has a number that is live, and none that is coming or has not retired.
+    /// Whether a user has a live number, and none that is coming or retiring.
     pub fn may_move(&self, user: Mark) -> bool {
         let mut live = 0;
         let at_rest = self.entries.values().all(|entry| match entry.usage {
@@ -343,8 +342,7 @@ impl SlotAllocator {
         at_rest && live == 1
     }
 
-    /// Makes a user's old number an alias of the one just published. `None` if either was
-    /// withdrawn meanwhile.
+    /// Makes a user's old number an alias of the new one. `None` if either was withdrawn meanwhile.
     pub fn retire(&mut self, slot: Slot, to: Slot) -> Option<Retiring> {
         self.due.set(None);
         let user = match self.entries.get(&to)?.usage {
@@ -367,7 +365,7 @@ impl SlotAllocator {
         Some(retiring)
     }
 
-    /// Every worker writes the new number into return paths: the old one's time begins. `false` if it
+    /// Every worker writes the new number into return paths: the lifetime of the alias begins. `false` if it
     /// was withdrawn meanwhile.
     pub fn retired(&mut self, passed: Quiesced<Retiring>, until: Now) -> bool {
         self.due.set(None);
@@ -383,7 +381,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Lets a live number serve until then. `false` if it is not live.
+    /// Ends the use of a live number at this time. `false` if it is not live.
     pub fn drain(&mut self, slot: Slot, until: Now) -> bool {
         self.due.set(None);
         match self.entries.get_mut(&slot).map(|entry| &mut entry.usage) {
@@ -395,18 +393,18 @@ impl SlotAllocator {
         }
     }
 
-    /// SlotAllocator that have served as long as they were to.
+    /// Numbers whose drain time is over.
     pub fn drained(&self, now: Now) -> Vec<Slot> {
         let is_over = |entry: &Entry| matches!(entry.usage, Usage::Live { drained: Some(end), .. } if end <= now);
         self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(&slot, _)| slot).collect()
     }
 
-    /// Takes all numbers of a user away. `None` if it has none (any more).
+    /// Withdraws all numbers of a user. `None` if it has none.
     pub fn withdraw(&mut self, user: Mark) -> Option<Withdrawn> {
         self.withdraw_all(&[user])
     }
 
-    /// Takes all numbers of several users away, in one pass over all numbers. `None` if none of them has any.
+    /// Withdraws all numbers of several users, in one pass over all numbers. `None` if none of them has any.
     pub fn withdraw_all(&mut self, users: &[Mark]) -> Option<Withdrawn> {
         let users: HashSet<Mark> = users.iter().copied().collect();
         let (mut leaving, mut seen) = (Vec::new(), HashSet::new());
@@ -430,7 +428,7 @@ impl SlotAllocator {
         Some(withdrawn)
     }
 
-    /// Takes the aliases away whose time is over. `None` if there are none.
+    /// Withdraws the aliases whose lifetime is over. `None` if there are none.
     pub fn expire(&mut self, now: Now) -> Option<Withdrawn> {
         self.withdraw_where(|usage| match *usage {
             Usage::Alias { until: Some(end), .. } if end <= now => Some(Now(0)),
@@ -438,7 +436,7 @@ impl SlotAllocator {
         })
     }
 
-    /// Takes numbers away whose users stay.
+    /// Withdraws numbers whose users stay.
     fn withdraw_where(
         &mut self,
         mut which: impl FnMut(&Usage) -> Option<Now>,
@@ -462,7 +460,7 @@ impl SlotAllocator {
         Some(Withdrawn { numbers, leaving: Vec::new(), staying, version: self.version })
     }
 
-    /// What the next tables are made of: where each number leads that leads, or led, anywhere.
+    /// The content of the next tables: the target of each number that is not free.
     pub fn targets(&mut self) -> BTreeMap<Slot, Target> {
         self.in_tables = self.version;
         let lead = |usage: &Usage| match *usage {
@@ -479,30 +477,33 @@ impl SlotAllocator {
         self.entries.iter().map(|(&slot, entry)| (slot, lead(&entry.usage))).collect()
     }
 
-    /// The withdrawal is in the tables that were given last.
+    /// The latest tables, which were given to the workers, have the withdrawal.
     ///
     /// # Panics
-    /// If no tables were made since: a bug of the caller's, which would end in misdelivery.
+    /// If no tables were made since the withdrawal: a bug of the caller that would misdeliver packets.
     pub fn inform(&self, withdrawn: Withdrawn) -> Informed {
         let Withdrawn { numbers, leaving, version, .. } = withdrawn;
-        assert!(self.in_tables >= version, "tables are given before they are waited for");
+        assert!(
+            self.in_tables >= version,
+            "the tables with a withdrawal are made before the wait for them"
+        );
         Informed { numbers, leaving }
     }
 
-    /// Puts numbers into quarantine. Those that were never published, too: what came in by the link
-    /// meanwhile bears them in its return path.
+    /// Puts numbers into quarantine, also those that were never published: packets that came in by the link
+    /// have them in their return paths.
     pub fn quarantine(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
         for (slot, generation) in detached.numbers {
             let entry = self.entry(slot, generation);
             let Usage::Withdrawn { not_before } = entry.usage else {
-                unreachable!("only what was withdrawn has such a token")
+                unreachable!("only a withdrawn number has this token")
             };
             let until = Now(now.0.saturating_add(quarantine_ns)).max(not_before);
             entry.usage = Usage::Quarantined { until };
         }
     }
 
-    /// SlotAllocator whose quarantine has ended.
+    /// Numbers whose quarantine is over.
     pub fn out_of_quarantine(&self, now: Now) -> Vec<Quarantined> {
         let is_over = |usage: &Usage| match usage {
             Usage::Quarantined { until }
@@ -514,7 +515,7 @@ impl SlotAllocator {
         over.map(|(&slot, entry)| Quarantined { slot, generation: entry.generation }).collect()
     }
 
-    /// When the first number has been drained, is an alias no longer, or has rested.
+    /// When the first drain, alias or quarantine ends.
     pub fn next_timeout(&self) -> Option<Now> {
         let compute = || {
             let end = |entry: &Entry| match &entry.usage {
@@ -531,31 +532,30 @@ impl SlotAllocator {
         due
     }
 
-    /// Lets a number be given again.
+    /// Frees a number.
     pub fn free(&mut self, rested: Quarantined) {
         let entry = self.entry(rested.slot, rested.generation);
         let may_go = matches!(
             entry.usage,
             Usage::Quarantined { .. } | Usage::Kept { .. } | Usage::Former { .. }
         );
-        assert!(may_go, "what has rested is not in use");
+        assert!(may_go, "a number out of quarantine is not in use");
         self.entries.remove(&rested.slot);
         self.aliases.remove(&rested.slot);
         self.low = self.low.min(rested.slot);
     }
 
-    /// After a restart: goes on counting from here.
+    /// Continues the count of allocations from here, after a restart.
     pub fn count_from(&mut self, generation: u64) {
         self.generation = self.generation.max(generation);
     }
 
-    /// How far along a number is; `None` if it is free.
+    /// The state of a number; `None` if it is free.
     pub fn standing(&self, slot: Slot) -> Option<Standing> {
         self.entries.get(&slot).map(|entry| standing(&entry.usage))
     }
 
-    /// All numbers that are not free, with their generations and standings, and whether an unknown peer
-    /// has or had each.
+    /// All numbers that are not free, with generation and state, and whether an unknown peer has or had each.
     pub fn all(&self) -> impl Iterator<Item = (Slot, u64, Standing, bool)> {
         let entries = self.entries.iter();
         entries

@@ -1,5 +1,5 @@
-//! Slots that come, move and go: what is ordered of the workers at each step, and in which order
-//! the steps are taken. Which number is given it leaves to [`super::numbers`].
+//! Slots: attaches, moves and detaches, the commands of each step to the workers, and the order of the steps.
+//! `SlotAllocator` decides which number is allocated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,19 +35,19 @@ use crate::{
 
 /// See the module.
 pub(super) struct Slots {
-    /// How numbers are written, and how long they rest.
+    /// The scheme of numbers, and the length of their quarantine.
     config: SwitchConfig,
     attachments: Attachments,
     numbers: SlotAllocator,
-    /// Polls since the first of the numbers that wait to be published could have been.
+    /// Polls since the first of the waiting numbers could have been published.
     publish_polls: u32,
-    /// Published as soon as their numbers have rested.
+    /// Published as soon as the quarantine of their numbers is over.
     deferred: Vec<Allocated>,
-    /// By whom numbers are held over a restart: what is written down already, if that is done.
+    /// The generation that is written down already, if numbers wait for that.
     written: Option<u64>,
-    /// As numbers rest by ([`Clock::rest`](super::clock::Clock::rest)).
+    /// The time of quarantines ([`Clock::quarantine_now`](super::clock::Clock::quarantine_now)).
     now: Now,
-    /// Who has been taken away since this was last asked.
+    /// The links detached since [`take_detached`](Self::take_detached) was last called.
     detached: Vec<Mark>,
 }
 
@@ -69,38 +69,37 @@ impl Slots {
         &self.config
     }
 
-    /// It is so late, as numbers rest by.
+    /// Sets the time of quarantines.
     pub(super) fn set_now(&mut self, rest: Now) {
         self.now = rest;
     }
 
-    /// Who has been taken away since this was last asked.
+    /// The links detached since the last call.
     pub(super) fn take_detached(&mut self) -> Vec<Mark> {
         mem::take(&mut self.detached)
     }
 
-    /// What of the numbers is written down, if that is waited for.
+    /// The generation that is written down, if numbers wait for that.
     pub(super) fn written(&self) -> Option<u64> {
         self.written
     }
 
-    /// All that is attached, with the marks.
+    /// All attachments, with their marks.
     pub(super) fn attachments(&self) -> impl Iterator<Item = (Mark, &Attachment)> {
         self.attachments.iter()
     }
 
-    /// The number by which a user is known.
+    /// The number of a user.
     pub(super) fn slot_of(&self, mark: Mark) -> Option<Slot> {
         Some(self.user(mark)?.slot)
     }
 
-    /// Who has a number as its own.
+    /// The user of a number; former numbers have none.
     pub(super) fn mark_of(&self, slot: Slot) -> Option<Mark> {
         self.numbers.user_of(slot)
     }
 
-    /// Attaches a neighbour or an endpoint; says which slot it has. Frames flow once the event
-    /// [`Event::SlotAttached`] has come.
+    /// Attaches a neighbour or an endpoint; returns its slot. Frames flow after [`Event::SlotAttached`].
     ///
     /// # Errors
     /// [`AttachError`].
@@ -170,8 +169,8 @@ impl Slots {
         self.attachments.get(mark)
     }
 
-    /// Detaches what is attached to a slot, and ends its aliases. The numbers rest before they are
-    /// given again.
+    /// Detaches what is attached to a slot, and ends its aliases. The numbers go into quarantine before they
+    /// are allocated again.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -181,7 +180,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Detaches what is attached to all these slots, by one table. Empty slots are passed over.
+    /// Detaches what is attached to all these slots, with one table. Skips empty slots.
     pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>, out: &mut Outputs) {
         let users: Vec<Mark> =
             slots.into_iter().filter_map(|slot| self.numbers.user_of(slot)).collect();
@@ -199,8 +198,8 @@ impl Slots {
         self.remove(withdrawn, out);
     }
 
-    /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to
-    /// it for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and rests then.
+    /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to it for
+    /// [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and goes into quarantine then.
     ///
     /// # Errors
     /// [`RenumberError`].
@@ -218,7 +217,7 @@ impl Slots {
         if !self.numbers.may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
-        // A number that is not free yet is refused: a change that comes minutes later is a surprise.
+        // A number that is not free yet is refused: a change minutes later would be a surprise.
         let wish = SlotRequest { slot: to, ..SlotRequest::default() };
         let given = self.numbers.allocate(wish, mark, self.now).map_err(RenumberError::Number)?;
         let to = given.slot();
@@ -226,7 +225,7 @@ impl Slots {
         Ok(to)
     }
 
-    /// Says that no new label should name a slot, and detaches it after `for_ns` from the last
+    /// Announces that no new label should name a slot, and detaches it `for_ns` after the last
     /// [`poll`](Self::poll). It forwards as before until then.
     ///
     /// # Errors
@@ -249,8 +248,8 @@ impl Slots {
         Ok(())
     }
 
-    /// Goes over to a scheme that reads every code in use as before, while traffic flows, and gives
-    /// out numbers up to `slot_max` from now on.
+    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up to
+    /// `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].
@@ -266,7 +265,7 @@ impl Slots {
         if slot_max < self.config.slot_max {
             return Err(GrowError::SlotMax(self.config.slot_max));
         }
-        // Whatever can be written may be on its way: not only numbers that somebody has now.
+        // Labels on their way may name any number that can be written, not only those in use now.
         for slot in 0..=self.config.slot_max {
             if let Some(form) = read_otherwise(Slot::new(slot), &old, &scheme) {
                 return Err(GrowError::CodeChanges { slot: Slot::new(slot), form });
@@ -284,8 +283,8 @@ impl Slots {
         Ok(())
     }
 
-    /// What the link of a user writes into return paths: the number that every table leads by, and
-    /// where that does not fit a former one that leads to it, too.
+    /// The numbers that the link of a user writes into return paths: the one that every table has, and where
+    /// that does not fit a former one.
     fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
         let former = self.numbers.former(mark).into_iter();
@@ -305,8 +304,7 @@ impl Slots {
         out.workers.command_all(|_| Command::Renumber(mark, written, Box::new(return_path)));
     }
 
-    /// Tells every worker that numbers lead nowhere any more, and that none of them is written any more;
-    /// goes on once they all know.
+    /// Has every worker forget these numbers in tables and return paths; the next step follows when all have.
     fn remove(&mut self, withdrawn: Withdrawn, out: &mut Outputs) {
         for &mark in withdrawn.staying() {
             self.write_return_path(mark, out);
@@ -341,14 +339,14 @@ impl Slots {
     pub(super) fn publish_tables(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
-            // `check` has made a table of this scheme before.
+            // `check` has shown that a table of this scheme exists.
             if let Ok(table) = table(&self.config, &exits) {
                 out.workers.command(worker, Command::Slots(Box::new(table)));
             }
         }
     }
 
-    /// Every worker leads to a user by now.
+    /// Every worker has the table with the user.
     pub(super) fn announce(&mut self, mark: Barrier<Mark>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(mark) else { return };
         let mark = passed.into_inner();
@@ -357,14 +355,14 @@ impl Slots {
         let slot = user.slot;
         out.events.push(Event::SlotAttached(slot));
         if !self.numbers.former(mark).is_empty() {
-            // Of before the restart: every table leads by them now.
+            // Former numbers from before the restart are in every table now.
             self.write_return_path(mark, out);
         }
     }
 
-    /// Publishes the numbers at the front of what is pending, all whose workers have reported, by one table: each
-    /// table holds all numbers, so one for each of them would take a time that is quadratic in their count. Where more are
-    /// about to follow they are waited for, but not for long. `false` if nothing was published.
+    /// Publishes the pending numbers whose commands all workers have completed, with one table. Each table
+    /// has all numbers, so one table for each would take quadratic time. If more numbers are about to follow,
+    /// it waits for them, but not for long. Returns `false` if nothing was published.
     pub(super) fn publish_due(&mut self, out: &mut Outputs) -> bool {
         let (due, more_follow) = out.workers.publishable(self.written);
         let waits = more_follow && due < self.attachments.places() / 4;
@@ -385,7 +383,7 @@ impl Slots {
             let Some(user) = self.user_mut(mark) else { continue };
             let was = user.slot;
             if user.refused.is_some() {
-                // Some worker's port would not have it: take back what others were given.
+                // The port of some worker has refused it: take it back from the others.
                 refused.push(mark);
                 continue;
             }
@@ -452,7 +450,7 @@ impl Slots {
         }
     }
 
-    /// Has every worker drop the links of those who leave.
+    /// Has every worker drop the links that are detached.
     fn drop_links(unnamed: &Unnamed, out: &mut Outputs) {
         for &mark in unnamed.leaving() {
             out.workers.command_all(|_| Command::Detach(mark));
@@ -476,19 +474,19 @@ impl Slots {
         self.numbers.quarantine(detached, self.now, self.config.quarantine_ns);
     }
 
-    /// When [`poll`](Self::poll) has something to do, in the time that numbers rest by.
+    /// When [`poll`](Self::poll) has something to do, in the time of quarantines.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         let deferred = self.deferred.iter().map(|given| self.numbers.opens_at(given.slot()));
         deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.numbers.next_timeout()).min()
     }
 
-    /// What comes of time alone: drained slots go, aliases end, numbers come free.
+    /// Does what is due by the clock: detaches drained slots, ends aliases, frees numbers.
     pub(super) fn poll(&mut self, out: &mut Outputs) {
         let now = self.now;
         if self.next_timeout().is_none_or(|due| now < due) {
             return;
         }
-        // Some may be on their way out already.
+        // Slots that leave already are skipped.
         let drained = self.numbers.drained(now);
         self.detach_all(drained, out);
         if let Some(withdrawn) = self.numbers.expire(now) {
@@ -505,11 +503,11 @@ impl Slots {
             out.events.push(Event::SlotFree(number.slot()));
             self.numbers.free(number);
         }
-        // From "gone" to "empty", so that the counters tell the two apart.
+        // The reason changes from "gone" to "empty".
         self.publish_tables(out);
     }
 
-    /// The number today of whoever had this one, if it leads there.
+    /// The number of the user that had this one, if this one still leads to it.
     pub(super) fn renamed(&self, slot: Slot) -> Option<Slot> {
         self.slot_of(self.numbers.alias_of(slot)?)
     }
@@ -519,28 +517,28 @@ impl Slots {
         self.numbers.is_kept_for(who)
     }
 
-    /// How long it is before a number that was given may lead to its user.
+    /// How long before an allocated number may lead to its user.
     pub(super) fn opens_in(&self, slot: Slot) -> Option<u64> {
         self.numbers.opens_in(slot, self.now)
     }
 
-    /// How many numbers were ever given, over restarts.
+    /// Numbers ever allocated, over restarts.
     pub(super) fn generation(&self) -> u64 {
         self.numbers.generation()
     }
 
-    /// From now on numbers are published once they are written down.
+    /// From now on numbers wait for a snapshot before they are published.
     pub(super) fn wait_for_writing(&mut self) {
         self.written.get_or_insert(0);
     }
 
-    /// SlotAllocator of this generation are written down.
+    /// A snapshot of this generation is written.
     pub(super) fn set_written(&mut self, generation: u64) {
         if let Some(written) = &mut self.written {
             *written = generation.max(*written);
         }
     }
-    /// What is to be found again after a restart when it is `rest`, as numbers rest by.
+    /// The state that a restart needs, at this time of quarantines.
     pub(super) fn snapshot(&self, rest: Now, stamps_until: u64) -> Snapshot {
         let who = |mark: Mark| self.user(mark).map(|user| user.who.clone());
         let times = [self.config.alias_ns, self.config.quarantine_ns];
@@ -556,7 +554,7 @@ impl Slots {
         }
     }
 
-    /// Takes up a snapshot, before anything is attached.
+    /// Restores a snapshot, before anything is attached.
     pub(super) fn restore(
         &mut self,
         snapshot: &Snapshot,
@@ -569,7 +567,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Whether numbers may still be restored, and are written as they were.
+    /// Checks that numbers can still be restored, and that their codes are the same.
     pub(super) fn check_restore(&self, snapshot: &Snapshot) -> Result<(), RestoreError> {
         if self.numbers.generation() > 0 {
             return Err(RestoreError::Late);
@@ -582,7 +580,7 @@ impl Slots {
             None => Ok(()),
         }
     }
-    /// The name of what a number leads to, or what is just leaving it; `None` if there is nothing.
+    /// The name of what a number leads to, or of what is leaving it; `None` if there is nothing.
     pub(super) fn name_at(&self, slot: Slot) -> Option<&str> {
         let user = match self.numbers.standing(slot)? {
             Standing::Coming(mark, _)
@@ -600,8 +598,8 @@ impl Slots {
         SlotView::all(&self.attachments, &self.numbers, self.now)
     }
 
-    /// Looks at every number and attachment again, after the slow path has lost its tokens. `has_peer` says
-    /// of a sealed one whether its peer is known; else it was half made.
+    /// Checks every number and attachment, after the slow path has lost its tokens in a panic. `has_peer`
+    /// returns whether the peer of a sealed link is known; otherwise the attach was not complete.
     pub(super) fn recover(
         &mut self,
         has_peer: impl Fn(Mark) -> bool,
@@ -619,7 +617,7 @@ impl Slots {
         let number_of = |mark| numbers.of_user(mark).map(|slot| (slot, numbers.is_live(slot)));
         let announced = self.attachments.recover(number_of);
         for retiring in &recovered.retiring {
-            // A number is written only where every table leads by it.
+            // A number may be written only if every table has it.
             if let Some(user) = self.user_mut(retiring.user()) {
                 user.written = retiring.slot();
             }
@@ -629,8 +627,8 @@ impl Slots {
         Recovery { given, retiring, announced, informed: self.numbers.inform(withdrawn) }
     }
 
-    /// Gives every worker the tables and return paths as they are to be. Not in the grace_periods, which begins
-    /// behind them.
+    /// Gives every worker the tables and return paths again. Grace periods do not count these commands: they
+    /// begin behind them.
     fn command_tables_again(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
@@ -642,8 +640,8 @@ impl Slots {
         }
     }
 
-    /// Every worker has the new tables, and has said which links it has: what nobody knows, and what not every
-    /// worker has of those who were there, goes.
+    /// Every worker has the new tables, and has reported its links. Links that are not known here, and
+    /// attachments that not every worker has, are detached.
     pub(super) fn end_recovery(
         &mut self,
         told: Barrier<Informed>,
@@ -662,12 +660,12 @@ impl Slots {
 
         let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
         let lost = expected.iter().filter(|mark| stays.contains(mark) && !is_everywhere(mark));
-        // Their commands were lost, or some worker's port would not have them.
+        // Their commands were lost, or the port of some worker has refused them.
         let lost: Vec<Mark> = lost.copied().collect();
         self.detach_users(&lost, out);
     }
 
-    /// Nothing of before is left at any worker.
+    /// No worker has a link from before the recovery any more.
     pub(super) fn unbar(&mut self) {
         self.attachments.unbar();
     }

@@ -1,5 +1,5 @@
-//! What a switch wants to find again after a restart: who has which number, which numbers must rest,
-//! and how far its stamps have come. Plain data; where it is written is not the engine's business.
+//! The state of a switch that a restart needs: the users of slot numbers, numbers in quarantine, and the
+//! latest handshake stamp. Plain data; the caller decides where it is written.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ use crate::Now;
 pub struct Kept {
     /// The number.
     pub slot: Slot,
-    /// Whose it is; nobody's in quarantine.
+    /// The user; `None` in quarantine.
     pub who: Option<Who>,
-    /// How long nobody else may have it, in nanoseconds.
+    /// For how long no other user may have it, in nanoseconds.
     pub rests_ns: u64,
     /// Whether an unknown peer has or had it: how many such numbers there are is bounded.
     pub unknown: bool,
@@ -27,50 +27,52 @@ pub struct Kept {
 pub struct Former {
     /// The number; it is also among the numbers that are kept for no user.
     pub slot: Slot,
-    /// Whose it was.
+    /// The user.
     pub who: Who,
-    /// How long it leads there, in nanoseconds.
+    /// For how long it leads to the user, in nanoseconds.
     pub left_ns: u64,
 }
 
-/// A switch's slot numbers, as they are to be found again.
+/// The slot numbers and the latest stamp of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// How slot numbers are written.
+    /// The scheme of slot numbers.
     pub scheme: Scheme,
-    /// How many numbers were ever given.
+    /// Numbers ever allocated.
     pub generation: u64,
     /// All numbers that are not free, ascending.
     pub numbers: Vec<Kept>,
-    /// Those among them that lead to whose former number they are.
+    /// The former numbers among them, which lead to their users.
     pub former: Vec<Former>,
-    /// No handshake of this node bears a later stamp before it is to be written down again, in
-    /// nanoseconds since 1970; 0 without an identity.
+    /// The latest stamp of this node's handshakes before the next snapshot, in nanoseconds since 1970; 0
+    /// without an identity.
     pub stamps_until: u64,
 }
 
-/// Why a snapshot could not be taken up. Nothing has changed then.
+/// Why a snapshot was not restored. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreError {
-    /// SlotAllocator have been given already.
+    /// Slots have been allocated already.
     Late,
-    /// It names a number twice, or one that is nobody's to have.
+    /// It has a number twice, or one that cannot be allocated.
     Number(Slot),
-    /// The switch's scheme reads this number's code otherwise than the scheme that it was given under:
-    /// labels of before would lead elsewhere (R1).
+    /// The switch's scheme reads the code of this number differently than the snapshot's scheme: existing
+    /// labels would lead elsewhere (R1).
     Scheme(Slot),
 }
 
 impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Late => f.write_str("the switch has given out slots already"),
+            Self::Late => f.write_str(
+                "slots have been allocated already; restore before anything is attached",
+            ),
             Self::Scheme(slot) => write!(
                 f,
-                "the scheme is another than before, and reads what was written for slot {slot} \
-                 otherwise"
+                "the scheme has changed, and reads the code of slot {slot} in existing labels \
+                 as another slot"
             ),
-            Self::Number(slot) => write!(f, "slot {slot} stands there twice, or cannot be given"),
+            Self::Number(slot) => write!(f, "slot {slot} occurs twice, or cannot be allocated"),
         }
     }
 }
@@ -78,7 +80,7 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 impl Snapshot {
-    /// The numbers as they are kept from `now` on.
+    /// The numbers, kept from `now` on.
     pub(super) fn to_numbers(
         &self,
         slot_max: u32,

@@ -1,4 +1,4 @@
-//! What people and programs are shown of a switch: copies of counters, never the switch itself.
+//! Views of a switch for people and programs: copies of its state and counters.
 
 use std::collections::HashMap;
 
@@ -19,22 +19,22 @@ use crate::{
     link::Behind,
 };
 
-/// How far along a slot's user is.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
-    /// Allocated out; not every worker knows it yet.
+    /// Allocated; not every worker has it yet.
     Coming,
     /// Every worker forwards to it, or is about to.
     Attached,
-    /// Being taken away.
+    /// Being detached.
     Leaving,
     /// Every worker forwards to it, but no new label should name it.
     Draining,
-    /// The former number of something that has another one now, to which it still leads.
+    /// A former number, which still leads to its user.
     Retiring,
-    /// Gone; the number rests before it is given again.
+    /// Detached; the number is in quarantine before it is allocated again.
     Quarantined,
-    /// Nobody has it; it is kept for who had it before the restart.
+    /// Kept for the user that had it before the restart.
     Kept,
 }
 
@@ -58,16 +58,16 @@ impl SlotState {
 pub struct SlotView {
     /// Its number.
     pub slot: Slot,
-    /// How far along.
+    /// Its state.
     pub state: SlotState,
-    /// How many numbers this switch had given when it gave this one, over restarts: tells one use
-    /// of a number from the next.
+    /// Numbers that the switch had allocated when it allocated this one, over restarts. Each use of a number
+    /// has another generation.
     pub generation: u64,
-    /// What people call what is attached; empty in quarantine.
+    /// The name of what is attached; empty in quarantine.
     pub name: String,
     /// The port that it is behind.
     pub port: Option<PortId>,
-    /// Where behind it.
+    /// Its address there.
     pub at: Option<Address>,
     /// Another switch, or a local user.
     pub behind: Option<Behind>,
@@ -79,25 +79,25 @@ pub struct SlotView {
     pub frames_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
-    /// Frames that came in by the slot and went no further, or met a full queue here.
+    /// Frames that came in by the slot and were dropped, or that met a full queue at it.
     pub discards: u64,
-    /// Frames that came in by the slot and bear its former number in their return path.
+    /// Frames that came in by the slot and have its former number in their return path.
     pub by_former: u64,
-    /// When a frame last came in, in the switch's nanoseconds; 0 if none ever did.
+    /// When a frame last came in, in nanoseconds of the switch's time; 0 if none ever did.
     pub heard_ns: u64,
-    /// How long it stays in this state, in nanoseconds, where that is known: a slot that waits for its
-    /// number to be free, drains, retires, is in quarantine or is kept.
+    /// The time left in this state, in nanoseconds, where it is known: of a slot that waits for its number,
+    /// drains, retires, is in quarantine or is kept.
     pub left_ns: Option<u64>,
     /// Whether an unknown peer has or had the number.
     pub is_unknown: bool,
 }
 
-/// One queue of a port: its half on one worker, or its handshake socket.
+/// One queue of a port: at one worker, or its handshake socket.
 #[derive(Clone, Debug)]
 pub struct QueueView {
-    /// The worker that owns it; of a handshake socket none, since the slow path reads it.
+    /// The worker that owns it; `None` for a handshake socket, which the slow path reads.
     pub worker: Option<usize>,
-    /// Frames that arrived, lost ones included.
+    /// Frames that arrived, including lost ones.
     pub frames_in: u64,
     /// Their bytes.
     pub bytes_in: u64,
@@ -107,17 +107,17 @@ pub struct QueueView {
     pub bytes_out: u64,
     /// Frames that the port made itself.
     pub frames_made: u64,
-    /// Receives, each a train where the kernel coalesced.
+    /// Receive calls; each returns a train where the kernel coalesced frames (GRO).
     pub trains_in: u64,
-    /// Sends, each a train where frames rode together.
+    /// Send calls; each sends a train where frames were segmented by the kernel (GSO).
     pub trains_out: u64,
-    /// Trains that the way to a neighbour refused, so that frames went there one by one.
+    /// Trains that the path to a neighbour refused, so that frames were sent one by one.
     pub trains_refused: u64,
-    /// Times that trains were tried there again.
+    /// Times that trains were tried again.
     pub trains_retried: u64,
     /// Packets that the kernel dropped before they were frames.
     pub kernel_drops: u64,
-    /// What the kernel counted, as far as it is not zero, by reason.
+    /// The kernel's counters that are not zero, by reason.
     pub kernel: Vec<(KernelDrop, u64)>,
     /// Discards that are not zero, by reason.
     pub discards: Vec<(Discard, u64)>,
@@ -128,15 +128,15 @@ pub struct QueueView {
 pub struct PortView {
     /// Its number.
     pub id: PortId,
-    /// What it is.
+    /// Its description.
     pub describe: String,
     /// Its queues, by worker; its handshake socket last, if it has one.
     pub queues: Vec<QueueView>,
-    /// How the handshakes and beacons that came in by it ended at the slow path, as far as it is not zero.
+    /// How the slow path ended the handshakes and beacons that came in by it: the counters that are not zero.
     pub handshakes: Vec<(Discard, u64)>,
 }
 
-/// R3: at rest, frames in + frames made = frames out + discards.
+/// The balance of frames (R3). When the switch is idle, frames in + frames made = frames out + discards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balance {
     /// Frames that arrived at ports.
@@ -150,7 +150,7 @@ pub struct Balance {
     /// Packets that the kernel dropped before they were frames: no part of the balance, since no
     /// port ever had them.
     pub kernel_drops: u64,
-    /// What the kernel counted, by reason, in the order of [`KernelDrop::ALL`].
+    /// The kernel's counters by reason, in the order of [`KernelDrop::ALL`].
     pub kernel: [u64; KernelDrop::COUNT],
 }
 
@@ -173,8 +173,8 @@ impl Balance {
         self.discards.iter().sum()
     }
 
-    /// Frames that came or were made, less those that left or were discarded: those still on
-    /// their way. 0 at rest.
+    /// Frames that arrived or were made, less those that left or were dropped: the frames inside the switch.
+    /// 0 when it is idle.
     pub fn on_their_way(&self) -> i128 {
         i128::from(self.frames_in) + i128::from(self.frames_made)
             - i128::from(self.frames_out)
@@ -186,19 +186,19 @@ impl Balance {
         self.on_their_way() == 0
     }
 
-    /// Frames that ended as they were meant to, for a switch itself or as a probe of a path: counted
-    /// among the discards, and no failure.
+    /// Frames that reached their purpose here: for the switch itself, or as a probe of a path. They are
+    /// counted among the discards, and are no failures.
     pub fn handled(&self) -> u64 {
         self.by_reason().filter(|(reason, _)| reason.is_handled()).map(|(_, count)| count).sum()
     }
 
-    /// The reasons that were met, with their counts.
+    /// The reasons whose counts are not zero, with their counts.
     pub fn by_reason(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         let counts = Discard::ALL.iter().copied().zip(self.discards.iter().copied());
         counts.filter(|&(_, count)| count > 0)
     }
 
-    /// What the kernel counted, as far as it is not zero, by reason.
+    /// The kernel's counters that are not zero, by reason.
     pub fn kernel_by_reason(&self) -> impl Iterator<Item = (KernelDrop, u64)> + '_ {
         let counts = KernelDrop::ALL.into_iter().zip(self.kernel);
         counts.filter(|&(_, count)| count > 0)
@@ -232,7 +232,7 @@ impl Balance {
 impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
     pub(super) fn all(attachments: &Attachments, numbers: &SlotAllocator, now: Now) -> Vec<Self> {
-        // Once for all: everything leaves when a relay ends.
+        // One walk for all slots: all of them leave when a relay ends.
         let by_slot: HashMap<Slot, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();
         let leaving = |slot| by_slot.get(&slot).copied();
@@ -258,7 +258,7 @@ impl SlotView {
                     Standing::Kept(_) => (SlotState::Kept, None),
                 };
                 let name = user.map(|user| user.name.clone()).unwrap_or_default();
-                // What is counted of a user is shown once, at its own number.
+                // The counters of a user are shown once, at its own number.
                 let user = user.filter(|user| user.slot == slot);
                 let sum = |read: fn(&crate::link::SlotTally) -> u64| {
                     user.iter().flat_map(|user| &user.tallies).map(|tally| read(tally)).sum()

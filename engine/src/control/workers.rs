@@ -1,6 +1,6 @@
-//! The workers, as the slow path reaches them: what each was told and has not done yet, and what waits until
-//! all of them have. It decides nothing; whoever changes something commands here, and the step that may only
-//! follow is kept until every worker has reported what it was given before ([`GracePeriods`]).
+//! The workers as the slow path reaches them: the rings to them, the commands that wait, and the steps that
+//! wait until every worker has completed the commands given before ([`GracePeriods`]). The other owners
+//! decide which commands and steps.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -25,18 +25,18 @@ use crate::{
     worker::SlowPath,
 };
 
-/// What is done once every worker has reported what it was given before.
+/// A step that follows when every worker has completed the commands given before.
 pub(super) enum Step {
     Publish(Barrier<Allocated>),
     Announce(Barrier<Mark>),
-    /// Tables lead by both numbers: the new one goes into return paths.
+    /// Tables have both numbers: the new one goes into return paths.
     Rewrite(Barrier<Retiring>),
     Retire(Barrier<Retiring>),
     Remove(Barrier<Informed>),
     Quarantine(Barrier<Unnamed>),
-    /// All workers have said what they have.
+    /// All workers have reported their links and sessions.
     Inventory(Barrier<Informed>),
-    /// As [`Step::Quarantine`], and the last of what was left over is gone.
+    /// As [`Step::Quarantine`], at the end of a recovery.
     Recovered(Barrier<Unnamed>),
     Grown(Barrier<()>),
     Forget(Barrier<PortId>),
@@ -59,22 +59,21 @@ impl Step {
     }
 }
 
-/// How one worker is reached.
+/// The rings to one worker, and what waits to enter them.
 struct WorkerHandle {
     commands: Producer<Command>,
     completions: Consumer<Completion>,
     /// Discards of frames whose port is another worker's, or gone.
     orphan_drops: Arc<DiscardTally>,
-    /// Frames that it made for the slow path.
+    /// Frames that the worker made for the slow path.
     frames_made: Arc<Counter>,
-    /// What waits to enter its ring.
+    /// Commands that wait to enter the ring.
     waiting: VecDeque<Command>,
-    /// Answers and errors, by the ingress of what they are about. They enter the ring when the worker has
-    /// caught up with all else.
+    /// Replies and errors, by the ingress of their cause. They enter the ring when no command waits.
     answers: VecDeque<(Mark, Vec<u8>)>,
     waker: Option<Arc<dyn Wake>>,
-    /// Reports are of commands from before a [`reset`](Workers::reset), up to the answer to this inventory: the
-    /// grace_periods knows nothing of them.
+    /// Completions up to the answer to this inventory are of commands before a [`reset`](Workers::reset),
+    /// which grace periods do not count.
     awaits: Option<u64>,
 }
 
@@ -82,13 +81,13 @@ struct WorkerHandle {
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
     grace_periods: GracePeriods,
-    /// In the order in which they are taken: a later change never overtakes an earlier one.
+    /// In the order in which they are taken: a later change does not overtake an earlier one.
     steps: VecDeque<Step>,
-    /// Links that come up, until every worker lets data pass.
+    /// Links that come up when every worker lets data pass.
     openings: Vec<Barrier<Mark>>,
-    /// Something was given since the rings were last filled.
+    /// A command was given since the rings were last filled.
     is_unflushed: bool,
-    /// Messages that were made and lost before they were frames.
+    /// Messages that were dropped before they were frames.
     messages_lost: u64,
     punts: Arc<PuntQueues>,
     awaited: Arc<AwaitedPlaces>,
@@ -101,8 +100,8 @@ impl fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// The slow path's ends for so many workers, and each worker's. `skew` makes the switch's time of that
-    /// of whoever runs them.
+    /// The slow path's ends of the rings, and the ends of each worker. `skew` is the difference between the
+    /// switch's time and the time of the callers of the workers.
     pub(super) fn connect(count: usize, skew: &Arc<Counter>) -> (Self, Vec<SlowPath>) {
         let punts = Arc::new(PuntQueues::new());
         let awaited = Arc::new(AwaitedPlaces::new());
@@ -146,34 +145,34 @@ impl Workers {
         (workers, slow_paths)
     }
 
-    /// How many there are.
+    /// The number of workers.
     pub(super) fn len(&self) -> usize {
         self.handles.len()
     }
 
-    /// What wakes a worker when it has been given something.
+    /// Sets the waker of a worker, called when the worker was given commands.
     pub(super) fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         if let Some(handle) = self.handles.get_mut(number) {
             handle.waker = Some(waker);
         }
     }
 
-    /// What workers punt.
+    /// The queues of punts.
     pub(super) fn punts(&self) -> Arc<PuntQueues> {
         Arc::clone(&self.punts)
     }
 
-    /// Where workers see which answers to handshakes are awaited.
+    /// The table of awaited answers to handshakes, shared with the workers.
     pub(super) fn awaited_places(&self) -> Arc<AwaitedPlaces> {
         Arc::clone(&self.awaited)
     }
 
-    /// What workers ring for beside punts.
+    /// What workers wake the slow path for, beside punts.
     pub(super) fn attention(&self) -> &Attention {
         &self.punts.attention
     }
 
-    /// Gives a worker something to do. Of messages, which any wire may lose, so many wait at most.
+    /// Gives a worker a command. The number of waiting messages is limited, since any path may lose them.
     pub(super) fn command(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         let is_message = matches!(
@@ -188,14 +187,14 @@ impl Workers {
         self.handles[worker].waiting.push_back(command);
     }
 
-    /// Gives every worker something to do.
+    /// Gives every worker a command.
     pub(super) fn command_all(&mut self, mut command: impl FnMut(usize) -> Command) {
         for worker in 0..self.handles.len() {
             self.command(worker, command(worker));
         }
     }
 
-    /// Has a worker send an answer to something that came in by `ingress`, which has as many places at most
+    /// Has a worker send a reply to a packet that came in by `ingress`. An ingress has at most as many places
     /// as are left free for the others.
     pub(super) fn answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
         self.is_unflushed = true;
@@ -208,18 +207,18 @@ impl Workers {
         }
     }
 
-    /// Keeps a step until every worker has reported all that it was given so far.
+    /// Keeps a step until every worker has completed the commands given so far.
     pub(super) fn after_all<T>(&mut self, what: T, step: fn(Barrier<T>) -> Step) {
         self.steps.push_back(step(self.grace_periods.wait_for_all(what)));
     }
 
-    /// A link comes up once every worker has reported all that it was given so far.
+    /// A link comes up when every worker has completed the commands given so far.
     pub(super) fn note_opening(&mut self, link: Mark) {
         self.cancel_opening(link);
         self.openings.push(self.grace_periods.wait_for_all(link));
     }
 
-    /// It does not.
+    /// The link does not come up.
     pub(super) fn cancel_opening(&mut self, link: Mark) {
         self.openings.retain(|opening| *opening.what() != link);
     }
@@ -231,15 +230,15 @@ impl Workers {
         Some(*self.openings.remove(place).what())
     }
 
-    /// The proof that every worker has reported what this waited for.
+    /// The proof that every worker has passed a barrier.
     ///
     /// # Errors
-    /// Gives it back if they have not.
+    /// Returns the barrier if they have not.
     pub(super) fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
         self.grace_periods.pass(awaited)
     }
 
-    /// Fills the rings, and wakes those who were given something.
+    /// Fills the rings, and wakes the workers that were given commands.
     pub(super) fn flush(&mut self) {
         self.is_unflushed = false;
         for (number, handle) in self.handles.iter_mut().enumerate() {
@@ -251,7 +250,7 @@ impl Workers {
                 }
                 has_new = true;
             }
-            // Half of the ring stays free for what must not wait behind them.
+            // Half of the ring stays free for commands, which must not wait behind replies.
             while handle.waiting.is_empty()
                 && handle.commands.has_room(COMMANDS_MAX / 2 + 1)
                 && let Some((_, packet)) = handle.answers.pop_front()
@@ -267,7 +266,7 @@ impl Workers {
         }
     }
 
-    /// The next report of any worker.
+    /// The next completion of any worker.
     pub(super) fn next_completion(&mut self) -> Option<Completion> {
         let mut handles = self.handles.iter_mut().enumerate();
         let (number, report) =
@@ -282,16 +281,16 @@ impl Workers {
         Some(report)
     }
 
-    /// The next step, if it may be taken: not one that publishes numbers, for which see
-    /// [`next_publications`](Self::next_publications).
+    /// The next step, if it may be taken. [`next_publications`](Self::next_publications) returns those that
+    /// publish numbers.
     pub(super) fn next_step(&mut self) -> Option<Step> {
         let step = self.steps.front()?;
         let is_due = !matches!(step, Step::Publish(_)) && step.has_passed(&self.grace_periods);
         if is_due { self.steps.pop_front() } else { None }
     }
 
-    /// How many numbers are next to be published and may be, as far as a restart would find those of this
-    /// generation again; and whether more of them follow, for which workers have still to report.
+    /// How many of the next numbers may be published, if a restart finds those up to the generation
+    /// `written`; and whether more of them follow, for which workers have commands to complete.
     pub(super) fn publishable(&self, written: Option<u64>) -> (usize, bool) {
         let is_due = |step: &&Step| self.may_publish(step, written);
         let due = self.steps.iter().take_while(is_due).count();
@@ -304,7 +303,7 @@ impl Workers {
         is_written && self.grace_periods.has_passed(given)
     }
 
-    /// Takes so many numbers that are [`publishable`](Self::publishable).
+    /// Takes the next `count` numbers, which are [`publishable`](Self::publishable).
     pub(super) fn next_publications(&mut self, count: usize) -> Vec<Allocated> {
         let Self { steps, grace_periods, .. } = self;
         let publications = steps.drain(..count).filter_map(|step| match step {
@@ -314,7 +313,7 @@ impl Workers {
         publications.map(Quiesced::into_inner).collect()
     }
 
-    /// Whether there is something to do at once: rings to fill, or a step to take.
+    /// Whether a ring is to be filled, or a step to be taken, at once.
     pub(super) fn is_due(&self, written: Option<u64>) -> bool {
         self.is_unflushed
             || self.steps.front().is_some_and(|step| match step {
@@ -323,15 +322,15 @@ impl Workers {
             })
     }
 
-    /// Whether nothing is left to do before a worker rings. Where a worker's report lets something go on, it
-    /// rings for that from now on.
+    /// Whether nothing is left to do before a worker wakes the slow path. Where a completion makes a step
+    /// possible, the worker wakes it for that from now on.
     pub(super) fn may_sleep(&mut self) -> bool {
         if !self.awaits_reports() {
             self.attention().ignore_completions();
             return true;
         }
         self.attention().want_completions();
-        // Whatever a worker completes from here on it tells; what it has completed is read now.
+        // A worker reports what it completes from here on; what it has completed before is read now.
         self.handles.iter_mut().all(|handle| handle.completions.is_empty())
     }
 
@@ -353,8 +352,8 @@ impl Workers {
         no_answers && self.steps.is_empty() && self.grace_periods.is_even()
     }
 
-    /// Forgets all steps, and what was reported so far: the grace_periods begins with each worker's answer to this
-    /// inventory. What waits to enter the rings still does.
+    /// Forgets all steps and completions: grace periods begin with each worker's answer to this inventory.
+    /// Commands that wait to enter the rings still do.
     pub(super) fn reset(&mut self, inventory: u64) {
         self.steps.clear();
         self.openings.clear();
@@ -364,13 +363,13 @@ impl Workers {
         }
     }
 
-    /// Gives a worker something that comes before a inventory, and is not in the grace_periods.
+    /// Gives a worker a command that precedes an inventory, and that grace periods do not count.
     pub(super) fn command_before_inventory(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         self.handles[worker].waiting.push_back(command);
     }
 
-    /// Adds what workers count beside their ports.
+    /// Adds the counters of workers that belong to no port.
     pub(super) fn add_to(&self, balance: &mut Balance) {
         for handle in &self.handles {
             balance.add_discards(&handle.orphan_drops);

@@ -1,6 +1,5 @@
-//! How often one ingress is answered and heard: token buckets for its questions, for errors about its
-//! packets, and for the notices and goodbyes that come in by it. What is over budget is not answered, and
-//! nothing waits for its turn.
+//! The budgets of each ingress: token buckets for replies to its requests, for errors about its packets, and
+//! for the notices and goodbyes that come in by it. What is over budget is dropped; nothing waits.
 
 use std::collections::BTreeMap;
 
@@ -28,13 +27,12 @@ struct Buckets {
     goodbyes: TokenBucket,
 }
 
-/// The buckets of every ingress that was ever answered: one for each index of a mark, so never
-/// more than there are attachments.
+/// The buckets of every ingress, one for each index of a mark: no more than there can be attachments.
 #[derive(Debug, Default)]
 pub(super) struct Budgets(BTreeMap<usize, Buckets>);
 
 impl Budgets {
-    /// Whether one more question from `ingress` is answered.
+    /// Whether one more request from `ingress` gets a reply.
     pub(super) fn answer(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).answers.take(ANSWERS, now)
     }
@@ -44,13 +42,13 @@ impl Budgets {
         self.of(ingress).errors.take(ERRORS, now)
     }
 
-    /// Whether one more notice that came in by `ingress` is taken.
+    /// Whether one more notice that came in by `ingress` is accepted.
     pub(super) fn notice(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).notices.take(NOTICES, now)
     }
 
-    /// Whether one more goodbye of the neighbour at `ingress` is taken. Apart from notices, which come
-    /// from farther off too.
+    /// Whether one more goodbye of the neighbour at `ingress` is accepted. Apart from notices, which also
+    /// come from farther off.
     pub(super) fn goodbye(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).goodbyes.take(GOODBYES, now)
     }

@@ -1,19 +1,19 @@
-//! One key on two nodes: each makes a handshake when the other's has taken its link, so the peer comes back from two
-//! addresses in turn. It judges nothing else, and changes nothing.
+//! One static key on two nodes: each of them begins a handshake when the other has taken its link, so new
+//! keys come from two addresses in turn.
 
 use strowger_crypto::limits::REKEY_AFTER;
 
 use super::Location;
 use crate::Now;
 
-/// So often a peer comes back to where it was before, with new keys each time, before it is taken for two nodes. One
-/// that starts again, or moves to and fro between two networks, keeps its keys or stays where it is.
+/// Returns to the location before, each time with new keys, that count as two nodes. A peer that restarts
+/// stays at its location, and a peer that moves between two networks keeps its keys.
 const RETURNS: u8 = 3;
 
-/// A peer that does not come back within this is one node again: ten minutes.
+/// A peer that does not return within this, ten minutes, is one node again.
 const FORGOTTEN_AFTER_NS: u64 = 600_000_000_000;
 
-/// Where a peer's own handshakes came from lately.
+/// The locations that a peer's own handshakes came from lately.
 #[derive(Debug, Default)]
 pub(super) struct Conflict {
     last: Option<Location>,
@@ -23,8 +23,8 @@ pub(super) struct Conflict {
 }
 
 impl Conflict {
-    /// The peer has made keys from there, and those before were so old. Says whether it is found out now that it is
-    /// two nodes.
+    /// Keys came from `from`, and the keys before had this age. Returns whether this shows, for the first
+    /// time, that the peer is two nodes.
     pub(super) fn note(&mut self, from: Location, age_ns: u64, now: Now) -> bool {
         if self.last == Some(from) {
             return false;
@@ -39,7 +39,7 @@ impl Conflict {
         was < RETURNS && self.returns >= RETURNS
     }
 
-    /// Where the two nodes are, if there are two.
+    /// The locations of the two nodes, if there are two.
     pub(super) fn locations(&self, now: Now) -> Option<[Location; 2]> {
         let is_so =
             self.returns >= RETURNS && now.0.saturating_sub(self.since.0) < FORGOTTEN_AFTER_NS;
@@ -60,14 +60,15 @@ mod tests {
     }
 
     #[test]
-    fn only_who_comes_back_again_and_again_with_keys_before_their_time_is_two_nodes() {
+    fn only_a_peer_that_returns_repeatedly_with_early_keys_is_two_nodes() {
         let mut conflict = Conflict::default();
         let mut now = Now(0);
         let mut note = |from: u16, after: u64| {
             now = Now(now.0 + after * SECOND);
             (conflict.note(at(from), after * SECOND, now), conflict.locations(now).is_some())
         };
-        // It starts again and again in one place, moves on and on, and to and fro at its keys' pace.
+        // A peer that restarts at one location, that moves on, and that moves to and fro at the pace of
+        // rekeys.
         for place in [1, 1, 1, 1, 2, 3, 4, 5, 6] {
             assert_eq!(note(place, 20), (false, false));
         }

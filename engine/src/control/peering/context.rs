@@ -1,4 +1,5 @@
-//! What a peer acts with: what all links share, and commands and events of one link.
+//! The context of a peer that handles an event: the state that all links share, and commands and events of
+//! its link.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{LocalIdentity, Sealed, Sealer, handshake::Offer};
@@ -19,7 +20,7 @@ use crate::{
     control::{Event, PortId, base::Base},
 };
 
-/// What all links share.
+/// The state that all links share.
 pub(super) struct Shared {
     pub(super) config: PeeringConfig,
     pub(super) offer: Offer,

@@ -1,5 +1,5 @@
-//! Why a link is not up, as far as this end can know it: what was tried, and what came back. It serves
-//! the operator; no decision rests on it.
+//! Why a link is not up, as far as this end can know: its attempts, and the answers to them. For operators;
+//! no decision depends on it.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use strowger_frame::Address;
 
 use crate::{Now, discard::Discard};
 
-/// Evidence older than this says nothing about the attempts of now: the longest pause between two attempts
-/// is 16 s (W4-11), and three of them may be lost.
+/// Evidence older than this does not explain the current attempts: the longest pause between two attempts is
+/// 16 s (W4-11), and three of them may be lost.
 const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
 
 /// An event reports silence as the reason after this many attempts: the first ones may have been lost.
-const ATTEMPTS_BEFORE_TOLD: u32 = 3;
+const ATTEMPTS_BEFORE_REPORT: u32 = 3;
 
-/// An event says at most once in this time, a minute, that another node has the peer's key.
+/// The least time between two events about another node with the peer's key: a minute.
 const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 
 /// Why a link is not up.
@@ -52,9 +52,9 @@ pub enum DownReason {
         /// The key that it has.
         key: StaticPublic,
     },
-    /// What comes from the peer's address is for another static key than ours.
+    /// Handshakes from the peer's address are for another static key than ours.
     NotForUs,
-    /// What comes from the peer's address is for our key, in a network of another name.
+    /// Handshakes from the peer's address are for our key, in a network of another name.
     OtherNetwork,
     /// The peer's answer cannot be decrypted: it has another psk.
     OtherPsk,
@@ -73,9 +73,9 @@ pub enum DownReason {
     OtherIdentity(PeerId),
     /// The peer's handshake was refused for another reason.
     Refused(Refused),
-    /// The peer has ended the link and asked to be left alone for a while.
+    /// The peer has ended the link, and has asked for a pause before the next handshake.
     Goodbye {
-        /// Until when no handshake begins here.
+        /// No handshake begins here before this time.
         until: Now,
     },
 }
@@ -101,7 +101,7 @@ impl DownReason {
         }
     }
 
-    /// Since when handshakes go unanswered, where that is the reason.
+    /// The time of the first unanswered handshake, where that is the reason.
     pub const fn since(&self) -> Option<Now> {
         match self {
             Self::NoAnswer { since, .. } => Some(*since),
@@ -109,7 +109,7 @@ impl DownReason {
         }
     }
 
-    /// What a refused handshake message says about the link of the peer that it came from.
+    /// The reason that a refused handshake message gives for the link of its sender.
     pub(super) fn of_refusal(why: Refused) -> Option<Self> {
         Some(match why {
             Refused::WrongMac => Self::NotForUs,
@@ -120,7 +120,7 @@ impl DownReason {
             Refused::OtherPeer | Refused::Identity(_) | Refused::Hello(_) | Refused::Ourselves => {
                 Self::Refused(why)
             }
-            // Noise, old answers and full tables say nothing of the peer.
+            // Noise, old answers and full tables say nothing about the peer.
             Refused::Malformed
             | Refused::NotOurs
             | Refused::Unreadable
@@ -180,7 +180,7 @@ impl fmt::Display for DownReason {
     }
 }
 
-/// The counter of a handshake message that was refused for this.
+/// The drop reason of a handshake message that was refused for this.
 pub(super) const fn discard_of(why: Refused) -> Discard {
     match why {
         Refused::Malformed | Refused::Hello(_) => Discard::HandshakeMalformed,
@@ -198,7 +198,7 @@ pub(super) const fn discard_of(why: Refused) -> Discard {
     }
 }
 
-/// What has been seen since a link was last up.
+/// The evidence since a link was last up.
 #[derive(Debug, Default)]
 pub(super) struct Diagnosis {
     attempts: u32,
@@ -211,14 +211,14 @@ pub(super) struct Diagnosis {
     reported: Option<&'static str>,
 }
 
-/// When an event last said that another node has the peer's key.
+/// The time of the last event about another node with the peer's key.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     reported: Option<Now>,
 }
 
 impl Refusals {
-    /// Whether an event may say so now, which is then noted.
+    /// Whether such an event may be sent now. Notes it if so.
     pub(super) fn may_report(&mut self, now: Now) -> bool {
         let is_due = |last: Now| now.0.saturating_sub(last.0) >= REFUSALS_REPORTED_EVERY_NS;
         let may = self.reported.is_none_or(is_due);
@@ -250,23 +250,24 @@ impl Diagnosis {
         }
     }
 
-    /// The link is up: nothing from before explains anything.
+    /// The link is up: earlier evidence no longer counts.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The best explanation now. What came back says more than what did not.
+    /// The best explanation now. An answer says more than silence.
     pub(super) fn reason(&self, has_address: bool, now: Now) -> DownReason {
         let is_fresh = |(at, why): &(Now, DownReason)| match why {
             DownReason::Goodbye { until } => now.0 < until.0,
             _ => now.0.saturating_sub(at.0) <= EVIDENCE_KEPT_NS,
         };
         let fresh = |seen: Option<(Now, DownReason)>| seen.filter(is_fresh).map(|(_, why)| why);
-        let unconfirmed = (self.answers >= ATTEMPTS_BEFORE_TOLD)
+        let unconfirmed = (self.answers >= ATTEMPTS_BEFORE_REPORT)
             .then_some(DownReason::NoConfirmation { answers: self.answers });
-        let unanswered = self.last_to.filter(|_| self.attempts >= ATTEMPTS_BEFORE_TOLD).map(|to| {
-            DownReason::NoAnswer { to, attempts: self.attempts, since: self.first_attempt }
-        });
+        let unanswered =
+            self.last_to.filter(|_| self.attempts >= ATTEMPTS_BEFORE_REPORT).map(|to| {
+                DownReason::NoAnswer { to, attempts: self.attempts, since: self.first_attempt }
+            });
         fresh(self.evidence).or(unconfirmed).or(fresh(self.unreachable)).or(unanswered).unwrap_or(
             match (has_address, self.attempts) {
                 (false, 0) => DownReason::NoAddress,
@@ -275,7 +276,7 @@ impl Diagnosis {
         )
     }
 
-    /// When there may be something to tell: now, or when what is known grows old.
+    /// When [`news`](Self::news) may have a reason: now, or when evidence becomes too old.
     pub(super) fn news_at(&self, has_address: bool, now: Now) -> Option<Now> {
         let reason = self.reason(has_address, now);
         if self.is_news(&reason) {
@@ -294,7 +295,7 @@ impl Diagnosis {
         is_known && self.reported != Some(reason.name())
     }
 
-    /// The reason, if an event should tell it: each kind once until the link is up again.
+    /// The reason, if an event should report it: each kind once until the link is up again.
     pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
         let reason = self.reason(has_address, now);
         self.is_news(&reason).then(|| {
@@ -311,7 +312,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn silence_is_told_after_three_attempts_and_once() {
+    fn silence_is_reported_after_three_attempts_and_once() {
         let mut diagnosis = Diagnosis::default();
         assert_eq!(diagnosis.reason(false, Now(0)), DownReason::NoAddress);
         assert_eq!(diagnosis.reason(true, Now(0)), DownReason::Connecting { attempts: 0 });
@@ -322,11 +323,11 @@ mod tests {
         let silent = DownReason::NoAnswer { to: Address::Only, attempts: 3, since: Now(SECOND) };
         assert_eq!(diagnosis.news(true, Now(4 * SECOND)), Some(silent));
         diagnosis.note_attempt(Address::Only, Now(5 * SECOND));
-        assert_eq!(diagnosis.news(true, Now(6 * SECOND)), None, "told before");
+        assert_eq!(diagnosis.news(true, Now(6 * SECOND)), None, "reported before");
     }
 
     #[test]
-    fn what_came_back_says_more_than_silence_and_grows_old() {
+    fn an_answer_says_more_than_silence_and_becomes_too_old() {
         let mut diagnosis = Diagnosis::default();
         for _ in 0..5 {
             diagnosis.note_attempt(Address::Only, Now(SECOND));
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn an_initiator_that_uses_no_answer_is_told() {
+    fn an_initiator_that_uses_no_answer_is_reported() {
         let mut diagnosis = Diagnosis::default();
         for _ in 0..3 {
             diagnosis.note_answer();

@@ -55,7 +55,7 @@ impl LinkState {
     }
 }
 
-/// What a link has to do about its use.
+/// The step that follows from the use of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UsageStep {
     Nothing,

@@ -1,8 +1,7 @@
-//! Session indices: which are free, and which of those given out wait for the answer to a handshake. It
-//! knows no key, and looks at no peer.
+//! Session indices: which are free, and which of the others wait for the answer to a handshake.
 //!
-//! An index is a place in the workers' tables and bits above it, both drawn at random from all that are
-//! free: who has seen some of them can guess no other better than one in 2^24.
+//! An index is a place in the workers' tables and bits above it, both drawn at random from those that are
+//! free. A node that has seen some indices guesses another one with a chance of one in 2^24.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,39 +14,39 @@ use crate::{
     session::{AwaitedPlaces, place_of},
 };
 
-/// Which places are free, and whose answers are awaited.
+/// The free places, and the awaited answers.
 pub(super) struct Indices {
-    /// Places that no session has, in no order.
+    /// Places that no session has, in any order.
     free: Vec<u16>,
-    /// Where each place stands in `free`; [`Indices::TAKEN`] if it does not.
-    stands: Box<[u32]>,
-    /// Attempts at a handshake, by the index that their answers come to. Packets never do, so no bystander
-    /// on a running link sees one.
+    /// The position of each place in `free`; [`Indices::TAKEN`] if it is not free.
+    positions: Box<[u32]>,
+    /// Attempts at a handshake, by the index that their answers are addressed to. No data packet has such an
+    /// index, so an observer of a running link sees none.
     awaited: HashMap<SessionIndex, Awaited>,
-    /// The same for the workers.
+    /// The same table for the workers.
     places: Arc<AwaitedPlaces>,
 }
 
-/// Which attempt, of which link, an answer is for.
+/// The attempt that an answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// The session with this peer.
     Peer(Mark),
-    /// An unknown peer that was called because of its beacon.
+    /// A call to an unknown peer whose beacon came in.
     Call,
 }
 
 /// An attempt whose answer is awaited.
 pub(super) struct Awaited {
     pub(super) asker: Asker,
-    /// Answers that may still be read: from where it was asked, and from elsewhere.
+    /// Answers that may still be read: from the address that was asked, and from others.
     left: [u8; 2],
 }
 
 impl Awaited {
-    /// Whether one more answer may be read whose mac is right. Each attempt has a number of its own, so
-    /// those who can make such answers keep at most this attempt from its own; and what comes from
-    /// elsewhere than was asked takes nothing from what comes from there.
+    /// Whether one more answer with a right mac may be read. The number is per attempt, so a node that can
+    /// make such answers delays this attempt alone. Answers from other addresses take nothing from those of
+    /// the address that was asked.
     pub(super) fn may_read(&mut self, was_asked: bool) -> bool {
         let left = &mut self.left[usize::from(!was_asked)];
         let may = *left > 0;
@@ -61,17 +60,17 @@ impl Indices {
 
     pub(super) fn new(places: Arc<AwaitedPlaces>) -> Self {
         let free: Vec<u16> = (0..=u16::MAX).take(SESSIONS_MAX).collect();
-        let stands = (0..SESSIONS_MAX as u32).collect();
-        Self { free, stands, awaited: HashMap::new(), places }
+        let positions = (0..SESSIONS_MAX as u32).collect();
+        Self { free, positions, awaited: HashMap::new(), places }
     }
 
-    /// All are free again, and no answer is awaited.
+    /// Frees all places. No answer is awaited any more.
     pub(super) fn reset(&mut self) {
         self.places.clear();
         *self = Self::new(self.places.clone());
     }
 
-    /// An index whose place no session has, if there is one and there are random bytes.
+    /// Draws a free index. `None` if no place is free, or without random bytes.
     pub(super) fn draw(&mut self, entropy: &mut dyn Entropy) -> Option<SessionIndex> {
         let mut random = [0; 16];
         entropy.fill(&mut random).ok()?;
@@ -80,42 +79,43 @@ impl Indices {
         let place = *self.free.get((random >> 64).checked_rem(end)? as usize)?;
         self.take(usize::from(place));
         let turns = SessionIndex::END / SESSIONS_MAX as u32;
-        // Index 0 is that of no session.
+        // No session has index 0.
         let first = u32::from(place == 0);
         let turn = first + random as u32 % (turns - first);
         SessionIndex::new(turn * SESSIONS_MAX as u32 + u32::from(place))
     }
 
-    /// Takes a certain place; whether it was free.
+    /// Takes a place. Returns whether it was free.
     pub(super) fn take(&mut self, place: usize) -> bool {
-        let Some(stands) = self.stands.get_mut(place) else { return false };
-        let at = std::mem::replace(stands, Self::TAKEN);
+        let Some(position) = self.positions.get_mut(place) else { return false };
+        let at = std::mem::replace(position, Self::TAKEN);
         if at == Self::TAKEN {
             return false;
         }
         self.free.swap_remove(at as usize);
         if let Some(&moved) = self.free.get(at as usize) {
-            self.stands[usize::from(moved)] = at;
+            self.positions[usize::from(moved)] = at;
         }
         true
     }
 
-    /// Takes the place of an index that was not drawn here; whether it was free.
+    /// Takes the place of an index that was not drawn here. Returns whether it was free.
     pub(super) fn take_index(&mut self, index: SessionIndex) -> bool {
         self.take(place_of(index))
     }
 
-    /// Frees an index that no session uses any more. Says whether it was that of an attempt, which no worker knows.
+    /// Frees an index that no session uses any more. Returns whether an attempt had it: then no worker has
+    /// it.
     pub(super) fn give_back(&mut self, index: SessionIndex) -> bool {
         let place = place_of(index);
-        if self.stands[place] == Self::TAKEN {
-            self.stands[place] = self.free.len() as u32;
+        if self.positions[place] == Self::TAKEN {
+            self.positions[place] = self.free.len() as u32;
             self.free.push(place as u16);
         }
         self.settle(index)
     }
 
-    /// The answer to this index is awaited.
+    /// An answer to this index is awaited from now on.
     pub(super) fn await_answer(&mut self, index: SessionIndex, asker: Asker) {
         let left = [ANSWERS_READ_PER_ATTEMPT; 2];
         self.awaited.insert(index, Awaited { asker, left });
@@ -127,7 +127,7 @@ impl Indices {
         self.awaited.get_mut(&index)
     }
 
-    /// No answer to this index is awaited any more; whether one was.
+    /// No answer to this index is awaited any more. Returns whether one was.
     pub(super) fn settle(&mut self, index: SessionIndex) -> bool {
         let was_awaited = self.awaited.remove(&index).is_some();
         if was_awaited {
@@ -158,18 +158,18 @@ mod tests {
             for (bit, ones) in ones.iter_mut().enumerate() {
                 *ones += index.number() >> bit & 1;
             }
-            // Allocated back at once: what was given up last is no more likely than the others.
+            // Freed at once: the index that was freed last is no more likely than the others.
             indices.give_back(index);
         }
         for (bit, ones) in ones.iter().enumerate() {
-            // Four standard deviations of as many tosses.
+            // Four standard deviations of a fair coin.
             assert!(ones.abs_diff(rounds / 2) < 127, "bit {bit}: {ones} of {rounds}");
         }
         assert!(seen.len() > 3_990, "{}", seen.len());
     }
 
     #[test]
-    fn each_place_is_given_once_until_none_is_left() {
+    fn each_place_is_drawn_once_until_none_is_left() {
         let mut entropy = SeededEntropy::new(2);
         let mut indices = Indices::new(Arc::new(AwaitedPlaces::new()));
         let all: HashSet<usize> = (0..SESSIONS_MAX)
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_elsewhere_spends_nothing_of_what_comes_from_where_it_was_asked() {
+    fn answers_from_other_addresses_take_nothing_from_the_address_that_was_asked() {
         let mut indices = Indices::new(Arc::new(AwaitedPlaces::new()));
         let index = SessionIndex::new(7).expect("small");
         indices.await_answer(index, Asker::Call);

@@ -42,10 +42,10 @@ const CALM_BUDGET_PERCENT: u32 = 75;
 /// a send where the port has no handshake socket. A sender that forges a peer's address gets no more than one host.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
-/// An event says at most once in this time, ten seconds, that an unknown peer was refused.
+/// The least time between two events about refused unknown peers: ten seconds.
 const UNKNOWN_REPORTED_EVERY_NS: u64 = 10_000_000_000;
 
-/// What may be done per second for handshake datagrams.
+/// Rate limits of handshake datagrams.
 pub(super) struct Budgets {
     reads: RateLimiter,
     cookies: RateLimiter,
@@ -59,7 +59,7 @@ impl Budgets {
         }
     }
 
-    /// What is done for one peer.
+    /// The budgets of one peer.
     pub(super) fn of_a_peer() -> Self {
         Self {
             reads: RateLimiter::per_second(KNOWN_PER_SECOND_EACH),
@@ -79,7 +79,7 @@ pub(super) struct Intake {
     budgets: [Budgets; 2],
     /// Of all others, by their addresses.
     sources: Sources,
-    /// When an event last said that an unknown peer was refused.
+    /// The time of the last event about a refused unknown peer.
     unknown_reported: Option<Now>,
 }
 
@@ -373,8 +373,8 @@ fn handle_answer(
     Ok(())
 }
 
-/// Notes what a refused message says about the peer at whose location it was sent; returns the reason to count.
-/// The source is not proved, so the note is for operators alone.
+/// Notes the reason of a refused message for the peer at the location that it came from; returns the reason
+/// to count. The source is not proved, so the note is for operators alone.
 fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now: Now) -> Discard {
     let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
         // The mac of XX depends on the network's name alone.

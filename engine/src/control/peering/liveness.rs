@@ -7,7 +7,7 @@ use strowger_crypto::Nanos;
 use super::Liveness;
 use crate::{Now, link::SlotTally};
 
-/// What a link has to do about its peer's silence.
+/// The step that follows from a peer's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LivenessStep {
     Wait,
@@ -45,7 +45,7 @@ pub(super) struct PeerLiveness {
 }
 
 impl PeerLiveness {
-    /// As if the peer had just been heard, after the slow path has recovered from a panic.
+    /// Counts the peer as heard, after the slow path has recovered from a panic.
     pub(super) fn reset(&mut self) {
         *self = Self { is_heard: true, ..Self::default() };
     }

@@ -109,7 +109,7 @@ pub(super) struct SendChallenge {
     pub(super) is_validated: bool,
 }
 
-/// What a link with keys and without a validated address needs.
+/// The step that a link with keys and without a validated address needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Validation {
     Wait,
@@ -337,7 +337,7 @@ impl Reach {
         is_suggested || self.has_asked(from)
     }
 
-    /// Something authentic of so many bytes came from there.
+    /// An authentic frame of this length came from there.
     pub(super) fn receive(&mut self, from: Location, bytes: usize) {
         self.credit.receive(from, bytes);
     }
@@ -404,7 +404,7 @@ impl Reach {
         self.has_restarted = false;
     }
 
-    /// What a link whose keys are this old needs to validate an address.
+    /// The step that validates an address of a link whose keys have this age.
     pub(super) fn poll_validation(&mut self, age_ns: u64, now: Now) -> Validation {
         if age_ns >= VALIDATED_WITHIN.0 {
             let again = std::mem::replace(&mut self.has_restarted, true);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_on_credit_and_nothing_on_what_another_address_has_paid() {
+    fn credit_of_one_address_is_not_spent_at_another() {
         let mut credit = Credit::default();
         assert!(!credit.spend(at(1), 1));
         credit.receive(at(1), 40);
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_shows_where_its_question_went_only_if_it_went_nowhere_else() {
+    fn an_answer_validates_a_location_only_if_no_other_was_asked() {
         let mut reach = Reach::new(PortId(0), None);
         assert!(!reach.is_sole(at(1)));
         reach.note_asked(at(1));

@@ -84,7 +84,7 @@ pub(super) struct SendProbe {
     pub(super) bytes: u16,
 }
 
-/// What is known of one link's path.
+/// The path MTU discovery of one link.
 #[derive(Debug)]
 pub(super) struct PathMtu {
     agreed: u16,
@@ -273,8 +273,7 @@ fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// Runs against a path that takes frames of so many bytes; returns how many were asked, and for
-    /// how long.
+    /// Runs against a path with this limit for a number of seconds; returns the number of challenges.
     fn run(mtu: &mut PathMtu, takes: u16, now: &mut Nanos, seconds: u64, frames: &mut u64) -> u32 {
         let mut asked = 0;
         for tenth in 0..10 * seconds {
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_width_is_found_exactly_with_few_challenges() {
+    fn every_limit_is_found_exactly_with_few_challenges() {
         for agreed in [576, 577, 1_232, 1_372, 1_452, 1_500, 9_216] {
             for takes in (576..1_600).chain((1_600..9_300).step_by(97)) {
                 let (mut mtu, mut now, mut frames) = (PathMtu::new(agreed), Nanos::ZERO, 0);
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_path_is_found_within_ten_seconds() {
+    fn a_common_limit_is_found_within_ten_seconds() {
         for takes in [1_452, 1_472, 1_498, 8_952, 8_972, 8_998, 9_216] {
             let (mut mtu, mut now, mut frames) = (PathMtu::new(9_216), Nanos::ZERO, 0);
             run(&mut mtu, takes, &mut now, 10, &mut frames);
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_grows_narrow_is_noticed_and_one_that_grows_wide_is_used_later() {
+    fn a_lower_limit_is_noticed_and_a_higher_one_is_found_later() {
         let (mut mtu, mut now, mut frames) = (PathMtu::new(9_216), Nanos::ZERO, 0);
         run(&mut mtu, 1_472, &mut now, 60, &mut frames);
         run(&mut mtu, 1_300, &mut now, 60, &mut frames);
@@ -331,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_long_is_asked_of_who_answers_nothing_and_nothing_changes() {
+    fn a_silent_peer_gets_no_long_challenge_and_keeps_its_limit() {
         let (mut mtu, mut now, mut frames) = (PathMtu::new(9_216), Nanos::ZERO, 0);
         for tenth in 0..6_000_u64 {
             now = Nanos(tenth * 100_000_000);
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_nothing_crosses_is_asked_nothing() {
+    fn an_idle_link_gets_no_challenge() {
         let (mut mtu, mut now, mut frames) = (PathMtu::new(9_216), Nanos::ZERO, 0);
         run(&mut mtu, 1_372, &mut now, 60, &mut frames);
         let crossed = Crossed { frames: mtu.frames, lately: false };

@@ -34,7 +34,8 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// An unknown peer that has finished its handshake is heard within this: it confirms its keys every second.
+/// An unknown peer that has finished its handshake sends a frame within this time: it confirms its keys every
+/// second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
 /// See the module.
@@ -52,9 +53,9 @@ pub(super) struct Peer {
     handshakes: u64,
     /// The peer has shown that it has the newest keys.
     is_confirmed: bool,
-    /// What the last handshake agreed on, and with whom.
+    /// The result of the last handshake, and the identity that the peer has proved.
     agreed: Option<Agreed>,
-    /// What may be read per second of senders at its location.
+    /// The budgets of handshake messages from its location.
     budgets: Budgets,
     /// Its own initiations from other locations that may be accepted.
     elsewhere: RateLimiter,
@@ -131,7 +132,7 @@ impl Peer {
         &mut self.status
     }
 
-    /// Whether it came by itself, under the policy for unknown peers.
+    /// Whether it is an unknown peer, under the policy for them.
     pub(super) fn is_unknown(&self) -> bool {
         self.is_unknown
     }
@@ -141,7 +142,7 @@ impl Peer {
         self.usage.is_wanted()
     }
 
-    /// What the last handshake agreed on, and with whom.
+    /// The result of the last handshake, and the identity that the peer has proved.
     pub(super) fn agreed(&self) -> Option<Agreed> {
         self.agreed
     }
@@ -530,7 +531,7 @@ impl Peer {
             LivenessStep::Down => {
                 self.set_state(LinkState::Down, link);
                 self.want(link);
-                // The keys go on opening late frames; a handshake finds out whether the peer is there.
+                // The keys still open late frames; a handshake finds out whether the peer is there.
                 let _ = self.drive(Input::Lost, None, link);
             }
         }
@@ -561,8 +562,8 @@ impl Peer {
         self.return_due().is_some_and(|due| due <= nanos(now))
     }
 
-    /// Whether it is an unknown peer whose link has been down for the time in which a dead peer is noticed. It gives
-    /// its slot back, dead or never heard, and may call again.
+    /// Whether it is an unknown peer whose link has been down for the detection time. It loses its slot, dead
+    /// or never heard, and may call again.
     pub(super) fn is_gone(&self, now: Now) -> bool {
         self.expiry_due().is_some_and(|due| due <= nanos(now))
     }
@@ -623,7 +624,7 @@ impl Peer {
         waits.then(|| nanos(self.status.since()).plus(Nanos(for_ns)))
     }
 
-    /// What is shown of the link.
+    /// The view of the link.
     pub(super) fn view(&self, slot: Slot, now: Now) -> PeerView {
         let suggested = self.reach.suggested.address();
         PeerView {

@@ -46,7 +46,7 @@ impl Peers {
         Some(&mut entry.peer)
     }
 
-    /// What may be read for a peer. No deadline depends on it.
+    /// The budgets of a peer. No deadline depends on them.
     pub(super) fn budgets_mut(&mut self, link: Mark) -> Option<&mut Budgets> {
         self.by_link.get_mut(&link).map(|entry| entry.peer.budgets_mut())
     }

@@ -1,14 +1,14 @@
-//! What senders without an address of their own here may have read in a second, by the network that they
-//! send from. It remembers no sender: its memory is fixed, so no sender is evicted and none can fill it.
+//! Rate limits of handshakes from unknown addresses, by source network. The memory is fixed and has no
+//! entries for single senders, so no sender can fill it or displace another.
 //!
-//! Under load only those are read who have shown, by a cookie, that they receive where they send from, so
-//! each is counted by what it has to itself: an IPv4 address, an IPv6 /64, which is one host's or one home's
-//! (RFC 6177 gives no site less), a MAC address. And by the smallest block that a network is
-//! given: an IPv4 /24, the longest prefix that is routed, and an IPv6 /48, one site's.
+//! Under load only senders that have shown by a cookie that they receive at their address are read. Each is
+//! limited by the prefix that it has for itself: an IPv4 address, an IPv6 /64 of one host or home (RFC 6177),
+//! or a MAC address; and by the prefix of its network: an IPv4 /24, the longest that is routed, or an IPv6
+//! /48 of one site.
 //!
-//! Each source has one cell in each of some rows, found by a keyed hash, and is refused only if all of them
-//! are used up (stochastic fair blue, Feng and others 2001): with a hundred floods at once one honest source
-//! in a thousand shares all its cells with them, and shares them no longer when the key changes.
+//! Each source has one cell in each row, found by a keyed hash, and is refused only if all of them are used
+//! up (stochastic fair blue, Feng and others 2001). With a hundred floods at once, one honest source in a
+//! thousand shares all its cells with them, until the key changes.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -22,10 +22,10 @@ use crate::limits::{
     SOURCES_TOLD_APART_NS,
 };
 
-/// What each source may have in a second.
+/// The rate limits of all sources.
 pub(super) struct Sources {
     key: [u8; 16],
-    /// When the key was changed last, and whether it ever was.
+    /// When the key was last changed; `None` before the first key.
     since: Option<Nanos>,
     hosts: Cells,
     networks: Cells,
@@ -43,8 +43,7 @@ impl Sources {
         }
     }
 
-    /// Changes the key when it is due: who shares cells then is drawn again, and all have their full
-    /// share.
+    /// Changes the key when it is due. Sources share other cells then, and all cells are full again.
     pub(super) fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) {
         let is_due = |since: Nanos| now.since(since).0 >= SOURCES_TOLD_APART_NS;
         if self.since.is_none_or(is_due) && entropy.fill(&mut self.key).is_ok() {
@@ -55,19 +54,19 @@ impl Sources {
         }
     }
 
-    /// Whether one more message may be read of a source that has shown that it receives there, which is
-    /// then counted.
+    /// Whether one more message may be read of a source that has shown that it receives there. Counts it if
+    /// so.
     pub(super) fn may_read(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(0, &host(from));
         if !self.hosts.spend(host, now) {
-            return false; // and its network keeps what is its own
+            return false; // takes nothing from its network
         }
         let network = network(from).map(|network| self.hash(1, &network));
         network.is_none_or(|network| self.networks.spend(network, now))
     }
 
-    /// Whether one more cookie may go there, which is then counted. Nothing is shown yet, so this only
-    /// keeps one address from having them all.
+    /// Whether one more cookie may go there. Counts it if so. The source is not proved yet, so this only
+    /// keeps one address from getting all cookies.
     pub(super) fn may_have_cookie(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(2, &host(from));
         self.cookies.spend(host, now)
@@ -82,12 +81,12 @@ impl Sources {
     }
 }
 
-/// What one sender has to itself.
+/// The prefix of one host.
 fn host(at: Address) -> ArrayVec<u8, 16> {
     prefix(at, 4, 8)
 }
 
-/// What one who is given addresses is given at least; none where addresses are anybody's choice.
+/// The prefix of a network; `None` where any sender may choose any address.
 fn network(at: Address) -> Option<ArrayVec<u8, 16>> {
     matches!(at, Address::Udp(_)).then(|| prefix(at, 3, 6))
 }
@@ -103,8 +102,8 @@ fn prefix(at: Address, v4_bytes: usize, v6_bytes: usize) -> ArrayVec<u8, 16> {
     }
 }
 
-/// Rows of cells, each of which says until when what was taken by it is paid for (ITU-T I.371, the generic
-/// cell rate algorithm).
+/// Rows of token buckets, each stored as the time at which it is full again (ITU-T I.371, the generic cell
+/// rate algorithm).
 struct Cells {
     interval_ns: u64,
     at_once_ns: u64,
@@ -122,8 +121,8 @@ impl Cells {
         self.rows.iter_mut().for_each(|row| row.fill(0));
     }
 
-    /// Takes one by the emptiest of a source's cells; the others are never filled beyond it, so that who
-    /// shares one of them loses as little as may be.
+    /// Takes one token by the fullest bucket of a source. The others are only lowered to its level, so that a
+    /// source that shares one of them loses as little as possible.
     fn spend(&mut self, hash: u64, now: Nanos) -> bool {
         let cell = |row: usize| (hash >> (row * 16)) as usize % SOURCE_CELLS;
         let least = self.rows.iter().enumerate().map(|(row, cells)| cells[cell(row)]).min();
@@ -158,7 +157,7 @@ mod tests {
         Address::Udp(SocketAddr::new(ip, 7_000))
     }
 
-    /// How many of a second's attempts of this source are let in.
+    /// How many attempts of this source in one second are accepted.
     fn in_a_second(sources: &mut Sources, from: Address, second: u64, attempts: u64) -> usize {
         let time = |n: u64| Nanos(second * 1_000_000_000 + n * 1_000_000_000 / attempts);
         (0..attempts).filter(|n| sources.may_read(from, time(*n))).count()
@@ -191,7 +190,7 @@ mod tests {
             assert!((10..=20).contains(&got), "{got} of {}", own[0]);
             assert!(sources.may_read(at(other), now));
         }
-        // And who has a whole network has no more than four hosts have.
+        // A sender with a whole network gets no more than four hosts do.
         for network in [
             (0..250).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>(),
             (0..250).map(|n| format!("2001:db8:1:{n:x}::1")).collect(),
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_hundred_floods_at_once_honest_sources_are_let_in() {
+    fn with_a_hundred_floods_at_once_honest_sources_are_read() {
         let mut refused = 0;
         let mut asked = 0;
         for seed in 0..20 {
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_all_cells_with_a_flood_does_not_do_so_for_long() {
+    fn a_source_shares_all_cells_with_a_flood_for_a_short_time() {
         let mut entropy = SeededEntropy::new(9);
         let mut sources = Sources::new();
         sources.rotate(Nanos(1), &mut entropy);
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_counted_by_themselves() {
+    fn cookies_have_cells_apart_from_reads() {
         let mut sources = sources(4);
         let (one, now) = (at("198.51.100.7"), Nanos(1_000_000_000));
         let got = (0..5_000).filter(|_| sources.may_have_cookie(one, now)).count();

@@ -245,7 +245,7 @@ impl LinkTable {
         peer.handle_validated(&mut link);
     }
 
-    /// An authenticated frame of so many bytes came from another location than the link's.
+    /// An authenticated frame of this length came from another location than the link's.
     pub(super) fn handle_roamed(
         &mut self,
         mark: Mark,
@@ -371,9 +371,9 @@ impl LinkTable {
         }
     }
 
-    /// No stamp of ours is later than this before a snapshot has to be written again. Peers refuse a handshake whose
-    /// stamp is no later than the last one's, so stamps go on from here after a restart, even if the wall clock was
-    /// set back meanwhile.
+    /// The latest stamp of this node's handshakes before the next snapshot. Peers refuse a handshake whose
+    /// stamp is not later than the last one, so after a restart stamps continue from here, even if the wall
+    /// clock was set back meanwhile.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         let stamp = self.shared.config.wall_at_zero.saturating_add(now.0);
         (stamp / STAMP_STEP_NS).saturating_add(2).saturating_mul(STAMP_STEP_NS)

@@ -1,5 +1,5 @@
-//! Which number a user gets, and when it may lead there. It never gives a number before the labels that name
-//! its last user are gone, and leaves room for peers that the operator has configured.
+//! The choice of a number for a user, and the time at which it may lead there: after the labels of the
+//! number's last user are gone. Some numbers are reserved for configured peers.
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
@@ -12,10 +12,10 @@ use crate::{
 };
 
 impl SlotAllocator {
-    /// Gives a number to a user.
+    /// Allocates a number for a user.
     ///
     /// # Errors
-    /// [`AttachError`]; nothing has changed then.
+    /// [`AttachError`]; nothing is changed then.
     pub fn allocate(
         &mut self,
         wish: SlotRequest<'_>,
@@ -42,7 +42,7 @@ impl SlotAllocator {
         Ok(Allocated { slot, generation, user })
     }
 
-    /// When a number may be published, if it may be given to `who` at all.
+    /// When a number may be published, if it may be allocated for `who`.
     fn openable(&self, slot: Slot, who: Option<&Who>, now: Now) -> Result<Now, AttachError> {
         if slot == Slot::SWITCH || slot > self.slot_max {
             return Err(AttachError::NoSuchSlot(slot));
@@ -55,7 +55,7 @@ impl SlotAllocator {
             {
                 Ok(Now(0))
             }
-            // Its user of before the restart does not get it: the labels must be gone first.
+            // Another user than before the restart: the labels must be gone first.
             Some(Usage::Kept { until, .. } | Usage::Former { until, .. }) => Ok(*until),
             Some(Usage::Coming { .. } | Usage::Live { .. }) => Err(AttachError::SlotTaken(slot)),
             Some(Usage::Alias { until, .. }) => refused(NotFree::Former, *until),
@@ -67,8 +67,8 @@ impl SlotAllocator {
         }
     }
 
-    /// The number kept for `who`, the lowest free one, or the lowest kept one whose time is over; where the
-    /// wish may wait, the one that comes free first.
+    /// The number kept for `who`, the lowest free one, or the lowest kept one whose time is over; if the
+    /// request may wait, the one that is free first.
     fn unpinned(&self, wish: SlotRequest<'_>, now: Now) -> Result<Slot, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
@@ -86,7 +86,7 @@ impl SlotAllocator {
             let first = || if wish.may_wait { self.next_free() } else { None };
             return free.or_else(idle).or_else(first).ok_or(AttachError::SlotsFull);
         };
-        // Unknown peers leave room for configured ones, and share what they may have.
+        // Unknown peers leave the reserved numbers to configured ones, and share a bound.
         let numbers = self.slot_max.index();
         let reserved = (numbers / NUMBERS_RESERVED_DIVISOR).max(NUMBERS_RESERVED_MIN);
         if self.available(now) <= reserved {
@@ -118,8 +118,8 @@ impl SlotAllocator {
             .find(|slot| taken.next_if_eq(slot).is_none())
     }
 
-    /// Of the numbers kept over a restart, the one that another user gets first: one without a user or
-    /// of an unknown peer before one whose user may still come.
+    /// The number kept over a restart that another user gets first: one without a user, or of an unknown
+    /// peer, before one whose user may still return.
     fn next_free(&self) -> Option<Slot> {
         let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
             let (is_somebody_s, until) = match &entry.usage {
@@ -132,7 +132,7 @@ impl SlotAllocator {
         kept.min().map(|(_, _, slot)| slot)
     }
 
-    /// SlotAllocator that may be given and published at once.
+    /// The count of numbers that may be allocated and published at once.
     fn available(&self, now: Now) -> usize {
         let is_busy =
             |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
@@ -141,12 +141,12 @@ impl SlotAllocator {
         self.slot_max.index().saturating_sub(busy)
     }
 
-    /// SlotAllocator that unknown peers have, or had so lately that no other user may have them.
+    /// The count of numbers that unknown peers have, or had so lately that no other user may have them.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
     }
 
-    /// When a number that was given may lead to its user, if it is not published yet.
+    /// When an allocated number may lead to its user, if it is not published yet.
     pub fn opens_at(&self, slot: Slot) -> Option<Now> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } => Some(not_before),
@@ -154,7 +154,7 @@ impl SlotAllocator {
         }
     }
 
-    /// How long it is before a number that was given may lead to its user; `None` if it may.
+    /// How long before an allocated number may lead to its user; `None` if it may.
     pub fn opens_in(&self, slot: Slot, now: Now) -> Option<u64> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } if not_before > now => Some(not_before.0 - now.0),

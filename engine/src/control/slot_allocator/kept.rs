@@ -1,5 +1,5 @@
-//! SlotAllocator over a restart: what is written down of them, and what comes of that when their users are
-//! back. It never lets a number lead to anybody else before its quarantine has ended.
+//! Numbers over a restart: what a snapshot has of them, and what happens when their users return. No number
+//! leads to another user before its quarantine has ended.
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
@@ -16,9 +16,8 @@ impl SlotAllocator {
         })
     }
 
-    /// SlotAllocator that this user had before the restart lead to it again as soon as its own number does:
-    /// former ones as long as they would have, and a number that another one has taken the place of
-    /// until `alias_until`.
+    /// Numbers that this user had before the restart lead to it again as soon as its own number does: former
+    /// ones as long as they would have, and its last number, if it has another one now, until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
         let Some(numbers) = self.kept_for.get(who) else { return };
         self.due.set(None);
@@ -38,9 +37,8 @@ impl SlotAllocator {
         }
     }
 
-    /// Keeps a number over a restart: for `who`, if anybody, and from everybody else until then.
-    /// `unknown` where an unknown peer had it. `false` if the number is in use already, or cannot be
-    /// given.
+    /// Keeps a number over a restart: for `who`, if given, and from other users until `until`. `unknown` if
+    /// an unknown peer had it. Returns `false` if the number is in use already, or cannot be allocated.
     pub fn keep(&mut self, slot: Slot, who: Option<Who>, until: Now, unknown: bool) -> bool {
         if slot == Slot::SWITCH || self.entries.contains_key(&slot) {
             return false;
@@ -54,8 +52,8 @@ impl SlotAllocator {
         true
     }
 
-    /// A number that is kept for no user was the alias of this one, and leads to it again when it is
-    /// back. `false` if the number is not kept that way.
+    /// A kept number without a user was the alias of `who`, and leads to it again when it returns. Returns
+    /// `false` if the number is not kept without a user.
     pub fn keep_former(&mut self, slot: Slot, who: Who, alias_until: Now) -> bool {
         self.due.set(None);
         let Some(entry) = self.entries.get_mut(&slot) else { return false };
@@ -65,7 +63,7 @@ impl SlotAllocator {
         true
     }
 
-    /// What is to be kept over a restart of each number: its user, until when no other may have it, and
+    /// The part of each number that a snapshot keeps: its user, for how long no other may have it, and
     /// whether an unknown peer had it. `who` names users.
     pub fn to_keep(
         &self,
@@ -75,7 +73,7 @@ impl SlotAllocator {
     ) -> Vec<(Slot, Option<Who>, u64, bool)> {
         let left = |until: Now| until.0.saturating_sub(now.0);
         let whole = |usage: &Usage| match usage {
-            // Whose labels are about: what was withdrawn a moment ago is still named by some.
+            // Labels may name these numbers, also one that was withdrawn a moment ago.
             Usage::Coming { user, not_before } => {
                 (who(*user), left(*not_before).max(quarantine_ns))
             }
@@ -94,7 +92,7 @@ impl SlotAllocator {
             .collect()
     }
 
-    /// The former numbers that lead to their users, and for how long: they do so after a restart, too.
+    /// The former numbers that lead to their users, after a restart too, and for how long.
     pub fn former_to_keep(
         &self,
         who: impl Fn(Mark) -> Option<Who>,

@@ -1,6 +1,6 @@
-//! SlotAllocator whose tokens were lost, because the slow path that held them panicked: what is certain of
-//! each of them, and the tokens for what has to be done again. It only ever makes a token of the first
-//! step of a way; nothing that was proved before counts.
+//! Recovery of numbers whose tokens were lost in a panic of the slow path: checks each number, and makes the
+//! tokens for the steps to repeat. Proofs from before the panic do not count, so every number starts again at
+//! the first step.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use strowger_wire::Slot;
 use super::{Allocated, Retiring, SlotAllocator, Usage, Withdrawn};
 use crate::Now;
 
-/// What is to be done again.
-#[must_use = "numbers whose tokens are not made again are lost"]
+/// The steps to repeat.
+#[must_use = "numbers whose steps are not repeated are lost"]
 pub(in crate::control) struct Recovered {
     /// Not published yet.
     pub(in crate::control) given: Vec<Allocated>,
-    /// Their users' new numbers are to be written into return paths.
+    /// Former numbers whose users' new numbers are to be written into return paths.
     pub(in crate::control) retiring: Vec<Retiring>,
-    /// On their way out, wherever they were on it.
+    /// Withdrawn, at whatever step they were.
     pub(in crate::control) withdrawn: Withdrawn,
 }
 
-/// What one user has.
+/// The numbers of one user.
 #[derive(Default)]
 struct Holding {
     /// With their generations, so that the newest is the greatest.
@@ -30,9 +30,8 @@ struct Holding {
 }
 
 impl SlotAllocator {
-    /// Looks at every number anew. Those of users who are not there, and those that contradict
-    /// each other, are withdrawn; those at rest begin their rest again, since nobody can say that it
-    /// has been that long.
+    /// Checks every number. Numbers of users that are gone, and numbers that contradict each other, are
+    /// withdrawn. Quarantines begin again, because their start is not certain.
     pub(in crate::control) fn recover(
         &mut self,
         is_there: impl Fn(Mark) -> bool,
@@ -63,7 +62,7 @@ impl SlotAllocator {
             match entry.usage {
                 Usage::Live { user, .. } => match users.get(&user).map(|has| newest(&has.live)) {
                     Some(own) if own == Some(slot) => (),
-                    // The one before: its user was moving.
+                    // The old number of a user that was moving.
                     Some(Some(to)) => {
                         entry.usage = Usage::Alias { user, until: None };
                         self.aliases.insert(slot);
@@ -85,7 +84,7 @@ impl SlotAllocator {
                     }
                 }
                 Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
-                // Its user has not been published, or this would be an alias.
+                // Its user's number is not published: otherwise this would be an alias.
                 Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
                     leave(&mut entry.usage, until);
                 }

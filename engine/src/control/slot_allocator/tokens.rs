@@ -1,4 +1,4 @@
-//! Tokens: each allows one step of a number's way, is made by the step before it, and is used up. Only
+//! Tokens: each allows one step of a number, is made by the step before, and is consumed. Only
 //! [`SlotAllocator`](super::SlotAllocator) and its submodules make them.
 
 use strowger_frame::Mark;
@@ -6,7 +6,7 @@ use strowger_wire::Slot;
 
 use crate::control::grace_period::Quiesced;
 
-/// A number that was given and is not published yet.
+/// An allocated number that is not published yet.
 #[derive(Debug)]
 #[must_use = "a number that is not published leads nowhere"]
 pub struct Allocated {
@@ -21,32 +21,32 @@ impl Allocated {
         self.slot
     }
 
-    /// Who it was given to.
+    /// Its user.
     pub fn user(&self) -> Mark {
         self.user
     }
 
-    /// The state of the generation of the numbers that includes it.
+    /// The count of allocations when it was allocated.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 }
 
-/// What became of a number that was to be published.
+/// The result of [`SlotAllocator::publish`](super::SlotAllocator::publish).
 #[derive(Debug)]
-#[must_use = "a number that must wait is to be published later"]
+#[must_use = "a number that must wait has to be published later"]
 pub enum Published {
     /// Tables made from now on lead to its user.
     Now,
-    /// Its last user's labels may still be on their way: to be tried again.
+    /// Labels of its last user may still be in use: try again later.
     Later(Allocated),
     /// It was withdrawn meanwhile.
     Never,
 }
 
-/// A former number whose user's new one is being written by the workers.
+/// A former number, while the workers begin to write its user's new one.
 #[derive(Debug)]
-#[must_use = "an alias that is not retired stays for ever"]
+#[must_use = "an alias that is not retired never ends"]
 pub struct Retiring {
     pub(super) slot: Slot,
     pub(super) generation: u64,
@@ -65,19 +65,19 @@ impl Retiring {
         self.to
     }
 
-    /// Whose they are.
+    /// Their user.
     pub fn user(&self) -> Mark {
         self.user
     }
 }
 
-/// SlotAllocator that tables made from now on do not lead by.
+/// Numbers that are not in tables made from now on.
 #[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
+#[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Withdrawn {
     pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
-    /// Users who stay, and lose a former number.
+    /// Users that stay, and lose a former number.
     pub(super) staying: Vec<Mark>,
     pub(super) version: u64,
 }
@@ -88,39 +88,39 @@ impl Withdrawn {
         self.numbers.iter().map(|&(slot, _)| slot)
     }
 
-    /// The users who stay attached and lose a former number: no worker may write it into return paths
-    /// any more.
+    /// The users that stay attached and lose a former number, which no worker may write into return paths any
+    /// more.
     pub fn staying(&self) -> &[Mark] {
         &self.staying
     }
 }
 
-/// The same, when every worker has been given such a table.
+/// Withdrawn numbers, when every worker was given a table without them.
 #[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
+#[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Informed {
     pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
 }
 
-/// SlotAllocator that no worker's table leads by any more.
+/// Numbers that are in no worker's table any more.
 #[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
+#[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Unnamed {
     pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
 }
 
-/// SlotAllocator whose former user no worker knows under them any more: they may come to rest.
+/// Numbers whose former users no worker has under them any more: they may go into quarantine.
 #[derive(Debug)]
-#[must_use = "a withdrawn number that does not come to rest is lost"]
+#[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Detached {
     pub(super) numbers: Vec<(Slot, u64)>,
 }
 
-/// A number whose quarantine has ended: it may be given again.
+/// A number whose quarantine has ended: it may be freed.
 #[derive(Debug)]
-#[must_use = "a number that has rested is free only when it is freed"]
+#[must_use = "a number out of quarantine has to be freed"]
 pub struct Quarantined {
     pub(super) slot: Slot,
     pub(super) generation: u64,
@@ -134,34 +134,34 @@ impl Quarantined {
 }
 
 impl Unnamed {
-    /// Once every worker has reported the table that it was given.
+    /// Made when every worker has the table without the numbers.
     pub fn after(passed: Quiesced<Informed>) -> Self {
         let Informed { numbers, leaving } = passed.into_inner();
         Self { numbers, leaving }
     }
 
-    /// The users who are to be dropped by every worker now. None if only aliases go.
+    /// The users that every worker is to drop now. Empty if only aliases end.
     pub fn leaving(&self) -> &[Mark] {
         &self.leaving
     }
 
-    /// These users are to be dropped as well: no table leads to them either.
+    /// Adds users to be dropped, which are in no table either.
     pub fn and_leaving(mut self, more: impl IntoIterator<Item = Mark>) -> Self {
         self.leaving.extend(more);
         self
     }
 
-    /// Only aliases go, and their user stays: there is no link to drop.
+    /// The next token, if only aliases end and their users stay: there is no link to drop.
     ///
     /// # Errors
-    /// Gives it back if a user leaves.
+    /// Returns the token if a user leaves.
     pub fn without_user(self) -> Result<Detached, Self> {
         if self.leaving.is_empty() { Ok(Detached { numbers: self.numbers }) } else { Err(self) }
     }
 }
 
 impl Detached {
-    /// Once every worker has reported that it dropped the link.
+    /// Made when every worker has dropped the links.
     pub fn after(passed: Quiesced<Unnamed>) -> Self {
         Self { numbers: passed.into_inner().numbers }
     }
