@@ -75,9 +75,9 @@ impl Interfaces {
 }
 
 /// An address as people write it: with the name of the interface that a link-local one needs.
-pub struct Shown(pub Address);
+pub struct AddressText(pub Address);
 
-impl fmt::Display for Shown {
+impl fmt::Display for AddressText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Address::Udp(at) => f.write_str(&Interfaces::default().shown(at)),
@@ -268,7 +268,7 @@ mod tests {
         let number = interface_index("lo").expect("every machine has it");
         assert_eq!(resolved, format!("[fe80::1%{number}]:7000").parse().unwrap());
         assert_eq!(Interfaces::default().resolve(resolved), Ok(resolved));
-        assert_eq!(Shown(Address::Udp(resolved)).to_string(), "[fe80::1%lo]:7000");
+        assert_eq!(AddressText(Address::Udp(resolved)).to_string(), "[fe80::1%lo]:7000");
         let by_number = format!("[fe80::1%{number}]:7000");
         assert_eq!(socket(&by_number), Ok(resolved));
         let absent = parse_socket("[fe80::1%no-such-if]:7000", &mut interfaces).unwrap();

@@ -46,13 +46,15 @@ impl SlowPath {
             return Ok(None);
         }
         let opening = udp::open_alternate(spec, self.threads.len())?;
-        let udp::Opening { queues, reports, door, steered } = opening;
+        let udp::OpenedPort { queues, reports, handshake_socket, steered } = opening;
         let local = reports.first().map_or(spec.bind, |report| report.local);
         let name = format!("{name} at port {}", local.port());
         let switch = &mut self.switch;
         let id = switch.plug_everywhere(queues).map_err(|error| error.to_string())?;
-        if let Some(door) = door {
-            switch.open_handshake_socket(id, door).map_err(|error| error.to_string())?;
+        if let Some(handshake_socket) = handshake_socket {
+            switch
+                .open_handshake_socket(id, handshake_socket)
+                .map_err(|error| error.to_string())?;
         }
         switch.accept_unknown(id, true);
         switch.set_alternate(port, id);

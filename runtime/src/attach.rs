@@ -7,7 +7,7 @@ use strowger_engine::{
 use strowger_frame::Address;
 
 use crate::{
-    address::{Shown, in_scope_of, unusable_as_peer},
+    address::{AddressText, in_scope_of, unusable_as_peer},
     error::NeighborError,
     machine_addresses::MachineAddresses,
     port_info::{PortInfo, PortKind},
@@ -48,7 +48,7 @@ fn usable(
         return Err(NeighborError::WrongKind { at, port: port.name.clone() });
     }
     let unusable =
-        |at: Address, why| Err(NeighborError::Address { at: Shown(at).to_string(), why });
+        |at: Address, why| Err(NeighborError::Address { at: AddressText(at).to_string(), why });
     match (at, &port.kind) {
         (Address::Udp(to), PortKind::Udp { local, .. }) => {
             let to = in_scope_of(to, *local);
@@ -59,8 +59,8 @@ fn usable(
                 None => Ok(Address::Udp(to)),
             }
         }
-        (Address::Ether(mac), PortKind::Ethernet(wire)) => {
-            let mut interfaces = wire.reports.iter().map(|report| report.interface.as_str());
+        (Address::Ether(mac), PortKind::Ethernet(info)) => {
+            let mut interfaces = info.reports.iter().map(|report| report.interface.as_str());
             match interfaces.find_map(|interface| machine.unusable_mac(mac, interface)) {
                 Some(why) => unusable(at, why),
                 None => Ok(at),

@@ -13,9 +13,9 @@ use crate::{
     builder::RelayBuilder,
     clock::Clock,
     error::StartError,
-    ethernet::Wire,
+    ethernet::EthernetInfo,
     files::Opener,
-    open::{check_names, identify, wishes, workers},
+    open::{attach_requests, check_names, identify, workers},
     port_info::{PortInfo, PortKind},
     state::StateFile,
 };
@@ -96,10 +96,10 @@ fn attach_all(builder: &mut RelayBuilder, errors: &mut Vec<StartError>) -> Resul
         });
         errors.extend(read.err().map(StartError::State));
     }
-    let (wishes, refused) = wishes(builder, &switch, &ports);
+    let (attach_requests, refused) = attach_requests(builder, &switch, &ports);
     errors.extend(refused);
-    for wish in wishes {
-        errors.extend(wish.attach(&mut switch, clock.now()).err());
+    for request in attach_requests {
+        errors.extend(request.attach(&mut switch, clock.now()).err());
     }
     Ok(())
 }
@@ -113,8 +113,8 @@ fn unopened(builder: &RelayBuilder) -> Vec<(String, PortKind)> {
         ports.push((udp.name.clone(), kind));
     }
     for ethernet in &builder.ethernet {
-        let wire = Wire::unopened(ethernet.plain, ethernet.beacon_s);
-        ports.push((ethernet.name.clone(), PortKind::Ethernet(wire)));
+        let info = EthernetInfo::unopened(ethernet.plain, ethernet.beacon_s);
+        ports.push((ethernet.name.clone(), PortKind::Ethernet(info)));
     }
     for unix in &builder.unix {
         let path = unix.path.display().to_string();

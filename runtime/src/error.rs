@@ -9,7 +9,7 @@ use strowger_engine::control::{
 use strowger_io::sys::Refusal;
 use strowger_wire::Slot;
 
-use crate::{address::Shown, stats::Summary};
+use crate::{address::AddressText, stats::Summary};
 
 /// Any other error, as a source.
 pub(crate) type Source = Box<dyn Error + Send + Sync>;
@@ -204,7 +204,7 @@ pub enum StateError {
 }
 
 /// What a user can do about a state file that is refused.
-const STATE_WAY_OUT: &str = "put a copy back, or move it away: slots are given anew then, and labels of before \
+const STATE_REMEDY: &str = "put a copy back, or move it away: slots are given anew then, and labels of before \
                              lead elsewhere";
 
 impl fmt::Display for StateError {
@@ -212,10 +212,10 @@ impl fmt::Display for StateError {
         match self {
             Self::Unusable { path, why } => write!(f, "state file {}: {why}", path.display()),
             Self::Damaged { path, why } => {
-                write!(f, "state file {}: {why}; {STATE_WAY_OUT}", path.display())
+                write!(f, "state file {}: {why}; {STATE_REMEDY}", path.display())
             }
             Self::Restore { path, hint, source } => {
-                write!(f, "state file {}: {source}{hint}; {STATE_WAY_OUT}", path.display())
+                write!(f, "state file {}: {source}{hint}; {STATE_REMEDY}", path.display())
             }
         }
     }
@@ -298,7 +298,7 @@ impl fmt::Display for NeighborError {
                 "the relay has no port for an address of this kind; add a UDP or Ethernet port first",
             ),
             Self::WrongKind { at, port } => {
-                write!(f, "{} is no address behind {port}; name another port", Shown(*at))
+                write!(f, "{} is no address behind {port}; name another port", AddressText(*at))
             }
             Self::Address { at, why } if at.is_empty() => f.write_str(why),
             Self::Address { at, why } => write!(f, "address \"{at}\" is not usable: {why}"),

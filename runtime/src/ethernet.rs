@@ -27,15 +27,15 @@ use crate::{
 const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: FIRST_BYTE };
 
 /// An interface that is open.
-pub(crate) struct Opening {
+pub(crate) struct OpenedPort {
     pub(crate) queues: Vec<(usize, Box<dyn Port>)>,
-    pub(crate) info: Wire,
+    pub(crate) info: EthernetInfo,
 }
 
 /// How the queues of an Ethernet interface work.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Wire {
+pub struct EthernetInfo {
     /// Whether plain links are allowed behind it.
     pub plain: bool,
     /// Seconds between two beacons, where beacons are sent.
@@ -50,7 +50,7 @@ pub struct Wire {
     notes: Vec<String>,
 }
 
-impl Wire {
+impl EthernetInfo {
     /// An interface that is not opened.
     pub(crate) fn unopened(plain: bool, beacon_s: Option<u32>) -> Self {
         let (reports, notes) = (Vec::new(), Vec::new());
@@ -125,10 +125,10 @@ pub(crate) fn open_all(
     config: &RelayBuilder,
     opener: &Opener,
     pools: &mut [Pool],
-) -> Result<Vec<Opening>, StartError> {
+) -> Result<Vec<OpenedPort>, StartError> {
     let Some(first) = pools.first() else { return Ok(Vec::new()) };
     let mut arena = Arena::of(first);
-    let mut opened: Vec<Opening> = Vec::new();
+    let mut opened: Vec<OpenedPort> = Vec::new();
     for ethernet in &config.ethernet {
         let opening = open_one(ethernet, config.switch.slot_max() + 1, opener, &mut arena, pools)
             .and_then(|opening| check(config, ethernet, opening))
@@ -178,11 +178,11 @@ fn open_one(
     opener: &Opener,
     arena: &mut Arena,
     pools: &mut [Pool],
-) -> Result<Opening, String> {
+) -> Result<OpenedPort, String> {
     let workers = pools.len();
     let wanted = queues_of(ethernet, workers);
     let mut spec = spec_of(ethernet, neighbours_max);
-    let mut info = Wire::unopened(ethernet.plain, ethernet.beacon_s);
+    let mut info = EthernetInfo::unopened(ethernet.plain, ethernet.beacon_s);
     let mut queues: Vec<(usize, Box<dyn Port>)> = Vec::new();
     for (worker, queue) in wanted {
         spec.queue = queue;
@@ -209,10 +209,10 @@ fn open_one(
                     "af_packet takes the frames of all queues: worker {worker} has them"
                 ));
             }
-            return Ok(Opening { queues, info });
+            return Ok(OpenedPort { queues, info });
         }
     }
-    Ok(Opening { queues, info })
+    Ok(OpenedPort { queues, info })
 }
 
 fn boxed(
@@ -233,8 +233,8 @@ fn boxed(
 fn check(
     config: &RelayBuilder,
     ethernet: &EthernetInterface,
-    mut opening: Opening,
-) -> Result<Opening, String> {
+    mut opening: OpenedPort,
+) -> Result<OpenedPort, String> {
     let at = &ethernet.interface;
     let sections = config.ethernet.iter().filter(|other| other.interface == *at).count();
     let info = &mut opening.info;

@@ -286,11 +286,11 @@ impl Opener {
         &self,
         path: &Path,
         what: &str,
-        way_out: &str,
+        remedy: &str,
         bytes_max: u64,
     ) -> Result<Zeroizing<String>, String> {
         let later = self.account.as_ref().map(|account| account.user);
-        read_secret(path, what, way_out, bytes_max, later)
+        read_secret(path, what, remedy, bytes_max, later)
     }
 }
 
@@ -329,12 +329,12 @@ pub fn configuration(path: &Path) -> io::Result<Vec<u8>> {
 fn read_secret(
     path: &Path,
     what: &str,
-    way_out: &str,
+    remedy: &str,
     bytes_max: u64,
     later: Option<u32>,
 ) -> Result<Zeroizing<String>, String> {
     let shown = path.display();
-    let unread = |error: io::Error| format!("{what} {shown}: {error}; {way_out}");
+    let unread = |error: io::Error| format!("{what} {shown}: {error}; {remedy}");
     let (folder, name) = Folder::of(path).map_err(unread)?;
     let (file, found) = folder.open(&name, OpenMode::Read).map_err(unread)?;
     check_owner(&found, later).map_err(unread)?;
@@ -349,7 +349,7 @@ fn read_secret(
     let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
     file.take(bytes_max + 1).read_to_string(&mut text).map_err(unread)?;
     if text.len() as u64 > bytes_max {
-        return Err(format!("{what} {shown} is too long to be one; {way_out}"));
+        return Err(format!("{what} {shown} is too long to be one; {remedy}"));
     }
     Ok(text)
 }

@@ -214,7 +214,7 @@ impl RelayHandle {
         let (slot, added) = self.call(code).map_err(NeighborError::Call)??;
         loop {
             match self
-                .call(move |slow_path| slow_path.is_coming(slot))
+                .call(move |slow_path| slow_path.is_pending(slot))
                 .map_err(NeighborError::Call)?
             {
                 Some(true) => (),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::{
     event::EventKind,
-    limits::{HEALTH_EVERY, WORKER_STALLED_LOOKS},
+    limits::{CHECK_EVERY, WORKER_STALLED_CHECKS},
     slow_path::SlowPath,
     worker_thread::WorkerThread,
 };
@@ -39,13 +39,13 @@ enum Found {
 
 impl Worker {
     fn look(&mut self, turns: u64, is_asleep: bool, exhausted: u64) -> [Option<Found>; 2] {
-        let was_stalled = self.stalled >= WORKER_STALLED_LOOKS;
+        let was_stalled = self.stalled >= WORKER_STALLED_CHECKS;
         let is_still = turns == self.turns && !is_asleep;
         self.stalled = if is_still { self.stalled.saturating_add(1) } else { 0 };
         let more = exhausted.saturating_sub(self.exhausted);
         (self.turns, self.exhausted) = (turns, exhausted);
         let progress = match (was_stalled, self.stalled) {
-            (false, WORKER_STALLED_LOOKS) => Some(Found::Stalled),
+            (false, WORKER_STALLED_CHECKS) => Some(Found::Stalled),
             (true, 0) => Some(Found::Back),
             _ => None,
         };
@@ -61,13 +61,13 @@ impl Health {
     /// When [`look`](Self::look) is due, as long as all workers block.
     pub(crate) fn next_timeout(&self, slow_path: &SlowPath) -> Option<Instant> {
         let is_awake = slow_path.threads.iter().any(|thread| !thread.is_asleep());
-        (is_awake || !self.is_idle).then(|| self.looked + HEALTH_EVERY)
+        (is_awake || !self.is_idle).then(|| self.looked + CHECK_EVERY)
     }
 
     /// Looks, if it is time.
     pub(crate) fn look(&mut self, now: Instant, slow_path: &SlowPath) -> Vec<EventKind> {
         let mut events = Vec::new();
-        if now.saturating_duration_since(self.looked) < HEALTH_EVERY {
+        if now.saturating_duration_since(self.looked) < CHECK_EVERY {
             return events;
         }
         self.looked = now;
@@ -98,13 +98,13 @@ mod tests {
         let mut worker = Worker::default();
         assert_eq!(worker.look(5, false, 0), [None, None]);
         for look in 1..=10 {
-            let stalled = (look == WORKER_STALLED_LOOKS).then_some(Found::Stalled);
+            let stalled = (look == WORKER_STALLED_CHECKS).then_some(Found::Stalled);
             assert_eq!(worker.look(5, false, 0), [stalled, None], "look {look}");
         }
         assert_eq!(worker.look(6, false, 0), [Some(Found::Back), None]);
         assert_eq!(worker.look(7, false, 3), [None, Some(Found::Exhausted(3))]);
         assert_eq!(worker.look(8, false, 3), [None, None]);
-        for _ in 0..=WORKER_STALLED_LOOKS {
+        for _ in 0..=WORKER_STALLED_CHECKS {
             assert_eq!(worker.look(8, true, 3), [None, None], "it blocks");
         }
     }

@@ -14,7 +14,7 @@ use strowger_io::{
 
 use crate::{
     event::EventKind,
-    limits::{ADDRESS_GONE_LOOKS, CLOCK_PLAUSIBLE_S, CLOCK_STEP_SAID, HEALTH_EVERY},
+    limits::{ADDRESS_GONE_CHECKS, CHECK_EVERY, CLOCK_PLAUSIBLE_S, CLOCK_STEP_MIN},
     machine_addresses::is_on_this_machine,
     port_info::{PortInfo, PortKind},
     slow_path::SlowPath,
@@ -53,7 +53,7 @@ impl WallClock {
         let at_zero = wall.as_nanos() as i128 - since_zero.as_nanos() as i128;
         let step = at_zero - self.at_zero.replace(at_zero).unwrap_or(at_zero);
         let to = UNIX_EPOCH + wall;
-        if step.unsigned_abs() >= CLOCK_STEP_SAID.as_nanos() {
+        if step.unsigned_abs() >= CLOCK_STEP_MIN.as_nanos() {
             let by = Duration::from_nanos(u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX));
             seen.push(EventKind::WallClockSet { forward: step > 0, by, to });
         }
@@ -87,15 +87,15 @@ impl Host {
     /// When [`look`](Self::look) is due.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let looks = self.looks_left > 0 || self.changes.is_none();
-        self.looked.filter(|_| looks).map(|looked| looked + HEALTH_EVERY)
+        self.looked.filter(|_| looks).map(|looked| looked + CHECK_EVERY)
     }
 
     /// Looks, if it is time, or something has changed.
     pub(crate) fn look(&mut self, now: Instant, slow_path: &mut SlowPath) -> Vec<EventKind> {
         if self.changes.as_mut().is_some_and(MachineChanges::take) {
-            self.looks_left = ADDRESS_GONE_LOOKS + 1;
+            self.looks_left = ADDRESS_GONE_CHECKS + 1;
         }
-        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < HEALTH_EVERY) {
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < CHECK_EVERY) {
             return Vec::new();
         }
         self.looked = Some(now);
@@ -141,9 +141,9 @@ fn look_at_address(
     if local.ip().is_unspecified() || port.alternate_of.is_some() {
         return None;
     }
-    let was_gone = *missed >= ADDRESS_GONE_LOOKS;
+    let was_gone = *missed >= ADDRESS_GONE_CHECKS;
     *missed = if is_own(local) { 0 } else { missed.saturating_add(1) };
-    let is_gone = *missed >= ADDRESS_GONE_LOOKS;
+    let is_gone = *missed >= ADDRESS_GONE_CHECKS;
     let (port, address) = (port.name.clone(), local.ip());
     match (was_gone, is_gone) {
         (false, true) => Some(EventKind::AddressGone { port, address }),
@@ -155,8 +155,8 @@ fn look_at_address(
 /// Whether an interface that a port has AF_XDP on hides VLAN tags from it, which may change after the
 /// start; reported when that changes.
 fn look_at_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
-    let PortKind::Ethernet(wire) = &port.kind else { return None };
-    let report = wire.reports.iter().find(|report| report.mode != RxMode::Packet)?;
+    let PortKind::Ethernet(info) = &port.kind else { return None };
+    let report = info.reports.iter().find(|report| report.mode != RxMode::Packet)?;
     let interface = report.interface.clone();
     // What cannot be found out has not changed: the interface may be gone.
     let hidden = hidden_tags(&interface).ok()?;
@@ -219,7 +219,7 @@ mod tests {
         };
         assert_eq!(look(true), None);
         for looks in 1..=10 {
-            let said = (looks == ADDRESS_GONE_LOOKS).then_some("port_trouble");
+            let said = (looks == ADDRESS_GONE_CHECKS).then_some("port_trouble");
             assert_eq!(look(false), said, "look {looks}");
         }
         assert_eq!(look(true), Some("port_back"));

@@ -52,7 +52,7 @@ pub use self::{
         CallError, FileUse, NeighborError, NoLocalPort, ShutdownError, SlotError, StartError,
         StateError,
     },
-    ethernet::Wire,
+    ethernet::EthernetInfo,
     event::{Event, EventKind, Events},
     handle::RelayHandle,
     key_file::{KeyError, key_file},

@@ -26,19 +26,19 @@ pub(crate) const STOP_MAX: Duration = Duration::from_secs(5);
 pub(crate) const ALTERNATES_MAX: usize = 4;
 
 /// Workers and memory, the wall clock and the machine's addresses are looked at this often.
-pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A worker without progress at so many looks in a row is stalled. One that
 /// blocks is not meant; one that is awake makes progress in this time even on a machine that is overloaded many
 /// times over.
-pub(crate) const WORKER_STALLED_LOOKS: u32 = 5;
+pub(crate) const WORKER_STALLED_CHECKS: u32 = 5;
 
 /// A wall clock that shows less, in seconds since 1970, was never set: 2025 began here.
 pub(crate) const CLOCK_PLAUSIBLE_S: u64 = 1_735_689_600;
 /// A wall clock that was set by so much is reported; less is what a disciplined clock does by itself.
-pub(crate) const CLOCK_STEP_SAID: Duration = Duration::from_secs(2);
+pub(crate) const CLOCK_STEP_MIN: Duration = Duration::from_secs(2);
 /// A listener's address is gone when so many looks in a row do not find it: one that is added again at once, or an
 /// IPv6 address that is being checked for duplicates, is not.
-pub(crate) const ADDRESS_GONE_LOOKS: u32 = 3;
+pub(crate) const ADDRESS_GONE_CHECKS: u32 = 3;
 
 /// The longest state file that is read: 8,192 slots take some 2 MiB.
 pub(crate) const STATE_BYTES_MAX: u64 = 16 << 20;

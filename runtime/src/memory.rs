@@ -35,7 +35,7 @@ pub struct MemoryUse {
     /// How many workers there are.
     pub workers: usize,
     /// Listeners whose handshakes have memory of their own, of the slow path.
-    pub doors: usize,
+    pub handshake_sockets: usize,
     /// What is mapped for all of them.
     pub bytes: usize,
     /// What kind of pages it is on.
@@ -131,13 +131,13 @@ impl fmt::Display for MemoryUse {
             f,
             "  {trains:>6} trains {singles:>6} singles  in all, of {train} KiB and {single} KiB"
         )?;
-        if self.doors > 0 {
-            let (singles, once) = (udp::DOOR_MEMORY.singles, "beside the workers, for each of");
-            let listeners = if self.doors == 1 { "listener's" } else { "listeners'" };
+        if self.handshake_sockets > 0 {
+            let (singles, once) = (udp::HANDSHAKE_POOL.singles, "beside the workers, for each of");
+            let listeners = if self.handshake_sockets == 1 { "listener's" } else { "listeners'" };
             writeln!(
                 f,
                 "  {:>6} trains {singles:>6} singles  {once} {} {listeners} handshakes",
-                0, self.doors
+                0, self.handshake_sockets
             )?;
         }
         let needed: u32 = self.needs.iter().map(|need| need.trains).sum();

@@ -87,13 +87,13 @@ impl OpenRelay {
         let count = workers(builder.workers, builder.cores.as_deref())?;
         let (mut pools, memory) = pools(&mut builder, count)?;
         // While the pools are still here: chunks of theirs are lent to the kernel.
-        let wires = ethernet::open_all(&builder, &opener, &mut pools)?;
+        let interfaces = ethernet::open_all(&builder, &opener, &mut pools)?;
         let (mut switch, mut workers) =
             Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
-        let (inbox, slow_path_bell) =
+        let (inbox, slow_path_waker) =
             RequestReceiver::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
         let doorbells = doorbells(&mut switch, &mut workers)?;
-        let waker = Arc::new(slow_path_bell);
+        let waker = Arc::new(slow_path_waker);
         for worker in &mut workers {
             worker.set_slow_path_waker(waker.clone());
         }
@@ -110,7 +110,7 @@ impl OpenRelay {
             local_ports: BTreeMap::new(),
         };
         plugging.udp()?;
-        plugging.ethernet(wires)?;
+        plugging.ethernet(interfaces)?;
         plugging.unix()?;
         plugging.local(&scheme)?;
         plugging.custom()?;
@@ -121,12 +121,12 @@ impl OpenRelay {
             ),
             None => None,
         };
-        let (wishes, mut refused) = wishes(&mut builder, &switch, &ports);
+        let (attach_requests, mut refused) = attach_requests(&mut builder, &switch, &ports);
         if !refused.is_empty() {
             return Err(refused.swap_remove(0));
         }
-        for wish in wishes {
-            wish.attach(&mut switch, clock.now())?;
+        for request in attach_requests {
+            request.attach(&mut switch, clock.now())?;
         }
         let alternates = alternates(&builder, &ports);
         Ok(Self {
@@ -276,12 +276,12 @@ fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, Memor
     let first = pools.first().map(|pool| (pool.backing(), pool.mapping().bytes()));
     let (backing, bytes) = first.unwrap_or((Backing::SmallPages, 0));
     let tallies = pools.iter().map(|pool| pool.tally().clone()).collect();
-    let doors = if udp::has_doors(builder) { builder.udp.len() } else { 0 };
-    let bytes = bytes + doors * udp::DOOR_MEMORY.bytes();
+    let handshake_sockets = if udp::has_handshakes(builder) { builder.udp.len() } else { 0 };
+    let bytes = bytes + handshake_sockets * udp::HANDSHAKE_POOL.bytes();
     for pool in &mut pools {
         pool.reserve(PoolUser::WAITING, waiting);
     }
-    Ok((pools, MemoryUse { spec, needs, workers, doors, bytes, backing, tallies }))
+    Ok((pools, MemoryUse { spec, needs, workers, handshake_sockets, bytes, backing, tallies }))
 }
 
 /// Gives the switch its identity, where there is one.
@@ -379,13 +379,15 @@ impl Plugging<'_> {
     fn udp(&mut self) -> Result<(), StartError> {
         for listener in &self.builder.udp {
             let name = &listener.name;
-            let udp::Opening { queues, reports, door, steered } =
+            let udp::OpenedPort { queues, reports, handshake_socket, steered } =
                 udp::open(listener, self.builder, self.opener, self.workers)
                     .map_err(refused("udp", name))?;
             let local = reports.first().map_or(listener.address, |report| report.local);
             let id = self.switch.plug_everywhere(queues).map_err(refused("udp", name))?;
-            if let Some(door) = door {
-                self.switch.open_handshake_socket(id, door).map_err(refused("udp", name))?;
+            if let Some(handshake_socket) = handshake_socket {
+                self.switch
+                    .open_handshake_socket(id, handshake_socket)
+                    .map_err(refused("udp", name))?;
             }
             self.switch.accept_unknown(id, self.is_open(name, listener.plain));
             let kind = PortKind::Udp { local, plain: listener.plain, reports, steered };
@@ -394,9 +396,9 @@ impl Plugging<'_> {
         Ok(())
     }
 
-    fn ethernet(&mut self, wires: Vec<ethernet::Opening>) -> Result<(), StartError> {
-        for (ethernet, opening) in self.builder.ethernet.iter().zip(wires) {
-            let ethernet::Opening { mut queues, info } = opening;
+    fn ethernet(&mut self, interfaces: Vec<ethernet::OpenedPort>) -> Result<(), StartError> {
+        for (ethernet, opening) in self.builder.ethernet.iter().zip(interfaces) {
+            let ethernet::OpenedPort { mut queues, info } = opening;
             let name = &ethernet.name;
             let id = match (queues.pop(), queues.is_empty()) {
                 (Some((worker, only)), true) => self.switch.plug_at(worker, only),
@@ -476,12 +478,12 @@ pub(crate) fn captured(
 }
 
 /// What is to have a slot.
-pub(crate) enum Wish {
+pub(crate) enum AttachRequest {
     Plain(Attach),
     Sealed(Box<PeerSpec>),
 }
 
-impl Wish {
+impl AttachRequest {
     fn slot(&self) -> Option<Slot> {
         match self {
             Self::Plain(attach) => attach.slot(),
@@ -518,37 +520,37 @@ impl Wish {
 /// What is to have a slot, in the order in which slots are given: first what wants a certain slot, so that nothing
 /// else is given it; then what had one before the restart, so that what is new gets none of theirs. Also what is wrong
 /// with the others.
-pub(crate) fn wishes(
+pub(crate) fn attach_requests(
     builder: &mut RelayBuilder,
     switch: &Switch,
     ports: &[PortInfo],
-) -> (Vec<Wish>, Vec<StartError>) {
-    let (mut wishes, mut errors) = (Vec::new(), Vec::new());
-    let mut add = |name: String, wish: Result<Wish, NeighborError>| match wish {
-        Ok(wish) => wishes.push(wish),
+) -> (Vec<AttachRequest>, Vec<StartError>) {
+    let (mut attach_requests, mut errors) = (Vec::new(), Vec::new());
+    let mut add = |name: String, request: Result<AttachRequest, NeighborError>| match request {
+        Ok(request) => attach_requests.push(request),
         Err(source) => errors.push(StartError::Attach { name, source }),
     };
     let machine = MachineAddresses::now();
     for peer in std::mem::take(&mut builder.peers) {
         let name = peer.name.clone();
         let spec = attach::peer_spec(ports, &machine, peer);
-        add(name, spec.map(|spec| Wish::Sealed(Box::new(spec))));
+        add(name, spec.map(|spec| AttachRequest::Sealed(Box::new(spec))));
     }
     for neighbor in std::mem::take(&mut builder.neighbors) {
         let name = neighbor.name.clone();
-        add(name, attach::plain_attach(ports, &machine, neighbor).map(Wish::Plain));
+        add(name, attach::plain_attach(ports, &machine, neighbor).map(AttachRequest::Plain));
     }
     let users = (builder.unix.iter().map(|unix| (&unix.name, unix.slot)))
         .chain(builder.local.iter().map(|local| (&local.name, local.slot)));
     for (name, slot) in users {
         let Some(port) = ports.iter().find(|port| port.name == *name) else { continue };
         let plain = Attach::plain(port.id, Address::Only, Behind::Endpoint, name);
-        add(name.clone(), Ok(Wish::Plain(plain.with_slot(slot))));
+        add(name.clone(), Ok(AttachRequest::Plain(plain.with_slot(slot))));
     }
-    let (mut pinned, free): (Vec<Wish>, Vec<Wish>) =
-        wishes.into_iter().partition(|wish| wish.slot().is_some());
-    let (expected, new): (Vec<Wish>, Vec<Wish>) =
-        free.into_iter().partition(|wish| wish.is_expected(switch));
+    let (mut pinned, free): (Vec<AttachRequest>, Vec<AttachRequest>) =
+        attach_requests.into_iter().partition(|request| request.slot().is_some());
+    let (expected, new): (Vec<AttachRequest>, Vec<AttachRequest>) =
+        free.into_iter().partition(|request| request.is_expected(switch));
     pinned.extend(expected);
     pinned.extend(new);
     (pinned, errors)

@@ -6,7 +6,7 @@ use strowger_engine::control::PortId;
 use strowger_frame::Address;
 use strowger_io::{UnixPort, sys::Refusal, udp::UdpReport};
 
-use crate::{ethernet::Wire, untrusted::Untrusted};
+use crate::{ethernet::EthernetInfo, untrusted::Untrusted};
 
 /// One port of a relay.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub enum PortKind {
         steered: Option<Result<(), Refusal>>,
     },
     /// An Ethernet interface.
-    Ethernet(Wire),
+    Ethernet(EthernetInfo),
     /// A unix socket for a process of this machine.
     #[non_exhaustive]
     Unix {
@@ -73,7 +73,7 @@ impl PortInfo {
             PortKind::Udp { reports, .. } => {
                 reports.first().map_or("none", |report| report.backend.name())
             }
-            PortKind::Ethernet(wire) => wire.backend(),
+            PortKind::Ethernet(info) => info.backend(),
             PortKind::Unix { .. } => "unix",
             PortKind::Local { .. } => "local",
             PortKind::Custom { .. } => "custom",
@@ -92,7 +92,7 @@ impl PortInfo {
     pub fn is_plain(&self) -> bool {
         match &self.kind {
             PortKind::Udp { plain, .. } | PortKind::Custom { plain } => *plain,
-            PortKind::Ethernet(wire) => wire.plain,
+            PortKind::Ethernet(info) => info.plain,
             PortKind::Unix { .. } | PortKind::Local { .. } => false,
         }
     }
@@ -126,7 +126,7 @@ impl PortInfo {
                 let of_sockets = reports.iter().flat_map(UdpReport::warnings);
                 of_sockets.chain(refused.map(through_workers)).collect()
             }
-            PortKind::Ethernet(wire) => wire.warnings(),
+            PortKind::Ethernet(info) => info.warnings(),
             PortKind::Unix { .. } => {
                 let refused = UnixPort::many().err();
                 let warning = refused.map(|why| format!("one system call for each packet: {why}"));
@@ -168,11 +168,11 @@ impl fmt::Display for PortInfo {
                     writeln!(f, "port {id} {name}: {chosen}; {links}{apart}")?;
                 }
             }
-            PortKind::Ethernet(wire) => {
-                let links = if wire.plain { "links plain" } else { "links sealed" };
-                let every = wire.beacon_s.map(|s| format!(", a beacon every {s} s"));
+            PortKind::Ethernet(info) => {
+                let links = if info.plain { "links plain" } else { "links sealed" };
+                let every = info.beacon_s.map(|s| format!(", a beacon every {s} s"));
                 let beacon = every.unwrap_or_default();
-                for chosen in wire.chosen() {
+                for chosen in info.chosen() {
                     writeln!(f, "port {id} {name}: {chosen}; {links}{beacon}")?;
                 }
             }

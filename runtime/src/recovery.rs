@@ -17,25 +17,25 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 thread_local! {
     static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
-    static WORDS: RefCell<Option<String>> = const { RefCell::new(None) };
+    static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// From now on a panic that [`caught`] catches says nothing by itself, unless the environment asks for
 /// backtraces.
 pub fn silence_caught_panics() {
-    let loud = panic::take_hook();
+    let default_hook = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();
     panic::set_hook(Box::new(move |info| {
         if IS_CAUGHT.get() {
-            WORDS.set(Some(words_of(info)));
+            MESSAGE.set(Some(message_of(info)));
         }
         if wants_all || !IS_CAUGHT.get() {
-            loud(info);
+            default_hook(info);
         }
     }));
 }
 
-fn words_of(info: &PanicHookInfo<'_>) -> String {
+fn message_of(info: &PanicHookInfo<'_>) -> String {
     let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
     format!("{}{}", text_of(info.payload()), place.unwrap_or_default())
 }
@@ -53,14 +53,14 @@ pub fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(what));
     IS_CAUGHT.set(false);
-    let said = WORDS.take();
+    let said = MESSAGE.take();
     done.map_err(|payload| said.unwrap_or_else(|| text_of(&*payload).to_owned()))
 }
 
-/// How often the slow path has begun anew, and when lately.
+/// How often the slow path has begun anew, and when recent.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts {
-    lately: VecDeque<Instant>,
+    recent: VecDeque<Instant>,
     count: u64,
 }
 
@@ -71,12 +71,12 @@ impl Restarts {
     }
 
     /// It has panicked; `false` if it has too often to begin anew.
-    pub(crate) fn may_begin(&mut self, now: Instant) -> bool {
-        self.lately.retain(|&at| now.duration_since(at) < WINDOW);
-        if self.lately.len() >= RESTARTS_MAX {
+    pub(crate) fn may_restart(&mut self, now: Instant) -> bool {
+        self.recent.retain(|&at| now.duration_since(at) < WINDOW);
+        if self.recent.len() >= RESTARTS_MAX {
             return false;
         }
-        self.lately.push_back(now);
+        self.recent.push_back(now);
         self.count += 1;
         true
     }
@@ -99,10 +99,10 @@ mod tests {
         let mut restarts = Restarts::default();
         let began = Instant::now();
         let at = |seconds: u64| began + Duration::from_secs(seconds);
-        assert!((0..RESTARTS_MAX as u64).all(|second| restarts.may_begin(at(second))));
-        assert!(!restarts.may_begin(at(59)));
-        assert!(restarts.may_begin(at(60)), "the first is a minute ago");
-        assert!(!restarts.may_begin(at(60)));
+        assert!((0..RESTARTS_MAX as u64).all(|second| restarts.may_restart(at(second))));
+        assert!(!restarts.may_restart(at(59)));
+        assert!(restarts.may_restart(at(60)), "the first is a minute ago");
+        assert!(!restarts.may_restart(at(60)));
         assert_eq!(restarts.count(), RESTARTS_MAX as u64 + 1);
     }
 }

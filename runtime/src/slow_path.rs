@@ -28,7 +28,7 @@ use crate::{
     event::{Event, EventHub, EventKind},
     health::Health,
     host::Host,
-    limits::{CALLS_WAITING_MAX, HEALTH_EVERY, STOP_MAX},
+    limits::{CALLS_WAITING_MAX, CHECK_EVERY, STOP_MAX},
     local_port::{LocalPort, SharedScheme},
     machine_addresses::MachineAddresses,
     memory::MemoryUse,
@@ -240,8 +240,8 @@ impl SlowPath {
         let state = self.state.as_ref().and_then(StateFile::next_timeout);
         // What has become of an interface, its worker finds out, and wakes nobody.
         let has_wires = self.ports.iter().any(|port| matches!(port.kind, PortKind::Ethernet(_)));
-        let wires = has_wires.then_some(now + HEALTH_EVERY);
-        let others = [health, host, state, wires].into_iter().flatten();
+        let interfaces = has_wires.then_some(now + CHECK_EVERY);
+        let others = [health, host, state, interfaces].into_iter().flatten();
         let others = others.map(|due| due.saturating_duration_since(now));
         others.chain(switch).chain(self.recovering.then_some(RECOVERY_TICK)).min()
     }
@@ -263,7 +263,7 @@ impl SlowPath {
     /// have, and what was half done is done again or undone.
     fn guarded(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), ShutdownError> {
         let Err(words) = caught(|| what(self)) else { return Ok(()) };
-        let too_often = !self.restarts.may_begin(Instant::now());
+        let too_often = !self.restarts.may_restart(Instant::now());
         let recovered = caught(|| self.switch.recover(self.clock.now()));
         if too_often || recovered.is_err() {
             return Err(ShutdownError::SlowPathDied(words));
@@ -353,8 +353,8 @@ impl SlowPath {
     fn report_vanished_interfaces(&mut self) {
         let mut vanished = Vec::new();
         for port in &self.ports {
-            if let PortKind::Ethernet(wire) = &port.kind
-                && wire.is_gone()
+            if let PortKind::Ethernet(info) = &port.kind
+                && info.is_gone()
                 && !self.gone.contains(&port.id)
             {
                 self.gone.push(port.id);
@@ -526,7 +526,7 @@ impl SlowPath {
 
     /// Whether some worker does not know the slot yet; `None` where the slot has no user, for example because a
     /// port refused its address.
-    pub(crate) fn is_coming(&self, slot: Slot) -> Option<bool> {
+    pub(crate) fn is_pending(&self, slot: Slot) -> Option<bool> {
         let views = self.switch.slots();
         let view = views.iter().find(|view| view.slot == slot && view.port.is_some())?;
         match view.state {
@@ -562,7 +562,7 @@ impl SlowPath {
     /// Frames whose payload was copied: by workers, and by Ethernet ports on their way out.
     fn frames_copied(&self) -> u64 {
         let by_ports = self.ports.iter().map(|port| match &port.kind {
-            PortKind::Ethernet(wire) => wire.frames_copied(),
+            PortKind::Ethernet(info) => info.frames_copied(),
             _ => 0,
         });
         let by_workers = self.memory.tallies.iter().map(|pool| pool.frames_copied.read());

@@ -129,7 +129,7 @@ impl WorkerLoop {
         });
         doorbell.disarm();
         if has_work.get()
-            && progress.must_tell()
+            && progress.must_wake()
             && let Some(waker) = &self.slow_path
         {
             waker.wake();
@@ -153,7 +153,7 @@ struct Progress {
 
 impl Progress {
     /// The worker has woken up for what came in by a port: whether the slow path is to be woken.
-    fn must_tell(&self) -> bool {
+    fn must_wake(&self) -> bool {
         // SeqCst, here and in `watch`: of this load and the store of `is_asleep` before it, and of the store and
         // the load there, one side sees what the other has written.
         self.is_watched.load(Ordering::SeqCst) && self.is_watched.swap(false, Ordering::SeqCst)
@@ -218,7 +218,7 @@ pub(crate) fn start(
             turn = turn.wrapping_add(1);
             // Relaxed: readers only look whether it changes.
             shown.turns.store(turn, Ordering::Relaxed);
-            // Acquire: pairs with Release in `tell_to_stop`.
+            // Acquire: pairs with Release in `request_stop`.
             must_stop.load(Ordering::Acquire)
         });
         drop(forbidden);
@@ -234,7 +234,7 @@ impl WorkerThread {
     /// # Panics
     /// If the worker's thread panicked.
     pub(crate) fn stop(mut self) -> Worker {
-        self.tell_to_stop();
+        self.request_stop();
         let thread = self.thread.take().expect("it is joined once, here or when it is dropped");
         match thread.join() {
             Ok(worker) => worker,
@@ -242,7 +242,7 @@ impl WorkerThread {
         }
     }
 
-    fn tell_to_stop(&self) {
+    fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
     }
@@ -272,7 +272,7 @@ impl WorkerThread {
 impl Drop for WorkerThread {
     /// Stops the worker, and drops it with its ports.
     fn drop(&mut self) {
-        self.tell_to_stop();
+        self.request_stop();
         if let Some(thread) = self.thread.take() {
             // A worker that panicked has said so.
             drop(thread.join());

@@ -165,14 +165,14 @@
 
 #[doc(inline)]
 pub use strowger_runtime::{
-    Account, Address, Burst, CallError, CustomPort, EthernetInterface, Event, EventKind, Events,
-    FileUse, Hop, Identity, IdentityKey, IdlePolicy, KeyError, Label, LabelError, LinkStats,
-    Liveness, LocalPort, LocalPortSpec, LocalReceiver, LocalSender, Memory, MemoryUse, Need,
-    Neighbor, NeighborAddress, NeighborError, NoLocalPort, OpenRelay, OsEntropy, Packet,
-    PacketError, Peer, PeerId, PeerKey, PortClosed, PortInfo, PortKind, PortStats, Provider, Psk,
-    Queues, Relay, RelayBuilder, RelayHandle, Rights, Scheme, SealWish, ShutdownError, Slot,
-    SlotError, SlowPath, StartError, StateError, StaticPublic, Stats, Summary, SwitchConfig,
-    TxBuffer, UdpListener, UnixSocket, UnknownPeerPolicy, Wire, key_file,
+    Account, Address, Burst, CallError, CustomPort, EthernetInfo, EthernetInterface, Event,
+    EventKind, Events, FileUse, Hop, Identity, IdentityKey, IdlePolicy, KeyError, Label,
+    LabelError, LinkStats, Liveness, LocalPort, LocalPortSpec, LocalReceiver, LocalSender, Memory,
+    MemoryUse, Need, Neighbor, NeighborAddress, NeighborError, NoLocalPort, OpenRelay, OsEntropy,
+    Packet, PacketError, Peer, PeerId, PeerKey, PortClosed, PortInfo, PortKind, PortStats,
+    Provider, Psk, Queues, Relay, RelayBuilder, RelayHandle, Rights, Scheme, SealWish,
+    ShutdownError, Slot, SlotError, SlowPath, StartError, StateError, StaticPublic, Stats, Summary,
+    SwitchConfig, TxBuffer, UdpListener, UnixSocket, UnknownPeerPolicy, key_file,
 };
 
 /// The switch below a relay: what [`SlowPath::switch`] gives, and what events and counters hold.

@@ -389,7 +389,7 @@ fn status_shown(answer: &Value) -> String {
     say("kernel drops", text(&answer["kernel_drops"]));
     for port in rows(answer, "ports") {
         let what = match port["chosen"].as_str() {
-            Some(chosen) if port["handshakes_apart"] == true => {
+            Some(chosen) if port["handshake_socket"] == true => {
                 format!("{chosen}, handshakes at a socket of their own")
             }
             Some(chosen) => chosen.to_owned(),

@@ -7,7 +7,7 @@ use strowger_runtime::{
 };
 
 use crate::relay::{config, control::AttachRequest};
-use strowger_runtime::{address::Shown, key_file};
+use strowger_runtime::{address::AddressText, key_file};
 use strowger_wire::Slot;
 
 /// The port with this name, or the only listener.
@@ -47,7 +47,10 @@ pub(super) fn attach(relay: &mut SlowPath, request: AttachRequest) -> Result<Slo
         && !port.fits(at)
         && !is_unix
     {
-        return Err(format!("{} is no address behind {behind}; name another listener", Shown(at)));
+        return Err(format!(
+            "{} is no address behind {behind}; name another listener",
+            AddressText(at)
+        ));
     }
     let plain = port.is_plain();
     let AttachRequest { name, address, slot, key, peer_id, psk, rights, .. } = request;

@@ -1,7 +1,7 @@
 //! The texts of an event of the switch: its detail in the journal, and its line in the log.
 
 use strowger_engine::control::Event;
-use strowger_runtime::address::Shown;
+use strowger_runtime::address::AddressText;
 use strowger_wire::Slot;
 
 use super::log::Kind;
@@ -18,10 +18,12 @@ pub(super) fn detail(event: &Event) -> Option<String> {
             format!("key {key}, at {at}, port {}", port.0)
         }
         Event::PathMtu(_, bytes) => format!("{bytes} bytes"),
-        Event::Roamed(_, to) => Shown(to).to_string(),
-        Event::KeyOnTwoNodes(_, [a, b]) => format!("at {} and at {}", Shown(a), Shown(b)),
+        Event::Roamed(_, to) => AddressText(to).to_string(),
+        Event::KeyOnTwoNodes(_, [a, b]) => {
+            format!("at {} and at {}", AddressText(a), AddressText(b))
+        }
         Event::PeerRefused(_, identity) => format!("has the key, and the identity {identity}"),
-        Event::PeerSuggested { at, peer_id, .. } => format!("{peer_id} at {}", Shown(at)),
+        Event::PeerSuggested { at, peer_id, .. } => format!("{peer_id} at {}", AddressText(at)),
         Event::Goodbye { code, retry_after_s, ref text, .. } => {
             format!("code {code}, retry after {retry_after_s} s: {text}")
         }
@@ -39,13 +41,15 @@ pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
         Event::UnknownRefused { at, key, .. } => {
             let text = format!(
                 "refused a handshake from {}: no peer is configured with the key {key}",
-                Shown(at)
+                AddressText(at)
             );
             (Kind::PeerRefused, text)
         }
-        Event::Roamed(_, to) => (Kind::AddressMoved, format!("its address is {} now", Shown(to))),
+        Event::Roamed(_, to) => {
+            (Kind::AddressMoved, format!("its address is {} now", AddressText(to)))
+        }
         Event::KeyOnTwoNodes(_, [a, b]) => {
-            let (a, b) = (Shown(a), Shown(b));
+            let (a, b) = (AddressText(a), AddressText(b));
             let text = format!(
                 "two nodes have its key, at {a} and at {b}, and take the link from each other; give one of \
                  them a key of its own (strowger key new)"

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use strowger_engine::control::{Balance, PortView, SlotState, SlotView};
 use strowger_frame::Address;
-use strowger_runtime::{OpenRelay, address::Shown};
+use strowger_runtime::{OpenRelay, address::AddressText};
 
 use super::config::Config;
 use crate::table::{Table, bytes_of};
@@ -51,7 +51,7 @@ pub(super) fn print_slots(views: &[SlotView], names: &[(u16, String)], output: &
         let port = names.iter().find(|(id, _)| view.port.is_some_and(|port| port.0 == *id));
         let behind = port.map_or("", |(_, name)| name.as_str());
         let at = match view.at {
-            Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {}", Shown(at)),
+            Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {}", AddressText(at)),
             _ => String::new(),
         };
         let opens = match (view.state, view.left_ns) {

@@ -167,7 +167,7 @@ fn r9_a_relay_goes_on_while_strangers_knock_at_its_door() {
         "{said}"
     );
     let status = relay.ask(r#"{"show":"status"}"#);
-    assert_eq!(status["ports"][0]["handshakes_apart"], true);
+    assert_eq!(status["ports"][0]["handshake_socket"], true);
     relay.stop();
     for (workers, peer_is_expected) in [(1, true), (1, false), (3, true), (2, false)] {
         goes_on(workers, peer_is_expected, true);
@@ -210,7 +210,7 @@ fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
                with: sysctl -w net.core.optmem_max=";
     assert!(said.contains(why) && !said.contains("handshakes at a socket of their own"), "{said}");
     let status = relay.ask(r#"{"show":"status"}"#);
-    assert_eq!(status["ports"][0]["handshakes_apart"], false);
+    assert_eq!(status["ports"][0]["handshake_socket"], false);
     relay.stop();
     for (workers, peer_is_expected) in [(1, true), (3, false)] {
         goes_on(workers, peer_is_expected, false);

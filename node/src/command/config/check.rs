@@ -19,7 +19,7 @@ use strowger_io::{
     xdp::{self, ModeChoice, RxMode},
 };
 use strowger_runtime::{
-    address::{Shown, takes_ipv4_too},
+    address::{AddressText, takes_ipv4_too},
     files::{Opener, Role},
     key_file,
     machine_addresses::{MachineAddresses, is_on_this_machine},
@@ -221,7 +221,7 @@ fn remedy(error: &io::Error, path: &Path, user: Option<&str>) -> String {
 
 fn check_listener(listener: &Listener, config: &Config, sockets: &Sockets, found: &mut Findings) {
     let Listener { name, address: at, backend, .. } = listener;
-    let shown = Shown(strowger_frame::Address::Udp(*at));
+    let shown = AddressText(strowger_frame::Address::Udp(*at));
     let whose = format!("listener \"{name}\": address \"{shown}\"");
     if !is_on_this_machine(*at) {
         found.refused(format!(

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use strowger_frame::Address;
-use strowger_runtime::{address::Shown, machine_addresses::MachineAddresses};
+use strowger_runtime::{address::AddressText, machine_addresses::MachineAddresses};
 
 use super::Config;
 
@@ -62,7 +62,7 @@ pub(crate) fn faults(machine: &MachineAddresses, config: &Config) -> Vec<String>
             }
             Address::Only => None,
         };
-        let at = Shown(at?);
+        let at = AddressText(at?);
         why.map(|why| format!("{kind} \"{name}\": address \"{at}\" is not usable: {why}"))
     };
     peers.chain(neighbours).filter_map(fault).collect()

@@ -16,7 +16,7 @@ use strowger_runtime::{PortInfo, PortKind};
 
 use super::{Response, Status, ask, error};
 use crate::{labels::scheme_text, relay::journal::Entry};
-use strowger_runtime::address::Shown;
+use strowger_runtime::address::AddressText;
 use strowger_wire::Slot;
 
 pub(super) fn answer(answer: &Response) -> Value {
@@ -186,7 +186,7 @@ fn seconds(now: Now, since_ns: u64) -> f64 {
 
 fn address(at: Option<Address>) -> Value {
     match at {
-        Some(at @ (Address::Udp(_) | Address::Ether(_))) => json!(Shown(at).to_string()),
+        Some(at @ (Address::Udp(_) | Address::Ether(_))) => json!(AddressText(at).to_string()),
         Some(Address::Only) | None => Value::Null,
     }
 }
@@ -231,14 +231,14 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
 
 /// Whether the interface of an Ethernet port is gone.
 fn is_gone(info: &PortInfo) -> Option<bool> {
-    let PortKind::Ethernet(wire) = &info.kind else { return None };
-    Some(wire.is_gone())
+    let PortKind::Ethernet(info) = &info.kind else { return None };
+    Some(info.is_gone())
 }
 
 /// The frames that an Ethernet port copied to send them. The pools count copies of received frames.
 fn frames_copied(info: &PortInfo) -> Option<u64> {
-    let PortKind::Ethernet(wire) = &info.kind else { return None };
-    Some(wire.frames_copied())
+    let PortKind::Ethernet(info) = &info.kind else { return None };
+    Some(info.frames_copied())
 }
 
 /// The kernel's counters of all queues of a port, by reason.
@@ -356,29 +356,29 @@ fn status(of: &Status) -> Value {
 }
 
 /// What was chosen for a port, with warnings about better choices.
-fn backend(info: &PortInfo) -> Value {
-    match &info.kind {
+fn backend(port: &PortInfo) -> Value {
+    match &port.kind {
         PortKind::Unix { path, worker, .. } => json!({
-            "port": info.id.0, "name": info.name, "backend": info.backend(),
-            "path": path, "worker": worker, "warnings": info.warnings(),
+            "port": port.id.0, "name": port.name, "backend": port.backend(),
+            "path": path, "worker": worker, "warnings": port.warnings(),
         }),
-        PortKind::Ethernet(wire) => json!({
-            "port": info.id.0, "name": info.name, "backend": info.backend(),
-            "address": wire.reports.first().map(|report| Address::Ether(report.mac).to_string()),
-            "seal": if wire.plain { "plain" } else { "sealed" },
-            "beacon_s": wire.beacon_s,
-            "chosen": wire.chosen().join("; "),
-            "warnings": info.warnings(),
+        PortKind::Ethernet(info) => json!({
+            "port": port.id.0, "name": port.name, "backend": port.backend(),
+            "address": info.reports.first().map(|report| Address::Ether(report.mac).to_string()),
+            "seal": if info.plain { "plain" } else { "sealed" },
+            "beacon_s": info.beacon_s,
+            "chosen": info.chosen().join("; "),
+            "warnings": port.warnings(),
         }),
         PortKind::Udp { local, plain, reports, steered, .. } => json!({
-            "port": info.id.0, "name": info.name, "backend": info.backend(),
-            "address": Shown(Address::Udp(*local)).to_string(), "seal": if *plain { "plain" } else { "sealed" },
+            "port": port.id.0, "name": port.name, "backend": port.backend(),
+            "address": AddressText(Address::Udp(*local)).to_string(), "seal": if *plain { "plain" } else { "sealed" },
             "chosen": reports.first().map(|report| {
                 report.to_string().lines().next().unwrap_or_default().to_owned()
             }),
-            "handshakes_apart": steered.as_ref().map(Result::is_ok),
-            "warnings": info.warnings(),
+            "handshake_socket": steered.as_ref().map(Result::is_ok),
+            "warnings": port.warnings(),
         }),
-        _ => json!({ "port": info.id.0, "name": info.name, "backend": info.backend() }),
+        _ => json!({ "port": port.id.0, "name": port.name, "backend": port.backend() }),
     }
 }
