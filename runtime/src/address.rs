@@ -1,5 +1,5 @@
-//! Addresses as people write them, with the interface of a link-local one by name or number
-//! (`[fe80::1%eth0]:7000`, RFC 4007, section 11), and why some of them can never work. It sends nothing.
+//! Addresses as text, with the interface of a link-local one by name or number (`[fe80::1%eth0]:7000`, RFC 4007,
+//! section 11), and checks of addresses that can never work.
 
 use std::{
     fmt,
@@ -9,15 +9,15 @@ use std::{
 use strowger_frame::Address;
 use strowger_io::sys::probe::{interface_index, interface_name};
 
-/// Scope numbers from here on stand for names that are not resolved yet. The kernel counts interfaces from 1.
+/// Scope numbers from here on stand for unresolved names. The kernel numbers interfaces from 1.
 const UNRESOLVED: u32 = 0xf000_0000;
 
-/// Names of interfaces in addresses that were read and not resolved yet.
+/// Names of interfaces in parsed addresses that are not resolved yet.
 #[derive(Clone, Debug, Default)]
 pub struct Interfaces(Vec<String>);
 
 impl Interfaces {
-    /// The number that stands for a name until it is resolved.
+    /// The number that stands for a name until [`resolve`](Self::resolve).
     fn number_of(&mut self, name: &str) -> u32 {
         let place = self.0.iter().position(|known| known == name).unwrap_or_else(|| {
             self.0.push(name.to_owned());
@@ -26,15 +26,15 @@ impl Interfaces {
         UNRESOLVED + place as u32
     }
 
-    /// Names of which this machine has no interface now.
+    /// The names that no interface of this machine has now.
     pub fn absent(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str).filter(|name| interface_index(name).is_none())
     }
 
-    /// The address with the number of its interface in the place of the name.
+    /// The address with the number of its interface instead of the name.
     ///
     /// # Errors
-    /// The name of which this machine has no interface now.
+    /// The name, if no interface of this machine has it now.
     pub fn resolve(&self, at: SocketAddr) -> Result<SocketAddr, &str> {
         let SocketAddr::V6(v6) = at else { return Ok(at) };
         let place = v6.scope_id().checked_sub(UNRESOLVED);
@@ -43,7 +43,7 @@ impl Interfaces {
         Ok(SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope).into())
     }
 
-    /// The name that stands for a scope number, of this list or of this machine.
+    /// The name of a scope number, in this list or on this machine.
     fn name_of(&self, scope: u32) -> Option<String> {
         match scope.checked_sub(UNRESOLVED) {
             Some(place) => self.0.get(place as usize).cloned(),
@@ -51,7 +51,7 @@ impl Interfaces {
         }
     }
 
-    /// An IP address as people write it, without its port.
+    /// The text of an IP address, without the port.
     pub fn shown_ip(&self, at: SocketAddr) -> String {
         match at {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -63,7 +63,7 @@ impl Interfaces {
         }
     }
 
-    /// An address as people write it.
+    /// The text of an address.
     pub fn shown(&self, at: SocketAddr) -> String {
         match at {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -74,7 +74,7 @@ impl Interfaces {
     }
 }
 
-/// An address as people write it: with the name of the interface that a link-local one needs.
+/// Displays an address as text, with the name of the interface of a link-local one.
 pub struct AddressText(pub Address);
 
 impl fmt::Display for AddressText {
@@ -86,16 +86,16 @@ impl fmt::Display for AddressText {
     }
 }
 
-/// An IP address and a port. The name of an interface is kept in `interfaces`, and looked up by nobody.
+/// Parses an IP address and a port. Adds the name of an interface to `interfaces` without resolving it.
 ///
 /// # Errors
-/// One sentence that says what an address is.
+/// One sentence: what an address is.
 pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
     let Some((before, after)) = text.split_once('%') else {
-        return text.parse().map_err(|_| no_address(text));
+        return text.parse().map_err(|_| not_an_address(text));
     };
-    let (name, after) = after.split_once(']').ok_or_else(|| no_address(text))?;
-    let at: SocketAddrV6 = format!("{before}]{after}").parse().map_err(|_| no_address(text))?;
+    let (name, after) = after.split_once(']').ok_or_else(|| not_an_address(text))?;
+    let at: SocketAddrV6 = format!("{before}]{after}").parse().map_err(|_| not_an_address(text))?;
     if !is_link_local(*at.ip()) {
         return Err(format!(
             "\"{text}\" names an interface, and {} is not link-local (fe80::/10); leave \
@@ -103,10 +103,10 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
             at.ip()
         ));
     }
-    let strange = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '%';
+    let is_invalid = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '%';
     let scope = match name.parse::<u32>() {
         Ok(number) if (1..UNRESOLVED).contains(&number) => number,
-        Err(_) if !name.is_empty() && name.len() < 16 && !name.contains(strange) => {
+        Err(_) if !name.is_empty() && name.len() < 16 && !name.contains(is_invalid) => {
             interfaces.number_of(name)
         }
         Ok(_) | Err(_) => {
@@ -118,10 +118,10 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
     Ok(SocketAddrV6::new(*at.ip(), at.port(), 0, scope).into())
 }
 
-/// An IP address and a port, or the MAC address of one station.
+/// Parses an IP address and a port, or the MAC address of one station.
 ///
 /// # Errors
-/// One sentence that says what an address is.
+/// One sentence: what an address is.
 pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
     let Some(mac) = parse_mac(text) else {
         return parse_socket(text, interfaces).map(Address::Udp);
@@ -134,10 +134,10 @@ pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String>
     Ok(Address::Ether(mac))
 }
 
-/// The same, with names of interfaces as they are on this machine now.
+/// As [`parse`], and resolves names of interfaces on this machine.
 ///
 /// # Errors
-/// One sentence that says what an address is, or which interface is not there.
+/// One sentence: what an address is, or which interface is missing.
 pub fn parse_here(text: &str) -> Result<Address, String> {
     let mut interfaces = Interfaces::default();
     match parse(text, &mut interfaces)? {
@@ -150,10 +150,10 @@ pub fn parse_here(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Whether a text is an address, for whoever passes it on to where it means something.
+/// Checks that a text is an address and returns it, for a program that passes it on.
 ///
 /// # Errors
-/// One sentence that says what an address is.
+/// One sentence: what an address is.
 pub fn checked(text: &str) -> Result<String, String> {
     parse(text, &mut Interfaces::default()).map(|_| text.to_owned())
 }
@@ -163,14 +163,14 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut bytes = text.split(':');
     for byte in &mut mac {
         let digits = bytes.next().filter(|digits| digits.len() == 2)?;
-        // Digits alone: `from_str_radix` would take a sign.
+        // Only digits: `from_str_radix` would accept a sign.
         let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         *byte = u8::from_str_radix(digits, 16).ok().filter(|_| hex)?;
     }
     bytes.next().is_none().then_some(mac)
 }
 
-fn no_address(text: &str) -> String {
+fn not_an_address(text: &str) -> String {
     format!(
         "\"{text}\" is not an address: need an IP and a port, as 192.0.2.7:7000, [2001:db8::7]:7000 or \
          [fe80::7%eth0]:7000 (host names are not looked up); behind an [[ethernet]] a MAC address, as \
@@ -178,7 +178,7 @@ fn no_address(text: &str) -> String {
     )
 }
 
-/// Why nothing can ever be sent to this address, or received at it; `None` if it is one station's.
+/// The reason why no host can have this address; `None` if one can.
 pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("0.0.0.0/8 is not the address of a host"),
@@ -192,8 +192,8 @@ pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why this can never be the address of a neighbour behind a UDP listener; `None` if it may be. `own` are the
-/// addresses that the relay itself listens at. Whether it is of the listener's kind is not asked here.
+/// The reason why no neighbour behind a UDP listener can have this address; `None` if one can. `own` are the addresses
+/// that the relay listens at. The function does not compare address families.
 pub fn unusable_as_peer(
     at: SocketAddr,
     own: impl IntoIterator<Item = SocketAddr>,
@@ -228,7 +228,7 @@ pub fn unusable_as_peer(
         .map(|own| format!("this relay itself listens at {own}"))
 }
 
-/// An address with the interface of the listener that it is behind, where it has none of its own.
+/// The address with the interface of its listener, if it needs one and has none.
 pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     match (at, local) {
         (SocketAddr::V6(v6), SocketAddr::V6(local))

@@ -1,5 +1,5 @@
-//! Alternate ports: one more socket for a listener, at a local port of the kernel's choice, for peers that do not answer
-//! at the first. Opened while the relay runs, and closed when no link leads by it and a newer one is there.
+//! Alternate ports: an additional socket of a listener at a free local port, for peers that do not answer at the first.
+//! The slow path opens it while the relay runs, and closes it when no link uses it and there is a newer one.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::{
     udp,
 };
 
-/// How alternates of each listener are opened, and which there are, oldest first.
+/// How to open alternates of each listener, and the open ones, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Alternates {
     listeners: BTreeMap<PortId, (UdpSpec, String)>,
@@ -21,11 +21,11 @@ pub(crate) struct Alternates {
 }
 
 impl Alternates {
-    /// Of these listeners, of which those with sealed links can have some.
-    pub(crate) fn of(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
+    /// Prepares alternates for these listeners with sealed links.
+    pub(crate) fn new(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
         let listeners = listeners.map(|(id, mut spec, name)| {
             spec.bind.set_port(0);
-            // No memory of its own waits in it for what may never come.
+            // Without io_uring, so that no posted buffers wait for packets that may never arrive.
             spec.backend = strowger_io::udp::BackendChoice::Mmsg;
             (id, (spec, name))
         });
@@ -34,11 +34,10 @@ impl Alternates {
 }
 
 impl SlowPath {
-    /// Opens another port for a listener, and lets handshakes go by it. `None` if the listener has as many as may be,
-    /// all of them in use.
+    /// Opens another port for a listener, and uses it for handshakes. `None` if the listener has the maximum already.
     ///
     /// # Errors
-    /// What the machine refused.
+    /// The refusal of the machine, in one line.
     pub(crate) fn open_alternate(&mut self, port: PortId) -> Result<Option<SocketAddr>, String> {
         let Some((spec, name)) = self.alternates.listeners.get(&port) else { return Ok(None) };
         let of_port = self.alternates.opened.iter().filter(|(of, _)| *of == port).count();
@@ -60,7 +59,7 @@ impl SlowPath {
         switch.set_alternate(port, id);
         let kind = PortKind::Udp { local, plain: false, reports, steered };
         self.ports.push(PortInfo { alternate_of: Some(port), ..PortInfo::new(id, name, kind) });
-        // Those before, unless a link leads by them.
+        // Close former ones, unless a link uses them.
         for (of, former) in &self.alternates.opened {
             if *of == port {
                 let _ = self.switch.unplug(*former);
@@ -70,7 +69,7 @@ impl SlowPath {
         Ok(Some(local))
     }
 
-    /// The switch has given a port up.
+    /// Removes a port that the switch has unplugged.
     pub(crate) fn forget_alternate(&mut self, id: PortId) {
         self.alternates.opened.retain(|(_, alternate)| *alternate != id);
         self.ports.retain(|port| port.id != id || port.alternate_of.is_none());

@@ -1,4 +1,4 @@
-//! From peers and neighbors as people name them to what the switch attaches.
+//! Converts peers and neighbors of the program to specifications for the switch, and checks them.
 
 use strowger_engine::{
     control::{Attach, Switch, peering::PeerSpec},
@@ -36,7 +36,7 @@ fn port_of<'p>(
     best.or_else(|| fitting().next()).ok_or(NeighborError::NoPort)
 }
 
-/// The address, with the interface of the listener, if packets can be sent there at all.
+/// The address, with the interface of the listener, if a neighbor can have it.
 fn usable(
     at: NeighborAddress,
     ports: &[PortInfo],
@@ -74,7 +74,7 @@ fn known(at: Option<&NeighborAddress>) -> Option<Address> {
     at.and_then(|at| at.0.as_ref().ok()).copied()
 }
 
-/// What the switch is told of a peer.
+/// The specification of a peer for the switch.
 pub(crate) fn peer_spec(
     ports: &[PortInfo],
     machine: &MachineAddresses,
@@ -96,7 +96,7 @@ pub(crate) fn peer_spec(
         .with_liveness(peer.liveness))
 }
 
-/// What the switch is told of a neighbor with a plain link.
+/// The specification of a neighbor with a plain link for the switch.
 pub(crate) fn plain_attach(
     ports: &[PortInfo],
     machine: &MachineAddresses,

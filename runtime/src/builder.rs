@@ -1,4 +1,4 @@
-//! Assembles a relay: everything that is decided before it starts.
+//! The builder of a relay: all settings that are fixed when it starts.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -24,13 +24,13 @@ use crate::{
 pub enum Relay {}
 
 impl Relay {
-    /// A relay without identity, ports and neighbors, with a worker for each usable core.
+    /// A builder for a relay without identity, ports and neighbors, with a worker for each usable core.
     pub fn builder() -> RelayBuilder {
         RelayBuilder::default()
     }
 }
 
-/// What a relay is to be. [`start`](Self::start) opens and runs it.
+/// The settings of a relay. [`start`](Self::start) opens and runs it.
 ///
 /// ```
 /// use strowger_runtime::{IdentityKey, OsEntropy, Relay};
@@ -72,7 +72,7 @@ pub struct RelayBuilder {
 }
 
 impl RelayBuilder {
-    /// Who this relay is. Without an identity it has no sealed links.
+    /// The identity of this relay. Without one it has no sealed links.
     pub fn identity(mut self, key: IdentityKey) -> Self {
         self.identity = Some(key);
         self
@@ -84,25 +84,25 @@ impl RelayBuilder {
         self
     }
 
-    /// Accepts peers that were not added, with these rights and limits. By default they are refused.
+    /// Accepts peers that were not added, with these rights and limits. The default is to refuse them.
     pub fn accept_unknown(mut self, policy: UnknownPeerPolicy) -> Self {
         self.accept_unknown = Some(policy);
         self
     }
 
-    /// Whose code seals and opens frames; by default the one that is fastest here.
+    /// The library that seals and opens frames; by default the fastest one on this machine.
     pub fn provider(mut self, provider: Provider) -> Self {
         self.provider = provider;
         self
     }
 
-    /// How the switch numbers slots, limits hops and keeps numbers in quarantine.
+    /// The settings of the switch: scheme, slot numbers, limit of hops, quarantine.
     pub fn switch(mut self, config: SwitchConfig) -> Self {
         self.switch = config;
         self
     }
 
-    /// How many workers forward, each on a thread of its own; by default one for each usable core.
+    /// The number of workers that forward, each on its own thread; by default one for each usable core.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -114,20 +114,20 @@ impl RelayBuilder {
         self
     }
 
-    /// What a worker does when it has nothing to do.
+    /// What a worker does while it has no work.
     pub fn idle(mut self, idle: IdlePolicy) -> Self {
         self.idle = idle;
         self
     }
 
-    /// How much memory each worker has.
+    /// The memory of each worker.
     pub fn memory(mut self, memory: Memory) -> Self {
         self.memory = memory;
         self
     }
 
-    /// Pools that the program made, one for each worker, instead of those that [`memory`](Self::memory)
-    /// describes. Their number is the number of workers.
+    /// Pools that the program made, one for each worker, instead of pools by [`memory`](Self::memory). Their number is the
+    /// number of workers.
     pub fn pools(mut self, pools: Vec<Pool>) -> Self {
         self.workers = Some(pools.len());
         self.pools = Some(pools);
@@ -140,14 +140,15 @@ impl RelayBuilder {
         self
     }
 
-    /// Becomes this user once everything is open, and gives up all other rights of the process. No other
-    /// thread may run then.
+    /// Becomes this user once everything is open, and gives up all other privileges of the process. The process must have
+    /// no other thread then.
     pub fn run_as(mut self, account: Account) -> Self {
         self.run_as = Some(account);
         self
     }
 
-    /// Opens files with this opener, which knows the files that the program has open already.
+    /// Opens files with this opener. The program may have used it for files of its own, which the relay then does not open
+    /// again.
     pub fn opener(mut self, opener: Opener) -> Self {
         self.opener = Some(opener);
         self
@@ -215,8 +216,8 @@ impl RelayBuilder {
         self
     }
 
-    /// Opens everything and starts nothing: for programs that have more to open before the relay gives up
-    /// rights, or want every event from the first.
+    /// Opens everything without starting the relay: for programs that open more files before the relay gives up privileges,
+    /// or need all events from the first.
     ///
     /// # Errors
     /// [`StartError`]; everything that was opened is closed again.

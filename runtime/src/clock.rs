@@ -11,7 +11,7 @@ use strowger_io::sys::clock::boottime;
 pub struct Clock(Duration);
 
 impl Clock {
-    /// A clock that begins now.
+    /// A clock that starts now.
     pub fn start() -> Self {
         Self(boottime())
     }
@@ -26,8 +26,7 @@ impl Clock {
         Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)
     }
 
-    /// What the wall clock, which shows `wall` now, showed when this one began, in nanoseconds since
-    /// 1970.
+    /// The wall clock at the start of this clock, in nanoseconds since 1970, if the wall clock shows `wall` now.
     pub fn wall_at_zero(&self, wall: SystemTime) -> u64 {
         let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         since.saturating_sub(boottime().saturating_sub(self.0)).as_nanos() as u64

@@ -1,5 +1,5 @@
-//! A start without ports: makes the switch and attaches everything to ports that do nothing. It finds what only the
-//! switch knows: slots and keys that clash, numbers that a state file keeps.
+//! A start without ports: makes the switch and attaches everything to ports that do nothing. It finds the errors that
+//! only the switch detects: slots and keys that clash, slot numbers in the state file.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::{
     state::StateFile,
 };
 
-/// Nothing is received or sent, so nothing is needed.
+/// No frame is received or sent, so no memory is needed.
 const NO_MEMORY: PoolSpec = PoolSpec { trains: 0, singles: 0, huge_pages: false };
 
-/// Stands for a port that is not opened. It has no neighbours and no frames.
+/// A port that is not opened: it receives and sends nothing.
 struct Unopened(Arc<PortTally>);
 
 impl Port for Unopened {
@@ -57,8 +57,8 @@ impl Port for Unopened {
 }
 
 impl RelayBuilder {
-    /// Does what [`start`](Self::start) does as far as that opens and changes nothing, and returns everything that
-    /// is wrong. The state file is read, and may belong to a relay that runs.
+    /// Performs the steps of [`start`](Self::start) that open and change nothing, and returns all errors. It reads the
+    /// state file, which may belong to a running relay.
     pub fn dry_run(mut self) -> Vec<StartError> {
         let mut errors = Vec::new();
         if let Err(error) = attach_all(&mut self, &mut errors) {
@@ -89,7 +89,7 @@ fn attach_all(builder: &mut RelayBuilder, errors: &mut Vec<StartError>) -> Resul
         ports.push(PortInfo::new(id, name, kind));
     }
     if let Some(path) = &builder.state_file {
-        // What is kept is not attached then; the rest is checked.
+        // On an error the kept numbers are not restored; everything else is checked.
         let read = StateFile::read(path, &opener).and_then(|kept| match kept {
             Some(kept) => StateFile::restore(path, &kept, &mut switch, clock.now()),
             None => Ok(()),
@@ -104,7 +104,7 @@ fn attach_all(builder: &mut RelayBuilder, errors: &mut Vec<StartError>) -> Resul
     Ok(())
 }
 
-/// The ports that a start would open, in its order.
+/// The ports that a start would open, in the same order.
 fn unopened(builder: &RelayBuilder) -> Vec<(String, PortKind)> {
     let mut ports = Vec::new();
     for udp in &builder.udp {

@@ -1,4 +1,4 @@
-//! Errors of the runtime. Each message says what failed, on what, why, and what to do.
+//! Errors of the runtime. Each message names what failed, on what, why, and what to do.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
@@ -14,27 +14,27 @@ use crate::{address::AddressText, stats::Summary};
 /// Any other error, as a source.
 pub(crate) type Source = Box<dyn Error + Send + Sync>;
 
-/// Why a relay did not start. Nothing runs then.
+/// An error of a start. No thread of the relay runs then.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
     /// The process may not use this core.
     Core {
-        /// The core that was wanted.
+        /// The requested core.
         core: usize,
-        /// Those that the process may use.
+        /// The cores that the process may use.
         usable: Vec<usize>,
     },
     /// The kernel does not map the memory of the workers.
     Memory {
-        /// How much it was.
+        /// The size in bytes.
         bytes: usize,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The switch cannot be as it was configured.
+    /// The switch refuses its settings.
     Switch(ConfigError),
-    /// A name is used twice, is empty, or cannot be shown.
+    /// A name is used twice, is empty, too long, or has characters that cannot be shown.
     Name {
         /// The name.
         name: String,
@@ -43,25 +43,25 @@ pub enum StartError {
     },
     /// The network's name is too long.
     Network(String),
-    /// The relay cannot have its identity.
+    /// The switch refuses the identity.
     Identity(PeerError),
     /// A port could not be opened.
     Port {
-        /// What kind: `udp`, `ethernet`, `unix`, `local` or `custom`.
+        /// The kind: `udp`, `ethernet`, `unix`, `local` or `custom`.
         kind: &'static str,
         /// Its name.
         name: String,
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A peer, neighbor or port could not have its slot.
+    /// A peer, neighbor or port did not get its slot.
     Attach {
         /// Its name.
         name: String,
         /// Why.
         source: NeighborError,
     },
-    /// A worker refused what was to have this slot.
+    /// A worker refused the user of this slot.
     Refused {
         /// The slot number.
         slot: Slot,
@@ -70,32 +70,32 @@ pub enum StartError {
     },
     /// The state file cannot be used.
     State(StateError),
-    /// The process could not become the user that it was to run as.
+    /// The process could not change to the configured user.
     Account {
         /// The user.
         user: String,
         /// Why.
         source: Refusal,
     },
-    /// The user that the process runs as cannot use a file that it needs.
+    /// The configured user cannot use a file that the relay needs.
     File {
         /// The file.
         path: PathBuf,
         /// The user.
         user: String,
-        /// What it is for.
+        /// The purpose of the file.
         what: FileUse,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// The kernel gives no thread or file descriptor.
     Resource {
-        /// What was asked for.
+        /// The resource.
         what: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The workers' threads did not confirm what is attached in time.
+    /// The workers' threads did not confirm the attached slots in time.
     Workers,
 }
 
@@ -121,7 +121,7 @@ impl fmt::Display for StartError {
             Self::Port { kind, name, source } => write!(f, "{kind} port {name:?}: {source}"),
             Self::Attach { name, source } => write!(f, "{name} cannot be attached: {source}"),
             Self::Refused { slot, source } => {
-                write!(f, "what was to have slot {slot} cannot be attached: {source}")
+                write!(f, "slot {slot} cannot be attached: {source}")
             }
             Self::State(why) => why.fmt(f),
             Self::Account { user, source } => write!(f, "cannot become user {user}: {source}"),
@@ -141,7 +141,7 @@ impl fmt::Display for StartError {
                 write!(f, "{what}: {source}; the limits are those of `ulimit -u` and `ulimit -n`")
             }
             Self::Workers => f.write_str(
-                "the workers do not start; `strowger doctor` says what the machine allows",
+                "the workers do not start; `strowger doctor` shows what the machine allows",
             ),
         }
     }
@@ -164,7 +164,7 @@ impl Error for StartError {
     }
 }
 
-/// What a file is for that a user cannot use.
+/// The purpose of a file that a user cannot use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileUse {
@@ -174,7 +174,7 @@ pub enum FileUse {
     State,
 }
 
-/// Why a state file cannot be used. The file is left as it is.
+/// An error of a state file. The file is not changed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StateError {
@@ -192,20 +192,20 @@ pub enum StateError {
         /// What is wrong with it, in one line.
         why: String,
     },
-    /// The switch cannot take over what it says.
+    /// The switch refuses its content.
     Restore {
         /// The state file.
         path: PathBuf,
-        /// What to write in the configuration, where that helps.
+        /// A configuration that would work, if there is one.
         hint: String,
         /// Why.
         source: RestoreError,
     },
 }
 
-/// What a user can do about a state file that is refused.
-const STATE_REMEDY: &str = "put a copy back, or move it away: slots are given anew then, and labels of before \
-                             lead elsewhere";
+/// The remedy for a state file that is refused.
+const STATE_REMEDY: &str = "restore a copy, or move it away: then slots get new numbers, and existing labels \
+                            lead elsewhere";
 
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,34 +230,34 @@ impl Error for StateError {
     }
 }
 
-/// Why a peer, neighbor or local port was not added. Nothing has changed then.
+/// An error of adding a peer, neighbor or local port. Nothing has changed then.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NeighborError {
     /// No port has this name.
     NoSuchPort {
-        /// The name that was given.
+        /// The given name.
         name: String,
-        /// The names that there are.
+        /// The names of all ports.
         ports: Vec<String>,
     },
-    /// The relay has no port that a neighbor with this address can be behind.
+    /// The relay has no port for a neighbor with this address.
     NoPort,
-    /// The address is of another kind than those behind the port.
+    /// The address is not of the port's kind.
     WrongKind {
         /// The address.
         at: strowger_frame::Address,
         /// The port's name.
         port: String,
     },
-    /// Nothing can ever be sent to the address.
+    /// No neighbor can have the address.
     Address {
-        /// The address; empty if the text is none.
+        /// The address; empty if the text is not an address.
         at: String,
         /// Why.
         why: String,
     },
-    /// Links behind the port are sealed, and this one would be plain.
+    /// Links behind the port are sealed, and this link would be plain.
     Sealed {
         /// The port's name.
         port: String,
@@ -271,20 +271,20 @@ pub enum NeighborError {
     },
     /// The PeerId holds no usable key.
     PeerId,
-    /// The switch does not add the peer.
+    /// The switch refuses the peer.
     Peer(PeerError),
-    /// The switch does not attach the neighbor.
+    /// The switch refuses the neighbor.
     Switch(AttachError),
-    /// A port refused the address: another neighbor has it, or the port has no room for another one.
+    /// A port refused the address: another neighbor has it, or the port is full.
     Refused {
         /// The slot number, which is free again after its quarantine.
         slot: Slot,
     },
-    /// The switch has no place for another port.
+    /// The switch has no room for another port.
     Plug(PlugError),
     /// The kernel gives no memory or file descriptor for another port.
     Resource(io::Error),
-    /// The slow path could not be asked.
+    /// The call to the slow path failed.
     Call(CallError),
 }
 
@@ -292,13 +292,13 @@ impl fmt::Display for NeighborError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchPort { name, ports } => {
-                write!(f, "no port has the name {name:?}; there are: {}", ports.join(", "))
+                write!(f, "no port has the name {name:?}; the ports are: {}", ports.join(", "))
             }
             Self::NoPort => f.write_str(
                 "the relay has no port for an address of this kind; add a UDP or Ethernet port first",
             ),
             Self::WrongKind { at, port } => {
-                write!(f, "{} is no address behind {port}; name another port", AddressText(*at))
+                write!(f, "{} is not an address for port {port}; name another port", AddressText(*at))
             }
             Self::Address { at, why } if at.is_empty() => f.write_str(why),
             Self::Address { at, why } => write!(f, "address \"{at}\" is not usable: {why}"),
@@ -340,15 +340,15 @@ impl Error for NeighborError {
     }
 }
 
-/// Why the slow path did not answer a call.
+/// An error of a call to the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The relay has stopped, or is about to.
+    /// The relay has stopped, or stops now.
     Stopped,
-    /// The code that was called panicked. The slow path recovered and goes on.
+    /// The called code panicked. The slow path recovered and continues.
     Panicked,
-    /// The call came from the slow path's own thread, which would wait for itself.
+    /// The caller is the slow path's own thread, which would wait for itself.
     SlowPathThread,
 }
 
@@ -366,13 +366,13 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// Why a slot was not changed.
+/// An error of changing a slot. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlotError {
-    /// The switch does not detach it.
+    /// The switch refuses to detach it.
     Detach(DetachError),
-    /// The switch does not renumber it.
+    /// The switch refuses to renumber it.
     Renumber(RenumberError),
     /// The slow path could not be asked.
     Call(CallError),
@@ -398,7 +398,7 @@ impl Error for SlotError {
     }
 }
 
-/// The relay has no local port with this name, or it was taken already.
+/// An error of taking a local port: there is none with this name, or it was taken already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoLocalPort {
     pub(crate) name: String,
@@ -417,22 +417,22 @@ impl fmt::Display for NoLocalPort {
 
 impl Error for NoLocalPort {}
 
-/// Why a relay did not end as it should.
+/// An error of a shutdown.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// A worker's thread ended: a bug of ours.
+    /// A worker's thread ended: a bug in Strowger.
     WorkerDied(usize),
-    /// The slow path panicked too often: a bug of ours.
+    /// The slow path panicked too often: a bug in Strowger.
     SlowPathDied(String),
-    /// The workers did not give up their ports in time. The counters are in the summary.
+    /// The workers did not release their ports in time. The counters are in the summary.
     Unfinished(Box<Summary>),
-    /// Frames were lost without being counted: a bug of ours. The counters are in the summary.
+    /// The counters do not balance: a bug in Strowger. They are in the summary.
     Uneven(Box<Summary>),
 }
 
 impl ShutdownError {
-    /// The counters at the end, where there are any.
+    /// The final counters, if there are any.
     pub fn summary(&self) -> Option<&Summary> {
         match self {
             Self::Unfinished(summary) | Self::Uneven(summary) => Some(summary),
@@ -440,7 +440,7 @@ impl ShutdownError {
         }
     }
 
-    /// The counters of ports at the end.
+    /// The final counters of the ports.
     pub fn ports(&self) -> &[PortView] {
         self.summary().map_or(&[], |summary| &summary.ports)
     }
@@ -450,17 +450,20 @@ impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WorkerDied(number) => {
-                write!(f, "worker {number} died, a bug of ours; please report what it said")
+                write!(
+                    f,
+                    "worker {number} died, a bug in Strowger; please report its panic message"
+                )
             }
             Self::SlowPathDied(why) => write!(
                 f,
-                "the slow path panics again and again, a bug of ours; please report: {why}"
+                "the slow path panics repeatedly, a bug in Strowger; please report: {why}"
             ),
             Self::Unfinished(_) => f.write_str(
-                "the workers do not stop: a bug of ours; please report the counters above",
+                "the workers do not stop, a bug in Strowger; please report the counters above",
             ),
             Self::Uneven(_) => f.write_str(
-                "the counters are uneven: a bug of ours; please report the counters above",
+                "the counters do not balance, a bug in Strowger; please report the counters above",
             ),
         }
     }

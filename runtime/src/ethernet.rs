@@ -1,5 +1,5 @@
-//! Opens Ethernet interfaces, before the switch has the pools: their chunks are lent to the kernel, all out
-//! of one mapping.
+//! Opens Ethernet interfaces. This happens before the switch gets the pools: the kernel's fill rings take chunks of
+//! them, all from one mapping.
 
 use std::sync::{
     Arc,
@@ -23,16 +23,16 @@ use crate::{
     spec::{EthernetInterface, Queues, file_of_worker},
 };
 
-/// Where beacons go, and how they begin (wire.md W10-6).
+/// The group address of beacons, and their first byte (wire.md W10-6).
 const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: FIRST_BYTE };
 
-/// An interface that is open.
+/// An open interface.
 pub(crate) struct OpenedPort {
     pub(crate) queues: Vec<(usize, Box<dyn Port>)>,
     pub(crate) info: EthernetInfo,
 }
 
-/// How the queues of an Ethernet interface work.
+/// How an Ethernet interface and its queues work.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EthernetInfo {
@@ -40,39 +40,39 @@ pub struct EthernetInfo {
     pub plain: bool,
     /// Seconds between two beacons, where beacons are sent.
     pub beacon_s: Option<u32>,
-    /// Of each queue, in their order.
+    /// The report of each queue, in their order.
     pub reports: Vec<EtherReport>,
-    /// Of each queue, whether its interface is no more.
+    /// For each queue, whether its interface is gone.
     gone: Vec<Arc<AtomicBool>>,
-    /// What each queue counts.
+    /// The counters of each queue.
     tallies: Vec<Arc<PortTally>>,
-    /// What to say beside what the reports do.
+    /// Warnings beside those of the reports.
     notes: Vec<String>,
 }
 
 impl EthernetInfo {
-    /// An interface that is not opened.
+    /// The description of an interface that is not open.
     pub(crate) fn unopened(plain: bool, beacon_s: Option<u32>) -> Self {
         let (reports, notes) = (Vec::new(), Vec::new());
         Self { plain, beacon_s, reports, gone: Vec::new(), tallies: Vec::new(), notes }
     }
 
-    /// What was chosen, a line for each queue.
+    /// The chosen mode, a line for each queue.
     pub fn chosen(&self) -> Vec<String> {
         let first =
             |report: &EtherReport| report.to_string().lines().next().unwrap_or("").to_owned();
         self.reports.iter().map(first).collect()
     }
 
-    /// How it says that we are here, if it does.
+    /// The beacons that it sends, if any.
     pub(crate) fn beacon(&self) -> Option<BeaconSpec> {
         let to = Address::Ether(BEACON_GROUP.address);
         self.beacon_s.map(|s| BeaconSpec::new(to, std::time::Duration::from_secs(u64::from(s))))
     }
 
-    /// Whether the interface is no more: it does not come back before the relay is started anew.
+    /// Whether the interface is gone. The port works again only after a restart of the relay.
     pub fn is_gone(&self) -> bool {
-        // Relaxed: nothing is read behind it.
+        // Relaxed: the flag guards no other data.
         self.gone.iter().any(|gone| gone.load(Ordering::Relaxed))
     }
 
@@ -81,19 +81,19 @@ impl EthernetInfo {
         self.reports.first().map_or("none", |report| report.mode.name())
     }
 
-    /// What would work better, with what to do about it.
+    /// Settings of the machine that would work better, with the remedy for each.
     pub fn warnings(&self) -> Vec<String> {
         let of_reports = self.reports.iter().flat_map(EtherReport::warnings);
         of_reports.chain(self.notes.iter().cloned()).collect()
     }
 
-    /// Frames whose payload we copied on the way out.
+    /// Frames whose payload was copied to send them.
     pub fn frames_copied(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.frames_copied.read()).sum()
     }
 }
 
-/// What Ethernet ports need of a worker's memory.
+/// The memory that Ethernet ports need of each worker.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
@@ -101,10 +101,10 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     };
     for ethernet in &config.ethernet {
         let EthernetInterface { name, fill_ring_frames, .. } = ethernet;
-        // With AF_PACKET, a burst of chunks of either kind stands in for those that are lent.
+        // With AF_PACKET the port needs a burst of chunks of either kind, and no fill ring.
         need(format!("receive chunks of {name}"), BURST_MAX as u32, *fill_ring_frames);
         need(format!("headers and copies of {name}"), 0, limits::OWN_CHUNKS);
-        // What came by Ethernet lies in single chunks, what came otherwise in trains of many.
+        // Frames from Ethernet are in single chunks, other frames in train chunks with many frames.
         need(
             format!("sends of {name} that the device has not done"),
             limits::TRAINS_MAX as u32,
@@ -142,7 +142,7 @@ pub(crate) fn open_all(
     Ok(opened)
 }
 
-/// Which queues are ours, each with its worker.
+/// The queues that the relay uses, each with its worker.
 fn queues_of(ethernet: &EthernetInterface, workers: usize) -> Vec<(usize, u32)> {
     match ethernet.queues {
         Queues::One { queue, worker } => vec![(worker, queue)],
@@ -164,7 +164,7 @@ fn spec_of(ethernet: &EthernetInterface, neighbours_max: u32) -> XdpSpec {
 }
 
 impl EthernetInterface {
-    /// How each queue would be opened by a relay with so many workers and so high slot numbers.
+    /// The specification of each queue in a relay with these numbers of workers and slots.
     pub fn specs(&self, workers: usize, slot_max: u32) -> Vec<XdpSpec> {
         let spec = spec_of(self, slot_max + 1);
         let queues = queues_of(self, workers).into_iter();
@@ -190,14 +190,14 @@ fn open_one(
         let opened = open(&spec, arena, pool, worker);
         let OpenedEtherPort { port, report } = opened.map_err(|error| match ethernet.queues {
             Queues::All if queue > 0 => format!(
-                "{error}; with queues = \"all\" each of {workers} workers wants a queue: ethtool -L \
+                "{error}; with queues = \"all\" each of {workers} workers needs a queue: ethtool -L \
                  {} combined {workers}",
                 ethernet.interface
             ),
             _ => error.to_string(),
         })?;
         let mode = report.mode;
-        // One interface, one way: of its queues no two are served differently.
+        // All queues of an interface have the same mode.
         spec.backend = ModeChoice::Only(mode);
         info.gone.push(port.gone().clone());
         info.tallies.push(port.tally().clone());
@@ -206,7 +206,7 @@ fn open_one(
         if mode == RxMode::Packet {
             if ethernet.queues == Queues::All && workers > 1 {
                 info.notes.push(format!(
-                    "af_packet takes the frames of all queues: worker {worker} has them"
+                    "af_packet receives the frames of all queues: worker {worker} handles them"
                 ));
             }
             return Ok(OpenedPort { queues, info });
@@ -229,7 +229,7 @@ fn boxed(
     captured(Box::new(port), opener, path.as_deref())
 }
 
-/// What is to be said, or refused, of an interface as a whole.
+/// Checks an interface as a whole: refuses it, or adds warnings.
 fn check(
     config: &RelayBuilder,
     ethernet: &EthernetInterface,
@@ -242,20 +242,19 @@ fn check(
         if sections == 1 {
             return Ok(opening);
         }
-        // Each socket has the frames of all queues, so two would have each frame twice.
+        // Each socket receives the frames of all queues, so two sockets would receive each frame twice.
         let refused = info.warnings().join("; ");
         return Err(format!(
-            "{at} is served by af_packet, which takes the frames of all queues; leave one \
-             [[ethernet]] of {at}, or allow AF_XDP: {refused}"
+            "{at} uses af_packet, which receives the frames of all queues; leave one [[ethernet]] of {at}, \
+             or allow AF_XDP: {refused}"
         ));
     }
     let has = info.reports.first().map_or(0, |report| report.queues as usize);
-    let ours = info.reports.len().max(sections);
-    if has > ours {
+    let used = info.reports.len().max(sections);
+    if has > used {
         info.notes.push(format!(
-            "{at} has {has} queues, of which {ours} have a port here: frames that come by another go \
-             to the kernel and are lost; have no more queues than ports: ethtool -L {at} combined \
-             {ours}"
+            "{at} has {has} queues, and the relay uses {used}: frames that arrive in others go to the kernel \
+             and are lost; reduce the queues: ethtool -L {at} combined {used}"
         ));
     }
     Ok(opening)

@@ -1,5 +1,5 @@
-//! What happens in a relay, and subscriptions to it. A subscriber that falls behind loses the oldest events and
-//! learns how many.
+//! Events of a relay, and subscriptions to them. A subscriber that falls behind loses the oldest events, and learns how
+//! many.
 
 use std::{
     collections::VecDeque,
@@ -13,37 +13,37 @@ use std::{
 use strowger_engine::control::Event as SwitchEvent;
 use strowger_wire::Slot;
 
-/// Something that happened in a relay.
+/// An event of a relay.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, since the relay started.
+    /// The time since the relay started.
     pub at: Duration,
-    /// The slot that it is about.
+    /// The slot, if the event is about one.
     pub slot: Option<Slot>,
-    /// The name of what has that slot, or had it.
+    /// The name of the slot's user, or of its former user.
     pub name: String,
-    /// What happened.
+    /// The kind of event, with its details.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event, with its details.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// Something in the switch: slots, links, peers.
+    /// An event of the switch: slots, links, peers.
     Switch(SwitchEvent),
-    /// This subscriber was too slow and missed so many events.
+    /// This subscriber was too slow and missed events.
     Missed {
-        /// How many.
+        /// The number of missed events.
         events: u64,
     },
-    /// The slow path panicked and recovered, while the workers forwarded: a bug of ours.
+    /// The slow path panicked and recovered, while the workers forwarded: a bug in Strowger.
     SlowPathRestarted {
-        /// What the panic said, in one line.
+        /// The message of the panic, in one line.
         panic: String,
     },
-    /// All that the slow path was doing when it panicked is done or undone.
+    /// The slow path has completed or undone everything that the panic interrupted.
     SlowPathRecovered,
     /// A worker makes no progress.
     WorkerStalled {
@@ -59,21 +59,21 @@ pub enum EventKind {
     PoolExhausted {
         /// Its number.
         worker: usize,
-        /// How often, since the last second.
+        /// The number of times in the last second.
         times: u64,
     },
     /// The wall clock was set.
     WallClockSet {
-        /// Whether forward.
+        /// Whether it was set forward.
         forward: bool,
-        /// By how much.
+        /// The difference.
         by: Duration,
-        /// To what.
+        /// The new time.
         to: SystemTime,
     },
-    /// The wall clock cannot be right: peers that have seen a later handshake refuse ours.
+    /// The wall clock cannot be right: peers that have seen a later handshake refuse this relay's.
     WallClockWrong {
-        /// What it shows.
+        /// The time that it shows.
         shows: SystemTime,
     },
     /// The machine no longer has the address that a listener is bound to.
@@ -90,14 +90,13 @@ pub enum EventKind {
         /// The address.
         address: IpAddr,
     },
-    /// An Ethernet interface takes VLAN tags off frames since the start, so frames of other VLANs are taken for
-    /// those of its port.
+    /// An Ethernet interface strips VLAN tags since the start, so the port receives frames of other VLANs as its own.
     VlanTagsHidden {
         /// The port.
         port: String,
         /// The interface.
         interface: String,
-        /// What to do about it.
+        /// The remedy.
         remedy: String,
     },
     /// The interface leaves VLAN tags in frames again.
@@ -107,19 +106,19 @@ pub enum EventKind {
         /// The interface.
         interface: String,
     },
-    /// An Ethernet interface is gone. Its port does not come back before the relay is started again.
+    /// An Ethernet interface is gone. Its port works again only after a restart of the relay.
     InterfaceGone {
         /// The port.
         port: String,
     },
-    /// Peers behind a listener answer nothing, so handshakes go from another local port, too.
+    /// Peers behind a listener do not answer, so handshakes also go from another local port.
     AlternatePort {
         /// The listener.
         port: String,
         /// The new local address.
         local: SocketAddr,
     },
-    /// Another local port could not be opened for peers that answer nothing.
+    /// Another local port for peers that do not answer could not be opened.
     AlternatePortFailed {
         /// The listener.
         port: String,
@@ -128,7 +127,7 @@ pub enum EventKind {
     },
     /// The state file cannot be written.
     StateFileFailed {
-        /// Why, and what follows from it.
+        /// Why, and the consequence.
         why: String,
     },
     /// The state file is written again.
@@ -161,12 +160,12 @@ impl EventKind {
     }
 }
 
-/// Locks a mutex; what a thread that panicked left in it is whole.
+/// Locks a mutex. A thread that panicked leaves no partial state in it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Passes events on to all subscribers.
+/// Delivers events to all subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct EventHub(Mutex<HubState>);
 
@@ -198,7 +197,7 @@ impl EventHub {
         }
     }
 
-    /// Ends all subscriptions: subscribers receive what waits, and then the end.
+    /// Ends all subscriptions: subscribers receive the waiting events, and then the end.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.0);
         state.is_closed = true;
@@ -225,7 +224,7 @@ struct QueueState {
 }
 
 impl QueueState {
-    /// The next event, or the end, if either is there.
+    /// The next event or the end, if one is available.
     fn take(&mut self) -> Option<Option<Event>> {
         let missed = std::mem::take(&mut self.missed);
         if missed > 0 {
@@ -261,7 +260,7 @@ impl Queue {
     }
 }
 
-/// A subscription to the events of a relay, from when it was made.
+/// A subscription to the events of a relay, from its creation on.
 ///
 /// [`RelayHandle::events`](crate::RelayHandle::events) makes one. It holds a bounded number of events: a
 /// subscriber that falls behind loses the oldest and receives [`EventKind::Missed`] in their place.
@@ -271,7 +270,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event, without waiting. `None` when none waits, or the relay has ended.
+    /// The next event, without waiting. `None` if none waits, or the relay has ended.
     pub fn try_recv(&mut self) -> Option<Event> {
         lock(&self.queue.state).take().flatten()
     }
@@ -287,7 +286,7 @@ impl Events {
         }
     }
 
-    /// Waits for the next event, at most so long. `None` when the time is up, or the relay has ended.
+    /// Waits for the next event, at most for this time. `None` after the timeout, or when the relay has ended.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Event> {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.queue.state);
@@ -304,7 +303,7 @@ impl Events {
         }
     }
 
-    /// The next event, or the task's waker is kept for it. `Ready(None)` when the relay has ended.
+    /// Polls for the next event, and registers the task's waker. `Ready(None)` when the relay has ended.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut state = lock(&self.queue.state);
         if let Some(taken) = state.take() {
@@ -314,12 +313,12 @@ impl Events {
         Poll::Pending
     }
 
-    /// Waits for the next event. `None` when the relay has ended. Needs no runtime.
+    /// Waits for the next event. `None` when the relay has ended. Works in any async runtime.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// Whether the relay has ended and nothing waits any more.
+    /// Whether the relay has ended and no event waits.
     pub fn is_ended(&self) -> bool {
         let state = lock(&self.queue.state);
         state.is_closed && state.events.is_empty() && state.missed == 0
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_that_is_dropped_costs_nothing() {
+    fn a_dropped_subscription_is_removed() {
         let hub = EventHub::default();
         assert!(!hub.has_subscribers());
         let events = hub.subscribe(1);

@@ -1,16 +1,16 @@
-//! Every file that the command opens, makes, locks, renames or removes. It follows no symbolic link of another user,
-//! opens nothing but regular files, never waits for the other end of a pipe, and lets one file have one purpose.
+//! Safe access to the files of a relay: opens only regular files, follows no symbolic link of another user, does not
+//! block on a pipe, and checks that each file has one purpose.
 //!
-//! # A folder that the later user may change
-//! A relay that root starts, and that becomes another user (`[process]`), is not to do with root's rights what that
-//! user asks it to do by symbolic links, hard links and pipes in a folder of its own. In a folder that only root can
-//! change, [`Opener`] uses root's rights, and what is made is given to the user; in any other folder it uses the
-//! user's rights on files (`setfsuid`), so that the kernel decides.
+//! # Folders that the later user may change
+//! Root may start a relay that becomes another user (`[process]`). That user must not be able to misuse root's
+//! privileges by symbolic links, hard links or pipes in a folder of its own. In a folder that only root can change,
+//! [`Opener`] uses root's privileges and gives new files to the user. In any other folder it uses the user's file
+//! privileges (`setfsuid`), so that the kernel decides.
 //!
-//! | role | opened | a last symbolic link |
+//! | role | opened | symbolic link as last component |
 //! |---|---|---|
-//! | configuration | for reading, as it stands on the command line | followed |
-//! | key, psk | for reading; mode 0600, of root, this user or the later one | followed if it is root's or ours |
+//! | configuration | for reading, by the path on the command line | followed |
+//! | key, psk | for reading; mode 0600, owned by root, this user or the later one | followed if root or this user owns it |
 //! | state | for reading, and replaced by rename | refused |
 //! | state.lock, captures | for writing, mode 0600 | refused |
 //! | new keys | made, never overwritten, mode 0600 | refused |
@@ -37,14 +37,14 @@ use zeroize::Zeroizing;
 
 use crate::limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX};
 
-/// Only its owner reads and writes it.
+/// The mode of new files: only the owner reads and writes.
 const MODE: u32 = 0o600;
-/// What group and others may not have.
+/// The mode bits that group and others must not have.
 const OTHERS: u32 = 0o077;
 /// OpenMode a pcapng file begins: the type of its first block.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
-/// What a file is for. One file has one role.
+/// The role of a file. One file has one role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The configuration.
@@ -55,11 +55,11 @@ pub enum Role {
     Psk,
     /// The state file.
     State,
-    /// Takes the place of the state file.
+    /// The new state file, before it replaces the old one.
     StateNew,
     /// The lock of the state file.
     StateLock,
-    /// Of the section with this title and name.
+    /// The capture file of the section with this title and name.
     Capture(String),
     /// The control socket.
     Control,
@@ -83,24 +83,24 @@ impl fmt::Display for Role {
     }
 }
 
-/// A name beside a file: `state` and `.lock` give `state.lock`.
+/// The path of a file with an additional ending: `state` and `.lock` give `state.lock`.
 pub fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     path.with_file_name(name)
 }
 
-/// Files of a configuration, and with which of them no other may be the same.
+/// The files of a configuration with their roles.
 #[derive(Debug, Default)]
 pub struct Roles(Vec<(Role, PathBuf)>);
 
 impl Roles {
-    /// Adds a file. A file that is not there yet has a role, too.
+    /// Adds a file, which may be missing still.
     pub fn add(&mut self, role: Role, path: impl Into<PathBuf>) {
         self.0.push((role, path.into()));
     }
 
-    /// Which files have two roles, a line each, by resolved path or by device and inode.
+    /// The files with two roles, a line for each, by resolved path or by device and inode.
     pub fn conflicts(&self) -> Vec<String> {
         let mut by_path: HashMap<PathBuf, &Role> = HashMap::new();
         let mut by_id: HashMap<(u64, u64), &Role> = HashMap::new();
@@ -109,10 +109,10 @@ impl Roles {
             let id = fs::metadata(path).ok().map(|there| (there.dev(), there.ino()));
             let first = by_path.get(&resolved(path)).or_else(|| by_id.get(&id?)).copied();
             match first {
-                // Links may share a psk.
+                // Several links may share a psk.
                 Some(Role::Psk) if *role == Role::Psk => {}
                 Some(first) => lines.push(format!(
-                    "{role}: {} is {first}, too; a file has one purpose: choose another path",
+                    "{role}: {} is also {first}; each file has one purpose: choose another path",
                     path.display()
                 )),
                 None => {
@@ -127,7 +127,7 @@ impl Roles {
     }
 }
 
-/// The path without links and dots in its folder, as far as that is there.
+/// The path with its folder resolved, as far as that exists.
 fn resolved(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
@@ -135,24 +135,25 @@ fn resolved(path: &Path) -> PathBuf {
     folder.join(path.file_name().unwrap_or_default())
 }
 
-/// Opens what a relay keeps open, while it still has the rights that it started with.
+/// Opens the files of a relay, while the process has the privileges that it started with.
 #[derive(Debug, Default)]
 pub struct Opener {
     account: Option<Account>,
-    /// Files that are open, by device and inode, with their paths.
+    /// The open files, by device and inode, with their paths.
     opened: RefCell<HashMap<(u64, u64), PathBuf>>,
 }
 
 impl Opener {
-    /// One for a relay that becomes this account, if any.
+    /// An opener for a relay that becomes this account, if any.
     pub fn new(account: Option<&Account>) -> Self {
         Self { account: account.cloned(), opened: RefCell::default() }
     }
 
-    /// Does something with a name in its folder, with the rights that the folder calls for. It must start no thread.
+    /// Runs code on the folder and name of a path, with the file privileges that are right for the folder. The code must
+    /// start no thread.
     ///
     /// # Errors
-    /// The kernel's, or those of `what`.
+    /// Those of the kernel, or of `what`.
     pub fn within<T>(
         &self,
         path: &Path,
@@ -166,7 +167,7 @@ impl Opener {
         match walked {
             Ok((folder, name)) if folder.is_ours() => what(&folder, &name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-            // The user may have links of its own on the way.
+            // The user may have symbolic links in the path.
             Ok(_) | Err(_) => {
                 let done = account.with_file_rights(|| {
                     let (folder, name) = Folder::of(path)?;
@@ -177,18 +178,18 @@ impl Opener {
         }
     }
 
-    /// Gives a socket to the account, where root had to make it.
+    /// Gives a socket to the account, if root made it.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Those of the kernel.
     pub fn give(&self, path: &Path) -> io::Result<()> {
         let Some(account) = &self.account else { return Ok(()) };
         let (folder, name) = Folder::of(path)?;
-        // In any other folder it was made as the account's.
+        // In any other folder the account made it.
         if folder.is_ours() { folder.give(&name, account.user, account.group) } else { Ok(()) }
     }
 
-    /// Opens a file to be written by this relay alone, made where it is not there, with mode 0600.
+    /// Opens or makes a file that only this relay writes, with mode 0600.
     fn keep(&self, path: &Path) -> io::Result<File> {
         let file = self.within(path, |folder, name| {
             let (file, found) = folder.open(name, OpenMode::ReadWrite)?;
@@ -206,10 +207,10 @@ impl Opener {
         Ok(file)
     }
 
-    /// Makes or overwrites a capture. A file with anything else in it is left as it is.
+    /// Makes or overwrites a capture. A file that is no capture is left as it is.
     ///
     /// # Errors
-    /// The kernel's; `InvalidInput` for what is no capture.
+    /// Those of the kernel; `InvalidInput` for a file that is no capture.
     pub fn capture(&self, path: &Path) -> io::Result<File> {
         let mut file = self.keep(path)?;
         let mut first = Vec::new();
@@ -222,16 +223,16 @@ impl Opener {
         Ok(file)
     }
 
-    /// Locks the file beside a state file for this process. `None` where nothing can be made in that folder, which is
-    /// told when the state is written.
+    /// Locks the lock file of a state file for this process. `None` if no file can be made in that folder: writing the state
+    /// reports that.
     ///
     /// # Errors
-    /// A line: another process has it, or it is not to be used.
+    /// One line: another process has the lock, or the file cannot be used.
     pub fn lock(&self, state: &Path) -> Result<Option<File>, String> {
         let path = beside(state, ".lock");
         let file = match self.keep(&path) {
             Ok(file) => file,
-            // What is there counts, and no file that a link leads to.
+            // The path itself counts, not the target of a link.
             Err(_) if fs::symlink_metadata(&path).is_err() => return Ok(None),
             Err(error) => {
                 return Err(format!(
@@ -242,22 +243,20 @@ impl Opener {
         };
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => {
-                Err("another relay keeps its slots there and runs".to_owned())
-            }
+            Err(TryLockError::WouldBlock) => Err("a running relay uses it".to_owned()),
             Err(TryLockError::Error(error)) => {
-                Err(format!("its lock {} cannot be had: {error}", path.display()))
+                Err(format!("its lock {} cannot be locked: {error}", path.display()))
             }
         }
     }
 
-    /// Reads the state file; `None` where there is none.
+    /// Reads the state file; `None` if there is none.
     ///
     /// # Errors
-    /// The kernel's; `InvalidInput` for what is no regular file, is another user's or is too long.
+    /// Those of the kernel; `InvalidInput` for a file that is not regular, belongs to another user, or is too long.
     pub fn state(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let opened = self.within(path, |folder, name| {
-            // A link would be replaced by the first writing.
+            // The first write would replace a link.
             if folder.find(name)?.is_link() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
             }
@@ -272,16 +271,16 @@ impl Opener {
         }
     }
 
-    /// Whether a file is root's, this user's or the account's.
+    /// Checks that root, this user or the account owns a file.
     fn check_owner(&self, found: &FileInfo) -> io::Result<()> {
         let later = self.account.as_ref().map(|account| account.user);
         check_owner(found, later)
     }
 
-    /// Reads a secret file: one that only its owner can use.
+    /// Reads a secret file, which only its owner may read and write.
     ///
     /// # Errors
-    /// One line.
+    /// One line: which file, why, and what to do.
     pub fn secret(
         &self,
         path: &Path,
@@ -295,7 +294,7 @@ impl Opener {
 }
 
 fn no_capture() -> io::Error {
-    let text = "there is a file that is no capture (pcapng); it is not overwritten";
+    let text = "a file that is no capture (pcapng) is in the way and is not overwritten";
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
@@ -304,7 +303,7 @@ fn check_owner(found: &FileInfo, later: Option<u32>) -> io::Result<()> {
     if owners.contains(&Some(found.owner)) {
         return Ok(());
     }
-    let text = format!("it is the file of user {}; chown it, or choose another path", found.owner);
+    let text = format!("user {} owns it; chown it, or choose another path", found.owner);
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
@@ -318,10 +317,10 @@ fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a configuration. The path is the operator's own, so links and pipes are followed.
+/// Reads a configuration. The operator chose the path, so it follows links and reads pipes.
 ///
 /// # Errors
-/// The kernel's; `InvalidInput` for one that is too long.
+/// Those of the kernel; `InvalidInput` for a file that is too long.
 pub fn configuration(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(File::open(path)?, CONFIG_BYTES_MAX)
 }
@@ -340,16 +339,16 @@ fn read_secret(
     check_owner(&found, later).map_err(unread)?;
     if found.mode & OTHERS != 0 {
         return Err(format!(
-            "{what} {shown} can be read or written by others (mode {:04o}); mend it with: chmod \
-             600 {shown}",
+            "{what} {shown} can be read or written by others (mode {:04o}); remedy: chmod 600 \
+             {shown}",
             found.mode & 0o7777
         ));
     }
-    // Room for all of it beforehand: growing would leave copies behind.
+    // The capacity beforehand: a string that grows leaves copies behind.
     let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
     file.take(bytes_max + 1).read_to_string(&mut text).map_err(unread)?;
     if text.len() as u64 > bytes_max {
-        return Err(format!("{what} {shown} is too long to be one; {remedy}"));
+        return Err(format!("{what} {shown} is too long; {remedy}"));
     }
     Ok(text)
 }
@@ -357,32 +356,32 @@ fn read_secret(
 /// Adds text at the end of a configuration, in one write.
 ///
 /// # Errors
-/// The kernel's.
+/// Those of the kernel.
 pub fn append(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(text)?;
     file.sync_all()
 }
 
-/// Makes a file that is not there yet, for its owner alone, and has it on disk.
+/// Makes a new file with mode 0600, and syncs it to disk.
 ///
 /// # Errors
-/// The kernel's: `AlreadyExists`, whatever is there. Nothing is left then.
+/// Those of the kernel; `AlreadyExists` if the path exists. No partial file is left.
 pub fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let (file, _) = folder.open(&name, OpenMode::CreateNew)?;
     fill(&folder, &name, file, text)
 }
 
-/// Puts a whole file in the place of the one that is there: after a crash there is the old one or the new one.
+/// Replaces a file atomically: after a crash there is the old one or the new one.
 ///
 /// # Errors
-/// The kernel's. The old one is there then.
+/// Those of the kernel. The old file remains then.
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let mut new = name.clone();
     new.push(".new");
-    // What a crash has left, or somebody has put there: it is not opened.
+    // A file that a crash or another program left there is removed, not opened.
     match folder.remove(&new) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -397,9 +396,9 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     folder.sync()
 }
 
-/// Writes a file that was just made; half of it is none.
+/// Writes a new file, and removes it if that fails.
 fn fill(folder: &Folder, name: &OsString, mut file: File, text: &[u8]) -> io::Result<()> {
-    // A umask can only have taken rights away; the owner has both.
+    // A umask may have removed mode bits of the owner.
     let filled = file
         .set_permissions(Permissions::from_mode(MODE))
         .and_then(|()| file.write_all(text))
@@ -428,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_in_two_roles_is_found_by_path_and_by_inode() {
+    fn a_file_with_two_roles_is_found_by_path_and_by_inode() {
         let (_directory, at) = folder();
         fs::create_dir(at.join("sub")).unwrap();
         fs::write(at.join("key"), "x").unwrap();
@@ -464,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_overwrites_captures_alone_and_is_its_owner_s_alone() {
+    fn a_capture_overwrites_only_captures_and_has_mode_0600() {
         let (_directory, at) = folder();
         let opener = Opener::default();
         let path = at.join("wan.pcapng");
@@ -484,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_its_owner_s_alone_and_what_stands_in_its_place_is_refused() {
+    fn a_lock_has_mode_0600_and_a_link_in_its_place_is_refused() {
         let (_directory, at) = folder();
         let state = at.join("state");
         let lock = at.join("state.lock");
@@ -502,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_is_replaced_and_no_link_is_written_through() {
+    fn a_state_file_is_replaced_and_no_link_is_followed() {
         let (_directory, at) = folder();
         let (state, new) = (at.join("state"), at.join("state.new"));
         fs::write(at.join("target"), "kept").unwrap();

@@ -1,4 +1,4 @@
-//! The handle of a running relay: what other threads do with it.
+//! The handle of a running relay, for all threads of the program.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +31,8 @@ use crate::{
 /// When the last handle is dropped the relay shuts down in order, as by [`shutdown`](Self::shutdown), and the drop
 /// waits for that.
 ///
-/// The methods that ask the slow path block for one of its turns: about a millisecond. An async program that must
-/// not block so long calls them on a blocking thread.
+/// Methods that call the slow path block for one of its turns, about a millisecond. An async program that must not block
+/// for that time calls them on a blocking thread.
 #[derive(Clone, Debug)]
 pub struct RelayHandle {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ struct Shared {
     stop: AtomicBool,
     hub: Arc<EventHub>,
     local_ports: Mutex<LocalPorts>,
-    /// What came of the relay, once it has ended.
+    /// The result of the relay, once it has ended.
     outcome: Mutex<Option<Result<Summary, ShutdownError>>>,
     ended: Condvar,
     notes: Vec<String>,
@@ -98,7 +98,7 @@ impl Shared {
 }
 
 impl RelayHandle {
-    /// Runs a slow path on a thread of its own.
+    /// Runs a slow path on its own thread.
     pub(crate) fn start(
         mut slow_path: SlowPath,
         mut inbox: RequestReceiver,
@@ -121,14 +121,14 @@ impl RelayHandle {
         let run = move || {
             let ran = caught(|| slow_path.run(&mut inbox, &early, &of_thread.stop));
             let outcome = ran.unwrap_or_else(|panic| Err(ShutdownError::SlowPathDied(panic)));
-            // Waiting callers learn that nothing runs any more.
+            // Waiting callers get an error.
             drop(inbox);
             if outcome.is_ok() {
                 // Everything is closed when the program learns that the relay has ended.
                 drop(slow_path);
                 of_thread.end(outcome);
             } else {
-                // What has failed may hang when it is dropped.
+                // After a failure the drop may hang.
                 of_thread.end(outcome);
                 drop(slow_path);
             }
@@ -143,7 +143,7 @@ impl RelayHandle {
 
     /// Runs code on the slow path's thread, with the switch and everything around it, and returns its result.
     ///
-    /// The code runs between two turns of the slow path. It must not block: links fail while it runs.
+    /// The code runs between two turns of the slow path. It must not block, or links fail.
     ///
     /// ```
     /// # use strowger_runtime::Relay;
@@ -203,13 +203,13 @@ impl RelayHandle {
         Ok(self.add(move |slow_path| slow_path.add_local_port(port))?.1)
     }
 
-    /// Adds something, and waits until every worker knows its slot: packets to it are forwarded then, and it can
-    /// be renumbered.
+    /// Adds something, and waits until every worker knows its slot. Then workers forward packets to the slot, and it can be
+    /// renumbered.
     fn add<T: Send + 'static>(
         &self,
         code: impl FnOnce(&mut SlowPath) -> Result<(Slot, T), NeighborError> + Send + 'static,
     ) -> Result<(Slot, T), NeighborError> {
-        // Subscribed before: no event after the call is missed.
+        // Subscribe first, so that no event after the call is missed.
         let mut events = self.events();
         let (slot, added) = self.call(code).map_err(NeighborError::Call)??;
         loop {
@@ -225,7 +225,7 @@ impl RelayHandle {
         }
     }
 
-    /// Detaches what has a slot. A peer receives a goodbye; the number rests before it is given again.
+    /// Detaches the user of a slot. A peer receives a goodbye; the number is in quarantine before another user gets it.
     ///
     /// # Errors
     /// [`SlotError`].
@@ -235,8 +235,8 @@ impl RelayHandle {
         detached.map_err(SlotError::Call)?.map_err(SlotError::Detach)
     }
 
-    /// Gives a slot another number, or the lowest free one, and returns it. The former number leads to it for a
-    /// while, and senders that use the former number are told.
+    /// Gives a slot another number, or the lowest free one, and returns it. The former number leads to the slot for a while,
+    /// and senders that use it are notified.
     ///
     /// # Errors
     /// [`SlotError`].
@@ -251,7 +251,7 @@ impl RelayHandle {
         self.events_of(EVENTS_WAITING)
     }
 
-    /// A subscription to events from now on, which holds so many of them.
+    /// A subscription to events from now on, which holds up to `waiting_max` of them.
     pub fn events_of(&self, waiting_max: usize) -> Events {
         self.shared.hub.subscribe(waiting_max)
     }
@@ -274,7 +274,7 @@ impl RelayHandle {
         self.call(move |slow_path| slow_path.is_up(&name))
     }
 
-    /// The ports, with the addresses that they are bound to.
+    /// The ports, with their bound addresses.
     ///
     /// # Errors
     /// [`CallError`].
@@ -282,7 +282,7 @@ impl RelayHandle {
         self.call(|slow_path| slow_path.ports().to_vec())
     }
 
-    /// The local port with this name, to send and receive by. Each is taken once.
+    /// Takes the local port with this name. Each port can be taken once.
     ///
     /// # Errors
     /// [`NoLocalPort`].
@@ -299,21 +299,20 @@ impl RelayHandle {
         }
     }
 
-    /// Lines about the start that an operator wants to see: the user that the relay runs as, and what became of
-    /// the slots of the state file.
+    /// Lines about the start for an operator: the user that the relay runs as, and the slots of the state file.
     pub fn start_notes(&self) -> &[String] {
         &self.shared.notes
     }
 
-    /// Asks the relay to shut down, and does not wait.
+    /// Starts the shutdown, and does not wait.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// Waits until the relay has ended, whatever ended it.
+    /// Waits until the relay has ended.
     ///
     /// # Errors
-    /// [`ShutdownError`]: it did not end as it should.
+    /// [`ShutdownError`].
     pub fn wait(&self) -> Result<Summary, ShutdownError> {
         let mut outcome = lock(&self.shared.outcome);
         loop {
@@ -324,11 +323,11 @@ impl RelayHandle {
         }
     }
 
-    /// Shuts the relay down in order, and waits for that: peers receive a goodbye, frames that wait are sent or
-    /// counted, ports are closed. Local ports report that the relay is gone.
+    /// Shuts the relay down in order and waits until it has ended: peers receive a goodbye, waiting frames are sent or
+    /// counted, ports are closed. Local ports return [`PortClosed`](crate::PortClosed).
     ///
     /// # Errors
-    /// [`ShutdownError`]: it did not end as it should.
+    /// [`ShutdownError`].
     pub fn shutdown(&self) -> Result<Summary, ShutdownError> {
         self.stop();
         self.wait()

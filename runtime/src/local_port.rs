@@ -1,5 +1,4 @@
-//! A port for code of this process: labels and payloads instead of frames, to send and to receive, blocking, polled
-//! and async.
+//! A port for code of this process: sends and receives payloads by labels, blocking, polled and async.
 
 use std::{
     error::Error,
@@ -47,7 +46,7 @@ impl SharedScheme {
     }
 }
 
-/// The relay has ended, or the port's slot was detached.
+/// The error of a closed port: the relay has ended, or the slot was detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortClosed;
 
@@ -59,15 +58,15 @@ impl fmt::Display for PortClosed {
 
 impl Error for PortClosed {}
 
-/// Why a packet was not sent.
+/// An error of sending a packet.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PacketError {
-    /// The relay has not taken what was sent before. The packet is returned.
+    /// The queue to the relay is full. The packet is returned.
     Full(TxBuffer),
     /// The port is closed. The packet is returned.
     Closed(TxBuffer),
-    /// All memory for packets to send is in use: by packets that the relay has not sent yet.
+    /// All memory for packets to send is in use by packets that the relay has not sent yet.
     NoMemory,
     /// The packet would be longer than a frame can be.
     TooLong {
@@ -81,7 +80,7 @@ pub enum PacketError {
 impl fmt::Display for PacketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("the relay has not taken what was sent before; send it again"),
+            Self::Full(_) => f.write_str("the queue to the relay is full; send the packet again later"),
             Self::Closed(_) => PortClosed.fmt(f),
             Self::NoMemory => f.write_str(
                 "all memory for packets to send is in use; wait until the relay has sent some, or give \
@@ -121,8 +120,7 @@ impl From<endpoint::SendError> for PacketError {
 
 /// A port for code of this process.
 ///
-/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it. It forwards nothing by itself: split it,
-/// and send and receive.
+/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it. [`split`](Self::split) it to send and receive.
 #[derive(Debug)]
 pub struct LocalPort {
     name: String,
@@ -147,14 +145,14 @@ impl LocalPort {
         &self.name
     }
 
-    /// Its two halves: one thread or task can send while another receives. The relay detaches nothing when they
-    /// are dropped; packets for a port whose halves are dropped are discarded as `peer_gone`.
+    /// The two halves: one thread or task can send while another receives. Dropping them does not detach the slot; packets
+    /// for a port whose halves are dropped are discarded as `peer_gone`.
     pub fn split(self) -> (LocalSender, LocalReceiver) {
         (self.sender, self.receiver)
     }
 }
 
-/// A packet to send: its headers are written, its payload is to be filled.
+/// A packet to send, with headers written and a payload to fill.
 #[derive(Debug)]
 pub struct TxBuffer {
     frame: Frame,
@@ -162,13 +160,13 @@ pub struct TxBuffer {
 }
 
 impl TxBuffer {
-    /// A frame that was a packet to send before.
+    /// The packet in a frame that was made by [`LocalSender::buffer`].
     fn of(mut frame: Frame) -> Self {
         let payload_at = payload_at(&mut frame);
         Self { frame, payload_at }
     }
 
-    /// The payload, to fill. Its content is whatever lay in that memory.
+    /// The payload, to fill. Its initial content is arbitrary.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.frame.bytes_mut()[self.payload_at..]
     }
@@ -235,7 +233,7 @@ impl LocalSender {
         Ok(TxBuffer { frame, payload_at })
     }
 
-    /// Sends a payload along a label, and waits for room if the relay is behind. Copies the payload.
+    /// Sends a payload along a label, and waits for room if the queue is full. Copies the payload.
     ///
     /// # Errors
     /// [`PacketError`], but never `Full`.
@@ -285,7 +283,7 @@ impl LocalSender {
         &self.scheme
     }
 
-    /// Sends a packet, and waits for room if the relay is behind.
+    /// Sends a packet, and waits for room if the queue is full.
     ///
     /// # Errors
     /// [`PacketError::Closed`], with the packet.
@@ -293,10 +291,10 @@ impl LocalSender {
         Ok(self.endpoint.send_wait(buffer.frame, None)?)
     }
 
-    /// Sends a packet, and waits for room at most so long.
+    /// Sends a packet, and waits for room at most for this time.
     ///
     /// # Errors
-    /// [`PacketError::Full`] when the time is up, or [`PacketError::Closed`], with the packet.
+    /// [`PacketError::Full`] after the timeout, or [`PacketError::Closed`], with the packet.
     pub fn send_timeout(&mut self, buffer: TxBuffer, timeout: Duration) -> Result<(), PacketError> {
         Ok(self.endpoint.send_wait(buffer.frame, Some(timeout))?)
     }
@@ -317,7 +315,7 @@ impl LocalSender {
         self.endpoint.send_burst(burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Ready when a packet may be sent, as far as is visible now; else the task's waker is kept.
+    /// Polls for room for a packet, and registers the task's waker.
     ///
     /// # Errors
     /// [`PortClosed`].
@@ -325,7 +323,7 @@ impl LocalSender {
         self.endpoint.poll_ready(cx).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Sends a packet, and waits for room. Needs no runtime.
+    /// Sends a packet, and waits for room. Works in any async runtime.
     ///
     /// # Errors
     /// [`PacketError::Closed`], with the packet.
@@ -356,7 +354,7 @@ impl LocalSender {
         self.send_async(buffer).await
     }
 
-    /// The endpoint below, for frames in trains and counters.
+    /// The endpoint below, for trains of frames and for counters.
     pub fn endpoint(&mut self) -> &mut EndpointSender {
         &mut self.endpoint
     }
@@ -368,7 +366,7 @@ fn return_path<R: Register>(
     ingress: u32,
     scheme: &Scheme,
 ) -> Result<Label<R>, LabelError> {
-    // The last step does not write the ingress slot: it stands beside the packet (wire.md 1.3).
+    // The last step does not write the ingress slot: it is beside the packet (wire.md 1.3).
     let ingress = scheme.encode_least(Slot::new(ingress))?;
     header.label.reverse(header.shift, Some(ingress))
 }
@@ -391,7 +389,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The packet in a frame of a burst that was received; `None` if it holds none.
+    /// The packet in a received frame; `None` if the frame holds none.
     pub fn from_frame(mut frame: Frame) -> Option<Self> {
         let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..)?;
         let (header, bytes) = match AnyHeader::parse(packet).ok()? {
@@ -418,7 +416,7 @@ impl Packet {
         self.ingress
     }
 
-    /// The label of the return path, if the packet has a 64-bit label: what [`LocalSender::reply`] sends along.
+    /// The label of the return path, if the packet has a 64-bit label. [`LocalSender::reply`] uses it.
     ///
     /// # Errors
     /// [`LabelError`]: it has no return path, or a label of another width.
@@ -456,7 +454,7 @@ impl LocalReceiver {
     /// Waits for the next packet.
     ///
     /// # Errors
-    /// [`PortClosed`], once every packet that had arrived was received.
+    /// [`PortClosed`], once all arrived packets were received.
     pub fn recv(&mut self) -> Result<Packet, PortClosed> {
         loop {
             if let Some(packet) = self.receive(None)? {
@@ -465,7 +463,7 @@ impl LocalReceiver {
         }
     }
 
-    /// Waits for the next packet, at most so long. `None` when the time is up.
+    /// Waits for the next packet, at most for this time. `None` after the timeout.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -495,7 +493,7 @@ impl LocalReceiver {
         self.endpoint.receive_burst(burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// As [`recv_burst`](Self::recv_burst), and waits for at least one frame: at most so long, or without limit.
+    /// As [`recv_burst`](Self::recv_burst), and waits for at least one frame, at most for the timeout if there is one.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -508,7 +506,7 @@ impl LocalReceiver {
         received.map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// The next packet, or the task's waker is kept for it.
+    /// Polls for the next packet, and registers the task's waker.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -526,7 +524,7 @@ impl LocalReceiver {
         }
     }
 
-    /// As [`recv_burst`](Self::recv_burst): at least one frame, or the task's waker is kept.
+    /// As [`recv_burst`](Self::recv_burst): polls for at least one frame, and registers the task's waker.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -538,7 +536,7 @@ impl LocalReceiver {
         self.endpoint.poll_receive_burst(cx, burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Waits for the next packet. Needs no runtime.
+    /// Waits for the next packet. Works in any async runtime.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).

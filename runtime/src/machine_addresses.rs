@@ -1,5 +1,4 @@
-//! The machine's own addresses, which cannot be those of peers: IP and MAC addresses, and the broadcast addresses of
-//! its networks.
+//! The machine's own IP and MAC addresses, and the broadcast addresses of its networks. No peer can have them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,19 +15,19 @@ use strowger_io::sys::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineAddresses {
     ips: HashMap<IpAddr, String>,
-    /// Those that mean something on one link alone, with its interface.
+    /// Link-local addresses, each with its interface.
     link_local: HashSet<(Ipv6Addr, String)>,
     broadcasts: HashMap<Ipv4Addr, String>,
     macs: HashMap<String, Mac>,
 }
 
 impl MachineAddresses {
-    /// Those of this network namespace now; none where the kernel does not say.
+    /// The current addresses of this network namespace; none if the kernel does not list them.
     pub fn now() -> Self {
         Self::of(interface_addresses().unwrap_or_default())
     }
 
-    /// Those in a list.
+    /// The addresses in a list.
     pub fn of(entries: Vec<InterfaceAddress>) -> Self {
         let mut own = Self::default();
         for InterfaceAddress { interface, at } in entries {
@@ -50,8 +49,8 @@ impl MachineAddresses {
         own
     }
 
-    /// Why this cannot be the address of a peer behind a UDP listener; `None` if it may be. `listeners` are the
-    /// addresses that the relay listens at.
+    /// The reason why no peer behind a UDP listener can have this address; `None` if one can. `listeners` are the addresses
+    /// that the relay listens at.
     pub fn unusable_ip(
         &self,
         at: SocketAddr,
@@ -73,7 +72,9 @@ impl MachineAddresses {
         };
         let listener = listeners.into_iter().find(is_there)?;
         let ip = at.ip();
-        Some(format!("this relay itself listens there: at {listener}, and {ip} is of {interface}"))
+        Some(format!(
+            "this relay itself listens there: its listener is at {listener}, and {interface} has {ip}"
+        ))
     }
 
     /// The interface that has this address.
@@ -87,10 +88,10 @@ impl MachineAddresses {
         }
     }
 
-    /// Why this cannot be the MAC address of a peer behind an interface.
+    /// The reason why no peer behind an interface can have this MAC address; `None` if one can.
     pub fn unusable_mac(&self, mac: Mac, interface: &str) -> Option<String> {
         let is_own = self.macs.get(interface) == Some(&mac);
-        is_own.then(|| format!("it is the own address of {interface}: need that of the peer"))
+        is_own.then(|| format!("{interface} itself has it: need the address of the peer"))
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_s_own_addresses_are_no_peer_s_where_the_relay_listens() {
+    fn a_peer_cannot_have_an_address_where_this_relay_listens() {
         let own = machine();
         let listeners = ["198.51.100.1:7000", "0.0.0.0:7001", "[::]:7002"];
         let why = |at: &str| {
@@ -137,7 +138,7 @@ mod tests {
             ("198.51.100.1:7001", ["listens there", "0.0.0.0:7001"]),
             ("198.51.100.1:7002", ["listens there", "[::]:7002"]),
             ("[2001:db8::1]:7002", ["listens there", "[::]:7002"]),
-            ("[fe80::1%1]:7002", ["listens there", "of lo"]),
+            ("[fe80::1%1]:7002", ["listens there", "lo has fe80::1"]),
         ] {
             let why = why(at).unwrap_or_else(|| panic!("{at} is taken"));
             assert!(words.iter().all(|word| why.contains(word)), "{at}: {why}");

@@ -1,4 +1,4 @@
-//! How much memory a worker has, as a sum of named needs, and how that is shown.
+//! The memory of a worker as a sum of named needs, and its text.
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 
 /// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
 pub(crate) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
-/// Chunks that a unix endpoint receives into, and a burst of its frames on their way.
+/// Chunks that a unix endpoint receives into, and a burst of its frames in flight.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
 /// Chunks that a UDP socket receives into by `recvmmsg`: a burst (`strowger_io::udp`).
 const RECEIVE_CHUNKS: u32 = BURST_MAX as u32;
@@ -30,15 +30,15 @@ const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 pub struct MemoryUse {
     /// The pool of each worker.
     pub spec: PoolSpec,
-    /// What each worker's pool is for.
+    /// The needs that make up each worker's pool.
     pub needs: Vec<Need>,
-    /// How many workers there are.
+    /// The number of workers.
     pub workers: usize,
-    /// Listeners whose handshakes have memory of their own, of the slow path.
+    /// The number of handshake sockets. Each has a pool of the slow path.
     pub handshake_sockets: usize,
-    /// What is mapped for all of them.
+    /// The mapped memory of all workers, in bytes.
     pub bytes: usize,
-    /// What kind of pages it is on.
+    /// The kind of its pages.
     pub backing: Backing,
     /// The counters of each worker's pool.
     pub tallies: Vec<Arc<PoolTally>>,
@@ -48,7 +48,7 @@ pub struct MemoryUse {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Need {
-    /// What the chunks are for.
+    /// The purpose of the chunks.
     pub what: String,
     /// Train chunks.
     pub trains: u32,
@@ -56,8 +56,7 @@ pub struct Need {
     pub singles: u32,
 }
 
-/// A worker's memory as a sum of named needs, and how much of it is for frames in egress queues when
-/// it runs low.
+/// A worker's memory as a sum of named needs, and the chunks for frames in egress queues when memory runs low.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
@@ -70,7 +69,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
         need(format!("receive buffers of {name}"), posted, 0);
         need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
     }
-    // Every worker has as much as the one with the most endpoints: pools are equal.
+    // All pools are equal, so every worker has as much as the one with the most endpoints.
     let on = |worker| config.unix.iter().filter(move |unix| unix.worker == worker);
     let of = |worker| {
         on(worker).fold((0, 0), |(long, short), unix| match unix.frame_bytes_max {
@@ -80,7 +79,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
     };
     let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    // A local port pins chunks that the program has not taken yet, and so does each exit to one.
+    // A local port pins chunks that the program has not taken yet, and so does its egress queue.
     let local_on = |worker| config.local.iter().filter(move |local| local.worker == worker);
     let pinned = |worker| -> usize {
         local_on(worker).map(|local| local.endpoint.depth_frames.min(LOCAL_PORT_CHUNKS_MAX)).sum()
@@ -107,7 +106,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
     (spec, needs, shape.egress_when_low())
 }
 
-/// Bytes as people read them.
+/// Bytes as text in MiB.
 pub(crate) fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

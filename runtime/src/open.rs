@@ -1,4 +1,4 @@
-//! Opens a relay: memory, workers, ports, and what is attached at start. Nothing runs before
+//! Opens a relay: memory, workers, ports, and the slots that are attached at start. No thread runs before
 //! [`OpenRelay::start`].
 
 use std::{
@@ -53,7 +53,7 @@ use crate::{
     worker_thread::{self, WorkerThread},
 };
 
-/// A relay of which everything is open, and nothing runs yet.
+/// A relay with everything open and no thread running.
 #[must_use = "an open relay does nothing until it is started"]
 pub struct OpenRelay {
     pub(crate) switch: Switch,
@@ -86,7 +86,7 @@ impl OpenRelay {
         let opener = builder.opener.take().unwrap_or_else(|| Opener::new(builder.run_as.as_ref()));
         let count = workers(builder.workers, builder.cores.as_deref())?;
         let (mut pools, memory) = pools(&mut builder, count)?;
-        // While the pools are still here: chunks of theirs are lent to the kernel.
+        // Before the switch gets the pools: the kernel's fill rings take chunks of them.
         let interfaces = ethernet::open_all(&builder, &opener, &mut pools)?;
         let (mut switch, mut workers) =
             Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
@@ -159,7 +159,7 @@ impl OpenRelay {
         &self.ports
     }
 
-    /// Who the relay is.
+    /// The PeerId of the relay.
     pub fn identity(&self) -> Option<PeerId> {
         self.identity
     }
@@ -182,7 +182,7 @@ impl OpenRelay {
     pub fn start(self) -> Result<RelayHandle, StartError> {
         let mut notes = Vec::new();
         let Self { mut switch, workers, doorbells, clock, builder, .. } = self;
-        // All that needs rights is open.
+        // Everything that needs privileges is open.
         if let Some(account) = &builder.run_as {
             rights::give_up(&builder, account, &self.opener, &mut notes)?;
         }
@@ -197,8 +197,8 @@ impl OpenRelay {
             state
         });
         let mut threads = Vec::new();
-        // Ports of the program may be as Ethernet ports are.
-        let asks_ports = self
+        // Custom ports may need polling, as Ethernet ports do.
+        let polls_ports = self
             .ports
             .iter()
             .any(|port| matches!(port.kind, PortKind::Ethernet(_) | PortKind::Custom { .. }));
@@ -211,7 +211,7 @@ impl OpenRelay {
                 builder.idle,
                 core,
                 Some(self.inbox.waker()),
-                asks_ports,
+                polls_ports,
             );
             let what = "cannot start a worker's thread";
             threads.push(started.map_err(|source| StartError::Resource { what, source })?);
@@ -236,7 +236,7 @@ impl OpenRelay {
     }
 }
 
-/// Every name once, short, and of characters that only show themselves.
+/// Checks that names are unique, short, and without control characters.
 pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     let mut ports = BTreeSet::new();
     let mut slots = BTreeSet::new();
@@ -265,7 +265,7 @@ pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     neighbors.chain(users()).try_for_each(|name| check(name, &mut slots))
 }
 
-/// The pools of all workers, and what they are for.
+/// The pools of all workers, and their needs.
 fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, MemoryUse), StartError> {
     let (spec, needs, waiting) = needs(builder, workers);
     let mut pools = match builder.pools.take() {
@@ -284,7 +284,7 @@ fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, Memor
     Ok((pools, MemoryUse { spec, needs, workers, handshake_sockets, bytes, backing, tallies }))
 }
 
-/// Gives the switch its identity, where there is one.
+/// Gives the switch its identity, if there is one.
 pub(crate) fn identify(
     builder: &RelayBuilder,
     switch: &mut Switch,
@@ -303,7 +303,7 @@ pub(crate) fn identify(
     Ok(Some(peer_id))
 }
 
-/// How many workers a relay has that wants so many, or one for each of these cores, or as many as are worth it.
+/// The number of workers: `wanted`, or as many as the usable cores and the processor quota allow. `cores` are checked.
 ///
 /// # Errors
 /// [`StartError::Core`]: a core that this process may not use.
@@ -316,7 +316,7 @@ pub fn workers(wanted: Option<usize>, cores: Option<&[usize]>) -> Result<usize, 
     Ok(wanted.unwrap_or(worth.min(WORKERS_MAX)))
 }
 
-/// Says whether control groups leave less processor time than the workers could use.
+/// A line if control groups allow less processor time than the workers could use.
 fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     let quota = cpu_quota()?;
     let usable = usable_cores().len();
@@ -327,8 +327,8 @@ fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     }
     (is_chosen && quota < workers as f64).then(|| {
         format!(
-            "  warning: workers = {workers}, and control groups allow {quota:.2} cores' time; they are \
-             held still for parts of a second under load; write workers = \"auto\", or raise the quota"
+            "  warning: workers = {workers}, and control groups allow {quota:.2} cores' time; the \
+             kernel stops them for parts of a second under load; write workers = \"auto\", or raise the quota"
         )
     })
 }
@@ -337,7 +337,7 @@ fn quota(is_chosen: bool, workers: usize) -> Option<String> {
 fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, StartError> {
     let mut doorbells = Vec::new();
     for number in 0..workers.len() {
-        let what = "no doorbell";
+        let what = "cannot make a doorbell";
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
         let waker = Arc::new(doorbell.waker());
         switch.set_waker(number, waker.clone());
@@ -366,12 +366,11 @@ fn refused<E: Into<Source>>(kind: &'static str, name: &str) -> impl FnOnce(E) ->
 }
 
 impl Plugging<'_> {
-    /// Whether frames from addresses that no link has yet are taken in: handshakes, and data of a peer that
-    /// has moved.
+    /// Whether the port accepts frames from unknown addresses: handshakes, and data of a peer that has moved.
     fn is_open(&self, name: &str, plain: bool) -> bool {
         let RelayBuilder { peers, identity, accept_unknown, .. } = &*self.builder;
         let is_met = peers.iter().any(|peer| peer.behind.as_deref() == Some(name));
-        // A peer may come in by any listener whose links are sealed.
+        // A peer may arrive by any listener with sealed links.
         let is_sealed = identity.is_some() && !plain;
         is_met || is_sealed && (accept_unknown.is_some() || !peers.is_empty())
     }
@@ -462,7 +461,7 @@ impl Plugging<'_> {
     }
 }
 
-/// The port as it is, or behind a wrapper that writes what passes to a file.
+/// The port, wrapped in a capture if there is a path.
 pub(crate) fn captured(
     port: Box<dyn Port>,
     opener: &Opener,
@@ -477,7 +476,7 @@ pub(crate) fn captured(
     Ok(Box::new(capture))
 }
 
-/// What is to have a slot.
+/// Something that gets a slot at start.
 pub(crate) enum AttachRequest {
     Plain(Attach),
     Sealed(Box<PeerSpec>),
@@ -498,7 +497,7 @@ impl AttachRequest {
         }
     }
 
-    /// Gives it a slot.
+    /// Attaches it.
     pub(crate) fn attach(self, switch: &mut Switch, now: Now) -> Result<(), StartError> {
         let name = self.name();
         let attached = match self {
@@ -508,7 +507,7 @@ impl AttachRequest {
         attached.map(drop).map_err(|source| StartError::Attach { name, source })
     }
 
-    /// Whether a slot is kept for it over the restart.
+    /// Whether the state file keeps a slot for it.
     fn is_expected(&self, switch: &Switch) -> bool {
         match self {
             Self::Plain(attach) => switch.is_kept_for(None, attach.name()),
@@ -517,9 +516,8 @@ impl AttachRequest {
     }
 }
 
-/// What is to have a slot, in the order in which slots are given: first what wants a certain slot, so that nothing
-/// else is given it; then what had one before the restart, so that what is new gets none of theirs. Also what is wrong
-/// with the others.
+/// The requests for slots, in the order in which they get them: first those with a configured slot, so that no other
+/// gets it; then those with a slot in the state file, so that no new one gets theirs. Also the errors of the rest.
 pub(crate) fn attach_requests(
     builder: &mut RelayBuilder,
     switch: &Switch,
@@ -556,18 +554,18 @@ pub(crate) fn attach_requests(
     (pinned, errors)
 }
 
-/// How alternate ports of the listeners with sealed links are opened.
+/// The alternates of the listeners with sealed links.
 fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
     let sealed = ports.iter().zip(&builder.udp).filter(|(port, _)| port.has_sealed_links());
     let sealed = sealed.filter(|_| builder.identity.is_some());
-    Alternates::of(
+    Alternates::new(
         sealed.map(|(port, listener)| {
             (port.id, udp::spec_of(listener, builder), listener.name.clone())
         }),
     )
 }
 
-/// Polls until every worker knows everything that is attached; returns what came true meanwhile.
+/// Polls until every worker has confirmed the attached slots, and returns the events meanwhile.
 fn settle(
     switch: &mut Switch,
     threads: &[WorkerThread],

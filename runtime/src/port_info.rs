@@ -1,4 +1,4 @@
-//! What is known of a relay's ports beside their counters: which, at what address, and how they work.
+//! The ports of a relay, with their names, addresses and backends.
 
 use std::{fmt, net::SocketAddr};
 
@@ -16,13 +16,13 @@ pub struct PortInfo {
     pub id: PortId,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind, with details.
     pub kind: PortKind,
     /// The listener that it is an alternate of.
     pub alternate_of: Option<PortId>,
 }
 
-/// What a port is.
+/// The kind of a port, with details.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PortKind {
@@ -33,9 +33,9 @@ pub enum PortKind {
         local: SocketAddr,
         /// Whether plain links are allowed behind it.
         plain: bool,
-        /// For each worker, how its socket works.
+        /// The report of each worker's socket.
         reports: Vec<UdpReport>,
-        /// Whether handshakes come in apart from the workers; `None` without an identity.
+        /// Whether handshakes have a socket of their own; `None` without an identity.
         steered: Option<Result<(), Refusal>>,
     },
     /// An Ethernet interface.
@@ -67,7 +67,7 @@ impl PortInfo {
         Self { id, name: name.into(), kind, alternate_of: None }
     }
 
-    /// How it works, in a word: `io_uring`, `mmsg`, a mode of Ethernet, `unix`, `local` or `custom`.
+    /// Its backend: `io_uring`, `mmsg`, a mode of Ethernet, `unix`, `local` or `custom`.
     pub fn backend(&self) -> &'static str {
         match &self.kind {
             PortKind::Udp { reports, .. } => {
@@ -97,7 +97,7 @@ impl PortInfo {
         }
     }
 
-    /// Whether it leads to other switches, not to one user of this machine.
+    /// Whether it leads to other switches, and not to one user on this machine.
     pub fn is_shared(&self) -> bool {
         !matches!(self.kind, PortKind::Unix { .. } | PortKind::Local { .. })
     }
@@ -117,11 +117,11 @@ impl PortInfo {
         }
     }
 
-    /// What would work better here, each once, with what to do about it.
+    /// Settings of the machine that would work better, each once, with the remedy.
     pub fn warnings(&self) -> Vec<String> {
         let all: Vec<String> = match &self.kind {
             PortKind::Udp { reports, steered, .. } => {
-                let through_workers = |why: &Refusal| format!("workers take handshakes in: {why}");
+                let through_workers = |why: &Refusal| format!("workers receive handshakes: {why}");
                 let refused = steered.as_ref().and_then(|steered| steered.as_ref().err());
                 let of_sockets = reports.iter().flat_map(UdpReport::warnings);
                 of_sockets.chain(refused.map(through_workers)).collect()
@@ -157,7 +157,7 @@ impl fmt::Display for PortInfo {
             PortKind::Custom { .. } => writeln!(f, "port {id} {name}: custom")?,
             PortKind::Udp { reports, plain, steered, .. } => {
                 if let Some(report) = reports.first() {
-                    // Its warnings follow, those of all workers together and each once.
+                    // The warnings of all workers follow, each once.
                     let chosen = report.to_string();
                     let chosen = chosen.lines().next().unwrap_or_default();
                     let links = if *plain { "links plain" } else { "links sealed" };

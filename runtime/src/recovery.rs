@@ -1,6 +1,5 @@
-//! What a panic of the slow path comes to: it is caught, said in one line, and the slow path begins
-//! anew while the workers forward. One that panics again and again ends the relay. It never hides a
-//! panic of any other thread.
+//! Recovery from panics of the slow path: a panic is caught and reported in one line, and the slow path restarts while
+//! the workers forward. Repeated panics end the relay. Panics of other threads are not caught.
 
 use std::{
     any::Any,
@@ -10,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So many restarts within [`WINDOW`] are survived: what comes of a rare packet or moment is, and
-/// a bug that every turn meets is not hidden for long.
+/// Restarts within [`WINDOW`] at most: a panic by a rare packet is survived, and a bug in every turn is not hidden for
+/// long.
 const RESTARTS_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -20,8 +19,7 @@ thread_local! {
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// From now on a panic that [`caught`] catches says nothing by itself, unless the environment asks for
-/// backtraces.
+/// Silences the panic hook for panics that [`caught`] catches, unless the environment requests backtraces.
 pub fn silence_caught_panics() {
     let default_hook = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();
@@ -45,19 +43,19 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
     owned.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// Does something that may panic. What it was doing is to be looked at again then.
+/// Runs code that may panic. After a panic the caller must restore what the code left half done.
 ///
 /// # Errors
-/// What the panic said, and where.
-pub fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
+/// The message of the panic, and its place.
+pub(crate) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(what));
     IS_CAUGHT.set(false);
-    let said = MESSAGE.take();
-    done.map_err(|payload| said.unwrap_or_else(|| text_of(&*payload).to_owned()))
+    let message = MESSAGE.take();
+    done.map_err(|payload| message.unwrap_or_else(|| text_of(&*payload).to_owned()))
 }
 
-/// How often the slow path has begun anew, and when recent.
+/// The restarts of the slow path, in total and recently.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts {
     recent: VecDeque<Instant>,
@@ -65,12 +63,12 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// How often since the relay began.
+    /// The number of restarts since the start of the relay.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// It has panicked; `false` if it has too often to begin anew.
+    /// Counts a panic. `false` if there were too many to restart.
     pub(crate) fn may_restart(&mut self, now: Instant) -> bool {
         self.recent.retain(|&at| now.duration_since(at) < WINDOW);
         if self.recent.len() >= RESTARTS_MAX {
@@ -87,15 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_s_words_are_told_and_the_thread_goes_on() {
+    fn the_message_of_a_panic_is_returned_and_the_thread_continues() {
         assert_eq!(caught(|| 7), Ok(7));
-        let said = caught(|| panic::resume_unwind(Box::new("seven".to_owned())));
-        assert_eq!(said, Err::<(), _>("seven".to_owned()));
-        assert!(!IS_CAUGHT.get(), "what comes later is told by whoever did before");
+        let message = caught(|| panic::resume_unwind(Box::new("seven".to_owned())));
+        assert_eq!(message, Err::<(), _>("seven".to_owned()));
+        assert!(!IS_CAUGHT.get(), "later panics use the default hook");
     }
 
     #[test]
-    fn so_many_restarts_in_a_minute_and_no_more() {
+    fn restarts_within_a_minute_are_bounded() {
         let mut restarts = Restarts::default();
         let began = Instant::now();
         let at = |seconds: u64| began + Duration::from_secs(seconds);

@@ -1,4 +1,4 @@
-//! Gives up rights: a relay that has opened what needs them becomes an ordinary user, for good.
+//! Gives up privileges: a relay that has opened everything becomes an ordinary user permanently.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::{
     files::Opener,
 };
 
-/// Becomes the account, once everything is open; what is worth knowing of it goes to `notes`.
+/// Becomes the account, once everything is open. Adds lines for the operator to `notes`.
 ///
 /// # Errors
-/// Which path the user cannot use, or what the kernel refused.
+/// The user cannot use a file, or the kernel refuses.
 pub(crate) fn give_up(
     builder: &RelayBuilder,
     account: &Account,
@@ -28,14 +28,14 @@ pub(crate) fn give_up(
         source,
     };
     let sockets = || builder.unix.iter().map(|unix| unix.path.as_path());
-    // All other files are in folders of the user's own, and were made as its own.
+    // All other files were made with the user's privileges, or given to the user.
     for path in sockets() {
         let given = opener.give(path);
         given.map_err(|source| file(path, FileUse::Socket, source))?;
     }
     let drop_privileges = account.drop_privileges();
     drop_privileges.map_err(|source| StartError::Account { user: name.clone(), source })?;
-    notes.push(format!("user: {name} ({user}:{group}); all other rights are given up"));
+    notes.push(format!("user: {name} ({user}:{group}); all other privileges are given up"));
     notes.extend(sockets().filter_map(|path| socket_note(path, account)));
     if let Some(path) = &builder.state_file {
         may_write_in(folder_of(path)).map_err(|source| file(path, FileUse::State, source))?;
@@ -43,18 +43,18 @@ pub(crate) fn give_up(
     Ok(())
 }
 
-/// A line about a socket whose file the account cannot remove when the relay ends. A relay that root starts again
-/// removes it, so this is no error.
+/// A line about a socket whose file the account cannot remove when the relay ends. The next start by root removes it, so
+/// this is no error.
 pub fn socket_note(path: &Path, account: &Account) -> Option<String> {
     let error = may_write_in(folder_of(path)).err()?;
     let (path, folder, name) = (path.display(), folder_of(path).display(), &account.name);
     Some(format!(
-        "  {path} stays when the relay ends, since {name} cannot write in {folder}: {error}"
+        "  {path} remains when the relay ends, since {name} cannot write in {folder}: {error}"
     ))
 }
 
 /// The folder that a file is in.
-pub fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or(Path::new("."))
 }

@@ -1,5 +1,5 @@
-//! The slow path's thread: polls the switch, runs calls of other threads, watches the workers and the machine, and
-//! ends everything in order.
+//! The slow path's thread: polls the switch, runs calls of other threads, checks workers and machine, and ends the relay
+//! in order.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -40,27 +40,27 @@ use crate::{
     worker_thread::{IdlePolicy, WorkerThread},
 };
 
-/// The goodbye of a relay that stops (wire.md W5-12): it ends by its operator's will.
+/// The goodbye code of a relay that stops (wire.md W5-12).
 const GOODBYE_STOPPING: u8 = 1;
 
-/// The goodbye to a peer whose slot is taken away, and for how many seconds it need not ask again.
+/// The goodbye code to a peer that is detached, and the seconds until its next attempt.
 const GOODBYE_DETACHED: u8 = 3;
 const DETACHED_RETRY_S: u32 = 60;
 
-/// While the slow path recovers from a panic it looks this often whether it has.
+/// How often the slow path polls while it recovers from a panic.
 const RECOVERY_TICK: Duration = Duration::from_millis(10);
 /// Descriptors of [`Host::arm`].
 const MACHINE_DESCRIPTORS: usize = 2;
-/// During shutdown the workers are looked at this often.
+/// How often a shutdown polls the workers.
 const BUSY_TICK: Duration = Duration::from_millis(1);
-/// A turn begins at least this long after the one before: a flood of handshakes fills the queue meanwhile, and
-/// does not keep this thread busy.
+/// The minimum time from one turn to the next: a flood of handshakes fills the queue meanwhile, and does not keep this
+/// thread busy.
 const TURN_MIN: Duration = Duration::from_millis(1);
 
 /// Code of another thread that the slow path runs.
 pub(crate) type Call = Box<dyn FnOnce(&mut SlowPath) + Send>;
 
-/// What wakes the slow path, and what it then finds.
+/// The calls to the slow path, and what wakes it.
 pub(crate) struct RequestReceiver {
     calls: Receiver<Call>,
     pub(crate) calls_in: SyncSender<Call>,
@@ -69,9 +69,9 @@ pub(crate) struct RequestReceiver {
 }
 
 impl RequestReceiver {
-    /// One that also waits for handshakes at so many sockets.
+    /// A receiver that also waits for handshakes at this number of sockets.
     pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, DoorbellWaker), StartError> {
-        let what = "no doorbell";
+        let what = "cannot make a doorbell";
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
         let (calls_in, calls) = sync_channel(CALLS_WAITING_MAX);
         let waker = doorbell.waker();
@@ -83,8 +83,7 @@ impl RequestReceiver {
         self.doorbell.waker()
     }
 
-    /// Blocks until the doorbell rings after it was armed, a handshake arrives, the machine changes, or the time
-    /// is up.
+    /// Blocks until the armed doorbell rings, a handshake arrives, the machine changes, or the timeout.
     fn wait(&mut self, timeout: Option<Duration>, slow_path: &mut SlowPath) {
         self.waiter.begin();
         self.waiter.add(Arm::Wait(self.doorbell.as_raw_fd()));
@@ -98,7 +97,7 @@ impl RequestReceiver {
     }
 }
 
-/// What a slow path is made of.
+/// The parts of a slow path.
 pub(crate) struct Parts {
     pub(crate) switch: Switch,
     pub(crate) threads: Vec<WorkerThread>,
@@ -114,8 +113,8 @@ pub(crate) struct Parts {
     pub(crate) scheme: Arc<SharedScheme>,
 }
 
-/// A running relay, as its slow path's thread has it. [`RelayHandle::call`](crate::RelayHandle::call) lends it to
-/// code of the program.
+/// A running relay on its slow path's thread. [`RelayHandle::call`](crate::RelayHandle::call) passes it to code of the
+/// program.
 pub struct SlowPath {
     pub(crate) switch: Switch,
     pub(crate) threads: Vec<WorkerThread>,
@@ -183,7 +182,7 @@ impl SlowPath {
         }
     }
 
-    /// Runs until `stop`, then ends everything in order.
+    /// Runs until `stop` is set, then shuts down in order.
     ///
     /// # Errors
     /// [`ShutdownError`].
@@ -204,7 +203,7 @@ impl SlowPath {
         stop: &AtomicBool,
     ) -> Result<(), ShutdownError> {
         loop {
-            // Armed first: a ring from here on is not missed.
+            // Arm first, so that no ring from here on is missed.
             inbox.doorbell.arm();
             let began = Instant::now();
             self.turn()?;
@@ -216,7 +215,7 @@ impl SlowPath {
                 was_called = true;
                 self.guarded(call)?;
             }
-            // Acquire: what the thread did that stops us is visible.
+            // Acquire: pairs with Release in `Shared::stop`.
             if stop.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -229,8 +228,7 @@ impl SlowPath {
         }
     }
 
-    /// How long nothing is due by the clock: in the switch, or of what is looked at beside it. `None` if nothing
-    /// ever is.
+    /// The time until a timer is due, of the switch or of the checks beside it. `None` without any timer.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let now_ns = self.clock.now().0;
         let switch = self.switch.next_timeout();
@@ -238,7 +236,7 @@ impl SlowPath {
         let health = self.health.as_ref().and_then(|health| health.next_timeout(self));
         let host = self.host.as_ref().and_then(Host::next_timeout);
         let state = self.state.as_ref().and_then(StateFile::next_timeout);
-        // What has become of an interface, its worker finds out, and wakes nobody.
+        // A worker finds out that an interface is gone, and does not wake the slow path.
         let has_wires = self.ports.iter().any(|port| matches!(port.kind, PortKind::Ethernet(_)));
         let interfaces = has_wires.then_some(now + CHECK_EVERY);
         let others = [health, host, state, interfaces].into_iter().flatten();
@@ -246,10 +244,10 @@ impl SlowPath {
         others.chain(switch).chain(self.recovering.then_some(RECOVERY_TICK)).min()
     }
 
-    /// One turn of the slow path, which may recover from a panic in it.
+    /// One turn of the slow path. It recovers from a panic.
     ///
     /// # Errors
-    /// It has panicked too often.
+    /// The slow path has panicked too often.
     fn turn(&mut self) -> Result<(), ShutdownError> {
         self.guarded(Self::turn_once)?;
         if self.recovering && self.switch.is_settled() {
@@ -259,16 +257,16 @@ impl SlowPath {
         Ok(())
     }
 
-    /// Does something as the slow path. If it panics the slow path recovers: the workers go on with what they
-    /// have, and what was half done is done again or undone.
+    /// Runs code of the slow path. After a panic the slow path recovers: the workers continue, and partial changes are
+    /// completed or undone.
     fn guarded(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), ShutdownError> {
-        let Err(words) = caught(|| what(self)) else { return Ok(()) };
+        let Err(message) = caught(|| what(self)) else { return Ok(()) };
         let too_often = !self.restarts.may_restart(Instant::now());
         let recovered = caught(|| self.switch.recover(self.clock.now()));
         if too_often || recovered.is_err() {
-            return Err(ShutdownError::SlowPathDied(words));
+            return Err(ShutdownError::SlowPathDied(message));
         }
-        let panic = words.replace(['\n', '\r'], " ");
+        let panic = message.replace(['\n', '\r'], " ");
         self.emit(EventKind::SlowPathRestarted { panic });
         self.recovering = true;
         Ok(())
@@ -291,12 +289,12 @@ impl SlowPath {
         }
         self.report_vanished_interfaces();
         let now = Instant::now();
-        // Taken out while they look at the rest of us; both are back afterwards, or made again after a panic.
+        // Moved out while they read the rest of `self`. After a panic they are made again.
         let mut health = self.health.take().unwrap_or_else(Health::new);
-        health.look(now, self).into_iter().for_each(|kind| self.emit(kind));
+        health.check(now, self).into_iter().for_each(|kind| self.emit(kind));
         self.health = Some(health);
         let mut host = self.host.take().unwrap_or_else(Host::new);
-        host.look(now, self).into_iter().for_each(|kind| self.emit(kind));
+        host.check(now, self).into_iter().for_each(|kind| self.emit(kind));
         self.host = Some(host);
     }
 
@@ -312,7 +310,7 @@ impl SlowPath {
         let at = self.began.elapsed();
         for event in events {
             if matches!(event, SwitchEvent::WantsAlternate(_)) {
-                continue; // an event tells what becomes of it
+                continue; // another event reports the result
             }
             let slot = event.slot();
             let name = slot.and_then(|slot| self.switch.name_at(slot));
@@ -349,7 +347,7 @@ impl SlowPath {
         }
     }
 
-    /// Reports, once for each, which interfaces have vanished.
+    /// Reports each interface that has vanished, once.
     fn report_vanished_interfaces(&mut self) {
         let mut vanished = Vec::new();
         for port in &self.ports {
@@ -364,7 +362,7 @@ impl SlowPath {
         vanished.into_iter().for_each(|port| self.emit(EventKind::InterfaceGone { port }));
     }
 
-    /// Writes down whose slots are whose, where that has changed.
+    /// Writes the state file, if slots have changed.
     fn keep_state(&mut self, has_changed: bool) {
         let Self { switch, clock, state: Some(state), .. } = self else { return };
         if !has_changed && !state.is_behind(switch, *clock) {
@@ -387,7 +385,7 @@ impl SlowPath {
         &mut self.switch
     }
 
-    /// The time of the switch.
+    /// The current time of the switch.
     pub fn now(&self) -> Now {
         self.clock.now()
     }
@@ -412,7 +410,7 @@ impl SlowPath {
         &self.memory
     }
 
-    /// What a worker does when it has nothing to do.
+    /// What a worker does while it has no work.
     pub fn idle(&self) -> IdlePolicy {
         self.idle
     }
@@ -422,7 +420,7 @@ impl SlowPath {
         self.cores.as_deref()
     }
 
-    /// Who the relay is.
+    /// The PeerId of the relay.
     pub fn identity(&self) -> Option<PeerId> {
         self.identity
     }
@@ -432,8 +430,7 @@ impl SlowPath {
         self.restarts.count()
     }
 
-    /// How often the slow path was woken: by its timers, by workers, by callers and by handshakes. While nothing
-    /// happens it hardly grows.
+    /// How often the slow path was woken: by timers, workers, callers and handshakes. In an idle relay it hardly grows.
     pub fn wakeups(&self) -> u64 {
         self.wakeups
     }
@@ -453,7 +450,7 @@ impl SlowPath {
         let port = spec.port();
         let slot = self.switch.add_peer(spec, self.now()).map_err(NeighborError::Peer)?;
         self.switch.accept_unknown(port, true);
-        // Whatever listener it comes in by, it is answered.
+        // The peer may arrive by any listener with sealed links.
         for port in self.ports.iter().filter(|port| port.has_sealed_links()) {
             self.switch.accept_unknown(port.id, true);
         }
@@ -499,7 +496,7 @@ impl SlowPath {
         Ok((slot, LocalPort::new(name, self.scheme.clone(), sender, receiver)))
     }
 
-    /// Detaches what has a slot. A peer is told first.
+    /// Detaches the user of a slot. A peer receives a goodbye first.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -524,8 +521,8 @@ impl SlowPath {
         }
     }
 
-    /// Whether some worker does not know the slot yet; `None` where the slot has no user, for example because a
-    /// port refused its address.
+    /// Whether a worker has not confirmed the slot yet; `None` if the slot has no user, for example because a port refused
+    /// its address.
     pub(crate) fn is_pending(&self, slot: Slot) -> Option<bool> {
         let views = self.switch.slots();
         let view = views.iter().find(|view| view.slot == slot && view.port.is_some())?;
@@ -559,7 +556,7 @@ impl SlowPath {
         }
     }
 
-    /// Frames whose payload was copied: by workers, and by Ethernet ports on their way out.
+    /// Frames whose payload was copied by workers, or by Ethernet ports to send them.
     fn frames_copied(&self) -> u64 {
         let by_ports = self.ports.iter().map(|port| match &port.kind {
             PortKind::Ethernet(info) => info.frames_copied(),
@@ -569,17 +566,16 @@ impl SlowPath {
         by_workers.chain(by_ports).sum()
     }
 
-    /// Gives everything up in order, so that every frame is sent or counted.
+    /// Detaches and closes everything in order, so that every frame is sent or counted.
     fn finish(&mut self) -> Result<Summary, ShutdownError> {
-        // What has slots now finds them again: that they are taken away is not kept.
+        // The state file keeps the current slots; the following detachments are not written.
         self.keep_state(true);
         self.state = None;
         self.switch.set_written(u64::MAX);
         let attached = self.switch.slots();
         let is_there =
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
-        // Said first, and sent before anything is taken away. Plain neighbors are told nothing: anybody
-        // could have said it.
+        // Goodbyes are sent before anything is detached. Plain neighbors get none: it would not be authenticated.
         for peer in self.switch.peers().iter().filter(|peer| peer.is_up()) {
             self.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
         }
@@ -604,7 +600,7 @@ impl SlowPath {
         }
     }
 
-    /// Polls until the workers have done all that they were told; `false` if they do not.
+    /// Polls until the workers have completed all commands; `false` after [`STOP_MAX`], or if one died.
     fn settle(&mut self) -> bool {
         let deadline = Instant::now() + STOP_MAX;
         loop {

@@ -1,4 +1,4 @@
-//! What a relay is made of: ports, peers and neighbors. Each has a builder; all fields are private.
+//! Specifications of ports, peers and neighbors, each with a builder.
 
 use std::{
     fmt,
@@ -54,8 +54,7 @@ pub struct UdpListener {
 }
 
 impl UdpListener {
-    /// A listener at this address, for sealed links. Port 0 is a port of the kernel's choice. Its name is
-    /// the address.
+    /// A listener at this address, for sealed links, named after the address. With port 0 the kernel chooses a free port.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             name: format!("udp {address}"),
@@ -71,7 +70,7 @@ impl UdpListener {
     setters! {
         /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
         plain: bool;
-        /// How its sockets receive.
+        /// The receive backend of its sockets.
         backend: udp::BackendChoice;
         /// Bytes of each socket's receive and send buffers.
         socket_buffer_bytes: usize;
@@ -79,7 +78,7 @@ impl UdpListener {
         posted_buffers: u16;
     }
 
-    /// The name by which peers, counters and messages refer to it.
+    /// The name of the port for peers, counters and messages.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -94,7 +93,7 @@ impl UdpListener {
         self
     }
 
-    /// The files that [`capture`](Self::capture) makes in a relay with so many workers.
+    /// The files that [`capture`](Self::capture) makes in a relay with this number of workers.
     pub fn capture_files(&self, workers: usize, has_identity: bool) -> Vec<PathBuf> {
         let Some(capture) = &self.capture else { return Vec::new() };
         let mut files: Vec<_> =
@@ -104,7 +103,7 @@ impl UdpListener {
     }
 }
 
-/// Which queues of an Ethernet interface a relay uses.
+/// The queues of an Ethernet interface that a relay uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queues {
@@ -136,7 +135,7 @@ pub struct EthernetInterface {
 }
 
 impl EthernetInterface {
-    /// Queue 0 of this interface, read by worker 0, for sealed links. Its name is the interface's.
+    /// Queue 0 of this interface, read by worker 0, for sealed links, named after the interface.
     pub fn new(interface: impl Into<String>) -> Self {
         let interface = interface.into();
         let spec = xdp::XdpSpec::new(&interface, 0);
@@ -156,7 +155,7 @@ impl EthernetInterface {
     }
 
     setters! {
-        /// Which queues it uses.
+        /// The queues that it uses.
         queues: Queues;
         /// The ethertype of its frames.
         ethertype: u16;
@@ -164,17 +163,17 @@ impl EthernetInterface {
         vlan: Option<u16>;
         /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
         plain: bool;
-        /// How its frames are received and sent.
+        /// The backend of its queues.
         backend: xdp::ModeChoice;
         /// Whether a frame may leave in several buffers (`XDP_USE_SG`).
         multi_buffer: bool;
-        /// Chunks lent to the kernel for receiving, for each queue.
+        /// Chunks in the kernel's fill ring, for each queue.
         fill_ring_frames: u32;
-        /// Sends a beacon every so many seconds, and listens to those of others; `None` for neither.
+        /// The seconds between two beacons; `None` to neither send nor receive beacons.
         beacon_s: Option<u32>;
     }
 
-    /// The name by which peers, counters and messages refer to it.
+    /// The name of the port for peers, counters and messages.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -188,7 +187,7 @@ impl EthernetInterface {
         self
     }
 
-    /// The files that [`capture`](Self::capture) makes in a relay with so many workers.
+    /// The files that [`capture`](Self::capture) makes in a relay with this number of workers.
     pub fn capture_files(&self, workers: usize) -> Vec<PathBuf> {
         let Some(capture) = &self.capture else { return Vec::new() };
         match self.queues {
@@ -226,7 +225,7 @@ impl UnixSocket {
     }
 
     setters! {
-        /// The longest packet in bytes, either way.
+        /// The longest packet in bytes, in both directions.
         frame_bytes_max: usize;
         /// The worker that reads it.
         worker: usize;
@@ -293,7 +292,7 @@ impl LocalPortSpec {
     }
 }
 
-/// A port that the program opened itself: any implementation of [`Port`].
+/// A port of the program: any implementation of [`Port`].
 #[derive(Debug)]
 pub struct CustomPort {
     pub(crate) name: String,
@@ -327,32 +326,31 @@ impl CustomPort {
     }
 
     setters! {
-        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones; they are.
+        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones. The default is true.
         plain: bool;
-        /// Train chunks of each worker's pool that the port holds: what it receives into, and what
-        /// waits to be sent.
+        /// Train chunks of each worker's pool that the port holds: to receive into, and of frames that wait to be sent.
         trains: u32;
         /// Single chunks of each worker's pool that the port holds.
         singles: u32;
     }
 }
 
-/// How a peer is recognized: by the static key of its links, by its PeerId, or by both.
+/// The key that a peer must prove: its static key, the identity of its PeerId, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerKey {
     pub(crate) key: Option<StaticPublic>,
     pub(crate) identity: Option<Identity>,
-    /// A PeerId was given that holds no public key.
+    /// The given PeerId holds no public key.
     pub(crate) is_invalid: bool,
 }
 
 impl PeerKey {
-    /// By both: the node with this static key must prove this identity.
+    /// The node with this static key must also prove this identity.
     pub fn both(key: StaticPublic, identity: Identity) -> Self {
         Self { key: Some(key), identity: Some(identity), is_invalid: false }
     }
 
-    /// The node at the peer's address, whatever its keys are. It has the rights of an unknown peer.
+    /// Any node at the peer's address. It has the rights of an unknown peer.
     pub fn unknown() -> Self {
         Self { key: None, identity: None, is_invalid: false }
     }
@@ -456,26 +454,26 @@ impl Peer {
     }
 
     setters! {
-        /// The key that both operators have written. It requires the peer's static key.
+        /// The pre-shared key of the link. It needs the peer's static key.
         psk: Psk;
-        /// Where its packets may go.
+        /// The rights of its packets.
         rights: Rights;
-        /// Whether only headers are sealed, if the peer wants the same.
+        /// Whether to seal only headers, if the peer agrees.
         seal: SealWish;
-        /// The longest frame in bytes that is ever sent to it; what the path takes is found.
+        /// The longest frame in bytes to send to it. The relay finds what the path takes.
         frame_bytes_max: u16;
-        /// How soon its death is noticed.
+        /// The timing of its liveness probes.
         liveness: Liveness;
     }
 
-    /// The name by which slots, counters and messages refer to it.
+    /// The name of its slot in counters and messages.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Its address. Without one the relay waits until the peer comes.
+    /// Its address. Without one the relay waits for the peer's handshake.
     #[must_use]
     pub fn at(mut self, address: impl Into<NeighborAddress>) -> Self {
         self.at = Some(address.into());
@@ -513,7 +511,7 @@ impl Neighbor {
         Self { name: name.into(), at: at.into(), behind: None, slot: None, is_endpoint: false }
     }
 
-    /// The user at the far end of a [`CustomPort`] that has one: no switch, but an end of labels.
+    /// The one user behind a [`CustomPort`]: the end of labels, not a switch.
     pub fn endpoint(name: impl Into<String>) -> Self {
         Self { is_endpoint: true, ..Self::new(name, Address::Only) }
     }
@@ -553,7 +551,7 @@ impl Memory {
         trains: Option<u32>;
         /// Single chunks (4 KiB each) of each worker.
         singles: Option<u32>;
-        /// Whether huge pages are tried.
+        /// Whether to try huge pages.
         huge_pages: bool;
     }
 }

@@ -1,6 +1,5 @@
-//! The state file: which slot number is whose, and how far stamps have come, kept over restarts and
-//! crashes. Written as a whole or not at all, and never taken up in part: a damaged file is refused,
-//! and stays as it is.
+//! The state file: keeps the users of slot numbers and the bound of handshake timestamps over restarts and crashes. It
+//! is replaced atomically. A damaged file is refused as a whole, and not changed.
 //!
 //! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
 
@@ -30,24 +29,23 @@ use crate::{
     untrusted::Untrusted,
 };
 
-/// What this program writes, and all that it reads.
+/// The version of the format that this program writes and reads.
 const VERSION: u32 = 1;
 const WORD: &str = "strowger-state";
 
-/// A state file, and what was last written there.
+/// A state file, and its last written content.
 pub(crate) struct StateFile {
     path: PathBuf,
     written: Written,
     generation: u64,
     stamps_until: u64,
-    /// When it could not be written last, if it cannot: people were told then.
+    /// The time of the last failed write, until a write succeeds. The failure was reported.
     failed: Option<Instant>,
-    /// Held, so that no other relay writes it; the kernel lets go of it with the process. There is none
-    /// where nothing can be written at all.
+    /// The lock, so that no other relay writes the file. `None` if no file can be made in the folder.
     _lock: Option<File>,
 }
 
-/// What was written of numbers, without durations: those alone are no reason to write.
+/// The written slot numbers without durations: a changed duration is no reason to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Written {
     numbers: Vec<(Slot, Option<Who>)>,
@@ -62,15 +60,15 @@ impl Written {
     }
 }
 
-/// A file that could not be written is tried again this often.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How often a failed write is retried.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl StateFile {
-    /// Reads the file into the switch, before anything is attached; a file that is not there yet is
-    /// an empty one. From here on no number leads anywhere before it was written.
+    /// Reads the file into the switch, before anything is attached. A missing file counts as empty. From here on the switch
+    /// opens a slot only after the file has it.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or belongs to a relay that runs.
+    /// The file cannot be read, is damaged, or belongs to a running relay.
     pub(crate) fn load(
         path: &Path,
         opener: &Opener,
@@ -90,10 +88,10 @@ impl StateFile {
         Ok((kept, snapshot))
     }
 
-    /// Reads the file; `None` where there is none. Changes nothing.
+    /// Reads the file, without changes; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read, or is damaged.
+    /// The file cannot be read, or is damaged.
     pub(crate) fn read(path: &Path, opener: &Opener) -> Result<Option<Snapshot>, StateError> {
         let damaged = |why| StateError::Damaged { path: path.to_owned(), why };
         match opener.state(path) {
@@ -103,10 +101,10 @@ impl StateFile {
         }
     }
 
-    /// Puts into the switch what was read.
+    /// Restores the content in the switch.
     ///
     /// # Errors
-    /// The configuration has a scheme that reads its numbers otherwise, say.
+    /// The switch refuses it, for example because the configured scheme decodes its numbers differently.
     pub(crate) fn restore(
         path: &Path,
         snapshot: &Snapshot,
@@ -127,16 +125,15 @@ impl StateFile {
         })
     }
 
-    /// When a file that could not be written is tried again.
+    /// The time of the next attempt after a failed write.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.failed.map(|failed| failed + AGAIN)
+        self.failed.map(|failed| failed + RETRY_AFTER)
     }
 
-    /// Whether a number was given since the file was last written, or stamps come near what it says,
-    /// or it is to be tried again.
+    /// Whether the file must be written: slots have changed, timestamps approach the written bound, or a retry is due.
     pub(crate) fn is_behind(&self, switch: &Switch, clock: Clock) -> bool {
         match self.failed {
-            Some(at) => at.elapsed() >= AGAIN,
+            Some(at) => at.elapsed() >= RETRY_AFTER,
             None => {
                 switch.generation() != self.generation
                     || switch.stamps_until(clock.now()) != self.stamps_until
@@ -144,7 +141,7 @@ impl StateFile {
         }
     }
 
-    /// What the configuration has decided otherwise than the file, a line each.
+    /// The slots where the configuration overrides the file, a line for each.
     pub(crate) fn overruled(file: &Snapshot, now: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
         for (slot, who) in file.numbers.iter().filter_map(|k| Some((k.slot, k.who.as_ref()?))) {
@@ -152,28 +149,27 @@ impl StateFile {
             match has {
                 Some(kept) if kept.slot != slot => lines.push(format!(
                     "state: {} had slot {slot}; by the configuration it has slot {}",
-                    called(who),
+                    user_text(who),
                     kept.slot
                 )),
                 Some(_) => (),
                 None => lines.push(format!(
-                    "state: slot {slot} was that of {}; by the configuration it is another's, and \
-                     opens when no label of before is on its way",
-                    called(who)
+                    "state: slot {slot} belonged to {}; by the configuration it has another user, and \
+                     opens when no packet for the former user can arrive any more",
+                    user_text(who)
                 )),
             }
         }
         if file.scheme != now.scheme {
             lines.push(
-                "state: the scheme has grown; labels of before are read as they were".to_owned(),
+                "state: the scheme has grown; existing labels are decoded as before".to_owned(),
             );
         }
         lines
     }
 
-    /// Writes the file if any number is another's, or nobody's, since it was last written, or stamps
-    /// come near what it says of them. A file that cannot be written is left as it was, and the relay
-    /// goes on; people are told once, and once when it is written again.
+    /// Writes the file if the user of a number has changed, or timestamps approach the written bound. After a failed write
+    /// the old file remains and the relay continues. The failure is returned once, and so is the next success.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<StateChange> {
         let snapshot = switch.snapshot(clock.now());
         let news = Written::of(&snapshot);
@@ -184,7 +180,7 @@ impl StateFile {
             return None;
         }
         let done = files::replace(&self.path, text(&snapshot).as_bytes());
-        // Written or not, the relay goes on.
+        // The relay continues even if the write failed.
         switch.set_written(snapshot.generation);
         match done {
             Ok(()) => {
@@ -198,7 +194,7 @@ impl StateFile {
     }
 }
 
-/// That a state file cannot be written, or can be again.
+/// A failed write, or the first success after one.
 #[derive(Debug)]
 pub(crate) enum StateChange {
     Failed(PathBuf, io::Error),
@@ -212,21 +208,21 @@ impl fmt::Display for StateChange {
             Self::Failed(path, error) => write!(
                 f,
                 "warning: state file {}: cannot be written: {error}; after a restart slots will be those \
-                 of the file as it is",
+                 of the old file",
                 path.display()
             ),
         }
     }
 }
 
-fn called(who: &Who) -> String {
+fn user_text(who: &Who) -> String {
     match who {
         Who::Key(key) => format!("the peer with key {}", Hex(key)),
         Who::Name(name) => format!("\"{}\"", Untrusted(name)),
     }
 }
 
-/// An object with a slot, whose it is, and a duration.
+/// An object with a slot, its user, and a duration.
 fn of_slot(slot: u32, who: Option<&Who>, duration: (&str, u64)) -> Value {
     let mut object = json!({ "slot": slot, duration.0: duration.1 });
     match who {
@@ -246,7 +242,7 @@ fn text(snapshot: &Snapshot) -> String {
         object
     });
     let numbers: Vec<Value> = numbers.collect();
-    // Apart, so that a program of before reads the rest as it always did.
+    // In a key of its own, so that former versions of the program can read the rest.
     let former = snapshot.former.iter();
     let former = former.map(|it| of_slot(it.slot.number(), Some(&it.who), ("left_ns", it.left_ns)));
     let former: Vec<Value> = former.collect();
@@ -269,11 +265,11 @@ fn parse(bytes: &[u8]) -> Result<Snapshot, String> {
     let first = std::str::from_utf8(first).map_err(|_| damaged())?;
     let mut words = first.split(' ');
     if words.next() != Some(WORD) {
-        return Err(format!("no state file: it does not begin with {WORD}"));
+        return Err(format!("not a state file: it does not begin with {WORD}"));
     }
     let version = words.next().and_then(|word| word.parse::<u32>().ok()).ok_or_else(damaged)?;
     if version != VERSION {
-        return Err(format!("of version {version}, and this program knows version {VERSION}"));
+        return Err(format!("has version {version}, and this program reads version {VERSION}"));
     }
     let sum = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
     let len = words.next().and_then(|word| word.parse::<usize>().ok());
@@ -281,7 +277,7 @@ fn parse(bytes: &[u8]) -> Result<Snapshot, String> {
         return Err(damaged());
     }
     let object: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    read(&object).ok_or_else(|| "what it says of a number makes no sense".to_owned())
+    read(&object).ok_or_else(|| "damaged: a slot number in it is invalid".to_owned())
 }
 
 fn read(object: &Value) -> Option<Snapshot> {
@@ -306,12 +302,12 @@ fn read(object: &Value) -> Option<Snapshot> {
         Some(Former { slot, who: who(value)??, left_ns })
     };
     let numbers = object["numbers"].as_array()?.iter().map(number).collect::<Option<_>>()?;
-    // Files of before have none.
+    // Former files do not have it.
     let former = match &object["former"] {
         Value::Null => Vec::new(),
         all => all.as_array()?.iter().map(former).collect::<Option<_>>()?,
     };
-    // Files of before do not say it: then the wall clock alone does.
+    // Former files do not have it: then only the wall clock counts.
     let stamps_until = match &object["stamps_until"] {
         Value::Null => 0,
         until => until.as_u64()?,
@@ -320,7 +316,7 @@ fn read(object: &Value) -> Option<Snapshot> {
     Some(Snapshot { scheme, generation, numbers, former, stamps_until })
 }
 
-/// CRC-32 as in ISO 3309 and Ethernet, bit by bit: the file is short and seldom written.
+/// CRC-32 (ISO 3309), bit by bit: the file is short and seldom written.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
@@ -356,13 +352,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_file_is_read() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert_eq!(parse(text(&some()).as_bytes()), Ok(some()));
     }
 
     #[test]
-    fn a_file_of_before_stamps_and_former_numbers_were_kept_is_read() {
+    fn a_file_without_timestamps_and_former_numbers_is_read() {
         let whole = text(&some());
         let (_, body) = whole.split_once('\n').expect("a first line");
         let mut object: Value = serde_json::from_str(body).expect("its own");
@@ -383,7 +379,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
-                // The sum's own digits may change their case, which changes nothing.
+                // The digits of the checksum may change their case, which has no effect.
                 if let Ok(read) = parse(&bytes) {
                     assert_eq!(read, some(), "byte {at}, bit {bit}");
                 }
@@ -396,7 +392,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state");
         files::replace(&path, b"old").expect("written");
-        // Nobody can make a file under that name: there is a folder.
+        // A folder with the name of the new file makes the write fail.
         fs::create_dir(folder.path().join("state.new")).expect("made");
         files::replace(&path, b"new").expect_err("refused");
         assert_eq!(fs::read_to_string(&path).expect("there"), "old");

@@ -1,4 +1,4 @@
-//! Counters of a relay, copied at one moment.
+//! Counters of a relay: a copy of one moment.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use strowger_engine::control::{Balance, PortView, SlotView, peering::PeerView};
 pub struct Stats {
     /// How long the relay has run.
     pub uptime: Duration,
-    /// The sums of all counters, by reason: frames in + frames made = frames out + discards, at rest.
+    /// The sums of all counters, by reason. If no frame is in flight: frames in + frames made = frames out + discards.
     pub totals: Balance,
-    /// Of each port.
+    /// The counters of each port.
     pub ports: Vec<PortStats>,
-    /// Of each link and local user, in order of their slots.
+    /// The counters of each link and local user, in the order of their slots.
     pub links: Vec<LinkStats>,
     /// Frames whose payload was copied.
     pub frames_copied: u64,
@@ -28,7 +28,7 @@ pub struct Stats {
 pub struct PortStats {
     /// Its name.
     pub name: String,
-    /// Its queues' counters, and the reasons why frames were discarded.
+    /// The counters of its queues, and the frames discarded by reason.
     pub port: PortView,
 }
 
@@ -52,13 +52,13 @@ impl LinkStats {
     }
 }
 
-/// The counters of a relay when it ended.
+/// The final counters of a relay.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Of each port.
+    /// The counters of each port.
     pub ports: Vec<PortView>,
-    /// The ports' names, by number.
+    /// The names of the ports, by number.
     pub names: Vec<(u16, String)>,
     /// The sums of all counters.
     pub totals: Balance,

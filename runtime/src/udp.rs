@@ -1,5 +1,5 @@
-//! UDP listeners: one socket for each worker at the same address, and, where handshakes may come in, a
-//! handshake_socket beside them, if the kernel steers. It never receives anything itself.
+//! UDP listeners: one socket for each worker at the same address, and a socket for handshakes, if the kernel can steer
+//! them.
 
 use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
@@ -16,26 +16,26 @@ use crate::{
     spec::{UdpListener, file_of_worker, handshake_file},
 };
 
-/// A handshake_socket's memory: a burst that the socket is ready for, one that is being read, and an answer.
+/// The pool of a handshake socket: a burst to receive into, a burst that is being read, and an answer.
 pub(crate) const HANDSHAKE_POOL: PoolSpec =
     PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
 
-/// A listener that is open.
+/// An open listener.
 pub(crate) struct OpenedPort {
-    /// One a worker, in their order.
+    /// A queue for each worker, in their order.
     pub(crate) queues: Vec<Box<dyn Port>>,
     pub(crate) reports: Vec<UdpReport>,
     pub(crate) handshake_socket: Option<HandshakeSocket>,
-    /// Whether handshakes come in by the handshake_socket; `None` where nobody has any to make.
+    /// Whether handshakes arrive at their socket; `None` without an identity.
     pub(crate) steered: Option<Result<(), Refusal>>,
 }
 
-/// Whether there is anything to shake hands with.
+/// Whether the relay makes handshakes: it has an identity.
 pub(crate) fn has_handshakes(config: &RelayBuilder) -> bool {
     config.identity.is_some()
 }
 
-/// What a listener's sockets are to be.
+/// The specification of a listener's sockets.
 pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec {
     UdpSpec {
         backend: listener.backend,
@@ -48,7 +48,7 @@ pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec 
     }
 }
 
-/// The same sockets at another port, for handshakes and sealed links. It writes no captures.
+/// Opens the same sockets at another port, for handshakes and sealed links, without captures.
 pub(crate) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<OpenedPort, String> {
     let Steered { workers: opened, slow } =
         open_steered(spec, workers).map_err(|error| error.to_string())?;

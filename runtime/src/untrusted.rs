@@ -1,17 +1,17 @@
-//! Text that others have chosen, as it may be shown: what peers say, names, paths, what a socket answers. It
-//! never lets a character through that moves the cursor, begins a line, or reorders what is shown.
+//! Text from outside as it may be shown: text of peers, names, paths, answers of a socket. Characters that move the
+//! cursor, begin a line or reorder the output are escaped.
 
 use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
-/// Text from outside. It is shown with every character escaped that is not just itself: controls (ESC, CR, LF
-/// and those above 0x7f), line and paragraph separators, what reorders or hides text. Escaped text stays as it is.
+/// Text from outside. Its display escapes control characters (ESC, CR, LF and those above 0x7f), line and paragraph
+/// separators, and characters that reorder or hide text. Escaped text stays as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Untrusted<'t>(pub &'t str);
 
 impl Untrusted<'_> {
-    /// As shown, and no longer than this many bytes.
+    /// The escaped text, cut to at most this number of bytes.
     pub fn up_to(self, bytes_max: usize) -> String {
         let mut shown = String::new();
         for char in self.0.chars() {
@@ -45,8 +45,8 @@ fn push(shown: &mut String, char: char) {
     }
 }
 
-/// Whether a character only shows itself: no control character, nothing that reorders or hides what is shown
-/// (Unicode, "Bidirectional Algorithm" and category Cf), nothing that ends a line.
+/// Whether a character only shows itself: it is no control character, does not reorder or hide text (Unicode,
+/// "Bidirectional Algorithm" and category Cf), and does not end a line.
 pub fn is_harmless(char: char) -> bool {
     let acts = matches!(char,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -54,11 +54,11 @@ pub fn is_harmless(char: char) -> bool {
     !char.is_control() && !acts
 }
 
-/// A JSON value in one line that may be shown as it is: what would not be harmless stands as `\\uXXXX`, which
-/// every reader of JSON takes for the same text.
+/// A JSON value as one line that may be shown: other characters are written as `\\uXXXX`, which means the same text in
+/// JSON.
 pub fn json_line(value: &Value) -> String {
     let mut line = String::new();
-    // Such characters stand in strings alone: the rest of JSON is ASCII.
+    // Only strings have such characters: the rest of JSON is ASCII.
     for char in value.to_string().chars() {
         if is_harmless(char) {
             line.push(char);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_is_harmless_and_says_the_same() {
+    fn a_line_of_json_is_harmless_and_has_the_same_value() {
         let value = json!({ "a\u{1b}": ["\u{9b}\u{202e}\u{e0041}\n", 7, "🦀"] });
         let line = json_line(&value);
         assert!(line.chars().all(is_harmless), "{line}");

@@ -1,5 +1,4 @@
-//! Runs a worker on a thread of its own: polls it, and when it has nothing to do, spins a little and then
-//! blocks.
+//! The loop around a worker, and its thread: polls the worker, spins for a short time without work, and then blocks.
 
 use std::{
     io,
@@ -18,20 +17,20 @@ use strowger_io::{Doorbell, DoorbellWaker, Waiter, sys::cores::pin_to_core};
 
 use crate::clock::Clock;
 
-/// What a worker does when it has nothing to do.
+/// What a worker does while it has no work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdlePolicy {
-    /// Polls this many times without work, then blocks: an idle relay costs close to nothing.
+    /// Polls this many times without work, then blocks: an idle relay uses almost no processor time.
     Block {
         /// Polls without work before blocking.
         idle_polls: u32,
     },
-    /// Never blocks: lowest latency, and a core that is always busy.
+    /// Polls without blocking: lowest latency, and a core that is always busy.
     Spin,
 }
 
 impl IdlePolicy {
-    /// Some 10 µs of polling before blocking: what a wake-up would cost anyway.
+    /// Some 10 µs of polling before blocking: about the cost of a wake-up.
     pub const ADAPTIVE: Self = Self::Block { idle_polls: 200 };
 
     /// Its name: `adaptive` or `spin`.
@@ -50,18 +49,18 @@ impl Default for IdlePolicy {
     }
 }
 
-/// The longest that a worker blocks. Whatever brings it work wakes it, so this only bounds what a fault of ours
-/// or of a driver's could cost; six wake-ups a minute are next to nothing.
+/// The longest time that a worker blocks. All work wakes it, so this only bounds the effect of a bug in Strowger or in a
+/// driver; six wake-ups a minute cost almost nothing.
 const BLOCK_MAX: Duration = Duration::from_secs(10);
 
-/// The same with ports that do not wake it for everything: the end of an Ethernet interface is found by asking.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+/// The same with ports that do not wake it for everything: the loss of an Ethernet interface is found by polling.
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// While frames wait for a port that cannot take them, it is asked again this often.
+/// How often a worker polls a port that cannot take waiting frames.
 const RETRY: Duration = Duration::from_micros(200);
 
-/// The loop around a worker: polls it, and spins or blocks while it has nothing to do. [`start`] runs it on a thread
-/// of its own; benchmarks run it on theirs.
+/// The loop around a worker: polls it, and spins or blocks while it has no work. A relay runs it on a thread for each
+/// worker; benchmarks run it on their own threads.
 #[derive(Debug)]
 pub struct WorkerLoop {
     worker: Worker,
@@ -75,7 +74,7 @@ pub struct WorkerLoop {
 }
 
 impl WorkerLoop {
-    /// A loop that sleeps beside this doorbell.
+    /// A loop that blocks until this doorbell rings or a port has work.
     pub fn new(worker: Worker, doorbell: Doorbell, clock: Clock, idle: IdlePolicy) -> Self {
         let waiter = Waiter::with_capacity(PORTS_MAX + 1);
         let (progress, slow_path) = (Arc::default(), None);
@@ -83,8 +82,8 @@ impl WorkerLoop {
         Self { worker, doorbell, waiter, clock, idle, progress, slow_path, block_max }
     }
 
-    /// Runs until `is_over`, which is asked after each poll, with the number of frames that it switched, and before
-    /// the thread blocks. It allocates nothing.
+    /// Runs until `is_over` returns true. It is called with the number of switched frames after each poll, and with 0 before
+    /// the thread blocks. The loop allocates nothing.
     pub fn run(&mut self, mut is_over: impl FnMut(usize) -> bool) {
         let mut idle_for = 0;
         loop {
@@ -107,11 +106,11 @@ impl WorkerLoop {
         }
     }
 
-    /// Blocks until a port, the slow path or another worker has something to do.
+    /// Blocks until a port, the slow path or another worker has work for this worker.
     fn sleep(&mut self, is_over: &mut impl FnMut(usize) -> bool) {
         let Self { worker, doorbell, waiter, progress, block_max, .. } = self;
         waiter.begin();
-        // Armed first, checked last: a ring in between is not missed.
+        // Arm first and check last, so that no ring in between is missed.
         doorbell.arm();
         waiter.add(Arm::Wait(doorbell.as_raw_fd()));
         let may_block = worker.arm(|arm| waiter.add(arm));
@@ -142,25 +141,25 @@ impl WorkerLoop {
     }
 }
 
-/// What a worker's thread shows of itself.
+/// The progress of a worker's thread, for other threads.
 #[derive(Debug, Default)]
 struct Progress {
     turns: AtomicU64,
     is_asleep: AtomicBool,
-    /// The slow path wants to know when the worker wakes up.
+    /// The worker wakes the slow path when it wakes up itself.
     is_watched: AtomicBool,
 }
 
 impl Progress {
-    /// The worker has woken up for what came in by a port: whether the slow path is to be woken.
+    /// Whether the worker, which a port has woken, must wake the slow path.
     fn must_wake(&self) -> bool {
-        // SeqCst, here and in `watch`: of this load and the store of `is_asleep` before it, and of the store and
-        // the load there, one side sees what the other has written.
+        // SeqCst, here and in `watch`: of this load after the store of `is_asleep`, and of the store and the load there,
+        // one side sees the other's store.
         self.is_watched.load(Ordering::SeqCst) && self.is_watched.swap(false, Ordering::SeqCst)
     }
 }
 
-/// Wakes the slow path when the thread ends, be it by a panic.
+/// Wakes the slow path when the thread ends, also by a panic.
 struct WakeAtEnd(Option<DoorbellWaker>);
 
 impl Drop for WakeAtEnd {
@@ -181,14 +180,13 @@ pub(crate) struct WorkerThread {
     thread: Option<JoinHandle<Worker>>,
 }
 
-/// Runs `worker` on a thread of its own until [`WorkerThread::stop`]. The thread may not allocate: it
-/// aborts the process if it does (R13), provided that the process installed
-/// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). `slow_path` is woken when the thread ends, and as
-/// [`WorkerThread::watch`] asks. `asks_ports` says that a port does not wake the worker for everything: it then looks at
-/// its ports ten times a second.
+/// Runs `worker` on its own thread until [`WorkerThread::stop`]. If the thread allocates, it aborts the process (R13),
+/// provided that the process installed [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). The thread wakes
+/// `slow_path` when it ends, and after [`WorkerThread::watch`]. With `polls_ports` it polls its ports ten times a second,
+/// for ports that do not wake it for everything.
 ///
 /// # Errors
-/// The kernel's, when it gives no thread.
+/// The kernel gives no thread.
 pub(crate) fn start(
     worker: Worker,
     doorbell: Doorbell,
@@ -196,7 +194,7 @@ pub(crate) fn start(
     idle: IdlePolicy,
     core: Option<usize>,
     slow_path: Option<DoorbellWaker>,
-    asks_ports: bool,
+    polls_ports: bool,
 ) -> io::Result<WorkerThread> {
     let stop = Arc::new(AtomicBool::new(false));
     let waker = doorbell.waker();
@@ -204,19 +202,19 @@ pub(crate) fn start(
     let (must_stop, shown) = (stop.clone(), progress.clone());
     let name = format!("worker-{}", worker.number());
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        // A worker that cannot be pinned forwards all the same.
+        // A worker that cannot be pinned also forwards.
         let _ = core.map(pin_to_core);
         let wake_at_end = WakeAtEnd(slow_path.clone());
         let mut worker = WorkerLoop::new(worker, doorbell, clock, idle);
-        if asks_ports {
-            worker.block_max = ASK_EVERY;
+        if polls_ports {
+            worker.block_max = POLL_EVERY;
         }
         (worker.progress, worker.slow_path) = (shown.clone(), slow_path);
         let forbidden = alloc::forbid();
         let mut turn = 0_u64;
         worker.run(|_| {
             turn = turn.wrapping_add(1);
-            // Relaxed: readers only look whether it changes.
+            // Relaxed: readers only compare it with its former value.
             shown.turns.store(turn, Ordering::Relaxed);
             // Acquire: pairs with Release in `request_stop`.
             must_stop.load(Ordering::Acquire)
@@ -229,13 +227,13 @@ pub(crate) fn start(
 }
 
 impl WorkerThread {
-    /// Stops the worker and waits for it. The worker comes back with its ports and links.
+    /// Stops the worker, waits for it, and returns it with its ports and links.
     ///
     /// # Panics
     /// If the worker's thread panicked.
     pub(crate) fn stop(mut self) -> Worker {
         self.request_stop();
-        let thread = self.thread.take().expect("it is joined once, here or when it is dropped");
+        let thread = self.thread.take().expect("joined once, here or in `drop`");
         match thread.join() {
             Ok(worker) => worker,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -247,23 +245,23 @@ impl WorkerThread {
         self.waker.wake();
     }
 
-    /// A number that changes while the worker is awake and makes progress.
+    /// A counter that changes while the worker is awake and makes progress.
     pub(crate) fn turns(&self) -> u64 {
         self.progress.turns.load(Ordering::Relaxed)
     }
 
-    /// Whether the worker blocks, since it has nothing to do.
+    /// Whether the worker blocks because it has no work.
     pub(crate) fn is_asleep(&self) -> bool {
         self.progress.is_asleep.load(Ordering::SeqCst)
     }
 
-    /// Has the slow path woken once when a port wakes the worker up. [`is_asleep`](Self::is_asleep) is to be
-    /// looked at after this: a worker that is awake tells nothing.
+    /// Makes the worker wake the slow path once, when a port wakes the worker. Call [`is_asleep`](Self::is_asleep) after
+    /// this: a worker that is awake does not wake the slow path.
     pub(crate) fn watch(&self) {
         self.progress.is_watched.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the thread has ended by itself, which only a panic does.
+    /// Whether the thread has ended without [`stop`](Self::stop): it panicked.
     pub(crate) fn has_died(&self) -> bool {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
@@ -274,7 +272,7 @@ impl Drop for WorkerThread {
     fn drop(&mut self) {
         self.request_stop();
         if let Some(thread) = self.thread.take() {
-            // A worker that panicked has said so.
+            // The panic of a worker has been reported.
             drop(thread.join());
         }
     }

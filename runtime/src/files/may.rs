@@ -1,5 +1,4 @@
-//! Whether the files of a relay can be opened as a start would open them. Nothing is made, written, locked or
-//! removed.
+//! Checks whether a start could open the files of a relay. It makes, writes, locks and removes nothing.
 
 use std::{
     io::{self, Read as _},
@@ -18,10 +17,10 @@ impl Roles {
 }
 
 impl Opener {
-    /// Whether the lock of a state file could be made, or opened where it is there.
+    /// Whether the lock of a state file could be made or opened.
     ///
     /// # Errors
-    /// The reason why not.
+    /// The reason.
     pub fn may_keep(&self, path: &Path) -> io::Result<Option<FileInfo>> {
         self.within(path, |folder, name| {
             let found = folder.may_keep(name)?;
@@ -35,7 +34,7 @@ impl Opener {
     /// Whether a capture could be made or overwritten.
     ///
     /// # Errors
-    /// The reason why not; `InvalidInput` for a file that is no capture.
+    /// The reason; `InvalidInput` for a file that is no capture.
     pub fn may_capture(&self, path: &Path) -> io::Result<()> {
         if self.may_keep(path)?.is_none() {
             return Ok(());
@@ -46,10 +45,10 @@ impl Opener {
         if first.is_empty() || first == PCAPNG { Ok(()) } else { Err(super::no_capture()) }
     }
 
-    /// Whether a socket could be bound; says which socket's file is there.
+    /// Whether a socket could be bound. Returns the socket file that exists there.
     ///
     /// # Errors
-    /// The reason why not.
+    /// The reason.
     pub fn may_bind(&self, path: &Path) -> io::Result<Option<FileInfo>> {
         self.within(path, |folder, name| {
             folder.may_write()?;
@@ -65,11 +64,10 @@ impl Opener {
         })
     }
 
-    /// Whether a file could be put in the place of this one by the relay while it runs: as the later user, if
-    /// there is one.
+    /// Whether the running relay could replace this file: as the later user, if there is one.
     ///
     /// # Errors
-    /// The reason why not.
+    /// The reason.
     pub fn may_replace_later(&self, path: &Path) -> io::Result<()> {
         let may = || {
             let (folder, name) = Folder::of(path)?;
@@ -91,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_made_or_written_to_see_whether_it_could_be() {
+    fn a_check_makes_and_writes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().canonicalize().unwrap();
         let opener = Opener::default();
