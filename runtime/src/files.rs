@@ -491,7 +491,7 @@ mod tests {
         fs::set_permissions(&lock, Permissions::from_mode(0o666)).unwrap();
         let held = Opener::default().lock(&state).unwrap();
         assert!(held.is_some() && mode(&lock) == 0o600);
-        assert!(Opener::default().lock(&state).unwrap_err().contains("another relay"));
+        assert!(Opener::default().lock(&state).unwrap_err().contains("a running relay"));
         drop(held);
         fs::remove_file(&lock).unwrap();
         symlink(at.join("elsewhere"), &lock).unwrap();

@@ -219,7 +219,7 @@ fn config_check_says_which_files_are_in_the_way() {
     fs::remove_file(place.path("control")).unwrap();
     fs::remove_file(place.path("state.lock")).unwrap();
     fs::write(place.path("state"), "not a state file\n").unwrap();
-    place.refused("switch.state = \"DIR/state\"\n", 3, &[&["state file ", "no state file"]]);
+    place.refused("switch.state = \"DIR/state\"\n", 3, &[&["state file ", "not a state file"]]);
     place.refused(
         "switch.state = \"DIR/none/state\"\n",
         3,
@@ -234,7 +234,7 @@ fn config_check_finds_one_file_in_two_roles() {
         &format!("{IDENTITY}{UDP}capture = \"DIR/../{}/key\"\n", file_name(place.0.path())),
         2,
         &[
-            &["capture of [[udp]] wan", "the key of [identity], too"],
+            &["capture of [[udp]] wan", "is also the key of [identity]"],
             &["capture of [[udp]] wan", "not overwritten"],
         ],
     );
@@ -377,7 +377,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     for (name, word) in [
         ("own", "listens there"),
         ("all", "broadcast address of the network at e0"),
-        ("mac", "own address of e0"),
+        ("mac", "e0 itself has it"),
     ] {
         let words = [&format!("peer \"{name}\": address "), "is not usable", word];
         let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
@@ -398,7 +398,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     for (at, listener, word) in [
         ("198.51.100.1:7000", "wan", "listens there"),
         ("198.51.100.255:9", "wan", "broadcast"),
-        (MACS[0], "lan", "own address of e0"),
+        (MACS[0], "lan", "e0 itself has it"),
     ] {
         let answer = relay.ask(&format!(
             "{{\"attach\":{{\"name\":\"x\",\"address\":\"{at}\",\"listener\":\"{listener}\",\"key\":\"{key}\"}}}}"

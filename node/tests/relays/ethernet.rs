@@ -183,7 +183,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         );
         let first = Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, &more));
         let second = Relay::within(&far, b, &by_ethernet(&key_a, None, backend, ""));
-        let said = "user: nobody (65534:65534); all other rights are given up";
+        let said = "user: nobody (65534:65534); all other privileges are given up";
         assert!(first.said.contains(said), "{}", first.said);
         assert_is_nobody(&first);
         until_up(&[&first, &second]);

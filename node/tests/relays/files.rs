@@ -239,19 +239,19 @@ fn one_file_in_two_roles_is_refused_before_anything_is_touched() {
         format!("{identity}[[udp]]\naddress = \"127.0.0.1:0\"\ncapture = \"{path}\"\n")
     };
     for (config, words) in [
-        (cap("OURS/key"), ["capture of [[udp]] udp", "the key of [identity], too"]),
-        (cap("OURS/../ours/key"), ["capture of [[udp]] udp", "the key of [identity], too"]),
-        (cap("THEIRS/way/key"), ["capture of [[udp]] udp", "the key of [identity], too"]),
-        (cap("OURS/relay.toml"), ["capture of [[udp]] udp", "the configuration, too"]),
+        (cap("OURS/key"), ["capture of [[udp]] udp", "is also the key of [identity]"]),
+        (cap("OURS/../ours/key"), ["capture of [[udp]] udp", "is also the key of [identity]"]),
+        (cap("THEIRS/way/key"), ["capture of [[udp]] udp", "is also the key of [identity]"]),
+        (cap("OURS/relay.toml"), ["capture of [[udp]] udp", "is also the configuration"]),
         (format!("switch.state = \"OURS/key\"\n{identity}"), ["the state file: ", "the key"]),
         (
             "switch.state = \"OURS/control\"\n".to_owned(),
-            ["the control socket: ", "state file, too"],
+            ["the control socket: ", "state file"],
         ),
         (
             "switch.state = \"OURS/s\"\n[[unix]]\nname = \"u\"\npath = \"OURS/s.lock\"\n"
                 .to_owned(),
-            ["the socket of [[unix]] u: ", "the lock of the state file, too"],
+            ["the socket of [[unix]] u: ", "is also the lock of the state file"],
         ),
     ] {
         place.refused(&config, &words);

@@ -206,7 +206,7 @@ fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
     let home = Home::new();
     let relay = home.start_with("");
     let said = relay.said.join("\n");
-    let why = "workers take handshakes in: SO_ATTACH_REUSEPORT_CBPF: ENOMEM (os error 12); raise it \
+    let why = "workers receive handshakes: SO_ATTACH_REUSEPORT_CBPF: ENOMEM (os error 12); raise it \
                with: sysctl -w net.core.optmem_max=";
     assert!(said.contains(why) && !said.contains("handshakes at a socket of their own"), "{said}");
     let status = relay.ask(r#"{"show":"status"}"#);

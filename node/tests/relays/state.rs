@@ -214,7 +214,7 @@ fn r11_a_state_file_is_that_of_one_relay_at_a_time() {
     let mut line = String::new();
     refused.stderr.take().expect("piped").read_to_string(&mut line).expect("text");
     assert_eq!(status.code(), Some(3), "{line}");
-    assert!(line.contains("another relay") && line.lines().count() == 1, "{line}");
+    assert!(line.contains("a running relay") && line.lines().count() == 1, "{line}");
     // The kernel lets go of it with the process.
     kill(child);
     let (child, said) = start(second.path(), &["b"]);

@@ -108,7 +108,7 @@ mod tests {
         let faults = super::faults(&machine(), &config("02:00:00:00:00:01"));
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("peer \"p\": address \"198.51.100.255:7\" is not usable"));
-        assert!(faults[1].contains("neighbour \"a\"") && faults[1].contains("own address of lan"));
+        assert!(faults[1].contains("neighbour \"a\"") && faults[1].contains("lan itself has it"));
         // The address of another interface may belong to another relay, with a cable between the two.
         assert_eq!(super::faults(&machine(), &config("02:00:00:00:00:02")).len(), 1);
     }
