@@ -244,10 +244,7 @@ fn one_file_in_two_roles_is_refused_before_anything_is_touched() {
         (cap("THEIRS/way/key"), ["capture of [[udp]] udp", "is also the key of [identity]"]),
         (cap("OURS/relay.toml"), ["capture of [[udp]] udp", "is also the configuration"]),
         (format!("switch.state = \"OURS/key\"\n{identity}"), ["the state file: ", "the key"]),
-        (
-            "switch.state = \"OURS/control\"\n".to_owned(),
-            ["the control socket: ", "state file"],
-        ),
+        ("switch.state = \"OURS/control\"\n".to_owned(), ["the control socket: ", "state file"]),
         (
             "switch.state = \"OURS/s\"\n[[unix]]\nname = \"u\"\npath = \"OURS/s.lock\"\n"
                 .to_owned(),
