@@ -98,8 +98,10 @@ impl Doorbell {
         self.armed
     }
 
-    /// Resets the eventfd. A waker that saw the flag earlier may still write after this. The next sleep
-    /// then ends at once, which is harmless.
+    /// Resets the eventfd.
+    ///
+    /// A waker that saw the flag earlier may still write after this. The next sleep then ends at once,
+    /// which is harmless.
     fn reset(&mut self) {
         if !self.armed {
             return;

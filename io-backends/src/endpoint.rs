@@ -1,6 +1,7 @@
-//! A port whose other end is code of this process: the switch holds the port, the code holds the
-//! [`Endpoint`]. Frames move by ownership and are not copied. When one half is dropped, the other stays
-//! valid and reports it.
+//! A port whose other end is code of this process.
+//!
+//! The switch holds the port, the code holds the [`Endpoint`]. Frames move by ownership and are not copied.
+//! When one half is dropped, the other stays valid and reports it.
 //!
 //! The mark of a received frame is the number of the ingress slot, the slot by which the packet entered
 //! the switch. The return path is computed from it and the label.

@@ -51,8 +51,9 @@ pub struct FaultSpec {
     pub tx: Faults,
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output a step. Part of this file so that a
-/// seed keeps its meaning.
+/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output a step.
+///
+/// Part of this file so that a seed keeps its meaning.
 #[derive(Clone, Debug)]
 struct SplitMix64(u64);
 

@@ -66,8 +66,10 @@ const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 /// Settings of a unix port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnixSpec {
-    /// Maximum length of a packet in bytes, both ways, up to 65,535. A packet of up to 3,328 bytes takes a
-    /// single chunk of the pool (a train chunk if there is none), a longer one a train chunk.
+    /// Maximum length of a packet in bytes, both ways, up to 65,535.
+    ///
+    /// A packet of up to 3,328 bytes takes a single chunk of the pool (a train chunk if there is none), a
+    /// longer one a train chunk.
     pub frame_bytes_max: usize,
     /// Mode of the socket's file: who may connect.
     pub mode: u32,
@@ -271,8 +273,9 @@ impl UnixPort {
         }
     }
 
-    /// Checks whether a blocked client's socket has room again, if the check is due. Room for some short
-    /// messages is enough, so that frames leave in small bursts.
+    /// Checks whether a blocked client's socket has room again, if the check is due.
+    ///
+    /// Room for some short messages is enough, so that frames leave in small bursts.
     #[cold]
     fn check_room(&mut self) {
         if self.check_room_in > 0 {
@@ -386,8 +389,9 @@ struct Sort<'a> {
 }
 
 impl Sort<'_> {
-    /// Handles a message that was received into `chunk`, behind its header. Returns the chunk if it holds
-    /// no frame.
+    /// Handles a message that was received into `chunk`, behind its header.
+    ///
+    /// Returns the chunk if it holds no frame.
     fn message(&mut self, mut chunk: Chunk, message: &libc::mmsghdr) -> Option<Chunk> {
         self.tally.frames_in.add(1);
         self.tally.trains_in.add(1);

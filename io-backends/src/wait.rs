@@ -77,8 +77,9 @@ impl Waiter {
         self.used += 1;
     }
 
-    /// Whether the entry at position `nth`, from 0, needs attention after [`wait`](Self::wait): its
-    /// descriptor was readable or failed, or the port must be polled.
+    /// Whether the entry at position `nth`, from 0, needs attention after [`wait`](Self::wait).
+    ///
+    /// Its descriptor was readable or failed, or the port must be polled.
     #[inline]
     pub fn is_ready(&self, nth: usize) -> bool {
         nth < self.used && self.polled.get(nth).is_none_or(|polled| polled.revents != 0)

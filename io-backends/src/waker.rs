@@ -39,8 +39,10 @@ impl std::fmt::Debug for WakerCell {
 }
 
 impl WakerCell {
-    /// Stores `waker`. If another thread is waking at this moment, calls `waker` at once: its task polls
-    /// again and registers again.
+    /// Stores `waker`.
+    ///
+    /// If another thread is waking at this moment, calls `waker` at once: its task polls again and
+    /// registers again.
     pub(crate) fn register(&self, waker: &Waker) {
         // Acquire: pairs with Release in `wake`: the call of the old waker has ended.
         if self

@@ -1,5 +1,6 @@
-//! One end of a wire inside this process: a ring each way, a doorbell at each end, and a flag that says
-//! that an end is gone.
+//! One end of a wire inside this process.
+//!
+//! A ring each way, a doorbell at each end, and a flag that says that an end is gone.
 //!
 //! Frames move by ownership and are not copied. The sender can tell what became of every frame that it
 //! queued.
@@ -19,8 +20,10 @@ use crate::{
     pinned::Pinned,
 };
 
-/// Maximum number of train chunks that the frames of one direction hold: a quarter of a typical pool, and
-/// enough for 256 bursts of trains. A far end that does not read holds no more.
+/// Maximum number of train chunks that the frames of one direction hold.
+///
+/// A quarter of a typical pool, and enough for 256 bursts of trains. A far end that does not read holds no
+/// more.
 const CHUNKS_MAX: usize = 256;
 
 /// What one end tells the other apart from frames. Written at most once a sleep, and when the end closes.

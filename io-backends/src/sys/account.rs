@@ -16,8 +16,10 @@ use super::{CallError, Errno, Refusal};
 const TASKS: &str = "/proc/self/task";
 /// `CAP_SETGID` and `CAP_SETUID`: the right to become another user.
 const SET_IDS: u64 = 1 << 6 | 1 << 7;
-/// The capabilities that override file modes and owners: `CAP_CHOWN`, `CAP_DAC_OVERRIDE`,
-/// `CAP_DAC_READ_SEARCH`, `CAP_FOWNER`, `CAP_FSETID`, `CAP_LINUX_IMMUTABLE`, `CAP_MKNOD`, `CAP_MAC_OVERRIDE`.
+/// The capabilities that override file modes and owners.
+///
+/// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`, `CAP_FOWNER`, `CAP_FSETID`,
+/// `CAP_LINUX_IMMUTABLE`, `CAP_MKNOD`, `CAP_MAC_OVERRIDE`.
 const FILE_CAPABILITIES: u64 = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
 /// Maximum length of an entry of the user database.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -240,7 +242,7 @@ fn file_group() -> u32 {
     group as u32
 }
 
-/// Whether this process may make and remove files in a directory.
+/// Whether this process may make and remove files in a folder.
 ///
 /// # Errors
 /// The kernel's reason.
@@ -251,8 +253,9 @@ pub fn may_write_in(folder: &Path) -> io::Result<()> {
     if may < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether a thread of this process can become another user and thereby lose all rights. Tried on a
-/// thread that then ends.
+/// Whether a thread of this process can become another user and thereby lose all rights.
+///
+/// Tried on a thread that then ends.
 ///
 /// # Errors
 /// The kernel refused a call, or rights are left.

@@ -22,8 +22,10 @@ pub struct InterfaceAddress {
 /// The kinds of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressKind {
-    /// An IP address. For IPv4 with the broadcast addresses of its network: the one that follows from the
-    /// prefix, and the configured one, if it differs.
+    /// An IP address.
+    ///
+    /// For IPv4 with the broadcast addresses of its network: the one that follows from the prefix, and the
+    /// configured one, if it differs.
     Ip(IpAddr, Vec<Ipv4Addr>),
     /// The MAC address of the interface.
     Mac(Mac),

@@ -1,5 +1,6 @@
-//! Notices of changes on this machine: interfaces, IP addresses and the wall clock. The kernel makes a
-//! descriptor readable; the caller finds out what has changed.
+//! Notices of changes on this machine: interfaces, IP addresses and the wall clock.
+//!
+//! The kernel makes a descriptor readable; the caller finds out what has changed.
 
 use std::{
     io,

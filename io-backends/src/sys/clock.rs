@@ -1,6 +1,7 @@
-//! The clock that drives a switch. Unlike [`std::time::Instant`] it includes the time in which the
-//! machine was suspended, because keys expire and peers die meanwhile. It does not go back, and setting the
-//! wall clock does not change it.
+//! The clock that drives a switch.
+//!
+//! Unlike [`std::time::Instant`] it includes the time in which the machine was suspended, because keys
+//! expire and peers die meanwhile. It does not go back, and setting the wall clock does not change it.
 
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ fn quota_of(groups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) 
     groups.lines().filter_map(in_group).min_by(f64::total_cmp)
 }
 
-/// The directory of a group, and the top of its hierarchy as mounted here (proc(5), mountinfo).
+/// The folder of a group, and the top of its hierarchy as mounted here (proc(5), mountinfo).
 fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, PathBuf)> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
@@ -89,8 +89,9 @@ fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, Pat
     Some((at, top))
 }
 
-/// How many workers to start: one on each usable core, and no more than the quota keeps busy, rounded
-/// down; at least one.
+/// How many workers to start.
+///
+/// One on each usable core, and no more than the quota keeps busy, rounded down; at least one.
 pub fn workers_worth(usable: usize, quota: Option<f64>) -> usize {
     let by_quota = quota.map_or(usize::MAX, |quota| quota as usize);
     usable.min(by_quota).max(1)

@@ -1,9 +1,9 @@
-//! A directory that was opened step by step, and the files in it.
+//! A folder that was opened step by step, and the files in it.
 //!
-//! Files are opened, replaced and removed relative to the directory's descriptor, so that no symbolic link
+//! Files are opened, replaced and removed relative to the folder's descriptor, so that no symbolic link
 //! of another user redirects them, and only regular files are opened.
 //!
-//! A path is walked from the root, or from the current directory. A symbolic link on the way is followed if
+//! A path is walked from the root, or from the current folder. A symbolic link on the way is followed if
 //! it belongs to root or to this user; a link of another user is an error. [`Folder::is_ours`] says whether
 //! only root and this user can change what the path names.
 
@@ -26,10 +26,10 @@ use std::{
 const LINKS_MAX: usize = 40;
 /// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
-/// Sticky bit of a directory: only the owner of an entry may rename or remove it.
+/// Sticky bit of a folder: only the owner of an entry may rename or remove it.
 const STICKY: u32 = 0o1000;
 
-/// An open directory, and how it was reached.
+/// An open folder, and how it was reached.
 #[derive(Debug)]
 pub struct Folder {
     at: OwnedFd,
@@ -90,7 +90,7 @@ impl FileInfo {
 }
 
 impl Folder {
-    /// Walks to the directory of the last name of a path; returns it and that name.
+    /// Walks to the folder of the last name of a path; returns it and that name.
     ///
     /// # Errors
     /// The kernel's error; `PermissionDenied` for a symbolic link of another user on the way.
@@ -104,7 +104,7 @@ impl Folder {
         }
     }
 
-    /// Walks to the last directory of a path, and returns the last name, which is not examined.
+    /// Walks to the last folder of a path, and returns the last name, which is not examined.
     fn walk(path: &Path) -> io::Result<(Self, VecDeque<OsString>)> {
         let mut names = VecDeque::new();
         if path.is_relative() {
@@ -164,7 +164,7 @@ impl Folder {
 
     /// Whether only root and this user could make this entry and can remove it.
     fn keeps(&self, entry: &FileInfo, me: u32) -> bool {
-        // In a sticky directory anyone can make entries, but only the owner can remove one.
+        // In a sticky folder anyone can make entries, but only the owner can remove one.
         let is_sticky = self.found.mode & STICKY != 0 && is_owner(self.found.owner, me);
         self.reached && (self.is_closed(me) || is_sticky && is_owner(entry.owner, me))
     }
@@ -192,8 +192,10 @@ impl Folder {
         info_of(&File::from(open_at(&self.at, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?))
     }
 
-    /// Opens a regular file. Does not wait, for example for the other end of a pipe, and follows a symbolic
-    /// link only for reading (see [`OpenMode::Read`]).
+    /// Opens a regular file.
+    ///
+    /// Does not wait, for example for the other end of a pipe, and follows a symbolic link only for reading
+    /// (see [`OpenMode::Read`]).
     ///
     /// # Errors
     /// The kernel's error; `InvalidInput` if the file is not regular or has another hard link.
@@ -224,7 +226,7 @@ impl Folder {
         if before.is_some_and(|before| before.id != found.id) {
             return Err(io::Error::other("another file took its place while it was opened"));
         }
-        // With a second hard link the file is also in another directory, which was not examined.
+        // With a second hard link the file is also in another folder, which was not examined.
         if mode != OpenMode::Read && file.metadata()?.nlink() > 1 {
             return Err(second_name());
         }
@@ -300,7 +302,7 @@ impl Folder {
         }
     }
 
-    /// The current path of the directory.
+    /// The current path of the folder.
     fn path(&self) -> io::Result<PathBuf> {
         std::fs::read_link(format!("/proc/self/fd/{}", self.at.as_raw_fd()))
     }
@@ -315,7 +317,7 @@ impl Folder {
         check(unsafe { libc::faccessat(at, c".".as_ptr(), wanted, libc::AT_EACCESS) }).map(drop)
     }
 
-    /// Renames a file within this directory; replaces an existing file.
+    /// Renames a file within this folder; replaces an existing file.
     ///
     /// # Errors
     /// The kernel's error.
@@ -326,7 +328,7 @@ impl Folder {
         check(unsafe { libc::renameat(at, from.as_ptr(), at, to.as_ptr()) }).map(drop)
     }
 
-    /// Removes an entry that is not a directory.
+    /// Removes an entry that is not a folder.
     ///
     /// # Errors
     /// The kernel's error.
@@ -336,7 +338,7 @@ impl Folder {
         check(unsafe { libc::unlinkat(self.at.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
     }
 
-    /// Writes the directory's entries to disk.
+    /// Writes the folder's entries to disk.
     ///
     /// # Errors
     /// The kernel's error.
@@ -357,8 +359,9 @@ impl Folder {
     }
 }
 
-/// Sets the mode of a socket's file that this user has just made. Does not change a file that has
-/// replaced it.
+/// Sets the mode of a socket's file that this user has just made.
+///
+/// Does not change a file that has replaced it.
 ///
 /// # Errors
 /// The kernel's error; `InvalidInput` if the file has been replaced.
@@ -455,7 +458,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is removed on drop.
+    /// A folder that is removed on drop.
     struct Temporary(PathBuf);
 
     impl Drop for Temporary {
@@ -560,7 +563,7 @@ mod tests {
         let set = |name: &str, mode| {
             fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
         };
-        // The directory for temporary files is writable for all, with the sticky bit.
+        // The folder for temporary files is writable for all, with the sticky bit.
         assert!(is_ours("a/b/file"));
         for (mode, ours) in [(0o775, false), (0o757, false), (0o1777, true), (0o755, true)] {
             set("a", mode);

@@ -1,4 +1,4 @@
-//! The machine: accounts, directories, addresses, clocks, cores, limits, and system calls that more than
+//! The machine: accounts, folders, addresses, clocks, cores, limits, and system calls that more than
 //! one kind of port makes.
 //!
 //! | module | what it holds |
@@ -8,7 +8,7 @@
 //! | [`changes`] | notices from the kernel: addresses or links changed, the clock was set |
 //! | [`clock`] | a clock that also runs while the machine is suspended |
 //! | [`cores`] | the cores that this process may use, and binding a thread to one |
-//! | [`folder`] | a directory opened step by step, and the files in it |
+//! | [`folder`] | a folder opened step by step, and the files in it |
 //! | [`probe`] | resource limits, and interface names and indices |
 //! | `refusal` | why the machine refuses something, and how to allow it: [`Refusal`] |
 //! | `messages` | many messages in one system call, or one call for each |

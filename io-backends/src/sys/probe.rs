@@ -1,5 +1,6 @@
-//! Resource limits and interface names of this machine. For what ports need see
-//! [`udp::probe`](crate::udp::probe) and [`xdp::probe`](crate::xdp::probe()).
+//! Resource limits and interface names of this machine.
+//!
+//! For what ports need see [`udp::probe`](crate::udp::probe) and [`xdp::probe`](crate::xdp::probe()).
 
 use std::{
     ffi::{CStr, CString},

@@ -76,7 +76,7 @@ impl CallError {
         Self { call, errno: Errno::last() }
     }
 
-    /// Adds what the operator can do; empty if nothing is known.
+    /// Adds the remedy, an instruction for the operator; empty if none is known.
     pub(crate) fn with_remedy(self, remedy: impl Into<String>) -> Refusal {
         Refusal { what: self.call.to_owned(), errno: Some(self.errno), remedy: remedy.into() }
     }
@@ -94,7 +94,7 @@ impl Error for CallError {
     }
 }
 
-/// Something that does not work on this machine, and what the operator can do about it.
+/// Something that does not work on this machine, and the remedy.
 ///
 /// Its text is one line: `io_uring_setup: EPERM (os error 1); allow io_uring in the seccomp profile`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,12 +105,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that comes from no system call. `remedy` is empty if nothing is known.
+    /// A refusal that comes from no system call. `remedy` is empty if none is known.
     pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), errno: None, remedy: remedy.into() }
     }
 
-    /// What failed and with which error, without the remedy: `io_uring_setup: EPERM (os error 1)`.
+    /// The failed call and its error, without the remedy: `io_uring_setup: EPERM (os error 1)`.
     pub fn reason(&self) -> String {
         match self.errno {
             Some(errno) => format!("{}: {errno}", self.what),
@@ -118,7 +118,7 @@ impl Refusal {
         }
     }
 
-    /// What the operator can do; empty if nothing is known.
+    /// The remedy: an instruction for the operator; empty if none is known.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }

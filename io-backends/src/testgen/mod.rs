@@ -38,8 +38,10 @@ const LIVE_FRAMES: u32 = 1 << 1;
 /// Frames in one batch of the flood, and of a paced source, which sends each frame when it is due.
 const BATCH_FLOOD: u32 = 64;
 const BATCH_PACED: u32 = 1;
-/// Frames in one call: more than any measurement needs, because the first frame of a call takes the kernel
-/// tens of milliseconds. A signal ends the call.
+/// Frames in one call.
+///
+/// More than any measurement needs, because the first frame of a call takes the kernel tens of
+/// milliseconds. A signal ends the call.
 const FRAMES_A_CALL: u32 = u32::MAX;
 const NICEST: i32 = 19;
 const GRO_SET: u32 = 0x2c; // ETHTOOL_SGRO
@@ -117,8 +119,9 @@ fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
     Ok(value)
 }
 
-/// Sends one frame over and over into an interface. The frames are never in an skb, like those of a NIC's
-/// driver.
+/// Sends one frame over and over into an interface.
+///
+/// The frames are never in an skb, like those of a NIC's driver.
 #[derive(Debug)]
 pub struct Source {
     program: OwnedFd,
@@ -128,8 +131,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes a source of `frame`, whose last [`TRAILER_BYTES`] it overwrites. It sends as fast as possible, or
-    /// one frame every `interval_ns`, each with the time at which it was sent.
+    /// Makes a source of `frame`, whose last [`TRAILER_BYTES`] it overwrites.
+    ///
+    /// It sends as fast as possible, or one frame every `interval_ns`, each with the time at which it was
+    /// sent.
     ///
     /// # Errors
     /// The kernel's error.
@@ -303,8 +308,9 @@ impl Sink {
     }
 }
 
-/// The simplest forwarder: sends each frame from one interface to another, unchanged and without an skb,
-/// until it is dropped.
+/// The simplest forwarder.
+///
+/// Sends each frame from one interface to another, unchanged and without an skb, until it is dropped.
 #[derive(Debug)]
 pub struct Redirect {
     _link: OwnedFd,
@@ -348,8 +354,9 @@ pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
     if result < 0 { Err(at("ETHTOOL_SGRO")(errno())) } else { Ok(()) }
 }
 
-/// A packet socket as of a simple forwarder: it receives this ethertype, if given, and sends past the
-/// queueing discipline.
+/// A packet socket as of a simple forwarder.
+///
+/// It receives this ethertype, if given, and sends past the queueing discipline.
 ///
 /// # Errors
 /// The kernel's error.

@@ -82,8 +82,9 @@ impl Assembler {
     }
 }
 
-/// Sends each frame to this interface. With `interval_ns` above 0, sends only the frames that are due, and
-/// writes the time into each.
+/// Sends each frame to this interface.
+///
+/// With `interval_ns` above 0, sends only the frames that are due, and writes the time into each.
 pub(super) fn source(
     map: RawFd,
     interface: u32,
@@ -123,8 +124,9 @@ pub(super) fn source(
     a.finish()
 }
 
-/// Counts and drops frames with a source's trailer, and their delay if the trailer has a time. Drops
-/// frames of another ethertype without counting them.
+/// Counts and drops frames with a source's trailer, and their delay if the trailer has a time.
+///
+/// Drops frames of another ethertype without counting them.
 pub(super) fn sink(map: RawFd, ethertype: u16, frame_bytes: u16) -> Vec<Instruction> {
     let as_it_lies = |word: u16| i32::from(word.to_be());
     let trailer = frame_bytes as i16 - TRAILER_BYTES as i16;

@@ -155,8 +155,9 @@ impl DatagramInfo {
         Some(len)
     }
 
-    /// As [`read`](Self::read), from what io_uring wrote in front of the datagram. `result` is that of the
-    /// completion, which includes the lead.
+    /// As [`read`](Self::read), from what io_uring wrote in front of the datagram.
+    ///
+    /// `result` is that of the completion, which includes the lead.
     #[inline]
     pub(super) fn read_lead(result: usize, lead: &[u8; LEAD_BYTES]) -> Self {
         let word = |at| word(lead, at).unwrap_or_default();

@@ -8,33 +8,40 @@ use strowger_frame::{
 /// The longest datagram: an IPv4 packet of 65,535 bytes less 20 of IP header and 8 of UDP header.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_507;
 
-/// Numbers of frames in one send, tried from the largest down. Kernels take 64 or 128 segments, and the
-/// cost of a send hardly depends on their number.
+/// Numbers of frames in one send, tried from the largest down.
+///
+/// Kernels take 64 or 128 segments, and the cost of a send hardly depends on their number.
 pub(super) const SEGMENTS_TRIED: [usize; 4] = [512, 256, 128, 64];
 
 /// Segments that every kernel with `UDP_SEGMENT` takes.
 pub(super) const SEGMENTS_SAFE: usize = 64;
 
 /// Maximum number of messages that wait for one flush: four bursts with each frame to another neighbour.
+///
 /// More would take so much memory from the pool that it no longer fits into a worker's cache.
 pub(super) const MESSAGES_MAX: usize = 4 * BURST_MAX;
 
 /// Maximum number of frames that wait for one flush: what a worker takes from a port between two flushes.
+///
 /// If the kernel takes none of them, they pin this many chunks, for which a pool has room.
 pub(super) const FRAMES_WAITING_MAX: usize = 4 * BURST_MAX;
 
-/// Consecutive flushes at which the kernel takes nothing before the waiting frames are dropped: some
-/// milliseconds of an otherwise idle worker. SendBy then no socket of the port has room, and keeping the frames
-/// would only take memory from others.
+/// Consecutive flushes at which the kernel takes nothing before the waiting frames are dropped.
+///
+/// Some milliseconds of an otherwise idle worker. By then no socket of the port has room, and keeping the
+/// frames would only take memory from others.
 pub(super) const STALLED_FLUSHES: u32 = 4096;
 
-/// Send sockets of a worker's port: the shared one, the one for addresses, and 14 for as many trials at a
-/// time or to replace the shared one. With fewer, a healthy neighbour waits longer for its trial when many
-/// next hops fail at once. Each is a file descriptor.
+/// Send sockets of a worker's port.
+///
+/// The shared one, the one for addresses, and 14 for as many trials at a time or to replace the shared one.
+/// With fewer, a healthy neighbour waits longer for its trial when many next hops fail at once. Each is a
+/// file descriptor.
 pub(super) const SEND_SOCKETS: usize = 16;
 
-/// The same for the socket that takes handshakes. It sends only to addresses, and uses the next socket
-/// when one is full.
+/// The same for the socket that takes handshakes.
+///
+/// It sends only to addresses, and uses the next socket when one is full.
 pub(super) const SEND_SOCKETS_HANDSHAKES: usize = 4;
 
 /// Fraction of the shared socket's buffer after which the port reads the bytes in flight, and that may be
@@ -60,8 +67,9 @@ pub(super) const USABLE_PART: usize = 2;
 /// longer left to the engine, whose queue pins a chunk for each.
 pub(super) const STALLED_ROUNDS: u32 = 64;
 
-/// Consecutive rounds without progress after which a trial can be ended for another neighbour: a device
-/// reports in some tens of microseconds what it has sent.
+/// Consecutive rounds without progress after which a trial can be ended for another neighbour.
+///
+/// A device reports in some tens of microseconds what it has sent.
 pub(super) const PREEMPT_ROUNDS: u32 = 4;
 
 /// Failed trials before a neighbour is parked.
@@ -73,40 +81,49 @@ pub(super) const PARKED_BURSTS: u16 = 16;
 /// Maximum number of failed trials that count: a parked neighbour loses up to 1,024 bursts in a row.
 pub(super) const FAILED_TRIALS_MAX: u8 = FAILED_TRIALS_FREE + 6;
 
-/// Senders, apart from neighbours, for which the port remembers the local address that they sent to: more
-/// than the handshakes answered in a second. 64 KiB for each port at a wildcard address.
+/// Senders, apart from neighbours, for which the port remembers the local address that they sent to.
+///
+/// More than the handshakes answered in a second. 64 KiB for each port at a wildcard address.
 pub(super) const SOURCES_KEPT: usize = 1024;
 
-/// Addresses, apart from those of neighbours, for which the last send error is kept: as many as an
-/// operator reads. A new one replaces the oldest.
+/// Addresses, apart from those of neighbours, for which the last send error is kept.
+///
+/// As many as an operator reads. A new one replaces the oldest.
 pub(super) const DIRECT_ERRORS_MAX: usize = 32;
 
 /// Bursts to a neighbour that are sent frame by frame after segmentation was refused, before trains are
 /// tried again. A failed attempt costs one system call.
 pub(super) const TRAINS_AGAIN_BURSTS: u16 = 1024;
 
-/// Maximum number of separate pieces of memory in one message: a burst of scattered frames still forms one
-/// train.
+/// Maximum number of separate pieces of memory in one message.
+///
+/// A burst of scattered frames still forms one train.
 pub(super) const PIECES_MAX: usize = BURST_MAX;
 
-/// Maximum number of messages that one call receives: a burst of single datagrams. With trains, 2, 8 and 64
-/// were measured as equal, so the port need not distinguish the two kinds of traffic.
+/// Maximum number of messages that one call receives: a burst of single datagrams.
+///
+/// With trains, 2, 8 and 64 were measured as equal, so the port need not distinguish the two kinds of
+/// traffic.
 pub(super) const MESSAGES_IN_MAX: usize = BURST_MAX;
 
 /// Messages that an idle port prepares for: few, because preparing costs time.
 pub(super) const MESSAGES_IN_MIN: usize = 8;
 
-/// Maximum number of calls for one burst: the second is for the case that the first asked for few. A flood
-/// from unknown senders thus leaves time for the worker's other ports.
+/// Maximum number of calls for one burst: the second is for the case that the first asked for few.
+///
+/// A flood from unknown senders thus leaves time for the worker's other ports.
 pub(super) const CALLS_MAX: u32 = 2;
 
-/// Maximum number of completions that one burst takes from a ring: as many datagrams as a burst has frames,
-/// and as many again that are dropped.
+/// Maximum number of completions that one burst takes from a ring.
+///
+/// As many datagrams as a burst has frames, and as many again that are dropped.
 pub(super) const COMPLETIONS_MAX: usize = 2 * BURST_MAX;
 
-/// Default number of receive buffers that a ring has posted. Measured over loopback with 2 to 128: with
-/// trains no difference. Without, 2 buffers cost a fifth of the rate and 8 a twentieth, because the receive
-/// must be armed again whenever all are full; more than 32 gain nothing.
+/// Default number of receive buffers that a ring has posted.
+///
+/// Measured over loopback with 2 to 128: with trains no difference. Without, 2 buffers cost a fifth of the
+/// rate and 8 a twentieth, because the receive must be armed again whenever all are full; more than 32 gain
+/// nothing.
 pub const POSTED_BUFFERS: u16 = 32;
 
 /// Maximum number of receive buffers that a ring can have posted: each is a chunk of 68 KiB.

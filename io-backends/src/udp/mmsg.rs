@@ -1,5 +1,6 @@
-//! Receiving with recvmmsg: several trains in one call, into chunks that were prepared for them. The calls
-//! do not wait, and take no datagram for which there is no memory.
+//! Receiving with recvmmsg: several trains in one call, into chunks that were prepared for them.
+//!
+//! The calls do not wait, and take no datagram for which there is no memory.
 
 use strowger_frame::{Burst, Chunk, ChunkClass, Pool, reserve::Chunks};
 
@@ -35,8 +36,9 @@ pub(super) struct Mmsg {
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// With GRO each message may be a whole train, so its chunk must hold 64 KiB. Without, it must hold the
-    /// longest wanted datagram.
+    /// With GRO each message may be a whole train, so its chunk must hold 64 KiB.
+    ///
+    /// Without, it must hold the longest wanted datagram.
     pub(super) fn new(gro: bool, frame_bytes_max: usize) -> Self {
         // The room that every single chunk has behind its start.
         let single = 3072;

@@ -1,5 +1,7 @@
-//! UDP ports: any number of neighbours behind one socket. The kernel joins received datagrams into trains
-//! (`UDP_GRO`) and cuts sent trains into datagrams (`UDP_SEGMENT`). Payload is not copied here.
+//! UDP ports: any number of neighbours behind one socket.
+//!
+//! The kernel joins received datagrams into trains (`UDP_GRO`) and cuts sent trains into datagrams
+//! (`UDP_SEGMENT`). Payload is not copied here.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -86,18 +88,21 @@ pub struct UdpSpec {
     pub socket_buffer_bytes: usize,
     /// Maximum number of neighbours; marks have an index below this.
     pub neighbours_max: u32,
-    /// Whether other sockets of this user may bind the same address, one for each worker. The kernel then
-    /// spreads flows over them.
+    /// Whether other sockets of this user may bind the same address, one for each worker.
+    ///
+    /// The kernel then spreads flows over them.
     pub reuse_port: bool,
     /// Whether to receive trains (`UDP_GRO`).
     pub gro: bool,
     /// Whether to send trains (`UDP_SEGMENT`).
     pub gso: bool,
-    /// Receive buffers that io_uring has posted, rounded up to a power of two; each is a train chunk. Fewer
-    /// stay in the cache; with too few, the receive must be armed again more often.
+    /// Receive buffers that io_uring has posted, rounded up to a power of two; each is a train chunk.
+    ///
+    /// Fewer stay in the cache; with too few, the receive must be armed again more often.
     pub posted_buffers: u16,
-    /// Maximum length of a datagram while the kernel does not join trains. Longer ones count as
-    /// `truncated`. While it joins them, there is room for any datagram.
+    /// Maximum length of a datagram while the kernel does not join trains.
+    ///
+    /// Longer ones count as `truncated`. While it joins them, there is room for any datagram.
     pub frame_bytes_max: usize,
     /// Simulates the kernel's refusal of io_uring, for tests.
     #[doc(hidden)]

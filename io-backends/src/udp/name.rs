@@ -1,5 +1,6 @@
-//! A socket address in the kernel's form, and as a key for lookups. Parsing is total: bytes that are not an
-//! address give no key.
+//! A socket address in the kernel's form, and as a key for lookups.
+//!
+//! Parsing is total: bytes that are not an address give no key.
 
 use std::{
     mem,

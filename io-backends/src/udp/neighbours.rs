@@ -1,5 +1,6 @@
-//! The neighbours behind a socket: mark to address for sends, address to mark for receives. The tables have
-//! a fixed size; admitting and forgetting do not allocate.
+//! The neighbours behind a socket: mark to address for sends, address to mark for receives.
+//!
+//! The tables have a fixed size; admitting and forgetting do not allocate.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -27,8 +28,10 @@ pub(super) struct Neighbour {
     pub(super) gso_retry_in: u16,
     /// Which socket the neighbour is sent to by.
     pub(super) send_state: SendState,
-    /// The local address to send from: the one that it last sent to or, once authenticated, the one that its
-    /// last authenticated datagram was sent to. `None` leaves it to the route.
+    /// The local address to send from.
+    ///
+    /// The one that it last sent to or, once authenticated, the one that its last authenticated datagram
+    /// was sent to. `None` leaves it to the route.
     pub(super) source: Option<Source>,
     is_authenticated: bool,
     /// The last send error, and the sender's round at that time.
@@ -57,10 +60,11 @@ impl Neighbour {
 /// The table in both directions.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    /// SendBy the index of the mark.
+    /// By the index of the mark.
     entries: Box<[Option<Neighbour>]>,
-    /// Open addressing with linear probing: index + 1 into `entries`, or `EMPTY`. At most half full, so
-    /// probes are short; a table of our own, because a resize would allocate.
+    /// Open addressing with linear probing: index + 1 into `entries`, or `EMPTY`.
+    ///
+    /// At most half full, so probes are short; a table of our own, because a resize would allocate.
     buckets: Box<[u32]>,
     /// Keyed, because the addresses come from unknown senders.
     hasher: RandomState,

@@ -1,5 +1,7 @@
-//! The port over one UDP socket. It receives with io_uring or recvmmsg, and sends with sendmmsg. The socket
-//! is not connected, so that any number of neighbours share it.
+//! The port over one UDP socket.
+//!
+//! It receives with io_uring or recvmmsg, and sends with sendmmsg. The socket is not connected, so that any
+//! number of neighbours share it.
 
 use std::{net::SocketAddr, sync::Arc};
 

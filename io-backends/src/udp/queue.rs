@@ -1,5 +1,7 @@
-//! A queue of messages for one socket. Frames that may go together become one message with `UDP_SEGMENT`,
-//! and all messages go to the kernel in one sendmmsg. Payload is not copied, and each frame is counted.
+//! A queue of messages for one socket.
+//!
+//! Frames that may go together become one message with `UDP_SEGMENT`, and all messages go to the kernel in
+//! one sendmmsg. Payload is not copied, and each frame is counted.
 
 use std::sync::Arc;
 
@@ -21,8 +23,10 @@ use crate::sys::messages::empty_header;
 
 const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 
-/// Distance between the vectors of two messages: a few more than a message may have, so that the first
-/// vectors of messages use different sets of the first-level cache.
+/// Distance between the vectors of two messages.
+///
+/// A few more than a message may have, so that the first vectors of messages use different sets of the
+/// first-level cache.
 const PIECES_STRIDE: usize = PIECES_MAX + 4;
 
 /// Frames to one neighbour that are sent at once: all of `segment` bytes, the last one perhaps shorter.
@@ -50,8 +54,9 @@ pub(super) struct Queue {
     gone: u32,
     refusal: i32,
     vectors: Vec<libc::iovec>,
-    /// Memory of all frames in `messages`, and for each the index of its message. Released after the last
-    /// message or, while the socket is full, with the messages that were sent.
+    /// Memory of all frames in `messages`, and for each the index of its message.
+    ///
+    /// Released after the last message or, while the socket is full, with the messages that were sent.
     held: Vec<HeldFrames>,
     held_for: Vec<u16>,
     frames: usize,
@@ -140,8 +145,9 @@ impl Queue {
         self.messages.iter().skip(self.first).any(|message| message.mark == to)
     }
 
-    /// Takes frames to a neighbour, for which there is room. They join the open message if they may; returns
-    /// the message that is open afterwards.
+    /// Takes frames to a neighbour, for which there is room.
+    ///
+    /// They join the open message if they may; returns the message that is open afterwards.
     #[inline]
     pub(super) fn take(
         &mut self,

@@ -1,5 +1,6 @@
-//! Handles received datagrams for both backends: counts them, finds the neighbour and cuts them into frames.
-//! It makes no system calls.
+//! Handles received datagrams for both backends.
+//!
+//! Counts them, finds the neighbour and cuts them into frames. It makes no system calls.
 
 use std::sync::Arc;
 
@@ -138,8 +139,9 @@ impl RxQueue {
         false
     }
 
-    /// Handles the datagram in `chunk` from `start` on. Call it only while no train is being cut and `burst`
-    /// has room.
+    /// Handles the datagram in `chunk` from `start` on.
+    ///
+    /// Call it only while no train is being cut and `burst` has room.
     #[inline]
     pub(super) fn take(
         &mut self,

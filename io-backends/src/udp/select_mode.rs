@@ -91,8 +91,9 @@ pub struct UdpReport {
     pub many: Result<(), Refusal>,
     /// Whether the socket takes IPv4 and IPv6.
     pub dual_stack: bool,
-    /// Number of send sockets, each with its own send buffer. A neighbour whose frames do not leave the
-    /// machine then does not fill the send buffer of others.
+    /// Number of send sockets, each with its own send buffer.
+    ///
+    /// A neighbour whose frames do not leave the machine then does not fill the send buffer of others.
     pub send_sockets: usize,
     /// Why there are no more send sockets.
     pub send_sockets_refused: Option<Refusal>,

@@ -1,5 +1,6 @@
-//! Sending: which frames wait for which socket, and what happens when it is full. Payload is not copied,
-//! and each frame is counted.
+//! Sending: which frames wait for which socket, and what happens when it is full.
+//!
+//! Payload is not copied, and each frame is counted.
 //!
 //! Sends do not use io_uring, even if receives do. Beside an io_uring receive, sendmmsg was measured as fast
 //! or 5 to 15 % faster; it needs no bookkeeping of sends in flight, and both backends can share it.
@@ -135,8 +136,10 @@ impl TxQueue {
         }
     }
 
-    /// Sends frames at once by a spare socket. Frames that it does not take are dropped: the neighbour's window
-    /// is free, so it is full only of frames of earlier trials.
+    /// Sends frames at once by a spare socket.
+    ///
+    /// Frames that it does not take are dropped: the neighbour's window is free, so it is full only of
+    /// frames of earlier trials.
     fn send_by_spare(
         &mut self,
         sockets: &mut SendSockets,
@@ -189,8 +192,9 @@ impl TxQueue {
         }
     }
 
-    /// Sends one frame to an address, past the frames that wait for neighbours. A frame that is too long for
-    /// the path counts as `too_long`.
+    /// Sends one frame to an address, past the frames that wait for neighbours.
+    ///
+    /// A frame that is too long for the path counts as `too_long`.
     pub(super) fn send_now(
         &mut self,
         sockets: &SendSockets,

@@ -1,6 +1,8 @@
-//! The send sockets of a port, and which neighbour uses which. A frame is charged to its socket until it has
-//! left the machine, so frames for a dead next hop or a slow interface fill a send buffer. This module keeps
-//! them from filling the buffer that the other neighbours use.
+//! The send sockets of a port, and which neighbour uses which.
+//!
+//! A frame is charged to its socket until it has left the machine, so frames for a dead next hop or a slow
+//! interface fill a send buffer. This module keeps them from filling the buffer that the other neighbours
+//! use.
 //!
 //! All sockets are bound to one address. Normally every neighbour sends by the *shared* socket, and a flush
 //! is one sendmmsg. The rules depend on the bytes in flight (`SIOCOUTQ`):
@@ -177,8 +179,9 @@ impl SendSockets {
         self.congested
     }
 
-    /// The socket for frames to addresses, and those to try when it is full. It is separate so that data of
-    /// neighbours does not delay a handshake.
+    /// The socket for frames to addresses, and those to try when it is full.
+    ///
+    /// It is separate so that data of neighbours does not delay a handshake.
     pub(super) fn direct(&self) -> impl Iterator<Item = &Socket> {
         self.sockets.iter().rev().map(|one| &one.socket)
     }
@@ -398,8 +401,10 @@ impl SendSockets {
         Placement::Spare(number, self.allowance(&send_state))
     }
 
-    /// Ends a trial without progress, for another neighbour. At first the neighbour only waits again, because
-    /// a device may be slow to report what has left; after some failed trials it is parked.
+    /// Ends a trial without progress, for another neighbour.
+    ///
+    /// At first the neighbour only waits again, because a device may be slow to report what has left; after
+    /// some failed trials it is parked.
     fn end_trial(&mut self, number: usize, neighbours: &mut Neighbours) {
         let owner = self.sockets[number].owner.take();
         let Some(neighbour) = owner.and_then(|owner| neighbours.at_mut(owner)) else { return };

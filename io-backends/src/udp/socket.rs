@@ -1,5 +1,6 @@
-//! A UDP socket and its options: one function for each system call. It does not retry; the caller handles
-//! the errno.
+//! A UDP socket and its options: one function for each system call.
+//!
+//! It does not retry; the caller handles the errno.
 
 use std::{
     io, mem,
@@ -10,8 +11,10 @@ use std::{
 use super::name::Name;
 use crate::sys::messages::Calls;
 
-/// A UDP socket. It stays in blocking mode, and every call passes `MSG_DONTWAIT`: io_uring completes a
-/// receive on an `O_NONBLOCK` socket with `EAGAIN` instead of waiting.
+/// A UDP socket.
+///
+/// It stays in blocking mode, and every call passes `MSG_DONTWAIT`: io_uring completes a receive on an
+/// `O_NONBLOCK` socket with `EAGAIN` instead of waiting.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,

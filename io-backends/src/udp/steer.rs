@@ -1,6 +1,8 @@
-//! Steering in the kernel (R9): one socket for each worker at one address, and one more for everything
-//! that begins like a handshake message, so that handshakes of unknown senders do not fill a worker's
-//! queue. Found by trying; where the kernel refuses, workers receive handshakes and punt them.
+//! Steering in the kernel (R9).
+//!
+//! One socket for each worker at one address, and one more for everything that begins like a handshake
+//! message, so that handshakes of unknown senders do not fill a worker's queue. Found by trying; where the
+//! kernel refuses, workers receive handshakes and punt them.
 //!
 //! A classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) chooses the socket of the group for each datagram.
 //! Its offset 0 is the payload; `SKF_NET_OFF` reaches the headers, from the network header on:
@@ -38,8 +40,9 @@ const SPREAD: u32 = 0x9E37_79B1;
 pub struct Steered {
     /// One socket for each worker, in the workers' order.
     pub workers: Vec<OpenedUdpPort>,
-    /// The socket for handshakes, which the slow path reads; or why there is none. Without one, the workers'
-    /// sockets receive handshakes.
+    /// The socket for handshakes, which the slow path reads; or why there is none.
+    ///
+    /// Without one, the workers' sockets receive handshakes.
     pub slow: Result<OpenedUdpPort, Refusal>,
 }
 
@@ -102,8 +105,9 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
     Ok(Steered { workers: opened, slow })
 }
 
-/// Opens send sockets beside the one of `opened`, as many as the kernel allows. The program of the group
-/// lets them receive nothing.
+/// Opens send sockets beside the one of `opened`, as many as the kernel allows.
+///
+/// The program of the group lets them receive nothing.
 pub(super) fn open_send_sockets(
     opened: &mut OpenedUdpPort,
     spec: &UdpSpec,
@@ -183,8 +187,10 @@ pub(super) fn refused(errno: i32) -> Refusal {
     })
 }
 
-/// The program for sockets of this address family: handshakes go to the socket after the workers' ones,
-/// if there is one, and everything else to the socket of its worker.
+/// The program for sockets of this address family.
+///
+/// Handshakes go to the socket after the workers' ones, if there is one, and everything else to the socket
+/// of its worker.
 fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filter> {
     use libc::{
         BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC,
@@ -240,8 +246,9 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
     program
 }
 
-/// Tries it with two sockets of one address on loopback: a handshake's first byte must reach the second
-/// socket, and data the first.
+/// Tries it with two sockets of one address on loopback.
+///
+/// A handshake's first byte must reach the second socket, and data the first.
 pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
     let step = |call| move |errno| Refusal::from(CallError::new(call, errno));
     let member = |at: SocketAddr| -> Result<Socket, Refusal> {
@@ -300,8 +307,10 @@ mod tests {
         (steered, Pool::new(&pool).expect("memory"))
     }
 
-    /// Sends every kind from many sources: only the slow path's socket receives handshakes, and the worker
-    /// that `worker_of` names receives everything else.
+    /// Sends every kind from many sources.
+    ///
+    /// Only the slow path's socket receives handshakes, and the worker that `worker_of` names receives
+    /// everything else.
     fn handshakes_apart(bind: &str) {
         let (mut steered, mut pool) = steered(bind, false);
         let Ok(slow) = &mut steered.slow else {

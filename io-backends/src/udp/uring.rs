@@ -1,5 +1,7 @@
-//! Receiving with io_uring: one multishot `recvmsg` into a ring of provided buffers, each a chunk of the
-//! pool. A chunk is not used for anything else while the kernel may write into it.
+//! Receiving with io_uring.
+//!
+//! One multishot `recvmsg` into a ring of provided buffers, each a chunk of the pool. A chunk is not used
+//! for anything else while the kernel may write into it.
 //!
 //! [`open`](super::open) makes the ring, disabled, on any thread, and the worker's first call enables it. A
 //! ring with `DEFER_TASKRUN` belongs to the thread that enables it, and receives only while that thread is
@@ -34,8 +36,10 @@ const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
 /// Bytes of a chunk that a train may use.
 const DATA_BYTES: usize = 64 << 10;
-/// Consecutive failed receives after which a ring counts as broken. The kernel may lack memory for a
-/// moment, but a kernel that always fails must not be asked again and again.
+/// Consecutive failed receives after which a ring counts as broken.
+///
+/// The kernel may lack memory for a moment, but a kernel that always fails must not be asked again and
+/// again.
 const FAILURES_MAX: u32 = 16;
 /// Number of calls within which a cancelled receive must end when a port is dropped, and how long each may
 /// wait. One call without waiting is usual. More are needed if the port is dropped on one thread while the
@@ -56,8 +60,10 @@ pub(super) enum RingMode {
     Plain,
 }
 
-/// Best first. A single issuer without deferred task work is not tried: it gains little, and would prevent
-/// another thread from ending the receive.
+/// Best first.
+///
+/// A single issuer without deferred task work is not tried: it gains little, and would prevent another
+/// thread from ending the receive.
 const RING_MODES: [RingMode; 3] = [RingMode::Deferred, RingMode::Cooperative, RingMode::Plain];
 
 impl RingMode {
@@ -116,8 +122,10 @@ impl BufferRing {
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// Sets the length of every posted buffer to 0. A receive that picks one then fails with `EFAULT`, because
-    /// not even its header fits, and writes nothing.
+    /// Sets the length of every posted buffer to 0.
+    ///
+    /// A receive that picks one then fails with `EFAULT`, because not even its header fits, and writes
+    /// nothing.
     fn disarm(&mut self) {
         for slot in 0..usize::from(self.entries) {
             // SAFETY: `slot` is below `entries`, for which the mapping has room.
@@ -396,8 +404,9 @@ impl Uring {
         }
     }
 
-    /// Arms the receive if it has ended, and lets the kernel do its deferred work. Makes no system call if
-    /// there is neither.
+    /// Arms the receive if it has ended, and lets the kernel do its deferred work.
+    ///
+    /// Makes no system call if there is neither.
     #[inline]
     fn submit(&mut self, socket: &Socket) -> RingState {
         if self.failures >= FAILURES_MAX {

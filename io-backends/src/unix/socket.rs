@@ -23,8 +23,9 @@ pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
 /// Send buffer to ask for; the kernel may give less (`net.core.wmem_max`).
 const BUFFER_BYTES: i32 = 1 << 20;
 
-/// Free bytes in a blocked client's send buffer before the port offers it frames again: some 20 short
-/// messages, so that frames flow again long before the egress queue overflows.
+/// Free bytes in a blocked client's send buffer before the port offers it frames again.
+///
+/// Some 20 short messages, so that frames flow again long before the egress queue overflows.
 const ROOM_BYTES: i32 = 16 << 10;
 
 /// A socket bound to a file. On drop it removes the file, if it is still the same one.

@@ -1,5 +1,6 @@
-//! bpf(2): maps, programs and links, one function for each command. Each object lives as long as its
-//! descriptor.
+//! bpf(2): maps, programs and links, one function for each command.
+//!
+//! Each object lives as long as its descriptor.
 
 use std::{
     mem,

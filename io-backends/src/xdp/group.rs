@@ -1,5 +1,7 @@
-//! Multicast groups: frames to a group address reach all stations of a segment. The NIC drops such frames
-//! unless the interface has joined the group; it is a member while the port exists.
+//! Multicast groups: frames to a group address reach all stations of a segment.
+//!
+//! The NIC drops such frames unless the interface has joined the group; it is a member while the port
+//! exists.
 
 use std::{
     mem,
@@ -17,8 +19,10 @@ use crate::sys::CallError;
 pub struct Group {
     /// Address of the group: the lowest bit of its first byte is set.
     pub address: [u8; 6],
-    /// First byte of every packet to the group. Others count as from unknown senders, because all stations
-    /// would answer a packet that is meant for one.
+    /// First byte of every packet to the group.
+    ///
+    /// Others count as from unknown senders, because all stations would answer a packet that is meant for
+    /// one.
     pub first_byte: u8,
 }
 
@@ -29,8 +33,9 @@ impl Group {
     }
 }
 
-/// A socket that receives nothing and holds the membership. The kernel ends the membership with the
-/// process, however that ends.
+/// A socket that receives nothing and holds the membership.
+///
+/// The kernel ends the membership with the process, however that ends.
 pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
 
 /// Joins a group on the interface.

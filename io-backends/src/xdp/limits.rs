@@ -13,22 +13,25 @@ pub(super) const UMEM_CHUNK_BYTES: usize = SINGLE_STRIDE_BYTES;
 /// Bytes that the kernel keeps free in front of a received frame (`XDP_PACKET_HEADROOM`).
 pub(super) const UMEM_HEADROOM_BYTES: usize = 256;
 
-/// Descriptors of the receive ring: 2,048 frames are 2 ms at a million a second, longer than a worker
-/// leaves a port alone.
+/// Descriptors of the receive ring.
+///
+/// 2,048 frames are 2 ms at a million a second, longer than a worker leaves a port alone.
 pub(super) const RX_RING: u32 = 2048;
 
 /// Descriptors of the transmit ring: some 340 frames even if each takes three.
 pub(super) const TX_RING: u32 = 1024;
 
-/// Descriptors of the completion ring. The kernel takes no descriptor from the transmit ring without room
-/// here.
+/// Descriptors of the completion ring.
+///
+/// The kernel takes no descriptor from the transmit ring without room here.
 pub(super) const COMPLETION_RING: u32 = 1024;
 
 /// Default number of chunks that a port has posted for receiving: 4 MiB.
 pub const FILL_RING_FRAMES: u32 = 1024;
 
-/// Maximum of the same. The fill ring has twice as many entries, because the kernel reports late how many
-/// it has taken.
+/// Maximum of the same.
+///
+/// The fill ring has twice as many entries, because the kernel reports late how many it has taken.
 pub const FILL_RING_FRAMES_MAX: u32 = 16_384;
 
 /// Ethernet headers that are separate from their frame: at most one for every two descriptors.
@@ -49,8 +52,9 @@ pub const OWN_CHUNKS: u32 = (HEADER_CHUNKS + SPARE_CHUNKS) as u32;
 /// Maximum number of frames that wait for the device: a full ring.
 pub const SENDS_WAITING: u32 = TX_RING;
 
-/// Maximum number of train chunks that these hold. Frames from Ethernet lie in single chunks, others in
-/// trains of many.
+/// Maximum number of train chunks that these hold.
+///
+/// Frames from Ethernet lie in single chunks, others in trains of many.
 pub const TRAINS_MAX: usize = 4 * BURST_MAX;
 
 /// Maximum number of descriptors of one frame: its header, and two if it crosses the end of a chunk.
@@ -62,12 +66,14 @@ pub(super) const IDLE_KICKS_MAX: u32 = 4;
 /// How long the device may send nothing before the port counts frames as lost.
 pub(super) const STALL_MAX: Duration = Duration::from_millis(100);
 
-/// How long opening waits for a queue or an interface that an earlier process has not yet released. The
-/// kernel closes a socket in the background, which took more than a second on a busy machine.
+/// How long opening waits for a queue or an interface that an earlier process has not yet released.
+///
+/// The kernel closes a socket in the background, which took more than a second on a busy machine.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(4);
 
-/// The same for memory that an earlier process had locked. Shorter, because waiting does not help if the
-/// limit is too low, and AF_PACKET still works.
+/// The same for memory that an earlier process had locked.
+///
+/// Shorter, because waiting does not help if the limit is too low, and AF_PACKET still works.
 pub(super) const LOCKED_MAX: Duration = Duration::from_millis(1000);
 
 /// Interval of those attempts.
@@ -79,8 +85,10 @@ pub(super) const LINGER_MAX: Duration = Duration::from_millis(50);
 /// Bursts between two reads of the kernel's statistics, under load.
 pub(super) const BURSTS_PER_STATISTICS: u32 = 512;
 
-/// Polls without a frame before a port reads the statistics. Not after the first one, because a port that
-/// keeps up with its neighbours finds nothing at every second poll.
+/// Polls without a frame before a port reads the statistics.
+///
+/// Not after the first one, because a port that keeps up with its neighbours finds nothing at every second
+/// poll.
 pub(super) const IDLE_POLLS: u32 = 32;
 
 /// Send buffer of a socket: what the kernel charges for a full transmit ring.
@@ -89,12 +97,14 @@ pub(super) const SEND_BUFFER_BYTES: i32 = 8 << 20;
 /// AF_PACKET: maximum number of frames in one call.
 pub(super) const MESSAGES_MAX: usize = BURST_MAX;
 
-/// AF_PACKET: maximum number of calls for one burst. A flood from unknown senders thus leaves time for the
-/// worker's other ports.
+/// AF_PACKET: maximum number of calls for one burst.
+///
+/// A flood from unknown senders thus leaves time for the worker's other ports.
 pub(super) const CALLS_MAX: u32 = 2;
 
-/// AF_XDP: maximum number of descriptors that one burst takes: as many frames as a burst has, and three
-/// times as many that are dropped.
+/// AF_XDP: maximum number of descriptors that one burst takes.
+///
+/// As many frames as a burst has, and three times as many that are dropped.
 pub(super) const DESCRIPTORS_MAX: usize = 4 * BURST_MAX;
 
 /// AF_PACKET: maximum number of frames that wait for one flush.

@@ -1,4 +1,5 @@
 //! Ethernet ports: one queue of an interface, by AF_XDP, or by AF_PACKET where AF_XDP does not work.
+//!
 //! Payload is not copied where the kernel can reach it.
 //!
 //! | module | what it holds |

@@ -1,4 +1,5 @@
 //! The neighbours behind an Ethernet port: mark to header for sends, source address to mark for receives.
+//!
 //! The tables have a fixed size; admitting and forgetting do not allocate.
 
 use arrayvec::ArrayVec;

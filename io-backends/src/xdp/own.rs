@@ -1,5 +1,6 @@
-//! The current MAC address of the interface. It can change while a port is open, by `ip link set address` or
-//! when a bond changes its active member.
+//! The current MAC address of the interface.
+//!
+//! It can change while a port is open, by `ip link set address` or when a bond changes its active member.
 
 use std::{
     mem,

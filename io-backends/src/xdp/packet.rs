@@ -60,7 +60,9 @@ pub(super) struct PacketSocket {
     device: DeviceState,
     tally: Arc<PortTally>,
     was_idle: bool,
-    /// The interface was down at some time, and may be gone for good, which the kernel does not report again.
+    /// The interface was down at some time, and may be gone for good, which the kernel does not report
+    /// again.
+    ///
     /// Received frames do not disprove that, because they may have waited in the socket.
     was_down: bool,
 }
@@ -78,8 +80,10 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
 
-/// The filter for received frames: to this station or to a group, with our ethertype, and with our VLAN or
-/// without one. The group is checked later.
+/// The filter for received frames.
+///
+/// To this station or to a group, with our ethertype, and with our VLAN or without one. The group is
+/// checked later.
 fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     let Shape { ethertype, vlan, group, .. } = *shape;
     const LOAD_WORD: u16 = 0x20;

@@ -1,5 +1,6 @@
-//! The port over one queue of an Ethernet interface, by AF_XDP or by AF_PACKET. Once open, it needs no
-//! rights. It does not reopen itself.
+//! The port over one queue of an Ethernet interface, by AF_XDP or by AF_PACKET.
+//!
+//! Once open, it needs no rights. It does not reopen itself.
 
 use std::sync::{
     Arc,

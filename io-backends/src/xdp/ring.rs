@@ -1,5 +1,7 @@
-//! One side of a ring shared with the kernel: appends items (fill, transmit) or takes them (receive,
-//! completion). It does not block, trusts no index of the kernel, and reads that index only when needed.
+//! One side of a ring shared with the kernel.
+//!
+//! Appends items (fill, transmit) or takes them (receive, completion). It does not block, trusts no index
+//! of the kernel, and reads that index only when needed.
 //!
 //! The indices use all 32 bits and wrap; the position of an index is the index under the mask. The layout
 //! and the counterparts named at each ordering are those of Linux's `net/xdp/xsk_queue.h`.

@@ -1,5 +1,6 @@
-//! Receiving by AF_XDP: chunks are posted to the kernel and come back as frames. A posted chunk stays here,
-//! so that nothing else can access it before the kernel returns it.
+//! Receiving by AF_XDP: chunks are posted to the kernel and come back as frames.
+//!
+//! A posted chunk stays here, so that nothing else can access it before the kernel returns it.
 
 use strowger_frame::{
     Burst, Chunk, ChunkClass, Loss, Pool,
@@ -44,8 +45,10 @@ impl RxQueue {
         self.posted_count
     }
 
-    /// Receives a burst. With `pool_is_ours` the chunks belong to the pool, which also supplies new ones;
-    /// otherwise frames are copied into the pool.
+    /// Receives a burst.
+    ///
+    /// With `pool_is_ours` the chunks belong to the pool, which also supplies new ones; otherwise frames
+    /// are copied into the pool.
     pub(super) fn rx_burst(
         &mut self,
         rings: &mut Rings,

@@ -250,8 +250,9 @@ pub(super) fn select(
     Err(EtherOpenError::NothingWorks { interface: spec.interface.clone(), refused })
 }
 
-/// Returns our program on the interface: the one of our other ports, or a new one. `ours` is the one that
-/// an earlier mode has attached.
+/// Returns our program on the interface: the one of our other ports, or a new one.
+///
+/// `ours` is the one that an earlier mode has attached.
 fn attach(
     spec: &XdpSpec,
     arena: &mut Arena,

@@ -1,5 +1,6 @@
-//! AF_XDP sockets: one function for each system call, and the four mapped rings. It does not retry; the
-//! caller handles the errno.
+//! AF_XDP sockets: one function for each system call, and the four mapped rings.
+//!
+//! It does not retry; the caller handles the errno.
 
 use std::{
     io, mem,

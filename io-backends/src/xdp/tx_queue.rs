@@ -1,5 +1,7 @@
-//! Sending by AF_XDP: frames become descriptors, and stay held until the kernel reports that it has read
-//! them. Payload is copied only if the kernel cannot reach it; such copies are counted.
+//! Sending by AF_XDP.
+//!
+//! Frames become descriptors, and stay held until the kernel reports that it has read them. Payload is
+//! copied only if the kernel cannot reach it; such copies are counted.
 
 use std::{sync::Arc, time::Instant};
 
