@@ -76,7 +76,7 @@ pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub(crate) const INTERFACE_BYTES_MAX: usize = 15;
 /// Seconds between two beacons by default.
 pub(crate) const BEACON_S: u32 = 10;
-/// An hour: a rarer beacon finds no peer that other means would not find earlier.
+/// An hour: with rarer beacons, other means find peers earlier.
 pub(crate) const BEACON_S_MAX: u64 = 3_600;
 /// Queues of an interface: more than any NIC has.
 pub(crate) const QUEUES_MAX: u64 = 4_096;
@@ -105,7 +105,7 @@ pub(crate) const WATCH_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const EVENTS_AT_ONCE: usize = 64;
 /// How long the slow path may take for an answer. It needs one or two polls of a worker.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// The server accepts no client for this time after an accept failed, usually for want of descriptors.
+/// The server accepts no client for this time after an accept failed, usually because no descriptor was free.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Requested changes that are not complete yet. The server's thread waits a few seconds for each, so further ones are
 /// of clients that have gone.

@@ -114,7 +114,7 @@ impl RelayBuilder {
         self
     }
 
-    /// What a worker does while it has no work.
+    /// The behavior of a worker without work.
     pub fn idle(mut self, idle: IdlePolicy) -> Self {
         self.idle = idle;
         self
@@ -126,7 +126,7 @@ impl RelayBuilder {
         self
     }
 
-    /// Pools that the program made, one for each worker, instead of pools by [`memory`](Self::memory). Their number is the
+    /// Pools of the program, one for each worker, instead of pools by [`memory`](Self::memory). Their number is the
     /// number of workers.
     pub fn pools(mut self, pools: Vec<Pool>) -> Self {
         self.workers = Some(pools.len());

@@ -38,7 +38,7 @@ pub enum StartError {
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The error.
         why: &'static str,
     },
     /// The network's name is too long.
@@ -189,7 +189,7 @@ pub enum StateError {
     Damaged {
         /// The state file.
         path: PathBuf,
-        /// What is wrong with it, in one line.
+        /// The error, in one line.
         why: String,
     },
     /// The switch refuses its content.

@@ -140,7 +140,7 @@ pub enum KeyError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of its format.
         source: KeyFileError,
     },
     /// The file holds no pre-shared key.

@@ -116,7 +116,7 @@ impl fmt::Display for MemoryUse {
         let PoolSpec { trains, singles, huge_pages } = self.spec;
         writeln!(
             f,
-            "memory: {} on {}, never more: for each of {} worker{}",
+            "memory: {} on {}, fixed at start: for each of {} worker{}",
             mib(self.bytes),
             self.backing,
             self.workers,

@@ -268,7 +268,7 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
     }
 }
 
-/// What a trace reached, or where and why it stopped.
+/// The target that a trace reached, or where and why it stopped.
 fn end_of(hops: &[Value]) -> Result<&'static str, String> {
     let silent = hops.iter().rev().take_while(|hop| hop["silent"] == true).count();
     let Some(last) = hops.iter().rev().find(|hop| hop["silent"] != true) else {

@@ -25,7 +25,7 @@ pub(super) fn change(
     print(output, &format!("{text}\n"))
 }
 
-/// What has changed, in a line.
+/// A line about the change.
 fn change_shown(answer: &Value) -> String {
     match answer.as_object().and_then(|object| object.iter().next()) {
         Some((what, of)) if what == "renumbered" => renumbered_shown(of),

@@ -38,7 +38,7 @@ struct Finding {
     /// Its name in JSON.
     name: &'static str,
     allowed: bool,
-    /// What the test found.
+    /// The observation.
     seen: String,
     /// How to allow it; empty if it is allowed, or if no remedy is known.
     remedy: String,
@@ -104,7 +104,7 @@ fn findings() -> Vec<Finding> {
     findings
 }
 
-/// What an Ethernet port needs, one test for each.
+/// The tests for Ethernet ports.
 fn ethernet() -> Vec<Finding> {
     let found = xdp::probe(UMEM_BYTES_TRIED);
     let capabilities = match found.missing.as_slice() {
@@ -157,7 +157,7 @@ fn ordinary_user() -> Finding {
     }
 }
 
-/// `pinned` says whether [`UMEM_BYTES_TRIED`] could be pinned.
+/// The limit of locked memory. `pinned`: whether [`UMEM_BYTES_TRIED`] could be pinned.
 fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
     const NAME: &str = "locked_memory";
     let seen = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);

@@ -75,7 +75,11 @@ pub(crate) fn run(arguments: &[String], output: &mut dyn Write) -> Result<(), Fa
 fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailure> {
     let given = ParsedArguments::sort(arguments)?;
     let Some((&verb, operands)) = given.operands.split_first() else {
-        return if given.help { Ok(write!(output, "{USAGE}")?) } else { usage("no verb") };
+        return if given.help {
+            Ok(write!(output, "{USAGE}")?)
+        } else {
+            usage("a verb is missing: show, splice, reverse, build or step")
+        };
     };
     if given.help {
         return Ok(write!(output, "{USAGE}")?);
@@ -90,10 +94,17 @@ fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailu
         ("build", hops) if !hops.is_empty() => build(&given, hops, output),
         ("step", [label, shift, ingress]) => step_once(&given, label, shift, ingress, output),
         ("show" | "splice" | "reverse" | "build" | "step", _) => {
-            usage(&format!("label {verb} takes other arguments"))
+            usage(&format!("wrong arguments; usage: {}", usage_of(verb)))
         }
         _ => usage(&format!("label has no verb `{verb}`: show, splice, reverse, build or step")),
     }
+}
+
+/// The line of the help text about a verb.
+fn usage_of(verb: &str) -> &'static str {
+    let start = format!("strowger label {verb} ");
+    let line = USAGE.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
+    line.split("  ").next().unwrap_or_default()
 }
 
 fn usage<T>(line: &str) -> Result<T, LabelFailure> {
@@ -153,26 +164,26 @@ fn read_scheme(text: &str) -> Result<Scheme, LabelFailure> {
         let names: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();
         let names = names.join(", ");
         LabelFailure::Usage(format!(
-            "no scheme `{text}` ({kind}): it is {names}, or the hex of a serialisation"
+            "`{text}` is not a scheme ({kind}): need {names}, or the hex of a serialization"
         ))
     })
 }
 
 fn read_label(text: &str) -> Result<Label, LabelFailure> {
-    text.parse().map_err(|error| LabelFailure::Usage(format!("no label `{text}`: {error}")))
+    text.parse().map_err(|error| LabelFailure::Usage(format!("`{text}` is not a label: {error}")))
 }
 
 fn read_slot(text: &str) -> Result<Slot, LabelFailure> {
     match text.parse() {
         Ok(number) => Ok(Slot::new(number)),
-        Err(_) => usage(&format!("no slot `{text}`: it is a number from 0")),
+        Err(_) => usage(&format!("`{text}` is not a slot: need a number from 0")),
     }
 }
 
 fn read_shift(text: &str) -> Result<u16, LabelFailure> {
     match text.parse() {
         Ok(shift) if shift < 64 => Ok(shift),
-        _ => usage(&format!("no shift `{text}`: it is the bits used so far, 0 to 63")),
+        _ => usage(&format!("`{text}` is not a shift: need the bits used so far, 0 to 63")),
     }
 }
 
@@ -258,7 +269,7 @@ fn build(
     let mut pairs = Vec::new();
     for hop in hops {
         let Some((left, right)) = hop.split_once(':') else {
-            return usage(&format!("no hop `{hop}`: it is two slots, as 2:9"));
+            return usage(&format!("`{hop}` is not a hop: need two slots, as 2:9"));
         };
         pairs.push((given.scheme, read_slot(left)?, read_slot(right)?));
     }

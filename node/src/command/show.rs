@@ -62,7 +62,8 @@ impl Topic {
             Self::Events => Ok(Self::EventsFollowed),
             Self::Watch => Ok(Self::Watch),
             _ => {
-                let line = "--follow goes with events; `strowger show watch` follows the rates";
+                let line =
+                    "--follow needs the topic events; `strowger show watch` follows the rates";
                 Err(Failure::new(Exit::Usage, line))
             }
         }

@@ -35,7 +35,7 @@ pub(crate) enum Task {
         /// The file of the pre-shared key, as the relay's process sees it.
         #[arg(long, value_name = "FILE", requires = "key")]
         psk: Option<PathBuf>,
-        /// What a peer may do: transit, endpoints, control.
+        /// The rights of the peer: transit, endpoints, control.
         #[arg(long, value_name = "RIGHT", value_delimiter = ',')]
         rights: Option<Vec<String>>,
         #[command(flatten)]
@@ -54,7 +54,7 @@ pub(crate) enum Task {
     Drain {
         /// The slot number.
         slot: u32,
-        /// After so many seconds, up to a day.
+        /// The time until the relay detaches the slot, in seconds, up to a day.
         #[arg(long = "for", value_name = "SECONDS", default_value_t = DRAIN_S)]
         for_s: u64,
         #[command(flatten)]

@@ -6,7 +6,7 @@ use strowger_wire::Slot;
 
 use super::log::Kind;
 
-/// What the journal tells beside the event's name and slot.
+/// The detail in the journal, beside the event's name and slot.
 pub(super) fn detail(event: &Event) -> Option<String> {
     Some(match *event {
         Event::AttachRefused(_, why) => why.to_string(),
@@ -73,7 +73,7 @@ pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
     })
 }
 
-/// What a line of the log names as its subject.
+/// The subject of a line in the log.
 pub(super) fn subject(slot: Option<Slot>, name: &str) -> String {
     match (slot, name) {
         (Some(slot), "") => format!("slot {slot}"),

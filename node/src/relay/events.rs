@@ -21,7 +21,7 @@ use super::{
 };
 use crate::limits::LOG_TICK;
 
-/// What the thread writes to.
+/// The outputs of the thread.
 pub(super) struct EventWriter {
     pub(super) journal: Journal,
     pub(super) log: Log,
@@ -110,7 +110,7 @@ impl EventWriter {
     }
 }
 
-/// What is written about an event of the runtime.
+/// The texts about an event of the runtime.
 struct Record {
     /// The kind of the line in the log; `None` for no line.
     kind: Option<Kind>,

@@ -55,7 +55,7 @@ pub(crate) enum Level {
     Error,
 }
 
-/// What a line is about.
+/// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A link is up.
@@ -172,7 +172,7 @@ impl fmt::Display for Level {
 pub(crate) struct Log(Arc<Mutex<State>>);
 
 impl Log {
-    /// A log on standard error, written by a thread of its own.
+    /// A log on standard error, with its own writing thread.
     ///
     /// # Errors
     /// The kernel gives no thread.

@@ -1,4 +1,4 @@
-//! What a relay prints on standard output: when it starts, and the counters when it ends.
+//! The output of a relay on standard output: its settings at start, its counters at the end.
 
 use std::io::{self, Write};
 

@@ -13,6 +13,7 @@ use super::{
     changes::{Change, Changes, narrow_bits},
     questions::Questions,
 };
+use crate::labels::scheme_text;
 use crate::relay::{
     config,
     control::{Request, Response, Status},
@@ -130,7 +131,10 @@ impl RequestSender {
                 });
                 match switch.grow_scheme(*scheme, slot_max) {
                     Ok(()) => return expect(Change::Grow { scheme, slot_max }),
-                    Err(why) => Response::Declined(why.to_string()),
+                    Err(why) => Response::Declined(format!(
+                        "scheme {} with slots up to {slot_max}: {why}",
+                        scheme_text(&scheme)
+                    )),
                 }
             }
         };

@@ -46,7 +46,10 @@ pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failu
         if text.is_empty() || text.ends_with('\n') { section } else { format!("\n{section}") };
     text += &added;
     config::parse_all(&text).map_err(|faults| {
-        Failure::new(Exit::Usage, format!("{shown} is left as it was: {}", fault_texts(&faults)))
+        Failure::new(
+            Exit::Usage,
+            format!("cannot add peer \"{name}\": {}; {shown} is unchanged", fault_texts(&faults)),
+        )
     })?;
     files::append(file, added.as_bytes()).map_err(|error| cannot("write", file, &error))?;
     let mut attach = format!("strowger slot attach {name}");

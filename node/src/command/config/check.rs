@@ -262,7 +262,7 @@ fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     (at.port() != 0 && at.port() < first && !may_bind).then_some(first)
 }
 
-/// What a start does about an address or interface that is missing.
+/// A note that a start waits for a missing address or interface, if it does.
 fn waiting(config: &Config) -> String {
     match config.wait.as_secs() {
         0 => String::new(),

@@ -72,7 +72,7 @@ pub(crate) fn quoted(text: &str) -> toml::Value {
     toml::Value::String(text.to_owned())
 }
 
-/// What is wrong with a text, in one line.
+/// The texts of faults in one line.
 pub(crate) fn fault_texts(faults: &[Fault]) -> String {
     let texts: Vec<&str> = faults.iter().map(|fault| fault.text.as_str()).collect();
     texts.join("; ")

@@ -270,8 +270,10 @@ pub(super) fn peers(
 /// One sentence: what a key is.
 pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
     text.parse().map_err(|_| {
-        "a peer's key is 64 hex digits, which `strowger key id FILE` prints on its machine"
-            .to_owned()
+        format!(
+            "\"{text}\" is not a key: need 64 hex digits, which `strowger key id FILE` prints on the \
+             peer's machine"
+        )
     })
 }
 
@@ -283,7 +285,7 @@ pub(crate) fn parse_peer_id(text: &str) -> Result<Identity, String> {
     let peer_id = text.parse::<PeerId>().map_err(|error| error.to_string());
     peer_id.and_then(|id| id.identity().map_err(|error| error.to_string())).map_err(|why| {
         format!(
-            "\"{text}\" is no PeerId ({why}): 12D3KooW..., which `strowger key id FILE` prints on the \
+            "\"{text}\" is not a PeerId ({why}): need 12D3KooW..., which `strowger key id FILE` prints on the \
              peer's machine"
         )
     })

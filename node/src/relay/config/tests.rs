@@ -253,12 +253,12 @@ fn each_error_of_a_sealed_file_names_its_line_and_the_remedy() {
         ("[unknown_peers]", "[liveness]\nmultiplier = 0\n[unknown_peers]", 5, &["1 to 255"]),
         ("mtu = 1400", "interval_ms = 9", 14, &["interval_ms in [[peer]]", "10 to"]),
         ("allow = false", "always = 1", 5, &["always in [unknown_peers]", "true or false"]),
-        ("mtu = 1400", "peer_id = \"12D3KooW\"", 14, &["no PeerId", "key id FILE"]),
+        ("mtu = 1400", "peer_id = \"12D3KooW\"", 14, &["not a PeerId", "key id FILE"]),
         (
             "mtu = 1400",
             "peer_id = \"QmNLei78zWmzUdbeRB3CiUfAizWUrbeeZh5K1rhAQKCh51\"",
             14,
-            &["no PeerId"],
+            &["not a PeerId"],
         ),
     ];
     for (line, instead, blamed, words) in cases {

@@ -1,4 +1,4 @@
-//! What a configuration may use once: names, slots, capture files.
+//! Names, slots and capture files, each of which a configuration may use once.
 
 use std::{collections::HashMap, path::PathBuf};
 

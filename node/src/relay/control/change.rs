@@ -45,7 +45,7 @@ pub(super) fn grow(what: &Value) -> Result<Request, String> {
     let text = object.get("scheme").and_then(Value::as_str);
     let text = text.ok_or_else(|| format!("grow needs scheme: {EXPECTED}"))?;
     let scheme = scheme_of(text)
-        .map_err(|kind| format!("\"{text}\" is no scheme ({kind}); need {EXPECTED}"))?;
+        .map_err(|kind| format!("\"{text}\" is not a scheme ({kind}); need {EXPECTED}"))?;
     Ok(Request::Grow {
         scheme: Box::new(scheme),
         slot_max: slot("grow", object, "slot_max")?.map(Slot::number),

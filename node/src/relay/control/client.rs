@@ -38,7 +38,7 @@ pub(super) struct ClientConnection {
     ended: bool,
 }
 
-/// What a client receives without asking again.
+/// The subscription of a client.
 #[derive(Clone, Copy)]
 enum Watch {
     /// The balance, next at this time.

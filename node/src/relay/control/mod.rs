@@ -119,7 +119,7 @@ pub(crate) enum Response {
     Peers(Vec<PeerView>, Now, Option<PeerId>, Vec<(u16, String)>),
     Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
-    /// Attached to this slot, which opens after so many seconds.
+    /// Attached to this slot, which opens after this number of seconds.
     Attached(Slot, Option<u64>),
     Detached(Slot),
     Renumbered {

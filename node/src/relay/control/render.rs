@@ -355,7 +355,7 @@ fn status(of: &Status) -> Value {
     })
 }
 
-/// What was chosen for a port, with warnings about better choices.
+/// The backend of a port, with warnings about better choices.
 fn backend(port: &PortInfo) -> Value {
     match &port.kind {
         PortKind::Unix { path, worker, .. } => json!({
