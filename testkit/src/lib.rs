@@ -3,9 +3,12 @@
 //! - [`Rng`]: random numbers from a seed that a failing test prints.
 //! - [`wait`]: waiting for a condition without sleeping, up to a deadline.
 //! - `sim`: switches on a simulated network, in virtual time (feature `sim`).
+//! - `harness`: network namespaces, and relays as processes (feature `harness`).
 //! - [`skipped`]: tests that cannot run on this machine, and the record of them.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
+#[cfg(feature = "harness")]
+pub mod harness;
 mod rng;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -36,7 +36,7 @@ fn port(namespace: &Namespace, at: &str, spec: &UdpSpec) -> Result<UdpPort, UdpO
 }
 
 fn in_namespace(namespace: &Namespace, line: &str) {
-    let line = format!("netns exec {} {line}", namespace.name);
+    let line = format!("netns exec {} {line}", namespace.0);
     let output = Command::new("ip").args(line.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -204,7 +204,7 @@ fn r23_a_flooded_slow_interface_costs_the_others_on_the_socket_nothing() {
         ("tbf rate 10mbit burst 5000 limit 64000000", BackendChoice::IoUring),
     ] {
         veth.a.ip("link add a1 type veth peer name c1");
-        veth.a.ip(&format!("link set c1 netns {}", veth.b.name));
+        veth.a.ip(&format!("link set c1 netns {}", veth.b.0));
         for (namespace, link, at) in [
             (&veth.a, "a0", "10.77.0.1/24"),
             (&veth.b, "b0", "10.77.0.2/24"),

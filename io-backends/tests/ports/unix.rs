@@ -8,7 +8,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use strowger_frame::{Address, Burst, ChunkClass, Loss, Mark, Pool, PoolSpec, Port};
@@ -16,6 +16,7 @@ use strowger_io::{
     Waited, Waiter,
     unix::{Client, ClientError, ListenError, UnixPort, UnixSpec},
 };
+use strowger_testkit::until;
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -44,14 +45,6 @@ fn listen(at: &Path) -> UnixPort {
     let mut port = UnixPort::listen(at, &UnixSpec::default()).expect("no other listener");
     port.admit(Mark(7), Address::Only).expect("free");
     port
-}
-
-fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !happened() {
-        assert!(started.elapsed() < LONG, "timed out: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// Polls the port until `n` frames have arrived.

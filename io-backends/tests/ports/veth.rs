@@ -1,12 +1,8 @@
-//! Two network namespaces and a veth pair between them, which a test makes and removes. No interface of the
-//! machine is touched.
-#![allow(dead_code, unused_macros, clippy::unwrap_used)] // an example uses a part of this file
+//! Ethernet ports at the ends of a veth pair, and a packet socket that sends any frame.
+#![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used)] // an example uses a part of this file
 
 use std::{
-    fs::File,
     os::fd::AsRawFd as _,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,107 +15,17 @@ use strowger_io::xdp::{
     features::{RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS, set_features},
     open,
 };
-
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+pub(crate) use strowger_testkit::{
+    DEADLINE,
+    harness::netns::{Namespace, Veth},
+    skip, until,
+};
 
 /// Chunks that tests post: enough for a few bursts.
 pub(crate) const LENT: u32 = 256;
 
 /// The modes that a veth supports.
 pub(crate) const RX_MODES: [RxMode; 3] = [RxMode::Copy, RxMode::Generic, RxMode::Packet];
-
-/// A network namespace, until it is dropped.
-pub(crate) struct Namespace {
-    pub(crate) name: String,
-}
-
-/// Two namespaces, with `a0` in one and `b0` in the other.
-pub(crate) struct Veth {
-    pub(crate) a: Namespace,
-    pub(crate) b: Namespace,
-}
-
-fn run(line: &str) -> Result<(), String> {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .map_err(|error| format!("{line}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{line}: {}", said.trim())) }
-}
-
-impl Namespace {
-    pub(crate) fn new() -> Result<Self, String> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("strowger-{}-{n}", std::process::id());
-        run(&format!("ip netns add {name}"))?;
-        Ok(Self { name })
-    }
-
-    /// Runs `ip` with these arguments in the namespace.
-    pub(crate) fn ip(&self, words: &str) {
-        run(&format!("ip -n {} {words}", self.name)).unwrap();
-    }
-
-    /// The output of `ip` with these arguments in the namespace.
-    pub(crate) fn ip_says(&self, words: &str) -> String {
-        let words = format!("-n {} {words}", self.name);
-        let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs `f` on a thread in the namespace. Sockets made there stay there.
-    pub(crate) fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                // SAFETY: the call takes only numbers; it affects only this thread.
-                let moved = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-                assert_eq!(moved, 0, "setns");
-                f()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        if let Err(why) = run(&format!("ip netns del {}", self.name)) {
-            eprintln!("a namespace is left behind: {why}");
-        }
-    }
-}
-
-impl Veth {
-    /// A pair with one queue.
-    pub(crate) fn new() -> Result<Self, String> {
-        Self::with("", "")
-    }
-
-    /// A pair with these arguments of `ip` for each end.
-    pub(crate) fn with(a_words: &str, b_words: &str) -> Result<Self, String> {
-        let (a, b) = (Namespace::new()?, Namespace::new()?);
-        run(&format!(
-            "ip link add a0 netns {} {a_words} type veth peer name b0 netns {} {b_words}",
-            a.name, b.name
-        ))?;
-        for (namespace, link) in [(&a, "a0"), (&b, "b0")] {
-            // Without IPv6 only our frames are on the wire.
-            let name = &namespace.name;
-            let off = format!("net.ipv6.conf.{link}.disable_ipv6=1");
-            let _ = run(&format!("ip netns exec {name} sysctl -qw {off}"));
-            run(&format!("ip -n {name} link set dev {link} up"))?;
-            // A UDP port tests io_uring on the loopback.
-            run(&format!("ip -n {name} link set dev lo up"))?;
-            // Tags stay in the frames, where an XDP program sees them.
-            namespace.within(|| offload_tags(link, false))?;
-        }
-        Ok(Self { a, b })
-    }
-}
 
 /// Whether this interface keeps VLAN tags beside the frames that it sends, and reports that it removes them
 /// from received frames.
@@ -129,20 +35,13 @@ pub(crate) fn offload_tags(interface: &str, on: bool) -> Result<(), String> {
     })
 }
 
-/// A pair, or the reason why there is none; without one a test fails in CI.
-pub(crate) fn veth_or_skip(made: Result<Veth, String>) -> Option<Veth> {
-    made.inspect_err(|why| skip(why)).ok()
-}
-
-pub(crate) use strowger_testkit::skip;
-
 /// A veth pair with these arguments for each end, or the end of the test.
 macro_rules! veth {
     () => {
         veth!("", "")
     };
     ($a:expr, $b:expr) => {
-        match $crate::veth::veth_or_skip($crate::veth::Veth::with($a, $b)) {
+        match $crate::veth::Veth::or_skip($crate::veth::Veth::with($a, $b)) {
             Some(veth) => veth,
             None => return,
         }
@@ -200,14 +99,6 @@ pub(crate) fn stations(veth: &Veth, a: &XdpSpec, b: &XdpSpec) -> (Station, Stati
     a.port.admit(Mark(0), b.at).unwrap();
     b.port.admit(Mark(0), a.at).unwrap();
     (a, b)
-}
-
-pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !happened() {
-        assert!(started.elapsed() < DEADLINE, "timed out: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// A frame in its own chunk, with headroom; each byte is its number.

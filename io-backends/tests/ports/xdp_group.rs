@@ -69,11 +69,11 @@ fn the_interface_is_a_member_of_the_group_while_the_port_exists() {
     let shown = "03:00:00:00:00:09";
     for mode in RX_MODES {
         let veth = veth!();
-        assert!(!veth.a.ip_says("maddr show dev a0").contains(shown));
+        assert!(!veth.a.ip("maddr show dev a0").contains(shown));
         let a = Station::new(&veth.a, &in_group(spec("a0", mode))).unwrap();
-        assert!(veth.a.ip_says("maddr show dev a0").contains(shown), "{mode:?}");
+        assert!(veth.a.ip("maddr show dev a0").contains(shown), "{mode:?}");
         drop(a);
-        until("it is forgotten", || !veth.a.ip_says("maddr show dev a0").contains(shown));
+        until("it is forgotten", || !veth.a.ip("maddr show dev a0").contains(shown));
     }
 }
 

@@ -151,7 +151,7 @@ fn child_with_a_port() {
 fn a_killed_process_leaves_no_program() {
     let veth = veth!();
     let mut child = Command::new("ip")
-        .args(["netns", "exec", &veth.a.name])
+        .args(["netns", "exec", &veth.a.0])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "xdp_life::child_with_a_port", "--nocapture"])
         .env("STROWGER_TEST_INTERFACE", "a0")
@@ -160,13 +160,13 @@ fn a_killed_process_leaves_no_program() {
         .unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let attached = said.any(|line| line == "attached");
-    let before = veth.a.ip_says("link show dev a0");
+    let before = veth.a.ip("link show dev a0");
     let refused = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop);
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
     assert!(attached && before.contains("xdp"), "{before}");
     assert!(matches!(refused, Err(EtherOpenError::ProgramPresent { .. })));
-    until("the program to go", || !veth.a.ip_says("link show dev a0").contains("xdp"));
+    until("the program to go", || !veth.a.ip("link show dev a0").contains("xdp"));
     Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
 }
 

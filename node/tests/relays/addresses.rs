@@ -1,11 +1,15 @@
 //! Relays whose surroundings change: the machine's own addresses, the state of a router. In network namespaces that
 //! the tests make and remove; nothing here sleeps.
 
-use crate::trial::{
-    eventually,
-    wires::{Namespace, Relay, assert_exchange, home, pair, skip, until_up, words},
-};
 use serde_json::Value;
+use strowger_testkit::{
+    eventually,
+    harness::{
+        netns::{self, *},
+        relay::*,
+    },
+    skip,
+};
 
 /// An endpoint at slot 4 and a peer at slot 2; `liveness` as it is written.
 fn config(at: &str, key: &str, peer: Option<&str>, liveness: &str) -> String {
@@ -34,19 +38,20 @@ fn address_of_peer(relay: &Relay) -> String {
 }
 
 fn ip(Namespace(name): &Namespace, words_: &str) {
-    words(&format!("ip -n {name} {words_}")).unwrap();
+    netns::run(&format!("ip -n {name} {words_}")).unwrap();
 }
 
 /// A behind `listens`, B at 198.51.100.2.
 fn two(spaces: &[Namespace; 2], listens: &str, liveness: &str) -> [Relay; 2] {
     ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
     ip(&spaces[1], "addr add 198.51.100.2/24 dev e0");
-    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (dir_a, dir_b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let to_b = Some("198.51.100.2:7000");
     let b = Relay::within(&spaces[1], dir_b, &config("198.51.100.2:7000", &key_a, None, liveness));
     let a = Relay::within(&spaces[0], dir_a, &config(listens, &key_b, to_b, liveness));
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
     [a, b]
 }
 
@@ -58,7 +63,7 @@ fn a_wildcard_listener_follows_the_machine_s_own_address_even_if_it_is_silent() 
         ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");
         ip(&spaces[0], "addr add 198.51.100.7/24 dev e0");
         eventually("B knows", || (address_of_peer(&b) == "198.51.100.7:7000").then_some(()));
-        assert_exchange(&b, &a);
+        assert_relays_exchange(&b, &a);
         a.stop();
         b.stop();
     }
@@ -77,8 +82,8 @@ fn a_listener_whose_address_is_gone_says_so_and_works_again_when_it_is_back() {
     ip(&spaces[0], "addr del 198.51.100.7/24 dev e0");
     ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
     eventually("that, too", || events(&a, "port_back").pop());
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
     assert_eq!(events(&a, "port_trouble").len(), 1);
     a.stop();
     b.stop();
@@ -92,13 +97,13 @@ fn translate(router: &Namespace, public: &str) {
          oifname \"wan\" snat to {public}; }}; }}\n"
     );
     std::fs::write(file.path(), rules).unwrap();
-    words(&format!("ip netns exec {} nft -f {}", router.0, file.path().display())).unwrap();
+    netns::run(&format!("ip netns exec {} nft -f {}", router.0, file.path().display())).unwrap();
 }
 
 #[test]
 fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     let spaces = || -> Result<[Namespace; 3], String> {
-        words("nft --version")?;
+        netns::run("nft --version")?;
         Ok([Namespace::new()?, Namespace::new()?, Namespace::new()?])
     };
     let [near, router, far] = match spaces() {
@@ -106,10 +111,10 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
         Err(why) => return skip(&why),
     };
     let link = |[a, at_a]: [&str; 2], [b, at_b]: [&str; 2]| {
-        words(&format!("ip link add {at_a} netns {a} type veth peer name {at_b} netns {b}"))
+        netns::run(&format!("ip link add {at_a} netns {a} type veth peer name {at_b} netns {b}"))
             .unwrap();
-        words(&format!("ip -n {a} link set {at_a} up")).unwrap();
-        words(&format!("ip -n {b} link set {at_b} up")).unwrap();
+        netns::run(&format!("ip -n {a} link set {at_a} up")).unwrap();
+        netns::run(&format!("ip -n {b} link set {at_b} up")).unwrap();
     };
     link([&near.0, "e0"], [&router.0, "lan"]);
     link([&router.0, "wan"], [&far.0, "e0"]);
@@ -118,15 +123,16 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     ip(&router, "addr add 198.51.100.1/24 dev wan");
     ip(&far, "addr add 198.51.100.9/24 dev e0");
     ip(&near, "route add default via 192.168.7.1");
-    words(&format!("ip netns exec {} sysctl -qw net.ipv4.ip_forward=1", router.0)).unwrap();
+    netns::run(&format!("ip netns exec {} sysctl -qw net.ipv4.ip_forward=1", router.0)).unwrap();
     translate(&router, "198.51.100.1");
 
-    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (dir_a, dir_b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let to_b = Some("198.51.100.9:7000");
     let b = Relay::within(&far, dir_b, &config("198.51.100.9:7000", &key_a, None, ALWAYS));
     let a = Relay::within(&near, dir_a, &config("0.0.0.0:7000", &key_b, to_b, ALWAYS));
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
 
     // The provider gives the router another address. What it knows of our flow stays, as long as we send.
     translate(&router, "198.51.100.77");
@@ -135,8 +141,8 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     eventually("the link is down", || (!a.is_up()).then_some(()));
     let said = eventually("another port is opened", || events(&a, "alternate_port").pop());
     assert!(said["detail"].as_str().unwrap().contains("wan"), "{said}");
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
     let at = address_of_peer(&b);
     assert!(at.starts_with("198.51.100.77:"), "{at}");
     let peers = a.ask(r#"{"show":"peers"}"#);

@@ -3,7 +3,13 @@
 
 use serde_json::Value;
 
-use crate::trial::{eventually, wires::*};
+use strowger_testkit::{
+    eventually,
+    harness::{
+        netns::{self, *},
+        relay::*,
+    },
+};
 
 const GROUP: &str = "03:73:74:72:6f:77";
 
@@ -24,20 +30,21 @@ fn events(relay: &Relay, name: &str) -> Vec<Value> {
 fn relays_that_know_but_each_other_s_keys_find_each_other() {
     let Some([near, far]) = pair() else { return };
     for backends in [["af_xdp", "af_xdp"], ["af_packet", "af_packet"], ["af_xdp", "af_packet"]] {
-        let ((a, key_a), (b, key_b)) = (home(), home());
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let first = Relay::within(&near, a, &with_beacons(&key_b, backends[0]));
         let second = Relay::within(&far, b, &with_beacons(&key_a, backends[1]));
         assert!(first.said.contains("a beacon every 1 s"), "{}", first.said);
-        let groups = words(&format!("ip -n {} maddr show dev e0", near.0)).unwrap();
+        let groups = netns::run(&format!("ip -n {} maddr show dev e0", near.0)).unwrap();
         assert!(groups.contains(GROUP), "{groups}");
-        until_up(&[&first, &second]);
+        until_up([&first, &second]);
         for (relay, mac) in [(&first, MACS[1]), (&second, MACS[0])] {
             eventually("each knows where the other is", || {
                 let peers = relay.ask(r#"{"show":"peers"}"#);
                 (peers["peers"][0]["address"] == mac).then_some(())
             });
         }
-        assert_exchange(&first, &second);
+        assert_relays_exchange(&first, &second);
         // Whichever was the quicker has told of it, and where.
         let told = [events(&first, "peer_suggested"), events(&second, "peer_suggested")].concat();
         let detail = told[0]["detail"].as_str().unwrap();
@@ -55,11 +62,12 @@ fn strangers_find_each_other_where_both_let_strangers_in() {
     let open = "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[unknown_peers]\nallow = true\n\
                 [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbeacon = true\nbeacon_s = 1\n";
     for backend in ["af_xdp", "af_packet"] {
-        let ((a, key_a), (b, key_b)) = (home(), home());
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let config = format!("{open}backend = \"{backend}\"\n");
         let first = Relay::within(&near, a, &config);
         let second = Relay::within(&far, b, &config);
-        until_up(&[&first, &second]);
+        until_up([&first, &second]);
         for (relay, key) in [(&first, &key_b), (&second, &key_a)] {
             let peers = relay.ask(r#"{"show":"peers"}"#)["peers"].take();
             assert_eq!(peers.as_array().unwrap().len(), 1, "{peers}");
@@ -73,7 +81,8 @@ fn strangers_find_each_other_where_both_let_strangers_in() {
 #[test]
 fn a_relay_that_was_not_told_to_listen_hears_no_beacons() {
     let Some([near, far]) = pair() else { return };
-    let ((a, key_a), (b, key_b)) = (home(), home());
+    let (a, b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (a.key.clone(), b.key.clone());
     let first = Relay::within(&near, a, &with_beacons(&key_b, "af_xdp"));
     // The second has written nothing of beacons.
     let second = Relay::within(&far, b, &by_ethernet(&key_a, None, "af_xdp", ""));

@@ -4,16 +4,18 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::trial::{
-    eventually,
-    homes::loopback_address,
-    wires::{Relay, STROWGER, assert_exchange, home, skip, until_up, words},
-};
+use crate::STROWGER;
 use serde_json::Value;
+use strowger_testkit::{
+    eventually,
+    harness::{netns, relay::*},
+    skip,
+};
 use tempfile::TempDir;
 
 /// The library, and the files that say how far clocks are off.
@@ -26,10 +28,10 @@ impl Shim {
     fn build() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("clock.c");
-        fs::write(&source, include_str!("trial/clock.c")).unwrap();
+        fs::write(&source, include_str!("clock.c")).unwrap();
         let library = directory.path().join("clock.so");
         let (source, library) = (source.display(), library.display());
-        let built = words(&format!("cc -shared -fPIC -O1 -o {library} {source}"));
+        let built = netns::run(&format!("cc -shared -fPIC -O1 -o {library} {source}"));
         built.inspect_err(|why| skip(why)).ok()?;
         let shim = Self { directory };
         shim.set("real", 0);
@@ -84,27 +86,28 @@ fn handshakes(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
 }
 
-/// A home of its own with the key in it.
-fn moved(directory: &Path) -> TempDir {
-    let new = tempfile::tempdir().unwrap();
-    fs::rename(directory.join("key"), new.path().join("key")).unwrap();
+/// A new folder that has the key of this one.
+fn moved(home: &Home) -> Arc<Home> {
+    let new = Home::without_key();
+    fs::rename(home.file("key"), new.file("key")).unwrap();
     new
 }
 
 #[test]
 fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right() {
     let Some(shim) = Shim::build() else { return };
-    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (dir_a, dir_b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let a_at = [loopback_address(), loopback_address()];
     let b_at = loopback_address();
     let before = shim.before();
     let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
-    let mut a = Relay::start(&before, dir_a, &config(a_at[0], &key_b, Some(b_at)));
-    until_up(&[&a, &b]);
+    let a = Relay::start(&before, dir_a, &config(a_at[0], &key_b, Some(b_at)));
+    until_up([&a, &b]);
     let made = handshakes(&b);
 
     // It starts again at another address, so B cannot look for it; and its clock has forgotten the time.
-    let dir_a = moved(a.kill().path());
+    let dir_a = moved(&a.kill());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     shim.set("real", 100 - now);
     let a = Relay::start(&before, dir_a, &config(a_at[1], &key_b, Some(b_at)));
@@ -123,8 +126,8 @@ fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right
     assert_eq!((a.is_up(), handshakes(&b)), (false, made));
 
     shim.set("real", 0);
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
     let said = eventually("that, too", || events(&a, "clock_set").pop());
     assert!(said["detail"].as_str().unwrap().contains("forward"), "{said}");
     a.stop();
@@ -134,21 +137,22 @@ fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right
 #[test]
 fn a_wall_clock_that_is_set_back_costs_no_link() {
     let Some(shim) = Shim::build() else { return };
-    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (dir_a, dir_b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let (a_at, b_at) = (loopback_address(), loopback_address());
     let mut b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
     let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
-    until_up(&[&a, &b]);
+    until_up([&a, &b]);
     shim.set("real", -1_000_000);
     eventually("it is said", || events(&a, "clock_set").pop());
     // B forgets its keys and remembers nothing: a handshake of A's begins anew, and again.
     for _ in 0..2 {
-        let dir_b = moved(b.kill().path());
+        let dir_b = moved(&b.kill());
         b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
         eventually("the link is up", || {
             (handshakes(&b) > 0 && a.is_up() && b.is_up()).then_some(())
         });
-        assert_exchange(&a, &b);
+        assert_relays_exchange(&a, &b);
     }
     a.stop();
     b.stop();
@@ -157,18 +161,19 @@ fn a_wall_clock_that_is_set_back_costs_no_link() {
 #[test]
 fn while_the_machine_sleeps_keys_grow_old() {
     let Some(shim) = Shim::build() else { return };
-    let ((dir_a, key_a), (dir_b, key_b)) = (home(), home());
+    let (dir_a, dir_b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let (a_at, b_at) = (loopback_address(), loopback_address());
     let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
     let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
     let made = handshakes(&a);
     // Keys of before are too old to seal with when it wakes.
     shim.set("boot", 400);
     eventually("new keys are made", || (handshakes(&a) > made).then_some(()));
-    until_up(&[&a, &b]);
-    assert_exchange(&a, &b);
+    until_up([&a, &b]);
+    assert_relays_exchange(&a, &b);
     a.stop();
     b.stop();
 }

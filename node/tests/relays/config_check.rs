@@ -13,11 +13,15 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::trial::{
+use crate::STROWGER;
+use strowger_testkit::{
     DEADLINE, eventually,
-    homes::{Home, run},
-    packet,
-    wires::{MACS, Namespace, Relay, STROWGER, pair, skip, words},
+    harness::{
+        netns::{self, *},
+        packet,
+        relay::*,
+    },
+    skip,
 };
 
 /// The user of `[process]` in these tests, and its group.
@@ -30,7 +34,7 @@ impl Place {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(run(&["key", "new", place.path("key").to_str().unwrap()]).status.success());
+        assert!(strowger(&["key", "new", place.path("key").to_str().unwrap()]).status.success());
         place
     }
 
@@ -48,7 +52,7 @@ impl Place {
     }
 
     fn check(&self, sections: &str) -> Output {
-        run(&["config", "check", &self.write(sections)])
+        strowger(&["config", "check", &self.write(sections)])
     }
 
     /// That there is one problem for each of these, which has all of its words, and no other. Nothing in the folder
@@ -57,7 +61,7 @@ impl Place {
     fn refused(&self, sections: &str, code: i32, problems: &[&[&str]]) {
         let file = self.write(sections);
         let before = everything_in(self.0.path());
-        let output = run(&["config", "check", &file]);
+        let output = strowger(&["config", "check", &file]);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert_eq!(said.lines().count(), problems.len(), "{said}");
@@ -74,7 +78,7 @@ impl Place {
     fn fine(&self, sections: &str) -> String {
         let file = self.write(sections);
         let before = everything_in(self.0.path());
-        let output = run(&["config", "check", &file]);
+        let output = strowger(&["config", "check", &file]);
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         assert_eq!(everything_in(self.0.path()), before);
         String::from_utf8(output.stdout).unwrap()
@@ -141,7 +145,7 @@ fn config_check_reads_the_keys_and_says_what_is_wrong_with_each() {
     place.refused(&format!("{IDENTITY}{UDP}"), 3, &[&["[identity]: key file "]]);
     if is_root() {
         fs::remove_file(place.path("key")).unwrap();
-        assert!(run(&["key", "new", place.path("key").to_str().unwrap()]).status.success());
+        assert!(strowger(&["key", "new", place.path("key").to_str().unwrap()]).status.success());
         chown(place.path("key"), Some(12_345), None).unwrap();
         place.refused(&format!("{IDENTITY}{UDP}"), 3, &[&["[identity]: key file ", "user 12345"]]);
     }
@@ -306,7 +310,7 @@ fn config_check_says_which_ports_an_ordinary_user_may_not_bind() {
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     // In a network namespace of its own, in which the ports are the kernel's default.
     let Ok(space) = Namespace::new() else { return skip("no network namespace") };
-    words(&format!("ip -n {} link set dev lo up", space.0)).unwrap();
+    netns::run(&format!("ip -n {} link set dev lo up", space.0)).unwrap();
     let mut outer = Command::new("ip");
     outer.args(["netns", "exec", &space.0, "setpriv"]).args(command.get_args());
     let output = outer.args([STROWGER, "config", "check", &file]).output().unwrap();
@@ -318,7 +322,7 @@ fn config_check_says_which_ports_an_ordinary_user_may_not_bind() {
 #[test]
 fn config_check_finds_what_only_the_switch_refuses() {
     let place = Place::new();
-    let id = run(&["key", "id", "--json", place.path("key").to_str().unwrap()]);
+    let id = strowger(&["key", "id", "--json", place.path("key").to_str().unwrap()]);
     let id: serde_json::Value = serde_json::from_slice(&id.stdout).unwrap();
     let own = format!("[[peer]]\nname = \"me\"\nkey = \"{}\"\n", id["key"].as_str().unwrap());
     place.refused(
@@ -337,7 +341,7 @@ fn config_check_finds_what_only_the_switch_refuses() {
 #[test]
 fn config_check_finds_a_state_file_of_another_scheme() {
     let home = Home::new();
-    let state = home.path("state");
+    let state = home.file("state");
     let with = |scheme: &str| {
         format!("[switch]\nscheme = \"{scheme}\"\nstate = \"{}\"\n", state.display())
     };
@@ -351,7 +355,7 @@ fn config_check_finds_a_state_file_of_another_scheme() {
 #[test]
 fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     let Some([near, _far]) = pair() else { return };
-    words(&format!("ip -n {} addr add 198.51.100.1/24 dev e0", near.0)).unwrap();
+    netns::run(&format!("ip -n {} addr add 198.51.100.1/24 dev e0", near.0)).unwrap();
     let place = Place::new();
     let address =
         |at: &str, listener: &str| format!("address = \"{at}\"\nlistener = \"{listener}\"");
@@ -387,7 +391,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("peer \"own\"") && said.contains("config check` shows 2 more"), "{said}");
     // While it runs, by the control socket.
-    let (directory, _) = crate::trial::wires::home();
+    let directory = Home::new();
     let relay = Relay::within(
         &near,
         directory,
@@ -411,8 +415,8 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
 #[test]
 fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
     let home = Home::new();
-    let state = home.path("state");
-    let other = home.path("other");
+    let state = home.file("state");
+    let other = home.file("other");
     let relay = home.start_with(&format!(
         "[[unix]]\nname = \"other\"\npath = \"{}\"\nslot = 5\n[switch]\nstate = \"{}\"\n",
         other.display(),
@@ -426,9 +430,9 @@ fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
         let discards = relay.ask(r#"{"show":"discards"}"#)["discards"].take();
         (frames.collect::<Vec<_>>(), discards, relay.events("slot_attached").len())
     };
-    let (before, files) = (counts(), everything_in(home.directory.path()));
-    let file = home.path("relay.toml");
-    let output = run(&["config", "check", file.to_str().unwrap()]);
+    let (before, files) = (counts(), everything_in(home.path()));
+    let file = home.file("relay.toml");
+    let output = strowger(&["config", "check", file.to_str().unwrap()]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said.lines().count(), 6, "{said}");
@@ -440,7 +444,7 @@ fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
     }
     let wan = format!("address \"{}\" is in use by a running relay (process ", home.at);
     assert!(said.contains(&wan) && said.ends_with("relay.toml: fine\n"), "{said}");
-    assert_eq!((counts(), everything_in(home.directory.path())), (before, files));
+    assert_eq!((counts(), everything_in(home.path())), (before, files));
     // Its clients are still those that are served.
     assert!(near.send(&packet(&[(4, 5)], b"there"), DEADLINE).unwrap());
     let received = far.receive(&mut [0; 2048], DEADLINE).unwrap();
@@ -454,7 +458,7 @@ fn config_check_of_the_text_alone_looks_at_nothing_else() {
         "[identity]\nkey = \"DIR/none\"\n[process]\nuser = \"no-such-user\"\n\
          [[udp]]\naddress = \"192.0.2.1:7000\"\n",
     );
-    let output = run(&["config", "check", "--text-only", &file]);
+    let output = strowger(&["config", "check", "--text-only", &file]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(place.check("[[udp]]\nadress = \"127.0.0.1:0\"\n").status.code(), Some(2));
 }

@@ -5,7 +5,16 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use strowger_wire::{link_header::LINK_HEADER_BYTES, switch_header::HEADER_64_BYTES};
 
-use crate::trial::{DEADLINE, eventually, packet, wires::*};
+use crate::STROWGER;
+use strowger_testkit::{
+    DEADLINE, eventually,
+    harness::{
+        netns::{self, *},
+        packet,
+        relay::*,
+    },
+    skip,
+};
 
 const CAPABILITIES: &str = "+net_raw,+net_admin,+bpf,+ipc_lock";
 
@@ -13,12 +22,13 @@ const CAPABILITIES: &str = "+net_raw,+net_admin,+bpf,+ipc_lock";
 fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
     let Some([near, far]) = pair() else { return };
     for backend in ["af_xdp", "af_packet"] {
-        let ((a, key_a), (b, key_b)) = (home(), home());
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let first = Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, ""));
         // The second does not know where the first is: it hears from it.
         let second = Relay::within(&far, b, &by_ethernet(&key_a, None, backend, ""));
-        until_up(&[&first, &second]);
-        assert_exchange(&first, &second);
+        until_up([&first, &second]);
+        assert_relays_exchange(&first, &second);
 
         // What was chosen and why, at the start and for whoever asks.
         let rung = if backend == "af_xdp" { "xdp_copy" } else { "af_packet" };
@@ -29,7 +39,8 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         let refused = first.said.contains("xdp_zero_copy") && first.said.contains("EOPNOTSUPP");
         assert_eq!(refused, backend == "af_xdp", "{}", first.said);
         let socket = first.path("control");
-        let shown = words(&format!("{STROWGER} show ports --socket {}", socket.display())).unwrap();
+        let shown =
+            netns::run(&format!("{STROWGER} show ports --socket {}", socket.display())).unwrap();
         let words = [&format!("ether e0 queue 0 ({rung})"), "kernel drops"];
         assert!(words.iter().all(|word| shown.contains(word)), "{shown}");
         let port = first.ask(r#"{"show":"ports"}"#)["ports"][0].take();
@@ -42,20 +53,20 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         // One goes and comes back: it finds the queue free, and its peer finds it.
         let key = fs::read(first.path("key")).unwrap();
         first.stop();
-        let again = tempfile::tempdir().unwrap();
+        let again = Home::without_key();
         fs::write(again.path().join("key"), key).unwrap();
         private(&again.path().join("key"));
         let first = Relay::within(&near, again, &by_ethernet(&key_b, Some(MACS[1]), backend, ""));
-        until_up(&[&first]);
+        until_up([&first]);
         eventually("packets pass again", || second.is_up().then_some(()));
-        assert_exchange(&first, &second);
+        assert_relays_exchange(&first, &second);
         first.stop();
         second.stop();
     }
 }
 
 fn private(file: &Path) {
-    words(&format!("chmod 600 {}", file.display())).unwrap();
+    netns::run(&format!("chmod 600 {}", file.display())).unwrap();
 }
 
 /// The machine of the far end has a third relay behind UDP: what comes by the one leaves by the other.
@@ -63,9 +74,9 @@ fn private(file: &Path) {
 fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     let Some([near, far]) = pair() else { return };
     for (backend, multi_buffer) in [("af_xdp", true), ("af_packet", true), ("af_xdp", false)] {
-        let homes = [home(), home(), home()];
-        let keys = homes.each_ref().map(|(_, key)| key.clone());
-        let [a, b, c] = homes.map(|(directory, _)| directory);
+        let homes = [Home::new(), Home::new(), Home::new()];
+        let keys = homes.each_ref().map(|home| home.key.clone());
+        let [a, b, c] = homes;
         let udp = |at: u32, key: &str, to: Option<u32>, more: &str| {
             let to = to.map(|to| format!("address = \"127.0.0.1:{to}\"\n")).unwrap_or_default();
             format!(
@@ -85,7 +96,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
             udp(7001, &keys[1], Some(7000), "slot = 2\n")
         );
         let third = Relay::within(&far, c, &third);
-        until_up(&[&first, &third]);
+        until_up([&first, &third]);
         eventually("both links of the middle are up", || {
             let peers = middle.ask(r#"{"show":"peers"}"#);
             peers["peers"].as_array().unwrap().iter().all(|peer| peer["up"] == true).then_some(())
@@ -94,8 +105,8 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
         let before = middle.copied();
         for n in 0..20 {
             let text = vec![n; 1 + 60 * usize::from(n)];
-            assert_passes(&mut at_first, &mut at_third, &[(4, 2), (2, 3), (2, 4)], &text);
-            assert_passes(&mut at_third, &mut at_first, &[(4, 2), (3, 2), (2, 4)], &text);
+            assert_passes_along(&[(4, 2), (2, 3), (2, 4)], &mut at_first, &mut at_third, &text);
+            assert_passes_along(&[(4, 2), (3, 2), (2, 4)], &mut at_third, &mut at_first, &text);
         }
         // In trains, all but the first have no room in front of them.
         let mut bursts = 0;
@@ -125,12 +136,12 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
 #[test]
 fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let Some([near, _far]) = pair() else { return };
-    let directory = tempfile::tempdir().unwrap();
-    let made = words(&format!("chown 65534:65534 {}", directory.path().display()));
+    let directory = Home::without_key();
+    let made = netns::run(&format!("chown 65534:65534 {}", directory.path().display()));
     // The command itself may lie where others cannot read.
     let command = directory.path().join("strowger");
     fs::copy(STROWGER, &command).unwrap();
-    if let Err(why) = made.and(words("setpriv --version")) {
+    if let Err(why) = made.and(netns::run("setpriv --version")) {
         return skip(&why);
     }
     let config = "[[ethernet]]\ninterface = \"e0\"\nbackend = \"af_xdp\"\nseal = \"plain\"\n\
@@ -173,9 +184,10 @@ fn assert_is_nobody(relay: &Relay) {
 fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     let Some([near, far]) = pair() else { return };
     for (backend, udp) in [("af_xdp", "auto"), ("af_packet", "mmsg")] {
-        let ((a, key_a), (b, key_b)) = (home(), home());
-        words(&format!("chown nobody {}", a.path().display())).unwrap();
-        words(&format!("chmod 711 {}", a.path().display())).unwrap();
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
+        netns::run(&format!("chown nobody {}", a.path().display())).unwrap();
+        netns::run(&format!("chmod 711 {}", a.path().display())).unwrap();
         let more = format!(
             "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:7000\"\nseal = \"plain\"\nbackend = \
              \"{udp}\"\ncapture = \"DIR/wan.pcapng\"\n[[neighbour]]\nname = \"n\"\naddress = \"127.0.0.1:7001\"\nslot = 3\n\
@@ -186,18 +198,18 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         let said = "user: nobody (65534:65534); all other privileges are given up";
         assert!(first.said.contains(said), "{}", first.said);
         assert_is_nobody(&first);
-        until_up(&[&first, &second]);
-        assert_exchange(&first, &second);
+        until_up([&first, &second]);
+        assert_relays_exchange(&first, &second);
         // By UDP, too, from a third relay beside the first.
         let third = "[[udp]]\naddress = \"127.0.0.1:7001\"\nseal = \"plain\"\n[[neighbour]]\nname = \
                      \"n\"\naddress = \"127.0.0.1:7000\"\nslot = 2\n[[unix]]\nname = \"local\"\npath = \
                      \"DIR/local\"\nslot = 4\n";
-        let third = Relay::within(&near, tempfile::tempdir().unwrap(), third);
+        let third = Relay::within(&near, Home::without_key(), third);
         let (mut at_second, mut at_third) = (second.client(), third.client());
         for n in 0..20 {
             let text = [n; 300];
-            assert_passes(&mut at_second, &mut at_third, &[(4, 2), (2, 3), (2, 4)], &text);
-            assert_passes(&mut at_third, &mut at_second, &[(4, 2), (3, 2), (2, 4)], &text);
+            assert_passes_along(&[(4, 2), (2, 3), (2, 4)], &mut at_second, &mut at_third, &text);
+            assert_passes_along(&[(4, 2), (3, 2), (2, 4)], &mut at_third, &mut at_second, &text);
         }
         third.stop();
 
@@ -217,7 +229,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
 
         let files = ["control", "local"].map(|file| first.path(file));
         assert!(files.iter().all(|file| fs::metadata(file).unwrap().uid() == 65534));
-        let xdp = |at: &Namespace| words(&format!("ip -n {} link show dev e0", at.0)).unwrap();
+        let xdp = |at: &Namespace| netns::run(&format!("ip -n {} link show dev e0", at.0)).unwrap();
         assert_eq!(xdp(&near).contains("xdp"), backend == "af_xdp");
         let directory = first.stop();
         assert!(files.iter().all(|file| !file.exists()), "the sockets are put away");
@@ -234,12 +246,12 @@ fn refused(before: &str, directory: &Path, config: &str) -> String {
     let config = config.replace("DIR", directory.to_str().unwrap());
     fs::write(&file, config).unwrap();
     let line = format!("{before} relay --config {}", file.display());
-    words(&line).expect_err("it is refused")
+    netns::run(&line).expect_err("it is refused")
 }
 
 #[test]
 fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
-    if !words("id -u").unwrap().starts_with("0\n") {
+    if !netns::run("id -u").unwrap().starts_with("0\n") {
         return skip("only root has rights to give up");
     }
     let directory = tempfile::tempdir().unwrap();
@@ -262,17 +274,17 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     let why = format!("state file {folder}/state: nobody cannot write in {folder}");
     assert!(said.contains(&why) && said.contains("chown nobody"), "{said}");
     // An ordinary user becomes nobody else; itself it may be named.
-    if let Err(why) = words("setpriv --version") {
+    if let Err(why) = netns::run("setpriv --version") {
         return skip(&why);
     }
-    let home = tempfile::tempdir().unwrap();
-    words(&format!("chmod 777 {}", home.path().display())).unwrap();
+    let home = Home::without_key();
+    netns::run(&format!("chmod 777 {}", home.path().display())).unwrap();
     let command = home.path().join("strowger");
     fs::copy(STROWGER, &command).unwrap();
     let daemon = format!("setpriv --reuid 1 --regid 1 --clear-groups {}", command.display());
     let said = refused(&daemon, home.path(), &relay(as_nobody));
     assert!(said.contains("this process cannot become another user"), "{said}");
-    let relay = Relay::start(&daemon, home, "[process]\nuser = \"daemon\"\n");
+    let relay = Relay::start(&daemon, home.clone(), "[process]\nuser = \"daemon\"\n");
     assert!(relay.said.contains("user: daemon (1:1)"), "{}", relay.said);
     relay.stop();
 }
@@ -304,10 +316,10 @@ fn what_the_kernel_drops_is_shown_by_reason() {
         (wan(7000, 7001), &["kernel_socket_full"]),
     ] {
         let by_udp = config.contains("[[udp]]");
-        let relay = Relay::within(&near, tempfile::tempdir().unwrap(), &config);
+        let relay = Relay::within(&near, Home::without_key(), &config);
         let (place, other) =
             if by_udp { (&near, wan(7001, 7000)) } else { (&far, lan("af_xdp", 64, MACS[0])) };
-        let other = Relay::within(place, tempfile::tempdir().unwrap(), &(other + endpoint));
+        let other = Relay::within(place, Home::without_key(), &(other + endpoint));
         let mut client = other.client();
         // Nobody has slot 9 there: each packet ends in a discard, counted.
         let packet = packet(&[(4, 2), (2, 9)], &[7; 1000]);
@@ -316,7 +328,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
             ports["ports"][0]["frames_out"].as_u64().unwrap()
         };
         let before = out();
-        words(&format!("kill -STOP {}", relay.child.id())).unwrap();
+        netns::run(&format!("kill -STOP {}", relay.child.id())).unwrap();
         // A wire on a busy machine may refuse some, which the other relay counts as such.
         eventually("more is sent than the kernel keeps", || {
             for _ in 0..500 {
@@ -324,7 +336,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
             }
             (out() >= before + 10_000).then_some(())
         });
-        words(&format!("kill -CONT {}", relay.child.id())).unwrap();
+        netns::run(&format!("kill -CONT {}", relay.child.id())).unwrap();
         let told = eventually("it is told", || {
             // A socket tells of it only with the next datagram.
             assert!(client.send(&packet, DEADLINE).unwrap());
@@ -346,7 +358,8 @@ fn what_the_kernel_drops_is_shown_by_reason() {
         }
         let socket = relay.path("control");
         eventually("it is shown, in balance", || {
-            let shown = words(&format!("{STROWGER} show discards --socket {}", socket.display()));
+            let shown =
+                netns::run(&format!("{STROWGER} show discards --socket {}", socket.display()));
             let shown = shown.unwrap();
             assert!(reasons.iter().all(|reason| shown.contains(reason)), "{shown}");
             (shown.contains("(balanced)") && shown.contains("empty_slot")).then_some(())

@@ -10,8 +10,16 @@ use std::{
     thread,
 };
 
-use crate::trial::{eventually, wires::*};
+use crate::STROWGER;
 use strowger_io::xdp::features::RX_VLAN_OFFLOADS;
+use strowger_testkit::{
+    DEADLINE, eventually,
+    harness::{
+        netns::{self, *},
+        packet,
+        relay::*,
+    },
+};
 
 /// A neighbour by a plain link at slot 2, and an endpoint at slot 4.
 fn plain(mac: &str, more: &str) -> String {
@@ -22,17 +30,13 @@ fn plain(mac: &str, more: &str) -> String {
     )
 }
 
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
-
 /// `--socket` and where a relay is asked.
 fn ask(relay: &Relay, request: &str) -> Result<String, String> {
-    words(&format!("{STROWGER} {request} --socket {}", relay.path("control").display()))
+    netns::run(&format!("{STROWGER} {request} --socket {}", relay.path("control").display()))
 }
 
 fn has_program(Namespace(name): &Namespace) -> bool {
-    words(&format!("ip -n {name} link show dev e0")).unwrap().contains("xdp")
+    netns::run(&format!("ip -n {name} link show dev e0")).unwrap().contains("xdp")
 }
 
 /// One worker for each queue: what either worker sends goes by its own queue, and comes by that of
@@ -44,13 +48,13 @@ fn all_queues_of_an_interface_carry_traffic() {
     let two = "[switch]\nworkers = 2\n[[unix]]\nname = \"other\"\npath = \"DIR/other\"\nslot = 5\n\
                worker = 1\n";
     let all = "backend = \"af_xdp\"\nqueues = \"all\"\ncapture = \"DIR/lan.pcapng\"";
-    let first = Relay::within(&near, folder(), &(plain(MACS[1], all) + two));
-    let second = Relay::within(&far, folder(), &(plain(MACS[0], all) + two));
+    let first = Relay::within(&near, Home::without_key(), &(plain(MACS[1], all) + two));
+    let second = Relay::within(&far, Home::without_key(), &(plain(MACS[0], all) + two));
     for queue in ["queue 0", "queue 1"] {
         assert!(first.said.contains(&format!("ether e0 {queue} at")), "{}", first.said);
     }
     let mut both = [first.client(), second.client()];
-    let mut others = [first.client_at("other", 5), second.client_at("other", 5)];
+    let mut others = [first.client_of("other", 5), second.client_of("other", 5)];
     let queues = |relay: &Relay, count: &str| -> Vec<u64> {
         let port = relay.ask(r#"{"show":"ports"}"#)["ports"][0].take();
         let queues = port["queues"].as_array().unwrap();
@@ -59,9 +63,9 @@ fn all_queues_of_an_interface_carry_traffic() {
     let before = queues(&second, "frames_in");
     for n in 0..50 {
         let ([at_first, at_second], [at_a, at_b]) = (&mut both, &mut others);
-        assert_passes(at_first, at_second, &[(4, 2), (2, 4)], &[n; 700]);
-        assert_passes(at_a, at_b, &[(5, 2), (2, 5)], &[n; 700]);
-        assert_passes(at_b, at_first, &[(5, 2), (2, 4)], &[n; 700]);
+        assert_passes_along(&[(4, 2), (2, 4)], at_first, at_second, &[n; 700]);
+        assert_passes_along(&[(5, 2), (2, 5)], at_a, at_b, &[n; 700]);
+        assert_passes_along(&[(5, 2), (2, 4)], at_b, at_first, &[n; 700]);
     }
     let after = queues(&second, "frames_in");
     let came: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
@@ -80,29 +84,27 @@ fn all_queues_of_an_interface_carry_traffic() {
 fn a_vlan_is_a_wire_of_its_own() {
     let Some([near, far]) = pair() else { return };
     for backend in ["af_xdp", "af_packet"] {
-        let ((a, key_a), (b, key_b)) = (home(), home());
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let config = |key: &str, mac: Option<&str>, vlan: u16| {
             let section = format!("vlan = {vlan}\n[[unix]]");
             by_ethernet(key, mac, backend, "").replacen("[[unix]]", &section, 1)
         };
         let first = Relay::within(&near, a, &config(&key_b, Some(MACS[1]), 7));
         let second = Relay::within(&far, b, &config(&key_a, None, 7));
-        until_up(&[&first, &second]);
-        assert_exchange(&first, &second);
+        until_up([&first, &second]);
+        assert_relays_exchange(&first, &second);
         second.stop();
         first.stop();
         // Who has another VLAN, or none, hears nothing.
         let vlan = |vlan: &str| format!("backend = \"{backend}\"\n{vlan}");
         for deaf in ["vlan = 8", ""] {
-            let first = Relay::within(&near, folder(), &plain(MACS[1], &vlan("vlan = 7")));
-            let third = Relay::within(&far, folder(), &plain(MACS[0], &vlan(deaf)));
+            let first =
+                Relay::within(&near, Home::without_key(), &plain(MACS[1], &vlan("vlan = 7")));
+            let third = Relay::within(&far, Home::without_key(), &plain(MACS[0], &vlan(deaf)));
             let mut client = first.client();
             for _ in 0..20 {
-                assert!(
-                    client
-                        .send(&crate::trial::packet(&[(4, 2)], b"7"), crate::trial::DEADLINE)
-                        .unwrap()
-                );
+                assert!(client.send(&packet(&[(4, 2)], b"7"), DEADLINE).unwrap());
             }
             let count = |relay: &Relay, what: &str| {
                 relay.ask(r#"{"show":"ports"}"#)["ports"][0][what].as_u64().unwrap()
@@ -128,8 +130,8 @@ fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
         let start = config.find("[[neighbour]]").unwrap();
         let end = config.find("[[unix]]").unwrap();
         let first = [&config[..start], &config[end..]].concat();
-        let first = Relay::within(&near, folder(), &first);
-        let second = Relay::within(&far, folder(), &plain(MACS[0], &more));
+        let first = Relay::within(&near, Home::without_key(), &first);
+        let second = Relay::within(&far, Home::without_key(), &plain(MACS[0], &more));
         let (mut at_first, mut at_second) = (first.client(), second.client());
         let refused = ask(&first, "slot attach far 01:00:00:00:00:01 --slot 2").unwrap_err();
         assert!(refused.contains("not the address of one station"), "{refused}");
@@ -139,13 +141,13 @@ fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
         assert!(shown.contains(MACS[1]), "{shown}");
         let text = [b"captured on its way ".repeat(9), backend.into()].concat();
         for _ in 0..20 {
-            assert_passes(&mut at_first, &mut at_second, &[(4, 2), (2, 4)], &text);
-            assert_passes(&mut at_second, &mut at_first, &[(4, 2), (2, 4)], &text);
+            assert_passes_along(&[(4, 2), (2, 4)], &mut at_first, &mut at_second, &text);
+            assert_passes_along(&[(4, 2), (2, 4)], &mut at_second, &mut at_first, &text);
         }
         ask(&first, "slot detach 2").unwrap();
         assert!(!ask(&first, "show slots").unwrap().contains(MACS[1]));
-        let packet = crate::trial::packet(&[(4, 2), (2, 4)], &text);
-        assert!(at_second.send(&packet, crate::trial::DEADLINE).unwrap());
+        let packet = packet(&[(4, 2), (2, 4)], &text);
+        assert!(at_second.send(&packet, DEADLINE).unwrap());
         eventually("it is an unknown sender's now", || {
             let told = first.ask(r#"{"show":"discards"}"#);
             (told["discards"]["unknown_sender"].as_u64() > Some(0)).then_some(())
@@ -164,7 +166,7 @@ fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
 #[test]
 fn r11_neighbours_by_mac_address_have_their_slots_again() {
     let Some([near, _far]) = pair() else { return };
-    let directory = folder();
+    let directory = Home::without_key();
     let config = |order: &[(&str, &str)]| {
         let mut config = "[switch]\nstate = \"DIR/state\"\n[[ethernet]]\ninterface = \"e0\"\n\
                           seal = \"plain\"\nbackend = \"af_xdp\"\n"
@@ -183,7 +185,7 @@ fn r11_neighbours_by_mac_address_have_their_slots_again() {
         rows.map(|row| (row["address"].as_str().unwrap().to_owned(), row["slot"].as_u64().unwrap()))
             .collect()
     };
-    let mut relay = Relay::within(&near, directory, &config(&[a, b, c]));
+    let relay = Relay::within(&near, directory, &config(&[a, b, c]));
     let before = slots(&relay);
     assert_eq!(before.len(), 3);
     assert!(has_program(&near));
@@ -248,7 +250,7 @@ fn child_of_tcp() {
 fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
     let Some([near, far]) = pair() else { return };
     for (namespace, address) in [(&near, "10.9.0.1/24"), (&far, "10.9.0.2/24")] {
-        words(&format!("ip -n {} addr add {address} dev e0", namespace.0)).unwrap();
+        netns::run(&format!("ip -n {} addr add {address} dev e0", namespace.0)).unwrap();
     }
     let mut server = in_role(&near, "server");
     let said = BufReader::new(server.stdout.take().unwrap());
@@ -260,14 +262,14 @@ fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
     let exchange = |first: &Relay, second: &Relay| {
         let (mut at_first, mut at_second) = (first.client(), second.client());
         for n in 0..100 {
-            assert_passes(&mut at_first, &mut at_second, &[(4, 2), (2, 4)], &[n; 1000]);
-            assert_passes(&mut at_second, &mut at_first, &[(4, 2), (2, 4)], &[n; 1000]);
+            assert_passes_along(&[(4, 2), (2, 4)], &mut at_first, &mut at_second, &[n; 1000]);
+            assert_passes_along(&[(4, 2), (2, 4)], &mut at_second, &mut at_first, &[n; 1000]);
         }
     };
     // Whose rights are given up: what it had is given back all the same.
     let config = |mac: &str| plain(mac, "backend = \"af_xdp\"") + "[process]\nuser = \"nobody\"\n";
-    let mut first = Relay::within(&near, folder(), &config(MACS[1]));
-    let second = Relay::within(&far, folder(), &config(MACS[0]));
+    let mut first = Relay::within(&near, Home::without_key(), &config(MACS[1]));
+    let second = Relay::within(&far, Home::without_key(), &config(MACS[0]));
     for _ in 0..3 {
         assert!(has_program(&near) && has_program(&far));
         thread::scope(|scope| {
@@ -295,28 +297,28 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
         let Some([near, far]) = pair() else { return };
         let nobody = "[process]\nuser = \"nobody\"\n";
         let config = |mac: &str| plain(mac, &format!("backend = \"{backend}\"")) + nobody;
-        let first = Relay::within(&near, folder(), &config(MACS[1]));
-        let second = Relay::within(&far, folder(), &config(MACS[0]));
+        let first = Relay::within(&near, Home::without_key(), &config(MACS[1]));
+        let second = Relay::within(&far, Home::without_key(), &config(MACS[0]));
         let (mut at_first, mut at_second) = (first.client(), second.client());
         let way = [(4, 2), (2, 4)];
-        assert_passes(&mut at_first, &mut at_second, &way, b"before");
+        assert_passes_along(&way, &mut at_first, &mut at_second, b"before");
         for namespace in [&near, &far] {
-            let set = |to: &str| words(&format!("ip -n {} link set dev e0 {to}", namespace.0));
+            let set = |to: &str| netns::run(&format!("ip -n {} link set dev e0 {to}", namespace.0));
             set("down").unwrap();
-            let packet = crate::trial::packet(&way, b"meanwhile");
-            assert!(at_first.send(&packet, crate::trial::DEADLINE).unwrap());
+            let meanwhile = packet(&way, b"meanwhile");
+            assert!(at_first.send(&meanwhile, DEADLINE).unwrap());
             eventually("it is lost, and counted", || {
                 let told = first.ask(r#"{"show":"discards"}"#);
                 if told["discards"]["send_refused"].as_u64() > Some(0) {
                     return Some(());
                 }
-                let _ = at_first.try_send(&packet).unwrap();
+                let _ = at_first.try_send(&meanwhile).unwrap();
                 None
             });
             set("up").unwrap();
             let mut room = [0; 2048];
             eventually("packets pass again", || {
-                let _ = at_first.try_send(&crate::trial::packet(&way, b"after")).unwrap();
+                let _ = at_first.try_send(&packet(&way, b"after")).unwrap();
                 at_second.try_receive(&mut room).unwrap()
             });
             // What was sent in vain until it did may still be on its way.
@@ -324,7 +326,7 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
         }
         let gone = |relay: &Relay| relay.ask(r#"{"show":"ports"}"#)["ports"][0]["gone"] == true;
         assert!(!gone(&first) && !gone(&second));
-        words(&format!("ip -n {} link del dev e0", near.0)).unwrap();
+        netns::run(&format!("ip -n {} link del dev e0", near.0)).unwrap();
         eventually("it is told", || (gone(&first) && gone(&second)).then_some(()));
         let events = eventually("it is an event", || {
             let events = first.ask(r#"{"show":"events"}"#).to_string();
@@ -333,8 +335,8 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
         assert_eq!(events.matches("interface_gone").count(), 1, "once: {events}");
         assert!(ask(&first, "show ports").unwrap().contains("gone"));
         // Endpoints are served as before.
-        let to_itself = crate::trial::packet(&[(4, 2)], b"nowhere");
-        assert!(at_first.send(&to_itself, crate::trial::DEADLINE).unwrap());
+        let to_itself = packet(&[(4, 2)], b"nowhere");
+        assert!(at_first.send(&to_itself, DEADLINE).unwrap());
         eventually("what is sent there is lost as what it is", || {
             let told = first.ask(r#"{"show":"discards"}"#);
             (told["discards"]["peer_gone"].as_u64() > Some(0)).then_some(())
@@ -350,15 +352,16 @@ fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
 fn an_own_mac_address_that_changes_is_followed() {
     for backend in ["af_packet", "af_xdp"] {
         let Some([near, far]) = pair() else { return };
-        let ((near_home, near_key), (far_home, far_key)) = (home(), home());
+        let (near_home, far_home) = (Home::new(), Home::new());
+        let (near_key, far_key) = (near_home.key.clone(), far_home.key.clone());
         let near_config = by_ethernet(&far_key, Some(MACS[1]), backend, "");
         let far_config = by_ethernet(&near_key, Some(MACS[0]), backend, "");
         let first = Relay::within(&near, near_home, &near_config);
         let second = Relay::within(&far, far_home, &far_config);
-        until_up(&[&first, &second]);
-        assert_exchange(&first, &second);
+        until_up([&first, &second]);
+        assert_relays_exchange(&first, &second);
         for change in ["down", "address 02:00:00:00:00:77", "up"] {
-            words(&format!("ip -n {} link set dev e0 {change}", near.0)).unwrap();
+            netns::run(&format!("ip -n {} link set dev e0 {change}", near.0)).unwrap();
         }
         let (mut at_first, mut at_second) = (first.client(), second.client());
         let mut passes = |from_first: bool| {
@@ -367,11 +370,7 @@ fn an_own_mac_address_that_changes_is_followed() {
                 false => (&mut at_second, &mut at_first),
             };
             eventually("a packet passes after the change", || {
-                from.send(
-                    &crate::trial::packet(&[(4, 2), (2, 4)], b"changed"),
-                    crate::trial::DEADLINE,
-                )
-                .unwrap();
+                from.send(&packet(&[(4, 2), (2, 4)], b"changed"), DEADLINE).unwrap();
                 to.receive(&mut [0; 2048], std::time::Duration::from_millis(50)).unwrap().map(drop)
             });
         };
@@ -392,13 +391,13 @@ fn an_own_mac_address_that_changes_is_followed() {
 #[test]
 fn an_interface_that_begins_to_take_tags_off_is_said_and_that_it_has_ended() {
     let Some([near, _far]) = pair() else { return };
-    let take_off = |on| offload(&near.0, &RX_VLAN_OFFLOADS[..1], on).unwrap();
+    let take_off = |on| offload(&near.0, "e0", &RX_VLAN_OFFLOADS[..1], on).unwrap();
     let doctor = || {
         let said = Command::new("ip").args(["netns", "exec", &near.0, STROWGER, "doctor"]).output();
         String::from_utf8(said.unwrap().stdout).unwrap()
     };
     assert!(doctor().contains("no interface strips VLAN tags"));
-    let relay = Relay::within(&near, folder(), &plain(MACS[1], "backend = \"af_xdp\""));
+    let relay = Relay::within(&near, Home::without_key(), &plain(MACS[1], "backend = \"af_xdp\""));
     let said = |what: &str| {
         let events = relay.ask(r#"{"show":"events"}"#)["events"].take();
         let of = |event: &&serde_json::Value| event["event"] == what;
@@ -413,7 +412,7 @@ fn an_interface_that_begins_to_take_tags_off_is_said_and_that_it_has_ended() {
     assert_eq!(said("port_trouble").len(), 1);
     relay.stop();
     take_off(true);
-    let relay = Relay::within(&near, folder(), &plain(MACS[1], ""));
+    let relay = Relay::within(&near, Home::without_key(), &plain(MACS[1], ""));
     assert!(relay.said.contains("by af_packet"), "{}", relay.said);
     assert!(relay.said.contains("takes VLAN tags off frames"), "{}", relay.said);
     relay.stop();

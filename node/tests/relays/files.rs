@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use crate::trial::{eventually, homes::run, wires::skip};
+use strowger_testkit::{eventually, harness::relay::*, skip};
 
 /// The user of `[process]` in these tests, and its group.
 const NOBODY: u32 = 65_534;
@@ -31,7 +31,7 @@ impl Place {
             skip("only root has rights that a relay can give up");
             return None;
         }
-        assert!(run(&["key", "new", place.ours("key").to_str().unwrap()]).status.success());
+        assert!(strowger(&["key", "new", place.ours("key").to_str().unwrap()]).status.success());
         Some(place)
     }
 
@@ -54,7 +54,7 @@ impl Place {
         let text = text.replace("THEIRS", self.theirs("").to_str().unwrap().trim_end_matches('/'));
         let text = text.replace("OURS", self.ours("").to_str().unwrap().trim_end_matches('/'));
         fs::write(self.ours("relay.toml"), text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+        let mut command = Command::new(crate::STROWGER);
         command.args(["relay", "--config", self.ours("relay.toml").to_str().unwrap()]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -261,7 +261,7 @@ fn one_file_in_two_roles_is_refused_before_anything_is_touched() {
 fn a_capture_overwrites_no_other_file() {
     let Some(place) = Place::new() else { return };
     let other = place.ours("key-of-another-relay");
-    assert!(run(&["key", "new", other.to_str().unwrap()]).status.success());
+    assert!(strowger(&["key", "new", other.to_str().unwrap()]).status.success());
     let before = fs::read(&other).unwrap();
     let config = "[[udp]]\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\ncapture = \"OURS/key-of-another-relay\"\n";
     place.refused(config, &["key-of-another-relay", "not overwritten"]);
@@ -307,7 +307,7 @@ fn a_relay_removes_its_own_control_socket_and_no_other() {
 fn a_key_of_another_user_is_refused_and_a_link_of_root_s_is_followed() {
     let Some(place) = Place::new() else { return };
     let theirs = place.theirs("key");
-    assert!(run(&["key", "new", theirs.to_str().unwrap()]).status.success());
+    assert!(strowger(&["key", "new", theirs.to_str().unwrap()]).status.success());
     chown(&theirs, Some(12_345), None).unwrap();
     let config = "[identity]\nkey = \"THEIRS/key\"\n";
     place.refused(config, &["key file", "user 12345"]);

@@ -16,10 +16,7 @@ use strowger_crypto::{
 };
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
-use crate::trial::{
-    eventually,
-    homes::{Home, assert_exchange, until_up},
-};
+use strowger_testkit::{eventually, harness::relay::*};
 
 /// Each at an address of its own.
 const SENDERS: u8 = 8;
@@ -121,7 +118,7 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
         // The peer starts again, and its handshake is one of thousands.
         drop(second);
         eventually("its death is noticed", || (!first.is_up()).then_some(()));
-        let _ = fs::remove_file(b.path("local"));
+        let _ = fs::remove_file(b.file("local"));
         let second = b.start(&a.key, Some(a.at), "");
         until_up([&first, &second]);
         let mut at_b = second.client();
@@ -160,7 +157,7 @@ impl Drop for End<'_> {
 fn r9_a_relay_goes_on_while_strangers_knock_at_its_door() {
     let home = Home::new();
     let relay = home.start_with("");
-    let said = relay.said.join("\n");
+    let said = relay.said.clone();
     assert!(
         said.contains("handshakes at a socket of their own")
             && said.contains("listener's handshakes"),
@@ -205,7 +202,7 @@ fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
     }
     let home = Home::new();
     let relay = home.start_with("");
-    let said = relay.said.join("\n");
+    let said = relay.said.clone();
     let why = "workers receive handshakes: SO_ATTACH_REUSEPORT_CBPF: ENOMEM (os error 12); raise it \
                with: sysctl -w net.core.optmem_max=";
     assert!(said.contains(why) && !said.contains("handshakes at a socket of their own"), "{said}");

@@ -3,11 +3,8 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 
-use crate::trial::{
-    eventually,
-    homes::loopback_address,
-    wires::{Relay, STROWGER, home, until_up},
-};
+use crate::STROWGER;
+use strowger_testkit::{eventually, harness::relay::*};
 
 /// How long is counted.
 const FOR: Duration = Duration::from_secs(6);
@@ -51,7 +48,7 @@ fn assert_asleep(relay: &Relay) {
 
 #[test]
 fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
-    let (directory, _) = home();
+    let directory = Home::new();
     let config = |at: SocketAddr, more: &str| {
         format!(
             "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -64,13 +61,14 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
     assert_asleep(&alone);
     alone.stop();
 
-    let ((first, first_key), (second, second_key)) = (home(), home());
+    let (first, second) = (Home::new(), Home::new());
+    let (first_key, second_key) = (first.key.clone(), second.key.clone());
     let peer = |key: &str, at: SocketAddr| {
         format!("[[peer]]\nname = \"peer\"\nkey = \"{key}\"\nslot = 2\naddress = \"{at}\"\n")
     };
     let first = Relay::start(STROWGER, first, &config(at[1], &peer(&second_key, at[2])));
     let second = Relay::start(STROWGER, second, &config(at[2], &peer(&first_key, at[1])));
-    until_up(&[&first, &second]);
+    until_up([&first, &second]);
     // What the path takes is looked for once; then the link has keys, and nothing to say.
     eventually("the path is known", || {
         let is_found =

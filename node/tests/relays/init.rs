@@ -8,9 +8,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use crate::trial::{eventually, homes::run};
-
-const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
+use crate::STROWGER;
+use strowger_testkit::{eventually, harness::relay::*};
 
 fn path(folder: &Path, name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
@@ -117,19 +116,19 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
     assert!(pinged && relays.len() == 2, "{block}");
     // A name that no link has is named with those that there are.
     let socket = path(folder.path(), "alice/control");
-    let output = run(&["ping", "bobby", "--socket", &socket]);
+    let output = strowger(&["ping", "bobby", "--socket", &socket]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("\"bobby\"") && stderr(&output).contains("its links: bob"));
     // A name of hex digits is a name; with dots it is a label.
     let key = "05".repeat(32);
     let attach = ["slot", "attach", "ada", &format!("{here}9"), "--key", &key, "--socket", &socket];
-    let output = run(&attach);
+    let output = strowger(&attach);
     assert!(output.status.success(), "{}", stderr(&output));
-    let output = run(&["trace", "ada", "--socket", &socket]);
+    let output = strowger(&["trace", "ada", "--socket", &socket]);
     assert!(stderr(&output).contains("link_down"), "{}", stderr(&output));
-    let output = run(&["trace", "0000.0000.0000.0ada", "--socket", &socket]);
+    let output = strowger(&["trace", "0000.0000.0000.0ada", "--socket", &socket]);
     assert!(!stderr(&output).contains("link_down"), "{}", stderr(&output));
-    let output = run(&["trace", "bob", "--socket", &socket]);
+    let output = strowger(&["trace", "bob", "--socket", &socket]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("the switch's own slot 1"));
 }
@@ -138,15 +137,15 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
 fn init_writes_a_key_and_a_configuration_that_start_and_says_who_the_node_is() {
     let folder = tempfile::tempdir().unwrap();
     let node = path(folder.path(), "node");
-    let made = run(&["init", &node, "--listen", "127.0.0.1:7000", "--network", "lab \"1\""]);
+    let made = strowger(&["init", &node, "--listen", "127.0.0.1:7000", "--network", "lab \"1\""]);
     assert!(made.status.success(), "{}", stderr(&made));
     let (key, config) = (format!("{node}/key"), format!("{node}/relay.toml"));
     assert_eq!((mode(&node), mode(&key), mode(&config)), (0o700, 0o600, 0o600));
     let said = stdout(&made);
-    let id = stdout(&run(&["key", "id", &key]));
+    let id = stdout(&strowger(&["key", "id", &key]));
     assert_eq!(field(&said, "peer_id"), field(&id, "peer_id"));
     assert_eq!(field(&said, "key"), field(&id, "key"));
-    assert_eq!(stdout(&run(&["key", "id", "--key-only", &key])).trim(), field(&id, "key"));
+    assert_eq!(stdout(&strowger(&["key", "id", "--key-only", &key])).trim(), field(&id, "key"));
     for words in [
         format!("wrote {key}"),
         format!("wrote {config}"),
@@ -158,7 +157,7 @@ fn init_writes_a_key_and_a_configuration_that_start_and_says_who_the_node_is() {
     }
     let secret = fs::read_to_string(&key).unwrap();
     assert!(!said.contains(secret.split(' ').nth(3).unwrap()), "the secret is not printed");
-    let checked = run(&["config", "check", "--text-only", &config]);
+    let checked = strowger(&["config", "check", "--text-only", &config]);
     assert!(checked.status.success(), "{}", stderr(&checked));
     let config: toml::Table = fs::read_to_string(&config).unwrap().parse().unwrap();
     assert_eq!(config["identity"]["network"].as_str(), Some("lab \"1\""));
@@ -169,22 +168,22 @@ fn init_overwrites_no_configuration_without_force_and_no_key_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let node = path(folder.path(), "node");
     let read = |name: &str| fs::read_to_string(format!("{node}/{name}")).unwrap();
-    assert!(run(&["init", &node]).status.success());
+    assert!(strowger(&["init", &node]).status.success());
     let (key, config) = (read("key"), read("relay.toml"));
-    let refused = run(&["init", &node, "--network", "other"]);
+    let refused = strowger(&["init", &node, "--network", "other"]);
     assert_eq!(refused.status.code(), Some(3));
     for words in ["relay.toml exists", "config add-peer", "--force"] {
         assert!(stderr(&refused).contains(words), "{words}: {}", stderr(&refused));
     }
     assert_eq!((read("key"), read("relay.toml")), (key.clone(), config.clone()));
-    let forced = run(&["init", &node, "--network", "other", "--force"]);
+    let forced = strowger(&["init", &node, "--network", "other", "--force"]);
     assert!(forced.status.success(), "{}", stderr(&forced));
     assert!(stdout(&forced).contains("kept "), "{}", stdout(&forced));
     assert_eq!(read("key"), key);
     assert!(read("relay.toml").contains("other") && !config.contains("other"));
     // A key that is no key is an error, and is left.
     fs::write(format!("{node}/key"), "nonsense").unwrap();
-    assert_eq!(run(&["init", &node, "--force"]).status.code(), Some(3));
+    assert_eq!(strowger(&["init", &node, "--force"]).status.code(), Some(3));
     assert_eq!(read("key"), "nonsense");
 }
 
@@ -204,7 +203,7 @@ fn init_writes_nothing_where_an_option_is_not_usable() {
         (&["--listen", "[::1]:7000", "--peer", &twice], "is IPv6"),
     ];
     for (options, words) in cases {
-        let output = run(&[&["init", node.as_str()], options].concat());
+        let output = strowger(&[&["init", node.as_str()], options].concat());
         assert_eq!(output.status.code(), Some(2), "{options:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{options:?}: {}", stderr(&output));
         assert!(!PathBuf::from(&node).exists(), "{options:?}");
@@ -236,14 +235,14 @@ fn init_without_a_folder_uses_the_user_s_configuration_folder() {
 fn add_peer_adds_one_section_or_leaves_the_file_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let node = path(folder.path(), "node");
-    assert!(run(&["init", &node, "--listen", "127.0.0.1:7000"]).status.success());
+    assert!(strowger(&["init", &node, "--listen", "127.0.0.1:7000"]).status.success());
     let file = format!("{node}/relay.toml");
     let read = || fs::read_to_string(&file).unwrap();
     let before = read();
     let keys = ["02", "03"].map(|byte| byte.repeat(32));
     let bad = ["x=00@127.0.0.1:1".to_owned(), format!("x={}@127.0.0.1:7000", keys[0])];
     for peer in &bad {
-        let output = run(&["config", "add-peer", &file, peer]);
+        let output = strowger(&["config", "add-peer", &file, peer]);
         assert_eq!(
             (output.status.code(), read()),
             (Some(2), before.clone()),
@@ -254,7 +253,7 @@ fn add_peer_adds_one_section_or_leaves_the_file_as_it_is() {
     // The last line need not end; a name is chosen; an address may be absent.
     fs::write(&file, before.trim_end()).unwrap();
     for key in &keys {
-        let output = run(&["config", "add-peer", &file, key]);
+        let output = strowger(&["config", "add-peer", &file, key]);
         assert!(output.status.success(), "{}", stderr(&output));
         let attach =
             format!("strowger slot attach peer{} --key {key}", if *key == keys[0] { 1 } else { 2 });
@@ -263,8 +262,8 @@ fn add_peer_adds_one_section_or_leaves_the_file_as_it_is() {
     let after = read();
     assert!(after.starts_with(before.trim_end()));
     assert!(after.contains("name = \"peer1\"") && after.contains("name = \"peer2\""), "{after}");
-    assert!(run(&["config", "check", "--text-only", &file]).status.success());
-    let output = run(&["config", "add-peer", &file, &keys[0]]);
+    assert!(strowger(&["config", "check", "--text-only", &file]).status.success());
+    let output = strowger(&["config", "add-peer", &file, &keys[0]]);
     assert_eq!((output.status.code(), read()), (Some(2), after), "{}", stderr(&output));
 }
 

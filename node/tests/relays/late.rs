@@ -7,9 +7,14 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::trial::{
+use crate::STROWGER;
+use strowger_testkit::{
     eventually,
-    wires::{Namespace, STROWGER, home, skip, words},
+    harness::{
+        netns::{self, *},
+        relay::*,
+    },
+    skip,
 };
 
 struct Ended(Child);
@@ -36,7 +41,7 @@ fn start(name: &str, dir: &str, sections: &str) -> Ended {
 fn namespace() -> Option<Namespace> {
     let make = || -> Result<Namespace, String> {
         let namespace = Namespace::new()?;
-        words(&format!("ip -n {} link set dev lo up", namespace.0))?;
+        netns::run(&format!("ip -n {} link set dev lo up", namespace.0))?;
         Ok(namespace)
     };
     make().inspect_err(|why| skip(why)).ok()
@@ -46,7 +51,8 @@ fn namespace() -> Option<Namespace> {
 fn an_address_and_an_interface_that_come_later_are_waited_for() {
     let Some(namespace) = namespace() else { return };
     let name = &namespace.0;
-    let (directory, key) = home();
+    let directory = Home::new();
+    let key = directory.key.clone();
     let dir = directory.path().to_str().unwrap();
     let peer = format!("[[peer]]\nname = \"p\"\nkey = \"{key}\"\nlistener = \"udp\"\n")
         .replace(&key, &"07".repeat(32));
@@ -69,12 +75,13 @@ fn an_address_and_an_interface_that_come_later_are_waited_for() {
     };
     says("address 198.51.100.1: not on this machine yet; the start waits 600 s for it");
     says("interface wan0: not on this machine yet");
-    words(&format!("ip link add wan0 netns {name} type veth peer name wan1 netns {name}")).unwrap();
+    netns::run(&format!("ip link add wan0 netns {name} type veth peer name wan1 netns {name}"))
+        .unwrap();
     for end in ["wan0", "wan1"] {
-        words(&format!("ip -n {name} link set dev {end} up")).unwrap();
+        netns::run(&format!("ip -n {name} link set dev {end} up")).unwrap();
     }
     says("interface wan0: is present");
-    words(&format!("ip -n {name} addr add 198.51.100.1/24 dev wan0")).unwrap();
+    netns::run(&format!("ip -n {name} addr add 198.51.100.1/24 dev wan0")).unwrap();
     says("address 198.51.100.1: is present");
     let said = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let said: Vec<String> = said.take_while(|line| line != "ready").collect();
@@ -84,14 +91,14 @@ fn an_address_and_an_interface_that_come_later_are_waited_for() {
 #[test]
 fn a_start_that_waits_ends_by_a_signal_and_when_the_time_is_up() {
     let Some(namespace) = namespace() else { return };
-    let (directory, _) = home();
+    let directory = Home::new();
     let dir = directory.path().to_str().unwrap();
     let udp = "[[udp]]\naddress = \"198.51.100.1:7000\"\n";
     let mut relay = start(&namespace.0, dir, &format!("[switch]\nwait_s = 600\n{udp}"));
     let mut line = String::new();
     BufReader::new(relay.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("waiting: address 198.51.100.1"), "{line}");
-    words(&format!("kill -TERM {}", relay.0.id())).unwrap();
+    netns::run(&format!("kill -TERM {}", relay.0.id())).unwrap();
     let status = eventually("it ends", || relay.0.try_wait().unwrap());
     assert!(status.success() && !directory.path().join("control").exists(), "{status}");
 

@@ -3,10 +3,13 @@
 
 use std::fs;
 
-use crate::trial::{
+use strowger_testkit::{
     eventually,
-    homes::run,
-    wires::{Namespace, Relay, pair, skip, words},
+    harness::{
+        netns::{self, *},
+        relay::*,
+    },
+    skip,
 };
 
 /// `pair`, with IPv6 on it; each end's address in the form of its MAC address.
@@ -14,8 +17,9 @@ fn pair_v6() -> Option<[Namespace; 2]> {
     let pair = pair()?;
     for Namespace(name) in &pair {
         // No wait for a second user of the address: there is none.
-        let set =
-            |what: &str| words(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.{what}"));
+        let set = |what: &str| {
+            netns::run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.{what}"))
+        };
         let made = set("accept_dad=0").and_then(|_| set("disable_ipv6=0"));
         if let Err(why) = made {
             skip(&why);
@@ -24,7 +28,8 @@ fn pair_v6() -> Option<[Namespace; 2]> {
     }
     for Namespace(name) in &pair {
         eventually("it has its address", || {
-            let shown = words(&format!("ip -n {name} -6 -o addr show dev e0 scope link")).unwrap();
+            let shown =
+                netns::run(&format!("ip -n {name} -6 -o addr show dev e0 scope link")).unwrap();
             (shown.contains("fe80::") && !shown.contains("tentative")).then_some(())
         });
     }
@@ -47,7 +52,8 @@ fn config(listen: &str, key: &str, at: Option<&str>) -> String {
 #[test]
 fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface() {
     let Some([near, far]) = pair_v6() else { return };
-    let number = words(&format!("ip netns exec {} cat /sys/class/net/e0/ifindex", near.0)).unwrap();
+    let number =
+        netns::run(&format!("ip netns exec {} cat /sys/class/net/e0/ifindex", near.0)).unwrap();
     let number = number.trim();
     for (listen, scope) in [
         ("[::]:7000".to_owned(), "%e0".to_owned()),
@@ -56,7 +62,8 @@ fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface()
         // The listener says it for its neighbours.
         (format!("[{}%e0]:7000", AT[0]), String::new()),
     ] {
-        let ((a, key_a), (b, key_b)) = (crate::trial::wires::home(), crate::trial::wires::home());
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let at = format!("[{}{scope}]:7000", AT[1]);
         let first = Relay::within(&near, a, &config(&listen, &key_b, Some(&at)));
         let second = Relay::within(&far, b, &config("[::]:7000", &key_a, None));
@@ -108,7 +115,7 @@ fn addresses_that_can_never_work_are_refused_by_config_check_all_at_once() {
         text += &peer(n as u8 + 2, at);
     }
     fs::write(&file, text).unwrap();
-    let output = run(&["config", "check", file.to_str().unwrap()]);
+    let output = strowger(&["config", "check", file.to_str().unwrap()]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), said.lines().count()), (Some(2), wrong.len()), "{said}");
     for ((n, at), line) in wrong.iter().enumerate().zip(said.lines()) {

@@ -4,16 +4,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
-use crate::trial::{
-    eventually,
-    homes::{Home, Relay, until_up},
-};
+use strowger_testkit::{eventually, harness::relay::*};
 
 /// Starts a relay whose only link is to a peer with this key, at `home`'s address.
 fn command(home: &Home, peer: &Home) -> Command {
-    let dir = home.directory.path().to_str().unwrap();
+    let dir = home.path().to_str().unwrap();
     let config = format!(
         "control.socket = \"{dir}/control\"\n\
          [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
@@ -22,9 +20,9 @@ fn command(home: &Home, peer: &Home) -> Command {
          [[peer]]\nname = \"far\"\nkey = \"{}\"\nslot = 2\naddress = \"{}\"\n",
         home.at, peer.key, peer.at
     );
-    let file = home.path("relay.toml");
+    let file = home.file("relay.toml");
     fs::write(&file, config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+    let mut command = Command::new(crate::STROWGER);
     command.args(["relay", "--config", file.to_str().unwrap()]);
     command
 }
@@ -38,7 +36,7 @@ impl Drop for Ended {
     }
 }
 
-fn far<'h>(home: &'h Home, near: &Home) -> Relay<'h> {
+fn far(home: &Arc<Home>, near: &Home) -> Relay {
     home.start(&near.key, None, "")
 }
 
@@ -75,7 +73,7 @@ fn a_relay_whose_output_nobody_reads_goes_on() {
     let mut relay = Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     // Both pipes are broken before the relay writes its last lines of the start.
     drop((relay.0.stdout.take(), relay.0.stderr.take()));
-    eventually("it serves its control socket", || near.path("control").exists().then_some(()));
+    eventually("it serves its control socket", || near.file("control").exists().then_some(()));
     let far = far(&there, &near);
     eventually("the link is up", || {
         (far.is_up() && near.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true).then_some(())
@@ -98,7 +96,7 @@ fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     let mut full = Command::new("python3");
     full.args(["-c", filler]).arg(relay.get_program()).args(relay.get_args()).stdout(Stdio::null());
     let _relay = Ended(full.spawn().expect("python3 runs"));
-    eventually("it serves its control socket", || near.path("control").exists().then_some(()));
+    eventually("it serves its control socket", || near.file("control").exists().then_some(()));
     // Each start of the other end gives lines, which fill the pipe for good.
     for _ in 0..2 {
         let far = far(&there, &near);

@@ -2,8 +2,6 @@
 //! link step.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
-mod trial;
-
 mod addresses;
 mod beacons;
 mod clocks;
@@ -31,3 +29,6 @@ mod state;
 mod untrusted;
 mod why_down;
 mod wildcard;
+
+/// The command.
+const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");

@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::trial::wires::skip;
+use strowger_testkit::skip;
 
 /// Linear is 2, quadratic is 4. What does not depend on the number makes it less.
 const RATIO_MAX: f64 = 2.6;
@@ -36,7 +36,7 @@ fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
 fn counted(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("valgrind");
     let out = format!("--callgrind-out-file={}/out", dir.display());
-    command.args(["--tool=callgrind", &out]).arg(env!("CARGO_BIN_EXE_strowger")).args(arguments);
+    command.args(["--tool=callgrind", &out]).arg(crate::STROWGER).args(arguments);
     command
 }
 

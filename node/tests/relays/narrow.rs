@@ -3,7 +3,15 @@
 
 use serde_json::Value;
 
-use crate::trial::{DEADLINE, eventually, packet, wires::*};
+use crate::STROWGER;
+use strowger_testkit::{
+    DEADLINE, eventually,
+    harness::{
+        netns::{self, *},
+        packet,
+        relay::*,
+    },
+};
 
 /// Bytes of a packet's frame that are no payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;
@@ -28,7 +36,7 @@ fn too_big(relay: &Relay) -> u64 {
 
 /// That both find that their way takes frames of so many bytes, say so, and send none that is longer.
 fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
-    until_up(&[&relays[0], &relays[1]]);
+    until_up([&relays[0], &relays[1]]);
     for (relay, bytes) in relays.iter().zip(found) {
         // A search takes a good part of a deadline by itself, so its half is waited for first.
         eventually("something is found of what the path takes", || {
@@ -41,7 +49,8 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
         });
         assert_eq!(link(relay)["mtu_agreed"], 9216);
         let socket = relay.path("control");
-        let shown = words(&format!("{STROWGER} show links --socket {}", socket.display())).unwrap();
+        let shown =
+            netns::run(&format!("{STROWGER} show links --socket {}", socket.display())).unwrap();
         assert!(shown.contains(&format!(" {bytes} ")), "{shown}");
         let events = relay.ask(r#"{"show":"events"}"#).to_string();
         assert!(events.contains("path_mtu"), "{events}");
@@ -50,8 +59,8 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     let (mut at_a, mut at_b) = (a.client(), b.client());
     let way = [(4, 2), (2, 4)];
     for _ in 0..20 {
-        assert_passes(&mut at_a, &mut at_b, &way, &vec![1; found[0] - AROUND]);
-        assert_passes(&mut at_b, &mut at_a, &way, &vec![2; found[1] - AROUND]);
+        assert_passes_along(&way, &mut at_a, &mut at_b, &vec![1; found[0] - AROUND]);
+        assert_passes_along(&way, &mut at_b, &mut at_a, &vec![2; found[1] - AROUND]);
     }
     assert!(at_a.send(&packet(&way, &vec![3; found[0] - AROUND + 1]), DEADLINE).unwrap());
     eventually("one byte more is too much", || (too_big(a) == 1).then_some(()));
@@ -70,7 +79,8 @@ fn failures(relay: &Relay) -> Vec<String> {
     let failures: Vec<String> =
         reasons.filter(|reason| !matches!(&**reason, "handled" | "path_probe")).collect();
     let socket = relay.path("control");
-    let shown = words(&format!("{STROWGER} show discards --socket {}", socket.display())).unwrap();
+    let shown =
+        netns::run(&format!("{STROWGER} show discards --socket {}", socket.display())).unwrap();
     let rows = shown.lines().filter(|line| line.starts_with("udp "));
     let shown: Vec<&str> = rows.filter_map(|row| row.split_whitespace().nth(1)).collect();
     assert_eq!(shown, failures, "{answer}");
@@ -84,10 +94,11 @@ fn a_path_that_takes_less_than_the_interface_is_found_out() {
     // VLAN's tag) vanishes there, and nobody says so; what the far end itself sends that is longer,
     // its kernel refuses.
     for (Namespace(name), mtu, at) in [(&near, 9_000, 1), (&far, 1_400, 2)] {
-        words(&format!("ip -n {name} link set dev e0 mtu {mtu}")).unwrap();
-        words(&format!("ip -n {name} addr add 10.77.0.{at}/24 dev e0")).unwrap();
+        netns::run(&format!("ip -n {name} link set dev e0 mtu {mtu}")).unwrap();
+        netns::run(&format!("ip -n {name} addr add 10.77.0.{at}/24 dev e0")).unwrap();
     }
-    let ((a, key_a), (b, key_b)) = (home(), home());
+    let (a, b) = (Home::new(), Home::new());
+    let (key_a, key_b) = (a.key.clone(), b.key.clone());
     let relays = [
         Relay::within(&near, a, &by_udp(&key_b, 1, 2)),
         Relay::within(&far, b, &by_udp(&key_a, 2, 1)),
@@ -108,7 +119,8 @@ fn a_path_that_takes_less_than_the_interface_is_found_out() {
 fn an_ethernet_takes_what_its_interface_says() {
     let Some([near, far]) = pair() else { return };
     for backend in ["af_packet", "af_xdp"] {
-        let ((a, key_a), (b, key_b)) = (home(), home());
+        let (a, b) = (Home::new(), Home::new());
+        let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let relays = [
             Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, "")),
             Relay::within(&far, b, &by_ethernet(&key_a, Some(MACS[0]), backend, "")),

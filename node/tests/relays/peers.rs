@@ -1,11 +1,11 @@
 //! Who gets a link between relays as processes: the identity that is pinned, unknown peers as far as the
 //! policy goes; and what they are told when it ends. Nothing here sleeps.
 
-use crate::trial::{
-    eventually,
-    homes::{Home, Relay, assert_exchange, until_up},
-};
 use serde_json::Value;
+use strowger_testkit::{
+    DEADLINE, eventually,
+    harness::{packet, relay::*},
+};
 
 /// A peer at slot 2 of which so much is written.
 fn peer(words: &str) -> String {
@@ -20,11 +20,11 @@ fn pin(home: &Home) -> String {
     format!("peer_id = \"{}\"\n", home.peer_id)
 }
 
-fn peers(relay: &Relay<'_>) -> Vec<Value> {
+fn peers(relay: &Relay) -> Vec<Value> {
     serde_json::from_value(relay.ask(r#"{"show":"peers"}"#)["peers"].take()).unwrap()
 }
 
-fn slots(relay: &Relay<'_>) -> usize {
+fn slots(relay: &Relay) -> usize {
     relay.ask(r#"{"show":"slots"}"#)["slots"].as_array().unwrap().len()
 }
 
@@ -116,13 +116,12 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     let slot = u32::try_from(row["slot"].as_u64().unwrap()).unwrap();
     let (mut at_guest, _at_host) = (guest.client(), host.client());
     let before = host.discards("not_allowed");
-    let way = crate::trial::packet(&[(4, 2), (slot, 4)], b"let me in");
-    assert!(at_guest.send(&way, crate::trial::DEADLINE).unwrap());
+    let way = packet(&[(4, 2), (slot, 4)], b"let me in");
+    assert!(at_guest.send(&way, DEADLINE).unwrap());
     eventually("it is refused", || (host.discards("not_allowed") > before).then_some(()));
     // Not to be told from a slot that nobody has.
     for to in [1, 4, 200] {
-        let (pings, code) =
-            crate::trial::homes::asked(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
+        let (pings, code) = probe(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
         assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
     }
     // One at a time.
@@ -143,12 +142,8 @@ fn strangers_get_what_the_policy_says_and_no_more() {
     eventually("it is up", || (second.is_up() && peers(&host).len() == 1).then_some(()));
     let slot = u32::try_from(peers(&host)[0]["slot"].as_u64().unwrap()).unwrap();
     let (mut at_second, mut at_host) = (second.client(), host.client());
-    assert!(
-        at_second
-            .send(&crate::trial::packet(&[(4, 2), (slot, 4)], b"may I"), crate::trial::DEADLINE)
-            .unwrap()
-    );
-    assert!(at_host.receive(&mut [0; 2048], crate::trial::DEADLINE).unwrap().is_some());
+    assert!(at_second.send(&packet(&[(4, 2), (slot, 4)], b"may I"), DEADLINE).unwrap());
+    assert!(at_host.receive(&mut [0; 2048], DEADLINE).unwrap().is_some());
     host.stop();
     second.stop();
 }

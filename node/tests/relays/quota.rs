@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::trial::{homes::Home, wires::skip};
+use strowger_testkit::{harness::relay::*, skip};
 
 /// A control group, until it is dropped.
 struct Group(PathBuf);
@@ -53,12 +53,12 @@ fn workers_auto_knows_the_quota_of_processor_time() {
     }
     let Some(group) = Group::new() else { return skip("no control group can be made here") };
     let home = Home::new();
-    let dir = home.directory.path().to_str().unwrap();
+    let dir = home.path().to_str().unwrap();
     for (workers, words) in [
         ("\"auto\"", "workers: 1, since control groups allow 0.50 of "),
         ("2", "warning: workers = 2, and control groups allow 0.50 cores' time"),
     ] {
-        let file = home.path("relay.toml");
+        let file = home.file("relay.toml");
         let config = format!(
             "control.socket = \"{dir}/control\"\nswitch.workers = {workers}\n\
              [[unix]]\nname = \"local\"\npath = \"{dir}/local\"\n"
@@ -67,7 +67,7 @@ fn workers_auto_knows_the_quota_of_processor_time() {
         let join = "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$@\"";
         let mut relay = Command::new("sh");
         relay.args(["-c", join, "sh", group.0.to_str().unwrap()]);
-        relay.args([env!("CARGO_BIN_EXE_strowger"), "relay", "--config", file.to_str().unwrap()]);
+        relay.args([crate::STROWGER, "relay", "--config", file.to_str().unwrap()]);
         let mut relay = Ended(relay.stdout(Stdio::piped()).spawn().unwrap());
         let lines = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
         let said: Vec<String> = lines.take_while(|line| line != "ready").collect();

@@ -26,7 +26,7 @@ use strowger_wire::{
 };
 use tempfile::TempDir;
 
-use crate::trial::{DEADLINE, eventually};
+use strowger_testkit::{DEADLINE, eventually};
 
 fn strowger(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));

@@ -13,18 +13,15 @@ use std::{
 
 use serde_json::Value;
 
-use crate::trial::{
-    eventually,
-    homes::{Home, Relay, assert_exchange, until_up},
-};
+use strowger_testkit::{eventually, harness::relay::*};
 
 const PANIC: &str = r#"{"panic":"slow_path"}"#;
 
-fn restarts(relay: &Relay<'_>) -> u64 {
+fn restarts(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"status"}"#)["slow_path_restarts"].as_u64().unwrap()
 }
 
-fn handshakes(relay: &Relay<'_>) -> u64 {
+fn handshakes(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
 }
 
@@ -94,7 +91,7 @@ fn a_slow_path_that_panics_again_and_again_ends_the_relay_and_the_state_file_sta
     );
     fs::write(dir.join("relay.toml"), config).unwrap();
     let start = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+        let mut command = Command::new(crate::STROWGER);
         let file = dir.join("relay.toml");
         command.args(["relay", "--config", file.to_str().unwrap()]);
         command.env_remove("RUST_BACKTRACE").stdout(Stdio::null()).stderr(Stdio::piped());

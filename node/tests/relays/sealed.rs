@@ -13,10 +13,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::trial::{
+use strowger_testkit::{
     DEADLINE, eventually,
-    homes::{Home, Relay, asked, assert_exchange, assert_passes, run, until_up},
-    packet,
+    harness::{packet, relay::*},
 };
 
 #[test]
@@ -154,7 +153,7 @@ fn after_a_kill_the_link_comes_back() {
     // Dropped, it is killed: nobody says goodbye.
     drop(second);
     eventually("its death is noticed", || (!first.is_up()).then_some(()));
-    let _ = fs::remove_file(b.path("local"));
+    let _ = fs::remove_file(b.file("local"));
     let second = b.start(&a.key, Some(a.at), "");
     until_up([&first, &second]);
     assert_exchange(&mut at_a, &mut second.client());
@@ -177,7 +176,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     let first = a.start(&b.key, None, "");
     let wrong = other.start(&a.key, Some(a.at), "");
     eventually("it is counted", || (first.discards("unknown_peer") > 0).then_some(()));
-    let shown = run(&["show", "discards", "--socket", a.path("control").to_str().unwrap()]);
+    let shown = strowger(&["show", "discards", "--socket", a.file("control").to_str().unwrap()]);
     assert!(
         String::from_utf8(shown.stdout).unwrap().contains("unknown_peer"),
         "people see it, too"
@@ -189,8 +188,8 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
 
     // The right keys, and a psk at one end, or two that differ.
     let psk = |home: &Home| {
-        let file = home.path("psk");
-        assert!(run(&["key", "psk", file.to_str().unwrap()]).status.success());
+        let file = home.file("psk");
+        assert!(strowger(&["key", "psk", file.to_str().unwrap()]).status.success());
         format!("psk = \"{}\"", file.to_str().unwrap())
     };
     let (psk_a, psk_b) = (psk(&a), psk(&b));
@@ -198,7 +197,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
         let first = a.start(&b.key, Some(b.at), &psk_a);
         let second = b.start(&a.key, Some(a.at), theirs);
         eventually("it is counted", || {
-            let unreadable = |relay: &Relay<'_>| relay.discards("handshake_unreadable");
+            let unreadable = |relay: &Relay| relay.discards("handshake_unreadable");
             (unreadable(&first) + unreadable(&second) > 0).then_some(())
         });
         assert!(!first.is_up() && !second.is_up());
@@ -207,7 +206,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     }
 
     // The same psk at both ends.
-    fs::copy(a.path("psk"), b.path("psk")).unwrap();
+    fs::copy(a.file("psk"), b.file("psk")).unwrap();
     let first = a.start(&b.key, Some(b.at), &psk_a);
     let second = b.start(&a.key, Some(a.at), &psk_b);
     until_up([&first, &second]);
@@ -246,7 +245,7 @@ fn a_stranger_gets_no_byte() {
 fn events_are_told_as_they_come_and_peers_come_and_go() {
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
-    let mut stream = UnixStream::connect(a.path("control")).unwrap();
+    let mut stream = UnixStream::connect(a.file("control")).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     writeln!(stream, r#"{{"watch":"events"}}"#).unwrap();
     let mut lines = BufReader::new(stream).lines();
@@ -263,18 +262,18 @@ fn events_are_told_as_they_come_and_peers_come_and_go() {
 
     // A peer is attached while traffic flows, and goes again.
     let third = Home::new();
-    let control = a.path("control");
+    let control = a.file("control");
     let control = control.to_str().unwrap();
     let attach = ["slot", "attach", "third", "--slot", "7", "--key", &third.key];
     let attach = [&attach[..], &["--rights", "transit", "--socket", control]].concat();
-    assert!(run(&attach).status.success());
+    assert!(strowger(&attach).status.success());
     assert_eq!(until("slot_attached", 7)["name"], "third");
     let its = third.start(&a.key, Some(a.at), "");
     until("link_up", 7);
     assert_exchange(&mut first.client(), &mut second.client());
-    assert!(run(&["slot", "detach", "7", "--socket", control]).status.success());
+    assert!(strowger(&["slot", "detach", "7", "--socket", control]).status.success());
     until("slot_detached", 7);
-    let plain = run(&["slot", "attach", "plain", "127.0.0.1:9", "--socket", control]);
+    let plain = strowger(&["slot", "attach", "plain", "127.0.0.1:9", "--socket", control]);
     assert_eq!(plain.status.code(), Some(5), "a sealed listener has no plain links: {plain:?}");
     its.stop();
     first.stop();
@@ -284,14 +283,14 @@ fn events_are_told_as_they_come_and_peers_come_and_go() {
 #[test]
 fn keys_that_others_can_read_start_no_relay() {
     let home = Home::new();
-    let dir = home.directory.path().to_str().unwrap().to_owned();
+    let dir = home.path().to_str().unwrap().to_owned();
     let config = format!(
         "control.socket = \"{dir}/control\"\n[identity]\nkey = \"{dir}/key\"\n\
          [[udp]]\naddress = \"127.0.0.1:0\"\n"
     );
-    fs::write(home.path("relay.toml"), config).unwrap();
-    fs::set_permissions(home.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
-    let output = run(&["relay", "--config", home.path("relay.toml").to_str().unwrap()]);
+    fs::write(home.file("relay.toml"), config).unwrap();
+    fs::set_permissions(home.file("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let output = strowger(&["relay", "--config", home.file("relay.toml").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.lines().count() == 1 && said.contains("chmod 600 "), "{said}");
@@ -307,29 +306,29 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     until_up([&first, &second]);
 
     let ping = ["ping", "--count", "3", "--interval", "0"];
-    let (pings, code) = asked(&first, &ping, &[(1, 2), (2, 1)]);
+    let (pings, code) = probe(&first, &ping, &[(1, 2), (2, 1)]);
     assert!(pings.iter().all(|ping| ping["pong"] == true), "{pings:?}");
     assert_eq!((pings.len(), code), (3, Some(0)));
 
-    let (trace, code) = asked(&first, &["trace"], &[(1, 2), (2, 4)]);
+    let (trace, code) = probe(&first, &["trace"], &[(1, 2), (2, 4)]);
     let hops = trace[0]["hops"].as_array().unwrap();
     assert_eq!((hops.len(), &hops[1]["behind"], code), (2, &"endpoint".into(), Some(0)));
 
-    let (identity, code) = asked(&first, &["identify"], &[(1, 2), (2, 1)]);
+    let (identity, code) = probe(&first, &["identify"], &[(1, 2), (2, 1)]);
     assert_eq!((&identity[0]["peer_id"], code), (&b.peer_id.as_str().into(), Some(0)));
     assert_eq!(identity[0]["key"], b.key);
-    let (identity, code) = asked(&second, &["identify"], &[(1, 2), (2, 1)]);
+    let (identity, code) = probe(&second, &["identify"], &[(1, 2), (2, 1)]);
     assert_eq!((&identity[0]["discard"], code), (&"empty_slot".into(), Some(1)), "it may not ask");
 
     // Slot 200 of the second is empty: where and why, in the counters' words.
-    let (trace, code) = asked(&first, &["trace"], &[(1, 2), (2, 200)]);
+    let (trace, code) = probe(&first, &["trace"], &[(1, 2), (2, 200)]);
     assert_eq!((&trace[0]["hops"][1]["discard"], code), (&"empty_slot".into(), Some(1)));
     assert_eq!(trace[0]["why"], "discarded at hop 1: empty_slot (slot 200)");
     assert_eq!(second.discards("empty_slot"), 0, "its own end is hops_spent");
     assert!(second.discards("hops_spent") >= 2);
 
     // The other way round nobody may ask.
-    let (pings, code) = asked(&second, &["ping", "--count", "1"], &[(1, 2), (2, 1)]);
+    let (pings, code) = probe(&second, &["ping", "--count", "1"], &[(1, 2), (2, 1)]);
     assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)));
     first.stop();
     second.stop();

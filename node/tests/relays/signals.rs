@@ -7,14 +7,11 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
 };
 
-use crate::trial::{
-    eventually,
-    homes::{Home, Relay},
-};
+use strowger_testkit::{eventually, harness::relay::*};
 
 /// What runs a relay with a peer behind `home`'s address, started by these words.
 fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
-    let dir = home.directory.path().to_str().unwrap();
+    let dir = home.path().to_str().unwrap();
     let config = format!(
         "control.socket = \"{dir}/control\"\n\
          [identity]\nkey = \"{dir}/key\"\nnetwork = \"test\"\n\
@@ -24,9 +21,9 @@ fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
          [[peer]]\nname = \"far\"\nkey = \"{}\"\nslot = 2\naddress = \"{}\"\n",
         home.at, peer.key, peer.at
     );
-    let file = home.path("relay.toml");
+    let file = home.file("relay.toml");
     fs::write(&file, config).unwrap();
-    let words = [env!("CARGO_BIN_EXE_strowger"), "relay", "--config", file.to_str().unwrap()];
+    let words = [crate::STROWGER, "relay", "--config", file.to_str().unwrap()];
     let mut words = before.iter().copied().chain(words);
     let mut command = Command::new(words.next().unwrap());
     command.args(words).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -41,8 +38,8 @@ struct Running<'h> {
 
 impl<'h> Running<'h> {
     /// One that has a link to `far`.
-    fn start(home: &'h Home, far: &Relay<'_>, before: &[&str]) -> Self {
-        let mut child = command(home, far.home, before).spawn().unwrap();
+    fn start(home: &'h Home, far: &Relay, before: &[&str]) -> Self {
+        let mut child = command(home, &far.home, before).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let running = Self { child, lines, home };
         eventually("the link is up", || far.is_up().then_some(()));
@@ -51,7 +48,7 @@ impl<'h> Running<'h> {
     }
 
     fn is_up(&self) -> bool {
-        self.home.path("control").exists()
+        self.home.file("control").exists()
             && self.home.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true
     }
 
@@ -72,7 +69,7 @@ impl<'h> Running<'h> {
 
     fn leaves_nothing(&self) {
         for socket in ["control", "local"] {
-            assert!(!self.home.path(socket).exists(), "{socket}");
+            assert!(!self.home.file(socket).exists(), "{socket}");
         }
     }
 }
@@ -84,7 +81,7 @@ impl Drop for Running<'_> {
     }
 }
 
-fn goodbyes(far: &Relay<'_>) -> usize {
+fn goodbyes(far: &Relay) -> usize {
     far.events("goodbye").len()
 }
 
@@ -125,7 +122,7 @@ fn a_relay_whose_terminal_is_gone_says_goodbye_and_leaves_no_socket() {
     python.wait().unwrap();
     assert_eq!(line.trim(), "0", "it ended in order");
     for socket in ["control", "local"] {
-        assert!(!near.path(socket).exists(), "{socket}");
+        assert!(!near.file(socket).exists(), "{socket}");
     }
     eventually("it said goodbye", || (goodbyes(&far) == 1).then_some(()));
     far.stop();

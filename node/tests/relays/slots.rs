@@ -12,10 +12,9 @@ use strowger_wire::{
     switch_header::HEADER_64_BYTES,
 };
 
-use crate::trial::{
+use strowger_testkit::{
     DEADLINE, eventually,
-    homes::{Home, Relay},
-    packet_in,
+    harness::{packet_in, relay::*},
 };
 
 /// That a packet goes from the endpoint at one number to that at another.
@@ -28,20 +27,20 @@ fn assert_goes(scheme: &Scheme, way: (u32, u32), from: &mut Client, to: &mut Cli
     assert_eq!(received.ingress, way.0);
 }
 
-fn assert_refused(relay: &Relay<'_>, arguments: &[&str], word: &str) {
+fn assert_refused(relay: &Relay, arguments: &[&str], word: &str) {
     let output = relay.command(arguments);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(5), "{arguments:?}: {said}");
     assert!(said.lines().count() == 1 && said.contains(word), "{arguments:?}: {said}");
 }
 
-fn state_of(relay: &Relay<'_>, slot: u32) -> Value {
+fn state_of(relay: &Relay, slot: u32) -> Value {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let row = slots["slots"].as_array().unwrap().iter().find(|row| row["slot"] == slot).cloned();
     row.map_or(Value::Null, |mut row| row["state"].take())
 }
 
-fn slot_of(relay: &Relay<'_>, name: &str) -> u64 {
+fn slot_of(relay: &Relay, name: &str) -> u64 {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let mut rows = slots["slots"].as_array().unwrap().iter();
     // Its former numbers bear its name, too.
@@ -50,7 +49,7 @@ fn slot_of(relay: &Relay<'_>, name: &str) -> u64 {
 }
 
 fn second_endpoint(home: &Home, more: &str) -> String {
-    let path = home.path("other");
+    let path = home.file("other");
     format!("[[unix]]\nname = \"other\"\npath = \"{}\"\n{more}", path.to_str().unwrap())
 }
 
@@ -109,7 +108,7 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
 #[test]
 fn a_number_that_needs_more_bits_is_told_of_and_one_that_is_kept_is_refused_with_the_time() {
     let home = Home::new();
-    let state = format!("[switch]\nstate = \"{}\"\n", home.path("state").to_str().unwrap());
+    let state = format!("[switch]\nstate = \"{}\"\n", home.file("state").to_str().unwrap());
     let sections = second_endpoint(&home, &state);
     let relay = home.start_with(&sections);
     let from = slot_of(&relay, "other").to_string();
@@ -121,8 +120,8 @@ fn a_number_that_needs_more_bits_is_told_of_and_one_that_is_kept_is_refused_with
     assert!(said.contains("\nwarning: slot 9 does not fit 4 bits"), "{said}");
     drop(relay); // killed
 
-    fs::remove_file(home.path("local")).unwrap();
-    fs::remove_file(home.path("other")).unwrap();
+    fs::remove_file(home.file("local")).unwrap();
+    fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&sections);
     assert_eq!(slot_of(&relay, "other"), 9);
     assert_eq!((state_of(&relay, 7), state_of(&relay, 9)), (json!("retiring"), json!("attached")));
@@ -133,8 +132,8 @@ fn a_number_that_needs_more_bits_is_told_of_and_one_that_is_kept_is_refused_with
     drop((local, other, relay));
 
     // All three are kept for nobody: each says when it will be free.
-    fs::remove_file(home.path("local")).unwrap();
-    fs::remove_file(home.path("other")).unwrap();
+    fs::remove_file(home.file("local")).unwrap();
+    fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&state);
     for kept in ["7", "9", "10"] {
         assert_refused(&relay, &["slot", "renumber", "4", kept], "it is free in ");
@@ -165,7 +164,7 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
 #[test]
 fn r11_new_numbers_are_kept_over_a_kill_and_drained_slots_are_nobody_s() {
     let home = Home::new();
-    let state = format!("[switch]\nstate = \"{}\"\n", home.path("state").to_str().unwrap());
+    let state = format!("[switch]\nstate = \"{}\"\n", home.file("state").to_str().unwrap());
     let peer = "[[peer]]\nname = \"far\"\nkey = \"KEY\"\n".replace("KEY", &Home::new().key);
     let sections = [second_endpoint(&home, ""), peer.clone(), state.clone()].concat();
     let relay = home.start_with(&sections);
@@ -176,8 +175,8 @@ fn r11_new_numbers_are_kept_over_a_kill_and_drained_slots_are_nobody_s() {
     eventually("it is gone", || relay.events("slot_detached").pop());
     drop(relay); // killed
 
-    fs::remove_file(home.path("local")).unwrap();
-    fs::remove_file(home.path("other")).unwrap();
+    fs::remove_file(home.file("local")).unwrap();
+    fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&sections);
     assert_eq!((slot_of(&relay, "local"), slot_of(&relay, "other")), (4, 9), "{:?}", relay.said);
     let before = [far.parse().unwrap(), 10];

@@ -6,9 +6,10 @@ use std::{fmt::Write as _, net::UdpSocket, time::Duration};
 use strowger_io::unix::Client;
 use strowger_wire::link_header::LINK_HEADER_BYTES;
 
-use crate::trial::{
-    eventually, packet,
-    wires::{Relay, STROWGER},
+use crate::STROWGER;
+use strowger_testkit::{
+    eventually,
+    harness::{packet, relay::*},
 };
 
 /// The flag that makes a packet a control packet, in the switch header's second byte.
@@ -37,7 +38,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
         let slot = 10 + n;
         write!(config, "[[unix]]\nname = \"u{n}\"\npath = \"DIR/u{n}\"\nslot = {slot}\n").unwrap();
     }
-    let relay = Relay::start(STROWGER, tempfile::tempdir().unwrap(), &config);
+    let relay = Relay::start(STROWGER, Home::without_key(), &config);
     let ports = relay.ask(r#"{"show":"ports"}"#);
     let what = ports["ports"][0]["what"].as_str().unwrap();
     let at = what.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
@@ -58,7 +59,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
     for with_control in [false, true] {
         let clients: Vec<Client> = (0..CLIENTS)
             .map(|n| {
-                let served = Client::connect(relay.directory.path().join(format!("u{n}"))).unwrap();
+                let served = Client::connect(relay.path(&format!("u{n}"))).unwrap();
                 let slot = 10 + n as u32;
                 // Of two lengths in turn, so that the kernel joins none of them: each has a chunk.
                 let data = packet(&[(2, slot)], &[7; 60]);

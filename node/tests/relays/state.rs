@@ -17,7 +17,7 @@ use strowger_wire::{
 
 /// Starts a relay with these endpoints in this folder; what it said until it was ready, or had ended.
 fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {
-    start_by(Command::new(env!("CARGO_BIN_EXE_strowger")), folder, endpoints, "")
+    start_by(Command::new(crate::STROWGER), folder, endpoints, "")
 }
 
 /// The same by another command, which has the command's arguments put behind its own, and with more in
@@ -117,7 +117,7 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
         bytes.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     });
     let run = |scheme: &str| {
-        let command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+        let command = Command::new(crate::STROWGER);
         let switch = format!("scheme = \"{scheme}\"\nslot_max = 200\n");
         start_by(command, folder.path(), &["a", "b"], &switch)
     };
@@ -162,7 +162,7 @@ fn a_full_disk_stops_nothing_and_the_state_file_is_written_when_there_is_room() 
     // The relay has a disk of its own, of 64 KiB, which goes when it does.
     let mut command = Command::new("unshare");
     let mount = format!("mount -t tmpfs -o size=64k tmpfs '{}'", kept.display());
-    let relay = env!("CARGO_BIN_EXE_strowger");
+    let relay = crate::STROWGER;
     command.args(["--mount", "sh", "-c", &format!("{mount} && exec \"$0\" \"$@\""), relay]);
     let (mut child, said) = start_by(command, folder.path(), &["a", "b"], "");
     says(&said, "ready");

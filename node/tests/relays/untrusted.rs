@@ -79,7 +79,7 @@ fn ask(folder: &Path, arguments: &[&str], answer: &Value) -> Output {
             }
         }
     });
-    let output = Command::new(env!("CARGO_BIN_EXE_strowger"))
+    let output = Command::new(crate::STROWGER)
         .args(arguments)
         .arg("--socket")
         .arg(&socket)

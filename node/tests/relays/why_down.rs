@@ -1,24 +1,23 @@
 //! Why a link is down, as `show peers`, the journal and the counters of both ends say it.
 
-use crate::trial::{
-    eventually,
-    homes::{Home, Relay, run},
-    wires,
-};
 use serde_json::Value;
+use strowger_testkit::{
+    eventually,
+    harness::{netns::*, relay::*},
+};
 
 fn peer(key: &str, at: Option<&Home>, more: &str) -> String {
     let address = at.map(|home| format!("address = \"{}\"\n", home.at)).unwrap_or_default();
     format!("[[peer]]\nname = \"peer\"\nslot = 2\nkey = \"{key}\"\n{address}{more}\n")
 }
 
-fn first_peer(relay: &Relay<'_>) -> Value {
+fn first_peer(relay: &Relay) -> Value {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0].take()
 }
 
 /// Waits until the relay gives this reason; the sentence, the event and the text for people contain
 /// these words.
-fn assert_reason(relay: &Relay<'_>, reason: &str, words: &[&str]) {
+fn assert_reason(relay: &Relay, reason: &str, words: &[&str]) {
     let row = eventually(reason, || {
         let row = first_peer(relay);
         (row["down_reason"] == reason).then_some(row)
@@ -33,7 +32,7 @@ fn assert_reason(relay: &Relay<'_>, reason: &str, words: &[&str]) {
     assert_eq!(told["slot"], 2, "{told}");
 }
 
-fn assert_counted(relay: &Relay<'_>, reason: &str) {
+fn assert_counted(relay: &Relay, reason: &str) {
     eventually(reason, || (relay.discards(reason) > 0).then_some(()));
     let ports = relay.ask(r#"{"show":"ports"}"#);
     assert!(ports.to_string().contains(reason), "it is counted at a port: {ports}");
@@ -74,9 +73,9 @@ fn another_network_name_is_told_at_the_end_that_is_asked() {
 fn another_psk_is_told_at_both_ends() {
     let (a, b) = (Home::new(), Home::new());
     let psk = |home: &Home| {
-        let file = home.path("psk");
+        let file = home.file("psk");
         let file = file.to_str().unwrap();
-        assert!(run(&["key", "psk", file]).status.success());
+        assert!(strowger(&["key", "psk", file]).status.success());
         format!("psk = \"{file}\"\n")
     };
     let first = a.start_with(&peer(&b.key, Some(&b), &psk(&a)));
@@ -106,13 +105,14 @@ fn another_key_at_the_peer_s_address_is_named() {
 
 #[test]
 fn an_address_without_a_route_is_told_with_the_kernel_s_reason() {
-    let Some([near, _far]) = wires::pair() else { return };
-    let ((directory, _), (_, key)) = (wires::home(), wires::home());
+    let Some([near, _far]) = pair() else { return };
+    let directory = Home::new();
+    let key = Home::new().key.clone();
     let config = format!(
         "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[[udp]]\naddress = \"0.0.0.0:7000\"\n\
          [[peer]]\nname = \"peer\"\nslot = 2\nkey = \"{key}\"\naddress = \"198.51.100.9:7000\"\n"
     );
-    let relay = wires::Relay::within(&near, directory, &config);
+    let relay = Relay::within(&near, directory, &config);
     let row = eventually("the reason is told", || {
         let row = relay.ask(r#"{"show":"peers"}"#)["peers"][0].take();
         (row["down_reason"] == "unreachable").then_some(row)

@@ -1,7 +1,10 @@
 //! Relays that listen at all addresses: they answer from the one that was asked, and `[::]` serves IPv4,
 //! too. In two network namespaces; it never sleeps.
 
-use crate::trial::wires::*;
+use strowger_testkit::harness::{
+    netns::{self, *},
+    relay::*,
+};
 
 const CLIENT: &str = "10.77.0.9:7000";
 
@@ -20,18 +23,19 @@ fn config(key: &str, listen: &str, peer: &str) -> String {
 fn asked_at_the_second_address(listen: &str) {
     let Some([near, far]) = pair() else { return };
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {
-        words(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
+        netns::run(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
     }
     // No way leads back to the first, so the kernel drops what comes from it (RFC 3704, strict).
-    words(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
+    netns::run(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
     let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1";
-    words(&format!("ip netns exec {} {strict}", near.0)).unwrap();
-    let ((client, client_key), (server, server_key)) = (home(), home());
+    netns::run(&format!("ip netns exec {} {strict}", near.0)).unwrap();
+    let (client, server) = (Home::new(), Home::new());
+    let (client_key, server_key) = (client.key.clone(), server.key.clone());
     let server = Relay::within(&far, server, &config(&client_key, listen, ""));
     let peer = "address = \"10.77.0.2:7000\"\n";
     let client = Relay::within(&near, client, &config(&server_key, CLIENT, peer));
-    until_up(&[&client, &server]);
-    assert_exchange(&client, &server);
+    until_up([&client, &server]);
+    assert_relays_exchange(&client, &server);
     let at = |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["address"].clone();
     assert_eq!((at(&client), at(&server)), ("10.77.0.2:7000".into(), CLIENT.into()));
 }

@@ -3,7 +3,7 @@
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use strowger_frame::{
@@ -11,6 +11,7 @@ use strowger_frame::{
     port::{AdmitError, KernelDrop},
 };
 use strowger_io::{Waited, Waiter};
+pub(crate) use strowger_testkit::until;
 
 /// The near port's mark of the far port.
 const FAR: Mark = Mark::new(3, 1);
@@ -54,14 +55,6 @@ impl Joined {
     /// The same in the other direction.
     fn turned(self) -> Self {
         Self { near: self.far, far: self.near, to_far: self.to_near, to_near: self.to_far }
-    }
-}
-
-pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !happened() {
-        assert!(started.elapsed() < DEADLINE, "timed out: {what}");
-        std::thread::yield_now();
     }
 }
 
