@@ -259,7 +259,7 @@ fn what_cannot_start_says_why_and_leaves_nothing_open() {
         ),
         (
             builder().udp("127.0.0.1:0".parse().unwrap()).peer(Peer::new(peer_id).at("a name")),
-            "is no address",
+            "is not an address",
         ),
         (builder().unix("a", "/nowhere/at/all"), "/nowhere"),
         (
