@@ -344,7 +344,7 @@ fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>
 }
 
 #[test]
-fn a_reversed_path_leads_back_and_forth() {
+fn a_reversed_path_leads_back() {
     fn law<R: Register>(input: &mut Input<'_>) {
         let count = usize::from(input.byte() % 16);
         let (from_switch, to_switch) = (input.byte() & 1 == 1, input.byte() & 1 == 1);

@@ -85,7 +85,7 @@ fn packets_cross_two_relays_and_their_answers_come_back() {
 }
 
 #[test]
-fn bursts_keep_their_order_and_what_finds_no_room_stays() {
+fn bursts_keep_their_order_and_excess_frames_stay() {
     let relay = builder()
         .local_port_spec(local("one", 2).depth_frames(8))
         .local_port_spec(local("two", 3))
@@ -116,7 +116,7 @@ fn bursts_keep_their_order_and_what_finds_no_room_stays() {
 }
 
 #[test]
-fn a_running_relay_is_changed_and_events_tell_what_came_true() {
+fn a_running_relay_is_changed_and_events_report_the_result() {
     let relay = builder().local_port_spec(local("app", 2)).start().unwrap();
     let mut events = relay.events();
     let (mut sender, _app) = relay.take_port("app").unwrap().split();
@@ -142,7 +142,7 @@ fn a_running_relay_is_changed_and_events_tell_what_came_true() {
 }
 
 #[test]
-fn every_end_of_a_relay_closes_its_ports_and_gives_its_address_back() {
+fn every_end_of_a_relay_closes_its_ports_and_frees_its_address() {
     type End = fn(RelayHandle);
     let ends: [End; 3] = [
         |relay| drop(relay.shutdown().unwrap()),
@@ -172,7 +172,7 @@ fn every_end_of_a_relay_closes_its_ports_and_gives_its_address_back() {
 }
 
 #[test]
-fn a_call_that_panics_is_an_error_and_the_relay_goes_on() {
+fn a_call_that_panics_is_an_error_and_the_relay_continues() {
     let relay = builder().local_port_spec(local("app", 2)).start().unwrap();
     let mut events = relay.events();
     assert_eq!(relay.call(|slow_path| slow_path.switch().slots().len()), Ok(1));
@@ -229,7 +229,7 @@ fn a_sealed_peer_is_attached_while_the_relay_runs() {
 }
 
 #[test]
-fn what_cannot_start_says_why_and_leaves_nothing_open() {
+fn a_start_that_fails_gives_a_reason_and_leaves_nothing_open() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
     let error = builder().udp(at).start().unwrap_err();

@@ -183,7 +183,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
 }
 
 #[test]
-fn r6_of_what_a_bad_wire_repeats_bends_and_reorders_each_packet_arrives_at_most_once() {
+fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reorders() {
     let faults = Faults {
         loss_per_million: 50_000,
         duplicate_per_million: 400_000,
@@ -444,7 +444,7 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
 }
 
 #[test]
-fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
+fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     let mut alone = Alone::new(None);
     let flood = initiation(9, 2, 5);
     let before = alone.state();
@@ -485,7 +485,7 @@ fn r8_cookies_under_load_let_in_who_receives_where_it_sends_from() {
 }
 
 #[test]
-fn r12_noise_with_wrong_macs_spends_nobody_s_budget() {
+fn r12_handshakes_with_wrong_macs_use_no_budget() {
     let mut alone = Alone::new(None);
     let mut noise = initiation(9, 2, 5);
     *noise.last_chunk_mut().expect("long") = [7; 32]; // both macs
@@ -515,7 +515,7 @@ fn r12_noise_with_wrong_macs_spends_nobody_s_budget() {
 }
 
 #[test]
-fn r12_a_flood_of_strangers_does_not_keep_a_known_peer_from_its_new_keys() {
+fn r12_a_flood_of_unknown_peers_does_not_delay_a_known_peer_s_new_keys() {
     let mut pair = Pair::new();
     pair.until_up();
     pair.run_for(100);
@@ -578,7 +578,7 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
 }
 
 #[test]
-fn strangers_get_nothing_unless_the_operator_wrote_so() {
+fn unknown_peers_get_nothing_without_a_policy() {
     let mut alone = Alone::new(None);
     let before = alone.state();
     assert!(alone.discover(host(66), 9).is_none());
@@ -599,7 +599,7 @@ fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> 
 }
 
 #[test]
-fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
+fn an_unknown_peer_has_a_slot_and_reaches_nothing_through_it() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
     let (slot, mut endpoint) = alone.node.add_endpoint();
@@ -630,7 +630,7 @@ fn a_stranger_has_a_slot_and_reaches_nothing_by_it() {
 }
 
 #[test]
-fn strangers_are_few_and_give_their_slots_back() {
+fn unknown_peers_are_bounded_and_release_their_slots() {
     let policy = UnknownPeerPolicy::default().with_links_max(3);
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
@@ -645,7 +645,7 @@ fn strangers_are_few_and_give_their_slots_back() {
 }
 
 #[test]
-fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
+fn a_silent_unknown_peer_releases_its_slot_within_seconds() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(200 * MS));
     let policy = UnknownPeerPolicy::default().with_links_max(1).with_liveness(liveness);
     let mut alone = Alone::new(Some(policy));
@@ -662,7 +662,7 @@ fn a_stranger_that_is_never_heard_gives_its_slot_back_within_seconds() {
 }
 
 #[test]
-fn a_stranger_s_third_message_replayed_makes_no_second_session() {
+fn a_replayed_third_message_of_an_unknown_peer_makes_no_second_session() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
     let (local, offer) = (identity(9), Offer::default());
@@ -686,7 +686,7 @@ fn a_stranger_s_third_message_replayed_makes_no_second_session() {
 }
 
 #[test]
-fn who_has_a_peer_s_key_and_not_its_psk_does_not_come_in_by_xx() {
+fn a_peer_s_key_without_its_psk_is_refused_by_xx() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
     let mut alone = Alone::new(Some(policy));
     let mut spec = alone.node.peer_spec(5, false);

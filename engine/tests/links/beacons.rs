@@ -114,7 +114,7 @@ fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_
 }
 
 #[test]
-fn beacons_are_said_where_they_are_wanted_seldom_and_not_in_step() {
+fn beacons_are_sent_only_on_enabled_ports_rarely_and_with_jitter() {
     let mut listener = Listener::new(None);
     let mut said = Vec::new();
     for _ in 0..4_000 {
@@ -142,7 +142,7 @@ fn beacons_are_said_where_they_are_wanted_seldom_and_not_in_step() {
 }
 
 #[test]
-fn off_by_default_beacons_are_neither_said_nor_heard() {
+fn beacons_are_neither_sent_nor_read_by_default() {
     let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
         spec.with_address(None::<Address>)
     });
@@ -156,7 +156,7 @@ fn off_by_default_beacons_are_neither_said_nor_heard() {
 }
 
 #[test]
-fn peers_of_whom_only_the_keys_are_known_find_each_other() {
+fn peers_with_only_each_other_s_keys_find_each_other() {
     // Said by either, or by both.
     for who in 1..4 {
         let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
@@ -214,7 +214,7 @@ fn a_link_that_is_up_is_not_moved_by_a_beacon() {
 }
 
 #[test]
-fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_it_is_there() {
+fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(SECOND)).with_always(true);
     let mut pair =
         Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(liveness));
@@ -249,7 +249,7 @@ fn a_peer_whose_link_is_down_is_tried_where_its_beacon_comes_from_and_found_if_i
 }
 
 #[test]
-fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
+fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
     let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |own, spec| {
         spec.with_address(None::<Address>)
             .with_key(None::<strowger_crypto::StaticPublic>)
@@ -268,7 +268,7 @@ fn a_peer_of_whom_but_the_identity_is_known_is_found_by_its_beacon() {
 }
 
 #[test]
-fn r10_beacons_go_on_when_the_slow_path_begins_anew() {
+fn r10_beacons_continue_after_a_recovery() {
     let mut listener = Listener::new(unknown_peers());
     // A call is under way, and what it held is free again.
     assert_eq!(listener.hear(host(9), &beacon::encode(&identity(9))).len(), 1);
@@ -286,7 +286,7 @@ fn r10_beacons_go_on_when_the_slow_path_begins_anew() {
 }
 
 #[test]
-fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
+fn a_beacon_received_by_another_worker_is_answered_by_it() {
     let birth = NodeSpec { workers: 2, ..NodeSpec::new(1) };
     let mut pair =
         Pair::with(birth, NodeSpec::new(2), |_, spec| spec.with_address(None::<Address>));
@@ -301,7 +301,7 @@ fn a_beacon_that_comes_in_by_another_worker_is_followed_by_that_one() {
 }
 
 #[test]
-fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
+fn r8_an_unsigned_beacon_is_never_followed() {
     for unknown_peers in [None, unknown_peers()] {
         let mut listener = Listener::new(unknown_peers);
         let before = listener.state();
@@ -332,7 +332,7 @@ fn r8_a_beacon_that_nobody_signed_is_followed_nowhere() {
 }
 
 #[test]
-fn a_key_whose_identity_is_known_is_not_suggested_by_another() {
+fn a_key_with_a_known_identity_is_not_accepted_from_another_identity() {
     let (net, now) = (SimNet::default(), Now(1));
     let mut node = Node::new(&net, &NodeSpec::new(2), now);
     let mut spec = node.peer_spec(1, false);
@@ -348,7 +348,7 @@ fn a_key_whose_identity_is_known_is_not_suggested_by_another() {
 }
 
 #[test]
-fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing() {
+fn r8_a_replayed_beacon_causes_one_shorter_initiation_and_no_state() {
     let mut listener = Listener::new(None);
     let before = listener.state();
     let bytes = beacon::encode(&identity(1));
@@ -373,7 +373,7 @@ fn r8_a_beacon_said_again_costs_one_initiation_each_no_longer_and_leaves_nothing
 }
 
 #[test]
-fn r12_a_flood_of_beacons_stays_within_its_budget_and_keeps_nobody_out() {
+fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     listener.net.start_log();
@@ -491,7 +491,7 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
 }
 
 #[test]
-fn a_stranger_s_answer_is_taken_from_where_it_was_called_and_from_whom() {
+fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identity() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     let called = listener.hear(host(9), &beacon::encode(&identity(9)));

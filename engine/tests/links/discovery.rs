@@ -55,7 +55,7 @@ fn downs(node: &Node) -> usize {
 }
 
 #[test]
-fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
+fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
     for (a, b) in [(NAME, NAME_ALONE), (NAME, NAME), (KEY, NAME_ALONE), (KEY, NAME), (NAME, KEY)] {
         for (loss, seed) in [(0, 0), (300_000, 1), (300_000, 2)] {
             let mut pair = pair(a, b, [None, None]);
@@ -91,7 +91,7 @@ fn a_peer_whose_identity_alone_is_known_gets_a_link_whoever_begins() {
 /// Both ends that XX brought together look for what the path takes from the first keys on, as those that
 /// know each other's key do: it is the first answer that says how long packets may be, not the second.
 #[test]
-fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known() {
+fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
     let policy = Some(UnknownPeerPolicy::default());
     let found = |a: Knows, b: Knows, unknown_peers| {
         let mut pair = pair(a, b, unknown_peers);
@@ -110,7 +110,7 @@ fn a_peer_that_was_discovered_takes_as_long_packets_as_one_whose_key_was_known()
 }
 
 #[test]
-fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
+fn a_peer_configured_by_address_alone_has_the_rights_of_an_unknown_peer() {
     let rights = Rights { endpoints: true, ..Rights::NONE };
     let policy = UnknownPeerPolicy::default().with_rights(rights);
     // Both look for each other, or one comes as an unknown peer.
@@ -124,7 +124,7 @@ fn whoever_is_at_an_address_has_the_rights_of_a_stranger() {
 }
 
 #[test]
-fn somebody_else_than_the_pinned_identity_is_refused_and_told() {
+fn another_identity_than_the_pinned_one_is_refused_with_a_reason() {
     for (a, b) in [(NAME, PLACE), (NAME_ALONE, PLACE)] {
         let policy = Some(UnknownPeerPolicy::default());
         let births = [(1, None), (2, policy)]
@@ -148,7 +148,7 @@ fn somebody_else_than_the_pinned_identity_is_refused_and_told() {
 }
 
 #[test]
-fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
+fn without_a_policy_an_unknown_peer_s_search_is_not_answered() {
     let policy = Some(UnknownPeerPolicy::default());
     let mut pair = pair(PLACE, KEY, [policy, None]);
     let slots = pair.b.switch.slots().len();
@@ -172,7 +172,7 @@ fn where_strangers_are_not_allowed_nobody_answers_who_looks_for_anybody() {
 }
 
 #[test]
-fn a_discovered_peer_that_begins_anew_is_found_again() {
+fn a_discovered_peer_that_restarts_is_found_again() {
     let policy = Some(UnknownPeerPolicy::default().with_rights(Rights::ALL));
     for (a, b, unknown_peers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
         let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
@@ -190,7 +190,7 @@ fn a_discovered_peer_that_begins_anew_is_found_again() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_a_reason() {
+fn contradictory_peer_specs_are_refused_with_a_reason() {
     let mut pair = Pair::new();
     let now = pair.now;
     let mut add = |tune: &dyn Fn(PeerSpec) -> PeerSpec| {

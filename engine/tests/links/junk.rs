@@ -141,7 +141,7 @@ fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
 }
 
 #[test]
-fn r12_answers_with_a_right_mac_from_elsewhere_take_nothing_from_the_peer_s() {
+fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
     let mut pair = Pair::new();
     let offer = Offer::default();
     pair.net.start_log();
@@ -178,7 +178,7 @@ fn r12_answers_with_a_right_mac_from_elsewhere_take_nothing_from_the_peer_s() {
 }
 
 #[test]
-fn junk_is_told_apart_by_what_is_wrong_with_it() {
+fn junk_is_counted_by_its_fault() {
     let mut pair = Pair::new();
     pair.net.start_log();
     pair.net.set_loss(1_000_000, 0);

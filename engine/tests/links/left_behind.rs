@@ -25,7 +25,7 @@ fn poll(nodes: &mut [&mut Node], now: &mut Now, ns: u64) {
 }
 
 #[test]
-fn an_address_that_one_peer_has_left_is_the_next_one_s_who_proves_to_be_there() {
+fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
     for recovered in [false, true] {
         let (net, mut now) = (SimNet::default(), Now(1));
         let [mut hub, mut old, mut new] =
@@ -113,7 +113,7 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
 }
 
 #[test]
-fn r8_a_stranger_s_last_handshake_said_again_gets_no_slot() {
+fn r8_a_replayed_last_handshake_of_an_unknown_peer_gets_no_slot() {
     let policy =
         UnknownPeerPolicy::default().with_rights(Rights::ALL).with_links_max(4).with_liveness(FAST);
     let (net, mut now) = (SimNet::default(), Now(1));
@@ -215,7 +215,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
 }
 
 #[test]
-fn a_wall_clock_that_was_set_back_over_a_restart_keeps_nobody_out_whose_stamps_are_written_down() {
+fn a_wall_clock_set_back_over_a_restart_blocks_no_peer_with_saved_timestamps() {
     assert!(begins_again(1_001, false) < SECOND, "a clock that goes on");
     assert!(begins_again(999, false) > 10 * SECOND, "refused, as a replay would be");
     assert!(begins_again(999, true) < SECOND);
@@ -226,7 +226,7 @@ fn a_wall_clock_that_was_set_back_over_a_restart_keeps_nobody_out_whose_stamps_a
 /// One hub and two peers that change places, vanish, fall quiet, say goodbye, and panic, in a command that
 /// rng decide.
 #[test]
-fn whatever_peers_do_to_a_hub_they_are_found_again_and_every_frame_is_counted() {
+fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
     // The last two have found what now has a comment in the code.
     for seed in (1..=8).chain([36, 82]) {
         let mut rng = Rng::new(seed);

@@ -191,7 +191,7 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
 }
 
 #[test]
-fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
+fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
     // The peer's first packet comes from the victim, or one after many.
     for (is_late, written) in
         [(false, None), (true, None), (false, Some(host(1))), (true, Some(host(1)))]
@@ -218,7 +218,7 @@ fn r8_an_address_that_has_answered_nothing_gets_no_more_than_came_from_it() {
 }
 
 #[test]
-fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_nothing_else() {
+fn r8_a_configured_address_that_never_answered_is_sent_only_initiations() {
     // Another node has the address that the operator wrote by now; the peer comes by itself.
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
     couple.net.start_log();
@@ -234,7 +234,7 @@ fn r8_a_written_address_that_never_answered_gets_initiations_at_their_pace_and_n
 }
 
 #[test]
-fn by_a_link_that_is_down_nothing_leaves_but_what_brings_it_up() {
+fn a_link_that_is_down_sends_only_what_brings_it_up() {
     let mut pair =
         Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST));
     pair.until_up();
@@ -288,7 +288,7 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
 }
 
 #[test]
-fn where_a_peer_had_moved_to_it_is_not_looked_for_for_ever() {
+fn a_peer_s_former_address_is_not_tried_for_ever() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
     couple.run_for(2);
     couple.net.move_socket(host(1), host(11));
@@ -313,7 +313,7 @@ fn where_a_peer_had_moved_to_it_is_not_looked_for_for_ever() {
 }
 
 #[test]
-fn a_peer_that_comes_in_by_another_listener_or_family_is_answered_by_it_and_its_data_follows() {
+fn a_peer_at_another_listener_or_family_is_answered_there_and_its_data_follows() {
     for (workers, at, worker) in [
         (1, other_listener(), None),
         (1, v6_listener(), None),
@@ -395,7 +395,7 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
 }
 
 #[test]
-fn a_silent_node_whose_own_address_changes_is_followed_before_anybody_has_something_to_say() {
+fn a_silent_node_whose_address_changes_is_followed_before_it_has_data() {
     for is_quiet in [false, true] {
         let mut pair = Pair::new();
         pair.until_up();
@@ -414,7 +414,7 @@ fn a_silent_node_whose_own_address_changes_is_followed_before_anybody_has_someth
 }
 
 #[test]
-fn one_key_on_two_nodes_is_seen_and_said() {
+fn one_key_on_two_nodes_is_detected_and_reported() {
     let mut couple = Couple::new(1, &[], host(2), None);
     couple.run_for(3);
     // A copy of A, with its key, at another address.
@@ -493,7 +493,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
 }
 
 #[test]
-fn a_peer_that_starts_again_moments_after_its_keys_were_made_is_heard_at_once() {
+fn a_peer_that_restarts_right_after_a_handshake_is_answered_at_once() {
     // Whichever of them has the smaller key.
     for of in [1, 2] {
         let mut pair =

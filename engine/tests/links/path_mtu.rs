@@ -73,7 +73,7 @@ fn traced(pair: &mut Pair) -> Option<u16> {
 }
 
 #[test]
-fn what_a_path_takes_is_found_and_just_that_gets_through() {
+fn the_path_mtu_is_found_and_just_that_size_passes() {
     let widths = [896, 1_231, 1_232, 1_300, 1_372, 1_399, 1_452, 1_471, 1_472, 1_500, 4_000, 8_952];
     for (narrow, most) in widths.map(|width| (width, 9_216)).into_iter().chain([(9_216, 1_400)]) {
         let mut pair = pair_with(most, narrow);
@@ -147,7 +147,7 @@ fn a_path_that_changes_is_followed_down_soon_and_up_seldom() {
 }
 
 #[test]
-fn what_was_found_outlives_new_keys_and_silence_and_not_another_address() {
+fn the_path_mtu_survives_new_keys_and_idle_time_but_not_another_address() {
     let mut pair = pair_with(9_216, 1_300);
     until_found(&mut pair, 1_300);
     pair.run_with_traffic(300);
@@ -175,7 +175,7 @@ fn what_was_found_outlives_new_keys_and_silence_and_not_another_address() {
 }
 
 #[test]
-fn r8_nothing_long_goes_to_an_address_that_has_answered_nothing() {
+fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     let net = SimNet::default();
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);

@@ -67,7 +67,7 @@ fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
 }
 
 #[test]
-fn data_from_elsewhere_alone_does_not_move_a_peer() {
+fn data_from_another_address_alone_does_not_move_a_peer() {
     let mut pair = Pair::new();
     pair.until_up();
     // Fresh, authentic, and from where the peer is not: a relayed packet.
@@ -84,7 +84,7 @@ fn data_from_elsewhere_alone_does_not_move_a_peer() {
 }
 
 #[test]
-fn a_replayed_packet_from_elsewhere_is_not_even_asked_about() {
+fn a_replayed_packet_from_another_address_causes_no_challenge() {
     let mut pair = Pair::new();
     pair.until_up();
     pair.net.start_log();
@@ -104,7 +104,7 @@ fn a_replayed_packet_from_elsewhere_is_not_even_asked_about() {
 }
 
 #[test]
-fn who_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
+fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
     let mut pair = Pair::new();
     pair.until_up();
     let fresh = snatched(&mut pair, b"relayed");
@@ -155,7 +155,7 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
 }
 
 #[test]
-fn an_initiation_raced_from_elsewhere_makes_keys_and_moves_nobody() {
+fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
     // B waits for A, whose first message somebody gets through first, from another address.
     let net = SimNet::default();
     let mut now = Now(1);
@@ -197,7 +197,7 @@ fn an_initiation_raced_from_elsewhere_makes_keys_and_moves_nobody() {
 }
 
 #[test]
-fn a_peer_without_an_address_is_where_its_first_sealed_packet_comes_from() {
+fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     let net = SimNet::default();
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
@@ -261,7 +261,7 @@ fn a_dead_peer_is_noticed_within_interval_times_multiplier_and_the_link_comes_ba
 }
 
 #[test]
-fn a_live_peer_that_answers_nothing_to_one_way_traffic_is_not_taken_for_dead() {
+fn a_live_peer_with_one_way_traffic_is_not_declared_dead() {
     let mut pair = fast();
     pair.until_up();
     for _ in 0..2_000 {
@@ -290,7 +290,7 @@ fn a_lost_probe_or_two_is_no_death() {
 }
 
 #[test]
-fn after_a_goodbye_nobody_is_asked_before_the_time_that_it_says() {
+fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
     for (who_says, retry_after_s) in [(1, 30), (2, 30), (1, 0)] {
         let mut pair = fast();
         pair.until_up();
@@ -350,7 +350,7 @@ fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
 }
 
 #[test]
-fn a_switch_that_begins_anew_finds_its_link_again() {
+fn a_switch_that_restarts_gets_its_link_back() {
     // Who is reborn begins; or has to be found by the other, for want of an address.
     for knows_where in [true, false] {
         let mut pair = Pair::new();
@@ -390,7 +390,7 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_flow_that_comes_in_by_another_worker_is_handed_over_and_then_owned_there() {
+fn a_flow_received_by_another_worker_is_handed_off_and_then_owned_there() {
     let mut pair = two_workers();
     let before = pair.b.count(Discard::NoSession);
     let (mut last, mut arrived) = (0, 0_u32);
@@ -484,7 +484,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
 }
 
 #[test]
-fn a_peer_whose_frames_come_in_by_two_workers_by_turns_stays_with_one() {
+fn a_peer_whose_frames_alternate_between_workers_stays_with_one() {
     let mut rng = Rng::new(1);
     let mut pair = two_workers();
     let mut arrived = 0_u32;
@@ -589,7 +589,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
 }
 
 #[test]
-fn a_clock_that_jumps_both_ways_panics_nobody_and_the_link_comes_back() {
+fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
     let jumps: [i128; 8] = [
         -3_600_000_000_000,
         3_600_000_000_000,
@@ -648,8 +648,7 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
 }
 
 #[test]
-fn r10_workers_whose_slow_path_is_gone_for_good_forward_until_the_keys_are_old_and_count_what_then_ends()
- {
+fn r10_workers_without_a_slow_path_forward_until_the_keys_expire_and_count_later_drops() {
     let mut pair = Pair::new();
     pair.until_up();
     let Pair { a, mut b, mut at_a, mut at_b, to_b, mut now, .. } = pair;

@@ -135,7 +135,7 @@ fn the_first_packet_gets_through_at_30_percent_loss_of_handshake_messages() {
 }
 
 #[test]
-fn r7_what_waited_leaves_first_and_in_order_and_what_is_too_much_is_counted() {
+fn r7_pending_frames_leave_first_and_in_order_and_excess_ones_are_counted() {
     let mut pair = quiet();
     for number in 0..10_u8 {
         send(&mut pair.at_a, pair.to_b, &[number]);
@@ -156,7 +156,7 @@ fn r7_what_waited_leaves_first_and_in_order_and_what_is_too_much_is_counted() {
 }
 
 #[test]
-fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
+fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
     let mut pair = quiet();
     let free = pair.a.free_chunks();
     pair.net.cut(host(2), true);
@@ -186,7 +186,7 @@ fn a_quiet_link_that_does_not_wake_is_down_and_what_waited_is_counted() {
 }
 
 #[test]
-fn a_peer_that_has_moved_in_the_silence_is_found_when_it_speaks() {
+fn a_peer_that_moved_while_idle_is_found_when_it_sends() {
     let mut pair = quiet();
     pair.net.move_socket(host(1), host(11));
     send(&mut pair.at_a, pair.to_b, b"from elsewhere");
@@ -198,7 +198,7 @@ fn a_peer_that_has_moved_in_the_silence_is_found_when_it_speaks() {
 }
 
 #[test]
-fn what_waits_at_a_slot_that_is_taken_away_is_counted() {
+fn frames_that_wait_at_a_detached_slot_are_counted() {
     let mut pair = quiet();
     let free = pair.a.free_chunks();
     pair.net.cut(host(2), true);
@@ -213,7 +213,7 @@ fn what_waits_at_a_slot_that_is_taken_away_is_counted() {
 }
 
 #[test]
-fn a_link_that_is_used_seldom_loses_nothing_and_one_that_is_asked_always_is_never_quiet() {
+fn a_rarely_used_link_loses_nothing_and_one_with_constant_liveness_is_never_idle() {
     let mut pair = Pair::new();
     pair.until_up();
     for gap in [50, 59, 61, 100, 121, 141, 170, 175, 178, 179, 180, 181, 185, 189, 190, 200, 400] {
@@ -277,7 +277,7 @@ fn few_frames_wait_in_all() {
 }
 
 #[test]
-fn nothing_waits_for_a_peer_that_was_never_there() {
+fn no_frame_waits_for_a_peer_that_was_never_up() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut alone = Node::new(&net, &NodeSpec::new(1), now);
     let (own, mut endpoint) = alone.add_endpoint();
@@ -308,7 +308,7 @@ impl Wake for RxMode {
 }
 
 #[test]
-fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
+fn a_link_is_shown_as_up_only_when_every_worker_passes_data() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut a = Node::new(&net, &NodeSpec { workers: 2, ..NodeSpec::new(1) }, now);
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
@@ -364,7 +364,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_lets_data_pass() {
 }
 
 #[test]
-fn a_link_that_falls_quiet_before_every_worker_lets_data_pass_was_never_shown_as_up() {
+fn a_link_that_goes_idle_before_every_worker_passes_data_was_never_shown_as_up() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut a = Node::new(&net, &NodeSpec { workers: 2, ..NodeSpec::new(1) }, now);
     let mut b = Node::new(&net, &NodeSpec::new(2), now);

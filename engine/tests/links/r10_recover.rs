@@ -75,7 +75,7 @@ fn r10_a_panic_in_any_draw_of_randomness_leaves_a_link_that_works_within_a_secon
 }
 
 #[test]
-fn r10_forwarding_goes_on_and_no_packet_is_lost_while_the_slow_path_begins_anew() {
+fn r10_forwarding_loses_no_packet_while_the_slow_path_recovers() {
     let mut pair =
         Pair::with(NodeSpec { workers: 2, ..NodeSpec::new(1) }, NodeSpec::new(2), |_, spec| spec);
     pair.until_up();
@@ -149,7 +149,7 @@ fn r10_keys_that_outlived_their_session_are_dropped_when_they_are_too_old() {
 }
 
 #[test]
-fn r10_a_dead_peer_s_link_goes_down_though_no_session_knows_its_keys() {
+fn r10_a_dead_peer_s_link_goes_down_although_no_session_has_its_keys() {
     let mut pair = busy();
     pair.until_up();
     let now = pair.now;
@@ -164,7 +164,7 @@ fn r10_a_dead_peer_s_link_goes_down_though_no_session_knows_its_keys() {
 }
 
 #[test]
-fn r10_a_peer_that_came_by_itself_is_found_again_and_a_stranger_too() {
+fn r10_a_peer_without_an_address_is_found_again_and_so_is_an_unknown_one() {
     let policy = UnknownPeerPolicy::default().with_rights(Rights::ALL).with_links_max(4);
     let first = NodeSpec { unknown_peers: Some(policy), ..NodeSpec::new(1) };
     let mut pair = Pair::with(first, NodeSpec::new(2), |own, spec| {
@@ -209,7 +209,7 @@ fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
 }
 
 #[test]
-fn r10_what_was_being_attached_moved_or_taken_away_is_finished() {
+fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
     // Bells are rung between steps, so each ring is another place to stop at.
     let mut seen = [0; 3];
     for rings in 1..=16 {
@@ -287,7 +287,7 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
 }
 
 #[test]
-fn r1_quarantines_begin_again_when_the_slow_path_does() {
+fn r1_quarantines_restart_when_the_slow_path_recovers() {
     let mut node = Node::without_port(&NodeSpec::new(1), Now(1));
     let (slot, endpoint) = node.add_endpoint();
     // In steps, as time passes: a leap would not count.

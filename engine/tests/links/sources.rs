@@ -96,7 +96,7 @@ impl Flooder {
 }
 
 #[test]
-fn r12_one_address_that_says_the_same_three_thousand_times_a_second_keeps_nobody_out() {
+fn r12_three_thousand_copies_a_second_from_one_address_block_no_other() {
     let mut hub = Hub::new();
     let mut flooder = Flooder::new(66);
     for _ in 0..1_000 {

@@ -132,7 +132,7 @@ fn arrived(port: &mut MemoryPort, pool: &mut Pool) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn r9_a_stranger_at_the_door_is_answered_there_and_costs_the_worker_nothing() {
+fn r9_an_unknown_peer_is_answered_by_the_handshake_socket_at_no_cost_to_the_worker() {
     let mut house = House::new();
     let asked = discovery();
     house.datagram(&asked);
@@ -182,7 +182,7 @@ fn a_peer_is_answered_by_the_handshake_socket_that_knows_which_address_it_asked(
 }
 
 #[test]
-fn r9_what_is_no_handshake_or_nobody_s_ends_at_the_door() {
+fn r9_datagrams_that_are_no_handshake_end_at_the_handshake_socket() {
     let mut house = House::new();
     house.datagram(&[0x40; 64]);
     house.datagram(&[]);
@@ -213,7 +213,7 @@ fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
 }
 
 #[test]
-fn a_door_goes_with_its_port_and_its_counts_stay() {
+fn a_handshake_socket_closes_with_its_port_and_its_counters_stay() {
     let mut house = House::new();
     house.datagram(&discovery());
     house.poll();

@@ -225,7 +225,7 @@ fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
 }
 
 #[test]
-fn a_slot_number_s_quarantine_ends_when_it_said() {
+fn a_slot_number_s_quarantine_ends_at_the_time_given() {
     let mut town = Town::new(0, |spec| spec);
     let (slot, _endpoint) = town.hub.node.add_endpoint();
     town.advance(SECOND);

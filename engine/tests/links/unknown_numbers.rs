@@ -106,7 +106,7 @@ fn open(scheme: scheme::Scheme, slot_max: u32) -> NodeSpec {
 }
 
 #[test]
-fn unknown_peers_that_come_and_go_leave_numbers_for_those_whom_the_operator_names() {
+fn unknown_peers_leave_numbers_for_configured_peers() {
     let mut node = Open::new(&open(scheme::V3X5X8, 256));
     node.flood(10, 70);
     assert!(node.held() > node.bound() / 2, "the flood was one: {}", node.held());
@@ -122,7 +122,7 @@ fn unknown_peers_that_come_and_go_leave_numbers_for_those_whom_the_operator_name
 }
 
 #[test]
-fn a_switch_with_few_numbers_keeps_some_for_those_whom_the_operator_names() {
+fn a_switch_with_few_numbers_keeps_some_for_configured_peers() {
     let mut node = Open::new(&open(scheme::F4, 15));
     node.flood(2, 30);
     assert_eq!(node.held(), 7, "half of 15");

@@ -207,7 +207,7 @@ fn w5_3_a_ping_is_answered_from_slot_1_of_every_switch_on_the_way() {
 }
 
 #[test]
-fn w5_3_nobody_at_the_end_is_silence() {
+fn w5_3_a_ping_to_an_empty_slot_is_not_answered() {
     let mut row = Row::new(2);
     // An endpoint that answers nothing.
     let question = Question::Ping { payload_bytes: 0 };
@@ -216,7 +216,7 @@ fn w5_3_nobody_at_the_end_is_silence() {
 }
 
 #[test]
-fn w5_4_a_trace_says_what_each_hop_does_and_delivers_nothing() {
+fn w5_4_a_trace_reports_each_hop_and_delivers_nothing() {
     let mut row = Row::new(3);
     let hops = row.trace(way(&[(1, 9), (2, 9), (2, 3)]));
     let seen: Vec<_> = hops
@@ -338,7 +338,7 @@ fn w5_10_errors_and_answers_keep_to_their_rates() {
 }
 
 #[test]
-fn w5_9_who_may_not_ask_learns_no_more_than_of_an_empty_slot() {
+fn w5_9_a_slot_without_the_right_to_ask_learns_as_much_as_of_an_empty_slot() {
     let row = &mut Row::with_rights(1, Rights::NONE);
     let about = |row: &mut Row, slot| {
         row.pass(1_000 * MS);
@@ -365,7 +365,7 @@ fn w5_9_who_may_not_ask_learns_no_more_than_of_an_empty_slot() {
 /// A former number leads on for who may go there; who may not hears of it what an empty slot says, and
 /// nothing of the number of today.
 #[test]
-fn w5_9_who_may_not_go_there_hears_of_a_former_number_what_an_empty_slot_says() {
+fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
     for behind in [Behind::Neighbour, Behind::Endpoint] {
         let mut row = Row::with_rights(1, Rights::NONE);
         let slot = match behind {
@@ -402,7 +402,7 @@ fn w5_9_who_may_not_go_there_hears_of_a_former_number_what_an_empty_slot_says() 
 
 /// A packet that its exit's label has no room for is no use of a former number: it hears its error alone.
 #[test]
-fn r4_a_packet_that_names_a_former_number_and_goes_no_further_hears_one_thing() {
+fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
     let mut row = Row::new(1);
     let (near, _far) = memory::wire(16).expect("descriptors");
     row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
@@ -456,7 +456,7 @@ fn w5_9_switches_that_may_not_be_asked_still_answer_our_trace_by_an_error() {
 }
 
 #[test]
-fn w5_7_too_big_says_how_big_is_right() {
+fn w5_7_too_big_carries_the_largest_size() {
     let mut row = Row::new(2);
     let (near, far) = memory::wire(16).expect("descriptors");
     let port = row.nodes[1].switch.plug_at(0, Box::new(far)).expect("room");
@@ -531,7 +531,7 @@ fn r10_a_slow_path_that_hangs_stops_no_data_and_holds_no_memory() {
 }
 
 #[test]
-fn a_goodbye_says_why_and_when_to_come_again() {
+fn a_goodbye_carries_a_reason_and_a_retry_time() {
     let mut row = Row::new(2);
     row.nodes[0].switch.goodbye(Slot::new(9), 2, 30, "a new version");
     row.pass(MS);
@@ -541,7 +541,7 @@ fn a_goodbye_says_why_and_when_to_come_again() {
 }
 
 #[test]
-fn w5_12_nobody_farther_off_says_a_neighbour_s_goodbye() {
+fn w5_12_a_goodbye_from_beyond_the_neighbour_is_refused() {
     let mut row = Row::new(2);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
     let header = HeaderRepr { flags, ..HeaderRepr::new(way(&[(2, 9), (2, 1)]), 0, 9) };
@@ -553,7 +553,7 @@ fn w5_12_nobody_farther_off_says_a_neighbour_s_goodbye() {
 }
 
 #[test]
-fn w5_7_who_names_a_slot_by_its_former_number_is_told_the_new_one() {
+fn w5_7_a_sender_with_a_former_number_gets_the_new_one() {
     let mut row = Row::new(1);
     row.nodes[0].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("it is attached");
     row.pass(10 * MS);
@@ -570,7 +570,7 @@ fn w5_7_who_names_a_slot_by_its_former_number_is_told_the_new_one() {
 }
 
 #[test]
-fn w5_7_who_names_a_slot_that_was_given_up_is_told_that_it_is_gone() {
+fn w5_7_a_sender_with_the_number_of_a_detached_slot_gets_slot_gone() {
     let mut row = Row::new(1);
     row.nodes[0].switch.detach(Slot::new(3)).expect("it is attached");
     row.pass(10 * MS);
@@ -587,7 +587,7 @@ fn w5_7_who_names_a_slot_that_was_given_up_is_told_that_it_is_gone() {
 }
 
 #[test]
-fn w5_7_who_fills_an_exit_is_told_of_congestion_and_seldom() {
+fn w5_7_a_sender_that_fills_an_egress_gets_few_congestion_errors() {
     let mut row = Row::new(1);
     // A wire of which nobody takes anything: it holds 16 frames, and the exit's queue is bounded.
     let (near, far) = memory::wire(16).expect("descriptors");
@@ -633,7 +633,7 @@ fn notices(row: &mut Row) -> usize {
 }
 
 #[test]
-fn w5_14_a_notice_is_taken_only_about_what_was_sent_lately_and_so_often() {
+fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() {
     let mut row = Row::new(1);
     let label = way(&[(1, 2), (2, 7), (2, 1)]);
     // Nothing was sent: a header that could be anybody's.
@@ -681,7 +681,7 @@ fn w5_14_a_notice_is_taken_only_about_what_was_sent_lately_and_so_often() {
 }
 
 #[test]
-fn w5_14_an_error_whose_header_is_none_of_ours_ends_no_question() {
+fn w5_14_an_error_about_a_foreign_header_ends_no_question() {
     let mut row = Row::new(1);
     let label = way(&[(1, 2), (2, 7), (2, 1)]);
     let question = Question::Ping { payload_bytes: 0 };
@@ -707,7 +707,7 @@ fn w5_14_an_error_whose_header_is_none_of_ours_ends_no_question() {
 }
 
 #[test]
-fn w5_14_who_asks_along_a_former_number_is_told_of_it_and_answered() {
+fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
     let mut row = Row::new(2);
     row.nodes[1].switch.renumber(Slot::new(2), Some(Slot::new(7))).expect("it is attached");
     let (near, _far) = memory::wire(16).expect("descriptors");
@@ -725,7 +725,7 @@ fn w5_14_who_asks_along_a_former_number_is_told_of_it_and_answered() {
 }
 
 #[test]
-fn a_neighbour_that_says_goodbye_again_and_again_is_heard_seldom() {
+fn goodbyes_of_a_neighbour_are_limited_in_rate() {
     let mut row = Row::new(1);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
     // As it comes from a neighbour's slot 1: its return path is that and nothing else.

@@ -363,7 +363,7 @@ fn r3_counters_balance_at_rest() {
 }
 
 #[test]
-fn r3_what_waits_at_a_link_that_is_detached_is_counted_there() {
+fn r3_frames_that_wait_at_a_detached_link_are_counted() {
     let mut rig = Rig::with(1, SwitchConfig::default());
     rig.neighbour(0, 2, 64);
     rig.neighbour(0, 3, 4);
@@ -476,7 +476,7 @@ impl Wake for RxMode {
 }
 
 #[test]
-fn a_worker_is_rung_when_all_that_arrived_goes_out_by_its_exits() {
+fn a_worker_is_woken_when_all_frames_leave_by_its_ports() {
     let mut rig = Rig::with(2, SwitchConfig::default());
     rig.neighbour(0, 2, 64);
     rig.neighbour(1, 5, 64);

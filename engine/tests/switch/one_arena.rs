@@ -313,8 +313,8 @@ fn every_pair_of(backends: &[Backend]) {
 }
 
 #[test]
-fn no_pair_of_backends_copies_what_passes_between_sealed_hops() {
-    let test = "one_arena::no_pair_of_backends_copies_what_passes_between_sealed_hops";
+fn no_pair_of_backends_copies_the_payload_of_a_sealed_frame() {
+    let test = "one_arena::no_pair_of_backends_copies_the_payload_of_a_sealed_frame";
     let ip = |line: &str| {
         let done = Command::new("ip").args(line.split(' ')).output().unwrap();
         assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));

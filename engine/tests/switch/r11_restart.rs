@@ -210,7 +210,7 @@ fn r11_a_former_number_of_an_attach_that_is_refused_leads_nowhere_and_rests() {
 }
 
 #[test]
-fn a_kept_number_that_is_not_free_yet_is_refused_with_the_time_when_it_will_be() {
+fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
     let (mut switch, mut worker) = switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     assert_eq!(attach(&mut switch, "a"), Ok(Slot::new(0)));
@@ -260,7 +260,7 @@ fn crowded(unknown: bool) -> Snapshot {
 }
 
 #[test]
-fn a_start_never_fails_for_numbers_that_are_remembered_for_others() {
+fn a_start_succeeds_although_numbers_are_kept_for_others() {
     for unknown in [false, true] {
         let (mut switch, mut worker) = switch();
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");

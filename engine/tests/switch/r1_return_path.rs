@@ -114,7 +114,7 @@ fn to(slot: u32) -> Label {
 }
 
 #[test]
-fn r1_two_way_traffic_goes_on_over_two_changes_of_number_to_one_that_needs_more_bits() {
+fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     let mut between = Between::new(None);
     let to_right = to(3);
     let to_left = between.send(LEFT, to_right).expect("it arrives");

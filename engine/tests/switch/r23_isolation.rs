@@ -279,7 +279,7 @@ fn assert_shares(arrived: &BTreeMap<u32, Arrived>, senders: &[Sender], part: f64
 }
 
 #[test]
-fn r23_a_congested_exit_is_shared_equally_in_whatever_order_ports_are_polled() {
+fn r23_a_congested_egress_is_shared_equally_in_any_order_of_polling() {
     for (drain, depth) in [(1, 4), (7, 16), (64, 64), (64, 256)] {
         for idle in [0, 5] {
             for count in [2, 7] {
@@ -297,7 +297,7 @@ fn r23_a_congested_exit_is_shared_equally_in_whatever_order_ports_are_polled() {
 }
 
 #[test]
-fn r23_who_sends_several_bursts_at_a_time_gets_no_more_of_an_exit_that_drains_far() {
+fn r23_an_ingress_that_sends_several_bursts_at_once_gets_no_more_of_a_fast_egress() {
     // The far end takes all that its wire holds between two polls, so the port that is polled first fills it.
     for count in [2, 3, 5] {
         let senders: Vec<Sender> = (2..).take(count).map(|slot| data(slot, 256)).collect();
@@ -308,7 +308,7 @@ fn r23_who_sends_several_bursts_at_a_time_gets_no_more_of_an_exit_that_drains_fa
 }
 
 #[test]
-fn r23_a_modest_ingress_loses_nothing_to_a_flood_at_its_exit() {
+fn r23_an_ingress_below_its_share_loses_nothing_to_a_flood_at_its_egress() {
     for first in [false, true] {
         let (modest, flood) = if first { (2, 3) } else { (3, 2) };
         let mut senders = [data(modest, 3), data(flood, 256)];
@@ -545,7 +545,7 @@ fn r23_packets_for_the_switch_by_many_leave_an_innocent_its_places() {
 }
 
 #[test]
-fn r23_a_ring_between_workers_is_shared_by_those_who_use_it() {
+fn r23_a_ring_between_workers_is_shared_equally_by_its_ingresses() {
     for floods in [1, 3] {
         let mut rig = Rig::new(2);
         rig.neighbour(1, EXIT, 512);

@@ -300,7 +300,7 @@ impl Relay {
 }
 
 #[test]
-fn r23_two_hundred_exits_stuck_at_once_cost_an_innocent_pair_nothing() {
+fn r23_two_hundred_stuck_egresses_cost_another_pair_nothing() {
     for workers in [1, 2] {
         for per_poll in [20, 200] {
             let mut relay = Relay::new(workers, 200);
@@ -319,7 +319,7 @@ fn r23_two_hundred_exits_stuck_at_once_cost_an_innocent_pair_nothing() {
 }
 
 #[test]
-fn r23_an_exit_that_drains_keeps_its_queue_beside_two_hundred_that_are_stuck() {
+fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
     for per_poll in [20, 200] {
         let mut relay = Relay::new(1, 200);
         let polls = 3_000_u32;

@@ -56,7 +56,7 @@ fn two(spaces: &[Namespace; 2], listens: &str, liveness: &str) -> [Relay; 2] {
 }
 
 #[test]
-fn a_wildcard_listener_follows_the_machine_s_own_address_even_if_it_is_silent() {
+fn a_wildcard_listener_follows_the_machine_s_address_even_if_idle() {
     for liveness in [ALWAYS, SELDOM] {
         let Some(spaces) = pair() else { return };
         let [a, b] = two(&spaces, "0.0.0.0:7000", liveness);
@@ -70,7 +70,7 @@ fn a_wildcard_listener_follows_the_machine_s_own_address_even_if_it_is_silent() 
 }
 
 #[test]
-fn a_listener_whose_address_is_gone_says_so_and_works_again_when_it_is_back() {
+fn a_listener_without_its_address_reports_it_and_works_again_when_it_is_back() {
     let Some(spaces) = pair() else { return };
     let [a, b] = two(&spaces, "198.51.100.1:7000", ALWAYS);
     ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");

@@ -57,7 +57,7 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
 }
 
 #[test]
-fn strangers_find_each_other_where_both_let_strangers_in() {
+fn unknown_peers_find_each_other_where_both_accept_them() {
     let Some([near, far]) = pair() else { return };
     let open = "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n[unknown_peers]\nallow = true\n\
                 [[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nbeacon = true\nbeacon_s = 1\n";
@@ -79,7 +79,7 @@ fn strangers_find_each_other_where_both_let_strangers_in() {
 }
 
 #[test]
-fn a_relay_that_was_not_told_to_listen_hears_no_beacons() {
+fn a_relay_without_beacons_enabled_reads_none() {
     let Some([near, far]) = pair() else { return };
     let (a, b) = (Home::new(), Home::new());
     let (key_a, key_b) = (a.key.clone(), b.key.clone());

@@ -94,7 +94,7 @@ fn moved(home: &Home) -> Arc<Home> {
 }
 
 #[test]
-fn a_relay_that_starts_in_1970_says_so_and_gets_its_link_once_the_clock_is_right() {
+fn a_relay_that_starts_in_1970_reports_it_and_gets_its_link_once_the_clock_is_set() {
     let Some(shim) = Shim::build() else { return };
     let (dir_a, dir_b) = (Home::new(), Home::new());
     let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());

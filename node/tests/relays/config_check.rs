@@ -115,7 +115,7 @@ fn peer(name: &str, number: u8, more: &str) -> String {
 }
 
 #[test]
-fn config_check_reads_the_keys_and_says_what_is_wrong_with_each() {
+fn config_check_reads_the_keys_and_reports_each_fault() {
     let place = Place::new();
     let set_mode = |name: &str, mode| {
         fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -152,7 +152,7 @@ fn config_check_reads_the_keys_and_says_what_is_wrong_with_each() {
 }
 
 #[test]
-fn config_check_says_that_the_later_user_is_not_there() {
+fn config_check_reports_a_missing_process_user() {
     let place = Place::new();
     place.refused(
         &format!("{IDENTITY}{UDP}[process]\nuser = \"no-such-user\"\n"),
@@ -162,7 +162,7 @@ fn config_check_says_that_the_later_user_is_not_there() {
 }
 
 #[test]
-fn config_check_says_which_files_and_sockets_the_later_user_cannot_have() {
+fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
     let place = Place::new();
     if !is_root() {
         return skip("only root has rights that a relay can give up");
@@ -201,7 +201,7 @@ fn config_check_says_which_files_and_sockets_the_later_user_cannot_have() {
 }
 
 #[test]
-fn config_check_says_which_files_are_in_the_way() {
+fn config_check_reports_files_in_the_way() {
     let place = Place::new();
     let udp = "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n";
     fs::write(place.path("notes"), "not a capture").unwrap();
@@ -249,7 +249,7 @@ fn file_name(path: &Path) -> &str {
 }
 
 #[test]
-fn config_check_says_which_addresses_and_interfaces_are_not_there() {
+fn config_check_reports_missing_addresses_and_interfaces() {
     let place = Place::new();
     place.refused(
         &format!(
@@ -272,7 +272,7 @@ fn config_check_says_which_addresses_and_interfaces_are_not_there() {
 }
 
 #[test]
-fn config_check_says_which_program_has_a_port_or_a_socket() {
+fn config_check_reports_the_program_that_has_a_port_or_a_socket() {
     let place = Place::new();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = socket.local_addr().unwrap();
@@ -297,7 +297,7 @@ fn config_check_says_which_program_has_a_port_or_a_socket() {
 }
 
 #[test]
-fn config_check_says_which_ports_an_ordinary_user_may_not_bind() {
+fn config_check_reports_ports_that_an_ordinary_user_may_not_bind() {
     let place = Place::new();
     if !is_root() || Command::new("setpriv").arg("--version").output().is_err() {
         return skip("setpriv is to be root's, to become an ordinary user");
@@ -320,7 +320,7 @@ fn config_check_says_which_ports_an_ordinary_user_may_not_bind() {
 }
 
 #[test]
-fn config_check_finds_what_only_the_switch_refuses() {
+fn config_check_finds_faults_that_only_the_switch_refuses() {
     let place = Place::new();
     let id = strowger(&["key", "id", "--json", place.path("key").to_str().unwrap()]);
     let id: serde_json::Value = serde_json::from_slice(&id.stdout).unwrap();
@@ -413,7 +413,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
 }
 
 #[test]
-fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
+fn config_check_works_beside_a_running_relay() {
     let home = Home::new();
     let state = home.file("state");
     let other = home.file("other");
@@ -452,7 +452,7 @@ fn config_check_works_beside_the_relay_that_runs_and_disturbs_nothing() {
 }
 
 #[test]
-fn config_check_of_the_text_alone_looks_at_nothing_else() {
+fn config_check_of_the_text_alone_reads_nothing_else() {
     let place = Place::new();
     let file = place.write(
         "[identity]\nkey = \"DIR/none\"\n[process]\nuser = \"no-such-user\"\n\

@@ -122,7 +122,7 @@ fn a_vlan_is_a_wire_of_its_own() {
 /// Told by `strowger slot attach` where it is, and forgotten by `slot detach`; what passes is in the
 /// capture, and as it lay on the wire's other side.
 #[test]
-fn a_neighbour_by_mac_address_comes_and_goes_and_is_captured() {
+fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
     let Some([near, far]) = pair() else { return };
     for backend in ["af_xdp", "af_packet"] {
         let more = format!("backend = \"{backend}\"\ncapture = \"DIR/lan.pcapng\"");
@@ -247,7 +247,7 @@ fn child_of_tcp() {
 /// As ssh over the same interface: connections of the kernel's pass beside our frames, while our
 /// program is attached, after a kill -9, and beside the relay that is started anew at once.
 #[test]
-fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
+fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     let Some([near, far]) = pair() else { return };
     for (namespace, address) in [(&near, "10.9.0.1/24"), (&far, "10.9.0.2/24")] {
         netns::run(&format!("ip -n {} addr add {address} dev e0", namespace.0)).unwrap();
@@ -292,7 +292,7 @@ fn other_traffic_lives_beside_a_relay_and_survives_its_end() {
 /// A link that goes down and up is the same interface, and needs nobody's rights; one that vanishes is
 /// told, at the relay that is left with it, which goes on with all else and ends in order.
 #[test]
-fn a_link_comes_back_and_an_interface_that_vanishes_is_told() {
+fn a_link_comes_back_and_a_removed_interface_is_reported() {
     for backend in ["af_xdp", "af_packet"] {
         let Some([near, far]) = pair() else { return };
         let nobody = "[process]\nuser = \"nobody\"\n";
@@ -389,7 +389,7 @@ fn an_own_mac_address_that_changes_is_followed() {
 /// Without VLAN tags AF_XDP cannot tell the frames of other VLANs apart: an operator who switches the
 /// offload on under a running relay hears of it, and a start uses AF_PACKET.
 #[test]
-fn an_interface_that_begins_to_take_tags_off_is_said_and_that_it_has_ended() {
+fn an_interface_that_starts_and_stops_to_strip_tags_is_reported() {
     let Some([near, _far]) = pair() else { return };
     let take_off = |on| offload(&near.0, "e0", &RX_VLAN_OFFLOADS[..1], on).unwrap();
     let doctor = || {

@@ -230,7 +230,7 @@ fn a_lock_and_a_capture_are_their_owner_s_alone() {
 }
 
 #[test]
-fn one_file_in_two_roles_is_refused_before_anything_is_touched() {
+fn one_file_in_two_roles_is_refused_before_it_is_touched() {
     let Some(place) = Place::new() else { return };
     let key = fs::read(place.ours("key")).unwrap();
     symlink(place.ours(""), place.theirs("way")).unwrap();

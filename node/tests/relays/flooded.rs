@@ -154,7 +154,7 @@ impl Drop for End<'_> {
 }
 
 #[test]
-fn r9_a_relay_goes_on_while_strangers_knock_at_its_door() {
+fn r9_a_relay_forwards_while_unknown_peers_flood_its_handshake_socket() {
     let home = Home::new();
     let relay = home.start_with("");
     let said = relay.said.clone();
@@ -176,10 +176,9 @@ const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
 
 /// In a network namespace whose sockets may keep no program, this test runs itself once more.
 #[test]
-fn r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on() {
+fn r9_without_steering_workers_punt_handshakes_and_keep_forwarding() {
     if env::var_os(INSIDE).is_none() {
-        let name =
-            "flooded::r9_where_the_kernel_does_not_steer_workers_hand_up_who_knocks_and_go_on";
+        let name = "flooded::r9_without_steering_workers_punt_handshakes_and_keep_forwarding";
         let inside = "ip link set lo up && sysctl -qw net.core.optmem_max=0";
         let made = Command::new("unshare").args(["--net", "sh", "-c", inside]).output();
         if !made.as_ref().is_ok_and(|made| made.status.success()) {

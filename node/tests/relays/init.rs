@@ -134,7 +134,7 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
 }
 
 #[test]
-fn init_writes_a_key_and_a_configuration_that_start_and_says_who_the_node_is() {
+fn init_writes_a_key_and_a_configuration_that_start_and_prints_the_identity() {
     let folder = tempfile::tempdir().unwrap();
     let node = path(folder.path(), "node");
     let made = strowger(&["init", &node, "--listen", "127.0.0.1:7000", "--network", "lab \"1\""]);

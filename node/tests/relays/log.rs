@@ -67,7 +67,7 @@ fn an_operator_reads_on_standard_error_when_a_link_is_up_and_when_it_is_down() {
 }
 
 #[test]
-fn a_relay_whose_output_nobody_reads_goes_on() {
+fn a_relay_whose_output_is_not_read_keeps_running() {
     let (near, there) = (Home::new(), Home::new());
     let mut command = command(&near, &there);
     let mut relay = Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());

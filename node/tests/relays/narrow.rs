@@ -116,7 +116,7 @@ fn a_path_that_takes_less_than_the_interface_is_found_out() {
 }
 
 #[test]
-fn an_ethernet_takes_what_its_interface_says() {
+fn an_ethernet_port_takes_the_mtu_of_its_interface() {
     let Some([near, far]) = pair() else { return };
     for backend in ["af_packet", "af_xdp"] {
         let (a, b) = (Home::new(), Home::new());

@@ -29,7 +29,7 @@ fn slots(relay: &Relay) -> usize {
 }
 
 #[test]
-fn a_peer_must_be_who_is_pinned_whoever_begins() {
+fn a_peer_must_have_the_pinned_identity_from_either_side() {
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, Some(b.at), &pin(&b));
     let second = b.start(&a.key, None, &pin(&a));
@@ -54,7 +54,7 @@ fn a_peer_must_be_who_is_pinned_whoever_begins() {
 }
 
 #[test]
-fn a_peer_whose_peer_id_alone_is_written_gets_a_link() {
+fn a_peer_with_only_a_peer_id_gets_a_link() {
     let (a, b, third) = (Home::new(), Home::new(), Home::new());
     let first = a.start_with(&peer(&[pin(&b), at(&b)].concat()));
     let second = b.start_with(&peer(&pin(&a)));
@@ -86,7 +86,7 @@ fn a_peer_whose_peer_id_alone_is_written_gets_a_link() {
 }
 
 #[test]
-fn strangers_get_what_the_policy_says_and_no_more() {
+fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     // Who looks for anybody, and has to have a policy for that.
     let looks = |home: &Home| {
         let all = "[unknown_peers]\nallow = true\nrights = [\"transit\", \"endpoints\"]\n";
@@ -149,7 +149,7 @@ fn strangers_get_what_the_policy_says_and_no_more() {
 }
 
 #[test]
-fn who_ends_a_link_says_so_and_no_other_link_minds() {
+fn a_goodbye_ends_its_link_and_no_other() {
     let (a, b, c) = (Home::new(), Home::new(), Home::new());
     let both = |ends: [(&Home, &str, u32); 2]| -> String {
         let section = |(home, name, slot): (&Home, &str, u32)| {

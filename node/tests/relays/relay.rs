@@ -246,7 +246,7 @@ fn both_ways_of_receiving_forward() {
 }
 
 #[test]
-fn what_runs_is_said_at_start() {
+fn a_start_prints_what_runs() {
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let said = relay.said.join("\n");
@@ -289,7 +289,7 @@ fn show_answers_people_and_programs() {
 }
 
 #[test]
-fn a_watcher_is_told_every_second() {
+fn a_watcher_gets_a_line_every_second() {
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let mut stream = relay.connect();
@@ -365,7 +365,7 @@ fn slots_come_and_go_while_traffic_flows() {
 }
 
 #[test]
-fn control_clients_that_send_rubbish_or_hang_disturb_nobody() {
+fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let address = relay.address();
@@ -550,7 +550,7 @@ fn a_control_socket_is_taken_over_only_from_the_dead() {
 }
 
 #[test]
-fn where_no_relay_runs_show_says_so() {
+fn show_reports_that_no_relay_runs() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("nobody");
     let output = run(&["show", "slots", "--socket", socket.to_str().unwrap()]);
@@ -607,7 +607,7 @@ fn the_sample_passes_the_check_as_it_is_and_with_every_key() {
 }
 
 #[test]
-fn a_core_that_cannot_be_had_is_said_before_anything_runs() {
+fn an_unusable_core_is_reported_before_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let config = "switch.cores = [4095]\n[[udp]]\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n";
     let file = write_config(&directory, config);
@@ -617,7 +617,7 @@ fn a_core_that_cannot_be_had_is_said_before_anything_runs() {
 }
 
 #[test]
-fn a_reader_that_goes_is_no_panic() {
+fn a_reader_that_closes_causes_no_panic() {
     for arguments in [&["config", "sample"][..], &["doctor"], &["--help"], &["label", "--help"]] {
         let mut child = strowger(arguments)
             .stdout(Stdio::piped())
@@ -633,7 +633,7 @@ fn a_reader_that_goes_is_no_panic() {
 }
 
 #[test]
-fn wrong_usage_has_its_exit_code_and_the_codes_are_told() {
+fn wrong_usage_has_its_exit_code_and_help_lists_the_codes() {
     for arguments in [&["nonsense"][..], &["relay"], &["show", "everything"], &["label"]] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }

@@ -26,7 +26,7 @@ fn handshakes(relay: &Relay) -> u64 {
 }
 
 #[test]
-fn r10_a_slow_path_that_panics_begins_anew_and_links_go_on() {
+fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, Some(b.at), "");
     let second = b.start(&a.key, None, "");

@@ -216,7 +216,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
 }
 
 #[test]
-fn a_stranger_gets_no_byte() {
+fn an_unknown_peer_gets_no_byte() {
     let (a, b) = (Home::new(), Home::new());
     let relay = a.start(&b.key, None, "");
     let unknown = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -242,7 +242,7 @@ fn a_stranger_gets_no_byte() {
 }
 
 #[test]
-fn events_are_told_as_they_come_and_peers_come_and_go() {
+fn events_are_reported_as_peers_are_added_and_removed() {
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
     let mut stream = UnixStream::connect(a.file("control")).unwrap();

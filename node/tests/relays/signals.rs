@@ -107,7 +107,7 @@ fn a_signal_without_a_meaning_is_logged_and_no_link_minds() {
 
 /// As when a connection by ssh breaks: the kernel and the shell both say so.
 #[test]
-fn a_relay_whose_terminal_is_gone_says_goodbye_and_leaves_no_socket() {
+fn a_relay_whose_terminal_closes_sends_goodbye_and_leaves_no_socket() {
     let (near, there) = (Home::new(), Home::new());
     let far = there.start(&near.key, None, "");
     let script = "import os,pty,sys\npid,terminal=pty.fork()\nif pid==0: os.execv(sys.argv[1],sys.argv[1:])\n\

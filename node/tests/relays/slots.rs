@@ -106,7 +106,7 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
 /// What answers along a label of four bits may be cut once the former number leads nowhere: the command says
 /// so. And a number that is not free yet is refused with the time, at once.
 #[test]
-fn a_number_that_needs_more_bits_is_told_of_and_one_that_is_kept_is_refused_with_the_time() {
+fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the_time() {
     let home = Home::new();
     let state = format!("[switch]\nstate = \"{}\"\n", home.file("state").to_str().unwrap());
     let sections = second_endpoint(&home, &state);
@@ -162,7 +162,7 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
 }
 
 #[test]
-fn r11_new_numbers_are_kept_over_a_kill_and_drained_slots_are_nobody_s() {
+fn r11_new_numbers_survive_a_kill_and_drained_slots_are_free() {
     let home = Home::new();
     let state = format!("[switch]\nstate = \"{}\"\n", home.file("state").to_str().unwrap());
     let peer = "[[peer]]\nname = \"far\"\nkey = \"KEY\"\n".replace("KEY", &Home::new().key);

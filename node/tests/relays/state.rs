@@ -149,7 +149,7 @@ fn ask(folder: &Path, request: &str) -> String {
 }
 
 #[test]
-fn a_full_disk_stops_nothing_and_the_state_file_is_written_when_there_is_room() {
+fn a_relay_survives_a_full_disk_and_writes_the_state_file_when_there_is_room() {
     let may_mount = Command::new("unshare")
         .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /mnt"])
         .output();
@@ -192,7 +192,7 @@ fn a_full_disk_stops_nothing_and_the_state_file_is_written_when_there_is_room() 
 }
 
 #[test]
-fn a_state_file_that_cannot_be_written_stops_nothing() {
+fn a_relay_runs_on_when_the_state_file_cannot_be_written() {
     let folder = tempfile::tempdir().expect("a folder");
     // No folder `kept`: like a full disk, nothing can be written there.
     let (child, said) = start(folder.path(), &["a"]);

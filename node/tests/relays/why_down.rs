@@ -40,7 +40,7 @@ fn assert_counted(relay: &Relay, reason: &str) {
 }
 
 #[test]
-fn nothing_at_the_peer_s_address_is_no_answer() {
+fn an_unused_peer_address_is_shown_as_no_answer() {
     let (a, b) = (Home::new(), Home::new());
     let relay = a.start_with(&peer(&b.key, Some(&b), ""));
     assert_reason(&relay, "no_answer", &["no answer from", &b.at.to_string()]);
@@ -48,7 +48,7 @@ fn nothing_at_the_peer_s_address_is_no_answer() {
 }
 
 #[test]
-fn a_peer_without_an_address_has_to_begin() {
+fn a_peer_without_an_address_starts_the_handshake() {
     let (a, b) = (Home::new(), Home::new());
     let relay = a.start_with(&peer(&b.key, None, ""));
     assert_eq!(first_peer(&relay)["down_reason"], "no_address");
@@ -57,7 +57,7 @@ fn a_peer_without_an_address_has_to_begin() {
 }
 
 #[test]
-fn another_network_name_is_told_at_the_end_that_is_asked() {
+fn another_network_name_is_shown_at_the_responder() {
     let (a, b) = (Home::new(), Home::new());
     let first = a.start_in("test", &peer(&b.key, Some(&b), ""));
     let second = b.start_in("tests", &peer(&a.key, Some(&a), ""));
@@ -70,7 +70,7 @@ fn another_network_name_is_told_at_the_end_that_is_asked() {
 }
 
 #[test]
-fn another_psk_is_told_at_both_ends() {
+fn another_psk_is_shown_at_both_ends() {
     let (a, b) = (Home::new(), Home::new());
     let psk = |home: &Home| {
         let file = home.file("psk");
@@ -104,7 +104,7 @@ fn another_key_at_the_peer_s_address_is_named() {
 }
 
 #[test]
-fn an_address_without_a_route_is_told_with_the_kernel_s_reason() {
+fn an_address_without_a_route_is_shown_with_the_kernel_s_reason() {
     let Some([near, _far]) = pair() else { return };
     let directory = Home::new();
     let key = Home::new().key.clone();
