@@ -10,6 +10,7 @@ macro_rules! discards {
         /// Every frame that does not leave by a slot has one of these reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
+        #[non_exhaustive]
         pub enum Discard {
             $( $(#[doc = $doc])+ $variant, )+
         }

@@ -529,7 +529,7 @@ impl SlowPath {
         match view.state {
             SlotState::Coming => Some(true),
             SlotState::Leaving | SlotState::Quarantined | SlotState::Kept => None,
-            SlotState::Attached | SlotState::Draining | SlotState::Retiring => Some(false),
+            _ => Some(false),
         }
     }
 

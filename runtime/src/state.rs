@@ -119,7 +119,7 @@ impl StateFile {
                     let name = scheme.name().map_or(bytes, str::to_owned);
                     format!("; write scheme = \"{name}\" in [switch], as before")
                 }
-                RestoreError::Late | RestoreError::Number(_) => String::new(),
+                _ => String::new(),
             };
             StateError::Restore { path: path.to_owned(), hint, source }
         })

@@ -302,8 +302,8 @@ pub enum AttachError {
         slot: Slot,
         /// Why it cannot be given out.
         why: NotFree,
-        /// For how long, in nanoseconds, where that is known.
-        in_ns: Option<u64>,
+        /// The time until it can be given out, where that is known.
+        opens_in: Option<Duration>,
     },
     /// No slot number is free.
     SlotsFull,
@@ -320,7 +320,7 @@ impl fmt::Display for AttachError {
             Self::NoSuchSlot(Slot::SWITCH) => f.write_str("slot 1 is the switch itself"),
             Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
             Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
-            Self::SlotNotFree { slot, why, in_ns } => {
+            Self::SlotNotFree { slot, why, opens_in } => {
                 let (what, then) = match why {
                     NotFree::Quarantined => (
                         "was given up a short while ago, and labels that name it may still be on \
@@ -338,8 +338,10 @@ impl fmt::Display for AttachError {
                     ),
                 };
                 write!(f, "slot {slot} {what}")?;
-                match in_ns {
-                    Some(ns) => write!(f, "; {then} in {} s", ns.div_ceil(1_000_000_000)),
+                match opens_in {
+                    Some(time) => {
+                        write!(f, "; {then} in {} s", time.as_nanos().div_ceil(1_000_000_000))
+                    }
                     None => Ok(()),
                 }
             }

@@ -51,6 +51,7 @@ pub struct Snapshot {
 
 /// Why a snapshot was not restored. The switch is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RestoreError {
     /// Slots have been allocated already.
     Late,

@@ -1,6 +1,7 @@
 //! The switch as its owner's thread sees it: one thread calls it, and it passes each call, punt and completion
 //! to the owner that it concerns.
 
+use core::time::Duration;
 use std::{fmt, mem, sync::Arc};
 
 use strowger_frame::{Pool, Port, Wake, port::Arm};
@@ -152,12 +153,13 @@ impl Switch {
         self.base.slots.renumber(slot, to, &mut self.base.out)
     }
 
-    /// Announces that no new label should name a slot, and detaches it `for_ns` after the last
+    /// Announces that no new label should name a slot, and detaches it this long after the last
     /// [`poll`](Self::poll). It forwards as before until then.
     ///
     /// # Errors
     /// [`RenumberError::EmptySlot`].
-    pub fn drain(&mut self, slot: Slot, for_ns: u64) -> Result<(), RenumberError> {
+    pub fn drain(&mut self, slot: Slot, duration: Duration) -> Result<(), RenumberError> {
+        let for_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.base.slots.drain(slot, for_ns, &mut self.base.out)
     }
 
@@ -230,10 +232,10 @@ impl Switch {
         self.base.slots.is_kept_for(&Who::new(key, name))
     }
 
-    /// How long, in nanoseconds, before an allocated number may lead to its user: labels that name the number's
-    /// last user must be gone first. `None` if it may at once.
-    pub fn opens_in(&self, slot: Slot) -> Option<u64> {
-        self.base.slots.opens_in(slot)
+    /// The time until an allocated number may lead to its user: labels that name the number's last user must be
+    /// gone first. `None` if it may at once.
+    pub fn opens_in(&self, slot: Slot) -> Option<Duration> {
+        self.base.slots.opens_in(slot).map(Duration::from_nanos)
     }
 
     /// From now on no number leads anywhere before a snapshot that names it was written

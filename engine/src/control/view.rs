@@ -1,5 +1,6 @@
 //! Views of a switch for people and programs: copies of its state and counters.
 
+use core::time::Duration;
 use std::collections::HashMap;
 
 use strowger_frame::{
@@ -21,6 +22,7 @@ use crate::{
 
 /// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SlotState {
     /// Allocated; not every worker has it yet.
     Coming,
@@ -55,6 +57,7 @@ impl SlotState {
 
 /// One slot.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SlotView {
     /// Its number.
     pub slot: Slot,
@@ -83,17 +86,18 @@ pub struct SlotView {
     pub discards: u64,
     /// Frames that came in by the slot and have its former number in their return path.
     pub by_former: u64,
-    /// When a frame last came in, in nanoseconds of the switch's time; 0 if none ever did.
-    pub heard_ns: u64,
-    /// The time left in this state, in nanoseconds, where it is known: of a slot that waits for its number,
+    /// The time at which the last frame came in.
+    pub heard: Option<Now>,
+    /// The time that it stays in this state, where that is known: a slot that waits for its number to be free,
     /// drains, retires, is in quarantine or is kept.
-    pub left_ns: Option<u64>,
+    pub left: Option<Duration>,
     /// Whether an unknown peer has or had the number.
     pub is_unknown: bool,
 }
 
 /// One queue of a port: at one worker, or its handshake socket.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct QueueView {
     /// The worker that owns it; `None` for a handshake socket, which the slow path reads.
     pub worker: Option<usize>,
@@ -125,6 +129,7 @@ pub struct QueueView {
 
 /// One port.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PortView {
     /// Its number.
     pub id: PortId,
@@ -138,6 +143,7 @@ pub struct PortView {
 
 /// The balance of frames (R3). When the switch is idle, frames in + frames made = frames out + discards.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Balance {
     /// Frames that arrived at ports.
     pub frames_in: u64,
@@ -278,8 +284,8 @@ impl SlotView {
                     bytes_out: sum(|tally| tally.bytes_out.read()),
                     discards: sum(|tally| tally.discards.read()),
                     by_former: sum(|tally| tally.by_former.read()),
-                    heard_ns: heard.max().unwrap_or(0),
-                    left_ns: left.filter(|&left| left > 0),
+                    heard: heard.max().filter(|&ns| ns > 0).map(Now),
+                    left: left.filter(|&ns| ns > 0).map(Duration::from_nanos),
                     is_unknown,
                 }
             })

@@ -409,7 +409,9 @@ impl Rig {
         // The time that it drains begins with the last poll.
         self.poll();
         let still = self.seats[seat].user.as_ref().is_some_and(|u| u.slot == slot && !u.leaving);
-        if still && self.switch.drain(Slot::new(slot), for_ns).is_ok() {
+        if still
+            && self.switch.drain(Slot::new(slot), std::time::Duration::from_nanos(for_ns)).is_ok()
+        {
             let until = self.now + for_ns;
             self.withdraw_all(seat, until);
             self.seats[seat].user.as_mut().expect("somebody").drained = Some(until);

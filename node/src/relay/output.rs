@@ -54,10 +54,10 @@ pub(super) fn print_slots(views: &[SlotView], names: &[(u16, String)], output: &
             Some(at @ (Address::Udp(_) | Address::Ether(_))) => format!(" at {}", AddressText(at)),
             _ => String::new(),
         };
-        let opens = match (view.state, view.left_ns) {
-            (SlotState::Coming, Some(ns)) => format!(
+        let opens = match (view.state, view.left) {
+            (SlotState::Coming, Some(left)) => format!(
                 ", opens in {} s, when no packet for its former user can arrive any more",
-                ns.div_ceil(1_000_000_000)
+                left.as_nanos().div_ceil(1_000_000_000)
             ),
             _ => String::new(),
         };

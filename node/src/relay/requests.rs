@@ -1,8 +1,11 @@
 //! Runs requests of the control socket on the slow path's thread. Answers each at once, or when its change is complete.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    mpsc::{Receiver, SyncSender, sync_channel},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Duration,
 };
 
 use strowger_engine::control::{Event, messages::QuestionId};
@@ -89,7 +92,10 @@ impl RequestSender {
             Request::Attach(request) => match attach(relay, *request) {
                 Ok(slot) => match relay.switch().opens_in(slot) {
                     // The slot opens later than any client waits.
-                    Some(ns) => Response::Attached(slot, Some(ns.div_ceil(1_000_000_000))),
+                    Some(time) => {
+                        let seconds = time.as_nanos().div_ceil(1_000_000_000) as u64;
+                        Response::Attached(slot, Some(seconds))
+                    }
                     None => return expect(Change::Attach(slot)),
                 },
                 Err(why) => Response::Declined(why),
@@ -120,10 +126,12 @@ impl RequestSender {
                 Err(why) => Response::Declined(why.to_string()),
             },
             // Complete at once: only the senders need time to stop using the slot.
-            Request::Drain { slot, for_s } => match switch.drain(slot, for_s * 1_000_000_000) {
-                Ok(()) => Response::Draining { slot, for_s },
-                Err(why) => Response::Declined(why.to_string()),
-            },
+            Request::Drain { slot, for_s } => {
+                match switch.drain(slot, Duration::from_secs(for_s)) {
+                    Ok(()) => Response::Draining { slot, for_s },
+                    Err(why) => Response::Declined(why.to_string()),
+                }
+            }
             Request::Grow { scheme, slot_max } => {
                 let slot_max = slot_max.unwrap_or_else(|| {
                     let max = config::default_slot_max(&scheme).unwrap_or_default();

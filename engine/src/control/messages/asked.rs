@@ -101,6 +101,7 @@ pub struct Complaint {
 
 /// One hop of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HopReport {
     /// Its number; 0 is this switch.
     pub hop: u8,
@@ -114,6 +115,7 @@ pub struct HopReport {
 
 /// Why a request was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AskError {
     /// [`QUESTIONS_MAX`] requests wait for replies.
     Busy,

@@ -23,6 +23,7 @@ const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 
 /// Why a link is not up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DownReason {
     /// No address of the peer is known. It has to begin the handshake.
     NoAddress,

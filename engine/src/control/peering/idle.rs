@@ -29,6 +29,7 @@ const WAKE_PATIENCE: Nanos = limits::ATTEMPT_LIFE;
 
 /// The state of a sealed link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LinkState {
     /// It has keys, and the peer has shown that it has them.
     Up,

@@ -381,6 +381,7 @@ impl std::error::Error for PeerError {
 
 /// The result of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Agreed {
     /// The identity that the peer has proved.
     pub peer_id: PeerId,
@@ -392,6 +393,7 @@ pub struct Agreed {
 
 /// A sealed link, as views show it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PeerView {
     /// Its name.
     pub name: String,

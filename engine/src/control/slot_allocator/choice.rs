@@ -1,6 +1,8 @@
 //! The choice of a number for a user, and the time at which it may lead there: after the labels of the
 //! number's last user are gone. Some numbers are reserved for configured peers.
 
+use core::time::Duration;
+
 use strowger_frame::Mark;
 use strowger_wire::Slot;
 
@@ -164,5 +166,6 @@ impl SlotAllocator {
 }
 
 fn not_free(slot: Slot, why: NotFree, until: Option<Now>, now: Now) -> AttachError {
-    AttachError::SlotNotFree { slot, why, in_ns: until.map(|at| at.0.saturating_sub(now.0)) }
+    let opens_in = until.map(|at| Duration::from_nanos(at.0.saturating_sub(now.0)));
+    AttachError::SlotNotFree { slot, why, opens_in }
 }

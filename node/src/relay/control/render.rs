@@ -75,10 +75,7 @@ pub(super) fn answer(answer: &Response) -> Value {
 }
 
 fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
-    let heard_s = match view.heard_ns {
-        0 => Value::Null,
-        heard => json!(now.0.saturating_sub(heard) as f64 / 1e9),
-    };
+    let heard_s = view.heard.map(|heard| seconds(now, heard.0));
     json!({
         "slot": view.slot.number(),
         "state": view.state.name(),
@@ -98,7 +95,7 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         "by_former_number": view.by_former,
         "heard_s": heard_s,
         // How long the slot stays in this state, if that is known.
-        "left_s": view.left_ns.map(|ns| ns.div_ceil(1_000_000_000)),
+        "left_s": view.left.map(|left| left.as_nanos().div_ceil(1_000_000_000) as u64),
         "unknown": view.is_unknown,
     })
 }
@@ -164,7 +161,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "frames_out": view.frames_out,
         "bytes_out": view.bytes_out,
         "discards": view.discards,
-        "heard_s": (view.heard_ns > 0).then(|| seconds(now, view.heard_ns)),
+        "heard_s": view.heard.map(|heard| seconds(now, heard.0)),
     })
 }
 
