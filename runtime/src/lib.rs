@@ -15,7 +15,7 @@ pub mod files;
 mod handle;
 mod health;
 mod host;
-pub mod key_file;
+pub mod key_files;
 pub mod limits;
 mod local_port;
 pub mod machine_addresses;
@@ -55,7 +55,7 @@ pub use self::{
     ethernet::EthernetInfo,
     event::{Event, EventKind, Events},
     handle::RelayHandle,
-    key_file::{KeyError, key_file},
+    key_files::{KeyError, key_file},
     local_port::{
         LocalPort, LocalReceiver, LocalSender, Packet, PacketError, PortClosed, TxBuffer,
     },

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 
 /// The behavior of a worker without work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IdlePolicy {
     /// Polls this many times without work, then blocks: an idle relay uses almost no processor time.
     Block {

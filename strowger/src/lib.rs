@@ -157,11 +157,59 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Everything else
+//! # Keep the identity in a file
 //!
-//! [`RelayHandle::call`] runs your code on the slow path's thread with the [`switch`] itself: pings, traces, views of
-//! slots and peers, growing the scheme. The guide in `docs/embedding.md` has the errors that one meets, and the
-//! threads, memory and limits of a relay.
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("relay.key");
+//! let key = strowger::key_file(&path)?; // makes the file, with mode 0600, if it does not exist
+//! println!("peers add this relay as {}", key.public().peer_id());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Ping along a label
+//!
+//! [`RelayHandle::call`] runs code on the slow path's thread with the [`switch`]: pings, traces, views of slots and
+//! peers, changes of the scheme. Answers arrive as events. The label `0000.0000.0000.0001` ends at this relay itself:
+//!
+//! ```
+//! use strowger::{EventKind, Label, Relay, switch};
+//!
+//! let relay = Relay::builder().workers(1).local_port("app").start()?;
+//! let mut events = relay.events();
+//! let label: Label = "0000.0000.0000.0001".parse()?;
+//! let question = switch::Question::Ping { payload_bytes: 56 };
+//! relay.call(move |slow_path| {
+//!     let now = slow_path.now();
+//!     slow_path.switch().ask(label, question, now)
+//! })??;
+//! let answer = loop {
+//!     let event = events.recv().ok_or("the relay has ended")?;
+//!     if let EventKind::Switch(switch::Event::Answered(_, answer)) = event.kind {
+//!         break answer;
+//!     }
+//! };
+//! assert!(matches!(answer, switch::Answer::Pong { .. }));
+//! # relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Errors
+//!
+//! Each error says what failed, on what, why, and what to do, and has a `source()` if another error caused it.
+//!
+//! | step | error | frequent causes |
+//! |---|---|---|
+//! | [`RelayBuilder::start`] | [`StartError`] | an address in use, a peer without [`identity`](RelayBuilder::identity), a name used twice |
+//! | [`key_file`] | [`KeyError`] | other users can read the file |
+//! | [`RelayHandle::attach`] | [`NeighborError`] | an address that no peer can have, a name in use |
+//! | [`RelayHandle::take_port`] | [`NoLocalPort`] | another name, or the port was taken already |
+//! | [`LocalSender::send_to`] | [`PacketError`] | the relay has ended, or all buffers are in flight |
+//! | [`LocalReceiver::recv`] | [`PortClosed`] | the relay has ended, or the slot was detached |
+//! | [`RelayHandle::renumber`], [`detach`](RelayHandle::detach) | [`SlotError`] | the slot has no user, or the number is in quarantine |
+//! | [`RelayHandle::shutdown`] | [`ShutdownError`] | a bug in Strowger; please report it |
+//!
+//! The guide `docs/embedding.md` has the remedies, and the threads, memory and limits of a relay.
 
 #[doc(inline)]
 pub use strowger_runtime::{
@@ -175,57 +223,72 @@ pub use strowger_runtime::{
     SwitchConfig, TxBuffer, UdpListener, UnixSocket, UnknownPeerPolicy, key_file,
 };
 
-/// The switch below a relay: what [`SlowPath::switch`] gives, and what events and counters hold.
+/// The switch below a relay: [`SlowPath::switch`], and the types of events and counters.
 pub mod switch {
     pub use strowger_engine::{
         Now,
         control::{
-            AttachError, Balance, ConfigError, DetachError, Event, PlugError, PortId, PortView,
-            QueueView, RenumberError, RestoreError, SlotState, SlotView, Switch,
-            messages::{Answer, Question, QuestionId},
-            peering::{DownReason, LinkState, PeerError, PeerView},
+            Attach, AttachError, Balance, ConfigError, DetachError, Event, GrowError, NotFree,
+            PlugError, PortId, PortView, QueueView, RenumberError, RestoreError, SlotState,
+            SlotView, Snapshot, Switch,
+            messages::{Answer, AskError, Complaint, HopReport, Question, QuestionId},
+            peering::{Agreed, BeaconSpec, DownReason, LinkState, PeerError, PeerSpec, PeerView},
         },
         discard::Discard,
+        link::Behind,
     };
 }
 
 /// Frames, their memory, and the trait of ports: for a [`CustomPort`] and for bursts.
 pub mod frame {
-    pub use strowger_frame::{Frame, Mark, Pool, PoolSpec, Port, Train, port};
+    pub use strowger_frame::{
+        Frame, Mark, Pool, PoolSpec, Port, Train,
+        map::Backing,
+        pool::{ChunkClass, PoolTally},
+        port,
+        tally::Counter,
+    };
 }
 
-/// The ports below a relay, their settings and what they report.
+/// The ports below a relay: settings, reports and errors.
 pub mod ports {
     pub use strowger_io::{
         EndpointSpec, MemoryPort,
-        endpoint::{EndpointReceiver, EndpointSender},
+        endpoint::{EndpointReceiver, EndpointSender, Gone, SendError},
         memory::wire,
         sys::{CallError, Errno, Refusal},
-        unix::Client,
+        unix::{Client, ClientError, Received},
     };
-    /// Settings and reports of UDP ports.
+    /// Settings, reports and errors of UDP ports.
     pub mod udp {
-        pub use strowger_io::udp::{Backend, BackendChoice, UdpPort, UdpReport, UdpSpec, open};
+        pub use strowger_io::udp::{
+            Backend, BackendChoice, BufferBytes, OpenedUdpPort, UdpOpenError, UdpPort, UdpReport,
+            UdpSpec, open,
+        };
     }
     /// Settings and reports of Ethernet ports.
     pub mod ethernet {
-        pub use strowger_io::xdp::{EtherReport, ModeChoice, RxMode, XdpSpec};
+        pub use strowger_io::xdp::{EtherReport, Group, ModeChoice, RefusedMode, RxMode, XdpSpec};
     }
 }
 
-/// Keys, and where their random bytes come from.
+/// Keys, their errors, and sources of random bytes.
 pub mod crypto {
     pub use strowger_crypto::{
-        Entropy, EntropyFailed, IdentityRefused, KeyFileError, NameError, SealMode, Secret,
+        Entropy, EntropyFailed, IdentityProof, IdentityRefused, KeyFileError, NameError, SealMode,
+        Secret, SeededEntropy, StaticKey,
     };
 }
 
-/// Labels in all their widths, and how slots are written into them.
+/// Labels of all widths, and the schemes that encode slots in them.
 pub mod label {
-    pub use strowger_wire::{Label, Scheme, Slot, label::*, scheme::*};
+    pub use strowger_wire::{
+        Director, Label, Register, Scheme, Slot, U256, director::DirectorError, label::*, scheme::*,
+    };
 }
 
-/// Files as a relay opens them, for programs that start as root: see [`RelayBuilder::opener`].
+/// Safe access to files, for programs that start as root: see [`RelayBuilder::opener`].
 pub mod files {
+    pub use strowger_io::sys::folder::{FileInfo, Folder};
     pub use strowger_runtime::files::Opener;
 }

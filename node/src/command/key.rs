@@ -10,7 +10,7 @@ use serde_json::json;
 use strowger_crypto::{IdentityKey, StaticPublic};
 use strowger_runtime::{
     files::Opener,
-    key_file::{self, KeyError},
+    key_files::{self, KeyError},
 };
 use strowger_wire::hex::Hex;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
     let text = match task {
         Task::New { file } => public_parts(&make(file)?),
         Task::Psk { file } => {
-            key_file::make_psk(file).map_err(failure)?;
+            key_files::make_psk(file).map_err(failure)?;
             format!("{}: made; the other end of the link needs the same file\n", file.display())
         }
         Task::Id { file, key_only: true, .. } => format!("{}\n", static_public(&read(file)?)),
@@ -83,7 +83,7 @@ fn failure(error: KeyError) -> Failure {
 /// # Errors
 /// One line: the file exists, or cannot be made.
 pub(super) fn make(file: &Path) -> Result<IdentityKey, Failure> {
-    key_file::make(file).map_err(failure)
+    key_files::make(file).map_err(failure)
 }
 
 /// Reads the key of a node.
@@ -91,7 +91,7 @@ pub(super) fn make(file: &Path) -> Result<IdentityKey, Failure> {
 /// # Errors
 /// One line: the file cannot be read, other users can read or write it, or it is no key file.
 pub(super) fn read(file: &Path) -> Result<IdentityKey, Failure> {
-    key_file::read(file, &Opener::default()).map_err(failure)
+    key_files::read(file, &Opener::default()).map_err(failure)
 }
 
 /// The static key that peers configure.

@@ -7,7 +7,7 @@ use strowger_runtime::{
 };
 
 use crate::relay::{config, control::AttachRequest};
-use strowger_runtime::{address::AddressText, key_file};
+use strowger_runtime::{address::AddressText, key_files};
 use strowger_wire::Slot;
 
 /// The port with this name, or the only listener.
@@ -80,7 +80,7 @@ pub(super) fn attach(relay: &mut SlowPath, request: AttachRequest) -> Result<Slo
             peer = at.into_iter().fold(peer.behind(behind), |peer, at| peer.at(at));
             peer = slot.into_iter().fold(peer, |peer, slot| peer.slot(slot));
             if let Some(file) = psk {
-                let psk = key_file::read_psk(&file, &Opener::default())
+                let psk = key_files::read_psk(&file, &Opener::default())
                     .map_err(|error| error.to_string())?;
                 peer = peer.psk(psk);
             }

@@ -9,7 +9,7 @@ use std::{
 
 use strowger_io::sys::account::Account;
 use strowger_runtime::{
-    OpenRelay, ShutdownError, Summary, files::Opener, key_file,
+    OpenRelay, ShutdownError, Summary, files::Opener, key_files,
     machine_addresses::MachineAddresses, recovery::silence_caught_panics, rights,
     untrusted::Untrusted,
 };
@@ -107,10 +107,10 @@ fn first(lines: Vec<String>) -> String {
 
 /// Opens everything, and gives the control socket to the user that the relay becomes.
 fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<OpenRelay, Failure> {
-    let key_error = |error: key_file::KeyError| Failure::new(Exit::Refused, error.to_string());
+    let key_error = |error: key_files::KeyError| Failure::new(Exit::Refused, error.to_string());
     let identity = config.identity.as_ref();
-    let identity = identity.map(|identity| key_file::read(&identity.key, &opener)).transpose();
-    let psk = |file: &Path| key_file::read_psk(file, &opener).map_err(key_error);
+    let identity = identity.map(|identity| key_files::read(&identity.key, &opener)).transpose();
+    let psk = |file: &Path| key_files::read_psk(file, &opener).map_err(key_error);
     let mut builder = builder::builder(config, identity.map_err(key_error)?, psk)?;
     if let Some(account) = account {
         let path = &config.control_socket;

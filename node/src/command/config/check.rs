@@ -21,7 +21,7 @@ use strowger_io::{
 use strowger_runtime::{
     address::{AddressText, takes_ipv4_too},
     files::{Opener, Role},
-    key_file,
+    key_files,
     machine_addresses::{MachineAddresses, is_on_this_machine},
     untrusted::Untrusted,
 };
@@ -156,7 +156,7 @@ fn check_machine(file: &Path, mut config: Config) -> Findings {
 /// Reads the keys, each file once.
 fn check_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Option<IdentityKey> {
     let identity = config.identity.as_ref().and_then(|identity| {
-        let read = key_file::read(&identity.key, opener);
+        let read = key_files::read(&identity.key, opener);
         read.map_err(|why| found.refused(format!("[identity]: {why}"))).ok()
     });
     let mut read: Vec<&PathBuf> = Vec::new();
@@ -166,7 +166,7 @@ fn check_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Opti
             continue;
         }
         read.push(file);
-        if let Err(why) = key_file::read_psk(file, opener) {
+        if let Err(why) = key_files::read_psk(file, opener) {
             found.refused(format!("peer \"{}\": {why}", peer.name));
         }
     }
