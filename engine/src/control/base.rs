@@ -64,7 +64,7 @@ impl HeldFrames {
 /// The steps to repeat after a recovery.
 pub(super) struct Recovery {
     /// Not published yet.
-    pub(super) given: Vec<Allocated>,
+    pub(super) allocated: Vec<Allocated>,
     /// Whose new numbers are to be written into return paths.
     pub(super) retiring: Vec<Retiring>,
     /// Published, and not announced yet.
@@ -218,15 +218,15 @@ impl Base {
         self.inventories = Inventories { number, ..Inventories::default() };
         self.out.workers.reset(number);
 
-        let Recovery { given, retiring, announced, informed } =
+        let Recovery { allocated, retiring, announced, informed } =
             self.slots.recover(has_peer, &mut self.out);
         self.inventories.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
         // Grace periods count the commands from here on.
         self.out.workers.command_all(|_| Command::Inventory(Box::new(Inventory::new(number))));
 
         self.out.workers.after_all(informed, Step::Inventory);
-        for given in given {
-            self.out.workers.after_all(given, Step::Publish);
+        for allocated in allocated {
+            self.out.workers.after_all(allocated, Step::Publish);
         }
         for mark in announced {
             self.out.workers.after_all(mark, Step::Announce);

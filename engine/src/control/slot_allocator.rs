@@ -27,8 +27,8 @@
 //!
 //! let mut grace_periods = GracePeriods::new(0);
 //! let mut numbers = SlotAllocator::new(256);
-//! let given = numbers.allocate(SlotRequest::default(), Mark::new(0, 0), Now(1))?;
-//! numbers.publish(given, Now(1));
+//! let allocated = numbers.allocate(SlotRequest::default(), Mark::new(0, 0), Now(1))?;
+//! numbers.publish(allocated, Now(1));
 //! let withdrawn = numbers.withdraw(Mark::new(0, 0)).expect("it was there");
 //! let _ = numbers.targets(); // into the workers' tables
 //! let informed = numbers.inform(withdrawn);
@@ -70,23 +70,23 @@
 //! }
 //! ```
 
-mod choice;
-mod kept;
-pub(super) mod recover;
+mod numbers;
 mod tokens;
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
 };
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
 
+use self::numbers::{Entry, Usage};
+pub use self::numbers::{Numbers, Standing};
 pub use self::tokens::{
     Allocated, Detached, Informed, Published, Quarantined, Retiring, Unnamed, Withdrawn,
 };
-use super::grace_period::Quiesced;
+use super::{AttachError, NotFree, grace_period::Quiesced};
 use crate::Now;
 
 /// The user of a number, as it is recognized after a restart.
@@ -132,85 +132,29 @@ pub enum Target {
     Gone,
 }
 
-/// The state of a number, for views.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Allocated, and not published before this time.
-    Coming(Mark, Now),
-    /// In use.
-    Live(Mark),
-    /// In use until this time.
-    Draining(Mark, Now),
-    /// The former number of a user; until this time, if it is known already.
-    Alias(Mark, Option<Now>),
-    /// Being detached.
-    Withdrawn,
-    /// In quarantine until this time.
-    Quarantined(Now),
-    /// Kept over a restart. No other user may have it before this time.
-    Kept(Now),
+/// The steps to repeat.
+#[must_use = "numbers whose steps are not repeated are lost"]
+pub(in crate::control) struct Recovered {
+    /// Not published yet.
+    pub(in crate::control) allocated: Vec<Allocated>,
+    /// Former numbers whose users' new numbers are to be written into return paths.
+    pub(in crate::control) retiring: Vec<Retiring>,
+    /// Withdrawn, at whatever step they were.
+    pub(in crate::control) withdrawn: Withdrawn,
 }
 
-#[derive(Debug)]
-enum Usage {
-    /// No table names it before `not_before`.
-    Coming {
-        user: Mark,
-        not_before: Now,
-    },
-    Live {
-        user: Mark,
-        drained: Option<Now>,
-    },
-    /// `until` is known when every worker writes the user's new number.
-    Alias {
-        user: Mark,
-        until: Option<Now>,
-    },
-    Withdrawn {
-        not_before: Now,
-    },
-    Quarantined {
-        until: Now,
-    },
-    Kept {
-        who: Option<Who>,
-        until: Now,
-    },
-    /// An alias kept over a restart, whose user has not returned.
-    Former {
-        who: Who,
-        alias_until: Now,
-        until: Now,
-    },
-    /// An alias kept over a restart, whose user has a number that is coming.
-    Returning {
-        user: Mark,
-        alias_until: Now,
-        until: Now,
-    },
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Numbers that had been allocated when this one was.
-    generation: u64,
-    usage: Usage,
-    /// Whether an unknown peer had it last.
-    unknown: bool,
+/// The numbers of one user.
+#[derive(Default)]
+struct Holding {
+    /// With their generations, so that the newest is the greatest.
+    live: Vec<(u64, Slot)>,
+    coming: Vec<(u64, Slot)>,
 }
 
 /// All slot numbers of one switch.
 #[derive(Debug)]
 pub struct SlotAllocator {
-    slot_max: Slot,
-    entries: BTreeMap<Slot, Entry>,
-    /// Numbers that are aliases or become some again, and others that once were.
-    aliases: BTreeSet<Slot>,
-    /// Numbers that are kept for a user, and others that once were.
-    kept_for: HashMap<Who, Vec<Slot>>,
-    /// No number below is free.
-    low: Slot,
+    numbers: Numbers,
     generation: u64,
     /// When time alone changes a number; `None` where it has to be computed again.
     due: Cell<Option<Option<Now>>>,
@@ -223,11 +167,7 @@ impl SlotAllocator {
     /// No number allocated; `slot_max` is the highest that will be.
     pub fn new(slot_max: u32) -> Self {
         Self {
-            slot_max: Slot::new(slot_max),
-            entries: BTreeMap::new(),
-            aliases: BTreeSet::new(),
-            kept_for: HashMap::new(),
-            low: Slot::new(0),
+            numbers: Numbers::new(Slot::new(slot_max)),
             generation: 0,
             due: Cell::new(None),
             version: 0,
@@ -240,42 +180,77 @@ impl SlotAllocator {
         self.generation
     }
 
-    /// Numbers up to this one may be allocated from now on. The bound never falls.
-    pub fn raise_max(&mut self, slot_max: u32) {
-        self.slot_max = self.slot_max.max(Slot::new(slot_max));
+    /// The table of numbers.
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
-    /// The former numbers of a user that lead to it, the latest first.
-    pub fn former(&self, user: Mark) -> Vec<Slot> {
-        let is_its =
-            |entry: &Entry| matches!(entry.usage, Usage::Alias { user: of, .. } if of == user);
-        let aliases = self.aliases.iter().filter_map(|slot| Some((slot, self.entries.get(slot)?)));
-        let aliases = aliases.filter(|(_, entry)| is_its(entry));
-        let mut aliases: Vec<_> = aliases.map(|(&slot, entry)| (entry.generation, slot)).collect();
-        aliases.sort_unstable();
-        aliases.into_iter().rev().map(|(_, slot)| slot).collect()
+    /// Numbers up to this one may be allocated from now on. The bound never falls.
+    pub fn raise_max(&mut self, slot_max: u32) {
+        self.numbers.slot_max = self.numbers.slot_max.max(Slot::new(slot_max));
     }
 
     fn entry(&mut self, slot: Slot, generation: u64) -> &mut Entry {
         self.due.set(None);
-        let entry =
-            self.entries.get_mut(&slot).expect("a number is freed only with its last token");
+        let entry = self
+            .numbers
+            .entries
+            .get_mut(&slot)
+            .expect("a number is freed only with its last token");
         assert_eq!(entry.generation, generation, "a token is for one allocation of its number");
         entry
     }
 
+    /// Allocates a number for a user.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nothing is changed then.
+    pub fn allocate(
+        &mut self,
+        request: SlotRequest<'_>,
+        user: Mark,
+        now: Now,
+    ) -> Result<Allocated, AttachError> {
+        let slot = match request.slot {
+            Some(slot) => slot,
+            None => self.numbers.unpinned(request, now)?,
+        };
+        let not_before = self.numbers.openable(slot, request.who, now)?;
+        if not_before > now && !request.may_wait {
+            return Err(numbers::not_free(slot, NotFree::Kept, Some(not_before), now));
+        }
+        self.due.set(None);
+        self.generation += 1;
+        let generation = self.generation;
+        let usage = Usage::Coming { user, not_before };
+        self.numbers
+            .entries
+            .insert(slot, Entry { generation, usage, unknown: request.unknown_max.is_some() });
+        self.numbers.aliases.remove(&slot);
+        while self.numbers.low == Slot::SWITCH
+            || self.numbers.entries.contains_key(&self.numbers.low)
+        {
+            self.numbers.low = Slot::new(self.numbers.low.number() + 1);
+        }
+        Ok(Allocated { slot, generation, user })
+    }
+
     /// Publishes a number: tables may lead to its user, whose link every worker has.
-    pub fn publish(&mut self, given: Allocated, now: Now) -> Published {
-        let Some(entry) = self.entries.get_mut(&given.slot) else { return Published::Never };
+    pub fn publish(&mut self, allocated: Allocated, now: Now) -> Published {
+        let Some(entry) = self.numbers.entries.get_mut(&allocated.slot) else {
+            return Published::Never;
+        };
         match entry.usage {
             Usage::Coming { user, not_before }
-                if entry.generation == given.generation && not_before <= now =>
+                if entry.generation == allocated.generation && not_before <= now =>
             {
                 entry.usage = Usage::Live { user, drained: None };
                 self.restore_former(user);
                 Published::Now
             }
-            Usage::Coming { .. } if entry.generation == given.generation => Published::Later(given),
+            Usage::Coming { .. } if entry.generation == allocated.generation => {
+                Published::Later(allocated)
+            }
             _ => Published::Never,
         }
     }
@@ -283,8 +258,8 @@ impl SlotAllocator {
     /// A user's number leads to it, and so do the numbers that it had before the restart.
     fn restore_former(&mut self, user: Mark) {
         self.due.set(None);
-        for slot in &self.aliases {
-            if let Some(entry) = self.entries.get_mut(slot)
+        for slot in &self.numbers.aliases {
+            if let Some(entry) = self.numbers.entries.get_mut(slot)
                 && let Usage::Returning { user: of, alias_until, .. } = entry.usage
                 && of == user
             {
@@ -293,72 +268,23 @@ impl SlotAllocator {
         }
     }
 
-    /// The number of a user: the live one, else the coming one.
-    pub fn of_user(&self, user: Mark) -> Option<Slot> {
-        let find = |live: bool| {
-            self.entries.iter().find(|(_, entry)| match entry.usage {
-                Usage::Live { user: other, .. } => live && other == user,
-                Usage::Coming { user: other, .. } => !live && other == user,
-                _ => false,
-            })
-        };
-        find(true).or_else(|| find(false)).map(|(&slot, _)| slot)
-    }
-
-    /// The user of a number that is coming or live.
-    pub fn user_of(&self, slot: Slot) -> Option<Mark> {
-        match self.entries.get(&slot)?.usage {
-            Usage::Coming { user, .. } | Usage::Live { user, .. } => Some(user),
-            _ => None,
-        }
-    }
-
-    /// Whether a number is in use.
-    pub fn is_live(&self, slot: Slot) -> bool {
-        matches!(self.entries.get(&slot).map(|entry| &entry.usage), Some(Usage::Live { .. }))
-    }
-
-    /// The user of a former number.
-    pub fn alias_of(&self, slot: Slot) -> Option<Mark> {
-        match self.entries.get(&slot)?.usage {
-            Usage::Alias { user, .. } => Some(user),
-            _ => None,
-        }
-    }
-
-    /// Whether a user has a live number, and none that is coming or retiring.
-    pub fn may_move(&self, user: Mark) -> bool {
-        let mut live = 0;
-        let at_rest = self.entries.values().all(|entry| match entry.usage {
-            Usage::Live { user: other, .. } => {
-                live += usize::from(other == user);
-                true
-            }
-            Usage::Coming { user: other, .. }
-            | Usage::Returning { user: other, .. }
-            | Usage::Alias { user: other, until: None } => other != user,
-            _ => true,
-        });
-        at_rest && live == 1
-    }
-
     /// Makes a user's old number an alias of the new one. `None` if either was withdrawn meanwhile.
     pub fn retire(&mut self, slot: Slot, to: Slot) -> Option<Retiring> {
         self.due.set(None);
-        let user = match self.entries.get(&to)?.usage {
+        let user = match self.numbers.entries.get(&to)?.usage {
             Usage::Live { user, .. } => user,
             _ => return None,
         };
-        let entry = self.entries.get_mut(&slot)?;
+        let entry = self.numbers.entries.get_mut(&slot)?;
         let Usage::Live { user: other, drained } = entry.usage else { return None };
         if other != user || slot == to {
             return None;
         }
         entry.usage = Usage::Alias { user, until: None };
-        self.aliases.insert(slot);
+        self.numbers.aliases.insert(slot);
         let retiring = Retiring { slot, generation: entry.generation, to, user };
         if let Some(Entry { usage: Usage::Live { drained: place, .. }, .. }) =
-            self.entries.get_mut(&to)
+            self.numbers.entries.get_mut(&to)
         {
             *place = drained;
         }
@@ -370,7 +296,7 @@ impl SlotAllocator {
     pub fn retired(&mut self, passed: Quiesced<Retiring>, until: Now) -> bool {
         self.due.set(None);
         let Retiring { slot, generation, .. } = passed.into_inner();
-        match self.entries.get_mut(&slot) {
+        match self.numbers.entries.get_mut(&slot) {
             Some(Entry { generation: same, usage: Usage::Alias { until: end, .. }, .. })
                 if *same == generation =>
             {
@@ -384,19 +310,13 @@ impl SlotAllocator {
     /// Ends the use of a live number at this time. `false` if it is not live.
     pub fn drain(&mut self, slot: Slot, until: Now) -> bool {
         self.due.set(None);
-        match self.entries.get_mut(&slot).map(|entry| &mut entry.usage) {
+        match self.numbers.entries.get_mut(&slot).map(|entry| &mut entry.usage) {
             Some(Usage::Live { drained, .. }) => {
                 *drained = Some(until);
                 true
             }
             _ => false,
         }
-    }
-
-    /// Numbers whose drain time is over.
-    pub fn drained(&self, now: Now) -> Vec<Slot> {
-        let is_over = |entry: &Entry| matches!(entry.usage, Usage::Live { drained: Some(end), .. } if end <= now);
-        self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(&slot, _)| slot).collect()
     }
 
     /// Withdraws all numbers of a user. `None` if it has none.
@@ -443,7 +363,7 @@ impl SlotAllocator {
     ) -> Option<Withdrawn> {
         self.due.set(None);
         let (mut numbers, mut staying) = (Vec::new(), Vec::new());
-        for (&slot, entry) in &mut self.entries {
+        for (&slot, entry) in &mut self.numbers.entries {
             if let Some(not_before) = which(&entry.usage) {
                 if let Usage::Alias { user, .. } = entry.usage {
                     staying.push(user);
@@ -463,18 +383,7 @@ impl SlotAllocator {
     /// The content of the next tables: the target of each number that is not free.
     pub fn targets(&mut self) -> BTreeMap<Slot, Target> {
         self.in_tables = self.version;
-        let lead = |usage: &Usage| match *usage {
-            Usage::Live { user, .. } => Target::User(user),
-            Usage::Alias { user, .. } => Target::Alias(user),
-            Usage::Coming { not_before: Now(0), .. } => Target::Empty,
-            Usage::Coming { .. }
-            | Usage::Withdrawn { .. }
-            | Usage::Quarantined { .. }
-            | Usage::Kept { .. }
-            | Usage::Former { .. }
-            | Usage::Returning { .. } => Target::Gone,
-        };
-        self.entries.iter().map(|(&slot, entry)| (slot, lead(&entry.usage))).collect()
+        self.numbers.targets()
     }
 
     /// The latest tables, which were given to the workers, have the withdrawal.
@@ -511,38 +420,28 @@ impl SlotAllocator {
             | Usage::Former { until, .. } => *until <= now,
             _ => false,
         };
-        let over = self.entries.iter().filter(|(_, entry)| is_over(&entry.usage));
+        let over = self.numbers.entries.iter().filter(|(_, entry)| is_over(&entry.usage));
         over.map(|(&slot, entry)| Quarantined { slot, generation: entry.generation }).collect()
     }
 
     /// When the first drain, alias or quarantine ends.
     pub fn next_timeout(&self) -> Option<Now> {
-        let compute = || {
-            let end = |entry: &Entry| match &entry.usage {
-                Usage::Live { drained: until, .. } | Usage::Alias { until, .. } => *until,
-                Usage::Quarantined { until }
-                | Usage::Kept { who: None, until }
-                | Usage::Former { until, .. } => Some(*until),
-                _ => None,
-            };
-            self.entries.values().filter_map(end).min()
-        };
-        let due = self.due.get().unwrap_or_else(compute);
+        let due = self.due.get().unwrap_or_else(|| self.numbers.first_end());
         self.due.set(Some(due));
         due
     }
 
     /// Frees a number.
-    pub fn free(&mut self, rested: Quarantined) {
-        let entry = self.entry(rested.slot, rested.generation);
+    pub fn free(&mut self, number: Quarantined) {
+        let entry = self.entry(number.slot, number.generation);
         let may_go = matches!(
             entry.usage,
             Usage::Quarantined { .. } | Usage::Kept { .. } | Usage::Former { .. }
         );
         assert!(may_go, "a number out of quarantine is not in use");
-        self.entries.remove(&rested.slot);
-        self.aliases.remove(&rested.slot);
-        self.low = self.low.min(rested.slot);
+        self.numbers.entries.remove(&number.slot);
+        self.numbers.aliases.remove(&number.slot);
+        self.numbers.low = self.numbers.low.min(number.slot);
     }
 
     /// Continues the count of allocations from here, after a restart.
@@ -550,29 +449,122 @@ impl SlotAllocator {
         self.generation = self.generation.max(generation);
     }
 
-    /// The state of a number; `None` if it is free.
-    pub fn standing(&self, slot: Slot) -> Option<Standing> {
-        self.entries.get(&slot).map(|entry| standing(&entry.usage))
+    /// Numbers that this user had before the restart lead to it again as soon as its own number does: former
+    /// ones as long as they would have, and its last number, if it has another one now, until `alias_until`.
+    pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
+        let Some(numbers) = self.numbers.kept_for.get(who) else { return };
+        self.due.set(None);
+        for slot in numbers {
+            let Some(entry) = self.numbers.entries.get_mut(slot) else { continue };
+            let (alias_until, until) = match &entry.usage {
+                Usage::Former { who: kept, alias_until, until } if kept == who => {
+                    (*alias_until, *until)
+                }
+                Usage::Kept { who: Some(kept), until } if kept == who => (alias_until, *until),
+                _ => continue,
+            };
+            if alias_until > now {
+                entry.usage = Usage::Returning { user, alias_until, until };
+                self.numbers.aliases.insert(*slot);
+            }
+        }
     }
 
-    /// All numbers that are not free, with generation and state, and whether an unknown peer has or had each.
-    pub fn all(&self) -> impl Iterator<Item = (Slot, u64, Standing, bool)> {
-        let entries = self.entries.iter();
-        entries
-            .map(|(&slot, entry)| (slot, entry.generation, standing(&entry.usage), entry.unknown))
+    /// Keeps a number over a restart: for `who`, if allocated, and from other users until `until`. `unknown` if
+    /// an unknown peer had it. Returns `false` if the number is in use already, or cannot be allocated.
+    pub fn keep(&mut self, slot: Slot, who: Option<Who>, until: Now, unknown: bool) -> bool {
+        if slot == Slot::SWITCH || self.numbers.entries.contains_key(&slot) {
+            return false;
+        }
+        self.due.set(None);
+        if let Some(who) = &who {
+            self.numbers.kept_for.entry(who.clone()).or_default().push(slot);
+        }
+        let generation = self.generation;
+        self.numbers
+            .entries
+            .insert(slot, Entry { generation, usage: Usage::Kept { who, until }, unknown });
+        true
     }
-}
 
-fn standing(usage: &Usage) -> Standing {
-    match *usage {
-        Usage::Coming { user, not_before } => Standing::Coming(user, not_before),
-        Usage::Live { user, drained: None } => Standing::Live(user),
-        Usage::Live { user, drained: Some(until) } => Standing::Draining(user, until),
-        Usage::Alias { user, until } => Standing::Alias(user, until),
-        Usage::Withdrawn { .. } => Standing::Withdrawn,
-        Usage::Quarantined { until } => Standing::Quarantined(until),
-        Usage::Kept { until, .. }
-        | Usage::Former { until, .. }
-        | Usage::Returning { until, .. } => Standing::Kept(until),
+    /// A kept number without a user was the alias of `who`, and leads to it again when it returns. Returns
+    /// `false` if the number is not kept without a user.
+    pub fn keep_former(&mut self, slot: Slot, who: Who, alias_until: Now) -> bool {
+        self.due.set(None);
+        let Some(entry) = self.numbers.entries.get_mut(&slot) else { return false };
+        let Usage::Kept { who: None, until } = entry.usage else { return false };
+        self.numbers.kept_for.entry(who.clone()).or_default().push(slot);
+        entry.usage = Usage::Former { who, alias_until, until: until.max(alias_until) };
+        true
+    }
+
+    /// Checks every number. Numbers of users that are gone, and numbers that contradict each other, are
+    /// withdrawn. Quarantines begin again, because their start is not certain.
+    pub(in crate::control) fn recover(
+        &mut self,
+        is_there: impl Fn(Mark) -> bool,
+        now: Now,
+        quarantine_ns: u64,
+    ) -> Recovered {
+        self.due.set(None);
+        let mut users: BTreeMap<Mark, Holding> = BTreeMap::new();
+        for (&slot, entry) in &self.numbers.entries {
+            let stamp = (entry.generation, slot);
+            match entry.usage {
+                Usage::Live { user, .. } => users.entry(user).or_default().live.push(stamp),
+                Usage::Coming { user, .. } => users.entry(user).or_default().coming.push(stamp),
+                _ => (),
+            }
+        }
+        users.retain(|user, _| is_there(*user));
+        let newest = |stamps: &[(u64, Slot)]| stamps.iter().max().map(|&(_, slot)| slot);
+        let (mut allocated, mut retiring, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        let quarantine_end = Now(now.0.saturating_add(quarantine_ns));
+        for (&slot, entry) in &mut self.numbers.entries {
+            let generation = entry.generation;
+            self.generation = self.generation.max(generation);
+            let mut leave = |usage: &mut Usage, not_before| {
+                *usage = Usage::Withdrawn { not_before };
+                numbers.push((slot, generation));
+            };
+            match entry.usage {
+                Usage::Live { user, .. } => match users.get(&user).map(|has| newest(&has.live)) {
+                    Some(own) if own == Some(slot) => (),
+                    // The old number of a user that was moving.
+                    Some(Some(to)) => {
+                        entry.usage = Usage::Alias { user, until: None };
+                        self.numbers.aliases.insert(slot);
+                        retiring.push(Retiring { slot, generation, to, user });
+                    }
+                    _ => leave(&mut entry.usage, Now(0)),
+                },
+                Usage::Coming { user, not_before } => match users.get(&user) {
+                    Some(has) if newest(&has.coming) == Some(slot) => {
+                        allocated.push(Allocated { slot, generation, user });
+                    }
+                    _ => leave(&mut entry.usage, not_before),
+                },
+                Usage::Alias { user, until } => {
+                    match (users.get(&user).and_then(|has| newest(&has.live)), until) {
+                        (None, _) => leave(&mut entry.usage, Now(0)),
+                        (Some(_), Some(_)) => (),
+                        (Some(to), None) => retiring.push(Retiring { slot, generation, to, user }),
+                    }
+                }
+                Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
+                // Its user's number is not published: otherwise this would be an alias.
+                Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
+                    leave(&mut entry.usage, until);
+                }
+                Usage::Quarantined { ref mut until }
+                | Usage::Kept { ref mut until, .. }
+                | Usage::Former { ref mut until, .. }
+                | Usage::Returning { ref mut until, .. } => *until = quarantine_end.max(*until),
+            }
+        }
+        self.version += 1;
+        let (leaving, staying, version) = (Vec::new(), Vec::new(), self.version);
+        let withdrawn = Withdrawn { numbers, leaving, staying, version };
+        Recovered { allocated, retiring, withdrawn }
     }
 }

@@ -18,8 +18,8 @@ use super::{
     grace_period::Barrier,
     ports::Ports,
     slot_allocator::{
-        Allocated, Detached, Informed, Published, Retiring, SlotAllocator, SlotRequest, Standing,
-        Target, Unnamed, Who, Withdrawn, recover::Recovered,
+        Allocated, Detached, Informed, Published, Recovered, Retiring, SlotAllocator, SlotRequest,
+        Standing, Target, Unnamed, Who, Withdrawn,
     },
     tables::{check, read_otherwise, table},
     workers::Step,
@@ -38,7 +38,7 @@ pub(super) struct Slots {
     /// The scheme of numbers, and the length of their quarantine.
     config: SwitchConfig,
     attachments: Attachments,
-    numbers: SlotAllocator,
+    allocator: SlotAllocator,
     /// Polls since the first of the waiting numbers could have been published.
     publish_polls: u32,
     /// Published as soon as the quarantine of their numbers is over.
@@ -56,7 +56,7 @@ impl Slots {
         Self {
             config,
             attachments: Attachments::default(),
-            numbers: SlotAllocator::new(config.slot_max),
+            allocator: SlotAllocator::new(config.slot_max),
             publish_polls: 0,
             deferred: Vec::new(),
             written: None,
@@ -96,7 +96,7 @@ impl Slots {
 
     /// The user of a number; former numbers have none.
     pub(super) fn mark_of(&self, slot: Slot) -> Option<Mark> {
-        self.numbers.user_of(slot)
+        self.allocator.numbers().user_of(slot)
     }
 
     /// Attaches a neighbour or an endpoint; returns its slot. Frames flow after [`Event::SlotAttached`].
@@ -120,11 +120,11 @@ impl Slots {
         let who = Who::new(attach.key, &attach.name);
         let mark = self.attachments.vacant()?;
         let (unknown_max, may_wait) = (attach.unknown_max, true);
-        let wish = SlotRequest { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
-        let given = self.numbers.allocate(wish, mark, self.now)?;
-        let slot = given.slot();
+        let request = SlotRequest { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
+        let allocated = self.allocator.allocate(request, mark, self.now)?;
+        let slot = allocated.slot();
         let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
-        self.numbers.adopt(&who, mark, alias_until, self.now);
+        self.allocator.adopt(&who, mark, alias_until, self.now);
 
         let tallies: Vec<_> = (0..out.workers.len()).map(|_| Arc::default()).collect();
         let homes = ports.home(attach.port);
@@ -157,7 +157,7 @@ impl Slots {
             announced: false,
         };
         self.attachments.insert(mark, attachment);
-        out.workers.after_all(given, Step::Publish);
+        out.workers.after_all(allocated, Step::Publish);
         Ok((slot, mark))
     }
 
@@ -175,7 +175,7 @@ impl Slots {
     /// # Errors
     /// [`DetachError`].
     pub(super) fn detach(&mut self, slot: Slot, out: &mut Outputs) -> Result<(), DetachError> {
-        let mark = self.numbers.user_of(slot).ok_or(DetachError::EmptySlot(slot))?;
+        let mark = self.allocator.numbers().user_of(slot).ok_or(DetachError::EmptySlot(slot))?;
         self.detach_users(&[mark], out);
         Ok(())
     }
@@ -183,12 +183,12 @@ impl Slots {
     /// Detaches what is attached to all these slots, with one table. Skips empty slots.
     pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>, out: &mut Outputs) {
         let users: Vec<Mark> =
-            slots.into_iter().filter_map(|slot| self.numbers.user_of(slot)).collect();
+            slots.into_iter().filter_map(|slot| self.allocator.numbers().user_of(slot)).collect();
         self.detach_users(&users, out);
     }
 
     fn detach_users(&mut self, users: &[Mark], out: &mut Outputs) {
-        let Some(withdrawn) = self.numbers.withdraw_all(users) else { return };
+        let Some(withdrawn) = self.allocator.withdraw_all(users) else { return };
         for &mark in users {
             if let Some(attachment) = self.user_mut(mark) {
                 attachment.state = SlotState::Leaving;
@@ -209,19 +209,20 @@ impl Slots {
         to: Option<Slot>,
         out: &mut Outputs,
     ) -> Result<Slot, RenumberError> {
-        let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
+        let mark = self.allocator.numbers().user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
         match self.user_mut(mark).map(|user| user.state) {
             Some(SlotState::Attached | SlotState::Draining) => (),
             _ => return Err(RenumberError::EmptySlot(slot)),
         }
-        if !self.numbers.may_move(mark) {
+        if !self.allocator.numbers().may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
         // A number that is not free yet is refused: a change minutes later would be a surprise.
-        let wish = SlotRequest { slot: to, ..SlotRequest::default() };
-        let given = self.numbers.allocate(wish, mark, self.now).map_err(RenumberError::Number)?;
-        let to = given.slot();
-        out.workers.after_all(given, Step::Publish);
+        let request = SlotRequest { slot: to, ..SlotRequest::default() };
+        let allocated =
+            self.allocator.allocate(request, mark, self.now).map_err(RenumberError::Number)?;
+        let to = allocated.slot();
+        out.workers.after_all(allocated, Step::Publish);
         Ok(to)
     }
 
@@ -237,8 +238,8 @@ impl Slots {
         out: &mut Outputs,
     ) -> Result<(), RenumberError> {
         let until = Now(self.now.0.saturating_add(for_ns));
-        let mark = self.numbers.user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
-        if !self.numbers.drain(slot, until) {
+        let mark = self.allocator.numbers().user_of(slot).ok_or(RenumberError::EmptySlot(slot))?;
+        if !self.allocator.drain(slot, until) {
             return Err(RenumberError::EmptySlot(slot));
         }
         if let Some(user) = self.user_mut(mark) {
@@ -272,7 +273,7 @@ impl Slots {
             }
         }
         self.config = grown;
-        self.numbers.raise_max(slot_max);
+        self.allocator.raise_max(slot_max);
         for worker in 0..out.workers.len() {
             let exits = self.exits();
             let Ok(table) = table(&self.config, &exits) else { continue };
@@ -287,7 +288,7 @@ impl Slots {
     /// that does not fit a former one.
     fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
-        let former = self.numbers.former(mark).into_iter();
+        let former = self.allocator.numbers().former(mark).into_iter();
         former.fold(ReturnPath::new(scheme, user.written), |return_path, former| {
             return_path.or_former(scheme, former)
         })
@@ -310,15 +311,15 @@ impl Slots {
             self.write_return_path(mark, out);
         }
         self.publish_tables(out);
-        let told = self.numbers.inform(withdrawn);
-        out.workers.after_all(told, Step::Remove);
+        let informed = self.allocator.inform(withdrawn);
+        out.workers.after_all(informed, Step::Remove);
     }
 
     fn exits(&mut self) -> BTreeMap<Slot, NextHop> {
-        let leads = self.numbers.targets();
+        let leads = self.allocator.targets();
         let behind = |mark: Mark| self.attachments.get(mark).map(|user| user.behind);
-        let exit = |(slot, lead): (Slot, Target)| {
-            let exit = match lead {
+        let exit = |(slot, target): (Slot, Target)| {
+            let exit = match target {
                 Target::Empty => NextHop::Drop(Discard::EmptySlot),
                 Target::Gone => NextHop::Drop(Discard::SlotGone),
                 Target::User(mark) => match behind(mark) {
@@ -354,7 +355,7 @@ impl Slots {
         user.announced = true;
         let slot = user.slot;
         out.events.push(Event::SlotAttached(slot));
-        if !self.numbers.former(mark).is_empty() {
+        if !self.allocator.numbers().former(mark).is_empty() {
             // Former numbers from before the restart are in every table now.
             self.write_return_path(mark, out);
         }
@@ -371,15 +372,15 @@ impl Slots {
             return false;
         }
         self.publish_polls = 0;
-        let given = out.workers.next_publications(due);
-        self.publish(given, self.now, out);
+        let allocated = out.workers.next_publications(due);
+        self.publish(allocated, self.now, out);
         true
     }
 
     fn publish(&mut self, all: Vec<Allocated>, now: Now, out: &mut Outputs) {
         let (mut announced, mut retired, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        for given in all {
-            let (slot, mark) = (given.slot(), given.user());
+        for allocated in all {
+            let (slot, mark) = (allocated.slot(), allocated.user());
             let Some(user) = self.user_mut(mark) else { continue };
             let was = user.slot;
             if user.refused.is_some() {
@@ -387,9 +388,9 @@ impl Slots {
                 refused.push(mark);
                 continue;
             }
-            match self.numbers.publish(given, now) {
+            match self.allocator.publish(allocated, now) {
                 Published::Never => {}
-                Published::Later(given) => self.deferred.push(given),
+                Published::Later(allocated) => self.deferred.push(allocated),
                 Published::Now if was == slot => {
                     if let Some(user) = self.user_mut(mark)
                         && user.state == SlotState::Coming
@@ -399,7 +400,7 @@ impl Slots {
                     announced.push(mark);
                 }
                 Published::Now => {
-                    retired.extend(self.numbers.retire(was, slot));
+                    retired.extend(self.allocator.retire(was, slot));
                     if let Some(user) = self.user_mut(mark) {
                         user.slot = slot;
                     }
@@ -434,13 +435,13 @@ impl Slots {
         let (slot, to) = (moving.what().slot(), moving.what().to());
         let Ok(passed) = out.workers.pass(moving) else { return };
         let until = Now(self.now.0.saturating_add(self.config.alias_ns));
-        if self.numbers.retired(passed, until) {
+        if self.allocator.retired(passed, until) {
             out.events.push(Event::SlotMoved(slot, to));
         }
     }
 
-    pub(super) fn drop_detached_links(&mut self, told: Barrier<Informed>, out: &mut Outputs) {
-        let Ok(passed) = out.workers.pass(told) else { return };
+    pub(super) fn drop_detached_links(&mut self, informed: Barrier<Informed>, out: &mut Outputs) {
+        let Ok(passed) = out.workers.pass(informed) else { return };
         match Unnamed::after(passed).without_user() {
             Ok(detached) => self.quarantine(detached),
             Err(unnamed) => {
@@ -471,13 +472,16 @@ impl Slots {
     }
 
     fn quarantine(&mut self, detached: Detached) {
-        self.numbers.quarantine(detached, self.now, self.config.quarantine_ns);
+        self.allocator.quarantine(detached, self.now, self.config.quarantine_ns);
     }
 
     /// When [`poll`](Self::poll) has something to do, in the time of quarantines.
     pub(super) fn next_timeout(&self) -> Option<Now> {
-        let deferred = self.deferred.iter().map(|given| self.numbers.opens_at(given.slot()));
-        deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.numbers.next_timeout()).min()
+        let deferred = self
+            .deferred
+            .iter()
+            .map(|allocated| self.allocator.numbers().opens_at(allocated.slot()));
+        deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.allocator.next_timeout()).min()
     }
 
     /// Does what is due by the clock: detaches drained slots, ends aliases, frees numbers.
@@ -487,21 +491,21 @@ impl Slots {
             return;
         }
         // Slots that leave already are skipped.
-        let drained = self.numbers.drained(now);
+        let drained = self.allocator.numbers().drained(now);
         self.detach_all(drained, out);
-        if let Some(withdrawn) = self.numbers.expire(now) {
+        if let Some(withdrawn) = self.allocator.expire(now) {
             out.events.extend(withdrawn.slots().map(Event::AliasEnded));
             self.remove(withdrawn, out);
         }
         let deferred = mem::take(&mut self.deferred);
         self.publish(deferred, now, out);
-        let rested = self.numbers.out_of_quarantine(now);
-        if rested.is_empty() {
+        let numbers = self.allocator.out_of_quarantine(now);
+        if numbers.is_empty() {
             return;
         }
-        for number in rested {
+        for number in numbers {
             out.events.push(Event::SlotFree(number.slot()));
-            self.numbers.free(number);
+            self.allocator.free(number);
         }
         // The reason changes from "gone" to "empty".
         self.publish_tables(out);
@@ -509,22 +513,22 @@ impl Slots {
 
     /// The number of the user that had this one, if this one still leads to it.
     pub(super) fn renamed(&self, slot: Slot) -> Option<Slot> {
-        self.slot_of(self.numbers.alias_of(slot)?)
+        self.slot_of(self.allocator.numbers().alias_of(slot)?)
     }
 
     /// Whether a number is kept over the restart for this user.
     pub(super) fn is_kept_for(&self, who: &Who) -> bool {
-        self.numbers.is_kept_for(who)
+        self.allocator.numbers().is_kept_for(who)
     }
 
     /// How long before an allocated number may lead to its user.
     pub(super) fn opens_in(&self, slot: Slot) -> Option<u64> {
-        self.numbers.opens_in(slot, self.now)
+        self.allocator.numbers().opens_in(slot, self.now)
     }
 
     /// Numbers ever allocated, over restarts.
     pub(super) fn generation(&self) -> u64 {
-        self.numbers.generation()
+        self.allocator.generation()
     }
 
     /// From now on numbers wait for a snapshot before they are published.
@@ -542,14 +546,14 @@ impl Slots {
     pub(super) fn snapshot(&self, rest: Now, stamps_until: u64) -> Snapshot {
         let who = |mark: Mark| self.user(mark).map(|user| user.who.clone());
         let times = [self.config.alias_ns, self.config.quarantine_ns];
-        let kept = self.numbers.to_keep(who, rest, times).into_iter();
+        let kept = self.allocator.numbers().to_keep(who, rest, times).into_iter();
         Snapshot {
             scheme: self.config.scheme,
-            generation: self.numbers.generation(),
+            generation: self.allocator.generation(),
             numbers: kept
                 .map(|(slot, who, rests_ns, unknown)| Kept { slot, who, rests_ns, unknown })
                 .collect(),
-            former: self.numbers.former_to_keep(who, rest, times[0]),
+            former: self.allocator.numbers().former_to_keep(who, rest, times[0]),
             stamps_until,
         }
     }
@@ -561,15 +565,14 @@ impl Slots {
         out: &mut Outputs,
     ) -> Result<(), RestoreError> {
         self.check_restore(snapshot)?;
-        let numbers = snapshot.to_numbers(self.config.slot_max, self.now)?;
-        self.numbers = numbers;
+        self.allocator = snapshot.to_allocator(self.config.slot_max, self.now)?;
         self.publish_tables(out);
         Ok(())
     }
 
     /// Checks that numbers can still be restored, and that their codes are the same.
     pub(super) fn check_restore(&self, snapshot: &Snapshot) -> Result<(), RestoreError> {
-        if self.numbers.generation() > 0 {
+        if self.allocator.generation() > 0 {
             return Err(RestoreError::Late);
         }
         let slots = snapshot.numbers.iter().map(|kept| kept.slot);
@@ -582,7 +585,7 @@ impl Slots {
     }
     /// The name of what a number leads to, or of what is leaving it; `None` if there is nothing.
     pub(super) fn name_at(&self, slot: Slot) -> Option<&str> {
-        let user = match self.numbers.standing(slot)? {
+        let user = match self.allocator.numbers().standing(slot)? {
             Standing::Coming(mark, _)
             | Standing::Live(mark)
             | Standing::Draining(mark, _)
@@ -595,7 +598,7 @@ impl Slots {
 
     /// All slots in use or in quarantine, in order of their numbers.
     pub(super) fn views(&self) -> Vec<SlotView> {
-        SlotView::all(&self.attachments, &self.numbers, self.now)
+        SlotView::all(&self.attachments, self.allocator.numbers(), self.now)
     }
 
     /// Checks every number and attachment, after the slow path has lost its tokens in a panic. `has_peer`
@@ -612,8 +615,9 @@ impl Slots {
         let there = self.attachments().filter(|(mark, user)| is_there(mark, user));
         let there: BTreeSet<Mark> = there.map(|(mark, _)| mark).collect();
         let quarantine_ns = self.config.quarantine_ns;
-        let recovered = self.numbers.recover(|mark| there.contains(&mark), self.now, quarantine_ns);
-        let numbers = &self.numbers;
+        let recovered =
+            self.allocator.recover(|mark| there.contains(&mark), self.now, quarantine_ns);
+        let numbers = self.allocator.numbers();
         let number_of = |mark| numbers.of_user(mark).map(|slot| (slot, numbers.is_live(slot)));
         let announced = self.attachments.recover(number_of);
         for retiring in &recovered.retiring {
@@ -623,8 +627,8 @@ impl Slots {
             }
         }
         self.command_tables_again(out);
-        let Recovered { given, retiring, withdrawn } = recovered;
-        Recovery { given, retiring, announced, informed: self.numbers.inform(withdrawn) }
+        let Recovered { allocated, retiring, withdrawn } = recovered;
+        Recovery { allocated, retiring, announced, informed: self.allocator.inform(withdrawn) }
     }
 
     /// Gives every worker the tables and return paths again. Grace periods do not count these commands: they
@@ -644,11 +648,11 @@ impl Slots {
     /// attachments that not every worker has, are detached.
     pub(super) fn end_recovery(
         &mut self,
-        told: Barrier<Informed>,
+        informed: Barrier<Informed>,
         (expected, links): (Vec<Mark>, Vec<BTreeSet<Mark>>),
         out: &mut Outputs,
     ) {
-        let Ok(passed) = out.workers.pass(told) else { return };
+        let Ok(passed) = out.workers.pass(informed) else { return };
         let stays = self.attachments().filter(|(_, user)| user.state != SlotState::Leaving);
         let stays: BTreeSet<Mark> = stays.map(|(mark, _)| mark).collect();
         let attached = self.attachments().map(|(mark, _)| mark);

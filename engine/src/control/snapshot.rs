@@ -82,25 +82,25 @@ impl std::error::Error for RestoreError {}
 
 impl Snapshot {
     /// The numbers, kept from `now` on.
-    pub(super) fn to_numbers(
+    pub(super) fn to_allocator(
         &self,
         slot_max: u32,
         now: Now,
     ) -> Result<SlotAllocator, RestoreError> {
-        let mut numbers = SlotAllocator::new(slot_max);
-        numbers.count_from(self.generation);
+        let mut allocator = SlotAllocator::new(slot_max);
+        allocator.count_from(self.generation);
         for kept in &self.numbers {
             let until = Now(now.0.saturating_add(kept.rests_ns));
-            if !numbers.keep(kept.slot, kept.who.clone(), until, kept.unknown) {
+            if !allocator.keep(kept.slot, kept.who.clone(), until, kept.unknown) {
                 return Err(RestoreError::Number(kept.slot));
             }
         }
         for Former { slot, who, left_ns } in &self.former {
             let until = Now(now.0.saturating_add(*left_ns));
-            if !numbers.keep_former(*slot, who.clone(), until) {
+            if !allocator.keep_former(*slot, who.clone(), until) {
                 return Err(RestoreError::Number(*slot));
             }
         }
-        Ok(numbers)
+        Ok(allocator)
     }
 }

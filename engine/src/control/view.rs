@@ -12,7 +12,7 @@ use strowger_wire::Slot;
 use super::{
     PortId,
     attachments::{Attachment, Attachments},
-    slot_allocator::{SlotAllocator, Standing},
+    slot_allocator::{Numbers, Standing},
 };
 use crate::{
     Now,
@@ -237,7 +237,7 @@ impl Balance {
 
 impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
-    pub(super) fn all(attachments: &Attachments, numbers: &SlotAllocator, now: Now) -> Vec<Self> {
+    pub(super) fn all(attachments: &Attachments, numbers: &Numbers, now: Now) -> Vec<Self> {
         // One walk for all slots: all of them leave when a relay ends.
         let by_slot: HashMap<Slot, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();

@@ -298,9 +298,9 @@ impl Workers {
     }
 
     fn may_publish(&self, step: &Step, written: Option<u64>) -> bool {
-        let Step::Publish(given) = step else { return false };
-        let is_written = written.is_none_or(|written| given.what().generation() <= written);
-        is_written && self.grace_periods.has_passed(given)
+        let Step::Publish(allocated) = step else { return false };
+        let is_written = written.is_none_or(|written| allocated.what().generation() <= written);
+        is_written && self.grace_periods.has_passed(allocated)
     }
 
     /// Takes the next `count` numbers, which are [`publishable`](Self::publishable).

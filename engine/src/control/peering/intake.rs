@@ -46,12 +46,12 @@ const COOKIES_PER_SECOND: u32 = 2_000;
 const UNKNOWN_REPORTED_EVERY_NS: u64 = 10_000_000_000;
 
 /// Rate limits of handshake datagrams.
-pub(super) struct Budgets {
+pub(super) struct HandshakeBudgets {
     reads: RateLimiter,
     cookies: RateLimiter,
 }
 
-impl Budgets {
+impl HandshakeBudgets {
     fn new(reads_per_second: u32) -> Self {
         Self {
             reads: RateLimiter::per_second(reads_per_second),
@@ -76,7 +76,7 @@ impl Budgets {
 pub(super) struct Intake {
     checker: CookieChecker,
     /// For senders at known locations, and for all others.
-    budgets: [Budgets; 2],
+    budgets: [HandshakeBudgets; 2],
     /// Of all others, by their addresses.
     sources: Sources,
     /// The time of the last event about a refused unknown peer.
@@ -88,7 +88,7 @@ impl Intake {
         let checker = CookieChecker::new(&config.local, nanos(now), &mut *config.entropy);
         Ok(Self {
             checker: checker.map_err(|_| PeerError::NoIdentity)?,
-            budgets: [KNOWN_PER_SECOND, UNKNOWN_PER_SECOND].map(Budgets::new),
+            budgets: [KNOWN_PER_SECOND, UNKNOWN_PER_SECOND].map(HandshakeBudgets::new),
             sources: Sources::new(),
             unknown_reported: None,
         })

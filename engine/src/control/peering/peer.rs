@@ -18,7 +18,7 @@ use super::{
     Agreed, DownReason, HandshakeOrigin, LinkState, Location, PeerSpec, PeerView,
     context::{LinkContext, Shared},
     idle::{DataFrames, Usage, UsageStep},
-    intake::{Budgets, KNOWN_PER_SECOND_EACH},
+    intake::{HandshakeBudgets, KNOWN_PER_SECOND_EACH},
     liveness::{LivenessStep, PeerLiveness, Traffic},
     location::{Reach, Validation},
     nanos,
@@ -56,7 +56,7 @@ pub(super) struct Peer {
     /// The result of the last handshake, and the identity that the peer has proved.
     agreed: Option<Agreed>,
     /// The budgets of handshake messages from its location.
-    budgets: Budgets,
+    budgets: HandshakeBudgets,
     /// Its own initiations from other locations that may be accepted.
     elsewhere: RateLimiter,
     liveness: PeerLiveness,
@@ -87,7 +87,7 @@ impl Peer {
             handshakes: 0,
             is_confirmed: false,
             agreed: None,
-            budgets: Budgets::of_a_peer(),
+            budgets: HandshakeBudgets::of_a_peer(),
             elsewhere: RateLimiter::per_second(KNOWN_PER_SECOND_EACH),
             liveness: PeerLiveness::default(),
             usage: Usage::default(),
@@ -120,7 +120,7 @@ impl Peer {
         &mut self.reach
     }
 
-    pub(super) fn budgets_mut(&mut self) -> &mut Budgets {
+    pub(super) fn budgets_mut(&mut self) -> &mut HandshakeBudgets {
         &mut self.budgets
     }
 

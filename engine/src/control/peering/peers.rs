@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use strowger_crypto::Identity;
 use strowger_frame::Mark;
 
-use super::{Location, intake::Budgets, lookup::Lookup, peer::Peer};
+use super::{Location, intake::HandshakeBudgets, lookup::Lookup, peer::Peer};
 
 /// See the module.
 #[derive(Default)]
@@ -47,7 +47,7 @@ impl Peers {
     }
 
     /// The budgets of a peer. No deadline depends on them.
-    pub(super) fn budgets_mut(&mut self, link: Mark) -> Option<&mut Budgets> {
+    pub(super) fn budgets_mut(&mut self, link: Mark) -> Option<&mut HandshakeBudgets> {
         self.by_link.get_mut(&link).map(|entry| entry.peer.budgets_mut())
     }
 
