@@ -1,4 +1,4 @@
-//! What is attached, by mark and by address, and which mark is free.
+//! The attachments by mark and by address, and the free marks.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -113,7 +113,7 @@ impl Links {
         Ok(())
     }
 
-    /// Who this node is, if that is set.
+    /// This node's identity, if it is set.
     pub(super) fn local_identity(&self) -> Option<&LocalIdentity> {
         self.active.as_ref().map(|active| active.table.shared().local())
     }
@@ -381,7 +381,7 @@ impl Links {
         }
     }
 
-    /// Workers have these sessions; those that no peer knows end when their keys are too old.
+    /// Ends the sessions of this list that no peer has, when their keys are too old.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         if let Some(active) = &mut self.active {
             active.table.retire_unknown(sessions, now);

@@ -40,7 +40,7 @@ impl fmt::Debug for Switch {
 }
 
 impl Switch {
-    /// A switch with one worker for each pool. The caller runs the workers: each on a thread of its own, or by
+    /// A switch with one worker for each pool. The caller runs the workers, each on its own thread or by
     /// hand.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Switch {
         self.base.slots.config()
     }
 
-    /// Plugs in a port that has a queue of its own on every worker, in the order of the workers.
+    /// Plugs in a port that has a queue on every worker, in the order of the workers.
     ///
     /// # Errors
     /// [`PlugError`]; the ports are dropped then.
@@ -445,7 +445,7 @@ impl Switch {
                     attachment.refused = Some(why);
                 }
             }
-            // Ports are numbered within the workers' bounds, so this is a bug of ours.
+            // A bug: port numbers stay within the workers' bounds.
             Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
             // Dropped here: completions exist so that the slow path frees what a worker returns.
             _ => (),

@@ -31,7 +31,7 @@ const ANSWER_NS_MAX: u64 = 1_000_000_000;
 /// Requests sent to one hop of a trace before it counts as silent.
 const TRIES: u8 = 3;
 
-/// A trace ends after so many silent hops in a row.
+/// The number of silent hops in a row after which a trace ends.
 const SILENT_HOPS_MAX: u8 = 3;
 
 /// A notice counts as one about a packet of ours for so long after the packet was sent. A reply, and the slow
@@ -86,7 +86,7 @@ pub enum Answer {
     Silence,
 }
 
-/// Where and why a packet of ours was dropped.
+/// The place and the reason of the drop of a packet that this switch sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The drop reason.
@@ -145,7 +145,7 @@ pub(super) struct Questions {
     sent: VecDeque<Sent>,
 }
 
-/// A packet of ours, to be compared with the header in a notice or error.
+/// A packet that this switch sent, to be compared with the header in a notice or error.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     flow: u16,
@@ -187,7 +187,7 @@ struct Asked {
 }
 
 impl Questions {
-    /// Forgets all requests. Numbers go on.
+    /// Forgets all requests. The numbering continues.
     pub(super) fn forget(&mut self) {
         self.waiting.clear();
         self.sent.clear();

@@ -108,7 +108,8 @@ impl ControlMessages {
         self.questions.poll(now, &mut base.out);
     }
 
-    /// Forgets all budgets and requests. Request numbers go on, so no late reply matches another request.
+    /// Forgets all budgets and requests. The numbering of requests continues, so no late reply matches
+    /// another request.
     pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
         self.questions.forget();
@@ -205,7 +206,7 @@ impl ControlMessages {
             Message::Goodbye { code, retry_after_s, text } => {
                 let sender = header.label().reverse(header.shift(), None);
                 if sender != Ok(Label::here()) {
-                    // A sender farther off cannot end a link of ours (W5-12).
+                    // Only a direct neighbour can end its link (W5-12).
                     return Discard::Unhandled.into();
                 }
                 if !self.budgets.goodbye(cause.ingress, now) {
@@ -238,7 +239,7 @@ impl ControlMessages {
         }
     }
 
-    /// Replies to a request; says how the request ends.
+    /// Replies to a request; returns how the request ends.
     fn reply_to<R: Register>(
         &mut self,
         cause: Cause,

@@ -32,7 +32,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Who this node is.
+    /// This node's identity and keys.
     pub(super) fn local(&self) -> &LocalIdentity {
         &self.config.local
     }

@@ -297,7 +297,7 @@ impl Intake {
                 let taken = peer.with_session(by, &mut link, |session, context, outputs| {
                     session.adopt(context, established, XxRole::Responder { guard }, outputs)
                 });
-                // A call of ours to the same node would replace this session.
+                // A call to the same node would replace this session.
                 beacons.drop_call(&key, table.shared_mut());
                 taken
             }

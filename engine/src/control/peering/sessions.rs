@@ -59,7 +59,7 @@ impl Sessions {
         self.open.get(&index).map(|session| session.owner)
     }
 
-    /// Gives the keys of a new session to the worker `owner`, and tells the others where its frames go.
+    /// Gives the keys of a new session to the worker `owner`, and has the others hand its frames to it.
     pub(super) fn open(
         &mut self,
         index: SessionIndex,
@@ -89,7 +89,7 @@ impl Sessions {
             return;
         }
         session.moving = Some(worker);
-        // The completion brings its keys and replay windows, and the move goes on from there.
+        // The completion returns its keys and replay windows, which go to the new worker.
         out.workers.command(usize::from(session.owner), Command::Close(index));
         out.workers.after_all(worker, Step::Moved);
     }
@@ -117,8 +117,8 @@ impl Sessions {
         }
     }
 
-    /// Frees all indices after a recovery, but for those that workers have keys of. `owns` says whether a peer's
-    /// session has an index.
+    /// Frees all indices after a recovery, except those of keys that workers have. `owns` returns whether a
+    /// peer's session has an index.
     pub(super) fn reset(&mut self, owns: impl Fn(SessionIndex) -> bool, now: Now) {
         self.retired.clear();
         self.indices.reset();
@@ -126,7 +126,7 @@ impl Sessions {
         self.retire_all(&open, owns, now);
     }
 
-    /// Workers have these sessions. Those that are not known here end when their keys are too old.
+    /// Ends the sessions of this list that are not known here, when their keys are too old.
     pub(super) fn retire_unknown(
         &mut self,
         sessions: &[SessionIndex],

@@ -539,7 +539,7 @@ impl LinkTable {
         }
     }
 
-    /// Workers have these sessions; those that no peer knows end when their keys are too old.
+    /// Ends the sessions of this list that no peer has, when their keys are too old.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         let peers = &self.peers;
         let owns = |index| peers.values().any(|peer| peer.session().owns(index));
