@@ -14,8 +14,8 @@ trap 'rm -rf "$copy"' EXIT
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/loom-red" RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
 
 # A workspace of the rooms that the models need, with a profile that builds fast.
-cp -r wire frame crypto io-backends engine loom-tests Cargo.lock "$copy"
-sed -e '/^members = \[/,/^\]/ { /"wire"\|"frame"\|"crypto"\|"io-backends"\|"engine"\|"loom-tests"\|members\|^\]/!d }' \
+cp -r wire frame crypto io-backends engine testkit loom-tests Cargo.lock "$copy"
+sed -e '/^members = \[/,/^\]/ { /"wire"\|"frame"\|"crypto"\|"io-backends"\|"engine"\|"testkit"\|"loom-tests"\|members\|^\]/!d }' \
     -e '/^default-members/d'     -e '/^\[profile/,$d' Cargo.toml > "$copy/Cargo.toml"
 printf '[profile.release]\ndebug = 0\nincremental = true\n' >> "$copy/Cargo.toml"
 mkdir "$copy/whole"
@@ -113,7 +113,7 @@ row red wire.rs "notify_room: fence removed" "$(in_fn notify_room 's/fence(Order
 row red wire.rs "notify_room: fence SeqCst to AcqRel" "$(in_fn notify_room 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${wire}an_end
 row green wire.rs "CloseNotice::drop: Release to Relaxed" '/impl Drop for CloseNotice/,/^}/ s/Ordering::Release/Ordering::Relaxed/' ${wire}each_frame
 row green wire.rs "put: Acquire to Relaxed" "$(in_fn 'put<' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
-row green wire.rs "arm: Acquire to Relaxed" "$(in_fn 'arm(' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
+row green wire.rs "is_gone: Acquire to Relaxed" "$(in_fn 'is_gone' 's/gone.load(Ordering::Acquire)/gone.load(Ordering::Relaxed)/')" ${wire}each_frame
 row red wire.rs "arm: the blocked flag not set" "$(in_fn 'arm(' 's/blocked.store(true/blocked.store(false/')" ${wire}an_end
 row red wire.rs "arm: room not checked again" "$(in_fn 'arm(' 's/ \&\& self.tx.has_room()/ \&\& false/')" ${wire}an_end
 xdp=xdp_ring::

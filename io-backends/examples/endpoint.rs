@@ -35,12 +35,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tally = port.tally().clone();
 
     let stop = Arc::new(AtomicBool::new(false));
-    let told = stop.clone();
+    let stopped = stop.clone();
     let switch = std::thread::spawn(move || -> std::io::Result<()> {
         let mut pool = Pool::new(&PoolSpec { trains: 1, singles: 0, huge_pages: false })?;
         let mut waiter = Waiter::with_capacity(1);
         let mut burst = Burst::new();
-        while !told.load(Ordering::Relaxed) {
+        while !stopped.load(Ordering::Relaxed) {
             port.rx_burst(&mut pool, &mut burst);
             if burst.is_empty() {
                 waiter.begin();
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut back = 0;
     for n in 0..PACKETS {
-        let mut frame = endpoint.frame(64).ok_or("all memory is on its way")?;
+        let mut frame = endpoint.frame(64).ok_or("all memory is in use")?;
         frame.bytes_mut()[..4].copy_from_slice(&n.to_be_bytes());
         endpoint.send_wait(frame, Duration::from_secs(1))?;
         while endpoint.receive()?.is_some() {
@@ -69,6 +69,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     stop.store(true, Ordering::Relaxed);
     switch.join().map_err(|_| "the switch panicked")??;
     let lost = tally.lost(Loss::Injected);
-    println!("{PACKETS} sent, {back} came back, {lost} lost on purpose");
+    println!("{PACKETS} sent, {back} returned, {lost} dropped by the fault wrapper");
     if back + lost == u64::from(PACKETS) { Ok(()) } else { Err("some are missing".into()) }
 }

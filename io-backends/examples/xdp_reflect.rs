@@ -52,8 +52,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             rate
         });
         let copied = far.port.tally().frames_copied.read();
-        let came = sink.tally().frames_in.read();
-        println!("{name} {test} {} bytes: {sent:.3} Mpps ({came} came, {copied} copied)", len + 16);
+        let received = sink.tally().frames_in.read();
+        println!(
+            "{name} {test} {} bytes: {sent:.3} Mpps ({received} received, {copied} copied)",
+            len + 16
+        );
         return Ok(());
     }
     let mut source = station(

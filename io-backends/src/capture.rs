@@ -309,18 +309,18 @@ impl<P: Port> Port for Capture<P> {
         self.publish_arrived();
         let before = burst.len();
         self.inner.rx_burst(pool, burst);
-        let came = &burst[before..];
-        if came.is_empty() {
+        let received = &burst[before..];
+        if received.is_empty() {
             return;
         }
         let at_ns = (self.clock)();
-        for frame in came {
+        for frame in received {
             match self.record(at_ns, Direction::Inbound, frame) {
                 Some(record) => self.arrived.push(record),
                 None => self.tally.missed.add(1),
             }
         }
-        self.tally.passed.add(came.len() as u64);
+        self.tally.passed.add(received.len() as u64);
     }
 
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst) {

@@ -72,8 +72,9 @@ impl Calls {
         }
         let (at, len) = (headers.as_mut_ptr(), headers.len() as u32);
         // SAFETY: `headers` has this length; the caller guarantees what it points to.
-        let came = unsafe { libc::recvmmsg(fd, at, len, libc::MSG_DONTWAIT as _, ptr::null_mut()) };
-        if came < 0 { Err(errno()) } else { Ok(came as usize) }
+        let received =
+            unsafe { libc::recvmmsg(fd, at, len, libc::MSG_DONTWAIT as _, ptr::null_mut()) };
+        if received < 0 { Err(errno()) } else { Ok(received as usize) }
     }
 }
 

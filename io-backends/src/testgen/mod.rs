@@ -158,7 +158,8 @@ impl Source {
     /// # Errors
     /// The kernel's error.
     pub fn start(self: &Arc<Self>, core: usize) -> Result<Sending, Refusal> {
-        let said = |error: std::io::Error| at("a thread")(error.raw_os_error().unwrap_or_default());
+        let refused =
+            |error: std::io::Error| at("a thread")(error.raw_os_error().unwrap_or_default());
         hear_signals().map_err(at("sigaction"))?;
         let (source, stopped) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let (stop, (tell, thread_number)) = (stopped.clone(), mpsc::channel());
@@ -174,7 +175,7 @@ impl Source {
             let _ = tell.send(number);
             source.send(&stopped)
         });
-        let thread = thread.map_err(said)?;
+        let thread = thread.map_err(refused)?;
         let number = thread_number.recv().map_err(|_| at("a thread")(libc::ESRCH))?;
         Ok(Sending { stop, number, thread: Some(thread) })
     }

@@ -26,7 +26,7 @@ pub(super) struct Mmsg {
     /// Bytes of a chunk that a datagram may use.
     room: usize,
     /// Messages of the last call, and how many of them have been handled.
-    came: usize,
+    received: usize,
     next: usize,
     /// Messages to ask for: twice as many as in the last call, so that an idle port prepares few.
     wanted: usize,
@@ -56,7 +56,7 @@ impl Mmsg {
             chunks: (0..n).map(|_| None).collect(),
             class,
             room: room.min(64 << 10),
-            came: 0,
+            received: 0,
             next: 0,
             wanted: MESSAGES_IN_MIN,
         }
@@ -73,7 +73,7 @@ impl Mmsg {
 
     /// Whether received messages wait to be handled.
     pub(super) fn is_waiting(&self) -> bool {
-        self.next < self.came
+        self.next < self.received
     }
 
     pub(super) fn rx_burst(
@@ -92,8 +92,8 @@ impl Mmsg {
                     return;
                 }
                 // Fewer than asked for: the socket is empty, so do not call again now.
-                calls = if self.came < self.wanted { CALLS_MAX } else { calls + 1 };
-                self.wanted = (2 * self.came).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
+                calls = if self.received < self.wanted { CALLS_MAX } else { calls + 1 };
+                self.wanted = (2 * self.received).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
             }
             let at = self.next;
             self.next += 1;
@@ -111,7 +111,7 @@ impl Mmsg {
 
     /// Makes one call; `false` if nothing was received.
     fn receive(&mut self, socket: &Socket, rx_queue: &RxQueue, pool: &mut Pool) -> bool {
-        (self.came, self.next) = (0, 0);
+        (self.received, self.next) = (0, 0);
         let ready = self.prepare(pool);
         if ready == 0 {
             rx_queue.note_pool_empty();
@@ -119,10 +119,10 @@ impl Mmsg {
         }
         // SAFETY: `prepare` has pointed the first `ready` headers to a name, a control room and one
         // vector over a chunk that only we can access, each with its length.
-        let came = unsafe { receive_messages(socket, &mut self.headers[..ready]) };
+        let received = unsafe { receive_messages(socket, &mut self.headers[..ready]) };
         // On an error the next burst tries again: it is EAGAIN, or the report of an earlier send.
-        self.came = came.unwrap_or(0);
-        self.came > 0
+        self.received = received.unwrap_or(0);
+        self.received > 0
     }
 
     /// Prepares up to `wanted` headers; returns their number.

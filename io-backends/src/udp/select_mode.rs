@@ -283,8 +283,8 @@ fn try_datagram(like: SocketAddr) -> Result<String, Refusal> {
     }
     let mut header = empty_header();
     // SAFETY: the header points to nothing, with length 0; the datagram is cut off.
-    let came = unsafe { receive_messages(&receiver, std::slice::from_mut(&mut header)) };
-    came.map_err(refused("receiving a datagram over loopback"))?;
+    let received = unsafe { receive_messages(&receiver, std::slice::from_mut(&mut header)) };
+    received.map_err(refused("receiving a datagram over loopback"))?;
     Ok("a datagram went over loopback".to_owned())
 }
 

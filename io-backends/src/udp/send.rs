@@ -85,7 +85,7 @@ impl TxQueue {
         if taken == 0 {
             return;
         }
-        // Frames join the neighbour's last message of this round, even if frames to others came in
+        // Frames join the neighbour's last message of this round, even if frames to others received in
         // between: order is kept for each neighbour, not among neighbours.
         let open = (neighbour.round == self.round).then_some(neighbour.open as usize);
         let segments_max = neighbour.segments_max(self.segments_max, &self.tally);
@@ -321,9 +321,9 @@ mod tests {
             std::iter::from_fn(|| {
                 let at = bytes.as_mut_ptr().cast();
                 // SAFETY: `bytes` has this length and outlives the call.
-                let came =
+                let received =
                     unsafe { libc::recv(self.sink.fd(), at, bytes.len(), libc::MSG_DONTWAIT) };
-                (came > 1).then(|| u16::from_be_bytes([bytes[0], bytes[1]]))
+                (received > 1).then(|| u16::from_be_bytes([bytes[0], bytes[1]]))
             })
             .collect()
         }

@@ -365,8 +365,9 @@ mod tests {
         for kind in 0..16_u8 {
             sender.send_to(&[kind << 4; 32], at).expect("loopback");
         }
-        let came: usize = steered.workers.iter_mut().map(|one| take(one, &mut pool).len()).sum();
-        assert_eq!(came, 16);
+        let received: usize =
+            steered.workers.iter_mut().map(|one| take(one, &mut pool).len()).sum();
+        assert_eq!(received, 16);
     }
 
     #[test]
@@ -375,7 +376,8 @@ mod tests {
         let at = steered.workers[0].local_addr();
         let sender = UdpSocket::bind((at.ip(), 0)).expect("loopback");
         sender.send_to(&[], at).expect("loopback");
-        let came: usize = steered.workers.iter_mut().map(|one| take(one, &mut pool).len()).sum();
-        assert_eq!(came, 1);
+        let received: usize =
+            steered.workers.iter_mut().map(|one| take(one, &mut pool).len()).sum();
+        assert_eq!(received, 1);
     }
 }

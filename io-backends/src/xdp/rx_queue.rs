@@ -57,11 +57,11 @@ impl RxQueue {
         (pool, pool_is_ours): (&mut Pool, bool),
         burst: &mut Burst,
     ) -> usize {
-        let (mut frames, mut bytes, mut came) = (0, 0, 0);
+        let (mut frames, mut bytes, mut descriptors) = (0, 0, 0);
         // Bounded, because a flood from unknown senders does not fill the burst.
-        while !burst.is_full() && came < DESCRIPTORS_MAX {
+        while !burst.is_full() && descriptors < DESCRIPTORS_MAX {
             let Some(descriptor) = rings.rx.take() else { break };
-            came += 1;
+            descriptors += 1;
             let Some(mut chunk) = self.take_filled(&descriptor) else {
                 // A chunk that was not posted: a bug of the kernel, and there is nothing to return.
                 frames += 1;
@@ -113,7 +113,7 @@ impl RxQueue {
                 None => tally.count_loss(Loss::PoolEmpty, 1),
             }
         }
-        if came > 0 {
+        if descriptors > 0 {
             rings.rx.release();
             tally.frames_in.add(frames);
             tally.bytes_in.add(bytes);
@@ -126,7 +126,7 @@ impl RxQueue {
         if self.posted_count == 0 {
             tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
         }
-        came
+        descriptors
     }
 
     /// Counts the first chunks for this port, which were taken when it was opened.

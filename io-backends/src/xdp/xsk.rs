@@ -149,8 +149,8 @@ impl Xsk {
         self.tx_queue.reap(&mut self.rings);
         let pool_is_ours = Arc::ptr_eq(pool.mapping(), &self.rings.mapping);
         let Self { rings, rx_queue, tally, .. } = self;
-        let came = rx_queue.rx_burst(rings, neighbours, tally, (pool, pool_is_ours), burst);
-        let idle = came == 0;
+        let descriptors = rx_queue.rx_burst(rings, neighbours, tally, (pool, pool_is_ours), burst);
+        let idle = descriptors == 0;
         if let Some(socket) = &self.socket
             && (idle || self.zero_copy)
             && self.rings.fill.wants_wakeup()

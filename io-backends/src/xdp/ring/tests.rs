@@ -81,11 +81,11 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
         // The model's state: published and not taken; appended and not published; read by the kernel but
         // not yet reported.
         let (mut shown, mut hidden) = (VecDeque::new(), VecDeque::new());
-        let (mut next, mut unsaid) = (0_u64, 0_u32);
+        let (mut next, mut unreported) = (0_u64, 0_u32);
         for _ in 0..2000 {
             match dice.below(4) {
                 0 | 1 => {
-                    let full = (shown.len() + hidden.len()) as u32 + unsaid == size;
+                    let full = (shown.len() + hidden.len()) as u32 + unreported == size;
                     assert_eq!(ring.put(next), !full, "seed {seed}");
                     if !full {
                         hidden.push_back(next);
@@ -93,25 +93,28 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
                     }
                     // Rarely, because this reads the index, and the case of a stale index is tested too.
                     if dice.below(8) == 0 {
-                        assert_eq!(ring.pending(), shown.len() as u32 + unsaid, "seed {seed}");
+                        assert_eq!(ring.pending(), shown.len() as u32 + unreported, "seed {seed}");
                     }
                 }
                 2 => {
                     ring.publish();
                     shown.append(&mut hidden);
-                    assert_eq!(ring.pending(), shown.len() as u32 + unsaid, "seed {seed}");
+                    assert_eq!(ring.pending(), shown.len() as u32 + unreported, "seed {seed}");
                 }
                 _ => {
                     let producer = heap.producer().load(Ordering::Acquire);
-                    let said = heap.consumer().load(Ordering::Relaxed);
-                    assert_eq!(producer.wrapping_sub(said), shown.len() as u32 + unsaid);
+                    let reported = heap.consumer().load(Ordering::Relaxed);
+                    assert_eq!(producer.wrapping_sub(reported), shown.len() as u32 + unreported);
                     for _ in 0..dice.below(1 + shown.len() as u32) {
-                        assert_eq!(Some(heap.read(said.wrapping_add(unsaid))), shown.pop_front());
-                        unsaid += 1;
+                        assert_eq!(
+                            Some(heap.read(reported.wrapping_add(unreported))),
+                            shown.pop_front()
+                        );
+                        unreported += 1;
                     }
                     if dice.below(3) == 0 {
-                        heap.consumer().store(said.wrapping_add(unsaid), Ordering::Release);
-                        unsaid = 0;
+                        heap.consumer().store(reported.wrapping_add(unreported), Ordering::Release);
+                        unreported = 0;
                     }
                 }
             }
