@@ -186,7 +186,7 @@ impl OpenRelay {
         if let Some(account) = &builder.run_as {
             rights::give_up(&builder, account, &self.opener, &mut notes)?;
         }
-        let state = self.state.map(|(mut state, before)| {
+        let mut state = self.state.map(|(mut state, before)| {
             if let Some(before) = before {
                 notes.push(format!("state: {} slots as before", before.numbers.len()));
                 notes.extend(StateFile::overruled(&before, &switch.snapshot(clock.now())));
@@ -217,7 +217,7 @@ impl OpenRelay {
             threads.push(started.map_err(|source| StartError::Resource { what, source })?);
         }
         let hub = self.hub.clone();
-        let early = settle(&mut switch, &threads, clock)?;
+        let early = settle(&mut switch, &threads, clock, state.as_mut())?;
         let slow_path = SlowPath::new(crate::slow_path::Parts {
             switch,
             threads,
@@ -566,10 +566,14 @@ fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
 }
 
 /// Polls until every worker has confirmed the attached slots, and returns the events meanwhile.
+///
+/// An unknown peer may arrive meanwhile. Its slot number is published when the state file has it, so the file is
+/// written here, too; otherwise the start would fail.
 fn settle(
     switch: &mut Switch,
     threads: &[WorkerThread],
     clock: Clock,
+    mut state: Option<&mut StateFile>,
 ) -> Result<Vec<SwitchEvent>, StartError> {
     let mut events = Vec::new();
     let deadline = Instant::now() + START_MAX;
@@ -583,9 +587,50 @@ fn settle(
         if switch.is_settled() {
             return Ok(events);
         }
+        if let Some(state) = state.as_mut().filter(|state| state.is_behind(switch, clock)) {
+            // A failed write is reported when the slow path tries again.
+            let _ = state.keep(switch, clock);
+        }
         if threads.iter().any(WorkerThread::has_died) || Instant::now() > deadline {
             return Err(StartError::Workers);
         }
         std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_engine::{control::Attach, link::Behind};
+    use strowger_frame::Address;
+
+    use super::*;
+    use crate::{CustomPort, IdlePolicy, Relay};
+
+    #[test]
+    fn a_peer_that_arrives_during_the_start_does_not_fail_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (port, _far) = strowger_io::memory::wire(64).expect("a wire");
+        let open = Relay::builder()
+            .workers(1)
+            .custom_port(CustomPort::at_worker("wire", 0, Box::new(port)))
+            .state_file(folder.path().join("state"))
+            .open()
+            .expect("it opens");
+        let OpenRelay { mut switch, workers, doorbells, clock, state, ports, .. } = open;
+        let (mut state, _) = state.expect("a state file");
+        assert!(state.keep(&mut switch, clock).is_none(), "the file is written");
+        let start = |(worker, doorbell)| {
+            worker_thread::start(worker, doorbell, clock, IdlePolicy::ADAPTIVE, None, None, true)
+        };
+        let threads: Vec<_> =
+            workers.into_iter().zip(doorbells).map(|it| start(it).expect("a thread")).collect();
+
+        // As for an unknown peer: its number waits until the file has it.
+        let attach = Attach::plain(ports[0].id, Address::Only, Behind::Neighbour, "late");
+        switch.attach(attach).expect("a free slot");
+        settle(&mut switch, &threads, clock, Some(&mut state)).expect("it settles");
+        for thread in threads {
+            thread.stop();
+        }
     }
 }
