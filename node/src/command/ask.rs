@@ -119,9 +119,9 @@ fn ask(
     mut each: impl FnMut(&Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut connection = ControlConnection::open(socket)?;
-    let asked = connection.ask(question)?["asked"].clone();
+    let number = connection.ask(question)?["question"].clone();
     loop {
-        let fetched = connection.ask(&json!({ "answers": asked }))?;
+        let fetched = connection.ask(&json!({ "answers": number }))?;
         fetched["answers"].as_array().into_iter().flatten().try_for_each(&mut each)?;
         if fetched["done"] == true {
             return Ok(());

@@ -39,18 +39,18 @@ struct Finding {
     name: &'static str,
     allowed: bool,
     /// The observation.
-    seen: String,
+    observed: String,
     /// How to allow it; empty if it is allowed, or if no remedy is known.
     remedy: String,
 }
 
 impl Finding {
-    fn fine(name: &'static str, seen: impl Into<String>) -> Self {
-        Self { name, allowed: true, seen: seen.into(), remedy: String::new() }
+    fn fine(name: &'static str, observed: impl Into<String>) -> Self {
+        Self { name, allowed: true, observed: observed.into(), remedy: String::new() }
     }
 
-    fn refused(name: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, allowed: false, seen: seen.into(), remedy: remedy.into() }
+    fn refused(name: &'static str, observed: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, allowed: false, observed: observed.into(), remedy: remedy.into() }
     }
 }
 
@@ -84,12 +84,12 @@ fn findings() -> Vec<Finding> {
     let udp = udp::probe(SOCKET_BUFFER_BYTES);
     for (name, found) in udp.each() {
         findings.push(match found {
-            Ok(seen) => Finding::fine(name, seen),
+            Ok(observed) => Finding::fine(name, observed),
             Err(refusal) => Finding::refused(name, refusal.reason(), refusal.remedy()),
         });
     }
     findings.push(match UnixPort::probe() {
-        Ok(seen) => Finding::fine("unix", seen),
+        Ok(observed) => Finding::fine("unix", observed),
         Err(refusal) => Finding::refused("unix", refusal.reason(), refusal.remedy()),
     });
     findings.extend(ethernet());
@@ -110,12 +110,12 @@ fn ethernet() -> Vec<Finding> {
     let capabilities = match found.missing.as_slice() {
         [] => Finding::fine("capabilities", "none is missing for [[ethernet]]"),
         missing => {
-            let seen = format!("missing for [[ethernet]]: {}", missing.join(", "));
-            Finding::refused("capabilities", seen, xdp::GRANT)
+            let observed = format!("missing for [[ethernet]]: {}", missing.join(", "));
+            Finding::refused("capabilities", observed, xdp::GRANT)
         }
     };
     let each = found.each().map(|(name, found)| match found {
-        Ok(seen) => Finding::fine(name, seen),
+        Ok(observed) => Finding::fine(name, observed),
         Err(refusal) => Finding::refused(name, refusal.reason(), refusal.remedy()),
     });
     [capabilities]
@@ -160,24 +160,24 @@ fn ordinary_user() -> Finding {
 /// The limit of locked memory. `pinned`: whether [`UMEM_BYTES_TRIED`] could be pinned.
 fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
     const NAME: &str = "locked_memory";
-    let seen = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);
+    let observed = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);
     match limit {
         Ok(Limit { now: None, .. }) => Finding::fine(NAME, "no limit"),
         Ok(Limit { now: Some(bytes), .. }) if bytes >= LOCKED_BYTES_WANTED => {
-            Finding::fine(NAME, seen(bytes))
+            Finding::fine(NAME, observed(bytes))
         }
         // More could be pinned than the limit allows, so the limit does not apply.
         Ok(Limit { now: Some(bytes), .. }) if pinned && bytes < UMEM_BYTES_TRIED as u64 => {
             Finding::fine(
                 NAME,
-                format!("{}, and more with CAP_IPC_LOCK, which this process has", seen(bytes)),
+                format!("{}, and more with CAP_IPC_LOCK, which this process has", observed(bytes)),
             )
         }
         Ok(Limit { now: Some(bytes), .. }) => Finding::refused(
             NAME,
             format!(
                 "{}, for registered memory {} are wanted",
-                seen(bytes),
+                observed(bytes),
                 LOCKED_BYTES_WANTED >> 10
             ),
             format!("ulimit -l {} (in systemd: LimitMEMLOCK=256M)", LOCKED_BYTES_WANTED >> 10),
@@ -258,16 +258,16 @@ fn cores() -> Finding {
 fn quota() -> Option<Finding> {
     const NAME: &str = "cpu_quota";
     let quota = cpu_quota()?;
-    let seen = format!("{quota:.2} cores' time, by control groups");
+    let observed = format!("{quota:.2} cores' time, by control groups");
     Some(if quota < 2.0 {
         let remedy = "a quota of at least 2 (docker run --cpus, CPUQuota= of systemd)";
         Finding::refused(
             NAME,
-            format!("{seen}: the kernel stops workers and slow path when it is used up"),
+            format!("{observed}: the kernel stops workers and slow path when it is used up"),
             remedy,
         )
     } else {
-        Finding::fine(NAME, seen)
+        Finding::fine(NAME, observed)
     })
 }
 
@@ -279,7 +279,7 @@ fn as_object(findings: &[Finding], can_run: bool) -> Value {
             json!({
                 "name": finding.name,
                 "allowed": finding.allowed,
-                "seen": finding.seen,
+                "observed": finding.observed,
                 "remedy": remedy,
             })
         })
@@ -290,9 +290,9 @@ fn as_object(findings: &[Finding], can_run: bool) -> Value {
 fn as_text(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for Finding { name, allowed, seen, remedy } in findings {
+    for Finding { name, allowed, observed, remedy } in findings {
         let mark = if *allowed { "yes" } else { "no " };
-        text.push_str(&format!("{mark}  {name:<width$}  {seen}\n"));
+        text.push_str(&format!("{mark}  {name:<width$}  {observed}\n"));
         if !remedy.is_empty() {
             text.push_str(&format!("     {:<width$}  remedy: {remedy}\n", ""));
         }
@@ -309,7 +309,7 @@ mod tests {
         let of = |now: Option<u64>, pinned| locked_memory(Ok(Limit { now, max: now }), pinned);
         assert!(of(None, false).allowed && of(Some(LOCKED_BYTES_WANTED), false).allowed);
         let lifted = of(Some(8 << 20), true);
-        assert!(lifted.allowed && lifted.seen.contains("CAP_IPC_LOCK"), "{}", lifted.seen);
+        assert!(lifted.allowed && lifted.observed.contains("CAP_IPC_LOCK"), "{}", lifted.observed);
         // The pinned memory was within the limit, which may still be too low.
         assert!(!of(Some(UMEM_BYTES_TRIED as u64), true).allowed);
         let low = of(Some(8 << 20), false);
@@ -324,7 +324,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert!(findings.iter().all(|finding| !finding.seen.is_empty()));
+        assert!(findings.iter().all(|finding| !finding.observed.is_empty()));
         let object = as_object(&findings, true);
         assert_eq!(object["findings"].as_array().map(Vec::len), Some(count));
         assert!(as_text(&findings).lines().count() >= count);

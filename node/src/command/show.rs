@@ -199,17 +199,17 @@ fn peers_shown(answer: &Value) -> String {
 
 /// The columns of a slot's traffic.
 const TRAFFIC: [&str; 6] =
-    ["frames in", "bytes in", "frames out", "bytes out", "discards", "heard"];
+    ["frames in", "bytes in", "frames out", "bytes out", "discards", "last received"];
 
 fn traffic(row: &Value) -> [String; 6] {
-    let heard = row["heard_s"].as_f64();
+    let last = row["last_received_s"].as_f64();
     [
         text(&row["frames_in"]),
         bytes(&row["bytes_in"]),
         text(&row["frames_out"]),
         bytes(&row["bytes_out"]),
         text(&row["discards"]),
-        heard.map_or("never".to_owned(), |heard| format!("{heard:.1} s ago")),
+        last.map_or("never".to_owned(), |s| format!("{s:.1} s ago")),
     ]
 }
 

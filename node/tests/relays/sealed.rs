@@ -33,7 +33,7 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
     assert_eq!((&link["sealed"], &link["seal"]), (&true.into(), &"full".into()));
     assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
     first.show("peers", &["peer", "up", "transit,endpoints", &b.key, "this relay is 12D3KooW"]);
-    first.show("links", &["full", "up", "heard"]);
+    first.show("links", &["full", "up", "last received"]);
     first.show("events", &["link_up", "slot 2", "slot_attached"]);
     first.stop();
     second.stop();

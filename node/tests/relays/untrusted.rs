@@ -29,7 +29,7 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
     let refused = json!({ "error": word, "kind": "declined" });
     let hop = json!({ "hop": 0, "slot_in": 1, "slot_out": 2, "behind": word, "discard": word, "error": word,
         "silent": false, "round_trip_us": 1.0 });
-    let answered = |rows: Value| json!({ "asked": 1, "answers": rows, "done": true });
+    let answered = |rows: Value| json!({ "question": 1, "answers": rows, "done": true });
     vec![
         (&["show", "slots"], json!({ "slots": [row] })),
         (&["show", "ports"], json!({ "ports": [row] })),

@@ -18,7 +18,7 @@
 //! | `{"drain":{"slot":..,"for_s":..}}` | `{"draining":{"slot":..,"for_s":..}}` |
 //! | `{"grow":{"scheme":..,"slot_max":..}}` | `{"grown":{"scheme":..,"slot_max":..}}` |
 //! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event, recent and new |
-//! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"asked":n}` |
+//! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"question":n}` |
 //! | `{"answers":n}` | `{"answers":[...],"done":..}`: the answers since the last such request |
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client disconnects |
 //!

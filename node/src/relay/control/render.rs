@@ -68,14 +68,14 @@ pub(super) fn answer(answer: &Response) -> Value {
         Response::Grown(scheme, slot_max) => {
             json!({ "grown": { "scheme": scheme_text(scheme), "slot_max": slot_max } })
         }
-        Response::Asked(number) => json!({ "asked": number }),
+        Response::Asked(number) => json!({ "question": number }),
         Response::Answers(answers, done) => ask::answers(answers, *done),
         Response::Declined(why) => error("declined", why),
     }
 }
 
 fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
-    let heard_s = view.heard.map(|heard| seconds(now, heard.0));
+    let last_received_s = view.heard.map(|at| seconds(now, at.0));
     json!({
         "slot": view.slot.number(),
         "state": view.state.name(),
@@ -93,7 +93,7 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         "bytes_out": view.bytes_out,
         "discards": view.discards,
         "by_former_number": view.by_former,
-        "heard_s": heard_s,
+        "last_received_s": last_received_s,
         // How long the slot stays in this state, if that is known.
         "left_s": view.left.map(|left| left.as_nanos().div_ceil(1_000_000_000) as u64),
         "unknown": view.is_unknown,
@@ -161,7 +161,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "frames_out": view.frames_out,
         "bytes_out": view.bytes_out,
         "discards": view.discards,
-        "heard_s": view.heard.map(|heard| seconds(now, heard.0)),
+        "last_received_s": view.heard.map(|at| seconds(now, at.0)),
     })
 }
 

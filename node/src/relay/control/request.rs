@@ -71,8 +71,8 @@ pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
             Request::Ask(label, question)
         }
         ("answers", _) => {
-            let asked = what.as_u64().and_then(|asked| u32::try_from(asked).ok());
-            Request::Answers(asked.ok_or("answers takes the number that a question was given")?)
+            let number = what.as_u64().and_then(|number| u32::try_from(number).ok());
+            Request::Answers(number.ok_or("answers takes the number of a question")?)
         }
         _ => return Err(format!("a request is {EXPECTED}")),
     };
