@@ -1,5 +1,5 @@
-//! Links under attack: what is replayed, reflected, cut, bent, forged or thrown in heaps is neither
-//! delivered nor forwarded, leaves nothing behind, and is counted. Driven by hand with virtual time.
+//! Links under attack: replayed, reflected, truncated, corrupted and forged packets and floods are neither delivered
+//! nor forwarded, leave no state, and are counted. Virtual time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,7 +35,7 @@ use strowger_testkit::{
 };
 use strowger_wire::{Label, hello::Timestamp, link_header::SessionIndex};
 
-/// How many hostile packets; by default a run of seconds.
+/// Number of hostile packets; the default takes seconds.
 fn attacks() -> u64 {
     std::env::var("STROWGER_ATTACKS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
 }
@@ -44,7 +44,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// Three switches in a row, an endpoint at each end.
+/// Three switches in a row, with an endpoint at each end.
 struct Row {
     net: SimNet,
     nodes: Vec<Node>,
@@ -82,25 +82,25 @@ impl Row {
     }
 }
 
-/// Pages of memory that this process has.
+/// Resident pages of this process.
 fn resident_pages() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
-/// A hostile version of something that flew once.
+/// A hostile version of a recorded datagram.
 fn bent(rng: &mut Rng, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
     let mut d = of.clone();
     match rng.below(8) {
-        0 | 1 => (),                                     // replayed, from where it came
+        0 | 1 => (),                                     // replayed from its source
         2 => (d.from, d.to) = (d.to, d.from),            // reflected
-        3 => d.bytes.truncate(rng.below(d.bytes.len())), // cut
+        3 => d.bytes.truncate(rng.below(d.bytes.len())), // truncated
         4 => {
             let bit = rng.below(8 * d.bytes.len());
             d.bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        5 => d.from = host(66),                    // from elsewhere
-        6 => d.to = hosts[rng.below(hosts.len())], // to another
+        5 => d.from = host(66),                    // from another address
+        6 => d.to = hosts[rng.below(hosts.len())], // to another node
         _ => {
             let more = 1 + rng.below(40);
             d.bytes.extend(rng.bytes(more));
@@ -117,7 +117,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     let before: Vec<_> = row.nodes.iter_mut().map(Node::free_chunks).collect();
     let mut memory = 0;
     row.net.start_log();
-    // What flew lately, and some of what flew long ago: under keys that are gone.
+    // Recent datagrams, and some old ones under keys that have expired.
     let mut captured: Vec<Datagram> = Vec::new();
     let mut delivered = HashSet::new();
     let (mut sent, mut hostile, mut forwarded) = (0_u64, 0_u64, 0_u64);
@@ -129,7 +129,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             if captured.is_empty() {
                 break;
             }
-            // Mostly of the last moments, where a window has to tell; reordered by being drawn so.
+            // Mostly recent datagrams, for which the replay window decides, in random order.
             let newest = captured.len() - 1 - rng.below(captured.len().min(200));
             let any = rng.below(captured.len());
             let at = if rng.below(4) > 0 { newest } else { any };
@@ -174,7 +174,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     assert_eq!(row.nodes.iter().map(|node| node.switch.peers().len()).sum::<usize>(), 4);
     let delivered_bytes = delivered.capacity() as u64 * 16;
     let grown = resident_pages().saturating_sub(memory) * 4_096;
-    // Other tests share the process in a short run; the long one is run alone.
+    // In a short run other tests share the process; a long one runs alone.
     let is_alone = wanted >= 1_000_000;
     assert!(
         !is_alone || grown < delivered_bytes + (4 << 20),
@@ -219,7 +219,7 @@ fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reo
     ]);
     let mut delivered = HashSet::new();
     let mut sent = 0_u64;
-    // Of each packet that is sent, one or two more are made of it on each of two wires.
+    // Each of two wires makes one or two copies of each packet.
     let wanted = attacks() / 4;
     while sent < wanted {
         for _ in 0..16 {
@@ -257,7 +257,7 @@ fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reo
 fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     let two = |seed| NodeSpec { workers: 2, ..NodeSpec::new(seed) };
     let mut pair = Pair::with(two(1), two(2), |_, spec| spec);
-    // A second endpoint of A, by the other worker: its packets leave on the other lane.
+    // A second endpoint of A on the other worker: its packets use the other lane.
     let (slot, mut other) = {
         let spec = strowger_io::EndpointSpec::default();
         let (port, endpoint) = strowger_io::endpoint::pair(&spec).expect("memory");
@@ -287,7 +287,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         for d in pair.net.take_log().into_iter().filter(|d| matches!(kind(&d.bytes), 4 | 5 | 8 | 9))
         {
             *lanes.entry((d.from, d.bytes[0] & 15)).or_default() += 1;
-            // Receiver, lane, session and counter: once, in all that was ever sealed.
+            // Each combination of receiver, lane, session and counter is sealed once.
             let header = [d.bytes[0] & 15, d.bytes[1], d.bytes[2], d.bytes[3]];
             let counter: [u8; 4] = d.bytes[4..8].try_into().expect("eight bytes");
             assert!(seen.insert((d.to, header, counter)), "R5: {:?} in round {round}", d);
@@ -299,7 +299,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     pair.assert_even();
 }
 
-/// A node with one peer that is not there, and an unknown peer's seat at host 66.
+/// A node with one absent peer, and a slot for an unknown peer at host 66.
 struct Alone {
     net: SimNet,
     node: Node,
@@ -324,7 +324,7 @@ impl Alone {
         }
     }
 
-    /// What is answered to these bytes from there.
+    /// The answers to these bytes from this address.
     fn ask(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.net.inject(from, self.node.at, bytes);
         self.advance(1_000);
@@ -336,7 +336,7 @@ impl Alone {
         (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
 
-    /// XX by hand, from `from`: the session, if there is one.
+    /// A handshake by XX from `from`; the session, if there is one.
     fn discover(&mut self, from: SocketAddr, seed: u8) -> Option<Transport> {
         let (local, offer) = (identity(seed), Offer::default());
         let mut entropy = SeededEntropy::new(u64::from(seed) ^ self.now.0);
@@ -381,13 +381,13 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
         let stranger = initiation(9, 2, 5);
         for round in 0..4_000 {
             let mut bytes = match round % 4 {
-                // The lengths that handshakes have, and any other.
+                // The lengths of handshake messages, and others.
                 0 => rng.bytes(896),
                 1 => {
                     let len = rng.below(1_500);
                     rng.bytes(len)
                 }
-                // An unknown peer's, good but for one bit.
+                // A valid initiation of an unknown peer, with one bit flipped.
                 2 => {
                     let mut bytes = stranger.clone();
                     let bit = rng.below(8 * bytes.len());
@@ -416,11 +416,11 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
 fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let mut pair = Pair::new();
     pair.net.start_log();
-    pair.net.set_loss(1_000_000, 0); // nothing arrives: A tries again and again
+    pair.net.set_loss(1_000_000, 0); // nothing arrives, so A keeps trying
     let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
         pair.advance(50 * MS);
-        // Junk to each index at which A awaits an answer, also when it is about to try again.
+        // Junk to each index at which A awaits an answer, also just before A tries again.
         for d in pair.net.take_log().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
             assert_ne!(d.to, host(66), "somebody was told something");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
@@ -452,7 +452,7 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     let mut spoofed = 0_u8;
     let run = |alone: &mut Alone, ns: u64, asked: &mut u64, answered: &mut u64, n: &mut u8| {
         for _ in 0..100 {
-            // From addresses where nobody receives, or nobody answers.
+            // From addresses that receive nothing or answer nothing.
             *n = n.wrapping_add(1);
             alone.net.inject(host(100 + *n % 100), host(2), &flood);
             *asked += 1;
@@ -470,7 +470,7 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     }
     assert!(answered > asked / 20 && answered <= asked, "{answered} answers of {asked}");
     assert_eq!(alone.state(), before, "a flood leaves nothing");
-    // The peer, from an address that nobody knows, in the midst of it.
+    // The peer starts from an unknown address in the middle of the flood.
     let mut peer = Node::new(&alone.net, &NodeSpec::new(1), alone.now);
     peer.add_peer(2, true, alone.now);
     let began = alone.now.0;
@@ -526,7 +526,7 @@ fn r12_a_flood_of_unknown_peers_does_not_delay_a_known_peer_s_new_keys() {
         send(&mut pair.at_a, pair.to_b, b"as ever");
         pair.now.0 += 100 * MS;
         for _ in 0..4 {
-            // Before whatever A sends, and more than the queue holds.
+            // Before A's messages, and more than the queue holds.
             for n in 0..200 {
                 pair.net.inject(host(100 + n % 100), host(2), &noise);
             }
@@ -550,7 +550,7 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
     }
     pair.run_for(100);
     let before = pair.a.peer_view(2).handshakes;
-    // Whole and new, of one whom B knows.
+    // Complete and fresh, from a known peer.
     let mut flood = initiation(3, 2, 5);
     pair.net.start_log();
     for turn in 0..250 {
@@ -590,7 +590,7 @@ fn unknown_peers_get_nothing_without_a_policy() {
 /// A question to a switch (wire.md 5).
 const PING: [u8; 8] = [1, 1, 0, 0, 0, 0, 0, 9];
 
-/// A sealed frame of an unknown peer's.
+/// A sealed frame of an unknown peer.
 fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> {
     let mut bytes = vec![0; body.len() + SEALED_OVERHEAD_BYTES];
     bytes[8..8 + body.len()].copy_from_slice(body);
@@ -617,7 +617,7 @@ fn an_unknown_peer_has_a_slot_and_reaches_nothing_through_it() {
         };
         let mut bytes = packet(label, &PING);
         bytes[8 + 1] |= 0x40; // a control message
-        bytes[8 + 4..8 + 6].fill(0); // it comes from a switch: no bits are used yet
+        bytes[8 + 4..8 + 6].fill(0); // from a switch: no bits are used yet
         bytes[16..24].copy_from_slice(&label.register().to_be_bytes());
         let frame = sealed(&mut keys, Sealed::Data, &bytes[8..], alone.now);
         alone.net.inject(host(66), host(2), &frame);
@@ -635,7 +635,7 @@ fn unknown_peers_are_bounded_and_release_their_slots() {
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
-    // Never heard again: their keys grow old, and others may come.
+    // They send nothing more, so their keys expire, and others get in.
     for _ in 0..3_000 {
         alone.advance(100 * MS);
     }
@@ -692,7 +692,7 @@ fn a_peer_s_key_without_its_psk_is_refused_by_xx() {
     let mut spec = alone.node.peer_spec(5, false);
     spec = spec.with_psk(Psk::from_bytes([5; 32]));
     alone.node.switch.add_peer(spec, alone.now).expect("a slot");
-    alone.discover(host(66), 5); // says only whether the peer is known
+    alone.discover(host(66), 5); // the answer shows only whether the peer is known
     for _ in 0..20 {
         alone.advance(100 * MS);
     }
@@ -723,7 +723,7 @@ fn r12_a_peer_that_shouts_drowns_out_no_other() {
     let birth = NodeSpec { unknown_peers: Some(policy), ..NodeSpec::new(2) };
     let mut pair = Pair::with(NodeSpec::new(1), birth, |_, spec| spec.with_liveness(liveness));
     pair.until_up();
-    // An unknown peer with a session floods B with challenges and keepalives, which B must look at.
+    // An unknown peer with a session floods B with challenges and keepalives, which B must read.
     let Pair { net, b, now, a, at_a, at_b, to_b, to_a } = pair;
     let mut alone = Alone { net: net.clone(), node: b, now };
     let mut keys = alone.discover(host(66), 9).expect("a session");
@@ -778,12 +778,12 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
             let frame = sealed(&mut keys, Sealed::Data, &ping[8..], pair.now);
             pair.net.inject(host(66), host(2), &frame);
         }
-        // The worker sees them all before the slow path has its turn.
+        // The worker reads them all before the slow path is polled.
         for _ in 0..4 {
             pair.b.workers[0].poll(pair.now);
         }
         if round % 10 == 0 {
-            // The peer moves, so that it is asked where it is, and answers.
+            // The peer moves, so it is sent a challenge and answers.
             let outer = host(1 + 10 * (round / 10 % 2) as u8);
             pair.net.move_socket(host(1), outer);
         }
@@ -797,7 +797,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
     assert_eq!(discards(&pair), before, "nothing of the innocent's was refused");
     assert!(pair.b.count(Discard::OverBudget) + pair.b.count(Discard::PuntFull) > 100_000);
-    // It has moved a moment ago. A challenge that the move made get lost is forgotten after 5 s.
+    // It moved a moment ago. A challenge that the move lost is forgotten after 5 s.
     (0..300).for_each(|_| pair.advance(20 * MS));
     assert!(pair.carries_packets());
     pair.assert_even();
@@ -846,7 +846,7 @@ fn each_right_opens_one_way_and_no_other() {
         assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
         assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
 
-        // A question to the switch itself is answered to whoever may ask.
+        // The switch answers a question to itself if the slot has the right to ask.
         let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), 1)]);
         let mut question = packet(to_switch, &PING);
         question[8 + 1] |= 0x40;

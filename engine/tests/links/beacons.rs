@@ -1,5 +1,5 @@
-//! Link beacons: who is found by them, and what those get who misuse them. Driven by hand with virtual
-//! time; a segment is an address whose datagrams the test carries to all others.
+//! Link beacons: discovery, and attempts to misuse them. Virtual time. A segment is an address whose datagrams the
+//! test copies to all others.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ use strowger_wire::{
     limits::{INITIATION_BYTES, MAC_BYTES},
 };
 
-/// Where beacons are sent to.
+/// The group address of beacons.
 const GROUP: u8 = 255;
 const INTERVAL: u64 = 10 * SECOND;
 
@@ -47,7 +47,7 @@ fn at(number: u8) -> Option<Address> {
     Some(Address::Udp(host(number)))
 }
 
-/// Carries what was sent to the group to these.
+/// Copies the datagrams to the group to these addresses.
 fn deliver(net: &SimNet, to: &[SocketAddr]) -> Vec<Datagram> {
     let said = net.take_received(host(GROUP));
     for beacon in &said {
@@ -58,7 +58,7 @@ fn deliver(net: &SimNet, to: &[SocketAddr]) -> Vec<Datagram> {
     said
 }
 
-/// Time goes on, and beacons reach both.
+/// Advances the time, and copies beacons to both nodes.
 fn run_for(pair: &mut Pair, seconds: u64) {
     for _ in 0..10 * seconds {
         pair.advance(100 * MS);
@@ -67,7 +67,7 @@ fn run_for(pair: &mut Pair, seconds: u64) {
     }
 }
 
-/// One node in the net that hears beacons, and a peer with seed 1 that it knows the key of.
+/// A node that reads beacons, and a peer with seed 1 whose key it has.
 struct Listener {
     net: SimNet,
     node: Node,
@@ -93,7 +93,7 @@ impl Listener {
         }
     }
 
-    /// What comes of these bytes from there.
+    /// The datagrams that the node sends after it receives these bytes from this address.
     fn hear(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Datagram> {
         self.net.inject(from, self.node.at, bytes);
         self.advance(1_000);
@@ -105,7 +105,7 @@ impl Listener {
     }
 }
 
-/// A beacon of this node with some bytes of another's, by somebody who knows the network's name.
+/// A beacon of this node with some bytes of another's, by a node that knows the network's name.
 fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_BYTES] {
     bytes[at..at + over.len()].copy_from_slice(over);
     let (covered, mac) = bytes.split_at_mut(BEACON_BYTES - MAC_BYTES);
@@ -157,7 +157,7 @@ fn beacons_are_neither_sent_nor_read_by_default() {
 
 #[test]
 fn peers_with_only_each_other_s_keys_find_each_other() {
-    // Said by either, or by both.
+    // One node sends beacons, or both do.
     for who in 1..4 {
         let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
             spec.with_address(None::<Address>)
@@ -165,7 +165,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         hears(&mut pair.a);
         hears(&mut pair.b);
         if who != 3 {
-            // One of them hears, but is never heard.
+            // One of them receives beacons, but none of its own arrives.
             pair.net.cut(host(GROUP), true);
         }
         let says = |pair: &Pair, number: u8| {
@@ -189,7 +189,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         let is_told = |event: &Event| matches!(event, Event::PeerSuggested { slot: Some(_), .. });
         let [a, b] = [&pair.a, &pair.b].map(|node| node.events.iter().any(is_told));
         assert!(if who == 3 { a || b } else { (a, b) == (who == 2, who == 1) });
-        // And they stay, over a change of keys and more.
+        // The link stays up over new keys and longer.
         run_for(&mut pair, 400);
         assert!(pair.carries_packets() && pair.a.peer_view(2).handshakes >= 2);
         pair.assert_even();
@@ -220,7 +220,7 @@ fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
         Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(liveness));
     hears(&mut pair.a);
     pair.until_up();
-    // B starts again elsewhere, and knows no longer where A is.
+    // B restarts at another address and does not know A's.
     pair.net.cut(host(2), true);
     pair.run_for(20);
     assert!(!pair.a.is_up());
@@ -232,7 +232,7 @@ fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
     pair.at_b = at_b;
     assert_eq!(slot, 0);
 
-    // A forged word leads nowhere, and costs A one message there.
+    // A forged beacon has no effect, and costs A one message.
     pair.net.inject(host(66), host(1), &beacon::encode(&identity(2)));
     pair.run_for(30);
     let there = pair.net.take_received(host(66));
@@ -256,7 +256,7 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
             .with_identity(*identity(3 - own).identity())
     });
     hears(&mut pair.a);
-    // That of somebody who is not expected, and then its own.
+    // A beacon of an unexpected node, and then its own.
     pair.net.inject(host(66), host(1), &beacon::encode(&identity(9)));
     pair.run_for(1);
     assert!(pair.net.take_received(host(66)).is_empty());
@@ -270,7 +270,7 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
 #[test]
 fn r10_beacons_continue_after_a_recovery() {
     let mut listener = Listener::new(unknown_peers());
-    // A call is under way, and what it held is free again.
+    // A call is in progress, and releases its state at its end.
     assert_eq!(listener.hear(host(9), &beacon::encode(&identity(9))).len(), 1);
     listener.node.switch.recover(listener.now);
     let mut said = 0;
@@ -306,7 +306,7 @@ fn r8_an_unsigned_beacon_is_never_followed() {
         let mut listener = Listener::new(unknown_peers);
         let before = listener.state();
         let (ours, other) = (beacon::encode(&identity(1)), beacon::encode(&identity(9)));
-        // Key, identity and signature of another; our own network's mac in all of them.
+        // Key, identity and signature of another node; the mac of our network is valid in all of them.
         for (from, to) in [(12, 44), (44, 76), (76, 140)] {
             let bytes = forged(ours, &other[from..to], from);
             let seals = listener.node.count(Discard::BadSeal);
@@ -316,7 +316,7 @@ fn r8_an_unsigned_beacon_is_never_followed() {
                 + (listener.node.count(Discard::NotAllowed) - refused);
             assert_eq!(counted, 1, "byte {from}");
         }
-        // Bits turned, shorter, longer: the network's mac is wrong, or it is none at all.
+        // Flipped bits, shorter and longer: the network's mac is wrong or missing.
         for bit in 0..8 * BEACON_BYTES {
             let mut bytes = ours;
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -341,7 +341,7 @@ fn a_key_with_a_known_identity_is_not_accepted_from_another_identity() {
     hears(&mut node);
     let mut listener = Listener { net, node, now };
     listener.advance(SECOND);
-    // A good beacon, but the operator has written that somebody else has this key.
+    // A valid beacon, but the operator has configured this key for another identity.
     assert!(listener.hear(host(1), &beacon::encode(&identity(1))).is_empty());
     assert_eq!(listener.node.count(Discard::NotAllowed), 1);
     listener.node.assert_even();
@@ -364,7 +364,7 @@ fn r8_a_replayed_beacon_causes_one_shorter_initiation_and_no_state() {
             answers += listener.net.take_received(host(number)).len();
         }
     }
-    // Never more often than the session tries anyway, which is ever seldomer.
+    // Not more often than the session tries anyway, at growing intervals.
     assert!((5..=30).contains(&answers), "{answers}");
     listener.advance(SECOND);
     assert_eq!((listener.node.peer_view(1).at, listener.node.is_up()), (None, false));
@@ -377,7 +377,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     listener.net.start_log();
-    // Of a hundred identities made for it, each from an address of its own.
+    // From 100 identities made for the attack, each from its own address.
     let beacons: Vec<_> = (100..200).map(|seed| beacon::encode(&identity(seed))).collect();
     for round in 0..200 {
         for (number, bytes) in beacons.iter().enumerate() {
@@ -385,7 +385,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
         }
         listener.advance(50 * MS);
         if round == 100 {
-            // Who handshakes meanwhile is heard.
+            // Handshakes from others are accepted meanwhile.
             let handshakes = listener.node.count(Discard::Handled);
             let mut peer = Node::new(&listener.net, &NodeSpec::new(1), listener.now);
             peer.add_peer(2, true, listener.now);
@@ -411,7 +411,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     assert_eq!(listener.node.free_chunks(), before.2);
     listener.node.assert_even();
 
-    // One key and many addresses, or bad signatures: as many as may be looked at, and no more.
+    // One key and many addresses, or bad signatures: as many as the budget allows are checked.
     let bytes = forged(beacon::encode(&identity(3)), &[0; 64], 76);
     let seals = listener.node.count(Discard::BadSeal);
     for _ in 0..1_000 {
@@ -476,10 +476,10 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
             .sum();
         assert_eq!(refused > 0, !both);
         if both {
-            // They keep their keys fresh.
+            // They renew their keys.
             run_rounds(&mut nodes, 20 * 400);
             assert!(nodes.iter().all(|node| node.is_up() && node.switch.peers().len() == 1));
-            // One goes: the other forgets it, slot and all.
+            // One node stops: the other forgets it and its slot.
             let gone = nodes.pop().expect("two");
             gone.assert_even();
             drop(gone);
@@ -496,7 +496,7 @@ fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identit
     let before = listener.state();
     let called = listener.hear(host(9), &beacon::encode(&identity(9)));
     let [call] = called.as_slice() else { panic!("one call: {called:?}") };
-    // Another node, which lets unknown peers in, is shown the call.
+    // Another node, which accepts unknown peers, receives the call.
     let birth = NodeSpec { unknown_peers: unknown_peers(), ..NodeSpec::new(8) };
     let mut other = Node::new(&listener.net, &birth, listener.now);
     listener.net.inject(host(9), other.at, &call.bytes);
@@ -505,7 +505,7 @@ fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identit
     }
     let answers = listener.net.take_received(host(9));
     let [answer] = answers.as_slice() else { panic!("one answer: {answers:?}") };
-    // From elsewhere, and then from there: it is another's.
+    // First from another address, and then from the called one: the identity is another.
     assert!(listener.hear(host(66), &answer.bytes).is_empty());
     assert_eq!(listener.node.count(Discard::NoSession), 1);
     assert!(listener.hear(host(9), &answer.bytes).is_empty());

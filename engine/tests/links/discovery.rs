@@ -1,5 +1,5 @@
-//! Peers whose key nobody wrote: found by XX, judged by the identity that is pinned or by the policy for
-//! unknown peers, lost and found again. Driven by hand with virtual time.
+//! Peers without a configured key: found by XX, accepted by the pinned identity or by the policy for unknown peers,
+//! lost and found again. Virtual time.
 
 use strowger_crypto::Psk;
 use strowger_engine::{
@@ -13,7 +13,7 @@ use strowger_engine::{
 };
 use strowger_testkit::sim::{MS, Node, NodeSpec, Pair, SECOND, identity, key};
 
-/// What one end knows of the other.
+/// What one end has configured for the other.
 #[derive(Clone, Copy, Debug)]
 struct Knows {
     key: bool,
@@ -39,7 +39,7 @@ fn knows(what: Knows, of: u8, spec: PeerSpec) -> PeerSpec {
     spec.with_identity(what.identity.then(|| *identity(of).identity()))
 }
 
-/// 1 and 2, who know so much of each other, and allow unknown peers so much.
+/// Nodes 1 and 2 with these configurations and policies.
 fn pair(a: Knows, b: Knows, unknown_peers: [Option<UnknownPeerPolicy>; 2]) -> Pair {
     let [first, second] = unknown_peers;
     let births = [(1, first), (2, second)]
@@ -59,7 +59,7 @@ fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
     for (a, b) in [(NAME, NAME_ALONE), (NAME, NAME), (KEY, NAME_ALONE), (KEY, NAME), (NAME, KEY)] {
         for (loss, seed) in [(0, 0), (300_000, 1), (300_000, 2)] {
             let mut pair = pair(a, b, [None, None]);
-            pair.a.add_peer(9, false, pair.now); // has nothing to do with it
+            pair.a.add_peer(9, false, pair.now); // an unrelated peer
             pair.net.set_loss(loss, seed);
             let up = (0..600).any(|_| {
                 pair.advance(100 * MS);
@@ -75,7 +75,7 @@ fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
             let (at_a, at_b) = (pair.a.peer_view(2), pair.b.peer_view(1));
             assert_eq!((at_a.key, at_b.key), (Some(key(2)), Some(key(1))));
             assert!(!at_a.is_unknown && at_a.rights == Rights { control: false, ..Rights::ALL });
-            // On from there by IK, and no packet is refused.
+            // From here on IK is used, and no packet is refused.
             let before = (downs(&pair.a), downs(&pair.b));
             for second in 0..600 {
                 assert!(pair.carries_packets(), "{a:?} {b:?} {loss} {seed}: after {second} s");
@@ -88,8 +88,8 @@ fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
     }
 }
 
-/// Both ends that XX brought together look for what the path takes from the first keys on, as those that
-/// know each other's key do: it is the first answer that says how long packets may be, not the second.
+/// After XX both ends start the path MTU search with the first keys, as configured peers do: the first answer carries
+/// the size, not the second.
 #[test]
 fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
     let policy = Some(UnknownPeerPolicy::default());
@@ -97,7 +97,7 @@ fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
         let mut pair = pair(a, b, unknown_peers);
         pair.run_for(60);
         let views = [pair.a.peer_view(2), pair.b.peer_view(1)];
-        // Two, where both began at once; no key was renewed yet.
+        // Two handshakes if both started at once; no key was renewed yet.
         assert!(views.iter().all(|view| view.handshakes <= 2), "{views:?}");
         let agreed = |view: &PeerView| view.agreed.map(|agreed| agreed.frame_bytes_max);
         views.map(|view| (view.frame_bytes_max, agreed(&view)))
@@ -113,7 +113,7 @@ fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
 fn a_peer_configured_by_address_alone_has_the_rights_of_an_unknown_peer() {
     let rights = Rights { endpoints: true, ..Rights::NONE };
     let policy = UnknownPeerPolicy::default().with_rights(rights);
-    // Both look for each other, or one comes as an unknown peer.
+    // Both search for each other, or one arrives as an unknown peer.
     let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
     pair.until_up();
     assert_eq!((pair.a.peer_view(2).rights, pair.b.peer_view(1).rights), (rights, rights));
@@ -156,7 +156,7 @@ fn without_a_policy_an_unknown_peer_s_search_is_not_answered() {
     assert!(pair.b.count(Discard::UnknownPeer) > 0 && !pair.a.switch.peers()[0].is_up());
     assert_eq!(pair.b.switch.slots().len(), slots);
 
-    // Allowed, and none has room: whoever looks does not take it for a link.
+    // Allowed, but no place is free: the searching node does not show a link.
     let full = UnknownPeerPolicy::default().with_links_max(0);
     let births = [(1, policy), (2, Some(full))]
         .map(|(seed, unknown_peers)| NodeSpec { unknown_peers, ..NodeSpec::new(seed) });
@@ -177,7 +177,7 @@ fn a_discovered_peer_that_restarts_is_found_again() {
     for (a, b, unknown_peers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
         let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
         pair.until_up();
-        // Another life: nothing is remembered of the first.
+        // A restart: the node remembers nothing.
         let birth = NodeSpec { unknown_peers, restarts_before: 1 + pair.now.0, ..NodeSpec::new(2) };
         pair.b = Node::new(&pair.net, &birth, pair.now);
         let spec = knows(b, 1, pair.b.peer_spec(1, true));

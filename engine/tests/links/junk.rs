@@ -1,5 +1,5 @@
-//! Junk against handshakes: answers to numbers that bystanders can see, at any rate, keep no link down. Driven
-//! by hand with virtual time.
+//! Junk against handshakes: answers to session numbers that bystanders can read keep no link down, at any rate.
+//! Virtual time.
 
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
@@ -19,10 +19,10 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// What a bystander knows: source and destination of each packet, and the numbers in the clear.
+/// What a bystander sees: source and destination of each packet, and the numbers in the clear.
 #[derive(Default)]
 struct Bystander {
-    /// Session numbers that packets to a host are addressed to, and those its initiations say.
+    /// Session numbers in packets to a host, and in its initiations.
     visible: Vec<(u8, [u8; 3])>,
 }
 
@@ -42,7 +42,7 @@ impl Bystander {
         }
     }
 
-    /// Responses and cookies of these lengths to each number, seemingly from its peer.
+    /// Sends responses and cookies of these lengths to each number, with the peer's address as their source.
     fn inject(&self, pair: &Pair, rng: &mut Rng, lengths: &[usize]) -> u64 {
         for (to, number) in &self.visible {
             for (first, &len) in [0x20, 0x30, 0x21].into_iter().zip(lengths) {
@@ -57,14 +57,14 @@ impl Bystander {
 
 #[test]
 fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
-    // One datagram in 10 ms to each end, to the number that its newest initiation says: answers of 8 bytes,
-    // cookies and responses of their right lengths.
+    // One datagram in 10 ms to each end, to the number of its newest initiation: responses of 8 bytes, and cookies
+    // and responses of their right lengths.
     for (first, len) in [(0x20, 8), (0x30, 8), (0x30, 64), (0x20, 896)] {
         let mut pair = Pair::new();
         let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x12));
         pair.net.start_log();
-        // In the first second nothing comes of a handshake, as when the other end starts later. The junk has
-        // the time to use up what is read for that peer.
+        // In the first second every handshake is lost, as if the other end started later. The junk has time to use up
+        // the budget of that peer.
         pair.net.set_handshake_loss(1_000_000, 0);
         let (mut injected, mut up) = (0, None);
         for round in 0..3_000 {
@@ -73,7 +73,7 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
             }
             pair.now.0 += 10 * MS;
             for end in [1, 2] {
-                // What an end has sent is seen, and the junk arrives there before its peer's answer.
+                // The bystander sees each packet, and its junk arrives before the peer's answer.
                 if end == 1 { &mut pair.a } else { &mut pair.b }.poll(pair.now);
                 bystander.look(&pair.net.take_log());
                 let newest = bystander.visible.iter().rfind(|(to, _)| *to == end);
@@ -105,7 +105,7 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     let before = pair.a.peer_view(2).handshakes;
     let (mut injected, mut sent, mut got) = (0, 0, 0);
     for round in 0..400 * 20 {
-        // Some 1,400 a second, before whatever the peers say.
+        // About 1,400 a second, before the peers' own datagrams.
         injected += bystander.inject(&pair, &mut rng, &[8, 8]);
         injected += bystander.inject(&pair, &mut rng, &[896, 64, 896]);
         if round % 20 == 0 {
@@ -124,8 +124,8 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     pair.assert_even();
 }
 
-/// A response to this initiation that its mac lets in and nothing else does: of one who has B's key in this
-/// test, and another psk.
+/// A response to this initiation whose mac alone is valid: from a node that in this test has B's key, and another
+/// psk.
 fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     let b = identity(2);
     let mut entropy = SeededEntropy::new(7);
@@ -157,7 +157,7 @@ fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
         let flown = pair.net.take_log();
         let first = flown.iter().find(|d| d.from == host(1) && kind(&d.bytes) == 1);
         forged = first.map(|d| with_a_right_mac(&d.bytes, &offer)).or(forged);
-        // Before the real answer, more than the slow path takes in at once.
+        // Before the real answer, more than the slow path reads at once.
         for _ in 0..200 {
             if let Some(forged) = &forged {
                 pair.net.inject(host(66), host(1), forged);
@@ -196,7 +196,7 @@ fn junk_is_counted_by_its_fault() {
         let mut junk = vec![0; len];
         junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
         let before = counts(pair);
-        pair.now.0 += 10 * MS; // so many are let in for each address
+        pair.now.0 += 10 * MS; // each address has a budget for this time
         pair.net.inject(host(2), host(1), &junk);
         pair.a.poll(pair.now);
         pair.a.poll(pair.now);

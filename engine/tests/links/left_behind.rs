@@ -1,5 +1,5 @@
-//! What peers leave behind, and others find there: an address, a goodbye, a handshake's copy, stamps of
-//! a clock that was set back since. Driven by hand with virtual time; nothing here sleeps.
+//! State that outlives a peer's presence: an address, a goodbye, a copy of a handshake, timestamps of a clock that
+//! was set back. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -43,8 +43,7 @@ fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
         }
         assert!(hub.is_up());
 
-        // The first is gone, or quiet, and says nothing of it; a translator of addresses gives the
-        // second the one that it had.
+        // The first is gone or idle without a goodbye; the NAT gives its address to the second.
         net.move_socket(host(3), host(2));
         for _ in 0..20 {
             send(&mut at_new, to_hub, b"from here");
@@ -60,7 +59,7 @@ fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
         poll(&mut [&mut hub, &mut new], &mut now, MS);
         assert_eq!(receive(&mut at_new).as_deref(), Some(&b"to there"[..]), "{recovered}");
 
-        // Both change places: whoever proves to be there last has it.
+        // Both exchange their addresses: the last one that proves an address has it.
         net.move_socket(host(3), host(4));
         for _ in 0..40 {
             send(&mut at_new, to_hub, b"from there");
@@ -99,7 +98,7 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
     pair.b.switch.goodbye(slot, 3, 3_600, "not now");
     pair.run_for(1);
     assert!(!pair.a.is_up());
-    // It comes by itself, sooner than it has said.
+    // It starts by itself, sooner than it announced.
     let now = pair.now;
     pair.b.switch.recover(now);
     pair.until_up();
@@ -167,12 +166,11 @@ fn a_silent_peer_that_moves_to_another_worker_s_flow_is_followed_by_its_probes()
     pair.assert_even();
 }
 
-/// B begins again with a wall clock that shows another time; until A takes its handshake, in
-/// nanoseconds.
+/// B restarts with this wall-clock time; returns how long it takes until A accepts its handshake, in nanoseconds.
 fn begins_again(wall: u64, keeps: bool) -> u64 {
     const HOUR: u64 = 3_600 * SECOND;
     let first = NodeSpec { wall: 1_000 * HOUR, ..NodeSpec::new(2) };
-    // It is B that begins, so it is B's stamps that A remembers.
+    // B starts the handshake, so A remembers B's timestamps.
     let mut pair = Pair::with(NodeSpec::new(1), first, |own, spec| {
         let at = spec.address().filter(|_| own == 2);
         spec.with_address(at)
@@ -181,7 +179,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
     pair.run_for(5);
     let snapshot = pair.b.switch.snapshot(pair.now);
     let mut last = snapshot.clone();
-    // Until the node dies its stamps stay below what was last to be written down.
+    // Until the node stops its timestamps stay below the last limit that it saved.
     for _ in 0..4 {
         pair.run_with_traffic(200);
         let stamp = 1_000 * HOUR + pair.now.0;
@@ -189,7 +187,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
         last = pair.b.switch.snapshot(pair.now);
     }
     assert!(last.stamps_until > snapshot.stamps_until);
-    // Nobody has to renew keys in the meantime.
+    // No keys have to be renewed in the meantime.
     while pair.now.0 - pair.a.peer_view(2).keys_since.expect("keys").0 > 30 * SECOND {
         pair.run_with_traffic(1);
     }
@@ -223,11 +221,10 @@ fn a_wall_clock_set_back_over_a_restart_blocks_no_peer_with_saved_timestamps() {
     assert!(begins_again(1_001, true) < SECOND);
 }
 
-/// One hub and two peers that change places, vanish, fall quiet, say goodbye, and panic, in a command that
-/// rng decide.
+/// A hub and two peers that exchange addresses, vanish, go idle, send goodbyes and panic, in a random order.
 #[test]
 fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
-    // The last two have found what now has a comment in the code.
+    // The last two seeds have found faults that a comment in the code describes.
     for seed in (1..=8).chain([36, 82]) {
         let mut rng = Rng::new(seed);
         let (net, mut now) = (SimNet::default(), Now(1));

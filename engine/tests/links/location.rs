@@ -1,5 +1,5 @@
-//! Where peers are: what an address gets before its owner has answered, links that change port or address
-//! family, and peers that moved and died. Driven by hand with virtual time; nothing here sleeps.
+//! Addresses of peers: what an address is sent before its owner has answered, links that change port or address
+//! family, and peers that moved and died. Virtual time.
 
 use std::net::SocketAddr;
 
@@ -53,7 +53,7 @@ struct More {
     worker: Option<usize>,
 }
 
-/// A client, A, that knows where to look for a server, B; an endpoint at each.
+/// A client, A, that has the address of a server, B; an endpoint at each.
 struct Couple {
     net: SimNet,
     a: Node,
@@ -73,7 +73,7 @@ fn endpoint_of(node: &mut Node) -> Endpoint {
 }
 
 impl Couple {
-    /// B is written to A at `seeks`, A to B at `written`, and B has more listeners than one.
+    /// A has B's address `seeks`, B has A's address `written`, and B has more than one listener.
     fn new(workers: usize, more: &[More], seeks: SocketAddr, written: Option<SocketAddr>) -> Self {
         let (net, now) = (SimNet::default(), Now(1));
         let mut b = Node::new(&net, &NodeSpec { workers, ..NodeSpec::new(2) }, now);
@@ -98,7 +98,7 @@ impl Couple {
     fn client(net: &SimNet, life: (u64, u64), seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
         let (restarts_before, wall) = life;
         let mut a = Node::new(net, &NodeSpec { restarts_before, wall, ..NodeSpec::new(1) }, now);
-        // The net has no families: A's one socket reaches what B's listeners have.
+        // The network has no families: A's one socket reaches all listeners of B.
         let at = Some(Address::Udp(seeks));
         let spec =
             a.peer_spec(2, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
@@ -107,12 +107,12 @@ impl Couple {
         (a, at_a)
     }
 
-    /// A starts again, and looks for B there.
+    /// A restarts, and looks for B at this address.
     fn reborn(&mut self, restarts_before: u64, seeks: SocketAddr) {
         self.reborn_at(restarts_before, 1, seeks);
     }
 
-    /// The same, with a wall clock that showed this at time 0.
+    /// The same, with a wall clock that shows this at time 0.
     fn reborn_at(&mut self, restarts_before: u64, wall: u64, seeks: SocketAddr) {
         (self.a, self.at_a) = Self::client(&self.net, (restarts_before, wall), seeks, self.now);
     }
@@ -131,7 +131,7 @@ impl Couple {
         }
     }
 
-    /// So many packets each way; how many arrived at A, and at B.
+    /// Sends this many packets each way; returns how many arrived at A, and at B.
     fn handoff_rings(&mut self, count: u32) -> (u32, u32) {
         let mut arrived = (0, 0);
         while receive(&mut self.at_a).is_some() || receive(&mut self.at_b).is_some() {}
@@ -155,8 +155,8 @@ impl Couple {
     }
 }
 
-/// A makes keys with B where it is, but each sealed packet of A's is thrown from the victim's address. A
-/// answers nothing, and B has much to say to A. Returns what came from there, and what went there.
+/// A makes keys with B at its own address, but each sealed packet of A is injected with the victim's address. A
+/// answers nothing, and B has much data for A. Returns the bytes from and to the victim's address.
 fn flood(couple: &mut Couple) -> (usize, usize) {
     let (mut came, mut went) = (0, 0);
     couple.net.start_log();
@@ -177,7 +177,7 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
             came += if is_sealed { datagram.bytes.len() } else { 0 };
             couple.net.inject(from, host(2), &datagram.bytes);
         }
-        // What B says elsewhere is lost, but for the handshake.
+        // B's datagrams to other addresses are lost, except the handshake.
         couple.net.cut(host(1), round > 3);
         for _ in 0..8 {
             send(&mut couple.at_b, couple.way, &[0; 1_000]);
@@ -192,7 +192,7 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
 
 #[test]
 fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
-    // The peer's first packet comes from the victim, or one after many.
+    // The peer's first packet comes from the victim's address, or one after many.
     for (is_late, written) in
         [(false, None), (true, None), (false, Some(host(1))), (true, Some(host(1)))]
     {
@@ -201,7 +201,7 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
             couple.run_for(2);
             assert_eq!(couple.handoff_rings(10), (10, 10));
         } else {
-            // A asks, B answers, and A says nothing yet.
+            // A asks, B answers, and A sends nothing yet.
             for _ in 0..3 {
                 couple.a.poll(couple.now);
             }
@@ -219,7 +219,7 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
 
 #[test]
 fn r8_a_configured_address_that_never_answered_is_sent_only_initiations() {
-    // Another node has the address that the operator wrote by now; the peer comes by itself.
+    // Another node has the configured address by now; the peer starts by itself.
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
     couple.net.start_log();
     couple.run_for(2);
@@ -270,7 +270,7 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     assert!(couple.handoff_rings(100).1 > 0);
     couple.run_for(2);
     assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(11))));
-    // It dies there, and is born again where it was at first; it does not know where B is.
+    // It stops there and restarts at its first address; it does not have B's address.
     couple.net.move_socket(host(1), host(1));
     couple.a =
         Node::new(&couple.net, &NodeSpec { restarts_before: 1, ..NodeSpec::new(1) }, couple.now);
@@ -323,7 +323,7 @@ fn a_peer_at_another_listener_or_family_is_answered_there_and_its_data_follows()
         (3, v6_listener(), Some(2)),
     ] {
         let more = More { at, worker };
-        // It comes by itself, or is looked for where it does not answer.
+        // It starts by itself, or is looked for where it does not answer.
         for written in [None, Some(victim())] {
             let mut couple = Couple::new(workers, &[more], at, written);
             if let Some(worker) = worker {
@@ -364,7 +364,7 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
     }
 }
 
-/// What a wall clock shows in these days, in nanoseconds since 1970.
+/// A present wall-clock time, in nanoseconds since 1970.
 const TODAY: u64 = 1_750_000_000 * SECOND;
 
 #[test]
@@ -374,7 +374,7 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     couple.reborn_at(1, TODAY, host(2));
     couple.run_for(20);
     assert_eq!(couple.handoff_rings(20), (20, 20));
-    // Another address, so that B does not find it; and its clock begins in 1970.
+    // Another address, so that B does not find it; and its clock starts in 1970.
     couple.net.move_socket(host(1), host(11));
     couple.reborn_at(2, 0, host(2));
     couple.run_for(60);
@@ -382,7 +382,7 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     couple.a.switch.set_wall_clock(TODAY + couple.now.0, couple.now);
     couple.run_for(20);
     assert_eq!(couple.handoff_rings(20), (20, 20));
-    // It is set back, and handshakes go on.
+    // The clock is set back, and handshakes continue.
     couple.a.switch.set_wall_clock(TODAY / 2, couple.now);
     let made = couple.b.peer_view(1).handshakes;
     for _ in 0..40 {
@@ -443,7 +443,7 @@ fn one_key_on_two_nodes_is_detected_and_reported() {
     let places = [Address::Udp(host(1)), Address::Udp(elsewhere)];
     assert!(two.iter().all(|at| places.contains(at)) && two[0] != two[1], "{two:?}");
     assert!(couple.b.peer_view(1).key_on_two_nodes.is_some());
-    // The copy ends; after a while there is one again.
+    // The copy stops; after a while there is one again.
     couple.net.cut(elsewhere, true);
     couple.run_for(700);
     assert_eq!(couple.b.peer_view(1).key_on_two_nodes, None);
@@ -457,7 +457,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
     let wanted = |couple: &Couple| {
         couple.a.events.iter().filter(|e| matches!(e, Event::WantsAlternate(_))).count()
     };
-    // What A's router knows of its port leads nowhere any more.
+    // The state of A's router for its port is stale.
     couple.net.cut(host(1), true);
     for _ in 0..50 {
         couple.handoff_rings(1);
@@ -484,7 +484,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
         }
         assert!(wanted(&couple) > 1 + nth, "another one is wanted");
     }
-    // The first port leads somewhere again, and the others do not.
+    // The first port works again, and the others do not.
     couple.net.cut(host(1), false);
     couple.run_for(40);
     assert_eq!(couple.handoff_rings(50), (50, 50));
@@ -494,7 +494,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
 
 #[test]
 fn a_peer_that_restarts_right_after_a_handshake_is_answered_at_once() {
-    // Whichever of them has the smaller key.
+    // Either of them may have the smaller key.
     for of in [1, 2] {
         let mut pair =
             Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST));

@@ -1,5 +1,4 @@
-//! What a path takes: found, shown, looked after, and kept to. An net that loses what is too long, and
-//! virtual time; nothing here sleeps.
+//! The path MTU: found, shown, checked and respected. On a network that loses long datagrams, in virtual time.
 
 use strowger_engine::{
     Now,
@@ -15,10 +14,10 @@ use strowger_testkit::sim::{
 };
 use strowger_wire::switch_header::AnyHeader;
 
-/// Bytes of a packet that are no payload: link header, switch header, tag.
+/// Bytes of a packet without its payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;
 
-/// What both ends say that the path takes, if they are through with looking.
+/// The path MTU that both ends show, once their search is complete.
 fn found(pair: &Pair) -> [Option<u16>; 2] {
     [pair.a.peer_view(2), pair.b.peer_view(1)]
         .map(|view| view.frame_bytes_max.filter(|_| view.is_path_found))
@@ -46,7 +45,7 @@ fn pair_with(frame_bytes_max: u16, narrow: usize) -> Pair {
     pair
 }
 
-/// What an error that came to A's endpoint says is the right size.
+/// The size in the error that A's endpoint received.
 fn right_size(pair: &mut Pair) -> Option<u16> {
     let mut bytes = pair.at_a.receive().expect("the switch is there")?.bytes()[8..].to_vec();
     let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes) else { return None };
@@ -56,7 +55,7 @@ fn right_size(pair: &mut Pair) -> Option<u16> {
     }
 }
 
-/// The longest packet that a trace says goes by A's exit.
+/// The longest packet at A's egress, as a trace reports it.
 fn traced(pair: &mut Pair) -> Option<u16> {
     let label = path(&[
         hop(1, pair.a.peer_view(2).slot.number()),
@@ -94,7 +93,7 @@ fn the_path_mtu_is_found_and_just_that_size_passes() {
         pair.advance(MS);
         assert_eq!(receive(&mut pair.at_b), None);
         assert_eq!(pair.a.count(Discard::TooBig), 1);
-        // Link header included, tag not.
+        // With the link header, without the tag.
         assert_eq!(right_size(&mut pair), Some(bytes - 16));
         assert_eq!(traced(&mut pair), Some(bytes - 16));
         pair.assert_even();
@@ -103,7 +102,7 @@ fn the_path_mtu_is_found_and_just_that_size_passes() {
 
 #[test]
 fn packets_of_1400_bytes_right_after_link_up_are_not_lost_on_a_path_of_1500() {
-    // By IPv6 and by IPv4, and Ethernet without IP.
+    // Over IPv6, over IPv4, and over Ethernet without IP.
     for narrow in [1_452, 1_472, 1_498] {
         let mut pair = Pair::new();
         pair.net.set_mtu(narrow);
@@ -128,7 +127,7 @@ fn a_path_that_changes_is_followed_down_soon_and_up_seldom() {
     until_found(&mut pair, 1_472);
     for narrow in [1_372, 1_280, 1_100, 600] {
         pair.net.set_mtu(usize::from(narrow));
-        // It is asked every 15 seconds, three times before that means something, and then searched.
+        // It is probed every 15 seconds; after three losses the search starts.
         let took = until_found(&mut pair, narrow);
         assert!(took < 70 * SECOND, "{took} ns");
         drain(&mut pair);
@@ -182,7 +181,7 @@ fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
     a.add_peer(2, true, now);
     b.add_peer(1, false, now);
-    // All that A says is seen to come from where nobody asked for anything.
+    // A's packets appear to come from an address that asked for nothing.
     net.move_socket(host(1), host(66));
     let mut to_victim = Vec::new();
     let mut first = true;
@@ -191,7 +190,7 @@ fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
         a.poll(now);
         b.poll(now);
         if b.is_up() && first {
-            // From now on nothing that B says arrives anywhere.
+            // From now on all of B's datagrams are lost.
             net.start_log();
             net.set_loss(1_000_000, 0);
             first = false;

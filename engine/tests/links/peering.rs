@@ -1,5 +1,4 @@
-//! Links as their peers live: they move, fall silent, die, come back, and come in by another worker.
-//! Driven by hand with virtual time; nothing here sleeps.
+//! Links whose peers move, go silent, die, come back, and arrive at another worker. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -23,7 +22,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// What A has just sent to B, the last of this kind, held back from it.
+/// The last datagram of this kind from A to B, held back.
 fn snatched(pair: &mut Pair, payload: &[u8]) -> Vec<u8> {
     pair.net.start_log();
     pair.net.take_log();
@@ -44,7 +43,7 @@ fn a_link_comes_up_when_both_ends_start_at_once() {
     pair.run_for(10);
     assert_eq!(pair.a.peer_view(2).handshakes, pair.b.peer_view(1).handshakes);
     assert!(pair.a.peer_view(2).handshakes <= 2, "{:?}", pair.a.peer_view(2));
-    // Handshakes and keepalives ended where they were meant to: nothing of the slot's was lost.
+    // Handshakes and keepalives arrived where they belong: no loss is counted at the slot.
     assert!(pair.a.count(Discard::Handled) > 0);
     assert!(pair.a.switch.slots().iter().all(|slot| slot.discards == 0));
     pair.assert_even();
@@ -70,7 +69,7 @@ fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
 fn data_from_another_address_alone_does_not_move_a_peer() {
     let mut pair = Pair::new();
     pair.until_up();
-    // Fresh, authentic, and from where the peer is not: a relayed packet.
+    // Fresh and authentic, but from another address: a relayed packet.
     let fresh = snatched(&mut pair, b"relayed");
     pair.net.inject(host(66), host(2), &fresh);
     pair.advance(1_000);
@@ -110,7 +109,7 @@ fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
     let fresh = snatched(&mut pair, b"relayed");
     pair.net.inject(host(66), host(2), &fresh);
     pair.advance(1_000);
-    // In the middle for a moment: the challenge goes to the peer, and its answer back.
+    // The attacker is on the path for a moment: the challenge reaches the peer, and its answer comes back.
     for challenge in pair.net.take_received(host(66)) {
         pair.net.inject(host(66), host(1), &challenge.bytes);
     }
@@ -119,7 +118,7 @@ fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
         pair.net.inject(host(66), host(2), &answer.bytes);
     }
     pair.run_for(1);
-    // Stolen or not: the peer's next packets bring it back, and nothing was opened by the thief.
+    // The peer's next packets move the link back, and the attacker could open nothing.
     for _ in 0..20 {
         send(&mut pair.at_a, pair.to_b, b"still here");
         pair.advance(100 * MS);
@@ -134,7 +133,7 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
     let mut pair = Pair::new();
     pair.net.start_log();
     pair.until_up();
-    // Everything that ever flew, from an unknown peer's address, while the next handshake is under way.
+    // All recorded datagrams from an unknown address, while the next handshake is in progress.
     let mut handshakes = pair.net.take_log();
     pair.run_with_traffic(119);
     for _ in 0..300 {
@@ -156,7 +155,7 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
 
 #[test]
 fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
-    // B waits for A, whose first message somebody gets through first, from another address.
+    // B waits for A; an attacker delivers A's first message first, from another address.
     let net = SimNet::default();
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
@@ -166,7 +165,7 @@ fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
     net.take_received(host(1));
     net.start_log();
     a.add_peer(2, true, now);
-    net.cut(host(2), true); // what A sends is seen and does not arrive
+    net.cut(host(2), true); // the attacker sees A's datagrams, and they do not arrive
     for _ in 0..3 {
         a.poll(now);
     }
@@ -202,7 +201,7 @@ fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
-    // Each asks the other now and then, so neither takes the link for a quiet one.
+    // Each sends a question now and then, so neither takes the link for idle.
     let always = Liveness::default().with_always(true);
     for (node, of, is_known) in [(&mut a, 2, true), (&mut b, 1, false)] {
         let spec = node.peer_spec(of, is_known).with_liveness(always);
@@ -215,7 +214,7 @@ fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     }
     assert!(a.is_up() && b.is_up());
     assert_eq!(b.peer_view(1).at, at(1));
-    // It stays so through rekeyings, though no data flows.
+    // It stays so through rekeyings, although no data is sent.
     for _ in 0..6_000 {
         now.0 += 100 * MS;
         a.poll(now);
@@ -294,7 +293,7 @@ fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
     for (who_says, retry_after_s) in [(1, 30), (2, 30), (1, 0)] {
         let mut pair = fast();
         pair.until_up();
-        // Keys so old that new ones may be asked for at once.
+        // Keys so old that new ones may be requested at once.
         pair.run_for(6);
         let (a, b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
         let (says, slot) = if who_says == 1 { (&mut pair.a, a) } else { (&mut pair.b, b) };
@@ -313,7 +312,7 @@ fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
             pair.net.take_log().iter().filter(|d| d.from == from && kind(&d.bytes) == 1).count()
         };
         if retry_after_s == 0 {
-            // Who stops would still answer for a moment, and the link would be up with nobody there.
+            // A stopped node must not answer for a moment, or the link would be up without a peer.
             pair.advance(900 * MS);
             let early = pair.net.take_log();
             assert!(!early.iter().any(|d| d.from == from && kind(&d.bytes) == 1), "{early:?}");
@@ -351,7 +350,7 @@ fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
 
 #[test]
 fn a_switch_that_restarts_gets_its_link_back() {
-    // Who is reborn begins; or has to be found by the other, for want of an address.
+    // The restarted node starts the handshake, or the other one does if it has an address.
     for knows_where in [true, false] {
         let mut pair = Pair::new();
         pair.until_up();
@@ -380,7 +379,7 @@ fn two_workers() -> Pair {
     let b = NodeSpec { workers: 2, ..NodeSpec::new(2) };
     let mut pair = Pair::with(NodeSpec::new(1), b, |_, spec| spec);
     pair.until_up();
-    // Until it is found what the path takes, so that all that is lost is data.
+    // Until the path MTU is known, so that only data is lost.
     pair.run_for(1);
     pair
 }
@@ -406,7 +405,7 @@ fn a_flow_received_by_another_worker_is_handed_off_and_then_owned_there() {
         }
     };
     run(&mut pair, 1, 100);
-    // The kernel moves the flow, again and again.
+    // The kernel moves the flow repeatedly.
     for turn in 1..=20_u32 {
         pair.net.steer(host(2), host(1), turn as usize % 2);
         run(&mut pair, 100 * turn, 100 * turn + 100);
@@ -430,7 +429,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         let (mut sent, mut last, mut arrived) = (0_u32, 0, 0_u32);
         for round in 0..3_000 {
             if rng.below(40) == 0 {
-                // What lies in the kernel's two queues has no order, so they are empty when it moves.
+                // Frames in two queues of the kernel have no order, so both are empty when the flow moves.
                 for worker in &mut pair.b.workers {
                     worker.poll(pair.now);
                 }
@@ -463,7 +462,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         assert_eq!(u64::from(sent), u64::from(arrived) + lost, "what was lost is counted");
         assert!(lost < u64::from(sent) / 20, "{lost} of {sent}");
 
-        // It has moved: the worker by which it comes in opens it alone.
+        // The session has moved: the worker that receives the flow opens it alone.
         pair.net.steer(host(2), host(1), 1);
         for _ in 0..20 {
             assert!(pair.carries_packets());
@@ -489,7 +488,7 @@ fn a_peer_whose_frames_alternate_between_workers_stays_with_one() {
     let mut pair = two_workers();
     let mut arrived = 0_u32;
     for n in 0..2_000_u32 {
-        // As from a peer with two lanes, which the NIC gives to two queues.
+        // As from a peer with two lanes, which the NIC delivers to two queues.
         pair.net.steer(host(2), host(1), n as usize % 2);
         send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
         pair.now.0 += 3 * MS;
@@ -525,7 +524,7 @@ fn r8_a_forged_frame_at_another_worker_moves_no_session() {
         let at = forged.len() - 1 - round as usize % 16;
         forged[at] ^= 1;
         pair.net.inject(host(66), host(2), &forged);
-        // And messages of a handshake that nobody began, to the same session.
+        // And handshake messages without a handshake, to the same session.
         forged[0] = if round % 2 == 0 { 0x20 } else { 0x30 };
         pair.net.inject(host(67), host(2), &forged);
         pair.now.0 += MS;
@@ -554,7 +553,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
     let mut pair = two_workers();
     pair.run_for(3);
     let fresh = snatched(&mut pair, b"to be forged");
-    // The peer comes in by the worker that does not have its session, and so does who forges.
+    // The peer arrives at the worker without its session, and so does the attacker.
     for from in [1, 66, 67] {
         pair.net.steer(host(2), host(from), 1);
     }
@@ -613,7 +612,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
         pair.now = Now((now as u64).min(u64::MAX - 1_000 * SECOND));
         let took = pair.until_up();
         assert!(took < 60 * SECOND, "{took} ns after {jump}");
-        // And it restarts_before on: timers run, keys are renewed.
+        // And it continues: timers run, keys are renewed.
         let before = pair.a.peer_view(2).handshakes;
         pair.run_with_traffic(150);
         assert!(pair.a.peer_view(2).handshakes > before, "no new keys after {jump}");
@@ -626,7 +625,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
 fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
     let mut pair = Pair::new();
     pair.until_up();
-    // It is gone, as after a panic: only the workers poll, for almost as long as keys live.
+    // The slow path is gone, as after a panic: only the workers poll, for almost as long as keys live.
     let began = pair.now.0;
     let mut arrived = 0;
     let mut sent = 0;
@@ -641,7 +640,7 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
         arrived += u32::from(receive(&mut pair.at_b).is_some());
     }
     assert_eq!((sent, arrived), (1_700, 1_700));
-    // It comes back, having missed everything, and the link goes on.
+    // It comes back, having missed everything, and the link continues.
     pair.until_up();
     assert!(pair.carries_packets());
     pair.assert_even();
@@ -681,7 +680,7 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     pair.until_up();
     let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
-    // There and back again between two switches, as often as a label can say.
+    // Back and forth between two switches, as often as a label can encode.
     let mut hops = vec![hop(slot_a.number(), b_at_a.number())];
     hops.extend((0..12).map(|n| {
         if n % 2 == 0 {
@@ -711,7 +710,7 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
             .iter()
             .filter(|d| kind(&d.bytes) == 4 && d.bytes.len() > 24)
             .count();
-        // Each crossing costs a hop; a label of 13 hops ends of its own accord.
+        // Each crossing uses a hop; a label of 13 hops ends by itself.
         assert_eq!(crossed, usize::from(hops_left).min(13), "{hops_left} hops");
         assert_eq!(spent(&pair) - before, u64::from(hops_left <= 13));
     }

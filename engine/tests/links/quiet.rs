@@ -1,5 +1,4 @@
-//! Quiet links: they cost nothing, and lose nothing of what comes after the silence. Driven by hand
-//! with virtual time; nothing here sleeps.
+//! Idle links cost nothing, and lose no packet after the idle time. Virtual time.
 
 use std::sync::{
     Arc,
@@ -24,7 +23,7 @@ use strowger_testkit::sim::{
 const PER_LINK: usize = 4;
 const IN_ALL: usize = 32;
 
-/// A pair whose link has fallen quiet.
+/// A pair whose link is idle.
 fn quiet() -> Pair {
     let mut pair = Pair::new();
     fall_quiet(&mut pair);
@@ -58,12 +57,12 @@ fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
         let mut pair = Pair::new();
         pair.net.set_mtu(1_472);
         pair.until_up();
-        // What the path takes is found once, however little is said.
+        // The path MTU is found once, however few packets are sent.
         pair.run_for(20);
         if chats {
             pair.run_with_traffic(130);
         }
-        // What was begun while it was in use is finished: one renewal of its keys at most.
+        // Work in progress is completed: one renewal of its keys at most.
         pair.net.start_log();
         pair.run_for(200);
         let after: usize = pair.net.take_log().iter().map(|d| d.bytes.len()).sum();
@@ -173,7 +172,7 @@ fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
     };
     assert_eq!((down, trouble, why.name()), (slot, slot, "no_answer"));
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64);
-    // Nothing waits for who is not there.
+    // No frame waits for an absent peer.
     send(&mut pair.at_a, pair.to_b, b"anybody?");
     pair.advance(MS);
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64 + 1);
@@ -218,7 +217,7 @@ fn a_rarely_used_link_loses_nothing_and_one_with_constant_liveness_is_never_idle
     pair.until_up();
     for gap in [50, 59, 61, 100, 121, 141, 170, 175, 178, 179, 180, 181, 185, 189, 190, 200, 400] {
         for number in 0..4_u8 {
-            // A little later each time, so that no instant of a key's life is left out.
+            // A little later each time, so that each instant of a key's life is covered.
             pair.advance(u64::from(number) * 30 * MS);
             send(&mut pair.at_a, pair.to_b, &[number]);
             pair.run_for(gap);
@@ -281,7 +280,7 @@ fn no_frame_waits_for_a_peer_that_was_never_up() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut alone = Node::new(&net, &NodeSpec::new(1), now);
     let (own, mut endpoint) = alone.add_endpoint();
-    // One whose address is not known and who has never come, and one who does not answer.
+    // A peer without an address that never came, and one that does not answer.
     for (seed, is_known) in [(2, false), (3, true)] {
         let slot = alone.add_peer(seed, is_known, now);
         let before = alone.count(Discard::LinkDown);
@@ -326,7 +325,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_passes_data() {
     }
     assert!(a.switch.is_settled() && b.switch.is_settled());
 
-    // The second worker of A has no turn while the link comes up.
+    // The second worker of A is not polled while the link comes up.
     net.set_handshake_loss(0, 0);
     for _ in 0..100 {
         now.0 += 100 * MS;
@@ -338,8 +337,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_passes_data() {
     let is_up = |event: &Event| matches!(event, Event::LinkUp(_));
     assert!(!a.is_up() && !a.events.iter().any(is_up), "a worker lets no data pass yet");
 
-    // A user sends at the moment at which the link is shown as up. The slow path has its turn only when the
-    // worker rings.
+    // A user sends at the moment when the link is shown as up. The slow path is polled only when the worker wakes it.
     let rung = Arc::new(RxMode::default());
     a.workers[1].set_slow_path_waker(rung.clone());
     let mut turns = 0;
@@ -380,7 +378,7 @@ fn a_link_that_goes_idle_before_every_worker_passes_data_was_never_shown_as_up()
     assert!(b.is_up());
     (0..2_500).for_each(|_| pass(&mut a, &mut b, 1));
     assert_eq!(a.peer_view(2).state, LinkState::Quiet);
-    // What the second worker does then brings no news of a link that was up.
+    // What the second worker does then causes no event for a link that was up.
     (0..50).for_each(|_| pass(&mut a, &mut b, 2));
     assert!(a.switch.is_settled());
     assert_eq!(a.peer_view(2).state, LinkState::Quiet);

@@ -1,6 +1,5 @@
-//! R10: the slow path panics, in the midst of whatever it was doing, and is reset by
-//! `Switch::recover`: workers forward all the while, links are kept or remade within a second,
-//! and the counters are even. Driven by hand with virtual time; nothing here sleeps.
+//! R10: the slow path panics at any point and is reset by `Switch::recover`. Workers forward meanwhile, links are
+//! kept or made again within a second, and the counters balance. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -15,7 +14,7 @@ use strowger_frame::{Address, Wake};
 use strowger_testkit::sim::{Fuse, MS, Node, NodeSpec, Pair, SECOND, receive, send};
 use strowger_wire::Slot;
 
-/// Rings by panicking.
+/// A waker that panics.
 struct Alarm(Fuse);
 
 impl Wake for Alarm {
@@ -24,19 +23,19 @@ impl Wake for Alarm {
     }
 }
 
-/// Two switches whose link is never quiet.
+/// Two switches whose link is never idle.
 fn busy() -> Pair {
     Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
         spec.with_liveness(Liveness::default().with_always(true))
     })
 }
 
-/// Whether packets go both ways, with whatever time that takes.
+/// Whether packets pass in both directions, after any time.
 fn is_well(pair: &mut Pair) -> bool {
     pair.a.is_up() && pair.b.is_up() && pair.carries_packets()
 }
 
-/// Until the link works again after a panic; in nanoseconds.
+/// Waits until the link works again after a panic; returns the time in nanoseconds.
 #[track_caller]
 fn mended(pair: &mut Pair) -> u64 {
     let began = pair.now.0;
@@ -49,7 +48,7 @@ fn mended(pair: &mut Pair) -> u64 {
 
 #[test]
 fn r10_a_panic_in_any_draw_of_randomness_leaves_a_link_that_works_within_a_second() {
-    // Every draw of the first handshake, of those that renew the keys, and of what lies between.
+    // Every draw of the first handshake, of the rekeyings, and between them.
     for draw in 1..=24 {
         let mut pair = busy();
         pair.a.fuse.arm(draw);
@@ -95,7 +94,7 @@ fn r10_forwarding_loses_no_packet_while_the_slow_path_recovers() {
     for _ in 0..50 {
         handoff_rings(&mut pair);
     }
-    // Nothing of the slow path runs here: it has died, and nobody has noticed.
+    // The slow path is dead and not yet recovered.
     for worker in pair.a.workers.iter_mut().chain(&mut pair.b.workers) {
         worker.poll(pair.now);
     }
@@ -187,12 +186,12 @@ fn r10_a_peer_without_an_address_is_found_again_and_so_is_an_unknown_one() {
 #[test]
 fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
     let mut pair = busy();
-    // B alone begins: its initiation is in A's hand when A's randomness panics.
+    // B alone starts: A's randomness panics while A reads B's initiation.
     pair.net.cut(strowger_testkit::sim::host(1), true);
     pair.advance(MS);
     pair.net.cut(strowger_testkit::sim::host(1), false);
     pair.until_up();
-    // The next handshake is B's, forced; A answers it.
+    // B is forced to start the next handshake; A answers it.
     let mut abandoned = 0;
     for draw in 1..=6 {
         let now = pair.now;
@@ -210,7 +209,7 @@ fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
 
 #[test]
 fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
-    // Bells are rung between steps, so each ring is another place to stop at.
+    // Wakers are called between steps, so each call is another place to panic.
     let mut seen = [0; 3];
     for rings in 1..=16 {
         for (what, panics) in seen.iter_mut().enumerate() {
@@ -238,7 +237,7 @@ fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
                 }
             };
             pair.run_for(1);
-            // The last ring may have been a moment ago.
+            // The last call may have been a moment ago.
             for _ in 0..20 {
                 if !pair.a.switch.is_settled() {
                     pair.advance(MS);
@@ -275,7 +274,7 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
     for draws in 1..=4 {
         pair.a.fuse.arm(draws);
         let now = pair.now;
-        // Twice before the workers have answered, and again by the handshakes that follow.
+        // Twice before the workers have answered, and again in the handshakes that follow.
         pair.a.switch.recover(now);
         pair.a.switch.recover(now);
         assert!(mended(&mut pair) <= SECOND);
@@ -290,7 +289,7 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
 fn r1_quarantines_restart_when_the_slow_path_recovers() {
     let mut node = Node::without_port(&NodeSpec::new(1), Now(1));
     let (slot, endpoint) = node.add_endpoint();
-    // In steps, as time passes: a leap would not count.
+    // In steps: a jump of the clock would not count.
     let mut now = 1;
     let mut turn = |node: &mut Node, at: u64| {
         while now < at {

@@ -1,5 +1,4 @@
-//! R1 when the clock jumps: no leap of it, either way, ends a quarantine early. Driven by hand; nothing
-//! here sleeps.
+//! R1 when the clock jumps: no jump ends a quarantine early. Virtual time.
 
 use strowger_engine::{Now, control::SlotState};
 use strowger_testkit::sim::{Node, NodeSpec, SECOND};
@@ -25,7 +24,7 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         poll(&mut node, now);
         node.switch.detach(Slot::new(slot)).expect("it is there");
         poll(&mut node, now);
-        // Forward, back, and forward again: each counts for a few seconds at most.
+        // Forward, back, and forward again: each jump counts for a few seconds at most.
         for to in [now + leap, now, now + leap] {
             now = to;
             poll(&mut node, now);
@@ -35,7 +34,7 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         let left =
             kept.numbers.iter().find(|kept| kept.slot == Slot::new(slot)).expect("kept").rests_ns;
         assert!(left >= quarantine - 20 * SECOND, "nor in what is written down: {left}");
-        // And it does end.
+        // The quarantine ends.
         let mut seconds = 0;
         while rests(&node, slot) {
             (seconds, now) = (seconds + 1, now + SECOND);

@@ -1,5 +1,5 @@
-//! An attach that a port refuses leaves nothing behind: no peer, no session, no handshake, no neighbour at
-//! any worker's port, nothing to be remembered; its number rests. Driven by hand with virtual time.
+//! A refused attach leaves no state: no peer, session, handshake or neighbour at any worker's port; its number is in
+//! quarantine. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -17,7 +17,7 @@ fn advance(node: &mut Node, now: &mut Now, seconds: u64) {
     }
 }
 
-/// An address that no port of these tests has a neighbour at.
+/// An address without a neighbour at any port.
 const HANDED_OFF: Address = Address::Ether([2, 0, 0, 0, 0, 1]);
 
 #[test]
@@ -38,7 +38,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     assert!(kept.iter().all(|kept| kept.who.is_none()), "nothing is remembered: {kept:?}");
     let states: Vec<_> = node.switch.slots().iter().map(|view| (view.slot, view.state)).collect();
     assert_eq!(states, [(slot, SlotState::Quarantined)], "labels may name it");
-    // The same key and name, where the port can have it.
+    // The same key and name, where the port accepts it.
     let again = node.switch.add_peer(node.peer_spec(1, true), now).expect("the key is free");
     advance(&mut node, &mut now, 1);
     assert!(again != slot && node.events.contains(&Event::SlotAttached(again)));
@@ -51,7 +51,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
 
 #[test]
 fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
-    // A plain neighbour at the second worker alone has the address: the first one's port takes the peer.
+    // A plain neighbour at the second worker alone has the address: the first one's port accepts the peer.
     let (net, mut now) = (SimNet::default(), Now(SECOND));
     let mut node = Node::without_port(&NodeSpec { workers: 2, ..NodeSpec::new(2) }, now);
     let ports = [0, 1].map(|worker| {
@@ -68,7 +68,7 @@ fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
     advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::Taken)));
     assert_eq!(node.switch.peers().len(), 0);
-    // The address is free at the first worker's port: nothing there remembers the mark.
+    // The address is free at the first worker's port: the mark is forgotten.
     let made = node.switch.balance().frames_made;
     advance(&mut node, &mut now, 20);
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");

@@ -1,5 +1,4 @@
-//! Handshakes of peers without a configured address, while others flood: each source has its share. Driven by
-//! hand with virtual time.
+//! Handshakes of peers without a configured address under floods: each source has its share. Virtual time.
 
 use strowger_crypto::{
     Psk, SeededEntropy,
@@ -13,7 +12,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// A hub that knows the keys of twenty and the addresses of none, and them.
+/// A hub that has the keys of twenty peers and none of their addresses, and these peers.
 struct Hub {
     net: SimNet,
     hub: Node,
@@ -39,7 +38,7 @@ impl Hub {
         }
     }
 
-    /// What was thrown by now comes in before what the guests have to say.
+    /// Delivers the injected datagrams before those of the guests.
     fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         if (self.now.0 / MS).is_multiple_of(10) {
@@ -55,7 +54,7 @@ impl Hub {
     }
 }
 
-/// One real address: it asks for a cookie, and says the same good initiation again and again with it.
+/// One real address: it gets a cookie, and repeats the same valid initiation with it.
 struct Flooder {
     at: u8,
     cookie: Option<strowger_crypto::handshake::Cookie>,
@@ -125,7 +124,7 @@ fn r12_one_address_does_not_have_all_the_cookies() {
             hub.net.inject(host(66), host(2), message);
         }
     };
-    // A cookie that it asks for and never uses, 40,000 times a second.
+    // A cookie that it requests and never uses, 40,000 times a second.
     for _ in 0..200 {
         flood(&hub, &mut message);
         hub.advance(MS);
@@ -142,8 +141,8 @@ fn r12_one_address_does_not_have_all_the_cookies() {
     hub.hub.assert_even();
 }
 
-/// The queue to the slow path has 64 places. Where handshakes come in by the workers, a flood from one address
-/// fills it in every turn before the others have spoken.
+/// The queue to the slow path has 64 places. Without a handshake socket a flood from one address fills it in every
+/// poll before the other sources.
 #[test]
 fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
     for ports in [1, 200] {

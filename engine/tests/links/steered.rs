@@ -1,5 +1,5 @@
-//! Handshakes that come in by a handshake socket, which the slow path reads itself: no worker sees them, nor their
-//! answers (R9). Driven by hand.
+//! Handshakes by a handshake socket, which the slow path reads itself: no worker handles them or their answers (R9).
+//! Virtual time.
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
@@ -30,7 +30,7 @@ fn local(seed: u8) -> LocalIdentity {
     LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
-/// A first message to the switch, of whoever has this number.
+/// A first message to the switch from the node with this number.
 fn initiation(from: u8) -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(from));
     let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
@@ -39,7 +39,7 @@ fn initiation(from: u8) -> Vec<u8> {
     begun.expect("randomness").1
 }
 
-/// The first message of an unknown peer that does not know whom it will meet.
+/// The first message of an unknown peer that does not know the responder's key.
 fn discovery() -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(3));
     let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
@@ -70,9 +70,9 @@ struct House {
     switch: Switch,
     worker: Worker,
     port: PortId,
-    /// Where what the worker sends arrives.
+    /// The far end of the worker's port.
     data: MemoryPort,
-    /// Where what the handshake socket sends arrives.
+    /// The far end of the handshake socket.
     street: MemoryPort,
     pool: Pool,
 }
@@ -152,7 +152,7 @@ fn r9_an_unknown_peer_is_answered_by_the_handshake_socket_at_no_cost_to_the_work
 #[test]
 fn r9_under_load_the_door_gives_out_the_cookies() {
     let mut house = House::new();
-    // Of the budget a quarter is read for whoever comes; then who handshakes must show where it is.
+    // A quarter of the budget is for all senders; beyond it a sender must prove its address.
     let asked = initiation(3);
     for _ in 0..300 {
         house.datagram(&asked);

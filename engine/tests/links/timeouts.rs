@@ -1,5 +1,4 @@
-//! How often the slow path is polled when nothing happens: it is driven by its own word, `next_timeout`, and by
-//! the waker that workers call. Driven by hand with virtual time; nothing here sleeps.
+//! How often an idle switch polls its slow path: only when `next_timeout` or the waker asks for it. Virtual time.
 
 use std::sync::{
     Arc,
@@ -20,7 +19,7 @@ use strowger_wire::Slot;
 
 const MINUTES: usize = 11;
 
-/// Whether the slow path was rung for.
+/// Whether the slow path was woken.
 #[derive(Default)]
 struct RxMode(AtomicBool);
 
@@ -30,7 +29,7 @@ impl Wake for RxMode {
     }
 }
 
-/// A node that is polled when it asks to be, and only then.
+/// A node that is polled only when it asks for it.
 struct Driven {
     node: Node,
     rung: Arc<RxMode>,
@@ -62,13 +61,13 @@ impl Driven {
         }
     }
 
-    /// Polls since this was last asked.
+    /// Polls since the last call.
     fn polled(&mut self) -> u64 {
         std::mem::take(&mut self.polls)
     }
 }
 
-/// A hub and those around it, each of them driven so.
+/// A hub and its peers, all driven so.
 struct Town {
     net: SimNet,
     hub: Driven,
@@ -137,7 +136,7 @@ fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
     for links in [1_u8, 10] {
         let mut town = Town::new(links, |spec| spec);
         let minutes = town.minutes();
-        // In the first one keys are made, and what the path takes is found.
+        // In the first minute keys are made, and the path MTU is found.
         assert!(minutes[0] <= 60 * u64::from(links), "{minutes:?}");
         assert!(minutes[1..4].iter().all(|polls| *polls <= 2 * u64::from(links)), "{minutes:?}");
         assert!(town.states().iter().all(|state| *state == LinkState::Quiet));
@@ -162,10 +161,10 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(10 * SECOND)).with_always(true);
     let mut town = Town::new(1, |spec| spec.with_liveness(liveness));
     let minutes = town.minutes();
-    // A question and an answer each way are 12 a minute, and each is looked at once more.
+    // A question and an answer in each direction are 12 a minute, and each has one more timeout.
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
     assert_eq!(town.states(), [LinkState::Up]);
-    // The switch notices its death in time, though it is polled only when that is due.
+    // The switch detects the death in time, although it is polled only when that is due.
     town.net.cut(host(2), true);
     let since = town.now.0;
     while town.states() == [LinkState::Up] {
@@ -184,7 +183,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     (0..30).for_each(|_| town.advance(100 * MS));
     let (to, at_far) = (view(&town.hub.node, 2).slot, view(&town.rim[0].node, 1).slot);
     let label = path(&[hop(own, to.number()), hop(at_far.number(), far)]);
-    // It has fallen silent, and still has keys.
+    // It is silent, and still has keys.
     (0..1_000).for_each(|_| town.advance(100 * MS));
     assert_eq!(town.states(), [LinkState::Up]);
     town.hub.polled();
@@ -239,7 +238,7 @@ fn a_slot_number_s_quarantine_ends_at_the_time_given() {
         assert!(town.now.0 - began <= 61 * SECOND);
     }
     let polls = town.hub.polled();
-    // A leap of the clock must not end it, so no step of the clock counts for more than five seconds.
+    // A jump of the clock must not end it, so one step counts for at most five seconds.
     assert!(town.now.0 - began >= 58 * SECOND && polls <= 15, "{polls} polls");
     let is_quiet = |town: &Town| {
         let slots = town.hub.node.switch.slots();

@@ -1,5 +1,5 @@
-//! Slot numbers while unknown peers come and go: those in use, in quarantine and kept are bounded together, so
-//! that a configured peer always gets one. Driven by hand with virtual time.
+//! Slot numbers while unknown peers come and go: those in use, in quarantine and kept are bounded together, so that a
+//! configured peer always gets one. Virtual time.
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
@@ -16,7 +16,7 @@ use strowger_io::memory::wire;
 use strowger_testkit::sim::{Node, NodeSpec, SECOND, SimNet, host};
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex, scheme};
 
-/// A node that lets unknown peers in, and one peer that its operator wrote.
+/// A node that accepts unknown peers, and one configured peer.
 struct Open {
     net: SimNet,
     node: Node,
@@ -41,7 +41,7 @@ impl Open {
         }
     }
 
-    /// A peer that is not configured finishes a handshake by XX, and is not heard again.
+    /// An unknown peer completes a handshake by XX, and sends nothing more.
     fn come(&mut self) {
         self.came += 1;
         let mut seed = [7; 32];
@@ -67,7 +67,7 @@ impl Open {
         self.net.take_received(host(66)).into_iter().map(|datagram| datagram.bytes).collect()
     }
 
-    /// So many a second, for so long.
+    /// This many in a second, for this long.
     fn flood(&mut self, per_second: u64, seconds: u64) {
         for _ in 0..per_second * seconds {
             self.come();
@@ -76,7 +76,7 @@ impl Open {
         }
     }
 
-    /// SlotAllocator that unknown peers have or have left.
+    /// Slot numbers that unknown peers have or had.
     fn held(&self) -> usize {
         self.node.switch.slots().iter().filter(|view| view.is_unknown).count()
     }
@@ -87,7 +87,7 @@ impl Open {
         (links_max * UNKNOWN_NUMBERS_PER_LINK).min(slot_max / 2)
     }
 
-    /// The operator attaches something at any free number: it leads there at once.
+    /// The operator attaches something at any free number: it is usable at once.
     fn attach(&mut self, name: &str) -> u32 {
         let (near, _far) = wire(4).expect("descriptors");
         let port = self.node.switch.plug_at(0, Box::new(near)).expect("a place");
@@ -113,7 +113,7 @@ fn unknown_peers_leave_numbers_for_configured_peers() {
     for n in 0..100 {
         node.attach(&n.to_string());
     }
-    // It goes on, and those who have numbers keep them.
+    // The flood continues, and peers with numbers keep them.
     node.flood(10, 10);
     let views = node.node.switch.slots();
     let named = views.iter().filter(|view| view.state == SlotState::Attached && !view.is_unknown);
@@ -129,7 +129,7 @@ fn a_switch_with_few_numbers_keeps_some_for_configured_peers() {
     for n in 0..7 {
         node.attach(&n.to_string());
     }
-    // One is left. It is the operator's, though unknown peers have given some of theirs back.
+    // One number is left. It is the operator's, although unknown peers have released some.
     for _ in 0..600 {
         node.advance(SECOND / 5);
     }
