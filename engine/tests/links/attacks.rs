@@ -154,7 +154,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             assert!(payload[8..] == [0x5a; 100] && number <= sent, "a forgery was delivered");
             assert!(delivered.insert(number), "{number} was delivered twice");
         }
-        assert!(receive(&mut row.first).is_none(), "nobody sent anything there");
+        assert!(receive(&mut row.first).is_none(), "no packet was sent there");
         if hostile >= wanted / 4 && memory == 0 {
             memory = resident_pages();
         }
@@ -422,7 +422,7 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
         pair.advance(50 * MS);
         // Junk to each index at which A awaits an answer, also just before A tries again.
         for d in pair.net.take_log().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
-            assert_ne!(d.to, host(66), "somebody was told something");
+            assert_ne!(d.to, host(66), "an answer was sent");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
             tries += 1;
         }
@@ -571,8 +571,8 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
     assert!(pair.a.peer_view(2).handshakes > before, "no new keys");
     let heard = pair.net.take_log();
     let cookies = |to| heard.iter().filter(|d| d.to == host(to) && kind(&d.bytes) == 3).count();
-    assert_eq!(cookies(1), 0, "who floods not is asked for nothing");
-    assert!(cookies(3) > 0, "who floods is");
+    assert_eq!(cookies(1), 0, "a source below its rate gets no cookie");
+    assert!(cookies(3) > 0, "a flooding source gets cookies");
     assert!(pair.b.count(Discard::OverBudget) > 0);
     pair.assert_even();
 }

@@ -205,7 +205,7 @@ fn a_link_that_is_up_is_not_moved_by_a_beacon() {
     pair.net.inject(host(66), host(1), &beacon::encode(&identity(2)));
     pair.advance(1_000);
     run_for(&mut pair, 20);
-    assert!(pair.net.take_received(host(66)).is_empty(), "nothing goes there");
+    assert!(pair.net.take_received(host(66)).is_empty(), "no datagram is sent there");
     assert!(pair.a.count(Discard::Handled) > before);
     assert_eq!(pair.a.peer_view(2).at, at(2));
     assert!(pair.carries_packets());
@@ -405,7 +405,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     assert!(calls.iter().all(|d| d.bytes.len() == INITIATION_BYTES));
     let refused = listener.node.count(Discard::OverBudget) + listener.node.count(Discard::PuntFull);
     assert!(refused > 10_000, "{refused}");
-    assert_eq!(listener.node.switch.peers().len(), before.0, "no slot for who does not answer");
+    assert_eq!(listener.node.switch.peers().len(), before.0, "no slot without an answer");
     listener.advance(10 * SECOND);
     listener.advance(SECOND);
     assert_eq!(listener.node.free_chunks(), before.2);

@@ -139,10 +139,14 @@ fn another_identity_than_the_pinned_one_is_refused_with_a_reason() {
         let refused = [Discard::HandshakeIdentity, Discard::NotAllowed, Discard::UnknownPeer];
         assert!(refused.iter().any(|&reason| pair.a.count(reason) > 0));
         let ups = |node: &Node| node.events.iter().any(|e| matches!(e, Event::LinkUp(_)));
-        assert!(!ups(&pair.a) && !ups(&pair.b), "nobody was heard");
+        assert!(!ups(&pair.a) && !ups(&pair.b), "no datagram arrived");
         let who = identity(2).identity().peer_id();
         let told = Event::PeerRefused(peers[0].slot, who);
-        assert_eq!(pair.a.events.contains(&told), a.at, "who comes by itself is no peer of ours");
+        assert_eq!(
+            pair.a.events.contains(&told),
+            a.at,
+            "a peer without an address gets no such event"
+        );
         pair.assert_even();
     }
 }

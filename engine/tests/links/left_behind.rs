@@ -119,7 +119,7 @@ fn r8_a_replayed_last_handshake_of_an_unknown_peer_gets_no_slot() {
     let births = [1, 2].map(|seed| NodeSpec { unknown_peers: Some(policy), ..NodeSpec::new(seed) });
     let [mut a, mut b] = births.map(|birth| Node::new(&net, &birth, now));
     net.start_log();
-    let mut spec = PeerSpec::discovered("whoever is there", None, b.port);
+    let mut spec = PeerSpec::discovered("unknown", None, b.port);
     spec = spec.with_address(Address::Udp(host(1)));
     b.switch.add_peer(spec, now).expect("a slot");
     for _ in 0..20 {
@@ -214,7 +214,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
 
 #[test]
 fn a_wall_clock_set_back_over_a_restart_blocks_no_peer_with_saved_timestamps() {
-    assert!(begins_again(1_001, false) < SECOND, "a clock that goes on");
+    assert!(begins_again(1_001, false) < SECOND, "a clock that continues");
     assert!(begins_again(999, false) > 10 * SECOND, "refused, as a replay would be");
     assert!(begins_again(999, true) < SECOND);
     assert!(begins_again(0, true) < SECOND);

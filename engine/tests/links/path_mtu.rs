@@ -167,7 +167,7 @@ fn the_path_mtu_survives_new_keys_and_idle_time_but_not_another_address() {
     send(&mut pair.at_a, pair.to_b, b"from elsewhere");
     pair.run_for(1);
     assert_eq!(pair.b.peer_view(1).at, Some(Address::Udp(host(11))));
-    assert!(!pair.b.peer_view(1).is_path_found, "B sends another way now");
+    assert!(!pair.b.peer_view(1).is_path_found, "B uses another path now");
     pair.run_with_traffic(30);
     assert_eq!(found(&pair)[1], Some(1_472));
     pair.assert_even();

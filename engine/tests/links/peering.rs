@@ -148,7 +148,7 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
     assert!(pair.a.peer_view(2).handshakes >= 2 && handshakes.len() >= 4);
     assert!(pair.carries_packets());
     for d in pair.net.take_received(host(66)) {
-        assert!(kind(&d.bytes) <= 3, "a stranger was told more than a handshake's answer");
+        assert!(kind(&d.bytes) <= 3, "an unknown peer got more than the answer of a handshake");
     }
     pair.assert_even();
 }
@@ -656,7 +656,7 @@ fn r10_workers_without_a_slow_path_forward_until_the_keys_expire_and_count_later
     let born = now.0;
     let (mut in_time, mut late) = (0, 0);
     for _ in 0..300 {
-        send(&mut at_a, to_b, b"nobody minds");
+        send(&mut at_a, to_b, b"data");
         now.0 += SECOND;
         for _ in 0..3 {
             workers[0].poll(now);

@@ -264,7 +264,7 @@ fn few_frames_wait_in_all() {
     net.cut(host(1), true);
     for slot in &slots {
         let label = path(&[hop(own, *slot), hop(2, 2)]);
-        (0..PER_LINK).for_each(|_| send(&mut at_hub, label, b"to whoever"));
+        (0..PER_LINK).for_each(|_| send(&mut at_hub, label, b"data"));
         hub.poll(now);
     }
     let sent = slots.len() * PER_LINK;

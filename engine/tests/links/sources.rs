@@ -16,7 +16,7 @@ fn kind(bytes: &[u8]) -> u8 {
 struct Hub {
     net: SimNet,
     hub: Node,
-    guests: Vec<Node>,
+    peers: Vec<Node>,
     now: Now,
 }
 
@@ -24,25 +24,25 @@ impl Hub {
     fn new() -> Self {
         let (net, now) = (SimNet::default(), Now(1));
         let mut hub = Node::new(&net, &NodeSpec::new(2), now);
-        for guest in 10..30 {
-            hub.add_peer(guest, false, now);
+        for peer in 10..30 {
+            hub.add_peer(peer, false, now);
         }
-        Self { net, hub, guests: Vec::new(), now }
+        Self { net, hub, peers: Vec::new(), now }
     }
 
     fn deliver_until(&mut self) {
-        for guest in 10..30 {
-            let mut node = Node::new(&self.net, &NodeSpec::new(guest), self.now);
+        for peer in 10..30 {
+            let mut node = Node::new(&self.net, &NodeSpec::new(peer), self.now);
             node.add_peer(2, true, self.now);
-            self.guests.push(node);
+            self.peers.push(node);
         }
     }
 
-    /// Delivers the injected datagrams before those of the guests.
+    /// Delivers the injected datagrams before those of the peers.
     fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         if (self.now.0 / MS).is_multiple_of(10) {
-            self.guests.iter_mut().for_each(|guest| guest.poll(self.now));
+            self.peers.iter_mut().for_each(|peer| peer.poll(self.now));
         }
         for _ in 0..2 {
             self.hub.poll(self.now);
@@ -50,7 +50,7 @@ impl Hub {
     }
 
     fn up(&self) -> usize {
-        self.guests.iter().filter(|guest| guest.is_up()).count()
+        self.peers.iter().filter(|peer| peer.is_up()).count()
     }
 }
 
@@ -157,7 +157,7 @@ fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
                 hub.net.inject(from, host(2), &noise);
             }
             hub.now.0 += 10 * MS;
-            hub.guests.iter_mut().for_each(|guest| guest.poll(hub.now));
+            hub.peers.iter_mut().for_each(|peer| peer.poll(hub.now));
             for _ in 0..8 {
                 for worker in &mut hub.hub.workers {
                     worker.poll(hub.now);

@@ -56,8 +56,8 @@ fn memory_of(singles: u32) -> Pool {
 
 fn admitted() -> (MemoryPort, MemoryPort) {
     let (mut near, mut far) = memory::wire(1_024).expect("descriptors");
-    near.admit(Mark(0), Address::Only).expect("nobody else");
-    far.admit(Mark(0), Address::Only).expect("nobody else");
+    near.admit(Mark(0), Address::Only).expect("no other neighbour");
+    far.admit(Mark(0), Address::Only).expect("no other neighbour");
     (near, far)
 }
 
@@ -66,18 +66,18 @@ fn handshake_socket(port: MemoryPort) -> HandshakeSocket {
 }
 
 /// A switch that knows peer 2, with a port of one queue and a handshake socket; handshake datagrams come from the handshake socket's far end.
-struct House {
+struct Setup {
     switch: Switch,
     worker: Worker,
     port: PortId,
     /// The far end of the worker's port.
     data: MemoryPort,
     /// The far end of the handshake socket.
-    street: MemoryPort,
+    far_end: MemoryPort,
     pool: Pool,
 }
 
-impl House {
+impl Setup {
     fn new() -> Self {
         let (mut switch, mut workers) =
             Switch::new(SwitchConfig::default(), vec![memory_of(64)]).expect("sane");
@@ -90,15 +90,15 @@ impl House {
                     .with_liveness(Liveness::default()),
             ));
         switch.set_identity(config, Now(1)).expect("an identity");
-        let ((near, data), (indoors, street)) = (admitted(), admitted());
+        let ((near, data), (indoors, far_end)) = (admitted(), admitted());
         let port = switch.plug_at(0, Box::new(near)).expect("room");
         switch.open_handshake_socket(port, handshake_socket(indoors)).expect("there is the port");
         let peer = PeerSpec::new("peer", *local(2).static_public(), port);
         switch.add_peer(peer, Now(1)).expect("a slot");
         let worker = workers.remove(0);
-        let mut house = Self { switch, worker, port, data, street, pool: memory_of(1_024) };
-        house.poll();
-        house
+        let mut setup = Self { switch, worker, port, data, far_end, pool: memory_of(1_024) };
+        setup.poll();
+        setup
     }
 
     fn poll(&mut self) {
@@ -116,8 +116,8 @@ impl House {
         frame.bytes_mut().copy_from_slice(bytes);
         let mut burst = Burst::new();
         burst.push(frame);
-        self.street.tx_burst(Mark(0), &mut burst);
-        self.street.flush();
+        self.far_end.tx_burst(Mark(0), &mut burst);
+        self.far_end.flush();
     }
 
     fn ended(&self, why: Discard) -> u64 {
@@ -133,100 +133,100 @@ fn arrived(port: &mut MemoryPort, pool: &mut Pool) -> Vec<Vec<u8>> {
 
 #[test]
 fn r9_an_unknown_peer_is_answered_by_the_handshake_socket_at_no_cost_to_the_worker() {
-    let mut house = House::new();
+    let mut setup = Setup::new();
     let asked = discovery();
-    house.datagram(&asked);
-    house.poll();
-    let answers = arrived(&mut house.street, &mut house.pool);
+    setup.datagram(&asked);
+    setup.poll();
+    let answers = arrived(&mut setup.far_end, &mut setup.pool);
     assert_eq!(answers.len(), 1, "one answer");
     assert!(answers[0].len() <= asked.len(), "no longer than what asked for it");
-    assert!(arrived(&mut house.data, &mut house.pool).is_empty(), "none by the worker");
-    let queues = house.switch.ports()[0].queues.clone();
+    assert!(arrived(&mut setup.data, &mut setup.pool).is_empty(), "none by the worker");
+    let queues = setup.switch.ports()[0].queues.clone();
     let counted = |at: usize| (queues[at].frames_in, queues[at].frames_made, queues[at].frames_out);
     assert_eq!((queues[0].worker, counted(0)), (Some(0), (0, 0, 0)));
     assert_eq!((queues[1].worker, counted(1)), (None, (1, 1, 1)));
-    assert_eq!(house.ended(Discard::Handled), 1);
-    assert!(house.switch.balance().is_even());
+    assert_eq!(setup.ended(Discard::Handled), 1);
+    assert!(setup.switch.balance().is_even());
 }
 
 #[test]
 fn r9_under_load_the_door_gives_out_the_cookies() {
-    let mut house = House::new();
+    let mut setup = Setup::new();
     // A quarter of the budget is for all senders; beyond it a sender must prove its address.
     let asked = initiation(3);
     for _ in 0..300 {
-        house.datagram(&asked);
+        setup.datagram(&asked);
     }
-    house.poll();
-    let answers = arrived(&mut house.street, &mut house.pool);
+    setup.poll();
+    let answers = arrived(&mut setup.far_end, &mut setup.pool);
     assert!(!answers.is_empty());
     for cookie in &answers {
         let kind = LinkHeader::parse(cookie).map(|header| header.kind);
         assert!(kind == Ok(Kind::Cookie) && cookie.len() <= asked.len());
     }
-    assert_eq!(house.ended(Discard::UnknownPeer) + answers.len() as u64, 300);
-    assert!(arrived(&mut house.data, &mut house.pool).is_empty());
-    assert!(house.switch.balance().is_even());
+    assert_eq!(setup.ended(Discard::UnknownPeer) + answers.len() as u64, 300);
+    assert!(arrived(&mut setup.data, &mut setup.pool).is_empty());
+    assert!(setup.switch.balance().is_even());
 }
 
 #[test]
 fn a_peer_is_answered_by_the_handshake_socket_that_knows_which_address_it_asked() {
-    let mut house = House::new();
-    house.datagram(&initiation(2));
-    house.poll();
-    assert!(arrived(&mut house.data, &mut house.pool).is_empty());
-    let answers = arrived(&mut house.street, &mut house.pool);
+    let mut setup = Setup::new();
+    setup.datagram(&initiation(2));
+    setup.poll();
+    assert!(arrived(&mut setup.data, &mut setup.pool).is_empty());
+    let answers = arrived(&mut setup.far_end, &mut setup.pool);
     let kind = LinkHeader::parse(&answers[0]).map(|header| header.kind);
     assert_eq!((answers.len(), kind), (1, Ok(Kind::Response)));
-    assert!(house.switch.balance().is_even());
+    assert!(setup.switch.balance().is_even());
 }
 
 #[test]
 fn r9_datagrams_that_are_no_handshake_end_at_the_handshake_socket() {
-    let mut house = House::new();
-    house.datagram(&[0x40; 64]);
-    house.datagram(&[]);
-    house.datagram(&initiation(3));
-    house.poll();
-    assert_eq!(house.ended(Discard::BadLinkKind), 2);
-    assert_eq!(house.ended(Discard::UnknownPeer), 1);
-    assert!(arrived(&mut house.street, &mut house.pool).is_empty());
-    let balance = house.switch.balance();
+    let mut setup = Setup::new();
+    setup.datagram(&[0x40; 64]);
+    setup.datagram(&[]);
+    setup.datagram(&initiation(3));
+    setup.poll();
+    assert_eq!(setup.ended(Discard::BadLinkKind), 2);
+    assert_eq!(setup.ended(Discard::UnknownPeer), 1);
+    assert!(arrived(&mut setup.far_end, &mut setup.pool).is_empty());
+    let balance = setup.switch.balance();
     assert!(balance.frames_in == 3 && balance.is_even(), "{balance:?}");
 }
 
 #[test]
 fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
-    let mut house = House::new();
+    let mut setup = Setup::new();
     let most = HANDSHAKE_BURSTS_MAX as u64 * BURST_MAX as u64;
     for _ in 0..most + 7 {
-        house.datagram(&[0x40; 64]);
+        setup.datagram(&[0x40; 64]);
     }
-    house.switch.poll(Now(2));
-    assert_eq!(house.ended(Discard::BadLinkKind), most);
+    setup.switch.poll(Now(2));
+    assert_eq!(setup.ended(Discard::BadLinkKind), most);
     let mut said = Vec::new();
-    house.switch.arm(|arm| said.push(arm));
-    house.switch.disarm();
+    setup.switch.arm(|arm| said.push(arm));
+    setup.switch.disarm();
     assert_eq!(said, [Arm::Ready]);
-    house.switch.poll(Now(2));
-    assert_eq!(house.ended(Discard::BadLinkKind), most + 7);
+    setup.switch.poll(Now(2));
+    assert_eq!(setup.ended(Discard::BadLinkKind), most + 7);
 }
 
 #[test]
 fn a_handshake_socket_closes_with_its_port_and_its_counters_stay() {
-    let mut house = House::new();
-    house.datagram(&discovery());
-    house.poll();
-    let before = house.switch.balance();
-    let slot = house.switch.slots()[0].slot;
-    house.switch.detach(slot).expect("attached");
-    house.poll();
-    house.switch.unplug(house.port).expect("nobody is behind it");
-    house.poll();
-    assert!(house.switch.ports().is_empty());
-    let after = house.switch.balance();
+    let mut setup = Setup::new();
+    setup.datagram(&discovery());
+    setup.poll();
+    let before = setup.switch.balance();
+    let slot = setup.switch.slots()[0].slot;
+    setup.switch.detach(slot).expect("attached");
+    setup.poll();
+    setup.switch.unplug(setup.port).expect("no slot uses it");
+    setup.poll();
+    assert!(setup.switch.ports().is_empty());
+    let after = setup.switch.balance();
     assert_eq!((after.frames_in, after.frames_made), (before.frames_in, before.frames_made));
     let (late, _street) = admitted();
-    let refused = house.switch.open_handshake_socket(house.port, handshake_socket(late));
+    let refused = setup.switch.open_handshake_socket(setup.port, handshake_socket(late));
     assert_eq!(refused, Err(PlugError::NoPort));
 }

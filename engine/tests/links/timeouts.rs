@@ -141,7 +141,7 @@ fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
         assert!(minutes[1..4].iter().all(|polls| *polls <= 2 * u64::from(links)), "{minutes:?}");
         assert!(town.states().iter().all(|state| *state == LinkState::Quiet));
         assert_eq!(minutes[4..], [0; MINUTES - 4]);
-        assert_eq!(town.hub.node.switch.next_timeout(), None, "no keys, and nobody wants some");
+        assert_eq!(town.hub.node.switch.next_timeout(), None, "no keys, and none needed");
     }
 }
 
@@ -199,7 +199,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     send(&mut here, label, b"is lost");
     while town.states() == [LinkState::Up] {
         town.advance(10 * MS);
-        assert!(town.now.0 - since < 60 * SECOND, "its death goes unnoticed");
+        assert!(town.now.0 - since < 60 * SECOND, "the death is not detected");
     }
     let took = town.now.0 - since;
     assert!(took <= Liveness::default().detection().as_nanos() as u64 + 6 * SECOND, "{took} ns");

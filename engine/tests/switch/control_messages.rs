@@ -1,5 +1,4 @@
-//! Control messages (wire.md 5) between switches driven by hand, with virtual time: pings, traces,
-//! errors, and that none of them costs more than it may. Nothing here sleeps or reads a clock.
+//! Control messages (wire.md 5) between switches: pings, traces, errors, and the bounds on their cost. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -71,8 +70,8 @@ impl Node {
     }
 }
 
-/// Switches in a row: the left neighbour is on slot 2, the right one on slot 9 (which takes 7 bits), the endpoint
-/// of the last one on slot 3.
+/// Switches in a row: the left neighbour is on slot 2, the right one on slot 9 (7 bits), the endpoint of the last one
+/// on slot 3.
 struct Row {
     nodes: Vec<Node>,
     /// The left end of the first switch, on its slot 2.
@@ -90,7 +89,7 @@ impl Row {
     fn with_rights(count: usize, rights: Rights) -> Self {
         let mut nodes: Vec<Node> = (0..count).map(|_| Node::new()).collect();
         let (mut left, first) = memory::wire(256).expect("descriptors");
-        left.admit(Mark(0), Address::Only).expect("nobody else");
+        left.admit(Mark(0), Address::Only).expect("no other neighbour");
         nodes[0].attach(first, Behind::Neighbour, 2, rights);
         for at in 1..count {
             let (near, far) = memory::wire(256).expect("descriptors");
@@ -110,7 +109,7 @@ impl Row {
         row
     }
 
-    /// Lets time pass, in steps so small that everything gets where it goes.
+    /// Advances the time in small steps, so that all messages arrive.
     fn pass(&mut self, ns: u64) {
         let steps = 40;
         for _ in 0..steps {
@@ -168,7 +167,7 @@ impl Row {
         self.left.flush();
     }
 
-    /// What has come to the left neighbour.
+    /// The packets that arrived at the left neighbour.
     fn received(&mut self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         loop {
@@ -255,7 +254,7 @@ fn w5_4_a_trace_to_a_switch_ends_at_its_slot_1() {
     assert_eq!((last.slot_in, last.slot_out, last.behind), (2, Some(1), Stands::Switch));
 }
 
-/// The left neighbour's packet to a slot of the first switch that nobody has, and what comes back.
+/// A packet of the left neighbour to an empty slot of the first switch, and the answer.
 fn send_astray(row: &mut Row, slot: u32, flags: Flags, payload: &[u8]) -> Vec<Vec<u8>> {
     let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
     row.send(HeaderRepr { flags, flow: 0xbeef, ..HeaderRepr::new(label, shift, 30) }, payload);
@@ -269,7 +268,7 @@ fn w5_7_an_error_bears_its_cause_s_header_and_no_more() {
     let back = send_astray(&mut row, 20, Flags::default(), &[0xaa; 100]);
     assert_eq!(back.len(), 1);
     let (header, message) = back[0][8..].split_at(16);
-    // E and C, and the cause's flow.
+    // The flags E and C, and the flow of the cause.
     assert_eq!((header[1], &header[6..8]), (0xc0, &[0xbe, 0xef][..]));
     let (label, shift) = way(&[(2, 20), (2, 3)]).depart().expect("short");
     let mut cause = [0; 16];
@@ -302,12 +301,12 @@ fn r4_no_error_is_sent_about_an_error_nor_where_none_is_wanted() {
     let mut row = Row::new(1);
     let unwanted = Flags { no_errors: true, ..Flags::default() };
     assert!(send_astray(&mut row, 20, unwanted, &[0; 100]).is_empty());
-    // An error of somebody's who forgot the E.
+    // An error whose sender forgot the flag E.
     let control = Flags { control: true, ..Flags::default() };
     let mut error = [0; 100];
     error[..4].copy_from_slice(&[1, 7, 4, 0]);
     assert!(send_astray(&mut row, 20, control, &error).is_empty());
-    // A ping is a question, and whoever asks is told.
+    // A ping is a question, and gets an error.
     error[1] = 1;
     assert_eq!(send_astray(&mut row, 20, control, &error).len(), 1);
 }
@@ -347,7 +346,7 @@ fn w5_9_a_slot_without_the_right_to_ask_learns_as_much_as_of_an_empty_slot() {
     };
     let empty = about(row, 20);
     assert_eq!(empty.as_deref(), Some(&[1, 7, 4, 0][..]));
-    // The endpoint's slot: there, but not for it.
+    // The endpoint's slot exists, but this sender has no right to it.
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
     row.pass(MS);
@@ -362,8 +361,8 @@ fn w5_9_a_slot_without_the_right_to_ask_learns_as_much_as_of_an_empty_slot() {
     row.assert_even();
 }
 
-/// A former number leads on for who may go there; who may not hears of it what an empty slot says, and
-/// nothing of the number of today.
+/// A former number leads on for a sender with the right to it. For others it looks like an empty slot, and the
+/// present number stays hidden.
 #[test]
 fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
     for behind in [Behind::Neighbour, Behind::Endpoint] {
@@ -400,13 +399,13 @@ fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
     }
 }
 
-/// A packet that its exit's label has no room for is no use of a former number: it hears its error alone.
+/// A packet dropped because its egress label has no room does not use a former number: it gets that error alone.
 #[test]
 fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
     let mut row = Row::new(1);
     let (near, _far) = memory::wire(16).expect("descriptors");
     row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
-    // The neighbour on the left can be written in no four bits.
+    // Four bits do not suffice for the left neighbour.
     row.pass(MS);
     row.nodes[0].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("it is attached");
     row.nodes[0].switch.renumber(Slot::new(2), Some(Slot::new(9))).expect("it is attached");
@@ -415,7 +414,7 @@ fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
         row.pass(MS);
         row.received();
     }
-    // Its former number has ended, and so would the other's: a new one.
+    // Its former number has expired, and so would the other's: a new one.
     row.nodes[0].switch.renumber(Slot::new(6), Some(Slot::new(7))).expect("it is attached");
     row.pass(10 * MS);
     row.now.0 += 1_000 * MS;
@@ -450,7 +449,7 @@ fn w5_9_switches_that_may_not_be_asked_still_answer_our_trace_by_an_error() {
     let mut row = Row::with_rights(2, Rights { control: false, ..Rights::ALL });
     let hops = row.trace(way(&[(1, 9), (2, 3)]));
     let seen: Vec<_> = hops.iter().map(|h| (h.hop, h.complaint.map(|why| why.name()))).collect();
-    // Behind it nobody says anything, and it did not say that the label ends there.
+    // The endpoint behind it sends nothing, and did not report that the label ends there.
     assert_eq!(seen, [(0, None), (1, Some("hops_spent")), (2, None)]);
     assert_eq!(hops[1].word, None);
 }
@@ -464,7 +463,7 @@ fn w5_7_too_big_carries_the_largest_size() {
     let narrow = narrow.with_frame_bytes_max(400).with_slot(Slot::new(10));
     row.nodes[1].switch.attach(narrow).expect("free");
     row.pass(MS);
-    // Behind an exit of the second switch, whose header was written for the third already.
+    // Behind an egress of the second switch, whose header was already written for the third.
     let answers = row.ask(way(&[(1, 9), (2, 10), (2, 1)]), Question::Ping { payload_bytes: 500 });
     let [Answer::Complaint(complaint)] = answers[..] else { panic!("{answers:?}") };
     assert_eq!(complaint.why, Reason::TOO_BIG);
@@ -474,8 +473,8 @@ fn w5_7_too_big_carries_the_largest_size() {
 
 #[test]
 fn r4_an_error_storm_makes_no_storm() {
-    // Two switches whose labels point at each other's empty slots, and packets that lie about being
-    // data: errors go back and forth only as often as something new comes in.
+    // Two switches whose labels point at each other's empty slots, and packets with a false data flag: errors go back
+    // and forth only as often as new packets arrive.
     let mut row = Row::new(2);
     let (label, shift) = way(&[(2, 9), (2, 20), (2, 3)]).depart().expect("short");
     for _ in 0..100 {
@@ -487,7 +486,7 @@ fn r4_an_error_storm_makes_no_storm() {
     let made: Vec<u64> = row.nodes.iter().map(|n| n.switch.balance().frames_made).collect();
     row.pass(1_000 * MS);
     let later: Vec<u64> = row.nodes.iter().map(|n| n.switch.balance().frames_made).collect();
-    assert_eq!(made, later, "nothing goes on by itself");
+    assert_eq!(made, later, "nothing continues by itself");
     assert!(made[0] == 0 && made[1] <= 13, "{made:?}");
     row.assert_even();
 }
@@ -519,7 +518,7 @@ fn r10_a_slow_path_that_hangs_stops_no_data_and_holds_no_memory() {
     let mut row = Row::new(1);
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     let (astray, astray_shift) = way(&[(2, 20), (2, 3)]).depart().expect("short");
-    // Nobody polls: drop notices fill their half of the queue, and no frame stays in it.
+    // The slow path is not polled: drop notices fill their half of the queue, and no frame stays in it.
     for _ in 0..400 {
         row.send(HeaderRepr::new(astray, astray_shift, 9), &[0; 60]);
         row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
@@ -563,7 +562,7 @@ fn w5_7_a_sender_with_a_former_number_gets_the_new_one() {
     row.pass(MS);
     assert!(row.endpoint.receive().expect("it is there").is_some(), "it is delivered");
     let told = row.received();
-    // Slot moved, from 3 to 6, and the packet's header.
+    // The notice "slot moved" from 3 to 6, and the packet's header.
     assert_eq!(told[0][24..36], [1, 9, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6]);
     assert_eq!((told.len(), told[0].len()), (1, 24 + 12 + 16));
     row.assert_even();
@@ -579,7 +578,7 @@ fn w5_7_a_sender_with_the_number_of_a_detached_slot_gets_slot_gone() {
     row.pass(MS);
     assert_eq!(row.nodes[0].count(Discard::SlotGone), 1);
     let told = row.received();
-    // Slot gone: number 3, and the packet's header.
+    // The notice "slot gone" for 3, and the packet's header.
     assert_eq!(told.len(), 1);
     assert_eq!(told[0][24..32], [1, 10, 0, 0, 0, 0, 0, 3]);
     assert_eq!(told[0].len(), 24 + 8 + 16);
@@ -589,7 +588,7 @@ fn w5_7_a_sender_with_the_number_of_a_detached_slot_gets_slot_gone() {
 #[test]
 fn w5_7_a_sender_that_fills_an_egress_gets_few_congestion_errors() {
     let mut row = Row::new(1);
-    // A wire of which nobody takes anything: it holds 16 frames, and the exit's queue is bounded.
+    // A wire whose far end takes nothing: it holds 16 frames, and the egress queue is bounded.
     let (near, far) = memory::wire(16).expect("descriptors");
     let port = row.nodes[0].switch.plug_at(0, Box::new(far)).expect("room");
     let stuck =
@@ -608,8 +607,9 @@ fn w5_7_a_sender_that_fills_an_egress_gets_few_congestion_errors() {
     }
     let full = row.nodes[0].count(Discard::EgressFull);
     assert_eq!(full, 50, "of {sent} frames");
-    assert!((1..=13).contains(&told.len()), "{} of {full} were told of", told.len());
-    // Congestion, and the packet's header as it came, although it was written for the next hop already.
+    assert!((1..=13).contains(&told.len()), "{} of {full} were reported", told.len());
+    // The error "congestion", and the packet's header as it arrived, although it was already written for the next
+    // hop.
     let mut cause = [0; 16];
     HeaderRepr::new(label, shift, 9).emit(&mut cause).expect("room");
     for error in told {
@@ -618,7 +618,7 @@ fn w5_7_a_sender_that_fills_an_egress_gets_few_congestion_errors() {
     drop(near);
 }
 
-/// A notice by the left neighbour that its slot 5 is slot 6 now, about a packet with this header.
+/// A notice by the left neighbour that its slot 5 is now slot 6, about a packet with this header.
 fn moved(row: &mut Row, offending: &[u8]) {
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
     let header = HeaderRepr { flags, ..HeaderRepr::new(Label::here(), 0, 9) };
@@ -636,7 +636,7 @@ fn notices(row: &mut Row) -> usize {
 fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() {
     let mut row = Row::new(1);
     let label = way(&[(1, 2), (2, 7), (2, 1)]);
-    // Nothing was sent: a header that could be anybody's.
+    // Nothing was sent: a header of unknown origin.
     let mut foreign = [0; 16];
     let control = Flags { control: true, ..Flags::default() };
     HeaderRepr { flags: control, flow: 7, ..HeaderRepr::new(label, 0, 9) }
@@ -657,7 +657,7 @@ fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() 
     moved(&mut row, header);
     assert_eq!(notices(&mut row), 1);
     assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_000);
-    // Another flow, another way, another kind of packet, more hops left than it was sent with: none of ours.
+    // Another flow, another path, another kind of packet, more hops left than were sent: none of these is ours.
     for (at, bit) in [(6, 1), (7, 1), (15, 1), (14, 0x80), (1, 0x20), (1, 0x80), (2, 0x40)] {
         let mut bent = header.to_vec();
         bent[at] ^= bit;
@@ -665,14 +665,14 @@ fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() 
     }
     assert_eq!(notices(&mut row), 0);
     assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_007);
-    // Again and again: no more than the budget of its ingress.
+    // Repeated: no more than the budget of its ingress.
     for _ in 0..500 {
         moved(&mut row, header);
     }
     let taken = notices(&mut row);
     assert!((15..=18).contains(&taken), "{taken} in half a second");
     assert!(row.nodes[0].count(Discard::OverBudget) > 480);
-    // And long after, nothing.
+    // And long after, none.
     row.pass(5_000 * MS);
     row.nodes[0].events.clear();
     moved(&mut row, header);
@@ -690,7 +690,7 @@ fn w5_14_an_error_about_a_foreign_header_ends_no_question() {
     let sent = row.received().remove(0);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
     let header = HeaderRepr { flags, ..HeaderRepr::new(Label::here(), 0, 9) };
-    // The right flow, on another way: an error, too big, slot gone, congestion.
+    // The right flow on another path: an error, too big, slot gone, congestion.
     let mut bent = sent[8..24].to_vec();
     bent[15] ^= 1;
     for kind in [&[1, 7, 4, 0][..], &[1, 8, 0, 0, 2, 0], &[1, 10, 0, 0, 0, 0, 0, 7], &[1, 11, 0, 0]]
@@ -716,7 +716,7 @@ fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
     row.nodes[1].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("it is attached");
     row.pass(1_000 * MS);
     row.nodes[0].events.clear();
-    // There is no answer from behind it, but the switch on the way reports the discard.
+    // There is no answer from behind it, but the switch on the path reports the drop.
     let answers = row.ask(way(&[(1, 9), (2, 4), (2, 1)]), Question::Ping { payload_bytes: 0 });
     assert_eq!(answers, [Answer::Silence]);
     let told = Event::SlotMovedAway { by: Slot::new(9), from: Slot::new(4), to: Slot::new(6) };
@@ -728,7 +728,7 @@ fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
 fn goodbyes_of_a_neighbour_are_limited_in_rate() {
     let mut row = Row::new(1);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
-    // As it comes from a neighbour's slot 1: its return path is that and nothing else.
+    // As from a neighbour's slot 1: its return path has nothing else.
     let label = Label::new(Label::<u64>::here().register() | 0b1000 << 60);
     let departing = HeaderRepr { flags, ..HeaderRepr::new(label, 4, 9) };
     let goodbye = [&[1, 12, 1, 0, 0, 0, 0, 0][..], b"again"].concat();
@@ -739,6 +739,6 @@ fn goodbyes_of_a_neighbour_are_limited_in_rate() {
     let events = std::mem::take(&mut row.nodes[0].events);
     let heard = events.iter().filter(|event| matches!(event, Event::Goodbye { .. })).count();
     let refused = row.nodes[0].count(Discard::OverBudget);
-    assert!((4..=6).contains(&heard) && refused >= 990, "{heard} heard, {refused} refused");
+    assert!((4..=6).contains(&heard) && refused >= 990, "{heard} accepted, {refused} refused");
     row.assert_even();
 }

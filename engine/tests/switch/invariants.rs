@@ -1,6 +1,5 @@
-//! The invariants of architecture.md, section 8, each by its name, on switches driven by hand
-//! through memory ports, with time passed in. Nothing here waits, and every poll of a worker is
-//! drawn while allocation is forbidden on its thread.
+//! The invariants of architecture.md, section 8, each by its name, on switches with memory ports in virtual time.
+//! Each poll of a worker runs with allocation forbidden on its thread.
 
 use std::{
     collections::BTreeMap,
@@ -89,14 +88,14 @@ impl Rig {
         port
     }
 
-    /// A neighbour whose end of the wire the test holds.
+    /// A neighbour; the test holds its end of the wire.
     fn neighbour(&mut self, worker: usize, slot: u32, depth: usize) {
         self.wired(worker, slot, depth, Behind::Neighbour);
     }
 
     fn wired(&mut self, worker: usize, slot: u32, depth: usize, behind: Behind) {
         let (near, mut far) = wire(depth).expect("descriptors");
-        far.admit(Mark(0), Address::Only).expect("nobody else");
+        far.admit(Mark(0), Address::Only).expect("no other neighbour");
         self.plug(worker, Box::new(near), behind, slot);
         self.far.insert(slot, far);
     }
@@ -127,7 +126,7 @@ impl Rig {
         self.events.extend(events);
     }
 
-    /// Polls and polls until nothing changes any more.
+    /// Polls until nothing changes any more.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             self.poll();
@@ -159,7 +158,7 @@ impl Rig {
         burst.is_empty()
     }
 
-    /// What has arrived at the neighbour on `slot`, one burst at most.
+    /// The frames that arrived at the neighbour on `slot`, one burst at most.
     fn taken(&mut self, slot: u32) -> Burst {
         let mut burst = Burst::new();
         self.far.get_mut(&slot).expect("a wire there").rx_burst(&mut self.pool, &mut burst);
@@ -201,7 +200,7 @@ impl Rig {
     }
 }
 
-/// A packet with this label, of a header and `payload`.
+/// A packet of a header with this label and `payload`.
 fn packet(label: Label, shift: u16, hops_left: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; FRAME_BYTES_MIN];
     bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
@@ -212,13 +211,13 @@ fn packet(label: Label, shift: u16, hops_left: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The label from slot `from` out by slot `to` of one switch.
+/// The label from slot `from` to slot `to` of one switch.
 fn through(from: u32, to: u32) -> Label {
     let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
     Label::build(&[hop]).expect("a path of one").0
 }
 
-/// A good packet from one slot to another, numbered.
+/// A valid packet from one slot to another, numbered.
 fn numbered(from: u32, to: u32, number: u32) -> Vec<u8> {
     packet(through(from, to), 0, 64, &number.to_be_bytes())
 }
@@ -228,7 +227,7 @@ fn number_of(frame: &Frame) -> u32 {
     u32::from_be_bytes(payload[..4].try_into().expect("four bytes"))
 }
 
-/// Bytes as a neighbour may send them: good packets, packets gone bad, and noise.
+/// Bytes that a neighbour may send: valid packets, corrupted packets, and noise.
 fn any_bytes(rng: &mut Rng, slots: &[u32]) -> Vec<u8> {
     let (from, to) = (slots[rng.below(slots.len())], slots[rng.below(slots.len())]);
     let payload = rng.below(1_400);
@@ -283,12 +282,12 @@ fn r2_no_byte_string_panics_the_data_plane() {
     assert_eq!(rig.switch.balance().frames_in, sent);
 }
 
-/// Rigs side by side, wired to each other.
+/// Rigs in a row, wired to each other.
 struct Chain(Vec<Rig>);
 
 impl Chain {
-    /// Three switches, each with slot 2 to the one before and slot 3 to the one behind, where there
-    /// is one; a neighbour of the test's on slot 9 of each.
+    /// Three switches. Slot 2 leads to the previous one and slot 3 to the next one, if any; slot 9 of each to a
+    /// neighbour of the test.
     fn of_three(depth: usize) -> Self {
         let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::with(1, SwitchConfig::default())).collect();
         for at in 0..2 {
@@ -330,9 +329,9 @@ fn r3_counters_balance_at_rest() {
             for rig in &mut chain.0 {
                 for _ in 0..rng.below(80) {
                     let bytes = any_bytes(&mut rng, &[2, 3, 9]);
-                    rig.send(9, &bytes); // or its wire is full, and it was never sent
+                    rig.send(9, &bytes); // or its wire is full, and the frame was never sent
                 }
-                // Seldom taken, so that queues fill.
+                // Rarely taken, so that queues fill.
                 if rng.one_in(3) {
                     rig.take_all();
                 }
@@ -341,7 +340,7 @@ fn r3_counters_balance_at_rest() {
                     rig.poll();
                 }
             }
-            // A link goes in the midst of traffic, with frames waiting at it, then its port.
+            // A link is detached during traffic, with frames waiting at it, then its port is unplugged.
             if round == 60 {
                 chain.0[1].switch.detach(Slot::new(3)).expect("attached");
             }
@@ -397,7 +396,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
         let after = rig.switch.balance();
         assert!(out <= 1, "{out} frames came of {bytes:x?}");
         assert_eq!(after.frames_out - before.frames_out, out as u64);
-        // Errors are not sent, since the worker has no memory: they end as they are made.
+        // Errors are not sent, since the worker has no memory for them: they are dropped and counted.
         let discarded = |of: &Balance| of.discarded() - of.discards[Discard::PoolEmpty as usize];
         assert_eq!(discarded(&after) - discarded(&before), 1 - out as u64);
         through += out;
@@ -406,7 +405,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
     assert!(through > 500 && ended > 500, "{through} through, {ended} ended");
 }
 
-/// The numbers of what arrived at `slot`; each must be greater than the one before from its flow.
+/// The numbers that arrived at `slot`; within a flow each must be greater than the one before.
 fn in_order(arrived: &[Frame], last: &mut BTreeMap<u16, u32>) {
     for frame in arrived {
         let mut bytes = frame.bytes()[LINK_HEADER_BYTES..].to_vec();
@@ -425,7 +424,7 @@ fn of_flow(mut bytes: Vec<u8>, flow: u16) -> Vec<u8> {
 
 #[test]
 fn r7_order_within_a_flow_is_kept() {
-    // Slots 2 and 3 on the first worker, 5 and 6 on the second: half of the ways cross.
+    // Slots 2 and 3 on the first worker, 5 and 6 on the second: half of the paths cross workers.
     for seed in 1..=6 {
         let mut rng = Rng::new(seed);
         let mut rig = Rig::with(2, SwitchConfig::default());
@@ -465,7 +464,7 @@ fn r7_order_within_a_flow_is_kept() {
     }
 }
 
-/// Counts how often it is rung.
+/// Counts the calls.
 #[derive(Default)]
 struct RxMode(AtomicUsize);
 
@@ -503,7 +502,7 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
     rig.settle();
     assert!(endpoint.receive().expect("the port is there").is_some());
 
-    // It dies with frames on their way to it.
+    // The worker dies with frames on their way to it.
     for number in 1..=20 {
         assert!(rig.send(2, &numbered(2, 4, number)));
     }
@@ -522,7 +521,7 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
 #[test]
 fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     let mut rig = Rig::new(&[2, 3]);
-    // It hangs: what is for it fills its queue, and the rest is counted.
+    // The worker hangs: frames for it fill its queue, and the others are counted.
     let for_the_switch = packet(Label::here(), 0, 64, &[]);
     for _ in 0..PUNTS_MAX + 10 {
         assert!(rig.send(2, &for_the_switch));
@@ -538,7 +537,7 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     rig.settle();
     rig.assert_even();
 
-    // It dies: its half of the rings is dropped.
+    // The worker dies: its half of the rings is dropped.
     let Rig { switch, mut workers, mut far, mut pool, now, .. } = rig;
     drop(switch);
     let mut burst = Burst::new();
@@ -563,7 +562,7 @@ fn as_control(mut bytes: Vec<u8>) -> Vec<u8> {
 fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
     let mut rig = Rig::with(1, SwitchConfig::default());
     rig.neighbour(0, 2, 64);
-    rig.neighbour(0, 3, 4); // its far end is slow: it takes nothing for now
+    rig.neighbour(0, 3, 4); // its far end takes nothing for now
     rig.neighbour(0, 5, 64);
     rig.settle();
     let data = 500;
@@ -575,7 +574,7 @@ fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
     let refused = u64::from(data) - 4 - EGRESS_FRAMES_MAX as u64;
     assert_eq!(rig.count_at(2, Discard::EgressFull), refused);
 
-    // Control still finds a place, and goes first; a full exit does not hold up another one.
+    // Control still finds a place, and leaves first; a full egress does not delay another one.
     for number in 0..EGRESS_CONTROL_FRAMES_MAX as u32 {
         assert!(rig.send(2, &as_control(numbered(2, 3, 1_000 + number))));
     }
@@ -602,7 +601,7 @@ fn r12_control_survives_a_data_overload_between_workers() {
     rig.neighbour(0, 2, 64);
     rig.neighbour(1, 5, 1_024);
     rig.settle();
-    // The other worker is busy elsewhere: it takes nothing.
+    // The other worker is not polled, so it takes nothing.
     for number in 0..2 * HANDOFF_FRAMES_MAX as u32 {
         assert!(rig.send(2, &numbered(2, 5, number)));
         rig.poll_one(0);
@@ -644,7 +643,7 @@ fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
 
 #[test]
 fn r13_the_data_plane_allocates_nothing() {
-    // `poll` is under `forbid()` throughout; here everything changes while traffic flows.
+    // `poll` runs under `forbid()` throughout; here everything changes during traffic.
     let config = SwitchConfig::default().with_quarantine(std::time::Duration::from_nanos(50));
     let mut rig = Rig::with(2, config);
     let mut rng = Rng::new(0x13);
@@ -670,7 +669,7 @@ fn r13_the_data_plane_allocates_nothing() {
         let free = rig.switch.slots().iter().all(|view| view.slot != Slot::new(slot));
         if rng.one_in(20) && free {
             let worker = rng.below(2);
-            // A wire that is not the first of its slot: the old one was unplugged.
+            // Another wire for the slot, whose old port was unplugged.
             rig.neighbour(worker, slot, 16);
             changes += 1;
         } else if rng.one_in(20) && rig.switch.detach(Slot::new(slot)).is_ok() {
@@ -749,11 +748,16 @@ fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() 
         ("more bits used than there are", 2, with(header + 5, 64), D::BadHeader),
         ("no hops left", 2, packet(through(2, 3), 0, 0, &[]), D::HopsSpent),
         ("a spent label", 2, packet(Label::new(0), 0, 64, &[]), D::LabelSpent),
-        ("spent, with a way back", 2, packet(Label::new(1 << 63), 1, 64, &[]), D::LabelSpent),
+        ("spent, with a return path", 2, packet(Label::new(1 << 63), 1, 64, &[]), D::LabelSpent),
         ("an empty slot", 2, packet(through(2, 7), 0, 64, &[]), D::EmptySlot),
         ("a slot in quarantine", 2, packet(through(2, 9), 0, 64, &[]), D::SlotGone),
         ("a U-turn", 2, packet(through(2, 2), 0, 64, &[]), D::UTurn),
-        ("a way back too wide", 40, packet(Label::new(narrow | 0x10), 0, 64, &[]), D::ReturnPath),
+        (
+            "a return path too wide",
+            40,
+            packet(Label::new(narrow | 0x10), 0, 64, &[]),
+            D::ReturnPath,
+        ),
         ("no bits left", 2, packet(through(2, 3), 60, 64, &[]), D::LabelFull),
         ("on behind an endpoint", 2, packet(beyond, 0, 64, &[]), D::BeyondEndpoint),
     ];
@@ -873,7 +877,7 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
     }
     rig.settle();
     rig.events.clear();
-    // An empty slot is passed over, and one that is named twice is detached once.
+    // An empty slot is ignored, and one that is named twice is detached once.
     rig.switch.detach_all([5, 3, 4, 5].map(Slot::new));
     assert_eq!(
         (rig.switch.name_at(Slot::new(3)), rig.switch.name_at(Slot::new(2))),
@@ -915,8 +919,7 @@ fn three_switches_in_a_row_there_and_back() {
         frame.bytes_mut().copy_from_slice(&bytes);
         from.send(frame).expect("room");
     };
-    // What an endpoint does with a packet: the return path at full width (wire.md 1.3), with room for
-    // the slot that it stands on itself.
+    // As an endpoint does with a packet: the return path at full width (wire.md 1.3), with room for its own slot.
     let return_path = |frame: &mut Frame, own_slot: u32| {
         let ingress = Slot::new(frame.mark().0);
         let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];
@@ -934,7 +937,7 @@ fn three_switches_in_a_row_there_and_back() {
         assert_eq!(frame.bytes()[FRAME_BYTES_MIN..], [round; 100]);
         let (reply, ingress, hops_left) = return_path(&mut frame, b_slot);
         assert_eq!((ingress, hops_left), (Slot::new(2), 62), "two switches, then the endpoint's");
-        assert_eq!(reply, back, "what the path's builder said");
+        assert_eq!(reply, back, "as the path was built");
 
         send(&mut b, reply, &[!round; 60]);
         chain.settle();

@@ -1,6 +1,6 @@
-//! A sealed frame that comes by any backend leaves by any other from where it lay: the address of its
-//! payload is followed through a switch, and nobody counts a copy. Ethernet's veth pairs are made in a
-//! network namespace that ends with the test.
+//! A sealed frame received by any backend is sent by any other from the same memory. The test follows the address of
+//! its payload through a switch, and no port counts a copy. Ethernet's veth pairs are in a network namespace that
+//! ends with the test.
 
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
@@ -34,13 +34,13 @@ use strowger_wire::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Bytes in front of the payload, as an endpoint sees them.
+/// Bytes before the payload, as an endpoint sees them.
 const HEAD: usize = 24;
 const PAYLOAD_BYTES: usize = 1000;
-/// In the environment of the process that is in a namespace of its own.
+/// Set for the child process in the namespace.
 const INSIDE: &str = "STROWGER_TEST_INSIDE";
 
-/// What a hop of the switch in the middle is made over.
+/// The backend of a hop of the switch in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backend {
     Memory,
@@ -48,20 +48,20 @@ enum Backend {
     Uring,
     Packet,
     Xdp,
-    /// An endpoint's process: the hop is not sealed there.
+    /// An endpoint's process: this hop is not sealed.
     Unix,
 }
 
 use Backend::{Memory, Mmsg, Packet, Unix, Uring, Xdp};
 
-/// Where the payloads of a port's frames end in memory. Sealing writes in front of them and behind.
+/// The end addresses of the payloads of a port's frames. Sealing writes before and behind them.
 #[derive(Clone, Debug, Default)]
 struct Ends {
     came: Arc<Mutex<HashSet<usize>>>,
     left: Arc<Mutex<HashSet<usize>>>,
 }
 
-/// A port whose frames' places are written down.
+/// A port that records the addresses of its frames.
 struct Watched {
     inner: Box<dyn Port>,
     ends: Ends,
@@ -102,11 +102,10 @@ impl Port for Watched {
     strowger_frame::delegate_port!(self, self.inner);
 }
 
-/// One end of a hop, and where the other end finds it.
+/// One end of a hop, and its address for the other end.
 type End = (Box<dyn Port>, Address);
 
-/// Both ends of a hop; on each the pool of the switch that is to have it. `pair` is the name of the
-/// veth pair, of which there is one for each hop.
+/// Both ends of a hop, with the pools of their switches. `pair` is the name of the hop's veth pair.
 fn hop(backend: Backend, pair: char, arena: &mut Arena, pools: [&mut Pool; 2]) -> [End; 2] {
     let by_udp = |backend| {
         let spec = UdpSpec {
@@ -207,12 +206,12 @@ fn turn_until(nodes: &mut [Node], what: &str, mut happened: impl FnMut(&[Node]) 
     let started = Instant::now();
     while !happened(nodes) {
         nodes.iter_mut().for_each(Node::turn);
-        assert!(started.elapsed() < DEADLINE, "waited in vain: {what}");
+        assert!(started.elapsed() < DEADLINE, "timed out: {what}");
     }
 }
 
-/// Packets from one client to another, through the switch in the middle: it has come by `from` and
-/// leaves by `to`. There they are to lie where they came, and nobody is to have copied one.
+/// Sends packets from one client to another through the switch in the middle, which receives them by `from` and sends
+/// them by `to`. The payloads must keep their addresses, and no frame may be copied.
 fn pass(from: Backend, to: Backend) {
     let spec = PoolSpec { trains: 96, singles: 1024, huge_pages: false };
     let mut pools = Pool::group(&spec, 3).unwrap();
@@ -269,7 +268,7 @@ fn pass(from: Backend, to: Backend) {
     HeaderRepr::new(label, shift, 9).emit(&mut packet[8..]).unwrap();
     packet.resize(HEAD + PAYLOAD_BYTES, 0);
     let (mut sent, mut received, mut room) = (0_u8, 0_u8, vec![0; 4096]);
-    // Many at a time, so that UDP makes trains of them, whose frames have no room in front.
+    // Many at once, so that UDP makes trains of them, whose frames have no headroom.
     const PACKETS: u8 = 200;
     turn_until(&mut nodes, "packets", |_| {
         while sent < PACKETS && sent - received < 24 {
@@ -326,7 +325,7 @@ fn no_pair_of_backends_copies_the_payload_of_a_sealed_frame() {
             for end in [0, 1] {
                 let name = format!("{pair}{end}");
                 ip(&format!("link set dev {name} up"));
-                // AF_XDP is for interfaces that leave tags in frames.
+                // AF_XDP needs interfaces that leave tags in frames.
                 xdp::features::set_features(&name, &xdp::features::RX_VLAN_OFFLOADS, false)
                     .unwrap();
             }

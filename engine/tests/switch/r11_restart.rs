@@ -1,5 +1,5 @@
-//! R11: after a restart, the same peers have the same slots, whatever comes first and whatever was
-//! under way; and a number that was somebody's is not another's before it has rested.
+//! R11: after a restart the same peers have the same slots, in any order and whatever was in progress; and a number
+//! passes to another user only after its quarantine.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn settle(switch: &mut Switch, worker: &mut Worker, now: u64) -> Vec<Event> {
     events
 }
 
-/// A switch that has run for a while: `a` on 0, `b` on 2, `c` moved from 3 to 5, 4 at rest.
+/// A switch in use: `a` on 0, `b` on 2, `c` moved from 3 to 5, 4 in quarantine.
 fn lived() -> Snapshot {
     let (mut switch, mut worker) = switch();
     for (name, slot) in [("a", 0), ("b", 2), ("c", 3), ("d", 4)] {
@@ -66,12 +66,12 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
     let snapshot = lived();
     let (mut switch, mut worker) = switch();
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
-    // A newcomer first: it gets none of theirs, nor one that rests.
+    // A new peer first: it gets none of their numbers, and none in quarantine.
     assert_eq!(attach(&mut switch, "new"), Ok(Slot::new(6)));
     for (name, slot) in [("c", 5), ("a", 0), ("b", 2)] {
         assert_eq!(attach(&mut switch, name), Ok(Slot::new(slot)));
     }
-    // None is free, so it gets the one that will be first, and waits for it.
+    // None is free, so it gets the one that is free first, and waits for it.
     assert_eq!(attach(&mut switch, "late"), Ok(Slot::new(4)));
     assert_eq!(switch.opens_in(Slot::new(4)), Some(Duration::from_nanos(QUARANTINE_NS)));
     assert_eq!(attach(&mut switch, "too late"), Err(AttachError::SlotsFull));
@@ -99,7 +99,7 @@ fn a_number_pinned_to_another_opens_when_it_has_rested() {
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "pinned").with_slot(Slot::new(2));
     assert_eq!(switch.attach(pinned), Ok(Slot::new(2)));
-    // Whose it was gets another.
+    // The former user gets another.
     assert_eq!(attach(&mut switch, "b"), Ok(Slot::new(6)));
     let events = settle(&mut switch, &mut worker, 60);
     assert!(!events.contains(&Event::SlotAttached(Slot::new(2))), "{events:?}");
@@ -131,14 +131,14 @@ fn a_snapshot_that_names_a_number_twice_is_refused() {
     assert_eq!(attach(&mut switch, "a"), Ok(Slot::new(0)));
 }
 
-/// Lets time go on in steps: the clock that numbers rest by takes no leaps.
+/// Advances the time in steps: the clock of quarantines ignores jumps.
 fn pass(switch: &mut Switch, worker: &mut Worker, from: u64, to: u64) {
     for now in (from..to).step_by(1_000_000_000).chain([to]) {
         settle(switch, worker, now);
     }
 }
 
-/// The state of a slot, and the name of what is attached there.
+/// The state of a slot, and the name of its user.
 fn state(switch: &Switch, slot: u32) -> Option<(SlotState, String)> {
     let views = switch.slots();
     views.into_iter().find(|view| view.slot == Slot::new(slot)).map(|view| (view.state, view.name))
@@ -155,7 +155,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(why, Err(RenumberError::EmptySlot(Slot::new(5))), "it is not there yet");
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
-    // Again over a restart, with what is left of its time.
+    // Once more over a restart, with the rest of its time.
     pass(&mut switch, &mut worker, 51, 50 + alias_ns / 2);
     let snapshot = switch.snapshot(Now(50 + alias_ns / 2));
     let (mut switch, mut worker) = self::switch();
@@ -168,7 +168,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(state(&switch, 3), Some((SlotState::Quarantined, String::new())));
     settle(&mut switch, &mut worker, 9 + alias_ns / 2 + QUARANTINE_NS);
     assert_eq!(state(&switch, 3), None);
-    // No other user gets the number of one that does not come back before its time.
+    // No other user gets the number of an absent peer before its time.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
     let pinned = wish(&mut switch, "d").with_slot(Slot::new(3));
@@ -187,7 +187,7 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
     assert_eq!(state(&switch, 2), Some((SlotState::Retiring, "b".to_owned())));
-    // Back to the former one of before: it is its own, so there is nothing to wait for.
+    // Back to its own former number: there is nothing to wait for.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "c").with_slot(Slot::new(3));
@@ -245,7 +245,7 @@ fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
     );
 }
 
-/// All numbers are those of peers that came by themselves, as older files have them: by key alone.
+/// All numbers belong to peers without an address, known by their key alone, as in older files.
 fn crowded(unknown: bool) -> Snapshot {
     let numbers = [0, 2, 3, 4, 5, 6].map(|slot| Kept {
         slot: Slot::new(slot),
@@ -269,7 +269,7 @@ fn a_start_succeeds_although_numbers_are_kept_for_others() {
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
         let known = wish(&mut switch, "known").with_key([3; 32]);
         assert_eq!(switch.attach(known), Ok(Slot::new(3)), "its own");
-        // More peers than before: each gets a number, and waits until no label of before names it.
+        // More peers than before: each gets a number, and waits until no old label names it.
         let slots: Vec<Slot> =
             (0..5).map(|n| attach(&mut switch, &format!("new {n}")).expect("a number")).collect();
         assert_eq!(slots, [0, 2, 4, 5, 6].map(Slot::new));

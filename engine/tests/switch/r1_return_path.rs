@@ -1,6 +1,5 @@
-//! Return paths while numbers change: answers along the label that a switch built reach the sender as long
-//! as its former numbers lead to it, also where its number of today needs more bits. Driven by hand with
-//! virtual time.
+//! Return paths while numbers change: answers along the label that a switch built reach the sender as long as its
+//! former numbers lead to it, even if its present number needs more bits. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -20,7 +19,7 @@ use strowger_wire::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A switch between two neighbours, the left one and the right one.
+/// A switch between a left and a right neighbour.
 struct Between {
     switch: Switch,
     worker: Worker,
@@ -44,7 +43,7 @@ impl Between {
         }
         let far = [("left", 2), ("right", 3)].map(|(name, slot)| {
             let (near, mut far) = wire(64).expect("descriptors");
-            far.admit(Mark(0), Address::Only).expect("nobody else");
+            far.admit(Mark(0), Address::Only).expect("no other neighbour");
             let port = switch.plug_at(0, Box::new(near)).expect("a place");
             let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
             let attach = if before.is_some() { attach } else { attach.with_slot(Slot::new(slot)) };
@@ -77,13 +76,13 @@ impl Between {
         self.settle();
     }
 
-    /// Sends a packet from one side along this label; the label that the other side answers by, if it came.
+    /// Sends a packet from one side along this label; returns the answer's label if the packet arrived.
     fn send(&mut self, from: usize, label: Label) -> Option<Label> {
         let bytes = LINK_HEADER_BYTES + 16 + 8;
         let mut frame = self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, bytes);
         let bytes = frame.bytes_mut();
         bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
-        // As from behind a switch on that side, whose slot 1 it departed from.
+        // As from a switch on that side, which it left from slot 1.
         HeaderRepr::new(label, 0, 9).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
         let mut burst = Burst::new();
         burst.push(frame);
@@ -123,7 +122,7 @@ fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     between.pass(100);
     between.renumber(7, 9);
     between.pass(100);
-    // Labels of before, of four bits each, both ways and back again.
+    // Old labels, of four bits each, in both directions.
     for _ in 0..10 {
         let answer = between.send(RIGHT, to_left).expect("the former number leads there");
         assert_eq!(answer, to_right);
@@ -136,7 +135,7 @@ fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     let views = between.switch.slots();
     let left = views.iter().find(|view| view.slot == Slot::new(9)).expect("it is attached");
     assert_eq!(left.by_former, 10, "and that is counted");
-    // A wide label bears the number of today.
+    // A wide label has the present number.
     let wide = V3X5X8.encode(Slot::new(3), 7).expect("it fits");
     let back = between.send(LEFT, Label::new(wide.bits() | 1 << wide.width()));
     assert_eq!(back, Some(to(9)));
@@ -150,7 +149,7 @@ fn r1_no_return_path_bears_a_former_number_that_leads_nowhere_any_more() {
     between.pass(100);
     between.renumber(7, 9);
     assert_eq!(between.send(LEFT, to(3)), Some(to(7)));
-    // The first one ends earlier, and was not written.
+    // The first one expires earlier, and was not written.
     between.pass(alias_s - 100 + 1);
     assert_eq!(between.send(RIGHT, to(2)), None);
     assert_eq!(between.send(LEFT, to(3)), Some(to(7)));

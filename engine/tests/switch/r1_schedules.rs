@@ -1,18 +1,12 @@
-//! R1 by random schedules: attach, detach, renumber, drain, growth of the scheme, aliases that end,
-//! frames sent, workers that poll or stall, a slow path that panics between any two steps and is
-//! reset, on real switches driven by hand, against a plain model
-//! of who had which number when. It never looks into the switch's tables.
-//!
-//! Every frame says who sent it and who it is meant for: whoever had the number when the label was
-//! issued. Labels are learned from events and from return paths, and used as long as a packet may be on
-//! its way: until the quarantine's length after the number was taken away.
-//!
-//! Neighbours answer some frames at once, along the return path that the switch built and nothing
-//! else. Such an answer must reach the sender as long as both numbers that it uses are in use: the
-//! one that the sender was written by, and the one that the receiver was named by, former or not.
-//!
-//! `STROWGER_R1_EVENTS` says how many events (a run in CI has a few hundred thousand; the issue asks
-//! for 10^8 once, in release), `STROWGER_R1_SEED` where the rng begin. A failure prints the seed.
+//! R1 by random schedules on real switches, against a simple model of who had which number when. Events are attach,
+//! detach, renumber, drain, growth of the scheme, aliases that expire, frames, workers that poll or stall, and a slow
+//! path that panics between any two steps and recovers. The model never reads the switch's tables. Every frame names
+//! its sender and its destination: the user of the number when the label was issued. Labels come from events and from
+//! return paths, and are used as long as a packet may be on its way: until the quarantine's length after the number
+//! was taken away. Neighbours answer some frames at once, along the return path that the switch built and nothing
+//! else. Such an answer must reach the sender as long as both of its numbers are in use: the one that names the
+//! sender, and the one that named the receiver, former or not. `STROWGER_R1_EVENTS` sets the number of events (10^8
+//! in release for a long run), `STROWGER_R1_SEED` the seed. A failure prints the seed.
 
 use std::{
     collections::VecDeque,
@@ -44,20 +38,20 @@ use strowger_wire::{
 
 const WORKERS: usize = 2;
 const SEATS: usize = 9;
-/// Few numbers, so that each is given again as soon as it may be.
+/// Few numbers, so that each is assigned again as soon as it may be.
 const SLOT_MAX: u32 = 13;
 const QUARANTINE_NS: u64 = 1_000;
 const ALIAS_NS: u64 = 1_500;
-/// A frame sent is switched within this time: the time on its way is part of the quarantine.
+/// A frame is switched within this time after it was sent: its way is part of the quarantine.
 const ON_ITS_WAY_NS: u64 = 200;
 const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
-/// A frame: the headers, its sender, its destination, by which number, and which answer it is.
+/// A frame: the headers, sender, destination, the number used, and the answer's number.
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
-/// An answer has arrived by then, if it ever does.
+/// By then an answer has arrived, if it ever does.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
-/// A waker that panics at the n-th call, once: the slow path is stopped between any two of its steps.
+/// A waker that panics once, at the n-th call: the slow path stops between any two of its steps.
 #[derive(Default)]
 struct Alarm(AtomicU64);
 
@@ -66,20 +60,20 @@ impl Wake for Alarm {
         let left = self.0.load(Ordering::Relaxed);
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
         if left == 1 {
-            resume_unwind(Box::new("injected")); // says nothing on standard error
+            resume_unwind(Box::new("injected")); // does not call the panic hook
         }
     }
 }
 
-/// Who a number was given to last, as the model knows it.
+/// The last user of a number, as the model has it.
 #[derive(Clone, Copy, Default)]
 struct Owner {
     user: u64,
-    /// When no new label could name it any more.
+    /// The time since which no new label names it.
     withdrawn: Option<u64>,
-    /// Whether any label was issued that names it.
+    /// Whether any issued label names it.
     named: bool,
-    /// Whether it was said that it leads to its user: before, an answer may come too early.
+    /// Whether an event announced that it leads to its user: before, an answer may come too early.
     announced: bool,
 }
 
@@ -93,12 +87,12 @@ struct Issued {
 struct Reply {
     id: u64,
     sent: u64,
-    /// Who answers, by the number that the question named; who is answered, by that of the return path.
+    /// The answering user by the number in the question, and the asking user by that in the return path.
     by: Issued,
     to: Issued,
 }
 
-/// A wire, and who is behind it.
+/// A wire, and the user behind it.
 struct Seat {
     port: PortId,
     worker: usize,
@@ -113,12 +107,12 @@ struct User {
     to: Option<u32>,
     aliases: Vec<u32>,
     leaving: bool,
-    /// When it is given up, if that is said.
+    /// The time when its drain ends, if it drains.
     drained: Option<u64>,
     is_endpoint: bool,
 }
 
-/// What was seen happening, so that a schedule that tests nothing is noticed.
+/// Counts of what happened, so that a schedule that tests nothing is noticed.
 #[derive(Debug, Default)]
 struct Seen {
     sent: u64,
@@ -159,7 +153,7 @@ struct Rig {
     seen: Seen,
 }
 
-/// A scheme with a prefix to spare, and what it grows to. (Not `v3x5x8`, which numbers differently.)
+/// A scheme with a prefix to spare, and its extension. (Not `v3x5x8`, which numbers differently.)
 fn growing() -> (Scheme, Scheme) {
     let (a, b) = (Form::new(3, 1, 0b1), Form::new(8, 3, 0b000));
     let between = Form::new(5, 2, 0b10);
@@ -196,7 +190,7 @@ impl Rig {
             .map(|number| {
                 let worker = number % WORKERS;
                 let (near, mut far) = wire(64).expect("descriptors");
-                far.admit(Mark(0), Address::Only).expect("nobody else");
+                far.admit(Mark(0), Address::Only).expect("no other neighbour");
                 let port = switch.plug_at(worker, Box::new(near)).expect("a place");
                 Seat { port, worker, far, user: None }
             })
@@ -244,7 +238,7 @@ impl Rig {
 
     fn let_time_pass(&mut self) {
         let next = self.now + 1 + self.rng.below(120) as u64;
-        // Twice: what one worker hands over, the other has for as long again.
+        // Twice: one worker hands frames off, and the other has them for as long again.
         for worker in (0..WORKERS).chain(0..WORKERS) {
             if self.waits_since[worker].is_some_and(|since| since + ON_ITS_WAY_NS <= next) {
                 self.poll_workers(worker);
@@ -254,7 +248,7 @@ impl Rig {
         self.check_answers();
     }
 
-    /// Whether a number is still its user's, and in use.
+    /// Whether a number still belongs to its user, and is in use.
     fn is_in_use(&self, issued: Issued) -> bool {
         let owner = self.owners[issued.slot as usize];
         owner.user == issued.user && owner.withdrawn.is_none_or(|at| at > self.now)
@@ -275,7 +269,7 @@ impl Rig {
             if !self.is_in_use(reply.by) || !self.is_in_use(reply.to) {
                 continue;
             }
-            // A queue that was full is the one excuse, and counted.
+            // Only a full queue may drop it, and counts it.
             self.seen.crowded_out += 1;
             let discards = self.switch.balance().discards;
             let full =
@@ -293,23 +287,23 @@ impl Rig {
     fn poll_workers(&mut self, worker: usize) {
         self.workers[worker].poll(Now(self.now));
         if self.waits_since[worker].take().is_some() {
-            // Some may have been handed over.
+            // Some frames may have been handed off.
             for other in (0..WORKERS).filter(|&other| other != worker) {
                 self.waits_since[other].get_or_insert(self.now);
             }
         }
     }
 
-    /// The user that has a number, if it is not on its way out.
+    /// The user of a number, unless it is being detached.
     fn seat_with(&mut self) -> Option<usize> {
         let seat = self.rng.below(SEATS);
         self.seats[seat].user.as_ref().is_some_and(|user| !user.leaving).then_some(seat)
     }
 
-    /// The model's word on a number that was just given.
+    /// Checks a number that was just assigned against the model.
     fn given(&mut self, slot: u32, user: u64) {
         assert!(slot != 1 && slot <= SLOT_MAX);
-        // What arrived long ago and was not read yet has a return path of long ago.
+        // Frames that arrived long ago and were not read have an old return path.
         (0..SEATS).for_each(|seat| self.receive(seat));
         let owner = &mut self.owners[slot as usize];
         if owner.named {
@@ -331,7 +325,7 @@ impl Rig {
             return;
         }
         if self.waits_since[self.seats[seat].worker].is_some() {
-            // What the last user at this end of a plain wire has sent would be this one's.
+            // Frames of the last user at this end of a plain wire would count as this one's.
             self.poll_workers(self.seats[seat].worker);
         }
         self.users += 1;
@@ -376,9 +370,9 @@ impl Rig {
         owner.withdrawn = Some(owner.withdrawn.map_or(at, |before| before.min(at)));
     }
 
-    /// All numbers of a user are over at this time.
+    /// All numbers of a user end at this time.
     fn withdraw_all(&mut self, seat: usize, at: u64) {
-        let user = self.seats[seat].user.as_ref().expect("somebody");
+        let user = self.seats[seat].user.as_ref().expect("a user");
         let mut slots = user.aliases.clone();
         slots.push(user.slot);
         slots.extend(user.to);
@@ -390,10 +384,10 @@ impl Rig {
     fn detach(&mut self) {
         let Some(seat) = self.seat_with() else { return };
         self.withdraw_all(seat, self.now);
-        let user = self.seats[seat].user.as_mut().expect("somebody");
+        let user = self.seats[seat].user.as_mut().expect("a user");
         user.leaving = true;
         let slot = user.slot;
-        // It may have been given up by time meanwhile, or be known by its new number already.
+        // The drain may have ended meanwhile, or the new number may already be known.
         let to = user.to;
         if self.switch.detach(Slot::new(slot)).is_err()
             && let Some(to) = to
@@ -405,8 +399,8 @@ impl Rig {
     fn drain(&mut self) {
         let Some(seat) = self.seat_with() else { return };
         let for_ns = self.rng.below(2_000) as u64;
-        let slot = self.seats[seat].user.as_ref().expect("somebody").slot;
-        // The time that it drains begins with the last poll.
+        let slot = self.seats[seat].user.as_ref().expect("a user").slot;
+        // The drain's time begins with the last poll.
         self.poll();
         let still = self.seats[seat].user.as_ref().is_some_and(|u| u.slot == slot && !u.leaving);
         if still
@@ -414,7 +408,7 @@ impl Rig {
         {
             let until = self.now + for_ns;
             self.withdraw_all(seat, until);
-            self.seats[seat].user.as_mut().expect("somebody").drained = Some(until);
+            self.seats[seat].user.as_mut().expect("a user").drained = Some(until);
         }
     }
 
@@ -422,12 +416,12 @@ impl Rig {
         let Some(seat) = self.seat_with() else { return };
         let wish = self.rng.below(SLOT_MAX as usize + 1) as u32;
         let wish = (self.rng.below(2) == 0).then_some(wish);
-        let user = self.seats[seat].user.as_ref().expect("somebody");
+        let user = self.seats[seat].user.as_ref().expect("a user");
         let (id, drained) = (user.id, user.drained);
         if let Ok(to) = self.switch.renumber(Slot::new(user.slot), wish.map(Slot::new)) {
             self.given(to.number(), id);
             self.owners[to.index()].withdrawn = drained;
-            self.seats[seat].user.as_mut().expect("somebody").to = Some(to.number());
+            self.seats[seat].user.as_mut().expect("a user").to = Some(to.number());
         }
     }
 
@@ -449,7 +443,7 @@ impl Rig {
                 resume_unwind(panic);
             }
             self.seen.panics += 1;
-            // What events would have said of their numbers was not said.
+            // Events about their numbers were lost.
             self.replies.clear();
             self.switch.recover(Now(self.now));
             Vec::new()
@@ -467,7 +461,7 @@ impl Rig {
                     let holds =
                         |s: &&mut Seat| s.user.as_ref().is_some_and(|u| u.slot == slot.number());
                     let seat = self.seats.iter_mut().find(holds).expect("it was given");
-                    let user = seat.user.as_mut().expect("somebody");
+                    let user = seat.user.as_mut().expect("a user");
                     assert_eq!(user.to.take(), Some(to.number()));
                     user.aliases.push(slot.number());
                     user.slot = to.number();
@@ -495,7 +489,7 @@ impl Rig {
         }
     }
 
-    /// Whoever had this number last is gone.
+    /// The last user of this number is gone.
     fn leave(&mut self, slot: u32) {
         let had = |seat: &Seat| {
             seat.user.as_ref().is_some_and(|user| user.slot == slot || user.to == Some(slot))
@@ -541,10 +535,10 @@ impl Rig {
         }
     }
 
-    /// Sends a frame from a seat; `false` where there is no room for it.
+    /// Sends a frame from a seat; `false` if there is no room for it.
     fn send_along(&mut self, from: usize, label: Label, words: [u64; 4]) -> bool {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else {
-            // All on their way: take in what has arrived.
+            // All chunks are in use: read the frames that have arrived.
             (0..SEATS).for_each(|seat| self.receive(seat));
             return false;
         };
@@ -601,7 +595,7 @@ impl Rig {
         let back = header.label().register().reverse_bits();
         let slot = self.scheme.decode(back).expect("a director").slot().number();
         let owner = self.owners[slot as usize];
-        assert_eq!(owner.user, from, "R1: the way back names slot {slot}, which another has");
+        assert_eq!(owner.user, from, "R1: the return path names slot {slot}, which another has");
         self.seen.return_paths += 1;
         if self.rng.below(4) == 0 {
             self.issue(slot, from);
@@ -620,7 +614,7 @@ impl Rig {
         }
     }
 
-    /// Comes to rest and looks at the balance.
+    /// Waits until all frames are handled, and checks the balance.
     fn finish(&mut self) {
         self.alarm.0.store(0, Ordering::Relaxed);
         for _ in 0..10_000 {
@@ -640,7 +634,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Prints where the rng began if the schedule fails.
+/// Prints the seed if the schedule fails.
 struct Said(u64);
 
 impl Drop for Said {

@@ -1,5 +1,5 @@
-//! R23 in the data plane: whatever one neighbour does, every other one keeps its traffic, up to its fair
-//! share of what is scarce. Switches driven by hand over memory wires; every verdict is a count.
+//! R23 in the data plane: whatever one neighbour does, every other one keeps its traffic, up to its fair share of
+//! scarce resources. Memory wires; every verdict is a count.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ fn memory(singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
 }
 
-/// What arrived at one exit from one ingress.
+/// The frames that arrived at one egress from one ingress.
 #[derive(Clone, Copy, Debug, Default)]
 struct Arrived {
     frames: u32,
@@ -159,7 +159,7 @@ impl Rig {
         let mut taken = 0;
         while taken < n {
             let mut burst = Burst::new();
-            // A burst takes what it has room for, so what is in it already bounds it.
+            // A burst takes only frames that it has room for, so its content bounds it.
             let fill = burst.capacity() - (n - taken).min(burst.capacity());
             for _ in 0..fill {
                 burst.push(self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, 1));
@@ -218,7 +218,7 @@ impl Rig {
     }
 }
 
-/// One who sends to the congested exit, slot 200.
+/// A sender to the congested egress, slot 200.
 #[derive(Clone, Copy)]
 struct Sender {
     slot: u32,
@@ -234,8 +234,8 @@ fn data(slot: u32, per_poll: usize) -> Sender {
     Sender { slot, worker: 0, per_poll, payload_bytes: 40, is_control: false }
 }
 
-/// `polls` polls in which each sender sends and the exit's far end takes `drain` frames; the exit is
-/// the last worker's, and `idle` ports that have nothing are plugged in behind each sender's.
+/// `polls` polls in which each sender sends and the far end of the egress takes `drain` frames. The egress belongs to
+/// the last worker, and `idle` unused ports are plugged in behind each sender's.
 fn contend(
     workers: usize,
     senders: &[Sender],
@@ -344,7 +344,7 @@ fn r23_long_frames_do_not_displace_short_ones() {
     let senders = [Sender { payload_bytes: 1_400, ..data(2, 64) }, data(3, 64)];
     let (mut rig, arrived) = contend(1, &senders, 0, 8, 16, 800);
     let (long, short) = (arrived[&2], arrived[&3]);
-    // A frame counts as one for each 256 bytes begun: six to one here.
+    // A frame counts once for each 256 bytes begun: six to one here.
     assert!(short.frames > 4 * long.frames, "{arrived:?}");
     assert!(long.bytes > short.bytes / 2, "nor do short ones displace long ones: {arrived:?}");
     rig.assert_even();
@@ -393,7 +393,7 @@ fn r12_r23_control_of_an_innocent_survives_a_flood_with_the_control_flag() {
 
 #[test]
 fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
-    // All of the control is within its budget, and it is as much as the exit takes.
+    // All of the control is within its budget, and fills the egress.
     let mut rig = Rig::new(1);
     rig.poll_ns = 8_000_000;
     rig.neighbour(0, EXIT, 4);
@@ -487,7 +487,7 @@ fn r23_exits_that_are_stuck_are_not_offered_again_and_do_not_keep_the_worker_awa
         rig.poll_workers();
         assert_eq!(rig.workers[0].frames_waiting(), 4 * stuck.len());
 
-        // Other traffic goes on.
+        // Other traffic continues.
         offers.store(0, Ordering::Relaxed);
         let mut arrived = BTreeMap::new();
         for _ in 0..50 {
@@ -520,7 +520,7 @@ fn here() -> Label {
 
 #[test]
 fn r23_packets_for_the_switch_by_many_leave_an_innocent_its_places() {
-    // The slow path has its turn seldom, and four ingresses send it more than it has places for.
+    // The slow path is polled rarely, and four ingresses send it more than it has places for.
     let mut rig = Rig::new(1);
     rig.neighbour(0, 2, 64);
     let hostile: Vec<u32> = (3..7).collect();
@@ -555,7 +555,7 @@ fn r23_a_ring_between_workers_is_shared_equally_by_its_ingresses() {
         hostile.iter().for_each(|&slot| rig.neighbour(0, slot, 512));
         let mut arrived = BTreeMap::new();
         for _ in 0..100 {
-            // The other worker is slow: it has one turn for eight of this one's.
+            // The other worker is slow: one poll for eight of this one's.
             for _ in 0..8 {
                 for &slot in &hostile {
                     rig.send(64, slot, 199, 40, false);
@@ -582,7 +582,7 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
     let senders: Vec<u32> = (2..12).collect();
     senders.iter().for_each(|&slot| rig.neighbour(1, slot, 512));
     rig.poll_ns = 1_000_000;
-    // Worker 0, which sends the answers, has no turn for ten seconds.
+    // Worker 0, which sends the answers, is not polled for ten seconds.
     let ping = [&[1_u8, 1, 0, 0][..], &[7; 60]].concat();
     for round in 0..10_000 {
         if round % 100 == 0 {
@@ -597,7 +597,7 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
         rig.switch.poll(rig.now);
     }
     let dropped = rig.count(Discard::CommandsFull);
-    assert!(dropped > 5_000, "{dropped} answers were made for nobody");
+    assert!(dropped > 5_000, "{dropped} answers were made for no one");
     rig.switch.detach(Slot::new(2)).expect("attached");
     let mut events = Vec::new();
     for _ in 0..200 {

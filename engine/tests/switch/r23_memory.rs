@@ -1,5 +1,5 @@
-//! R23 for memory: however many exits are stuck at once, and though each frame that waits at one pins a
-//! chunk of 68 KiB, an innocent pair keeps its packets. Switches driven by hand; every verdict is a count.
+//! R23 for memory: any number of egresses may be stuck, each waiting frame holding a chunk of 68 KiB, and another
+//! pair keeps its packets. Every verdict is a count.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,10 +29,10 @@ use strowger_wire::{
 
 /// Nanoseconds from one poll to the next.
 const POLL_NS: u64 = 100_000;
-/// What one worker with one UDP listener has (`strowger` computes it from its configuration).
+/// The memory of one worker with one UDP listener (`strowger` computes it from its configuration).
 const MEMORY: PoolSpec = PoolSpec { trains: 932, singles: 384, huge_pages: false };
 const SETTLED: Chunks = Chunks { trains: 64, singles: 256 };
-/// What the socket's calls receive into.
+/// Chunks that the socket's calls receive into.
 const RECEIVED_AT_ONCE: Chunks = Chunks { trains: 64, singles: 0 };
 /// Datagrams that the kernel keeps for one socket that is not read.
 const KERNEL_QUEUE: usize = 512;
@@ -46,21 +46,21 @@ fn address(slot: u32) -> Address {
     Address::Udp(SocketAddr::from(([192, 0, 2, 1], slot as u16)))
 }
 
-/// What stands in for the kernel and the network behind one socket.
+/// Stands for the kernel and the network behind one socket.
 #[derive(Default)]
 struct Kernel {
     incoming: VecDeque<(Address, Vec<u8>)>,
-    /// Datagrams that found the receive queue full, by the slot that they came from.
+    /// Datagrams that met a full receive queue, by their source slot.
     overflows: BTreeMap<u32, u64>,
-    /// Times that a receive found no chunk.
+    /// Receives that found no chunk.
     refused: u64,
-    /// By slot: frames that the way there takes now.
+    /// By slot: frames that the path takes now.
     room: BTreeMap<u32, usize>,
     /// By slot: frames that left.
     left: BTreeMap<u32, u64>,
 }
 
-/// A UDP socket, each of whose neighbours has a send queue of its own. Each datagram has a train chunk.
+/// A UDP socket whose neighbours have a send queue each. Each datagram has a train chunk.
 #[derive(Clone)]
 struct Socket {
     kernel: Arc<Mutex<Kernel>>,
@@ -192,8 +192,8 @@ impl Wake for Woken {
     }
 }
 
-/// A relay with one listener: A, B and a hostile neighbour behind one socket, and others, whose send
-/// queues take nothing, behind it or behind another worker's.
+/// A relay with one listener: A, B and a hostile neighbour behind one socket, and others, whose send queues take
+/// nothing, behind it or behind another worker's.
 struct Relay {
     switch: Switch,
     workers: Vec<Worker>,
@@ -205,7 +205,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// `stuck` exits, all of the last worker's.
+    /// `stuck` egresses, all of the last worker's.
     fn new(workers: usize, stuck: u32) -> Self {
         let mut pools = Pool::group(&MEMORY, workers).expect("memory");
         for pool in &mut pools {
@@ -251,8 +251,8 @@ impl Relay {
         (0..self.workers.len()).for_each(|at| self.poll_worker(at));
     }
 
-    /// One poll of a worker, unless it sleeps: one that may block does so until a port has something for it
-    /// or another worker wakes it.
+    /// One poll of a worker, unless it sleeps: a worker that may block does so until a port has frames for it or
+    /// another worker wakes it.
     fn poll_worker(&mut self, at: usize) {
         let worker = &mut self.workers[at];
         let is_called = self.woken[at].0.swap(false, Ordering::Relaxed);
@@ -264,7 +264,7 @@ impl Relay {
         }
     }
 
-    /// The hostile neighbour sends to all of the stuck ones in turn.
+    /// The hostile neighbour sends to all stuck ones in turn.
     fn flood(&self, n: usize, poll: u32) {
         for nth in 0..n as u32 {
             let slot = FIRST_STUCK + (poll * n as u32 + nth) % self.stuck;
@@ -325,7 +325,7 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
         let polls = 3_000_u32;
         for poll in 0..polls {
             relay.flood(per_poll, poll);
-            // In bursts that the way to B takes in half the time that passes before the next one.
+            // In bursts that the path to B takes in half the time before the next one.
             if poll % 16 == 0 {
                 relay.sockets[0].arrive(48, A, B);
             }
@@ -339,8 +339,7 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
 
 #[test]
 fn r23_a_worker_that_sleeps_is_woken_for_the_memory_that_its_exits_hold() {
-    // One worker's socket is flooded with frames for exits of another that are stuck, which sleeps whenever
-    // it may.
+    // One worker's socket is flooded with frames for stuck egresses of another, which sleeps whenever it may.
     let mut relay = Relay::new(2, 200);
     let free = |relay: &mut Relay| relay.workers[0].pool_mut().free(ChunkClass::Train);
     let before = free(&mut relay);
@@ -352,8 +351,7 @@ fn r23_a_worker_that_sleeps_is_woken_for_the_memory_that_its_exits_hold() {
         (0..3).for_each(|_| relay.poll_worker(1));
     }
     assert_eq!(relay.copied(), 0, "memory has not run low");
-    // These use up exactly the rest. The first worker sees it in its next poll, and the other one is asleep by
-    // then.
+    // These use up exactly the rest. The first worker sees it in its next poll, when the other one sleeps.
     let rest = free(&mut relay) - SETTLED.trains as usize;
     relay.flood(rest, poll);
     relay.poll();
