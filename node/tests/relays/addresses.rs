@@ -1,5 +1,4 @@
-//! Relays whose surroundings change: the machine's own addresses, the state of a router. In network namespaces that
-//! the tests make and remove; nothing here sleeps.
+//! Relays whose network changes: the machine's own addresses, the state of a router. In network namespaces.
 
 use serde_json::Value;
 use strowger_testkit::{
@@ -134,7 +133,7 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
 
-    // The provider gives the router another address. What it knows of our flow stays, as long as we send.
+    // The provider gives the router another address. Its state for our flow stays as long as we send.
     translate(&router, "198.51.100.77");
     ip(&router, "addr del 198.51.100.1/24 dev wan");
     ip(&router, "addr add 198.51.100.77/24 dev wan");

@@ -1,5 +1,5 @@
-//! Relays as processes in two network namespaces that find each other by their beacons: nobody has
-//! written where the other is. Over a veth pair that the test makes and removes; it never sleeps.
+//! Relays as processes in two network namespaces that find each other by their beacons, without configured addresses.
+//! Over a veth pair.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use strowger_testkit::{
 
 const GROUP: &str = "03:73:74:72:6f:77";
 
-/// What [`by_ethernet`] says, and beacons.
+/// The configuration of [`by_ethernet`], and beacons.
 fn with_beacons(key: &str, backend: &str) -> String {
     let config = by_ethernet(key, None, backend, "");
     config.replace("[[unix]]", "beacon = true\nbeacon_s = 1\n[[unix]]")
@@ -45,7 +45,7 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
             });
         }
         assert_relays_exchange(&first, &second);
-        // Whichever was the quicker has told of it, and where.
+        // The quicker of the two has reported it, with the address.
         let told = [events(&first, "peer_suggested"), events(&second, "peer_suggested")].concat();
         let detail = told[0]["detail"].as_str().unwrap();
         assert!(detail.contains(" at 02:00:00:00:00:0"), "{detail}");

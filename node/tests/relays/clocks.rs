@@ -1,5 +1,5 @@
-//! Relays whose clocks are wrong, are set, or stood still while the machine slept: by a library that is loaded before
-//! the C library's. Nothing here sleeps.
+//! Relays whose clocks are wrong, are set, or stood still while the machine slept. A preloaded library changes the
+//! clocks.
 
 use std::{
     fs,
@@ -18,13 +18,13 @@ use strowger_testkit::{
 };
 use tempfile::TempDir;
 
-/// The library, and the files that say how far clocks are off.
+/// The library, and the files with the offsets of the clocks.
 struct Shim {
     directory: TempDir,
 }
 
 impl Shim {
-    /// Built by the machine's C compiler; `None`, said loudly, where there is none.
+    /// Built by the machine's C compiler; `None` and a skipped test without one.
     fn build() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("clock.c");
@@ -51,7 +51,7 @@ impl Shim {
         fs::rename(new, self.file(clock)).unwrap();
     }
 
-    /// What a relay is started behind.
+    /// The command that starts a relay with the library.
     fn before(&self) -> String {
         let file = |name: &str| self.file(name).display().to_string();
         format!(
@@ -145,7 +145,7 @@ fn a_wall_clock_that_is_set_back_costs_no_link() {
     until_up([&a, &b]);
     shim.set("real", -1_000_000);
     eventually("it is said", || events(&a, "clock_set").pop());
-    // B forgets its keys and remembers nothing: a handshake of A's begins anew, and again.
+    // B restarts without keys and without memory: a handshake of A starts again, twice.
     for _ in 0..2 {
         let dir_b = moved(&b.kill());
         b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));

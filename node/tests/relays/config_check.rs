@@ -1,5 +1,4 @@
-//! `strowger config check` says what a start on this machine would refuse, all of it, and changes nothing. Nothing
-//! here sleeps.
+//! `strowger config check` reports everything that a start on this machine would refuse, and changes nothing.
 
 use std::{
     collections::BTreeMap,
@@ -55,8 +54,7 @@ impl Place {
         strowger(&["config", "check", &self.write(sections)])
     }
 
-    /// That there is one problem for each of these, which has all of its words, and no other. Nothing in the folder
-    /// has changed.
+    /// Asserts that there is one problem with all words of each list, and no other, and that the folder is unchanged.
     #[track_caller]
     fn refused(&self, sections: &str, code: i32, problems: &[&[&str]]) {
         let file = self.write(sections);
@@ -73,7 +71,7 @@ impl Place {
         assert_eq!(everything_in(self.0.path()), before);
     }
 
-    /// That all is fine, with so many notes; what was said.
+    /// Asserts that the check passes with this many notes; returns the output.
     #[track_caller]
     fn fine(&self, sections: &str) -> String {
         let file = self.write(sections);
@@ -85,7 +83,7 @@ impl Place {
     }
 }
 
-/// Path, type and mode, owner, length and time of change of all that is in a folder.
+/// Path, type and mode, owner, length and modification time of each entry of a folder.
 fn everything_in(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, i64, i64)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -192,7 +190,7 @@ fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
             &["the socket of [[unix]] local: ", "/theirs/local", "chown nobody"],
         ],
     );
-    // Its own.
+    // The relay's own socket.
     chown(place.path("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
     place.fine(&format!(
         "switch.state = \"DIR/theirs/state\"\n{process}{udp}capture = \"DIR/theirs/cap.pcapng\"\n\
@@ -281,8 +279,8 @@ fn config_check_reports_the_program_that_has_a_port_or_a_socket() {
         "[[udp]]\nname = \"wan\"\naddress = \"{at}\"\nseal = \"plain\"\n\
          [[unix]]\nname = \"local\"\npath = \"DIR/local\"\n"
     );
-    // Of this test's process, whose name the kernel cuts at 15 bytes; a child that another test has just forked has
-    // the sockets, too.
+    // The name of this test's process, which the kernel cuts at 15 bytes. A child that another test has just forked
+    // has the sockets, too.
     let process = "(process ";
     let program = fs::read_to_string("/proc/self/comm").unwrap();
     let used = format!("in use by {}", program.trim());
@@ -308,7 +306,7 @@ fn config_check_reports_ports_that_an_ordinary_user_may_not_bind() {
         place.write("[[udp]]\nname = \"dns\"\naddress = \"127.0.0.1:99\"\nseal = \"plain\"\n");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    // In a network namespace of its own, in which the ports are the kernel's default.
+    // In a network namespace, where the kernel's default for unprivileged ports applies.
     let Ok(space) = Namespace::new() else { return skip("no network namespace") };
     netns::run(&format!("ip -n {} link set dev lo up", space.0)).unwrap();
     let mut outer = Command::new("ip");
@@ -445,7 +443,7 @@ fn config_check_works_beside_a_running_relay() {
     let wan = format!("address \"{}\" is in use by a running relay (process ", home.at);
     assert!(said.contains(&wan) && said.ends_with("relay.toml: fine\n"), "{said}");
     assert_eq!((counts(), everything_in(home.path())), (before, files));
-    // Its clients are still those that are served.
+    // The running relay still serves its clients.
     assert!(near.send(&packet(&[(4, 5)], b"there"), DEADLINE).unwrap());
     let received = far.receive(&mut [0; 2048], DEADLINE).unwrap();
     assert!(received.is_some_and(|received| received.ingress == 4));

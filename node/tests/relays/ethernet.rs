@@ -1,5 +1,4 @@
-//! Two relays as processes in two network namespaces, joined by a veth pair that the test makes and
-//! removes. It touches no interface of the machine, and never sleeps.
+//! Two relays as processes in two network namespaces, joined by a veth pair.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -25,12 +24,12 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         let (a, b) = (Home::new(), Home::new());
         let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let first = Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, ""));
-        // The second does not know where the first is: it hears from it.
+        // The second relay learns the first one's address from its handshake.
         let second = Relay::within(&far, b, &by_ethernet(&key_a, None, backend, ""));
         until_up([&first, &second]);
         assert_relays_exchange(&first, &second);
 
-        // What was chosen and why, at the start and for whoever asks.
+        // The choice and its reason, at the start and on request.
         let rung = if backend == "af_xdp" { "xdp_copy" } else { "af_packet" };
         let chosen = format!("lan: ether e0 queue 0 at {} by {rung}", MACS[0]);
         assert!(first.said.contains(&chosen), "{}", first.said);
@@ -69,7 +68,7 @@ fn private(file: &Path) {
     netns::run(&format!("chmod 600 {}", file.display())).unwrap();
 }
 
-/// The machine of the far end has a third relay behind UDP: what comes by the one leaves by the other.
+/// The machine of the far end has a third relay behind UDP: frames pass between UDP and Ethernet there.
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     let Some([near, far]) = pair() else { return };
@@ -157,7 +156,7 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     relay.stop();
 }
 
-/// What the kernel says of each thread of a relay that has given its rights up.
+/// The rights of each thread of a relay that has given them up, as the kernel reports them.
 fn assert_is_nobody(relay: &Relay) {
     let tasks = format!("/proc/{}/task", relay.child.id());
     let tasks: Vec<_> = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path()).collect();
@@ -173,13 +172,13 @@ fn assert_is_nobody(relay: &Relay) {
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             assert_eq!(of(set), ["0000000000000000"], "{set} {status}");
         }
-        // Its memory is nobody's but root's to look into: it is not dumpable.
+        // Only root may read its memory: it is not dumpable.
         assert_eq!(fs::metadata(task.join("mem")).unwrap().uid(), 0);
     }
 }
 
-/// Started as root, run as `nobody`: what is open goes on, what it keeps is kept, and at the end
-/// nothing of it is left on the interface.
+/// Started as root, run as `nobody`: open sockets keep working, files are kept, and at the end nothing is left on the
+/// interface.
 #[test]
 fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     let Some([near, far]) = pair() else { return };
@@ -200,7 +199,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         assert_is_nobody(&first);
         until_up([&first, &second]);
         assert_relays_exchange(&first, &second);
-        // By UDP, too, from a third relay beside the first.
+        // Also over UDP, from a third relay beside the first.
         let third = "[[udp]]\naddress = \"127.0.0.1:7001\"\nseal = \"plain\"\n[[neighbour]]\nname = \
                      \"n\"\naddress = \"127.0.0.1:7000\"\nslot = 2\n[[unix]]\nname = \"local\"\npath = \
                      \"DIR/local\"\nslot = 4\n";
@@ -213,7 +212,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         }
         third.stop();
 
-        // What is given while it runs is written by the user itself.
+        // Files made while it runs belong to the user.
         let state = first.path("state");
         assert_eq!(fs::metadata(&state).unwrap().uid(), 65534);
         let attached = first.ask(
@@ -240,7 +239,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     }
 }
 
-/// Runs the command once; what it said on its way out.
+/// Runs the command once; returns its errors.
 fn refused(before: &str, directory: &Path, config: &str) -> String {
     let file = directory.join("relay.toml");
     let config = config.replace("DIR", directory.to_str().unwrap());
@@ -267,13 +266,13 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
         let said = refused(STROWGER, dir, &relay(more));
         assert!(said.contains(why) && !dir.join("control").exists(), "{said}");
     }
-    // The folder is root's: what is to be written there cannot be, and that is known at the start.
+    // The folder is root's: the later user could not write there, and the start reports that.
     let said =
         refused(STROWGER, dir, &relay(&format!("switch.state = \"DIR/state\"\n{as_nobody}")));
     let folder = dir.display();
     let why = format!("state file {folder}/state: nobody cannot write in {folder}");
     assert!(said.contains(&why) && said.contains("chown nobody"), "{said}");
-    // An ordinary user becomes nobody else; itself it may be named.
+    // An ordinary user cannot become another one; it may name itself.
     if let Err(why) = netns::run("setpriv --version") {
         return skip(&why);
     }
@@ -289,8 +288,7 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     relay.stop();
 }
 
-/// A relay that is held still: what the kernel drops meanwhile is shown by its reason, and the sums
-/// are even with what was sent.
+/// A relay that is stopped for a while: the kernel's drops are shown by reason, and the sums match the frames sent.
 #[test]
 fn what_the_kernel_drops_is_shown_by_reason() {
     let Some([near, far]) = pair() else { return };
@@ -321,7 +319,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
             if by_udp { (&near, wan(7001, 7000)) } else { (&far, lan("af_xdp", 64, MACS[0])) };
         let other = Relay::within(place, Home::without_key(), &(other + endpoint));
         let mut client = other.client();
-        // Nobody has slot 9 there: each packet ends in a discard, counted.
+        // Slot 9 is empty there: each packet is dropped and counted.
         let packet = packet(&[(4, 2), (2, 9)], &[7; 1000]);
         let out = || {
             let ports = other.ask(r#"{"show":"ports"}"#);

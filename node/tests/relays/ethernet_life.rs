@@ -1,5 +1,5 @@
-//! What a relay's Ethernet ports live through: several queues, VLANs, neighbours that come while it
-//! runs, other traffic on the same wire, and ends without warning. In network namespaces; never sleeps.
+//! The life of a relay's Ethernet ports: several queues, VLANs, neighbours that are attached while it runs, other
+//! traffic on the wire, and kills. In network namespaces.
 
 use std::{
     collections::BTreeSet,
@@ -39,9 +39,9 @@ fn has_program(Namespace(name): &Namespace) -> bool {
     netns::run(&format!("ip -n {name} link show dev e0")).unwrap().contains("xdp")
 }
 
-/// One worker for each queue: what either worker sends goes by its own queue, and comes by that of
-/// the other end. The links are plain, so each worker switches what comes by its queue; a sealed
-/// session has one worker, which the others hand its frames to.
+/// One worker for each queue: each worker sends by its own queue, and its frames arrive by the same queue of the
+/// other end. The links are plain, so each worker switches the frames of its queue; a sealed session has one worker,
+/// to which the others hand its frames off.
 #[test]
 fn all_queues_of_an_interface_carry_traffic() {
     let Some([near, far]) = pair_with("numrxqueues 2 numtxqueues 2") else { return };
@@ -79,7 +79,7 @@ fn all_queues_of_an_interface_carry_traffic() {
     }
 }
 
-/// With a tag the frames are another port's: who has none hears nothing of them.
+/// Tagged frames belong to another port: a port without the tag receives none of them.
 #[test]
 fn a_vlan_is_a_wire_of_its_own() {
     let Some([near, far]) = pair() else { return };
@@ -96,7 +96,7 @@ fn a_vlan_is_a_wire_of_its_own() {
         assert_relays_exchange(&first, &second);
         second.stop();
         first.stop();
-        // Who has another VLAN, or none, hears nothing.
+        // A port with another VLAN, or with none, receives nothing.
         let vlan = |vlan: &str| format!("backend = \"{backend}\"\n{vlan}");
         for deaf in ["vlan = 8", ""] {
             let first =
@@ -119,8 +119,8 @@ fn a_vlan_is_a_wire_of_its_own() {
     }
 }
 
-/// Told by `strowger slot attach` where it is, and forgotten by `slot detach`; what passes is in the
-/// capture, and as it lay on the wire's other side.
+/// Attached by `strowger slot attach` and detached by `slot detach`; the capture contains the frames as they were on
+/// the wire.
 #[test]
 fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
     let Some([near, far]) = pair() else { return };
@@ -162,7 +162,7 @@ fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
     }
 }
 
-/// Slots that nobody pinned are the same after a kill -9, whatever the order in the file.
+/// Slots that are not pinned are the same after a kill -9, in any order of the file.
 #[test]
 fn r11_neighbours_by_mac_address_have_their_slots_again() {
     let Some([near, _far]) = pair() else { return };
@@ -244,8 +244,8 @@ fn child_of_tcp() {
     }
 }
 
-/// As ssh over the same interface: connections of the kernel's pass beside our frames, while our
-/// program is attached, after a kill -9, and beside the relay that is started anew at once.
+/// Like ssh over the same interface: the kernel's connections pass beside our frames while our program is attached,
+/// after a kill -9, and beside the relay that restarts at once.
 #[test]
 fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     let Some([near, far]) = pair() else { return };
@@ -266,7 +266,7 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
             assert_passes_along(&[(4, 2), (2, 4)], &mut at_second, &mut at_first, &[n; 1000]);
         }
     };
-    // Whose rights are given up: what it had is given back all the same.
+    // It gives up its rights, and still releases everything.
     let config = |mac: &str| plain(mac, "backend = \"af_xdp\"") + "[process]\nuser = \"nobody\"\n";
     let mut first = Relay::within(&near, Home::without_key(), &config(MACS[1]));
     let second = Relay::within(&far, Home::without_key(), &config(MACS[0]));
@@ -277,7 +277,7 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
             exchange(&first, &second);
         });
         let directory = first.kill();
-        // At once: who has the queue, or the interface, is not quite gone, and is waited for.
+        // At once: the former process may still have the queue or the interface, and the start waits for it.
         first = Relay::within(&near, directory, &config(MACS[1]));
         assert!(first.said.contains("by xdp_copy"), "{}", first.said);
     }
@@ -289,8 +289,8 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     server.wait().unwrap();
 }
 
-/// A link that goes down and up is the same interface, and needs nobody's rights; one that vanishes is
-/// told, at the relay that is left with it, which goes on with all else and ends in order.
+/// A link that goes down and up is the same interface, and needs no rights. A removed interface is reported by its
+/// relay, which continues with all else and stops in order.
 #[test]
 fn a_link_comes_back_and_a_removed_interface_is_reported() {
     for backend in ["af_xdp", "af_packet"] {
@@ -321,7 +321,7 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
                 let _ = at_first.try_send(&packet(&way, b"after")).unwrap();
                 at_second.try_receive(&mut room).unwrap()
             });
-            // What was sent in vain until it did may still be on its way.
+            // Frames that were sent until then may still be on their way.
             while at_second.try_receive(&mut room).unwrap().is_some() {}
         }
         let gone = |relay: &Relay| relay.ask(r#"{"show":"ports"}"#)["ports"][0]["gone"] == true;
@@ -386,8 +386,8 @@ fn an_own_mac_address_that_changes_is_followed() {
     }
 }
 
-/// Without VLAN tags AF_XDP cannot tell the frames of other VLANs apart: an operator who switches the
-/// offload on under a running relay hears of it, and a start uses AF_PACKET.
+/// Without VLAN tags AF_XDP cannot distinguish frames of other VLANs: if an operator switches the offload on under a
+/// running relay, the relay reports it, and a start uses AF_PACKET.
 #[test]
 fn an_interface_that_starts_and_stops_to_strip_tags_is_reported() {
     let Some([near, _far]) = pair() else { return };

@@ -1,5 +1,5 @@
-//! Files at the start of a relay: what a user of the machine may put into a folder that root's relay uses, and what
-//! then happens. Nothing here sleeps; what hangs is ended by a deadline.
+//! Files at the start of a relay: an ordinary user puts files into a folder that root's relay uses. A deadline ends
+//! what hangs.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ struct Place {
 }
 
 impl Place {
-    /// `None`, loudly, where there are no rights to give up.
+    /// `None` and a skipped test without rights to give up.
     fn new() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let all = fs::Permissions::from_mode(0o755);
@@ -60,7 +60,7 @@ impl Place {
         command
     }
 
-    /// That it ends by itself with one line that has these words.
+    /// Asserts that it ends by itself with one line that has these words.
     #[track_caller]
     fn refused(&self, sections: &str, words: &[&str]) {
         let mut child = Ended(self.command(sections).spawn().unwrap());
@@ -211,7 +211,7 @@ fn no_file_of_root_s_is_given_away_by_a_second_name() {
 #[test]
 fn a_lock_and_a_capture_are_their_owner_s_alone() {
     let Some(place) = Place::new() else { return };
-    // Left by a relay of before, with the rights that everybody could use them by.
+    // Left by an older relay, with rights for everyone.
     fs::write(place.theirs("state.lock"), "").unwrap();
     fs::set_permissions(place.theirs("state.lock"), fs::Permissions::from_mode(0o666)).unwrap();
     chown(place.theirs("state.lock"), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -271,7 +271,7 @@ fn a_capture_overwrites_no_other_file() {
 #[test]
 fn a_control_socket_whose_queue_is_full_is_not_waited_for() {
     let Some(place) = Place::new() else { return };
-    // A listener of somebody's that never accepts, with its queue full.
+    // A listener that never accepts, with its queue full.
     let script = "import socket,sys,os\ns=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0)\n\
                   c=[]\nfor _ in range(3):\n x=socket.socket(socket.AF_UNIX); x.setblocking(False); c.append(x)\n try: x.connect(sys.argv[1])\n except BlockingIOError: pass\n\
                   print('full',flush=True); sys.stdin.read()";

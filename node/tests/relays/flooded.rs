@@ -1,5 +1,5 @@
-//! Relays as processes at which unknown peers knock without pause, from several addresses: what is sealed
-//! goes on, who is known gets its link, and the counters are even. Nothing here sleeps.
+//! Relays under a flood of handshakes from unknown peers at several addresses: sealed traffic continues, known peers
+//! get their links, and the counters balance.
 
 use std::{
     env, fs,
@@ -18,13 +18,13 @@ use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// Each at an address of its own.
+/// Each has its own address.
 const SENDERS: u8 = 8;
-/// Knocks of each before the relay is asked how many it has counted: those of all fit into a socket.
+/// Handshakes of each sender between two readings of the relay's counters: those of all senders fit into a socket.
 const AT_ONCE: u64 = 32;
 
-/// Somebody whom nobody configured: every other one knows whom it knocks at, and has no business there;
-/// the rest come by the way for unknown peers, and never show that they receive.
+/// An unknown peer. Every other one has the responder's key, without a configuration there; the rest use XX, and
+/// never show that they receive.
 struct UnknownSender {
     socket: UdpSocket,
     message: Vec<u8>,
@@ -51,7 +51,7 @@ impl UnknownSender {
         Self { socket, message }
     }
 
-    /// Replies so far: each no longer than what asked for it (R8).
+    /// Replies so far; none is longer than its request (R8).
     fn replies(&self) -> u64 {
         let mut bytes = [0; 2_048];
         let each = std::iter::from_fn(|| self.socket.recv(&mut bytes).ok());
@@ -59,8 +59,8 @@ impl UnknownSender {
     }
 }
 
-/// Knocks until it is told to stop, and no faster than the relay's sockets can take it: what they drop
-/// would be no test of the relay. Says how many knocks there were, and how many replies.
+/// Sends handshakes until it is stopped, no faster than the relay's sockets can take them: drops of the sockets would
+/// not test the relay. Returns the numbers of handshakes and of replies.
 fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64) {
     let counted = || {
         let port = wan(home);
@@ -95,7 +95,8 @@ fn door(home: &Home) -> Option<Value> {
     queues.iter_mut().find(|queue| queue["worker"].is_null()).map(Value::take)
 }
 
-/// A relay of so many workers, whose peer it knows by address or not, goes on while unknown peers knock.
+/// A relay with this many workers, which has its peer's address or not, continues while unknown peers send
+/// handshakes.
 fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     let (a, b) = (Home::new(), Home::new());
     let more = format!("[unknown_peers]\nallow = true\n[switch]\nworkers = {workers}");
@@ -144,7 +145,7 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     first.stop();
 }
 
-/// Ends the knocking, however the test ends.
+/// Stops the senders, however the test ends.
 struct End<'d>(&'d AtomicBool);
 
 impl Drop for End<'_> {

@@ -1,5 +1,5 @@
-//! A relay that has nothing to do sleeps: its slow path, its workers and the thread of the control socket. Wake-ups
-//! are counted over some seconds; the bounds are far from what ticks would cost, and far from what is seen.
+//! An idle relay sleeps: its slow path, its workers and the thread of the control socket. Wake-ups are counted over
+//! some seconds; the bounds are far below the cost of ticks, and far above what is seen.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use strowger_testkit::{eventually, harness::relay::*};
 /// How long is counted.
 const FOR: Duration = Duration::from_secs(6);
 
-/// What the ticks of before cost in that time: 50 a second, and 20 without an identity.
+/// The cost of fixed ticks in that time: 50 a second, and 20 without an identity.
 const TICKS: u64 = 120;
 
 fn slow_path_wakeups(relay: &Relay) -> u64 {
@@ -69,7 +69,7 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
     let first = Relay::start(STROWGER, first, &config(at[1], &peer(&second_key, at[2])));
     let second = Relay::start(STROWGER, second, &config(at[2], &peer(&first_key, at[1])));
     until_up([&first, &second]);
-    // What the path takes is looked for once; then the link has keys, and nothing to say.
+    // The path MTU is searched once; then the link has keys and sends nothing.
     eventually("the path is known", || {
         let is_found =
             |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["mtu_found"] == true;

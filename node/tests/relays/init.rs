@@ -84,7 +84,7 @@ impl Drop for Jobs {
 #[test]
 fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
     let folder = tempfile::tempdir().unwrap();
-    // An address of its own, so that no other test has the ports.
+    // An address for this test alone, so that no other test has the ports.
     let [.., high, low] = std::process::id().to_be_bytes();
     let here = format!("127.{}.{low}.77:", high | 0x40);
     let block = block("two relays").replace("127.0.0.1:", &here);
@@ -114,7 +114,7 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
         }
     }
     assert!(pinged && relays.len() == 2, "{block}");
-    // A name that no link has is named with those that there are.
+    // The error for an unknown name lists the names of the links.
     let socket = path(folder.path(), "alice/control");
     let output = strowger(&["ping", "bobby", "--socket", &socket]);
     assert_eq!(output.status.code(), Some(2));
@@ -181,7 +181,7 @@ fn init_overwrites_no_configuration_without_force_and_no_key_at_all() {
     assert!(stdout(&forced).contains("kept "), "{}", stdout(&forced));
     assert_eq!(read("key"), key);
     assert!(read("relay.toml").contains("other") && !config.contains("other"));
-    // A key that is no key is an error, and is left.
+    // An invalid key is an error, and stays.
     fs::write(format!("{node}/key"), "nonsense").unwrap();
     assert_eq!(strowger(&["init", &node, "--force"]).status.code(), Some(3));
     assert_eq!(read("key"), "nonsense");
@@ -285,7 +285,7 @@ fn three_relays_send_along_a_label_by_the_commands_of_their_page() {
     let started = shell(folder.path(), &format!("{start}\njobs -p")).output().unwrap();
     let jobs = Jobs(stdout(&started).lines().map(str::to_owned).collect());
     assert_eq!(jobs.0.len(), 3, "{}", stderr(&started));
-    // What the page says that these print is what they print.
+    // The commands print what the page shows.
     for command in [build, show] {
         let at = blocks.iter().position(|block| block.1 == command).unwrap();
         let output = shell(folder.path(), command).output().unwrap();

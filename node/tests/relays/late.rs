@@ -1,5 +1,5 @@
-//! A relay that is started before the network is there: its address, its interface and the interface of a link-local
-//! peer come later. A namespace that the test makes and removes.
+//! A relay that starts before the network is ready: its address, its interface and the interface of a link-local peer
+//! appear later. In a network namespace.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ fn start(name: &str, dir: &str, sections: &str) -> Ended {
     Ended(relay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-/// One whose loopback is up: before that the kernel has no table of local addresses, and binds any.
+/// A namespace whose loopback is up: before that the kernel has no table of local addresses, and binds any.
 fn namespace() -> Option<Namespace> {
     let make = || -> Result<Namespace, String> {
         let namespace = Namespace::new()?;

@@ -1,5 +1,4 @@
-//! IPv6 link-local neighbours, with their interface by name or by number. Two namespaces and a veth pair that the test
-//! makes and removes.
+//! IPv6 link-local neighbours, with their interface by name or by number. In two network namespaces.
 
 use std::fs;
 
@@ -12,7 +11,7 @@ use strowger_testkit::{
     skip,
 };
 
-/// `pair`, with IPv6 on it; each end's address in the form of its MAC address.
+/// `pair` with IPv6; each end's address has the form of its MAC address.
 fn pair_v6() -> Option<[Namespace; 2]> {
     let pair = pair()?;
     for Namespace(name) in &pair {
@@ -59,7 +58,7 @@ fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface()
         ("[::]:7000".to_owned(), "%e0".to_owned()),
         ("[::]:7000".to_owned(), format!("%{number}")),
         (format!("[{}%e0]:7000", AT[0]), "%e0".to_owned()),
-        // The listener says it for its neighbours.
+        // The listener names the interface for its neighbours.
         (format!("[{}%e0]:7000", AT[0]), String::new()),
     ] {
         let (a, b) = (Home::new(), Home::new());

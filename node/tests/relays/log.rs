@@ -1,4 +1,4 @@
-//! What a relay says on standard error while it runs, and that nothing depends on who reads it.
+//! The lines of a relay on standard error; a reader that stops reading does not delay the relay.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! Thousands of peers: what a check of the configuration, a start and an end of a relay cost grows with their number,
-//! and not with its square. Decided by instructions, as valgrind counts them, and not by time.
+//! Thousands of peers: the costs of a check of the configuration, of a start and of an end grow linearly with their
+//! number. Valgrind counts instructions; time decides nothing.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use std::{
 
 use strowger_testkit::skip;
 
-/// Linear is 2, quadratic is 4. What does not depend on the number makes it less.
+/// Linear is 2, quadratic is 4. Costs that do not depend on the number make it less.
 const RATIO_MAX: f64 = 2.6;
 
 fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
@@ -40,7 +40,7 @@ fn counted(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What was counted, all threads together.
+/// Instructions of all threads together.
 fn count(dir: &Path) -> f64 {
     let counted = fs::read_to_string(dir.join("out")).expect("it counts");
     let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum");
@@ -54,7 +54,7 @@ fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
     count(dir)
 }
 
-/// Instructions of a relay that starts, is ready, and is ended at once.
+/// Instructions of a relay that starts, is ready, and is stopped at once.
 fn instructions_of_a_life(dir: &Path, file: &Path) -> f64 {
     let mut command = counted(dir, &["relay", "--config", file.to_str().unwrap()]);
     let relay = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

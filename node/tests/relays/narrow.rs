@@ -1,5 +1,5 @@
-//! Two relays as processes in two network namespaces, on a path that takes less than one end's
-//! interface: it is found what it takes, and shown, and kept to. It never sleeps.
+//! Two relays as processes in two network namespaces, on a path whose MTU is below that of one end's interface: the
+//! path MTU is found, shown and respected.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use strowger_testkit::{
     },
 };
 
-/// Bytes of a packet's frame that are no payload: link header, switch header, tag.
+/// Bytes of a packet's frame without its payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;
 
 /// An endpoint at slot 4 and a peer behind UDP at slot 2.
@@ -34,7 +34,7 @@ fn too_big(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"discards"}"#)["discards"]["too_big"].as_u64().unwrap_or_default()
 }
 
-/// That both find that their way takes frames of so many bytes, say so, and send none that is longer.
+/// Asserts that both find a path MTU of this many bytes, show it, and send no longer frame.
 fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     until_up([&relays[0], &relays[1]]);
     for (relay, bytes) in relays.iter().zip(found) {
@@ -67,8 +67,8 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     assert_eq!(too_big(b), 0);
 }
 
-/// Why frames ended at the UDP port, but for those that ended as they were meant to. `show` must name the
-/// same reasons, and count every frame.
+/// The reasons of the UDP port's drops, except for frames that were handled. `show` must name the same reasons, and
+/// count every frame.
 fn failures(relay: &Relay) -> Vec<String> {
     let answer = eventually("no frame is on its way", || {
         let answer = relay.ask(r#"{"show":"discards"}"#);
@@ -90,9 +90,8 @@ fn failures(relay: &Relay) -> Vec<String> {
 #[test]
 fn a_path_that_takes_less_than_the_interface_is_found_out() {
     let Some([near, far]) = pair() else { return };
-    // What comes to the far end and is longer than its interface takes (by more than the 4 bytes of a
-    // VLAN's tag) vanishes there, and nobody says so; what the far end itself sends that is longer,
-    // its kernel refuses.
+    // Frames that are longer than the far end's interface takes (by more than the 4 bytes of a VLAN tag) are lost
+    // there without an error; longer frames of the far end itself are refused by its kernel.
     for (Namespace(name), mtu, at) in [(&near, 9_000, 1), (&far, 1_400, 2)] {
         netns::run(&format!("ip -n {name} link set dev e0 mtu {mtu}")).unwrap();
         netns::run(&format!("ip -n {name} addr add 10.77.0.{at}/24 dev e0")).unwrap();
@@ -105,7 +104,7 @@ fn a_path_that_takes_less_than_the_interface_is_found_out() {
     ];
     assert_found(&relays, [1_404 - 20 - 8, 1_400 - 20 - 8]);
     let [a, b] = relays;
-    // The far end's kernel refused its widest probes, which is what they were for: no discard.
+    // The far end's kernel refused its longest probes, as expected: no drop.
     let answer = b.ask(r#"{"show":"discards"}"#);
     assert!(answer["discards"]["path_probe"].as_u64() > Some(0), "{answer}");
     for relay in [&a, &b] {

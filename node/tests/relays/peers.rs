@@ -1,5 +1,5 @@
-//! Who gets a link between relays as processes: the identity that is pinned, unknown peers as far as the
-//! policy goes; and what they are told when it ends. Nothing here sleeps.
+//! Which peers get a link between relays as processes: the pinned identity, and unknown peers as the policy allows;
+//! and the reasons that they get when it ends.
 
 use serde_json::Value;
 use strowger_testkit::{
@@ -38,7 +38,7 @@ fn a_peer_must_have_the_pinned_identity_from_either_side() {
     first.stop();
     second.stop();
 
-    // The key is right, and has another owner than the one who is pinned.
+    // The key is right, but its owner is not the pinned identity.
     let other = Home::new();
     for (a_at, b_at) in [(Some(a.at), None), (None, Some(b.at))] {
         let first = a.start(&b.key, b_at, &pin(&other));
@@ -71,7 +71,7 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
     eventually("it is up", || peers(&first).iter().all(|row| row["up"] == true).then_some(()));
     its.stop();
 
-    // Somebody else at that address, who would take anybody.
+    // Another node at that address, which accepts any peer.
     second.stop();
     let other = Home::new();
     let address = format!("[[udp]]\nname = \"there\"\naddress = \"{}\"\n", b.at);
@@ -87,15 +87,14 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
 
 #[test]
 fn unknown_peers_get_what_the_policy_allows_and_no_more() {
-    // Who looks for anybody, and has to have a policy for that.
+    // A relay that searches for unknown peers needs a policy for them.
     let looks = |home: &Home| {
         let all = "[unknown_peers]\nallow = true\nrights = [\"transit\", \"endpoints\"]\n";
         [peer(&at(home)), all.to_owned()].concat()
     };
     let fast = "[unknown_peers]\nallow = true\nmax = 1\ninterval_ms = 500\nmultiplier = 3\nalways = true\n";
 
-    // Off, as by default: nobody listens to it where no peer could come from; elsewhere it is refused.
-    // Nothing of it stays.
+    // Off by default: without a listener for peers the key is ignored, elsewhere it is refused. Nothing of it stays.
     let (a, b) = (Home::new(), Home::new());
     let guest = a.start_with(&looks(&b));
     let known = peer(&format!("key = \"{}\"", Home::new().key));
@@ -119,7 +118,7 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     let way = packet(&[(4, 2), (slot, 4)], b"let me in");
     assert!(at_guest.send(&way, DEADLINE).unwrap());
     eventually("it is refused", || (host.discards("not_allowed") > before).then_some(()));
-    // Not to be told from a slot that nobody has.
+    // It looks like an empty slot.
     for to in [1, 4, 200] {
         let (pings, code) = probe(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
         assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
@@ -166,7 +165,7 @@ fn a_goodbye_ends_its_link_and_no_other() {
     until_up([&left, &right]);
     eventually("both are up", || peers(&middle).iter().all(|row| row["up"] == true).then_some(()));
 
-    // A relay that stops tells its peer, and why.
+    // A relay that stops sends its peer a goodbye with the reason.
     left.stop();
     let told = eventually("it is told", || middle.events("goodbye").pop());
     assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"left".into()));
@@ -178,7 +177,7 @@ fn a_goodbye_ends_its_link_and_no_other() {
     assert_eq!(told["detail"], "code 3, retry after 60 s: detached by the operator");
     assert!(!right.is_up());
 
-    // What ended on the left was nothing to the right.
+    // The end on the left did not affect the right.
     let downs = middle.events("link_down");
     assert!(downs.iter().all(|event| event["slot"] == 2), "{downs:?}");
     middle.stop();

@@ -13,7 +13,7 @@ use strowger_testkit::{harness::relay::*, skip};
 struct Group(PathBuf);
 
 impl Group {
-    /// With half a core's time, of version 1 or 2, whichever this machine lets us make.
+    /// With half a core's time, of version 1 or 2, as this machine allows.
     fn new() -> Option<Self> {
         let name = format!("strowger-quota-{}", std::process::id());
         let first = Path::new("/sys/fs/cgroup/cpu").join(&name);

@@ -1,5 +1,5 @@
-//! `strowger relay` as a process of its own, over real sockets of this machine: it forwards, it is
-//! asked, it is attacked, it stops. Nothing here sleeps; what takes time is awaited until a deadline.
+//! `strowger relay` as a process over real sockets of this machine: it forwards, answers requests, survives attacks,
+//! and stops. A deadline ends what hangs.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn run(arguments: &[&str]) -> Output {
     strowger(arguments).output().expect("the command runs")
 }
 
-/// What it said on standard error: one line.
+/// Its line on standard error.
 fn complaint(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(said.lines().count(), 1, "one line: {said}");
@@ -46,7 +46,7 @@ fn complaint(output: &Output) -> String {
     said
 }
 
-/// A relay that runs, killed if the test ends before it was stopped.
+/// A relay that runs; dropping it kills the process.
 struct Relay {
     child: Child,
     lines: Receiver<String>,
@@ -55,8 +55,8 @@ struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay with this configuration and the control socket `control` of a directory of
-    /// its own, for which `DIR` stands; waits until it is ready.
+    /// Starts a relay with this configuration, in which `DIR` stands for a new folder with the control socket
+    /// `control`; waits until it is ready.
     fn start(config: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), config)
     }
@@ -127,7 +127,7 @@ impl Relay {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Stops it, and gives back what it said at the end.
+    /// Stops it; returns its last output.
     fn stop(mut self, signal: &str) -> String {
         self.signal(signal);
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
@@ -177,7 +177,7 @@ fn two_neighbours(a: &UdpSocket, b: &UdpSocket, more: &str) -> String {
     )
 }
 
-/// A packet that comes in by slot `ingress` and is to leave by slot `egress`.
+/// A packet from slot `ingress` to slot `egress`.
 fn packet(ingress: u32, egress: u32, payload: &[u8]) -> Vec<u8> {
     let hop = Hop { scheme: &V3X5X8, egress: Slot::new(egress), ingress: Slot::new(ingress) };
     let (label, _) = Label::<u64>::build(&[hop]).expect("one hop fits");
@@ -201,7 +201,7 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
     }
 }
 
-/// That traffic flows both ways.
+/// Asserts that packets pass in both directions.
 fn assert_forwards(relay: SocketAddr, a: &UdpSocket, b: &UdpSocket) {
     a.send_to(&packet(2, 3, b"there"), relay).unwrap();
     assert_eq!(receive(b), b"there");
@@ -294,7 +294,7 @@ fn a_watcher_gets_a_line_every_second() {
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let mut stream = relay.connect();
     writeln!(stream, r#"{{"watch":"balance"}}"#).unwrap();
-    // Whoever says nothing more is still told.
+    // A client that sends nothing more still gets the answer.
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut lines = BufReader::new(stream).lines();
     let uptimes: Vec<f64> = (0..3)
@@ -340,7 +340,8 @@ fn slots_come_and_go_while_traffic_flows() {
             }
             done.store(true, Ordering::Relaxed);
         });
-        // The number rests, and what still names it is told apart from what nobody ever had.
+        // The number is in quarantine: labels that still name it and numbers that were never used get different
+        // errors.
         a.send_to(&packet(2, 5, b"late"), address).unwrap();
         a.send_to(&packet(2, 4, b"never"), address).unwrap();
         let reasons = eventually("both are counted", || {
@@ -373,7 +374,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     for rubbish in ["", "{}", "nonsense", "[1,2", "{\"show\":\"all\"}", "\u{0}\u{7f}", "{\"a\":{"] {
         assert!(relay.ask(rubbish)["error"].is_string(), "{rubbish}");
     }
-    // Bytes that are no text, and no line.
+    // Bytes that are neither text nor a line.
     relay.connect().write_all(&[0xff; 100]).unwrap();
     // A line without end is refused once it is too long, and the client sent away.
     let mut endless = relay.connect();
@@ -381,7 +382,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     assert_eq!(answer_on(&endless)["kind"], "line_too_long");
     assert_eq!(endless.read(&mut [0; 64]).unwrap_or(0), 0, "the connection has ended");
 
-    // More who hang than there are places, with half a line each.
+    // More hanging clients than places, with half a line each.
     let hanging: Vec<UnixStream> = (0..40)
         .map(|_| {
             let mut stream = relay.connect();
@@ -391,7 +392,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
         .collect();
     assert!(relay.ask(r#"{"show":"slots"}"#)["slots"].is_array());
 
-    // One who asks and asks and never listens.
+    // A client that sends requests and never reads the answers.
     let mut deaf = relay.connect();
     deaf.set_nonblocking(true).unwrap();
     let request = "{\"show\":\"status\"}\n".repeat(100);
@@ -411,7 +412,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     relay.stop("TERM");
 }
 
-/// Every size that a datagram can have on the way to a packet, and the longest there is.
+/// Every size of a datagram up to a packet, and the largest.
 #[test]
 fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
     for variant in ["", "switch.workers = 2"] {
@@ -429,7 +430,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
         for size in (0..=2000).chain([65_507]) {
             let mut bytes: Vec<u8> = (0..size).map(|_| random() as u8).collect();
             if size % 3 == 0 && size >= LINK_HEADER_BYTES {
-                // Past the first checks, so that the ones behind are reached too.
+                // Beyond the first checks, so that the later ones are reached, too.
                 bytes[0] = 0x50;
                 bytes.iter_mut().skip(LINK_HEADER_BYTES).take(2).for_each(|byte| *byte &= 0x13);
             }
@@ -445,7 +446,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
             (balance["frames_in"] == sent && balance["balanced"] == true).then_some(balance)
         });
         assert_eq!(balance["frames_made"], 0);
-        // What the dice made a good packet of went to b, and is in its way no more.
+        // Random bytes that were a valid packet went to b, and no longer wait there.
         b.set_nonblocking(true).unwrap();
         while b.recv_from(&mut [0; 4096]).is_ok() {}
         b.set_nonblocking(false).unwrap();
@@ -527,7 +528,7 @@ fn a_relay_does_not_share_its_port_with_a_second_one() {
 fn a_control_socket_is_taken_over_only_from_the_dead() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control");
-    // Dropped, a listener leaves its file, as a process that was killed does.
+    // A dropped listener leaves its file, as a killed process does.
     drop(UnixListener::bind(&path).unwrap());
     // A process that another test starts has a copy of it until it becomes that process.
     eventually("nobody listens", || UnixStream::connect(&path).is_err().then_some(()));

@@ -1,6 +1,5 @@
-//! The slow path of a relay as a process panics: it restarts while packets go on, and one that does
-//! so again and again ends the relay. The panic is asked for on the control socket, which only a debug
-//! build does. Nothing here sleeps.
+//! The slow path of a relay as a process panics: it restarts while packets pass, and repeated panics end the relay. A
+//! request on the control socket causes the panic, in debug builds only.
 #![cfg(debug_assertions)]
 
 use std::{

@@ -1,5 +1,5 @@
-//! Two relays as processes, with a sealed link over the loopback between them and a unix endpoint on
-//! each: who has the keys is served, and nobody else. Nothing here sleeps.
+//! Two relays as processes, with a sealed link over the loopback and a unix endpoint on each: only the peer with the
+//! keys is served.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use strowger_testkit::{
 fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, Some(b.at), "");
-    // The second does not know where the first is: it hears from it.
+    // The second relay learns the first one's address from its handshake.
     let second = b.start(&a.key, None, "");
     until_up([&first, &second]);
     let (mut at_a, mut at_b) = (first.client(), second.client());
@@ -68,8 +68,8 @@ fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
     second.stop();
 }
 
-/// Carries datagrams between two addresses until it is told to stop; each stage of its life is a new
-/// socket towards `far`, as behind an address translator that forgets.
+/// Copies datagrams between two addresses until it is stopped; each stage is a new socket towards `far`, like a NAT
+/// that forgets its state.
 fn translate(near: &UdpSocket, far: SocketAddr, renewals: &AtomicU8, done: &AtomicBool) {
     let mut back = None;
     let outer = || {
@@ -119,7 +119,7 @@ fn a_peer_whose_address_changes_is_followed() {
                 let roamed = events.iter().filter(|event| event["event"] == "roamed").count();
                 (roamed > moves).then_some(())
             });
-            // Told a moment before the worker that sends there.
+            // The event comes a moment before the worker that sends there has the address.
             eventually("a packet goes there", || {
                 let back = packet(&[(4, 2), (2, 4)], b"to elsewhere");
                 assert!(at_b.send(&back, DEADLINE).unwrap());
@@ -150,7 +150,7 @@ fn after_a_kill_the_link_comes_back() {
     let mut at_a = first.client();
     assert_exchange(&mut at_a, &mut second.client());
 
-    // Dropped, it is killed: nobody says goodbye.
+    // Dropping it kills the process: no goodbye is sent.
     drop(second);
     eventually("its death is noticed", || (!first.is_up()).then_some(()));
     let _ = fs::remove_file(b.file("local"));
@@ -171,7 +171,7 @@ fn after_a_kill_the_link_comes_back() {
 
 #[test]
 fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
-    // Another key than the one that is configured: the handshake of whoever has it is not allowed.
+    // Another key than the configured one: its handshake is not allowed.
     let (a, b, other) = (Home::new(), Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
     let wrong = other.start(&a.key, Some(a.at), "");
@@ -186,7 +186,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     wrong.stop();
     first.stop();
 
-    // The right keys, and a psk at one end, or two that differ.
+    // The right keys, and a psk at one end, or two different ones.
     let psk = |home: &Home| {
         let file = home.file("psk");
         assert!(strowger(&["key", "psk", file.to_str().unwrap()]).status.success());
@@ -301,7 +301,7 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     let (a, b) = (Home::new(), Home::new());
     let rights = "rights = [\"transit\", \"endpoints\", \"control\"]";
     let first = a.start(&b.key, Some(b.at), "");
-    // The second lets the first ask; the first hears its answers without letting it ask.
+    // The second allows the first's questions; the first gets the answers without allowing questions.
     let second = b.start(&a.key, Some(a.at), rights);
     until_up([&first, &second]);
 
@@ -327,7 +327,7 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     assert_eq!(second.discards("empty_slot"), 0, "its own end is hops_spent");
     assert!(second.discards("hops_spent") >= 2);
 
-    // The other way round nobody may ask.
+    // In the other direction questions are not allowed.
     let (pings, code) = probe(&second, &["ping", "--count", "1"], &[(1, 2), (2, 1)]);
     assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)));
     first.stop();

@@ -1,5 +1,4 @@
-//! Signals that come to a relay: none but a second SIGINT or SIGTERM ends it without a goodbye, or leaves its sockets
-//! behind. Nothing here sleeps.
+//! Signals to a relay: only a second SIGINT or SIGTERM ends it without a goodbye, or leaves its sockets.
 
 use std::{
     fs,
@@ -9,7 +8,7 @@ use std::{
 
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// What runs a relay with a peer behind `home`'s address, started by these words.
+/// The command of a relay with a peer at `home`'s address, behind these words.
 fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
     let dir = home.path().to_str().unwrap();
     let config = format!(
@@ -37,7 +36,7 @@ struct Running<'h> {
 }
 
 impl<'h> Running<'h> {
-    /// One that has a link to `far`.
+    /// A relay that has a link to `far`.
     fn start(home: &'h Home, far: &Relay, before: &[&str]) -> Self {
         let mut child = command(home, &far.home, before).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -105,7 +104,7 @@ fn a_signal_without_a_meaning_is_logged_and_no_link_minds() {
     far.stop();
 }
 
-/// As when a connection by ssh breaks: the kernel and the shell both say so.
+/// As when an ssh connection breaks: the kernel and the shell both send the signal.
 #[test]
 fn a_relay_whose_terminal_closes_sends_goodbye_and_leaves_no_socket() {
     let (near, there) = (Home::new(), Home::new());

@@ -1,5 +1,4 @@
-//! Slots of a relay as a process that get other numbers, are drained, and outgrow their scheme, while
-//! packets go on. Nothing here sleeps.
+//! Slots of a relay as a process that get other numbers, are drained, and outgrow their scheme, while packets pass.
 
 use std::{fs, time::Duration};
 
@@ -17,7 +16,7 @@ use strowger_testkit::{
     harness::{packet_in, relay::*},
 };
 
-/// That a packet goes from the endpoint at one number to that at another.
+/// Asserts that a packet passes from the endpoint at one number to that at another.
 fn assert_goes(scheme: &Scheme, way: (u32, u32), from: &mut Client, to: &mut Client) {
     let text = format!("from {} to {}", way.0, way.1);
     assert!(from.send(&packet_in(scheme, &[way], text.as_bytes()), DEADLINE).unwrap());
@@ -43,7 +42,7 @@ fn state_of(relay: &Relay, slot: u32) -> Value {
 fn slot_of(relay: &Relay, name: &str) -> u64 {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let mut rows = slots["slots"].as_array().unwrap().iter();
-    // Its former numbers bear its name, too.
+    // Its former numbers are shown with its name, too.
     let is_its = |row: &&Value| row["name"] == name && row["state"] != "retiring";
     rows.find(is_its).unwrap()["slot"].as_u64().unwrap()
 }
@@ -70,7 +69,7 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     let moved = relay.events("slot_moved");
     assert_eq!((&moved[0]["slot"], &moved[0]["detail"]), (&json!(5), &json!("slot 9")));
     eventually("the former number ends", || relay.events("alias_ended").pop());
-    // Told a moment before the worker that forwards there.
+    // The event comes a moment before the worker that forwards there has the number.
     eventually("what still names it is counted", || {
         assert!(local.send(&packet_in(&V3X5X8, &[(4, 5)], b"late"), DEADLINE).unwrap());
         (relay.discards("slot_gone") > 0).then_some(())
@@ -103,8 +102,8 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     relay.stop();
 }
 
-/// What answers along a label of four bits may be cut once the former number leads nowhere: the command says
-/// so. And a number that is not free yet is refused with the time, at once.
+/// Answers along a label of four bits may be lost once the former number expires: the command reports that. A number
+/// in quarantine is refused at once, with the time.
 #[test]
 fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the_time() {
     let home = Home::new();
@@ -131,7 +130,7 @@ fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the
     relay.command_json(&["slot", "detach", "10"]);
     drop((local, other, relay));
 
-    // All three are kept for nobody: each says when it will be free.
+    // All three are in quarantine: each is shown with the time when it is free.
     fs::remove_file(home.file("local")).unwrap();
     fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&state);
@@ -151,7 +150,7 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     assert_eq!(state_of(&relay, 5), "draining");
     assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
     assert_eq!(relay.events("slot_draining").len(), 1);
-    // It goes on being drained under another number.
+    // It is still drained under another number.
     relay.command_json(&["slot", "renumber", "5", "6"]);
     assert_eq!(state_of(&relay, 6), "draining");
     let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;
@@ -200,7 +199,7 @@ fn a_scheme_grows_while_packets_go_on() {
     let relay = home.start_with(&second_endpoint(&home, &switch));
     let (mut local, mut other) = (relay.client_of("local", 4), relay.client_of("other", 20));
     assert_goes(&small, (4, 20), &mut local, &mut other);
-    // By a form that the scheme does not have.
+    // In a form that the scheme does not have.
     assert!(local.send(&packet_in(&grown, &[(4, 20)], b"too early"), DEADLINE).unwrap());
     eventually("it is counted", || (relay.discards("no_director") == 1).then_some(()));
 

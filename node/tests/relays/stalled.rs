@@ -1,5 +1,4 @@
-//! Local clients that stop reading, at a relay as a process of its own: whoever else sends through it
-//! loses nothing. Nothing here sleeps, and nothing is decided by time.
+//! Local clients of a relay that stop reading: other senders lose nothing. Time decides nothing.
 
 use std::{fmt::Write as _, net::UdpSocket, time::Duration};
 
@@ -19,7 +18,7 @@ const CLIENTS: usize = 14;
 
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    // For what hangs: on one machine a packet that is not lost is there at once.
+    // For what hangs: on one machine a packet that is not lost arrives at once.
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket
 }
@@ -44,7 +43,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
     let at = what.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
     let at = at.to_owned();
 
-    // A packet at a time: what is lost is seen, and nothing is lost to haste.
+    // One packet at a time, so that a loss is seen and none is caused by haste.
     let passes = |n: usize| {
         let to_b = packet(&[(2, 3)], b"from one to the other");
         let mut bytes = [0; 2048];
@@ -65,7 +64,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
                 let data = packet(&[(2, slot)], &[7; 60]);
                 let mut control = packet(&[(2, slot)], &[7; 90]);
                 control[LINK_HEADER_BYTES + 1] |= if with_control { CONTROL } else { 0 };
-                // Until its queue refuses what comes: then it holds all that it can.
+                // Until its queue refuses more: then it is full.
                 let before = discards().unwrap_or_default();
                 eventually("the client's queue is full", || {
                     for _ in 0..32 {

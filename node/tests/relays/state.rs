@@ -1,5 +1,5 @@
-//! The state file of a relay as a process: killed without warning, its slots are as they were; a file
-//! that is damaged is refused and left alone; one that cannot be written stops nothing.
+//! The state file of a relay as a process: after a kill its slots are as before; a damaged file is refused and kept;
+//! a relay whose file cannot be written continues.
 
 use std::{
     fs,
@@ -15,13 +15,12 @@ use strowger_wire::{
     scheme::{Form, V4X8},
 };
 
-/// Starts a relay with these endpoints in this folder; what it said until it was ready, or had ended.
+/// Starts a relay with these endpoints in this folder; returns its output until it was ready or had ended.
 fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {
     start_by(Command::new(crate::STROWGER), folder, endpoints, "")
 }
 
-/// The same by another command, which has the command's arguments put behind its own, and with more in
-/// `[switch]`.
+/// The same by another command, which gets these arguments behind its own, and with further lines in `[switch]`.
 fn start_by(
     mut command: Command,
     folder: &Path,
@@ -55,7 +54,7 @@ fn start_by(
     (child, said)
 }
 
-/// The kernel's SIGKILL: nothing is said, and nothing put away.
+/// SIGKILL: no goodbye and no cleanup.
 fn kill(mut child: Child) {
     child.kill().expect("it runs");
     child.wait().expect("it has ended");
@@ -134,7 +133,7 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
     says(&said, "state: the scheme has grown");
     says(&said, "slot 2: b");
     kill(child);
-    // What the new form can write may be on its way by now.
+    // Labels that only the new form can encode may be in use by now.
     let (mut child, said) = run(&small);
     assert!(!child.wait().expect("it ends by itself").success(), "{said:#?}");
 }
@@ -159,7 +158,7 @@ fn a_relay_survives_a_full_disk_and_writes_the_state_file_when_there_is_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = folder.path().join("kept");
     fs::create_dir(&kept).expect("made");
-    // The relay has a disk of its own, of 64 KiB, which goes when it does.
+    // The relay has its own disk of 64 KiB, which disappears when it ends.
     let mut command = Command::new("unshare");
     let mount = format!("mount -t tmpfs -o size=64k tmpfs '{}'", kept.display());
     let relay = crate::STROWGER;
@@ -215,7 +214,7 @@ fn r11_a_state_file_is_that_of_one_relay_at_a_time() {
     refused.stderr.take().expect("piped").read_to_string(&mut line).expect("text");
     assert_eq!(status.code(), Some(3), "{line}");
     assert!(line.contains("a running relay") && line.lines().count() == 1, "{line}");
-    // The kernel lets go of it with the process.
+    // The kernel releases it with the process.
     kill(child);
     let (child, said) = start(second.path(), &["b"]);
     says(&said, "slot 2: b");

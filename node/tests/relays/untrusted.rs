@@ -1,6 +1,5 @@
-//! Text from outside on its way to a terminal: a relay whose every word is hostile, and a command that asks it.
-//! What the command prints has as many lines as with harmless words, and no character that does anything but
-//! show itself. Nothing here sleeps.
+//! Hostile text on its way to a terminal: every word of a relay's answers is hostile. The output of the command has
+//! as many lines as with harmless words, and no control characters.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -12,11 +11,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// ESC, CR, LF, a line of its own, controls above 0x7f, what reorders and what hides.
+/// ESC, CR, LF, a complete line, controls above 0x7f, characters that reorder and that hide.
 const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n0.000 s  link_up slot 9\n\u{9b}31m\u{85}\u{7f}\
                        \u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\u{e0041}\0";
 
-/// One of each kind of answer, with this word wherever a relay says text.
+/// One answer of each kind, with this word in place of each text.
 fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
     let row = json!({
         "slot": 2, "state": word, "name": word, "behind": word, "address": word, "port": 1, "what": word,
@@ -64,11 +63,11 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
     ]
 }
 
-/// Asks a relay that answers everything so.
+/// Asks a relay that gives this answer to everything.
 fn ask(folder: &Path, arguments: &[&str], answer: &Value) -> Output {
     let socket = folder.join("control");
     let listener = UnixListener::bind(&socket).unwrap();
-    // As text that is not escaped more than JSON has to be.
+    // As text that is escaped no more than JSON requires.
     let line = format!("{answer}\n");
     let relay = thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();

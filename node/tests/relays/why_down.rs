@@ -1,4 +1,4 @@
-//! Why a link is down, as `show peers`, the journal and the counters of both ends say it.
+//! The reason why a link is down, in `show peers`, the journal and the counters of both ends.
 
 use serde_json::Value;
 use strowger_testkit::{

@@ -1,5 +1,5 @@
-//! Relays that listen at all addresses: they answer from the one that was asked, and `[::]` serves IPv4,
-//! too. In two network namespaces; it never sleeps.
+//! Relays that listen at all addresses: they answer from the address that the request was sent to, and `[::]` serves
+//! IPv4, too. In two network namespaces.
 
 use strowger_testkit::harness::{
     netns::{self, *},
@@ -25,7 +25,7 @@ fn asked_at_the_second_address(listen: &str) {
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {
         netns::run(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
     }
-    // No way leads back to the first, so the kernel drops what comes from it (RFC 3704, strict).
+    // No route leads back to the first, so the kernel drops packets from it (RFC 3704, strict).
     netns::run(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
     let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1";
     netns::run(&format!("ip netns exec {} {strict}", near.0)).unwrap();
