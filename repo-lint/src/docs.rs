@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::{Faults, Repo, without_tests};
+use crate::{Faults, Repo, layout::FOLDERS, without_tests};
 
 /// The targets of `[text](target)` in a page, code blocks left out.
 fn links(page: &str) -> Vec<String> {
@@ -44,6 +44,29 @@ pub fn links_between_pages_lead_somewhere(repo: &Repo) -> Faults {
                 let target = fs::read_to_string(&path).unwrap_or_default();
                 let has_it = anchors(&target).contains(anchor);
                 faults.add_unless(has_it, format!("{file}: {link}: no such heading"));
+            }
+        }
+    }
+    faults
+}
+
+/// Each file of a crate that a page names in code (`engine/src/limits.rs`) exists.
+///
+/// A page in a crate's folder may name its files relative to that. The changelog may name former files.
+pub fn files_that_pages_name_exist(repo: &Repo) -> Faults {
+    let mut faults = Faults::new("name the file where it is now");
+    for page in repo.markdown_files().filter(|page| *page != "CHANGELOG.md") {
+        let folder = Path::new(page).parent().unwrap_or(Path::new(""));
+        let text = repo.read(page);
+        let prose: String = text.split("```").step_by(2).collect();
+        for name in prose.split('`').skip(1).step_by(2) {
+            let first = name.split('/').next().unwrap_or_default();
+            let is_path = name.ends_with(".rs")
+                && (FOLDERS.contains(&first) || ["src", "tests", "examples"].contains(&first));
+            let is_plain = !name.contains(|c: char| c.is_whitespace() || "*{".contains(c));
+            if is_path && is_plain {
+                let exists = repo.has(name) || repo.has(&folder.join(name).to_string_lossy());
+                faults.add_unless(exists, format!("{page}: {name}"));
             }
         }
     }

@@ -28,6 +28,7 @@ checks! {
     dependencies::licences_are_those_that_deny_toml_allows,
     docs::decisions_are_numbered_and_say_what_was_measured,
     docs::every_module_has_its_word_in_the_glossary,
+    docs::files_that_pages_name_exist,
     docs::links_between_pages_lead_somewhere,
     docs::operators_pages_name_every_key_drop_reason_and_command,
     docs::the_summary_lists_every_page,
