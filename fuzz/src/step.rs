@@ -23,6 +23,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
 use strowger_io::{MemoryPort, memory};
+use strowger_testkit::Rng;
 use strowger_wire::{
     Director, Label, Register, Scheme, Slot, U256,
     label::{Step, StepError, step},
@@ -579,22 +580,14 @@ const BY_BYTES: [Discard; 19] = [
 
 #[test]
 fn random_input_reaches_every_reason_in_by_bytes() {
-    let mut seed = 0x5742_0b5e_u64;
+    let mut rng = Rng::new(0x5742_0b5e);
     let mut missing: HashSet<Discard> = BY_BYTES.into();
     let mut back_again = 0;
     for _ in 0..3_000 {
         if missing.is_empty() && back_again >= 500 {
             return;
         }
-        let input: Vec<u8> = (0..300)
-            .map(|_| {
-                // xorshift64*, Vigna 2016
-                seed ^= seed >> 12;
-                seed ^= seed << 25;
-                seed ^= seed >> 27;
-                (seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-            })
-            .collect();
+        let input = rng.bytes(300);
         let seen = run(&input);
         back_again += seen.back_again;
         for reason in seen.ended {

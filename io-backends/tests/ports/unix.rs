@@ -16,7 +16,7 @@ use strowger_io::{
     Waited, Waiter,
     unix::{Client, ClientError, ListenError, UnixPort, UnixSpec},
 };
-use strowger_testkit::until;
+use strowger_testkit::{Rng, until};
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -129,12 +129,8 @@ fn r2_no_message_of_a_client_panics_the_port() {
     let (mut port, mut pool) = (listen(&place.0), pool());
     let client = Client::connect(&place.0).expect("it listens");
     served(&mut port, &mut pool, true);
-    let mut state = 1_u64;
-    let mut chance = |below: u64| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut rng = Rng::new(1);
+    let mut chance = |below: usize| rng.below(below);
     let mut came = 0;
     for _ in 0..MESSAGES {
         // Mostly short, sometimes longer than the maximum; a header of zeros or of random bytes.

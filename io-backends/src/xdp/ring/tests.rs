@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use strowger_testkit::Rng;
+
 use super::*;
 
 /// A ring in ordinary memory that a simulated kernel on another thread can share.
@@ -61,21 +63,12 @@ impl Place for Heap {
     }
 }
 
-/// A small generator; the seed makes a run repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        ((self.0 >> 33) % u64::from(n)) as u32
-    }
-}
-
 #[test]
 fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
     for seed in 0..200 {
-        let mut dice = Dice(seed);
-        let start = if seed % 2 == 0 { u32::MAX - dice.below(40) } else { dice.below(1 << 20) };
+        let mut rng = Rng::new(seed);
+        let mut below = |n: u32| rng.below(n as usize) as u32;
+        let start = if seed % 2 == 0 { u32::MAX - below(40) } else { below(1 << 20) };
         let heap = Heap::new(1 << (1 + seed % 5), start);
         let (mut ring, size) = (Submit::new(heap.clone()), heap.size());
         // The model's state: published and not taken; appended and not published; read by the kernel but
@@ -83,7 +76,7 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
         let (mut shown, mut hidden) = (VecDeque::new(), VecDeque::new());
         let (mut next, mut unreported) = (0_u64, 0_u32);
         for _ in 0..2000 {
-            match dice.below(4) {
+            match below(4) {
                 0 | 1 => {
                     let full = (shown.len() + hidden.len()) as u32 + unreported == size;
                     assert_eq!(ring.put(next), !full, "seed {seed}");
@@ -92,7 +85,7 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
                         next += 1;
                     }
                     // Rarely, because this reads the index, and the case of a stale index is tested too.
-                    if dice.below(8) == 0 {
+                    if below(8) == 0 {
                         assert_eq!(ring.pending(), shown.len() as u32 + unreported, "seed {seed}");
                     }
                 }
@@ -105,14 +98,14 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
                     let producer = heap.producer().load(Ordering::Acquire);
                     let reported = heap.consumer().load(Ordering::Relaxed);
                     assert_eq!(producer.wrapping_sub(reported), shown.len() as u32 + unreported);
-                    for _ in 0..dice.below(1 + shown.len() as u32) {
+                    for _ in 0..below(1 + shown.len() as u32) {
                         assert_eq!(
                             Some(heap.read(reported.wrapping_add(unreported))),
                             shown.pop_front()
                         );
                         unreported += 1;
                     }
-                    if dice.below(3) == 0 {
+                    if below(3) == 0 {
                         heap.consumer().store(reported.wrapping_add(unreported), Ordering::Release);
                         unreported = 0;
                     }
@@ -125,13 +118,14 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
 #[test]
 fn what_the_kernel_puts_is_taken_once_and_in_order() {
     for seed in 0..200 {
-        let mut dice = Dice(seed ^ 0x5eed);
-        let start = if seed % 2 == 0 { u32::MAX - dice.below(40) } else { dice.below(1 << 20) };
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let mut below = |n: u32| rng.below(n as usize) as u32;
+        let start = if seed % 2 == 0 { u32::MAX - below(40) } else { below(1 << 20) };
         let mut heap = Heap::new(1 << (1 + seed % 5), start);
         let (mut ring, size) = (Collect::new(heap.clone()), heap.size());
         let (mut expected, mut next) = (VecDeque::new(), 0_u64);
         for _ in 0..2000 {
-            match dice.below(3) {
+            match below(3) {
                 0 => {
                     let producer = heap.producer().load(Ordering::Relaxed);
                     let consumer = heap.consumer().load(Ordering::Acquire);
