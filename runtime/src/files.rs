@@ -41,7 +41,7 @@ use crate::limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX};
 const MODE: u32 = 0o600;
 /// The mode bits that group and others must not have.
 const OTHERS: u32 = 0o077;
-/// OpenMode a pcapng file begins: the type of its first block.
+/// The first bytes of a pcapng file: the type of its first block.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// The role of a file. One file has one role.
