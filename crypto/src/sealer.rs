@@ -78,7 +78,7 @@ pub enum SealRefused {
     /// The keys are older than [`SEAL_REFUSED_AFTER`].
     #[error("the keys are too old to seal with")]
     Expired,
-    /// The lane has sealed [`SEAL_REFUSED_AFTER_PACKETS`].
+    /// The lane has sealed `SEAL_REFUSED_AFTER_PACKETS`.
     #[error("the lane's counter is exhausted")]
     Exhausted,
 }

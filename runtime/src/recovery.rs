@@ -19,7 +19,7 @@ thread_local! {
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Silences the panic hook for panics that [`caught`] catches, unless the environment requests backtraces.
+/// Silences the panic hook for panics that `caught` catches, unless the environment requests backtraces.
 pub fn silence_caught_panics() {
     let default_hook = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();

@@ -247,7 +247,7 @@ impl CookieChecker {
     /// Replaces the cookie secret if it is due. Call it before [`CookieChecker::admit`], or by a
     /// timer.
     ///
-    /// The secret is due after [`COOKIE_SECRET_LIFE`]; after [`COOKIE_SECRET_LIFE_MIN`] if its list
+    /// The secret is due after `COOKIE_SECRET_LIFE`; after `COOKIE_SECRET_LIFE_MIN` if its list
     /// of completed handshakes is full, so that earlier peers do not lock out later ones.
     pub fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
         if now < self.rotates_at() {

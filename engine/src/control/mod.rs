@@ -12,7 +12,7 @@
 //!
 //! So no worker ever holds a table that names a link it does not have.
 //!
-//! Each owner has private fields, handles events and fills [`Outputs`](base::Outputs): `Workers` (commands,
+//! Each owner has private fields, handles events and fills `Outputs`: `Workers` (commands,
 //! completions, grace periods), `Ports`, `Slots` (what is attached and under which number), `Links` (peers and
 //! sessions, in [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`] composes them.
 

@@ -13,7 +13,7 @@
 //! | the response to a long path challenge | the path takes frames of that length |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 //!
-//! [`Links`] composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides which handshakes
+//! `Links` composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides which handshakes
 //! are read, `Beacons` sends and receives beacons, `Schedule` knows which peer is due.
 
 mod alternate;

@@ -199,7 +199,7 @@ impl Slots {
     }
 
     /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to it for
-    /// [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and goes into quarantine then.
+    /// [`SwitchConfig::with_alias`] after [`Event::SlotMoved`], and goes into quarantine then.
     ///
     /// # Errors
     /// [`RenumberError`].

@@ -145,7 +145,7 @@ impl Switch {
     }
 
     /// Gives the user of a slot another number: this one, or the lowest free. The old number leads to the user
-    /// for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and goes into quarantine then.
+    /// for [`SwitchConfig::with_alias`] after [`Event::SlotMoved`], and goes into quarantine then.
     ///
     /// # Errors
     /// [`RenumberError`].
