@@ -422,6 +422,13 @@ fn config_check_works_beside_a_running_relay() {
     ));
     eventually("the state is written", || state.exists().then_some(()));
     let (mut near, mut far) = (relay.client(), relay.client_of("other", 5));
+    // Each client has sent one packet to the switch itself, and the slow path counts its end after the worker has
+    // taken it.
+    eventually("both packets are counted", || {
+        let discards = relay.ask(r#"{"show":"discards"}"#)["discards"].take();
+        let all: u64 = discards.as_object().unwrap().values().filter_map(|n| n.as_u64()).sum();
+        (all >= 2).then_some(())
+    });
     let counts = || {
         let slots = relay.ask(r#"{"show":"slots"}"#)["slots"].take();
         let frames = slots.as_array().unwrap().iter().map(|row| row["frames_in"].clone());

@@ -4,10 +4,11 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
 };
 
-use strowger_testkit::{eventually, harness::relay::*};
+use strowger_testkit::{DEADLINE, eventually, harness::relay::*};
 
 /// Starts a relay whose only link is to a peer with this key, at `home`'s address.
 fn command(home: &Home, peer: &Home) -> Command {
@@ -45,9 +46,13 @@ fn an_operator_reads_on_standard_error_when_a_link_is_up_and_when_it_is_down() {
     let (near, there) = (Home::new(), Home::new());
     let mut relay =
         Ended(command(&near, &there).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(relay.0.stderr.take().unwrap()).lines();
-    let mut next = |word: &str| loop {
-        let line = lines.next().expect("it goes on").expect("text");
+    let (send, lines) = mpsc::channel();
+    let stderr = BufReader::new(relay.0.stderr.take().unwrap());
+    thread::spawn(move || {
+        stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+    });
+    let next = |word: &str| loop {
+        let line = lines.recv_timeout(DEADLINE).expect("the relay writes another line");
         if line.contains(word) {
             return line;
         }
@@ -59,6 +64,8 @@ fn an_operator_reads_on_standard_error_when_a_link_is_up_and_when_it_is_down() {
     let form: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(form, "0000-00-00T00:00:00.000Z", "RFC 3339");
     assert!(!time.starts_with("1970"), "the wall clock");
+    // A relay says goodbye only on links that are up on its own side.
+    eventually("the link is up at the far relay, too", || far.is_up().then_some(()));
     far.stop();
     let goodbye = next(" goodbye: ");
     assert!(goodbye.contains("warning goodbye: slot 2 \"far\": ") && goodbye.contains("code 1"));

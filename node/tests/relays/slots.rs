@@ -149,6 +149,8 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     assert_eq!(draining, json!({ "draining": { "slot": 5, "for_s": 3600 } }));
     assert_eq!(state_of(&relay, 5), "draining");
     assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
+    // The journal is written by a thread of its own.
+    eventually("the event is in the journal", || relay.events("slot_draining").pop());
     assert_eq!(relay.events("slot_draining").len(), 1);
     // It is still drained under another number.
     relay.command_json(&["slot", "renumber", "5", "6"]);

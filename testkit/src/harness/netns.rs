@@ -5,12 +5,13 @@ use std::{
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
+    time::Instant,
 };
 
 use nix::sched::{CloneFlags, setns};
 use strowger_io::xdp::features::{RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS, set_features_in};
 
-use crate::skip;
+use crate::{DEADLINE, skip};
 
 /// MAC addresses of the interfaces that [`pair`] makes.
 pub const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
@@ -88,6 +89,22 @@ pub fn veth([a, b]: [End<'_>; 2]) -> Result<(), String> {
         run(&format!("ip -n {name} link set dev {interface} up"))?;
         for features in [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS] {
             offload(name, interface, &features, false)?;
+        }
+    }
+    wait_until_up([(in_a, a), (in_b, b)])
+}
+
+/// Waits until the kernel lets frames leave by these interfaces. The carrier is there as soon as both ends are up, but
+/// the kernel attaches the transmit queues later, and drops frames until then (`linkwatch`, operstate of RFC 2863).
+fn wait_until_up(ends: [(&String, &str); 2]) -> Result<(), String> {
+    let deadline = Instant::now() + DEADLINE;
+    for (namespace, interface) in ends {
+        let show = format!("ip -n {namespace} -o link show dev {interface}");
+        while !run(&show)?.contains("state UP") {
+            if Instant::now() > deadline {
+                return Err(format!("{interface} in {namespace} does not come up"));
+            }
+            thread::yield_now();
         }
     }
     Ok(())
