@@ -161,7 +161,7 @@ impl EventKind {
 }
 
 /// Locks a mutex. A thread that panicked leaves no partial state in it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

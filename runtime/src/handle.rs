@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
@@ -16,7 +16,7 @@ use strowger_wire::Slot;
 
 use crate::{
     error::{CallError, NeighborError, NoLocalPort, ShutdownError, SlotError, StartError},
-    event::{EventHub, Events},
+    event::{EventHub, Events, lock},
     limits::EVENTS_WAITING,
     local_port::LocalPort,
     port_info::PortInfo,
@@ -77,10 +77,6 @@ impl Drop for StopOnDrop {
             let _ = thread.join();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
