@@ -35,7 +35,8 @@ fn control_messages_parse_totally_and_encode_to_the_same_bytes() {
 
 /// Sends packets with any header and payload to a switch with two neighbours and a slow path.
 ///
-/// At most one frame comes back or goes on for each, and a frame that comes back is no longer.
+/// At most one frame is sent back or forwarded for each, and a frame that is sent back is no longer
+/// than the packet.
 #[test]
 fn a_switch_never_amplifies() {
     check!().with_type::<(u8, u8, u8, u64, Vec<u8>)>().for_each(
@@ -96,7 +97,8 @@ fn a_switch_never_amplifies() {
     );
 }
 
-/// Whether this is a control packet with a request; requests are answered whatever the E flag says.
+/// Whether this is a control packet with a request. A switch replies to requests whatever the E
+/// flag is.
 fn is_question(flags: u8, kind: u8) -> bool {
     flags & 0x40 != 0 && [1, 3, 5].contains(&(kind % 14))
 }

@@ -103,13 +103,13 @@ fn altered_hellos_parse_totally() {
 }
 
 /// Parses any bytes as a beacon. Only the identity that a beacon names can sign it, with or without
-/// the network's mac.
+/// the network's MAC.
 #[test]
 fn beacons_parse_totally_and_verify_only_if_signed() {
     let ours = local(4);
     let good = beacon::encode(&ours);
     check!().for_each(|bytes: &[u8]| {
-        // As they are, over a valid beacon, and as flipped bits of one.
+        // The input as it is, written over a valid beacon, and as flipped bits of one.
         let mut over = good;
         let mut turned = good;
         for (place, byte) in bytes.iter().enumerate().take(good.len()) {
@@ -126,7 +126,7 @@ fn beacons_parse_totally_and_verify_only_if_signed() {
     });
 }
 
-/// A hello byte by byte, as the table in its module has it.
+/// A hello byte by byte, as in the table of its module.
 fn good_hello() -> Vec<u8> {
     let mut bytes = vec![0, 0, 1, 1, 1, 0, 1, 0, 1]; // versions, suites, seal, widths, flags, lanes
     bytes.extend_from_slice(&1400u16.to_be_bytes());

@@ -379,7 +379,8 @@ fn a_reversed_path_leads_back() {
             if from_switch { (label, 0) } else { label.depart().expect("built to fit") }
         };
         let reverse = |label: Label<R>, shift, last: &Hop<'_>| {
-            // With slot 1 the receiver takes the last step; at an endpoint it has been taken.
+            // With slot 1 the receiver takes the last step. At an endpoint the last step has been
+            // taken.
             let ingress = last.scheme.encode_least(last.ingress).expect("built from it");
             label.reverse(shift, last.egress.is_switch().then_some(ingress))
         };
@@ -512,7 +513,7 @@ fn a_header_parses_and_is_rewritten_in_place() {
     }
     check!().with_max_len(64).for_each(|packet| {
         let mut packets = [packet.to_vec(), packet.to_vec()];
-        // Once unchanged, once with the first byte in the range that is mostly valid.
+        // Once unchanged, and once with the first byte in the range that is mostly valid.
         if let Some(first) = packets[1].first_mut() {
             *first = 0x10 | *first & 3;
         }

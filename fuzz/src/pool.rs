@@ -276,7 +276,7 @@ impl Pool {
         });
     }
 
-    /// Cuts the next frame off a train, by its segment or as the input says.
+    /// Cuts the next frame off a train, by its segment or by a length from the input.
     fn cut(&mut self, input: &mut Input<'_>) {
         if self.trains.is_empty() {
             return;
@@ -362,7 +362,7 @@ impl Pool {
         let fits = single && singles > 0 || self.free(ChunkClass::Train) > 0;
         let copy = self.real.copy(&source.frame);
         assert_eq!(copy.is_some(), fits);
-        // Each class that is tried without success counts.
+        // Each class that is tried without success is counted.
         self.exhausted += u64::from(single && singles == 0) + u64::from(!fits);
         let Some(frame) = copy else { return };
         self.copied += 1;

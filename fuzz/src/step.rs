@@ -32,7 +32,7 @@ use strowger_wire::{
     switch_header::HeaderRepr,
 };
 
-/// Slots that a switch may use; those that its scheme can encode are used.
+/// Candidate slots. A switch uses those that its scheme can encode.
 const CANDIDATES: [u32; 16] = [0, 2, 3, 5, 7, 8, 9, 15, 16, 32, 33, 200, 255, 256, 300, 5_000];
 
 /// Maximum number of attachments: each is a wire with two descriptors.
@@ -41,7 +41,7 @@ const ATTACHED_MAX: usize = 6;
 /// Maximum number of frames sent into one switch.
 const PACKETS_MAX: usize = 8;
 
-/// A scheme that needs two loads, so that the other kind of table is walked too.
+/// A scheme that needs two loads, so that the other kind of table is used too.
 ///
 /// Two bits distinguish its forms, but one prefix has three bits, and `110` begins none.
 fn wide() -> Scheme {
@@ -264,9 +264,9 @@ impl Case {
                 let header = LinkHeader::parse(bytes).expect("it has the length of one");
                 return Fate::Ends(match header.kind {
                     _ if !could_be_handshake(&header, bytes.len()) => D::Malformed,
-                    // This switch has no identity to answer with.
+                    // This switch has no identity to respond with.
                     Kind::Initiation => D::Unhandled,
-                    // The packet does not ask for an answer either.
+                    // The packet does not request a response either.
                     _ => D::NoSession,
                 });
             }
@@ -493,7 +493,7 @@ fn run(input: &[u8]) -> Seen {
     seen
 }
 
-/// Follows the return path of a packet that left, and the return path of that one.
+/// Follows the return path of a packet that left, and the return path of the packet sent along it.
 ///
 /// The first leads to the packet's ingress, the second to its egress. `false` if there is no return
 /// path.
@@ -515,7 +515,7 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     assert_eq!(rig.send(case, exit, &reply), fate);
     let (slot, _) = match fate {
         Fate::Leaves(slot, out) => (slot, out),
-        // An arbitrary return path may go on behind the endpoint that it came from.
+        // An arbitrary return path may continue past the endpoint that it came from.
         Fate::Ends(Discard::BeyondEndpoint) => return false,
         Fate::Ends(discard) => panic!("the return path ends here: {discard}"),
     };

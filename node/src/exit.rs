@@ -34,10 +34,10 @@ Exit codes:
   6  a thread of the relay died: a bug, please report it";
 }
 
-/// Why a command failed: a code for programs, one line for people.
+/// The failure of a command: a code for programs, one line for people.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// How the process ends.
+    /// The exit code of the process.
     pub(crate) exit: Exit,
     /// What failed, why, and what to do; empty if the command has printed it already.
     pub(crate) line: String,

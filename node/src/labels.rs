@@ -15,7 +15,7 @@ pub(crate) fn scheme_of(text: &str) -> Result<Scheme, &'static str> {
     Scheme::parse(&bytes).map_err(SchemeError::kind)
 }
 
-/// The bytes that hex digits spell.
+/// Decodes the bytes from hex digits.
 pub(crate) fn bytes_of(text: &str) -> Result<Vec<u8>, HexError> {
     hex::bytes(text).collect()
 }

@@ -6,7 +6,8 @@ use strowger_engine::limits::QUESTIONS_MAX;
 
 // The log and the journal.
 
-/// Log lines that wait for standard error. Its reader may be slow: further lines are lost and counted.
+/// Log lines that wait for standard error. If its reader is slow, further lines are lost and
+/// counted.
 pub(crate) const LOG_LINES_WAITING: usize = 256;
 /// Log lines of one kind about one subject in a row; more are suppressed. A flapping link is visible in these.
 pub(crate) const LOG_LINES_EACH: u32 = 5;
@@ -20,7 +21,8 @@ pub(crate) const LOG_LINE_ALL_AFTER: Duration = Duration::from_millis(100);
 pub(crate) const LOG_SUBJECTS_MAX: usize = 1_024;
 /// The time from the first suppressed line to the line that reports their number, at least.
 pub(crate) const LOG_SUPPRESSED_EVERY: Duration = Duration::from_secs(10);
-/// The longest log line, in bytes; a longer one is cut. journald splits lines at 48 KiB, and readers tire earlier.
+/// The longest log line, in bytes; a longer one is cut. journald splits lines at 48 KiB, and
+/// shorter ones are readable.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 1_024;
 /// How often a thread checks for suppressed or lost lines to report, while there are any.
 pub(crate) const LOG_TICK: Duration = Duration::from_secs(1);
@@ -36,7 +38,7 @@ pub(crate) const JOURNAL_ENTRIES_EACH: usize = 128;
 /// six times as many if every character is escaped.
 pub(crate) const JOURNAL_TEXT_BYTES_MAX: usize = 1_024;
 
-// One subject never uses up the budget of all.
+// One subject cannot use up the budget of all lines.
 const _: () = assert!(LOG_LINES_EACH < LOG_LINES_ALL);
 // The queue holds a whole burst.
 const _: () = assert!(LOG_LINES_ALL as usize <= LOG_LINES_WAITING);
@@ -84,33 +86,33 @@ pub(crate) const QUEUES_MAX: u64 = 4_096;
 pub(crate) const ETHERTYPE_MIN: u64 = 0x0600;
 /// A day: a link that is silent for longer needs no probes.
 pub(crate) const INTERVAL_MS_MAX: u64 = 86_400_000;
-/// Probes cost both ends; more of them would be most of the link's traffic.
+/// Probes cost both ends; at a higher rate they would be most of the link's traffic.
 pub(crate) const INTERVAL_MS_MIN: u64 = 10;
 
 // The control socket.
 
-/// Clients at a time. A new one replaces the one that was silent longest.
+/// Clients at a time. A new one replaces the one that has been silent longest.
 pub(crate) const CLIENTS_MAX: usize = 16;
 /// The longest request, in bytes: far above any real one.
 pub(crate) const LINE_BYTES_MAX: usize = 4_096;
 /// The server closes a connection without a request for this time, with an error.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
-/// The server closes the connection of a client that takes nothing of its answer for this time.
+/// The server closes the connection of a client that reads nothing of its reply for this time.
 pub(crate) const STUCK_MAX: Duration = Duration::from_secs(5);
-/// How often the server tries to write to a client that does not take its answer.
+/// How often the server tries to write to a client that does not read its reply.
 pub(crate) const RETRY: Duration = Duration::from_millis(5);
 /// How often a client that watches the balance receives it.
 pub(crate) const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// Events that a watching client receives at once: as many as one answer holds.
+/// Events that a watching client receives at once: as many as one reply holds.
 pub(crate) const EVENTS_AT_ONCE: usize = 64;
-/// How long the slow path may take for an answer. It needs one or two polls of a worker.
+/// How long the slow path may take for a response. It needs one or two polls of a worker.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The server accepts no client for this time after an accept failed, usually because no descriptor was free.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Requested changes that are not complete yet. The server's thread waits a few seconds for each, so further ones are
-/// of clients that have gone.
+/// Requested changes that are not complete yet. The server's thread waits a few seconds for each,
+/// so further changes belong to clients that have gone.
 pub(crate) const CHANGES_MAX: usize = 64;
-/// Pings and traces whose answers are kept for clients. A further one replaces the oldest.
+/// Pings and traces whose replies are kept for clients. A further one replaces the oldest.
 pub(crate) const QUESTIONS_KEPT_MAX: usize = 2 * QUESTIONS_MAX;
 /// How long a slot drains by default: most labels that name it are replaced by then.
 pub(crate) const DRAIN_S: u64 = 60;
@@ -121,9 +123,9 @@ pub(crate) const PING_BYTES: u16 = 56;
 
 // The subcommands.
 
-/// How long a relay may take for an answer: longer than it gives its own slow path.
+/// How long a relay may take to reply: longer than it gives its own slow path.
 pub(crate) const CLIENT_ANSWER_MAX: Duration = Duration::from_secs(10);
-/// The longest answer that a client reads: above that of a relay with every slot in use.
+/// The longest reply that a client reads: above that of a relay with every slot in use.
 pub(crate) const ANSWER_BYTES_MAX: u64 = 64 << 20;
-/// How often `ping` and `trace` ask the relay for answers.
+/// How often `ping` and `trace` ask the relay for replies.
 pub(crate) const FETCH_EVERY: Duration = Duration::from_millis(2);

@@ -1,5 +1,6 @@
-//! Alternate ports: an additional socket of a listener at a free local port, for peers that do not answer at the first.
-//! The slow path opens it while the relay runs, and closes it when no link uses it and there is a newer one.
+//! Alternate ports: an additional socket of a listener at a free local port, for peers that do not
+//! respond at the first. The slow path opens it while the relay runs, and closes it when no link
+//! uses it and there is a newer one.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

@@ -14,7 +14,7 @@ use crate::{
     spec::{Neighbor, NeighborAddress, Peer},
 };
 
-/// The port that a neighbor at this address is behind.
+/// The port that serves a neighbor at this address.
 fn port_of<'p>(
     ports: &'p [PortInfo],
     behind: Option<&str>,

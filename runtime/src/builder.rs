@@ -147,8 +147,8 @@ impl RelayBuilder {
         self
     }
 
-    /// Opens files with this opener. The program may have used it for files of its own, which the relay then does not open
-    /// again.
+    /// Opens files with this opener. The program may have used it for its own files, which the
+    /// relay then does not open again.
     pub fn opener(mut self, opener: Opener) -> Self {
         self.opener = Some(opener);
         self

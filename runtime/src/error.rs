@@ -374,7 +374,7 @@ pub enum SlotError {
     Detach(DetachError),
     /// The switch refuses to renumber it.
     Renumber(RenumberError),
-    /// The slow path could not be asked.
+    /// The call to the slow path failed.
     Call(CallError),
 }
 

@@ -111,14 +111,14 @@ pub enum EventKind {
         /// The port.
         port: String,
     },
-    /// Peers behind a listener do not answer, so handshakes also go from another local port.
+    /// Peers behind a listener do not respond, so handshakes are also sent from another local port.
     AlternatePort {
         /// The listener.
         port: String,
         /// The new local address.
         local: SocketAddr,
     },
-    /// Another local port for peers that do not answer could not be opened.
+    /// Another local port for peers that do not respond could not be opened.
     AlternatePortFailed {
         /// The listener.
         port: String,

@@ -2,10 +2,10 @@
 //! block on a pipe, and checks that each file has one purpose.
 //!
 //! # Folders that the later user may change
-//! Root may start a relay that becomes another user (`[process]`). That user must not be able to misuse root's
-//! privileges by symbolic links, hard links or pipes in a folder of its own. In a folder that only root can change,
-//! [`Opener`] uses root's privileges and gives new files to the user. In any other folder it uses the user's file
-//! privileges (`setfsuid`), so that the kernel decides.
+//! Root may start a relay that becomes another user (`[process]`). That user must not be able to
+//! misuse root's privileges by symbolic links, hard links or pipes in its own folder. In a folder
+//! that only root can change, [`Opener`] uses root's privileges and gives new files to the user. In
+//! any other folder it uses the user's file privileges (`setfsuid`), so that the kernel decides.
 //!
 //! | role | opened | symbolic link as last component |
 //! |---|---|---|
@@ -232,7 +232,7 @@ impl Opener {
         let path = beside(state, ".lock");
         let file = match self.keep(&path) {
             Ok(file) => file,
-            // The path itself counts, not the target of a link.
+            // The path itself is checked, not the target of a link.
             Err(_) if fs::symlink_metadata(&path).is_err() => return Ok(None),
             Err(error) => {
                 return Err(format!(
@@ -344,7 +344,7 @@ fn read_secret(
             found.mode & 0o7777
         ));
     }
-    // The capacity beforehand: a string that grows leaves copies behind.
+    // Set the capacity beforehand: a string that grows leaves copies of the secret in memory.
     let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
     file.take(bytes_max + 1).read_to_string(&mut text).map_err(unread)?;
     if text.len() as u64 > bytes_max {

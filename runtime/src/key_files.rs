@@ -80,7 +80,7 @@ pub fn read(path: &Path, opener: &Opener) -> Result<IdentityKey, KeyError> {
 pub fn make_psk(path: &Path) -> Result<(), KeyError> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let secret = Secret::random(&mut OsEntropy).map_err(|_| KeyError::Entropy)?;
-    // The capacity beforehand: a string that grows leaves copies behind.
+    // Set the capacity beforehand: a string that grows leaves copies of the secret in memory.
     let mut line = Zeroizing::new(String::with_capacity(65));
     for byte in secret.expose() {
         line.push(char::from(DIGITS[usize::from(byte >> 4)]));

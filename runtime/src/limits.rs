@@ -21,8 +21,8 @@ pub(crate) const START_MAX: Duration = Duration::from_secs(10);
 /// How long workers may take at shutdown to finish each step.
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// Alternate ports of one listener, for peers that do not answer at it. A link may use each of them, and one is opened
-/// at most every five minutes.
+/// Alternate ports of one listener, for peers that do not respond at it. A link may use each of
+/// them, and one is opened at most every five minutes.
 pub(crate) const ALTERNATES_MAX: usize = 4;
 
 /// How often the slow path checks workers and memory, the wall clock and the machine's addresses.

@@ -177,7 +177,7 @@ impl TxBuffer {
     }
 }
 
-/// Where the payload of a frame begins.
+/// The offset at which the payload of a frame begins.
 fn payload_at(frame: &mut Frame) -> usize {
     let header = match frame.bytes_mut().get_mut(LINK_HEADER_BYTES..).map(AnyHeader::parse) {
         Some(Ok(AnyHeader::W64(_))) => header_bytes::<u64>(),
@@ -247,7 +247,7 @@ impl LocalSender {
         self.send(buffer)
     }
 
-    /// Answers a packet along its return path. Copies the payload.
+    /// Replies to a packet along its return path. Copies the payload.
     ///
     /// # Errors
     /// [`PacketError`], but never `Full`.

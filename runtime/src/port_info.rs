@@ -35,7 +35,7 @@ pub enum PortKind {
         plain: bool,
         /// The report of each worker's socket.
         reports: Vec<UdpReport>,
-        /// Whether handshakes have a socket of their own; `None` without an identity.
+        /// Whether handshakes have a separate socket; `None` without an identity.
         steered: Option<Result<(), Refusal>>,
     },
     /// An Ethernet interface.

@@ -242,7 +242,7 @@ fn text(snapshot: &Snapshot) -> String {
         object
     });
     let numbers: Vec<Value> = numbers.collect();
-    // In a key of its own, so that former versions of the program can read the rest.
+    // Under a separate key, so that former versions of the program can read the rest.
     let former = snapshot.former.iter();
     let former = former.map(|it| of_slot(it.slot.number(), Some(&it.who), ("left_ns", it.left_ns)));
     let former: Vec<Value> = former.collect();
@@ -361,7 +361,7 @@ mod tests {
     fn a_file_without_timestamps_and_former_numbers_is_read() {
         let whole = text(&some());
         let (_, body) = whole.split_once('\n').expect("a first line");
-        let mut object: Value = serde_json::from_str(body).expect("its own");
+        let mut object: Value = serde_json::from_str(body).expect("the file's own content");
         object.as_object_mut().expect("an object").remove("stamps_until").expect("said");
         assert_eq!(read(&object), Some(Snapshot { stamps_until: 0, ..some() }));
         object.as_object_mut().expect("an object").remove("former").expect("said");

@@ -16,7 +16,8 @@ use crate::{
     spec::{UdpListener, file_of_worker, handshake_file},
 };
 
-/// The pool of a handshake socket: a burst to receive into, a burst that is being read, and an answer.
+/// The pool of a handshake socket: a burst to receive into, a burst that is being read, and a
+/// reply.
 pub(crate) const HANDSHAKE_POOL: PoolSpec =
     PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
 

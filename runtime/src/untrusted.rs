@@ -1,5 +1,5 @@
-//! Text from outside as it may be shown: text of peers, names, paths, answers of a socket. Characters that move the
-//! cursor, begin a line or reorder the output are escaped.
+//! Untrusted text in a form that may be shown: text of peers, names, paths, replies of a socket.
+//! Characters that move the cursor, begin a line or reorder the output are escaped.
 
 use std::fmt::{self, Write as _};
 

@@ -1,5 +1,6 @@
-//! A relay as programs use it: packets between relays, changes while it runs, events, and every way to its end.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+//! A relay as programs use it: packets between relays, changes while it runs, events, and every way
+//! in which it ends.
+#![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
 use std::{
     error::Error as _,
@@ -43,7 +44,7 @@ fn until(events: &mut Events, what: &SwitchEvent) {
             return;
         }
     }
-    panic!("never came: {what:?}");
+    panic!("event did not come: {what:?}");
 }
 
 /// Two relays of two workers each, joined by a memory wire at slot 2, each with a local port at slot 3.
@@ -71,7 +72,7 @@ fn packets_cross_two_relays_and_their_answers_come_back() {
         let packet = two_rx.recv_timeout(DEADLINE).unwrap().expect("it arrives");
         assert_eq!((packet.payload(), packet.ingress()), (&number.to_be_bytes()[..], 2));
         two_tx.reply(&packet, packet.payload()).unwrap();
-        let answer = one_rx.recv_timeout(DEADLINE).unwrap().expect("it comes back");
+        let answer = one_rx.recv_timeout(DEADLINE).unwrap().expect("the packet comes back");
         assert_eq!(answer.payload(), number.to_be_bytes());
     }
     for relay in relays {
@@ -151,7 +152,7 @@ fn every_end_of_a_relay_closes_its_ports_and_frees_its_address() {
             relay.stop();
             let clone = relay.clone();
             drop(relay);
-            assert!(clone.wait().is_ok() && clone.shutdown().is_ok(), "as often as it is asked");
+            assert!(clone.wait().is_ok() && clone.shutdown().is_ok(), "each call returns");
             assert_eq!(clone.stats().unwrap_err(), CallError::Stopped);
         },
     ];
@@ -182,7 +183,7 @@ fn a_call_that_panics_is_an_error_and_the_relay_continues() {
     let inside = relay.call(move |_| clone.stats().map(drop));
     assert_eq!(inside, Ok(Err(CallError::SlowPathThread)));
     let panic = loop {
-        let event = events.recv_timeout(DEADLINE).expect("it is told");
+        let event = events.recv_timeout(DEADLINE).expect("an event arrives");
         if let EventKind::SlowPathRestarted { panic } = event.kind {
             break panic;
         }
@@ -191,7 +192,7 @@ fn a_call_that_panics_is_an_error_and_the_relay_continues() {
     let (mut sender, mut receiver) = relay.take_port("app").unwrap().split();
     let (_tx, mut other) = relay.attach_local(local("other", 3)).unwrap().split();
     while !relay.is_up("other").unwrap() {
-        events.recv_timeout(DEADLINE).expect("it comes up");
+        events.recv_timeout(DEADLINE).expect("the local port comes up");
     }
     sender.send_to(label(&[(2, 3)]), b"still here").unwrap();
     assert_eq!(other.recv_timeout(DEADLINE).unwrap().unwrap().payload(), b"still here");

@@ -51,17 +51,17 @@ pub struct Datagram {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By address and worker.
+    /// The queues by address and worker.
     queues: HashMap<(SocketAddr, usize), VecDeque<Datagram>>,
     /// By receiver and sender: the worker whose socket the kernel would choose. Worker 0 by default.
     steer: HashMap<(SocketAddr, SocketAddr), usize>,
     /// Sockets behind a NAT: the outer address by the inner one.
     moved: HashMap<SocketAddr, SocketAddr>,
     cut: BTreeSet<SocketAddr>,
-    /// How long a datagram travels.
+    /// The time that a datagram is in flight.
     delay_ns: u64,
     now_ns: u64,
-    /// Datagrams that travel, with their time of arrival.
+    /// Datagrams in flight, with their time of arrival.
     in_flight: VecDeque<(u64, Datagram)>,
     /// Longer datagrams are lost.
     bytes_max: Option<usize>,
@@ -136,7 +136,7 @@ impl SimNet {
         };
     }
 
-    /// Moves a socket behind a NAT: others see it at `outer`, and reach it there alone.
+    /// Moves a socket behind a NAT: other nodes receive from it and reach it only at `outer`.
     pub fn move_socket(&self, inner: SocketAddr, outer: SocketAddr) {
         self.state().moved.insert(inner, outer);
     }

@@ -1,5 +1,5 @@
-//! Tests that cannot run on this machine: each prints a line and is recorded, so that a run can say
-//! how many were skipped and why.
+//! Tests that cannot run on this machine: each prints a line and is recorded, so that a run can
+//! report how many were skipped and why.
 //!
 //! The line goes to the process's standard error and not through the test harness, which hides the
 //! output of tests that pass. The record is a file for each run of cargo in the folder `skipped-tests`
@@ -24,7 +24,8 @@ pub const RECORD_VARIABLE: &str = "STROWGER_SKIPPED";
 ///
 /// # Panics
 ///
-/// Where the environment variable `CI` is set: a machine of the project has all rights and tools.
+/// If the environment variable `CI` is set, this panics: a machine of the project has all rights
+/// and tools.
 #[track_caller]
 pub fn skip(reason: &str) {
     assert!(env::var_os("CI").is_none(), "with CI set no test may be skipped: {reason}");
@@ -159,7 +160,7 @@ pub fn summary() -> String {
 }
 
 fn summary_of(record: &str) -> String {
-    // By extent and reason, the tests; a test that says one reason twice counts once.
+    // The skipped tests by extent and reason. A test that gives one reason twice counts once.
     let mut reasons: BTreeMap<(Extent, &str), BTreeSet<(&str, &str)>> = BTreeMap::new();
     for line in record.lines() {
         let mut fields = line.splitn(4, '\t');

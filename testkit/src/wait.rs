@@ -1,4 +1,4 @@
-//! Waiting for a condition. Nothing here sleeps; a deadline ends what hangs, and decides no verdict.
+//! Waiting for a condition. Nothing here sleeps. A deadline ends a hang, and decides no verdict.
 
 use std::{
     thread,
@@ -8,7 +8,7 @@ use std::{
 /// How long any condition may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Asks until there is an answer. Panics at the [`DEADLINE`].
+/// Calls `ask` until it returns a value. Panics at the [`DEADLINE`].
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
@@ -21,7 +21,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Asks until the condition holds. Panics at the [`DEADLINE`].
+/// Checks the condition until it holds. Panics at the [`DEADLINE`].
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || holds().then_some(()));

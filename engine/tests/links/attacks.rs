@@ -137,7 +137,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             row.net.inject(from, to, &bytes);
             hostile += 1;
         }
-        // A few rekeyings in the whole run.
+        // A few rekeys in the whole run.
         row.advance((600 * SECOND).saturating_mul(32) / wanted.max(3_200));
         row.net.take_received(host(66));
         for d in row.net.take_log() {
@@ -152,7 +152,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
         while let Some(payload) = receive(&mut row.last) {
             let number = u64::from_be_bytes(payload[..8].try_into().expect("eight"));
             assert!(payload[8..] == [0x5a; 100] && number <= sent, "a forgery was delivered");
-            assert!(delivered.insert(number), "{number} was delivered twice");
+            assert!(delivered.insert(number), "packet {number} was delivered twice");
         }
         assert!(receive(&mut row.first).is_none(), "no packet was sent there");
         if hostile >= wanted / 4 && memory == 0 {
@@ -163,7 +163,11 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
         row.advance(100 * MS);
         while receive(&mut row.last).is_some() {}
     }
-    assert_eq!((delivered.len() as u64, forwarded), (sent, sent), "each once, whatever else came");
+    assert_eq!(
+        (delivered.len() as u64, forwarded),
+        (sent, sent),
+        "each packet once, despite the hostile ones"
+    );
     let replayed: u64 = row.nodes.iter().map(|node| node.count(Discard::Replayed)).sum();
     let forged: u64 = row.nodes.iter().map(|node| node.count(Discard::BadSeal)).sum();
     assert!(replayed > hostile / 8 && forged > hostile / 500, "{replayed} {forged}");
@@ -178,7 +182,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     let is_alone = wanted >= 1_000_000;
     assert!(
         !is_alone || grown < delivered_bytes + (4 << 20),
-        "{grown} bytes more than at a quarter of the way"
+        "{grown} bytes more than after a quarter of the run"
     );
 }
 
@@ -233,7 +237,7 @@ fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reo
         while let Some(payload) = receive(&mut last) {
             let number = u64::from_be_bytes(payload[..8].try_into().expect("eight"));
             assert!(number <= sent, "a forgery was delivered");
-            assert!(delivered.insert(number), "{number} was delivered twice");
+            assert!(delivered.insert(number), "packet {number} was delivered twice");
         }
         assert!(receive(&mut first).is_none());
     }
@@ -279,7 +283,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         send(&mut other, to_b, b"on another");
         send(&mut pair.at_b, pair.to_a, b"and back");
         if round % 50 == 0 {
-            // The kernel moves flows meanwhile.
+            // The kernel moves flows between workers meanwhile.
             pair.net.steer(host(2), host(1), round as usize / 50 % 2);
             pair.net.steer(host(1), host(2), round as usize / 100 % 2);
         }
@@ -331,7 +335,7 @@ impl Alone {
         self.net.take_received(from).into_iter().map(|d| d.bytes).collect()
     }
 
-    /// Everything that could grow.
+    /// Every count that could grow.
     fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
         (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
@@ -363,7 +367,7 @@ impl Alone {
     }
 }
 
-/// An initiation that only `from` can have made, for the node with this seed.
+/// An initiation to the node with this seed that only `from` can have made.
 fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
     let (local, offer) = (identity(from), Offer::default());
     let index = SessionIndex::new(77).expect("small");
@@ -460,7 +464,7 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
         alone.advance(ns);
         for n in 100..200 {
             for d in alone.net.take_received(host(n)) {
-                assert!(kind(&d.bytes) == 3 && d.bytes.len() == 64, "a cookie or nothing");
+                assert!(kind(&d.bytes) == 3 && d.bytes.len() == 64, "a reply other than a cookie");
                 *answered += 1;
             }
         }
@@ -468,8 +472,11 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     for _ in 0..100 {
         run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
     }
-    assert!(answered > asked / 20 && answered <= asked, "{answered} answers of {asked}");
-    assert_eq!(alone.state(), before, "a flood leaves nothing");
+    assert!(
+        answered > asked / 20 && answered <= asked,
+        "{answered} replies to {asked} initiations"
+    );
+    assert_eq!(alone.state(), before, "a flood leaves state behind");
     // The peer starts from an unknown address in the middle of the flood.
     let mut peer = Node::new(&alone.net, &NodeSpec::new(1), alone.now);
     peer.add_peer(2, true, alone.now);
@@ -479,7 +486,7 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
         peer.poll(alone.now);
         run(&mut alone, 1, &mut asked, &mut answered, &mut spoofed);
         peer.poll(alone.now);
-        assert!(alone.now.0 - began < 20 * SECOND, "kept out by a flood");
+        assert!(alone.now.0 - began < 20 * SECOND, "the flood kept the peer out");
     }
     alone.node.assert_even();
 }
@@ -511,7 +518,7 @@ fn r12_handshakes_with_wrong_macs_use_no_budget() {
             return;
         }
     }
-    panic!("kept out by noise");
+    panic!("the noise kept the peer out");
 }
 
 #[test]
@@ -587,7 +594,7 @@ fn unknown_peers_get_nothing_without_a_policy() {
     assert!(alone.node.count(Discard::UnknownPeer) >= 2);
 }
 
-/// A question to a switch (wire.md 5).
+/// A control request to a switch (wire.md 5).
 const PING: [u8; 8] = [1, 1, 0, 0, 0, 0, 0, 9];
 
 /// A sealed frame of an unknown peer.
@@ -651,12 +658,15 @@ fn a_silent_unknown_peer_releases_its_slot_within_seconds() {
     let mut alone = Alone::new(Some(policy));
     for n in 10..14 {
         assert!(alone.discover(host(n), n).is_some());
-        assert!(alone.discover(host(n + 50), n + 50).is_none(), "one at a time");
+        assert!(alone.discover(host(n + 50), n + 50).is_none(), "only one link at a time");
         let waited = (0..100).find(|_| {
             alone.advance(100 * MS);
             alone.node.switch.peers().len() == 1
         });
-        assert!((45..60).contains(&waited.expect("it went")), "{waited:?} tenths of a second");
+        assert!(
+            (45..60).contains(&waited.expect("it went")),
+            "waited {waited:?} tenths of a second"
+        );
     }
     alone.node.assert_even();
 }
@@ -672,7 +682,7 @@ fn a_replayed_third_message_of_an_unknown_peer_makes_no_second_session() {
     let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
     let answer = alone.ask(host(66), &first).remove(0);
     let again = alone.ask(host(66), &first).remove(0);
-    assert_eq!(again, answer, "the same question, the same answer");
+    assert_eq!(again, answer, "the same request gets the same reply");
     let msg3 = waiting.read_response(&answer).expect("readable").finish(&ours, None);
     let msg3 = msg3.expect("agreed").1;
     alone.ask(host(66), &msg3);
@@ -711,7 +721,7 @@ fn a_pinned_identity_is_the_only_one() {
         let who = identity(2).identity().peer_id();
         let told = Event::PeerRefused(pair.a.peer_view(2).slot, who);
         let told = pair.a.events.iter().filter(|event| **event == told).count();
-        assert_eq!(told, usize::from(!comes_up), "once, however often it comes");
+        assert_eq!(told, usize::from(!comes_up), "the refusal is reported once");
         assert_eq!(pair.a.count(Discard::HandshakeIdentity) > 1, !comes_up);
     }
 }
@@ -742,7 +752,7 @@ fn r12_a_peer_that_shouts_drowns_out_no_other() {
         }
         pair.advance(10 * MS);
         let answers = pair.net.take_received(host(66)).len();
-        assert!(answers <= 100, "{answers} answers in round {round}");
+        assert!(answers <= 100, "{answers} replies in round {round}");
     }
     let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
     assert!(!pair.a.events.iter().any(is_down), "{:?}", pair.a.events);
@@ -795,7 +805,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     let is_down = |event: &Event| matches!(event, Event::LinkDown(_));
     assert!(!pair.a.events.iter().any(is_down), "{:?}", pair.a.events);
     assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
-    assert_eq!(discards(&pair), before, "nothing of the innocent's was refused");
+    assert_eq!(discards(&pair), before, "a packet of the well-behaved peer was refused");
     assert!(pair.b.count(Discard::OverBudget) + pair.b.count(Discard::PuntFull) > 100_000);
     // It moved a moment ago. A challenge that the move lost is forgotten after 5 s.
     (0..300).for_each(|_| pair.advance(20 * MS));

@@ -181,7 +181,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         }
         assert!(
             pair.carries_packets(),
-            "{who}: {:?} {:?}",
+            "case {who}: {:?} {:?}",
             pair.a.switch.peers(),
             pair.b.switch.peers()
         );
@@ -278,7 +278,7 @@ fn r10_beacons_continue_after_a_recovery() {
         listener.advance(100 * MS);
         said += listener.net.take_received(host(GROUP)).len();
     }
-    assert!((3..=6).contains(&said), "{said} in 40 s");
+    assert!((3..=6).contains(&said), "{said} beacons in 40 s");
     let there = listener.hear(host(1), &beacon::encode(&identity(1)));
     assert_eq!(there.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [1]);
     listener.advance(20 * SECOND);
@@ -400,7 +400,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let began = listener.net.take_log();
     let calls = began.iter().filter(|d| d.from == host(2) && d.to.port() == 7_000);
     let calls: Vec<_> = calls.filter(|d| kind(&d.bytes) == 1).collect();
-    // Ten seconds: each call is kept for five.
+    // Ten seconds. Each call is kept for five.
     assert!((1..=3 * BEACON_CALLS_MAX).contains(&calls.len()), "{}", calls.len());
     assert!(calls.iter().all(|d| d.bytes.len() == INITIATION_BYTES));
     let refused = listener.node.count(Discard::OverBudget) + listener.node.count(Discard::PuntFull);
@@ -504,7 +504,7 @@ fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identit
         other.poll(listener.now);
     }
     let answers = listener.net.take_received(host(9));
-    let [answer] = answers.as_slice() else { panic!("one answer: {answers:?}") };
+    let [answer] = answers.as_slice() else { panic!("one reply: {answers:?}") };
     // First from another address, and then from the called one: the identity is another.
     assert!(listener.hear(host(66), &answer.bytes).is_empty());
     assert_eq!(listener.node.count(Discard::NoSession), 1);

@@ -90,7 +90,10 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
             }
         }
         assert!(injected > 100, "{injected}");
-        assert!(up.is_some_and(|up| up < 1_000), "{first:#x}: up after {up:?} rounds of 10 ms");
+        assert!(
+            up.is_some_and(|up| up < 1_000),
+            "type {first:#x}: up after {up:?} rounds of 10 ms"
+        );
         assert!(pair.carries_packets());
         pair.assert_even();
     }
@@ -170,8 +173,11 @@ fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
             break;
         }
     }
-    assert!(up.is_some_and(|up| (60..110).contains(&up)), "{up:?} in turns of 50 ms");
-    assert!(pair.a.count(Discard::OverBudget) > 1_000, "what comes from elsewhere has an end");
+    assert!(up.is_some_and(|up| (60..110).contains(&up)), "up after {up:?} rounds of 50 ms");
+    assert!(
+        pair.a.count(Discard::OverBudget) > 1_000,
+        "responses from other addresses are within the budget"
+    );
     let unreadable = pair.a.count(Discard::HandshakeUnreadable);
     assert!(unreadable <= 6 * 32, "{unreadable}");
     pair.assert_even();
@@ -211,13 +217,13 @@ fn junk_is_counted_by_its_fault() {
         (0x30, 65, number, [1, 0, 0]),
         (0x20, 71, number, [1, 0, 0]),
         (0x20, 897, number, [1, 0, 0]),
-        (0x22, 400, number, [1, 0, 0]), // no answer has this form
+        (0x22, 400, number, [1, 0, 0]), // no reply has this form
         (0x10, 895, number, [1, 0, 0]),
         (0x20, 400, other, [0, 1, 0]),
         (0x30, 64, other, [0, 1, 0]),
         (0x20, 72, number, [0, 0, 1]),
         (0x20, 896, number, [0, 0, 1]),
-        (0x21, 400, number, [0, 1, 0]), // the answer to another handshake
+        (0x21, 400, number, [0, 1, 0]), // the response to another handshake
         (0x30, 64, number, [0, 0, 1]),
     ] {
         let got = inject(&mut pair, first, number, len);
@@ -244,8 +250,8 @@ fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds()
             up = Some(second);
         }
     }
-    assert!(up.is_some_and(|up| up <= 6), "up after {up:?} s");
-    assert!(got >= 490, "{got} of 500 packets");
+    assert!(up.is_some_and(|up| up <= 6), "the link is up after {up:?} s");
+    assert!(got >= 490, "{got} of 500 packets arrived");
     let is_down = |event: &&Event| matches!(event, Event::LinkDown(_) | Event::LinkQuiet(_));
     let events: Vec<_> = pair.a.events.iter().chain(&pair.b.events).filter(is_down).collect();
     assert!(events.is_empty(), "{events:?}");

@@ -1,5 +1,5 @@
-//! Junk costs the slow path as many instructions with 1,000 peers as with 10. Callgrind counts them; without valgrind
-//! the test is skipped.
+//! Junk costs the slow path as many instructions with 1,000 peers as with 10. Callgrind counts
+//! them. Without valgrind the test is skipped.
 
 use std::{env, fs, process::Command};
 
@@ -17,7 +17,7 @@ use strowger_wire::{Scheme, scheme::Form};
 
 /// The number of peers of the child process under callgrind.
 const PEERS: &str = "STROWGER_JUNK_PEERS";
-/// Datagrams of junk: as many as one poll takes from a handshake socket.
+/// The number of junk datagrams: as many as one poll takes from a handshake socket.
 const JUNK: usize = 256;
 /// The worker number under which the network steers datagrams to the handshake socket.
 const HANDSHAKES: usize = 9;
@@ -64,7 +64,8 @@ fn a_poll_of_junk() {
     assert_eq!(ended, JUNK as u64);
 }
 
-/// Takes in the junk. Callgrind counts the instructions of this function and its callees, found by its name.
+/// Reads the junk. Callgrind counts the instructions of this function and its callees, and finds it
+/// by its name.
 #[inline(never)]
 fn poll_counted(node: &mut Node, now: Now) {
     node.switch.poll(now);

@@ -129,12 +129,12 @@ fn r8_a_replayed_last_handshake_of_an_unknown_peer_gets_no_slot() {
     let heard = net.take_log();
     let handshakes: Vec<_> =
         heard.iter().filter(|d| d.to == host(1) && d.bytes[0] >> 4 == 1).collect();
-    assert!(handshakes.len() >= 2, "a first message and a third");
+    assert!(handshakes.len() >= 2, "a first and a third message");
     net.cut(host(2), true);
     for _ in 0..80 {
         poll(&mut [&mut a, &mut b], &mut now, 100 * MS);
     }
-    assert!(a.switch.peers().is_empty(), "it was seen off");
+    assert!(a.switch.peers().is_empty(), "the peer is detached");
     a.events.clear();
     for datagram in handshakes {
         net.inject(host(2), host(1), &datagram.bytes);
@@ -195,7 +195,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
     let net = pair.net.clone();
     pair.b = Node::new(&net, &birth, pair.now);
     if keeps {
-        pair.b.switch.restore(&last, pair.now).expect("its own");
+        pair.b.switch.restore(&last, pair.now).expect("the node's own state");
         let again = pair.b.switch.snapshot(pair.now);
         assert!(again.stamps_until > last.stamps_until);
     }
@@ -291,7 +291,7 @@ fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
             node.fuse.arm(0);
         }
         hub.fuse.arm(0);
-        // Longer than any goodbye, and than the longest pause between two attempts.
+        // Longer than any goodbye, and than the longest back-off between two attempts.
         for _ in 0..1_200 {
             for (_, end, there, back) in &mut rim {
                 send(&mut at_hub, *there, b"there");
@@ -315,6 +315,6 @@ fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
         hub.assert_even();
         rim.iter().for_each(|(node, ..)| node.assert_even());
         clear(&mut at_hub, &mut rim);
-        assert_eq!(hub.free_chunks(), free, "seed {seed}: memory comes home");
+        assert_eq!(hub.free_chunks(), free, "seed {seed}: all memory is returned");
     }
 }

@@ -22,7 +22,7 @@ use strowger_wire::Slot;
 
 const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(500 * MS));
 
-/// The peer's slot on each node, and the endpoint's.
+/// The slot of the peer on each node, and of the endpoint.
 const PEER: u32 = 2;
 const ENDPOINT: u32 = 4;
 
@@ -210,7 +210,7 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
             }
         }
         let (came, went) = flood(&mut couple);
-        assert!(came > 100 && went > 0, "it is asked whether it is the peer: {came} and {went}");
+        assert!(came > 100 && went > 0, "the address is challenged: {came} and {went}");
         assert!(went <= came, "late {is_late}, written {written:?}: {went} for {came} bytes");
         assert_ne!(couple.b.peer_view(1).at, Some(Address::Udp(victim())));
         couple.b.assert_even();
@@ -255,8 +255,11 @@ fn a_link_that_is_down_sends_only_what_brings_it_up() {
     let heard = pair.net.take_log();
     let sealed: Vec<_> = heard.iter().filter(|d| d.from == host(1) && kind(&d.bytes) > 3).collect();
     assert!(sealed.is_empty(), "{} sealed packets, {} bytes", sealed.len(), total(sealed));
-    assert!(heard.iter().any(|d| d.from == host(1) && kind(&d.bytes) == 1), "it is looked for");
-    assert_eq!(pair.a.count(Discard::LinkDown) - refused, 600, "each is counted");
+    assert!(
+        heard.iter().any(|d| d.from == host(1) && kind(&d.bytes) == 1),
+        "A tries to find the peer"
+    );
+    assert_eq!(pair.a.count(Discard::LinkDown) - refused, 600, "each packet is counted");
     pair.net.set_loss(0, 0);
     pair.until_up();
     pair.assert_even();
@@ -354,9 +357,13 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
             couple.reborn(restarts_before, to);
             couple.run_for(4);
             let arrived = couple.handoff_rings(100);
-            assert_eq!(arrived, (100, 100), "{workers} workers, life {restarts_before}, {more:?}");
+            assert_eq!(
+                arrived,
+                (100, 100),
+                "{workers} workers, restarts {restarts_before}, {more:?}"
+            );
             let is_other = couple.b.peer_view(1).port != couple.b.port;
-            assert_eq!(is_other, restarts_before % 2 == 1, "life {restarts_before}");
+            assert_eq!(is_other, restarts_before % 2 == 1, "restarts {restarts_before}");
         }
         let roamed = couple.b.events.iter().filter(|e| matches!(e, Event::Roamed(..))).count();
         assert!(roamed >= 7, "{roamed}");
@@ -463,7 +470,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
         couple.handoff_rings(1);
         couple.run_for(1);
     }
-    assert_eq!(wanted(&couple), 0, "not yet");
+    assert_eq!(wanted(&couple), 0, "A asks for no other port yet");
     couple.run_for(40);
     assert!(!couple.a.is_up());
     assert_eq!(wanted(&couple), 1, "{:?}", couple.a.events);
@@ -476,13 +483,13 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
         assert_eq!(couple.handoff_rings(50), (50, 50), "by {at}");
         assert_eq!(couple.a.peer_view(2).port, port);
         assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(at)));
-        // That one is stale later, too.
+        // This mapping becomes stale later, too.
         couple.net.cut(at, true);
         for _ in 0..400 {
             couple.handoff_rings(1);
             couple.run_for(1);
         }
-        assert!(wanted(&couple) > 1 + nth, "another one is wanted");
+        assert!(wanted(&couple) > 1 + nth, "A asks for another port");
     }
     // The first port works again, and the others do not.
     couple.net.cut(host(1), false);

@@ -1,4 +1,5 @@
-//! Links between switches on a simulated network, in virtual time. One program for all: each costs a link step.
+//! Links between switches on a simulated network, in virtual time. All tests are one program, since
+//! each program costs a link step.
 
 mod attacks;
 mod beacons;

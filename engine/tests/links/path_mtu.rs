@@ -159,7 +159,7 @@ fn the_path_mtu_survives_new_keys_and_idle_time_but_not_another_address() {
     send(&mut pair.at_a, pair.to_b, &fits);
     pair.advance(MS);
     pair.run_for(1);
-    assert_eq!(receive(&mut pair.at_b), Some(fits), "it is known before the first packet");
+    assert_eq!(receive(&mut pair.at_b), Some(fits), "the MTU is known before the first packet");
     assert_eq!(found(&pair), [Some(1_300); 2]);
 
     pair.net.set_mtu(1_472);
@@ -199,7 +199,7 @@ fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     }
     assert!(!first);
     let longest = to_victim.iter().filter(|d| d.bytes[0] >> 4 == 8).map(|d| d.bytes.len()).max();
-    assert_eq!(longest, Some(2 * (8 + 8 + 16)), "only short questions");
+    assert_eq!(longest, Some(2 * (8 + 8 + 16)), "only short challenges");
     let asked = to_victim.iter().filter(|d| d.bytes[0] >> 4 == 8).count();
     assert!(asked <= 12, "{asked}");
     b.assert_even();

@@ -73,7 +73,11 @@ fn data_from_another_address_alone_does_not_move_a_peer() {
     let fresh = snatched(&mut pair, b"relayed");
     pair.net.inject(host(66), host(2), &fresh);
     pair.advance(1_000);
-    assert_eq!(receive(&mut pair.at_b).as_deref(), Some(&b"relayed"[..]), "it is the peer's");
+    assert_eq!(
+        receive(&mut pair.at_b).as_deref(),
+        Some(&b"relayed"[..]),
+        "the packet is the peer's"
+    );
     let asked = pair.net.take_received(host(66));
     assert_eq!(asked.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [8], "one challenge");
     pair.run_for(10);
@@ -171,14 +175,14 @@ fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
     }
     net.cut(host(2), false);
     let first = net.take_log();
-    assert!(first.is_empty(), "cut means cut");
+    assert!(first.is_empty(), "a packet got through a cut");
     net.set_loss(1_000_000, 0);
     for _ in 0..30 {
         now.0 += 100 * MS;
         a.poll(now);
     }
     net.set_loss(0, 0);
-    let first = net.take_log().into_iter().rfind(|d| d.to == host(2)).expect("again and again");
+    let first = net.take_log().into_iter().rfind(|d| d.to == host(2)).expect("A retries");
     assert_eq!(kind(&first.bytes), 1);
     net.inject(host(66), host(2), &first.bytes);
     for _ in 0..20 {
@@ -341,7 +345,7 @@ fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
         for refused in
             [Discard::LinkDown, Discard::KeysExpired, Discard::BadSeal, Discard::NoSession]
         {
-            assert_eq!(node.count(refused), 0, "{refused} at {}", node.at);
+            assert_eq!(node.count(refused), 0, "{refused} refused at {}", node.at);
         }
         assert!(!node.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
         node.assert_even();
@@ -411,7 +415,7 @@ fn a_flow_received_by_another_worker_is_handed_off_and_then_owned_there() {
         run(&mut pair, 100 * turn, 100 * turn + 100);
     }
     let lost = u64::from(2_100 - 1 - arrived);
-    assert_eq!(pair.b.count(Discard::NoSession) - before, lost, "what was lost is counted");
+    assert_eq!(pair.b.count(Discard::NoSession) - before, lost, "lost packets are counted");
     assert!(lost <= 20 * 4, "{lost} lost in 20 moves");
     assert_eq!(pair.b.count(Discard::Replayed), 0);
     assert!(pair.carries_packets());
@@ -459,7 +463,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
             }
         }
         let lost = lost(&pair) - before;
-        assert_eq!(u64::from(sent), u64::from(arrived) + lost, "what was lost is counted");
+        assert_eq!(u64::from(sent), u64::from(arrived) + lost, "lost packets are counted");
         assert!(lost < u64::from(sent) / 20, "{lost} of {sent}");
 
         // The session has moved: the worker that receives the flow opens it alone.
@@ -538,7 +542,7 @@ fn r8_a_forged_frame_at_another_worker_moves_no_session() {
         while let Some(payload) = receive(&mut pair.at_b) {
             arrived.push(number(&payload));
         }
-        assert_eq!(arrived, (8 * round..8 * round + 8).collect::<Vec<_>>(), "none is lost");
+        assert_eq!(arrived, (8 * round..8 * round + 8).collect::<Vec<_>>(), "no packet is lost");
     }
     assert_eq!(pair.b.count(Discard::BadSeal), 200);
     assert_eq!(pair.b.count(Discard::NoSession) + pair.b.count(Discard::Malformed), 200);
@@ -582,7 +586,7 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
         }
     }
     assert!(pair.b.count(Discard::HandoffFull) - before > 10_000);
-    assert_eq!(arrived, 400, "none of the peer's is lost");
+    assert_eq!(arrived, 400, "no packet of the peer is lost");
     pair.advance(1);
     pair.assert_even();
 }
@@ -604,7 +608,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
     pair.until_up();
     for jump in jumps {
         let now = (i128::from(pair.now.0) + jump).clamp(0, i128::from(u64::MAX) - 1);
-        // One end's clock first, then the other's.
+        // The clock of one end jumps first, then the other's.
         for _ in 0..5 {
             pair.a.poll(Now(now as u64));
             pair.b.poll(pair.now);
@@ -666,7 +670,7 @@ fn r10_workers_without_a_slow_path_forward_until_the_keys_expire_and_count_later
         if now.0 - born < 175 * SECOND { in_time += arrived } else { late += arrived }
     }
     assert!(in_time >= 174, "{in_time}");
-    assert!(late <= 10, "{late} under keys that are too old");
+    assert!(late <= 10, "{late} packets under expired keys");
     b.assert_even();
 }
 

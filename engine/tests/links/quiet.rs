@@ -141,7 +141,7 @@ fn r7_pending_frames_leave_first_and_in_order_and_excess_ones_are_counted() {
         pair.a.workers[0].poll(pair.now);
     }
     let more = 10 - PER_LINK as u64;
-    assert_eq!(pair.a.count(Discard::LinkDown), more, "no room for those");
+    assert_eq!(pair.a.count(Discard::LinkDown), more, "no room for those packets");
     for number in 10..20_u8 {
         pair.advance(1_000);
         send(&mut pair.at_a, pair.to_b, &[number]);
@@ -163,7 +163,11 @@ fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
         send(&mut pair.at_a, pair.to_b, &[number]);
     }
     pair.run_for(1);
-    assert_eq!((refused(&pair.a), pair.a.peer_view(2).state), (0, LinkState::Quiet), "they wait");
+    assert_eq!(
+        (refused(&pair.a), pair.a.peer_view(2).state),
+        (0, LinkState::Quiet),
+        "the packets wait"
+    );
     pair.run_for(11);
     assert_eq!(pair.a.peer_view(2).state, LinkState::Down);
     let slot = pair.a.peer_view(2).slot;
@@ -204,7 +208,7 @@ fn frames_that_wait_at_a_detached_slot_are_counted() {
     send(&mut pair.at_a, pair.to_b, b"too late");
     pair.a.workers[0].poll(pair.now);
     let slot = pair.a.peer_view(2).slot;
-    pair.a.switch.detach(slot).expect("it is there");
+    pair.a.switch.detach(slot).expect("the slot is there");
     pair.run_for(1);
     assert_eq!(pair.a.count(Discard::ExitGone), 1);
     assert_eq!(pair.a.free_chunks(), free);
@@ -333,7 +337,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_passes_data() {
         a.events.extend(a.switch.poll(now));
         b.poll(now);
     }
-    assert!(b.is_up(), "both have shown their keys: {:?}", a.switch.peers());
+    assert!(b.is_up(), "both have confirmed their keys: {:?}", a.switch.peers());
     let is_up = |event: &Event| matches!(event, Event::LinkUp(_));
     assert!(!a.is_up() && !a.events.iter().any(is_up), "a worker lets no data pass yet");
 
@@ -343,7 +347,7 @@ fn a_link_is_shown_as_up_only_when_every_worker_passes_data() {
     let mut turns = 0;
     while !a.is_up() {
         turns += 1;
-        assert!(turns < 50, "it never comes up");
+        assert!(turns < 50, "the link does not come up");
         a.workers[1].poll(now);
         if rung.0.swap(false, Ordering::Relaxed) {
             a.events.extend(a.switch.poll(now));

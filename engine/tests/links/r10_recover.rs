@@ -64,7 +64,7 @@ fn r10_a_panic_in_any_draw_of_randomness_leaves_a_link_that_works_within_a_secon
             }
             pair.advance(100 * MS);
         }
-        assert_eq!(pair.a.restarts, 1, "draw {draw} was not reached");
+        assert_eq!(pair.a.restarts, 1, "the run ended before draw {draw}");
         let took = mended(&mut pair);
         assert!(took <= SECOND, "draw {draw}: {took} ns");
         pair.run_for(1);
@@ -140,9 +140,9 @@ fn r10_keys_that_outlived_their_session_are_dropped_when_they_are_too_old() {
         assert!(is_well(&mut pair));
     }
     let (replayed, unknown) = throw(&mut pair);
-    assert_eq!(replayed, 1, "its keys and its window are there yet");
+    assert_eq!(replayed, 1, "the keys and the window still exist");
     pair.run_for(200);
-    assert_eq!(throw(&mut pair), (replayed, unknown + 1), "and now they are not");
+    assert_eq!(throw(&mut pair), (replayed, unknown + 1), "the keys and the window are gone");
     assert!(is_well(&mut pair));
     pair.assert_even();
 }
@@ -203,7 +203,7 @@ fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
         pair.run_for(6);
         pair.a.assert_even();
     }
-    assert!(abandoned > 0, "a frame was in hand");
+    assert!(abandoned > 0, "the slow path held a frame");
     pair.assert_even();
 }
 
@@ -232,7 +232,7 @@ fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
                 0 => slot,
                 1 => (pair.a.switch.renumber(Slot::new(slot), None).expect("a number")).number(),
                 _ => {
-                    pair.a.switch.detach(Slot::new(slot)).expect("it is there");
+                    pair.a.switch.detach(Slot::new(slot)).expect("the slot is there");
                     slot
                 }
             };
@@ -264,7 +264,7 @@ fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
             pair.assert_even();
         }
     }
-    assert!(seen.iter().all(|&panics| panics >= 4), "places were met: {seen:?}");
+    assert!(seen.iter().all(|&panics| panics >= 4), "points reached: {seen:?}");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn r1_quarantines_restart_when_the_slow_path_recovers() {
         }
     };
     turn(&mut node, SECOND);
-    node.switch.detach(Slot::new(slot)).expect("it is there");
+    node.switch.detach(Slot::new(slot)).expect("the slot is there");
     turn(&mut node, 2 * SECOND);
     let quarantine = node.switch.config().quarantine().as_nanos() as u64;
     node.switch.recover(Now(2 * SECOND + quarantine / 2));
@@ -306,6 +306,9 @@ fn r1_quarantines_restart_when_the_slow_path_recovers() {
     let views = node.switch.slots();
     assert!(views.iter().any(|v| v.slot == Slot::new(slot) && v.state == SlotState::Quarantined));
     turn(&mut node, 2 * SECOND + 2 * quarantine);
-    assert!(node.switch.slots().iter().all(|view| view.slot != Slot::new(slot)), "free at last");
+    assert!(
+        node.switch.slots().iter().all(|view| view.slot != Slot::new(slot)),
+        "the slot is free"
+    );
     drop(endpoint);
 }

@@ -22,7 +22,7 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         let (slot, _endpoint) = node.add_endpoint();
         let mut now = 2 * SECOND;
         poll(&mut node, now);
-        node.switch.detach(Slot::new(slot)).expect("it is there");
+        node.switch.detach(Slot::new(slot)).expect("the slot is there");
         poll(&mut node, now);
         // Forward, back, and forward again: each jump counts for a few seconds at most.
         for to in [now + leap, now, now + leap] {
@@ -33,7 +33,7 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         let kept = node.switch.snapshot(Now(now + quarantine));
         let left =
             kept.numbers.iter().find(|kept| kept.slot == Slot::new(slot)).expect("kept").rests_ns;
-        assert!(left >= quarantine - 20 * SECOND, "nor in what is written down: {left}");
+        assert!(left >= quarantine - 20 * SECOND, "the saved state has less time: {left}");
         // The quarantine ends.
         let mut seconds = 0;
         while rests(&node, slot) {

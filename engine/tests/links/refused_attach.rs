@@ -35,9 +35,9 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     assert_eq!(node.switch.peers().len(), 0, "no peer");
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");
     let kept = node.switch.snapshot(now).numbers;
-    assert!(kept.iter().all(|kept| kept.who.is_none()), "nothing is remembered: {kept:?}");
+    assert!(kept.iter().all(|kept| kept.who.is_none()), "nothing is saved: {kept:?}");
     let states: Vec<_> = node.switch.slots().iter().map(|view| (view.slot, view.state)).collect();
-    assert_eq!(states, [(slot, SlotState::Quarantined)], "labels may name it");
+    assert_eq!(states, [(slot, SlotState::Quarantined)], "labels may still name the number");
     // The same key and name, where the port accepts it.
     let again = node.switch.add_peer(node.peer_spec(1, true), now).expect("the key is free");
     advance(&mut node, &mut now, 1);
@@ -45,7 +45,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     assert_eq!(node.peer_view(1).at, Some(Address::Udp(host(1))));
     assert_eq!(node.peer_view(1).key, Some(key(1)));
     advance(&mut node, &mut now, 60);
-    assert!(node.switch.slots().iter().all(|view| view.slot != slot), "it is free again");
+    assert!(node.switch.slots().iter().all(|view| view.slot != slot), "the address is free again");
     node.assert_even();
 }
 

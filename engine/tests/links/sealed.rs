@@ -1,4 +1,4 @@
-//! A sealed link carries data, and replaces its keys under loss. Virtual time and a seed.
+//! A sealed link carries data and renews its keys under packet loss, in virtual time, from a seed.
 
 use strowger_engine::{control::Event, discard::Discard};
 use strowger_testkit::sim::{Pair, SECOND, receive, send};
@@ -19,7 +19,7 @@ fn rekeying_under_loss_refuses_no_data() {
     let mut pair = Pair::new();
     pair.net.set_loss(300_000, 11);
     pair.until_up();
-    // 20 minutes with a packet twice a second: about ten rekeyings.
+    // 20 minutes with a packet twice a second: about ten rekeys.
     for round in 0..2_400_u32 {
         send(&mut pair.at_a, pair.to_b, &round.to_be_bytes());
         pair.advance(SECOND / 2);
@@ -29,7 +29,7 @@ fn rekeying_under_loss_refuses_no_data() {
     pair.assert_even();
     for node in [&pair.a, &pair.b] {
         for refused in [Discard::LinkDown, Discard::KeysExpired, Discard::BadSeal] {
-            assert_eq!(node.count(refused), 0, "{refused} at {}", node.at);
+            assert_eq!(node.count(refused), 0, "{refused} refused at {}", node.at);
         }
     }
 }

@@ -102,7 +102,7 @@ fn r12_three_thousand_copies_a_second_from_one_address_block_no_other() {
         flooder.flood(&hub, 3);
         hub.advance(MS);
     }
-    assert!(flooder.cookie.is_some(), "it receives where it sends from");
+    assert!(flooder.cookie.is_some(), "the flooding node receives at its own address");
     hub.deliver_until();
     let began = hub.now.0;
     while hub.up() < 20 && hub.now.0 - began < 3 * SECOND {
@@ -110,8 +110,8 @@ fn r12_three_thousand_copies_a_second_from_one_address_block_no_other() {
         hub.advance(MS);
     }
     let took_ms = (hub.now.0 - began) / MS;
-    assert_eq!(hub.up(), 20, "of 20 within {took_ms} ms");
-    assert!(hub.hub.count(Discard::OverBudget) > 3_000, "the flood has an end");
+    assert_eq!(hub.up(), 20, "up of 20 within {took_ms} ms");
+    assert!(hub.hub.count(Discard::OverBudget) > 3_000, "the flood is limited");
     hub.hub.assert_even();
 }
 
@@ -166,7 +166,7 @@ fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
             hub.hub.poll(hub.now);
         }
         assert_eq!(hub.up(), 20, "of 20, and the flood comes from {ports} ports");
-        assert!(hub.hub.count(Discard::PuntFull) > 0, "it had its share");
+        assert!(hub.hub.count(Discard::PuntFull) > 0, "the flood had its share");
         hub.hub.assert_even();
     }
 }

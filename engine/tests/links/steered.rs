@@ -65,7 +65,8 @@ fn handshake_socket(port: MemoryPort) -> HandshakeSocket {
     HandshakeSocket { port: Box::new(port), pool: memory_of(512), worker_of: |_, _| 0 }
 }
 
-/// A switch that knows peer 2, with a port of one queue and a handshake socket; handshake datagrams come from the handshake socket's far end.
+/// A switch that knows peer 2, with a port of one queue and a handshake socket. Handshake datagrams
+/// come from the handshake socket's far end.
 struct Setup {
     switch: Switch,
     worker: Worker,
@@ -138,8 +139,8 @@ fn r9_an_unknown_peer_is_answered_by_the_handshake_socket_at_no_cost_to_the_work
     setup.datagram(&asked);
     setup.poll();
     let answers = arrived(&mut setup.far_end, &mut setup.pool);
-    assert_eq!(answers.len(), 1, "one answer");
-    assert!(answers[0].len() <= asked.len(), "no longer than what asked for it");
+    assert_eq!(answers.len(), 1, "one reply");
+    assert!(answers[0].len() <= asked.len(), "the reply is longer than the request");
     assert!(arrived(&mut setup.data, &mut setup.pool).is_empty(), "none by the worker");
     let queues = setup.switch.ports()[0].queues.clone();
     let counted = |at: usize| (queues[at].frames_in, queues[at].frames_made, queues[at].frames_out);

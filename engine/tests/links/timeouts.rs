@@ -53,7 +53,7 @@ impl Driven {
             || self.node.switch.next_timeout().is_some_and(|due| due <= now)
         {
             self.polls += 1;
-            assert!(self.polls < 1_000_000, "it is never done");
+            assert!(self.polls < 1_000_000, "the node never comes to rest");
             self.node.events.extend(self.node.switch.poll(now));
             self.node.workers.iter_mut().for_each(|worker| {
                 worker.poll(now);
@@ -124,7 +124,7 @@ fn without_links_and_with_plain_ones_it_is_never_polled() {
     let at = Address::Udp(host(9));
     let plain = Attach::plain(node.port, at, Behind::Neighbour, "plain");
     node.switch.attach(plain).expect("a slot");
-    assert!(node.switch.next_timeout().is_some(), "the change has to be made");
+    assert!(node.switch.next_timeout().is_some(), "the change is due");
     town.advance(SECOND);
     assert!(town.hub.node.events.iter().any(|e| matches!(e, Event::SlotAttached(_))));
     town.hub.polled();
@@ -150,7 +150,7 @@ fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake()
     let mut town = Town::new(1, |spec| spec);
     town.net.cut(host(2), true);
     let minutes = town.minutes();
-    // An attempt every 12 to 16 s; its answer is awaited for 10 s, and then its index is free again.
+    // An attempt every 12 to 16 s. The node awaits the response for 10 s and then frees the index.
     assert!(minutes[2..].iter().all(|polls| (3..=10).contains(polls)), "{minutes:?}");
     let trouble = |event: &Event| matches!(event, Event::LinkTrouble(..));
     assert_eq!(town.hub.node.events.iter().filter(|e| trouble(e)).count(), 1);
@@ -190,9 +190,9 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     send(&mut here, label, b"there");
     town.advance(MS);
     assert!(receive(&mut there).is_some());
-    assert!(town.hub.polled() > 0, "a worker rang");
+    assert!(town.hub.polled() > 0, "a worker woke the slow path");
     (0..100).for_each(|_| town.advance(100 * MS));
-    assert!(town.hub.polled() <= 12, "one probe is answered, and then it is over");
+    assert!(town.hub.polled() <= 12, "after one probe and its response the link is quiet");
 
     town.net.cut(host(2), true);
     let since = town.now.0;
@@ -228,7 +228,7 @@ fn a_slot_number_s_quarantine_ends_at_the_time_given() {
     let mut town = Town::new(0, |spec| spec);
     let (slot, _endpoint) = town.hub.node.add_endpoint();
     town.advance(SECOND);
-    town.hub.node.switch.detach(Slot::new(slot)).expect("it is there");
+    town.hub.node.switch.detach(Slot::new(slot)).expect("the slot is there");
     town.advance(SECOND);
     town.hub.polled();
     let began = town.now.0;

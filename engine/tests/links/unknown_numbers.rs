@@ -92,8 +92,8 @@ impl Open {
         let (near, _far) = wire(4).expect("descriptors");
         let port = self.node.switch.plug_at(0, Box::new(near)).expect("a place");
         let attach = Attach::plain(port, Address::Only, Behind::Neighbour, name);
-        let slot = self.node.switch.attach(attach).expect("the operator always gets a number");
-        assert_eq!(self.node.switch.opens_in(slot), None, "and waits for none");
+        let slot = self.node.switch.attach(attach).expect("the operator gets no number");
+        assert_eq!(self.node.switch.opens_in(slot), None, "the operator waits for a number");
         self.advance(SECOND / 1_000);
         assert!(self.node.events.contains(&Event::SlotAttached(slot)));
         slot.number()
@@ -109,7 +109,7 @@ fn open(scheme: scheme::Scheme, slot_max: u32) -> NodeSpec {
 fn unknown_peers_leave_numbers_for_configured_peers() {
     let mut node = Open::new(&open(scheme::V3X5X8, 256));
     node.flood(10, 70);
-    assert!(node.held() > node.bound() / 2, "the flood was one: {}", node.held());
+    assert!(node.held() > node.bound() / 2, "the flood was too small: {}", node.held());
     for n in 0..100 {
         node.attach(&n.to_string());
     }
@@ -125,7 +125,7 @@ fn unknown_peers_leave_numbers_for_configured_peers() {
 fn a_switch_with_few_numbers_keeps_some_for_configured_peers() {
     let mut node = Open::new(&open(scheme::F4, 15));
     node.flood(2, 30);
-    assert_eq!(node.held(), 7, "half of 15");
+    assert_eq!(node.held(), 7, "unknown peers have other than half of 15");
     for n in 0..7 {
         node.attach(&n.to_string());
     }
@@ -158,7 +158,7 @@ fn r11_numbers_of_unknown_peers_are_bounded_over_restarts_too_and_are_theirs_as_
         node.node = again;
         node.advance(SECOND / 10);
         let kept = node.held();
-        assert!(life == 0 || kept > 0, "they are remembered");
+        assert!(life == 0 || kept > 0, "the peers are not in the state");
         node.flood(10, 70);
         for n in 0..20 {
             node.attach(&format!("{life} {n}"));

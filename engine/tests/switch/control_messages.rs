@@ -74,7 +74,7 @@ impl Node {
 /// on slot 3.
 struct Row {
     nodes: Vec<Node>,
-    /// The left end of the first switch, on its slot 2.
+    /// The far end of the wire at slot 2 of the first switch.
     left: MemoryPort,
     endpoint: Endpoint,
     pool: Pool,
@@ -151,12 +151,12 @@ impl Row {
         }
     }
 
-    /// The left neighbour sends a packet.
+    /// Sends a packet from the left neighbour.
     fn send(&mut self, header: HeaderRepr, payload: &[u8]) {
         let mut frame = self
             .pool
             .take(ChunkClass::Single)
-            .expect("frames come home")
+            .expect("all frames are returned")
             .into_frame(256, 24 + payload.len());
         let bytes = frame.bytes_mut();
         bytes[..8].copy_from_slice(&plain_header(0));
@@ -208,10 +208,10 @@ fn w5_3_a_ping_is_answered_from_slot_1_of_every_switch_on_the_way() {
 #[test]
 fn w5_3_a_ping_to_an_empty_slot_is_not_answered() {
     let mut row = Row::new(2);
-    // An endpoint that answers nothing.
+    // An endpoint that sends no replies.
     let question = Question::Ping { payload_bytes: 0 };
     assert_eq!(row.ask(way(&[(1, 9), (2, 3)]), question), [Answer::Silence]);
-    assert!(row.endpoint.receive().expect("it is there").is_some());
+    assert!(row.endpoint.receive().expect("the switch is there").is_some());
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn w5_4_a_trace_reports_each_hop_and_delivers_nothing() {
     ];
     assert_eq!(seen, expected);
     assert!(hops.iter().all(|hop| hop.word.is_some_and(|w| w.packet_bytes_max == 9_216)));
-    assert!(row.endpoint.receive().expect("it is there").is_none(), "nothing is delivered");
+    assert!(row.endpoint.receive().expect("the switch is there").is_none(), "nothing is delivered");
 }
 
 #[test]
@@ -275,11 +275,11 @@ fn w5_7_an_error_bears_its_cause_s_header_and_no_more() {
     HeaderRepr { flow: 0xbeef, ..HeaderRepr::new(label, shift, 30) }
         .emit(&mut cause)
         .expect("room");
-    assert_eq!(message[..4], [1, 7, 4, 0], "an error, empty_slot");
+    assert_eq!(message[..4], [1, 7, 4, 0], "an empty_slot error");
     assert_eq!(message[4..], cause);
     let node = &row.nodes[0];
-    assert_eq!(node.count(Discard::EmptySlot), 1, "the cause ended as its discard");
-    assert_eq!(node.switch.balance().frames_made, 1, "and the error was made");
+    assert_eq!(node.count(Discard::EmptySlot), 1, "the offending packet is counted as a discard");
+    assert_eq!(node.switch.balance().frames_made, 1, "the switch made the error");
     row.assert_even();
 }
 
@@ -318,7 +318,7 @@ fn w5_10_errors_and_answers_keep_to_their_rates() {
     for _ in 0..2_000 {
         errors += send_astray(&mut row, 20, Flags::default(), &[0; 60]).len();
     }
-    // Two seconds: ten at once, then twenty a second.
+    // Two seconds: ten replies at once, then twenty a second.
     assert!((45..=52).contains(&errors), "{errors}");
     let mut pongs = 0;
     let (label, shift) = (Label::here(), 0);
@@ -376,7 +376,10 @@ fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
                 4
             }
         };
-        row.nodes[0].switch.renumber(Slot::new(slot), Some(Slot::new(6))).expect("it is attached");
+        row.nodes[0]
+            .switch
+            .renumber(Slot::new(slot), Some(Slot::new(6)))
+            .expect("the slot is attached");
         row.pass(10 * MS);
         row.nodes[0].events.clear();
         let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
@@ -394,7 +397,7 @@ fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
         let said: Vec<_> = told.iter().map(|error| error[24..28].to_vec()).collect();
         assert_eq!(said, [[1, 7, 4, 0]; 5], "an error each, empty_slot: {behind:?}");
         assert_eq!(row.nodes[0].count(Discard::NotAllowed), 5);
-        assert_eq!(row.nodes[0].events, [], "and the operator hears of no use");
+        assert_eq!(row.nodes[0].events, [], "no use of the number is reported");
         row.assert_even();
     }
 }
@@ -407,15 +410,15 @@ fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
     row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
     // Four bits do not suffice for the left neighbour.
     row.pass(MS);
-    row.nodes[0].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("it is attached");
-    row.nodes[0].switch.renumber(Slot::new(2), Some(Slot::new(9))).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("the slot is attached");
+    row.nodes[0].switch.renumber(Slot::new(2), Some(Slot::new(9))).expect("the slot is attached");
     for _ in 0..700 {
         row.now.0 += 1_000 * MS;
         row.pass(MS);
         row.received();
     }
     // Its former number has expired, and so would the other's: a new one.
-    row.nodes[0].switch.renumber(Slot::new(6), Some(Slot::new(7))).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(6), Some(Slot::new(7))).expect("the slot is attached");
     row.pass(10 * MS);
     row.now.0 += 1_000 * MS;
     row.pass(MS);
@@ -426,14 +429,14 @@ fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
     let told = row.received();
     assert_eq!(row.nodes[0].count(Discard::ReturnPath), 1);
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0][24..28], [1, 7, 8, 0], "an error, return_path");
+    assert_eq!(told[0][24..28], [1, 7, 8, 0], "a return_path error");
     row.assert_even();
 }
 
 #[test]
 fn w5_4_a_trace_along_a_former_number_is_answered_once_and_is_no_use_of_it() {
     let mut row = Row::new(2);
-    row.nodes[1].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("it is attached");
+    row.nodes[1].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("the slot is attached");
     row.pass(10 * MS);
     row.nodes[1].events.clear();
     row.pass(1_000 * MS);
@@ -504,7 +507,7 @@ fn r12_a_flood_of_pings_leaves_data_alone() {
         }
         row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
         row.pass(MS);
-        while row.endpoint.receive().expect("it is there").is_some() {
+        while row.endpoint.receive().expect("the switch is there").is_some() {
             delivered += 1;
         }
         row.received();
@@ -524,7 +527,7 @@ fn r10_a_slow_path_that_hangs_stops_no_data_and_holds_no_memory() {
         row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
         row.now.0 += 10 * MS;
         row.nodes[0].poll(row.now);
-        assert!(row.endpoint.receive().expect("it is there").is_some());
+        assert!(row.endpoint.receive().expect("the switch is there").is_some());
     }
     row.assert_even();
 }
@@ -554,13 +557,16 @@ fn w5_12_a_goodbye_from_beyond_the_neighbour_is_refused() {
 #[test]
 fn w5_7_a_sender_with_a_former_number_gets_the_new_one() {
     let mut row = Row::new(1);
-    row.nodes[0].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("it is attached");
+    row.nodes[0].switch.renumber(Slot::new(3), Some(Slot::new(6))).expect("the slot is attached");
     row.pass(10 * MS);
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     row.now.0 += 1_000 * MS;
     row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
     row.pass(MS);
-    assert!(row.endpoint.receive().expect("it is there").is_some(), "it is delivered");
+    assert!(
+        row.endpoint.receive().expect("the switch is there").is_some(),
+        "the packet is delivered"
+    );
     let told = row.received();
     // The notice "slot moved" from 3 to 6, and the packet's header.
     assert_eq!(told[0][24..36], [1, 9, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6]);
@@ -571,7 +577,7 @@ fn w5_7_a_sender_with_a_former_number_gets_the_new_one() {
 #[test]
 fn w5_7_a_sender_with_the_number_of_a_detached_slot_gets_slot_gone() {
     let mut row = Row::new(1);
-    row.nodes[0].switch.detach(Slot::new(3)).expect("it is attached");
+    row.nodes[0].switch.detach(Slot::new(3)).expect("the slot is attached");
     row.pass(10 * MS);
     let (label, shift) = way(&[(2, 3)]).depart().expect("short");
     row.send(HeaderRepr::new(label, shift, 9), &[0; 60]);
@@ -709,11 +715,11 @@ fn w5_14_an_error_about_a_foreign_header_ends_no_question() {
 #[test]
 fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
     let mut row = Row::new(2);
-    row.nodes[1].switch.renumber(Slot::new(2), Some(Slot::new(7))).expect("it is attached");
+    row.nodes[1].switch.renumber(Slot::new(2), Some(Slot::new(7))).expect("the slot is attached");
     let (near, _far) = memory::wire(16).expect("descriptors");
     row.nodes[1].attach(near, Behind::Neighbour, 4, Rights::ALL);
     row.pass(10 * MS);
-    row.nodes[1].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("it is attached");
+    row.nodes[1].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("the slot is attached");
     row.pass(1_000 * MS);
     row.nodes[0].events.clear();
     // There is no answer from behind it, but the switch on the path reports the drop.

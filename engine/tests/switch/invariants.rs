@@ -44,10 +44,10 @@ fn memory(trains: u32, singles: u32) -> Pool {
 struct Rig {
     switch: Switch,
     workers: Vec<Worker>,
-    /// By slot.
+    /// The far ends by slot.
     far: BTreeMap<u32, MemoryPort>,
     ports: BTreeMap<u32, PortId>,
-    /// For frames that neighbours send.
+    /// The source of the frames that neighbours send.
     pool: Pool,
     now: Now,
     events: Vec<Event>,
@@ -55,9 +55,9 @@ struct Rig {
 
 impl Rig {
     fn with(workers: usize, config: SwitchConfig) -> Self {
-        assert!(installed(), "without the allocator nothing is forbidden");
+        assert!(installed(), "the allocator that forbids is not installed");
         let pools = (0..workers).map(|_| memory(0, 0)).collect();
-        let (switch, workers) = Switch::new(config, pools).expect("a sane configuration");
+        let (switch, workers) = Switch::new(config, pools).expect("a valid configuration");
         Self {
             switch,
             workers,
@@ -108,7 +108,7 @@ impl Rig {
         far
     }
 
-    /// One poll of one worker, under the rule of R13.
+    /// Polls one worker once, under the rule of R13.
     fn poll_one(&mut self, worker: usize) -> usize {
         self.now.0 += 1;
         let rule = forbid();
@@ -140,14 +140,14 @@ impl Rig {
     fn frame(&mut self, bytes: &[u8]) -> Frame {
         let single = bytes.len() + 1_024 <= 4_096;
         let class = if single { ChunkClass::Single } else { ChunkClass::Train };
-        let chunk = self.pool.take(class).expect("frames come home");
+        let chunk = self.pool.take(class).expect("all frames are returned");
         let start = chunk.start();
         let mut frame = chunk.into_frame(start, bytes.len());
         frame.bytes_mut().copy_from_slice(bytes);
         frame
     }
 
-    /// The neighbour on `slot` sends a frame; `false` when its wire is full.
+    /// Sends a frame from the neighbour on `slot`. Returns `false` if its wire is full.
     fn send(&mut self, slot: u32, bytes: &[u8]) -> bool {
         let frame = self.frame(bytes);
         let mut burst = Burst::new();
@@ -194,7 +194,7 @@ impl Rig {
         let counts: Vec<_> = balance.by_reason().collect();
         assert!(
             balance.is_even(),
-            "R3: {} on their way; {balance:?} {counts:?}",
+            "R3: {} in flight; {balance:?} {counts:?}",
             balance.on_their_way()
         );
     }
@@ -214,7 +214,7 @@ fn packet(label: Label, shift: u16, hops_left: u8, payload: &[u8]) -> Vec<u8> {
 /// The label from slot `from` to slot `to` of one switch.
 fn through(from: u32, to: u32) -> Label {
     let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
-    Label::build(&[hop]).expect("a path of one").0
+    Label::build(&[hop]).expect("a path of one hop").0
 }
 
 /// A valid packet from one slot to another, numbered.
@@ -347,7 +347,7 @@ fn r3_counters_balance_at_rest() {
         }
         chain.settle();
         let port = chain.0[1].ports[&3];
-        chain.0[1].switch.unplug(port).expect("nothing behind it");
+        chain.0[1].switch.unplug(port).expect("the port has no slots");
         for rig in &mut chain.0 {
             let bytes = any_bytes(&mut rng, &[2, 3, 9]);
             rig.send(9, &bytes);
@@ -394,7 +394,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
         rig.poll();
         let out = rig.take_all();
         let after = rig.switch.balance();
-        assert!(out <= 1, "{out} frames came of {bytes:x?}");
+        assert!(out <= 1, "{out} frames result from {bytes:x?}");
         assert_eq!(after.frames_out - before.frames_out, out as u64);
         // Errors are not sent, since the worker has no memory for them: they are dropped and counted.
         let discarded = |of: &Balance| of.discarded() - of.discards[Discard::PoolEmpty as usize];
@@ -402,7 +402,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
         through += out;
         ended += 1 - out;
     }
-    assert!(through > 500 && ended > 500, "{through} through, {ended} ended");
+    assert!(through > 500 && ended > 500, "{through} forwarded, {ended} discarded");
 }
 
 /// The numbers that arrived at `slot`; within a flow each must be greater than the one before.
@@ -486,11 +486,11 @@ fn a_worker_is_woken_when_all_frames_leave_by_its_ports() {
         assert!(rig.send(2, &numbered(2, 5, number)));
     }
     assert_eq!(rig.poll_one(0), 10);
-    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "once a breath");
+    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "the waker is called once per poll");
     rig.poll_one(1);
     assert_eq!(rig.taken(5).len(), 10);
     rig.poll_one(0);
-    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "nothing was handed over since");
+    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "no handoff since then");
 }
 
 #[test]
@@ -513,8 +513,8 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
         assert!(rig.send(2, &numbered(2, 3, number)));
     }
     rig.settle();
-    assert_eq!(rig.taken(3).len(), 10, "the others are served");
-    assert_eq!(rig.count(Discard::PeerGone), 30, "what was lost is counted");
+    assert_eq!(rig.taken(3).len(), 10, "other frames are forwarded");
+    assert_eq!(rig.count(Discard::PeerGone), 30, "lost frames are counted");
     rig.assert_even();
 }
 
@@ -527,7 +527,7 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
         assert!(rig.send(2, &for_the_switch));
         rig.poll_workers();
     }
-    // One ingress takes half of the places at most.
+    // One ingress takes at most half of the places.
     let refused = (PUNTS_MAX + 10 - PUNTS_MAX / 2) as u64;
     let counted = [Discard::OverBudget, Discard::PuntFull].map(|why| rig.count_at(2, why));
     assert_eq!(counted.iter().sum::<u64>(), refused, "{counted:?}");
@@ -588,7 +588,7 @@ fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
         rig.poll_workers();
     }
     let control: Vec<u32> = (0..EGRESS_CONTROL_FRAMES_MAX as u32).map(|n| 1_000 + n).collect();
-    assert_eq!(arrived[..4], [0, 1, 2, 3], "what was on the wire");
+    assert_eq!(arrived[..4], [0, 1, 2, 3], "first the frames on the wire");
     assert_eq!(arrived[4..4 + control.len()], control, "then control, in order");
     assert_eq!(arrived.len(), 4 + control.len() + EGRESS_FRAMES_MAX);
     rig.settle();
@@ -675,7 +675,7 @@ fn r13_the_data_plane_allocates_nothing() {
         } else if rng.one_in(20) && rig.switch.detach(Slot::new(slot)).is_ok() {
             rig.settle();
             let port = rig.ports[&slot];
-            rig.switch.unplug(port).expect("nothing behind it");
+            rig.switch.unplug(port).expect("the port has no slots");
             rig.settle();
             rig.far.remove(&slot);
             changes += 1;
@@ -744,7 +744,7 @@ fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() 
         ("another kind of link frame", 2, with(0, 0xf0), D::BadLinkKind),
         ("another version", 2, with(header, 0x20), D::BadVersion),
         ("a width that does not exist", 2, with(header, 0x13), D::BadWidth),
-        ("a label cut off", 2, with(header, 0x11), D::TooShort),
+        ("a truncated label", 2, with(header, 0x11), D::TooShort),
         ("more bits used than there are", 2, with(header + 5, 64), D::BadHeader),
         ("no hops left", 2, packet(through(2, 3), 0, 0, &[]), D::HopsSpent),
         ("a spent label", 2, packet(Label::new(0), 0, 64, &[]), D::LabelSpent),
@@ -773,7 +773,7 @@ fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() 
     }
     assert!(rig.send(2, &good));
     rig.settle();
-    assert_eq!(rig.taken(3).len(), 1, "and a good one still goes through");
+    assert_eq!(rig.taken(3).len(), 1, "a valid packet still passes");
 }
 
 #[test]
@@ -782,7 +782,7 @@ fn the_hop_limit_bounds_a_loop_that_the_width_does_not() {
     let mut rig = Rig::with(1, config);
     rig.neighbour(0, 2, 4);
     rig.settle();
-    // A label that turns round here ten times, and a sender that allows 255 hops.
+    // A label that turns around here ten times, from a sender that allows 255 hops.
     let (label, _) = Label::<u64>::build(
         &[Hop { scheme: &V3X5X8, egress: Slot::new(2), ingress: Slot::new(2) }; 10],
     )
@@ -862,7 +862,7 @@ fn slots_are_attached_detached_and_listed_while_traffic_flows() {
     assert!(rig.send(2, &numbered(2, 5, 0)));
     let (sent, arrived) = flow(&mut rig);
     assert_eq!(rig.count_at(2, Discard::EmptySlot), 1);
-    assert_eq!(sent, arrived, "nothing of the flow was lost");
+    assert_eq!(sent, arrived, "no packet of the flow was lost");
     let view =
         rig.switch.slots().into_iter().find(|view| view.slot == Slot::new(3)).expect("listed");
     assert_eq!(view.frames_out, u64::from(arrived));
@@ -899,7 +899,7 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
 #[test]
 fn three_switches_in_a_row_there_and_back() {
     let mut chain = Chain::of_three(64);
-    // Slots of different widths, so that directors must be widened for the return path.
+    // Slots of different widths, so that the return path needs wider directors.
     let (a_slot, b_slot) = (200, 12);
     let mut a = chain.0[0].endpoint(0, a_slot);
     let mut b = chain.0[2].endpoint(0, b_slot);
@@ -941,7 +941,7 @@ fn three_switches_in_a_row_there_and_back() {
 
         send(&mut b, reply, &[!round; 60]);
         chain.settle();
-        let mut frame = a.receive().expect("the port is there").expect("it came back");
+        let mut frame = a.receive().expect("the port is there").expect("the packet came back");
         assert_eq!(frame.bytes()[FRAME_BYTES_MIN..], [!round; 60]);
         let (again, ingress, _) = return_path(&mut frame, a_slot);
         assert_eq!(ingress, Slot::new(3));

@@ -1,4 +1,5 @@
-//! The switch and its invariants, over memory ports. One program for all: each costs a link step.
+//! The switch and its invariants, over memory ports. All tests are one program, since each program
+//! costs a link step.
 
 use strowger_frame::alloc::GuardedAlloc;
 

@@ -2,7 +2,7 @@
 //! its payload through a switch, and no port counts a copy. Ethernet's veth pairs are in a network namespace that
 //! ends with the test.
 
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+#![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
 use std::{
     collections::HashSet,
@@ -143,7 +143,7 @@ fn hop(backend: Backend, pair: char, arena: &mut Arena, pools: [&mut Pool; 2]) -
         Uring => by_udp(udp::BackendChoice::IoUring),
         Packet => by_ethernet(RxMode::Packet),
         Xdp => by_ethernet(RxMode::Copy),
-        Unix => unreachable!("an endpoint is no switch"),
+        Unix => unreachable!("an endpoint is not a switch"),
     }
 }
 
@@ -182,7 +182,7 @@ impl Node {
         (self.switch.add_peer(spec, Now(1)).unwrap()).number()
     }
 
-    /// A process of this machine on a slot.
+    /// Attaches a process of this machine on a slot.
     fn endpoint(&mut self, name: &str, ends: Option<&Ends>) -> (u32, Client) {
         let name = format!("strowger-arena-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);

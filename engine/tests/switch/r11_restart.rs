@@ -23,7 +23,7 @@ fn switch() -> (Switch, Worker) {
     let config = SwitchConfig::default()
         .with_quarantine(std::time::Duration::from_nanos(QUARANTINE_NS))
         .with_slot_max(6);
-    let (switch, mut workers) = Switch::new(config, vec![pool]).expect("a sane switch");
+    let (switch, mut workers) = Switch::new(config, vec![pool]).expect("a valid configuration");
     (switch, workers.pop().expect("one"))
 }
 
@@ -84,12 +84,15 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
         events.contains(&Event::SlotAttached(Slot::new(4)))
             && switch.opens_in(Slot::new(4)).is_none()
     );
-    assert!(!events.contains(&Event::SlotFree(Slot::new(3))), "it leads to its user: {events:?}");
+    assert!(
+        !events.contains(&Event::SlotFree(Slot::new(3))),
+        "the number belongs to its user: {events:?}"
+    );
     assert_eq!(switch.restore(&snapshot, Now(60)), Err(RestoreError::Late));
     let views = switch.slots();
     let least =
         views.iter().filter(|view| view.slot != Slot::new(3)).map(|view| view.generation).min();
-    assert!(least > Some(snapshot.generation), "generations go on over a restart: {views:?}");
+    assert!(least > Some(snapshot.generation), "generations continue after a restart: {views:?}");
 }
 
 #[test]
@@ -174,7 +177,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     let pinned = wish(&mut switch, "d").with_slot(Slot::new(3));
     assert_eq!(switch.attach(pinned), Ok(Slot::new(3)));
     settle(&mut switch, &mut worker, 8);
-    let left = switch.opens_in(Slot::new(3)).expect("it waits").as_nanos() as u64;
+    let left = switch.opens_in(Slot::new(3)).expect("the slot waits").as_nanos() as u64;
     assert!(left >= alias_ns / 2 - 10 && left <= alias_ns / 2 + QUARANTINE_NS, "{left}");
 }
 
@@ -227,12 +230,12 @@ fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
         );
     }
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
-    assert_eq!(events, [Event::SlotFree(Slot::new(4))], "nothing comes true minutes later");
-    // No user of it has come back, so it is free for others by now.
+    assert_eq!(events, [Event::SlotFree(Slot::new(4))], "no renumbering completes later");
+    // Its user has not come back, so it is free for others by now.
     assert_eq!(switch.renumber(Slot::new(0), Some(Slot::new(2))), Ok(Slot::new(2)));
     let events = settle(&mut switch, &mut worker, 51 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotMoved(Slot::new(0), Slot::new(2))]);
-    // Its own former number leads to it, and is shown as such.
+    // A user's own former number still reaches it, and is shown as former.
     let refused = switch.renumber(Slot::new(2), Some(Slot::new(0)));
     let why = NotFree::Former;
     let Err(RenumberError::Number(AttachError::SlotNotFree { why: said, opens_in, .. })) = refused
@@ -268,7 +271,7 @@ fn a_start_succeeds_although_numbers_are_kept_for_others() {
         let (mut switch, mut worker) = switch();
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
         let known = wish(&mut switch, "known").with_key([3; 32]);
-        assert_eq!(switch.attach(known), Ok(Slot::new(3)), "its own");
+        assert_eq!(switch.attach(known), Ok(Slot::new(3)), "the user's own number");
         // More peers than before: each gets a number, and waits until no old label names it.
         let slots: Vec<Slot> =
             (0..5).map(|n| attach(&mut switch, &format!("new {n}")).expect("a number")).collect();

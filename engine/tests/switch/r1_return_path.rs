@@ -37,7 +37,8 @@ impl Between {
             Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
         };
         let config = SwitchConfig::default();
-        let (mut switch, mut workers) = Switch::new(config, vec![pool(0)]).expect("a sane switch");
+        let (mut switch, mut workers) =
+            Switch::new(config, vec![pool(0)]).expect("a valid configuration");
         if let Some(before) = before {
             switch.restore(before, Now(1)).expect("nothing is attached");
         }
@@ -94,7 +95,7 @@ impl Between {
         let mut frame = arrived.into_iter().next()?;
         let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];
         let Ok(AnyHeader::W64(header)) = AnyHeader::parse(packet) else {
-            panic!("it was switched")
+            panic!("the switch moved the label")
         };
         let shift = header.shift();
         let back = header.label().register().reverse_bits() & ((1 << shift) - 1);
@@ -124,17 +125,17 @@ fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     between.pass(100);
     // Old labels, of four bits each, in both directions.
     for _ in 0..10 {
-        let answer = between.send(RIGHT, to_left).expect("the former number leads there");
+        let answer = between.send(RIGHT, to_left).expect("the former number is valid");
         assert_eq!(answer, to_right);
         let back =
             between.send(LEFT, answer).expect("a former number is written into its return path");
-        assert_eq!(back, to(7), "the latest that fits");
+        assert_eq!(back, to(7), "the latest number that fits");
         assert!(between.send(RIGHT, back).is_some());
     }
     assert_eq!(between.return_path_discards(), 0);
     let views = between.switch.slots();
     let left = views.iter().find(|view| view.slot == Slot::new(9)).expect("it is attached");
-    assert_eq!(left.by_former, 10, "and that is counted");
+    assert_eq!(left.by_former, 10, "the use is counted");
     // A wide label has the present number.
     let wide = V3X5X8.encode(Slot::new(3), 7).expect("it fits");
     let back = between.send(LEFT, Label::new(wide.bits() | 1 << wide.width()));

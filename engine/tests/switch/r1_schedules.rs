@@ -83,7 +83,7 @@ struct Issued {
     user: u64,
 }
 
-/// An answer on its return path.
+/// A reply on its return path.
 struct Reply {
     id: u64,
     sent: u64,
@@ -103,7 +103,7 @@ struct Seat {
 struct User {
     id: u64,
     slot: u32,
-    /// The number that it is getting.
+    /// The number that the user is moving to.
     to: Option<u32>,
     aliases: Vec<u32>,
     leaving: bool,
@@ -129,9 +129,9 @@ struct Seen {
     panics: u64,
     answers: u64,
     answered: u64,
-    /// Answers of a user by a number that is an alias by now.
+    /// Replies from a user by a number that is now an alias.
     answered_by_alias: u64,
-    /// Answers that met a full queue.
+    /// Replies that met a full queue.
     crowded_out: u64,
 }
 
@@ -143,7 +143,7 @@ struct Rig {
     seats: Vec<Seat>,
     pool: Pool,
     now: u64,
-    /// By worker: since when frames wait for it.
+    /// For each worker, the time since which frames wait for it.
     waits_since: [Option<u64>; WORKERS],
     owners: Vec<Owner>,
     labels: VecDeque<Issued>,
@@ -159,7 +159,7 @@ fn growing() -> (Scheme, Scheme) {
     let between = Form::new(5, 2, 0b10);
     (
         Scheme::new(&[a, b]).expect("prefix-free"),
-        // Between the two, so that forms change their places.
+        // Between these two, so that forms change their places.
         Scheme::new(&[a, between, b]).expect("prefix-free"),
     )
 }
@@ -183,7 +183,7 @@ impl Rig {
             Pool::new(&PoolSpec { trains: 0, singles, huge_pages: false }).expect("memory")
         };
         let pools = (0..WORKERS).map(|_| memory(0)).collect();
-        let (mut switch, workers) = Switch::new(config, pools).expect("a sane switch");
+        let (mut switch, workers) = Switch::new(config, pools).expect("a valid configuration");
         let alarm = Arc::new(Alarm::default());
         (0..WORKERS).for_each(|worker| switch.set_waker(worker, alarm.clone()));
         let seats = (0..SEATS)
@@ -254,7 +254,7 @@ impl Rig {
         owner.user == issued.user && owner.withdrawn.is_none_or(|at| at > self.now)
     }
 
-    /// Answers that were sent long ago have arrived, if their numbers are still in use.
+    /// Checks that replies sent long ago have arrived, if their numbers are still in use.
     fn check_answers(&mut self) {
         if self.replies.front().is_none_or(|reply| reply.sent + ANSWERED_NS > self.now) {
             return;
@@ -276,7 +276,7 @@ impl Rig {
                 discards[Discard::EgressFull as usize] + discards[Discard::HandoffFull as usize];
             assert!(
                 self.seen.crowded_out <= full,
-                "R1: an answer from slot {} did not reach slot {}, though both are in use: {:?}",
+                "R1: a reply from slot {} did not reach slot {}, though both are in use: {:?}",
                 reply.by.slot,
                 reply.to.slot,
                 self.switch.balance().by_reason().collect::<Vec<_>>()
@@ -335,7 +335,7 @@ impl Rig {
         let mut attach =
             Attach::plain(self.seats[seat].port, Address::Only, behind, id.to_string());
         if self.rng.below(8) == 0 {
-            // A memory wire has no such address: refused by the worker, not by the slow path.
+            // A memory wire has no such address: the worker refuses it, not the slow path.
             attach = attach.with_address(Address::Udp(([127, 0, 0, 1], 1).into()));
         }
         if self.rng.below(3) > 0 {
@@ -589,9 +589,9 @@ impl Rig {
             return;
         }
         let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes[LINK_HEADER_BYTES..]) else {
-            panic!("it was switched")
+            panic!("the switch moved the label")
         };
-        // The return path, reversed at the top: it names the sender, and can be used as a label.
+        // The return path, reversed at the top, names the sender and can be used as a label.
         let back = header.label().register().reverse_bits();
         let slot = self.scheme.decode(back).expect("a director").slot().number();
         let owner = self.owners[slot as usize];
@@ -626,7 +626,7 @@ impl Rig {
                 return;
             }
         }
-        panic!("no rest: {:?}", self.switch.balance());
+        panic!("the switch does not come to rest: {:?}", self.switch.balance());
     }
 }
 
@@ -640,7 +640,7 @@ struct Said(u64);
 impl Drop for Said {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("to see it again: STROWGER_R1_SEED={} STROWGER_R1_EVENTS=1", self.0);
+            eprintln!("to reproduce: STROWGER_R1_SEED={} STROWGER_R1_EVENTS=1", self.0);
         }
     }
 }

@@ -85,14 +85,14 @@ impl Rig {
         }
     }
 
-    /// One poll of each worker, under the rule of R13.
+    /// Polls each worker once, under the rule of R13.
     fn poll_workers(&mut self) -> usize {
         self.now.0 += self.poll_ns;
         let _rule = forbid();
         self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum()
     }
 
-    /// The neighbour on slot `from` sends `n` packets to slot `to`, as many as its wire takes.
+    /// Sends `n` packets from the neighbour on slot `from` to slot `to`, as many as its wire takes.
     fn send(&mut self, n: usize, from: u32, to: u32, payload_bytes: usize, is_control: bool) {
         let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
         let label = Label::<u64>::build(&[hop]).expect("one hop").0;
@@ -154,7 +154,7 @@ impl Rig {
         burst.clear();
     }
 
-    /// Takes up to `n` frames that arrived at slot `at`, and adds them up by ingress.
+    /// Takes up to `n` frames that arrived at slot `at`, and counts them by ingress.
     fn take(&mut self, n: usize, at: u32, arrived: &mut BTreeMap<u32, Arrived>) -> usize {
         let mut taken = 0;
         while taken < n {
@@ -266,14 +266,14 @@ fn contend(
     (rig, arrived)
 }
 
-/// Each has at least this part of an equal share.
+/// Each sender has at least this part of an equal share.
 #[track_caller]
 fn assert_shares(arrived: &BTreeMap<u32, Arrived>, senders: &[Sender], part: f64, what: &str) {
     let total: u32 = arrived.values().map(|sum| sum.frames).sum();
     let share = f64::from(total) / senders.len() as f64;
     for sender in senders {
         let got = arrived.get(&sender.slot).map_or(0, |sum| sum.frames);
-        // A few more or less may still wait.
+        // A few frames may still wait.
         assert!(f64::from(got + 8) >= part * share, "{what}: slot {} of {arrived:?}", sender.slot);
     }
 }
@@ -288,7 +288,10 @@ fn r23_a_congested_egress_is_shared_equally_in_any_order_of_polling() {
                 let (mut rig, arrived) = contend(1, &senders, idle, drain, depth, polls);
                 let what = format!("{drain} of {depth} taken, {idle} idle, {count} senders");
                 let total: u32 = arrived.values().map(|sum| sum.frames).sum();
-                assert!(total as usize + 64 >= polls * drain, "{what}: the exit is used: {total}");
+                assert!(
+                    total as usize + 64 >= polls * drain,
+                    "{what}: the egress is used: {total}"
+                );
                 assert_shares(&arrived, &senders, 0.97, &what);
                 rig.assert_even();
             }
@@ -298,7 +301,8 @@ fn r23_a_congested_egress_is_shared_equally_in_any_order_of_polling() {
 
 #[test]
 fn r23_an_ingress_that_sends_several_bursts_at_once_gets_no_more_of_a_fast_egress() {
-    // The far end takes all that its wire holds between two polls, so the port that is polled first fills it.
+    // The far end takes all that its wire holds between two polls, so the first polled port fills
+    // it.
     for count in [2, 3, 5] {
         let senders: Vec<Sender> = (2..).take(count).map(|slot| data(slot, 256)).collect();
         let (mut rig, arrived) = contend(1, &senders, 2, 256, 256, 640);
@@ -318,9 +322,17 @@ fn r23_an_ingress_below_its_share_loses_nothing_to_a_flood_at_its_egress() {
         let got = arrived[&modest].frames as usize;
         assert!(got * 100 >= polls * 3 * 99 - 64 * 100, "{arrived:?}");
         rig.assert_even();
-        assert_eq!(rig.count_at(modest, Discard::EgressFull), 0, "its own port says so");
+        assert_eq!(
+            rig.count_at(modest, Discard::EgressFull),
+            0,
+            "the modest sender's port has no drops"
+        );
         let refused = rig.count(Discard::EgressFull);
-        assert_eq!(rig.count_at(flood, Discard::EgressFull), refused, "what was displaced, too");
+        assert_eq!(
+            rig.count_at(flood, Discard::EgressFull),
+            refused,
+            "displaced frames count at the flood's port"
+        );
         assert!(refused > 10_000);
     }
 }
@@ -346,7 +358,7 @@ fn r23_long_frames_do_not_displace_short_ones() {
     let (long, short) = (arrived[&2], arrived[&3]);
     // A frame counts once for each 256 bytes begun: six to one here.
     assert!(short.frames > 4 * long.frames, "{arrived:?}");
-    assert!(long.bytes > short.bytes / 2, "nor do short ones displace long ones: {arrived:?}");
+    assert!(long.bytes > short.bytes / 2, "short frames do not displace long ones: {arrived:?}");
     rig.assert_even();
 }
 
@@ -407,11 +419,11 @@ fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
         rig.take(4, EXIT, &mut arrived);
     }
     let (data, control) = (arrived[&2].frames, arrived[&3].control);
-    assert!(data >= 3_880 && control >= 3_880, "{data} of data, {control} of control");
+    assert!(data >= 3_880 && control >= 3_880, "{data} data frames, {control} control frames");
     rig.assert_even();
 }
 
-/// A port that counts how often it is offered frames.
+/// A port that counts how often the worker offers it frames.
 struct Offered {
     inner: MemoryPort,
     offers: Arc<AtomicUsize>,
@@ -497,11 +509,15 @@ fn r23_exits_that_are_stuck_are_not_offered_again_and_do_not_keep_the_worker_awa
         }
         assert_eq!(arrived[&2].frames, 200);
         let polls = if says_blocked { 0 } else { 50 };
-        assert_eq!(offers.load(Ordering::Relaxed), polls * stuck.len(), "once a poll at most");
+        assert_eq!(
+            offers.load(Ordering::Relaxed),
+            polls * stuck.len(),
+            "at most one offer per poll"
+        );
         assert_eq!(rig.workers[0].arm(|_| ()), says_blocked, "may block");
         rig.workers[0].disarm(|_| false);
 
-        // One of them reads again.
+        // One of the far ends reads again.
         rig.take(4, stuck[7], &mut arrived);
         let before = offers.load(Ordering::Relaxed);
         assert!(!rig.workers[0].arm(|_| ()) || says_blocked, "there is room now");
@@ -538,7 +554,7 @@ fn r23_packets_for_the_switch_by_many_leave_an_innocent_its_places() {
         rig.switch.poll(rig.now);
     }
     let refused = [Discard::PuntFull, Discard::OverBudget].map(|why| rig.count_at(2, why));
-    assert_eq!(refused, [0, 0], "of 400 of an innocent");
+    assert_eq!(refused, [0, 0], "of 400 packets of a well-behaved sender");
     let refused = [Discard::PuntFull, Discard::OverBudget].map(|why| rig.count(why));
     assert!(refused.iter().sum::<u64>() > 100_000, "{refused:?}");
     rig.assert_even();

@@ -34,7 +34,7 @@ const MEMORY: PoolSpec = PoolSpec { trains: 932, singles: 384, huge_pages: false
 const SETTLED: Chunks = Chunks { trains: 64, singles: 256 };
 /// Chunks that the socket's calls receive into.
 const RECEIVED_AT_ONCE: Chunks = Chunks { trains: 64, singles: 0 };
-/// Datagrams that the kernel keeps for one socket that is not read.
+/// The datagrams that the kernel queues for a socket that is not read.
 const KERNEL_QUEUE: usize = 512;
 
 const A: u32 = 2;
@@ -56,7 +56,7 @@ struct Kernel {
     refused: u64,
     /// By slot: frames that the path takes now.
     room: BTreeMap<u32, usize>,
-    /// By slot: frames that left.
+    /// For each slot, the frames that left.
     left: BTreeMap<u32, u64>,
 }
 
@@ -81,7 +81,7 @@ impl Socket {
         self.neighbours.iter().find(|(of, _)| *of == mark).map(|(_, slot)| *slot)
     }
 
-    /// `n` packets of the neighbour on slot `from` arrive for slot `to`.
+    /// Queues `n` packets from the neighbour on slot `from` for slot `to`.
     fn arrive(&self, n: usize, from: u32, to: u32) {
         let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
         let label = Label::<u64>::build(&[hop]).expect("one hop").0;
@@ -182,7 +182,7 @@ impl Port for Socket {
     }
 }
 
-/// Whether a worker that sleeps was woken.
+/// Whether a sleeping worker was woken.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -192,8 +192,8 @@ impl Wake for Woken {
     }
 }
 
-/// A relay with one listener: A, B and a hostile neighbour behind one socket, and others, whose send queues take
-/// nothing, behind it or behind another worker's.
+/// A relay with one listener. A, B and a hostile neighbour are behind one socket. Other neighbours,
+/// whose send queues take nothing, are behind it or behind another worker's socket.
 struct Relay {
     switch: Switch,
     workers: Vec<Worker>,
@@ -312,8 +312,8 @@ fn r23_two_hundred_stuck_egresses_cost_another_pair_nothing() {
                 relay.poll();
             }
             relay.assert_kept(4 * u64::from(polls));
-            assert!(relay.count(Discard::EgressFull) > 10_000, "the exits were full");
-            assert!(relay.copied() > 100, "and memory ran low");
+            assert!(relay.count(Discard::EgressFull) > 10_000, "the egresses are full");
+            assert!(relay.copied() > 100, "memory ran low");
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct PingOptions {
     bytes: u16,
 }
 
-/// The target of a question: the name of a link of the relay, or a label.
+/// The target of a request: the name of a link of the relay, or a label.
 #[derive(Clone, Debug)]
 struct Target {
     text: String,
@@ -100,8 +100,8 @@ impl Target {
         let label = || {
             let number = |value: &Value| u32::try_from(value.as_u64()?).ok().map(Slot::new);
             let scheme = scheme_of(status["scheme"].as_str()?).ok()?;
-            // The slot that this relay has at the neighbour is unknown here. With the highest number the label is wide
-            // enough for a return path by any slot.
+            // The number of this relay's slot at the neighbour is unknown here. With the highest
+            // number the label is wide enough for a return path by any slot.
             let to = (scheme, number(&link["slot"])?, number(&status["slot_max"])?);
             Label::build(&hops_of_links(&[to])).ok().map(|(label, _)| label)
         };
@@ -112,7 +112,7 @@ impl Target {
     }
 }
 
-/// Sends a question, and passes each answer to `each` as it arrives.
+/// Sends a request to the relay, and passes each reply to `each` as it arrives.
 fn ask(
     socket: &Path,
     question: &Value,

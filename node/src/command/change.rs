@@ -1,4 +1,5 @@
-//! What `strowger slot` and `strowger scheme` share: they send a request for a change and print its result.
+//! The common code of `strowger slot` and `strowger scheme`: it sends a request for a change and
+//! prints the result.
 
 use std::{fmt::Write as _, io::Write};
 

@@ -1,10 +1,10 @@
 //! `strowger conform`: label operations as JSON lines, to check another implementation against this one. An error in
 //! a line does not end it; the end of its input does.
 //!
-//! Each line of input is one object with `op`, and gets one line of output, in order. The answer to a failed
-//! operation, or to a line that is no request, is `{"error":"<kind>"}`. Labels are text as in wire.md 1.4. Answers
-//! write all hex digits without dots: 16, or 32 or 64 with `"bits":128` or `256` in the request. A scheme is a name
-//! or the hex of its serialization.
+//! Each line of input is one object with `op`, and gets one line of output, in order. The reply to
+//! a failed operation, or to a line that is no request, is `{"error":"<kind>"}`. Labels are text as
+//! in wire.md 1.4. Replies write all hex digits without dots: 16, or 32 or 64 with `"bits":128` or
+//! `256` in the request. A scheme is a name or the hex of its serialization.
 //!
 //! | op | takes | gives |
 //! |---|---|---|
@@ -24,12 +24,13 @@
 //! A step to slot 1 that cannot write the ingress slot gives only `to`: the packet arrives, and the slot is punted
 //! beside it (wire.md 1.3).
 //!
-//! `per` says what the hops of `build` are. `"per":"switch"`: each hop names two slots of one switch, by which the
-//! packet leaves and enters it. `"per":"link"`: each hop names the two ends of one link, the slot by which the packet
-//! leaves one switch and the slot by which it enters the next; the path goes from slot 1 of the first switch to slot
-//! 1 of the last, as the chains of the test vectors do. The last switch has the scheme of the last hop. Without
-//! `per`, a list that begins with `in` 1 or ends with `out` 1 is one of switches, since no link ends at slot 1, and
-//! any other list is one of links.
+//! `per` defines the hops of `build`. `"per":"switch"`: each hop names two slots of one switch, by
+//! which the packet leaves and enters it. `"per":"link"`: each hop names the two ends of one link,
+//! the slot by which the packet leaves one switch and the slot by which it enters the next; the
+//! path goes from slot 1 of the first switch to slot 1 of the last, as the chains of the test
+//! vectors do. The last switch has the scheme of the last hop. Without `per`, a list that begins
+//! with `in` 1 or ends with `out` 1 is one of switches, since no link ends at slot 1, and any other
+//! list is one of links.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
@@ -48,11 +49,11 @@ use crate::labels::{bytes_of, hop, hops_of_links, scheme_of};
 /// and answered with `line_too_long`.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// The kind of an error, as the answer names it.
+/// The kind of an error, as the reply names it.
 type Kind = &'static str;
 
-/// Answers every line of `input` on `output`, until `input` ends. It flushes answers before it waits for more input,
-/// so a caller may send one request at a time.
+/// Replies on `output` to every line of `input`, until `input` ends. It flushes replies before it
+/// waits for more input, so a caller may send one request at a time.
 ///
 /// # Errors
 /// Those of reading and writing.
@@ -111,7 +112,7 @@ fn failed(kind: Kind) -> Value {
     json!({ "error": kind })
 }
 
-/// The answer to one line of any bytes.
+/// The reply to one line of any bytes.
 fn answer(line: &[u8]) -> Value {
     match try_answer(line) {
         Ok(answer) => answer,
@@ -256,7 +257,7 @@ impl Request<'_> {
         let mut rows = Vec::new();
         for hop in self.list("hops")? {
             let hop = Request(hop.as_object().ok_or("bad_field")?);
-            // One scheme for all may stand beside the list.
+            // One scheme for all hops may stand beside the list.
             let scheme = if hop.0.contains_key("scheme") { hop.scheme()? } else { self.scheme()? };
             rows.push((scheme, hop.slot("out")?, hop.slot("in")?));
         }
@@ -284,7 +285,7 @@ impl Request<'_> {
         let bytes = bytes_of(self.text("serialized")?).map_err(|_| "bad_hex")?;
         let (forms, count) = match read_forms(&bytes) {
             Ok(read) => read,
-            // No serialization at all: the operation fails, and the scheme is not sane either.
+            // Without a serialization the operation fails, and the scheme is not valid either.
             Err(error) => return Ok(json!({ "error": error.kind(), "forms": [], "sane": false })),
         };
         let forms = &forms[..count];
@@ -315,7 +316,7 @@ impl Request<'_> {
     }
 
     fn shift(&self) -> Result<u16, Kind> {
-        // A shift beyond any register is as good as the largest: the label has no bits left.
+        // A shift beyond any register equals the largest: the label has no bits left.
         Ok(u16::try_from(self.number("shift")?).unwrap_or(u16::MAX))
     }
 
@@ -362,14 +363,14 @@ mod tests {
         serde_json::from_str(include_str!("../../../wire/tests/vectors/labels.json")).unwrap()
     }
 
-    /// The answer to one request, from the whole command.
+    /// The reply to one request, from the whole command.
     fn ask(request: Value) -> Value {
         let mut output = Vec::new();
         run(format!("{request}\n").as_bytes(), &mut output).unwrap();
         serde_json::from_slice(&output).unwrap()
     }
 
-    /// The answer to each line of `input`.
+    /// The reply to each line of `input`.
     fn answers(input: &[u8]) -> Vec<Value> {
         let mut output = Vec::new();
         run(input, &mut output).unwrap();
@@ -502,7 +503,7 @@ mod tests {
             let by_hex = ask(json!({"op":"scheme","scheme":row["serialized"]}));
             assert_eq!(by_hex["serialized"], row["serialized"]);
         }
-        // Two forms that begin alike; no data bits; no form at all.
+        // Two forms with the same prefix; no data bits; no form at all.
         for insane in ["810408", "0000", ""] {
             let answer = ask(json!({"op":"scheme","serialized":insane}));
             assert_eq!(answer["sane"], json!(false), "{insane} {answer}");
@@ -513,7 +514,7 @@ mod tests {
 
     #[test]
     fn a_return_path_at_full_width_uses_the_slot_beside_the_packet() {
-        // Slot 100 needs ten bits, the self director has four: only `to` is answered.
+        // Slot 100 needs ten bits, the self director has four: the reply has only `to`.
         let (label, shift) = ("8800000000000001", 4);
         let taken: Vec<u64> = vec![0];
         let arrived = ask(json!({

@@ -14,7 +14,7 @@ use crate::{
     relay::config::default_control_socket,
 };
 
-/// How a subcommand reaches a relay, and prints its answer.
+/// The options with which a subcommand reaches a relay and prints its reply.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ControlOptions {
     /// Print the relay's JSON unchanged.
@@ -63,7 +63,7 @@ impl<'p> ControlConnection<'p> {
         Failure::new(Exit::NoRelay, line)
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its reply.
     pub(crate) fn ask(&mut self, request: &Value) -> Result<Value, Failure> {
         let sent = self.lines.get_mut().write_all(format!("{request}\n").as_bytes());
         sent.map_err(|error| self.no_answer(&error.to_string()))?;

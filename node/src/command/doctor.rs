@@ -1,5 +1,5 @@
-//! `strowger doctor`: tries what this machine allows, and prints how to allow the rest. It changes nothing on the
-//! machine and keeps nothing open.
+//! `strowger doctor`: tests this machine's capabilities, and prints how to enable the rest. It
+//! changes nothing on the machine and keeps nothing open.
 
 use std::{
     fs,

@@ -51,8 +51,8 @@ pub(crate) struct Options {
 /// `strowger init`.
 ///
 /// # Errors
-/// One line: the configuration exists, an option is not usable, or a file cannot be made. Then nothing is written but
-/// perhaps the key, which the next run uses.
+/// One line: the configuration exists, an option is not usable, or a file cannot be made. Then
+/// nothing is written, except possibly the key, which the next run uses.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let place = Place::of(options.folder.as_deref())?;
     let text = place.configuration(options)?;
@@ -154,7 +154,7 @@ impl Place {
         Ok(text)
     }
 
-    /// The node's key, existing or new, and a line that says which.
+    /// Reads or makes the node's key. Also returns a line about which of them it did.
     fn key(&self) -> Result<(IdentityKey, String), Failure> {
         let file = self.path(KEY);
         let shown = file.display();

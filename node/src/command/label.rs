@@ -28,12 +28,12 @@ the slot by which it enters the next. --scheme f4|f8|v3x5x8|v4x8|HEX is the sche
 (v3x5x8). step treats every slot as attached; --u-turns lets a packet leave by the slot it came in by.
 ";
 
-/// Why the command has no result.
+/// The reason why the command has no result.
 #[derive(Debug)]
 enum LabelFailure {
-    /// The arguments are wrong: one line that says how.
+    /// The arguments are wrong. The line names the fault.
     Usage(String),
-    /// The arguments are well-formed, and there is no result: one line that says why.
+    /// The arguments are well-formed, but there is no result. The line gives the reason.
     Refused(String),
     /// The output cannot be written.
     Output(io::Error),

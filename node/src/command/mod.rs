@@ -1,4 +1,4 @@
-//! The subcommands, one file each, and what they share: the control connection, tables, printing.
+//! The subcommands, one file each, and their common code: the control connection, tables, printing.
 
 pub(crate) mod ask;
 pub(crate) mod bench;

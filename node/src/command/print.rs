@@ -7,7 +7,7 @@ use strowger_runtime::untrusted::{Untrusted, json_line};
 
 use crate::exit::{Failure, output_ended};
 
-/// Prints lines. Text of others in them cannot begin a line or move the cursor.
+/// Prints lines. Untrusted text in them cannot begin a line or move the cursor.
 pub(super) fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
     write_lines(output, text).or_else(|error| output_ended(&error))
 }

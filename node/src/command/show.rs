@@ -1,4 +1,4 @@
-//! `strowger show`: prints what a running relay answers on its control socket, as tables or as JSON.
+//! `strowger show`: prints the replies of a running relay's control socket, as tables or as JSON.
 
 use std::{fmt::Write as _, io::Write, path::Path};
 
@@ -319,7 +319,7 @@ fn ports_shown(answer: &Value) -> String {
 
 fn discards_shown(answer: &Value) -> String {
     let mut table = Table::new(["<port", "<reason", "frames"]);
-    // The balance below has the frames that were handled.
+    // The balance below includes the frames that were handled.
     let is_handled = |reason: &str| {
         Discard::ALL.iter().any(|discard| discard.is_handled() && discard.name() == reason)
     };
@@ -329,7 +329,7 @@ fn discards_shown(answer: &Value) -> String {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // These never became frames, so they are not in the balance below.
+    // These datagrams never became frames, so they are not in the balance below.
     for port in rows(answer, "ports") {
         for (reason, count) in port["kernel_drops_by_reason"].as_object().into_iter().flatten() {
             table.row([text(&port["name"]), reason.clone(), text(count)]);

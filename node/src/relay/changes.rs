@@ -1,5 +1,5 @@
-//! Changes that clients of the control socket requested. Each is answered when an event completes it, or makes it
-//! impossible.
+//! Changes that clients of the control socket requested. Each gets a response when an event
+//! completes it, or makes it impossible.
 
 use std::sync::mpsc::SyncSender;
 
@@ -70,7 +70,8 @@ fn gone(slot: Slot) -> Response {
 pub(super) struct Changes(Vec<(Change, SyncSender<Response>)>);
 
 impl Changes {
-    /// Answers this client when the change is complete. If there are too many, the first client gets a refusal.
+    /// Responds to this client when the change is complete. If there are too many, the first client
+    /// gets a refusal.
     pub(super) fn add(&mut self, change: Change, client: SyncSender<Response>) {
         if self.0.len() >= CHANGES_MAX {
             let (_, first) = self.0.remove(0);
@@ -80,7 +81,7 @@ impl Changes {
         self.0.push((change, client));
     }
 
-    /// Answers all waiting clients that the result is unknown.
+    /// Responds to all waiting clients that the result is unknown.
     pub(super) fn give_up(&mut self) {
         for (_, client) in self.0.drain(..) {
             let why = "the slow path restarted meanwhile; `strowger show slots` shows the result";
@@ -88,14 +89,14 @@ impl Changes {
         }
     }
 
-    /// Answers the clients whose change this event ends.
+    /// Responds to the clients whose change this event ends.
     pub(super) fn take(&mut self, event: &Event) {
         let waits = |(change, _): &(Change, _)| change.response_to(event).is_some();
         // Schemes grow one after the other, so the event belongs to the first request.
         while let Some(at) = self.0.iter().position(waits) {
             let (change, client) = self.0.remove(at);
             if let Some(answer) = change.response_to(event) {
-                // A client that no longer waits has dropped its end.
+                // A client that no longer waits has dropped its receiver.
                 let _ = client.try_send(answer);
             }
             if matches!(event, Event::SchemeGrown) {

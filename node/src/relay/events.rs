@@ -1,4 +1,5 @@
-//! The thread that takes a relay's events: it writes the journal and the log, and answers waiting clients.
+//! The thread that takes a relay's events: it writes the journal and the log, and sends responses
+//! to waiting clients.
 
 use std::{
     io,
@@ -29,7 +30,8 @@ pub(super) struct EventWriter {
 }
 
 impl EventWriter {
-    /// Takes events on a thread of its own until the relay has ended, and then sends [`Message::Ended`].
+    /// Takes events on a separate thread until the relay has ended, and then sends
+    /// [`Message::Ended`].
     ///
     /// # Errors
     /// The kernel gives no thread.

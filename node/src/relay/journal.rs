@@ -58,7 +58,7 @@ pub(crate) struct Journal(Arc<Mutex<State>>);
 
 impl Journal {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves nothing here half done.
+        // A panic on another thread leaves no partial state here.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -49,7 +49,7 @@ const RATE_ALL: Rate = Rate::every(LOG_LINE_ALL_AFTER, LOG_LINES_ALL);
 pub(crate) enum Level {
     /// A normal change.
     Info,
-    /// A failure that may end by itself.
+    /// A failure that may end without the operator.
     Warning,
     /// A failure that the operator must end.
     Error,
@@ -60,7 +60,7 @@ pub(crate) enum Level {
 pub(crate) enum Kind {
     /// A link is up.
     LinkUp,
-    /// A link is down; the text says why.
+    /// A link is down. The text gives the reason.
     LinkDown,
     /// A peer ended its link.
     Goodbye,
@@ -241,7 +241,7 @@ impl Log {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves nothing here half done.
+        // A panic on another thread leaves no partial state here.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -314,7 +314,7 @@ impl State {
     fn subject(&mut self, now: Instant, kind: Kind, subject: &str) -> String {
         let key = (kind, subject.to_owned());
         if self.subjects.len() >= LOG_SUBJECTS_MAX && !self.subjects.contains_key(&key) {
-            // A full bucket is as good as a new one.
+            // A full bucket equals a new one.
             let now = self.engine_time(now);
             self.subjects.retain(|_, bucket| !bucket.is_full(RATE_EACH, now));
             if self.subjects.len() >= LOG_SUBJECTS_MAX {
@@ -494,7 +494,7 @@ mod tests {
     fn a_standard_error_without_reader_delays_no_thread_and_lost_lines_are_counted() {
         let (release, stuck) = channel();
         let log = Log::start_on(Stuck(stuck)).unwrap();
-        // The bucket of all lines would not allow so many at once.
+        // The bucket of all lines would not allow this many at once.
         let count = 2 * LOG_LINES_WAITING;
         for _ in 0..count {
             let mut state = log.state();

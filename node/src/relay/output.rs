@@ -148,7 +148,7 @@ pub(crate) fn balance_line(
 /// The balance, and the frames discarded by reason.
 fn balance_lines(balance: &Balance) -> String {
     let mut table = Table::new(["<reason", "frames"]);
-    // The balance below has the frames that were handled.
+    // The balance below includes the frames that were handled.
     for (reason, count) in balance.by_reason().filter(|(reason, _)| !reason.is_handled()) {
         table.row([reason.name().to_owned(), count.to_string()]);
     }

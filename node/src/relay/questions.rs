@@ -1,4 +1,5 @@
-//! Pings and traces of clients of the control socket. Keeps the answers of a bounded number until clients fetch them.
+//! Pings and traces of clients of the control socket. Keeps the replies to a bounded number of them
+//! until clients fetch them.
 
 use std::collections::VecDeque;
 
@@ -16,12 +17,12 @@ struct PendingQuestion {
     done: bool,
 }
 
-/// Pings and traces whose answers are kept.
+/// Pings and traces whose replies are kept.
 #[derive(Debug, Default)]
 pub(super) struct Questions(VecDeque<PendingQuestion>);
 
 impl Questions {
-    /// Adds a question. If there are too many, the oldest is removed.
+    /// Adds a ping or trace. If there are too many, the oldest is removed.
     pub(super) fn add(&mut self, id: QuestionId) {
         if self.0.len() >= QUESTIONS_KEPT_MAX {
             self.0.pop_front();
@@ -29,7 +30,7 @@ impl Questions {
         self.0.push_back(PendingQuestion { id, answers: Vec::new(), done: false });
     }
 
-    /// Adds an answer to its question.
+    /// Adds a reply to its ping or trace.
     pub(super) fn take(&mut self, id: QuestionId, answer: Answer) {
         let Some(question) = self.0.iter_mut().find(|question| question.id == id) else { return };
         question.done |= !matches!(answer, Answer::Hop(_));
@@ -38,7 +39,7 @@ impl Questions {
         }
     }
 
-    /// Ends all questions: no more answers will arrive.
+    /// Ends all pings and traces: no more replies will arrive.
     pub(super) fn give_up(&mut self) {
         for question in self.0.iter_mut().filter(|question| !question.done) {
             question.answers.push(Answer::Silence);
@@ -46,8 +47,8 @@ impl Questions {
         }
     }
 
-    /// The answers since the last call, and whether they are complete; `None` for an unknown question, or one whose
-    /// answers were all fetched.
+    /// The replies since the last call, and whether they are complete. `None` for an unknown ping
+    /// or trace, or one whose replies were all fetched.
     pub(super) fn fetch(&mut self, id: QuestionId) -> Option<(Vec<Answer>, bool)> {
         let place = self.0.iter().position(|question| question.id == id)?;
         let question = &mut self.0[place];

@@ -1,4 +1,5 @@
-//! Runs requests of the control socket on the slow path's thread. Answers each at once, or when its change is complete.
+//! Runs requests of the control socket on the slow path's thread. Responds to each at once, or when
+//! its change is complete.
 
 use std::{
     sync::{
@@ -29,7 +30,7 @@ pub(super) struct RequestSender {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Clients that wait for a later answer.
+/// Clients that wait for a later response.
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Changes,
@@ -42,7 +43,7 @@ impl RequestSender {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // A panic elsewhere leaves nothing here half done.
+        // A panic on another thread leaves no partial state here.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,7 +56,7 @@ impl RequestSender {
         answer
     }
 
-    /// Answers the clients that wait for this event.
+    /// Responds to the clients that wait for this event.
     pub(super) fn take_event(&self, event: &Event) {
         let mut waiting = self.waiting();
         match event {
@@ -69,7 +70,7 @@ impl RequestSender {
         self.waiting().questions.give_up();
     }
 
-    /// Answers all clients whose changes are pending that the result is unknown.
+    /// Responds to all clients whose changes are pending that the result is unknown.
     pub(super) fn give_up_changes(&self) {
         self.waiting().changes.give_up();
     }

@@ -39,7 +39,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut config = config::read(path)?;
     let refused =
         |what: &str, error: &dyn Display| Failure::new(Exit::Refused, format!("{what}: {error}"));
-    // Before any thread starts: each thread has privileges of its own.
+    // Before any thread starts: privileges are per thread.
     let account = builder::account(&config)?;
     if let Some(account) = &account {
         account.prepare().map_err(|why| refused("[process]", &why))?;
@@ -123,7 +123,7 @@ fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<Op
     builder.opener(opener).open().map_err(builder::failure)
 }
 
-/// Waits until a signal ends the relay, or the relay has ended by itself. Logs other signals.
+/// Waits until a signal ends the relay, or the relay ends without one. Logs other signals.
 fn wait_for_end(signals: &Signals, log: &Log) {
     loop {
         let message = match log.has_pending() {
@@ -143,7 +143,8 @@ fn wait_for_end(signals: &Signals, log: &Log) {
     }
 }
 
-/// Prints the final counters, and makes an exit code of how the relay ended.
+/// Prints the final counters, and returns the failure with its exit code if the relay ended with
+/// one.
 fn finish(ended: Result<Summary, ShutdownError>, output: &mut dyn Write) -> Result<(), Failure> {
     let summary = match &ended {
         Ok(summary) => Some(summary),

@@ -1,5 +1,5 @@
-//! Signals: which end the relay in order, and which are only logged. Only a second SIGINT or SIGTERM ends it without a
-//! goodbye.
+//! Signals: some end the relay in order, the others are only logged. Only a second SIGINT or
+//! SIGTERM ends it without a goodbye.
 //!
 //! | signal | effect |
 //! |---|---|
@@ -35,7 +35,7 @@ pub(super) enum Message {
     Ignored(&'static str),
     /// [`Signals::stop`] returns a line now.
     Wake,
-    /// The relay has ended by itself.
+    /// The relay has ended without a signal.
     Ended,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Watches for signals on a thread of its own.
+    /// Watches for signals on a separate thread.
     ///
     /// # Errors
     /// The kernel gives no thread, or no signal handler.
@@ -75,7 +75,8 @@ impl Signals {
                         stop.store(signal, Ordering::Release);
                         Message::Wake
                     }
-                    // Both the shell and the kernel send it, so a second one must not kill the relay.
+                    // The shell and the kernel both send it, so a second one must not kill the
+                    // relay.
                     _ if is_hang_up => {
                         let order = Ordering::Release;
                         let _ = stop.compare_exchange(0, signal, order, Ordering::Relaxed);

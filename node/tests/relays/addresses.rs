@@ -10,7 +10,7 @@ use strowger_testkit::{
     skip,
 };
 
-/// An endpoint at slot 4 and a peer at slot 2; `liveness` as it is written.
+/// An endpoint at slot 4 and a peer at slot 2. `liveness` is the text of that section.
 fn config(at: &str, key: &str, peer: Option<&str>, liveness: &str) -> String {
     let address = peer.map(|peer| format!("address = \"{peer}\"\n")).unwrap_or_default();
     format!(
@@ -40,7 +40,7 @@ fn ip(Namespace(name): &Namespace, words_: &str) {
     netns::run(&format!("ip -n {name} {words_}")).unwrap();
 }
 
-/// A behind `listens`, B at 198.51.100.2.
+/// A listens at `listens`, B at 198.51.100.2.
 fn two(spaces: &[Namespace; 2], listens: &str, liveness: &str) -> [Relay; 2] {
     ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
     ip(&spaces[1], "addr add 198.51.100.2/24 dev e0");
@@ -61,7 +61,9 @@ fn a_wildcard_listener_follows_the_machine_s_address_even_if_idle() {
         let [a, b] = two(&spaces, "0.0.0.0:7000", liveness);
         ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");
         ip(&spaces[0], "addr add 198.51.100.7/24 dev e0");
-        eventually("B knows", || (address_of_peer(&b) == "198.51.100.7:7000").then_some(()));
+        eventually("B has A's new address", || {
+            (address_of_peer(&b) == "198.51.100.7:7000").then_some(())
+        });
         assert_relays_exchange(&b, &a);
         a.stop();
         b.stop();
@@ -74,13 +76,14 @@ fn a_listener_without_its_address_reports_it_and_works_again_when_it_is_back() {
     let [a, b] = two(&spaces, "198.51.100.1:7000", ALWAYS);
     ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");
     ip(&spaces[0], "addr add 198.51.100.7/24 dev e0");
-    let said = eventually("it is said", || events(&a, "port_trouble").pop());
+    let said =
+        eventually("the relay reports the lost address", || events(&a, "port_trouble").pop());
     let text = said["detail"].as_str().unwrap();
     assert!(text.contains("wan") && text.contains("198.51.100.1"), "{text}");
     eventually("the link is down", || (!a.is_up() && !b.is_up()).then_some(()));
     ip(&spaces[0], "addr del 198.51.100.7/24 dev e0");
     ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
-    eventually("that, too", || events(&a, "port_back").pop());
+    eventually("the relay reports the restored address", || events(&a, "port_back").pop());
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
     assert_eq!(events(&a, "port_trouble").len(), 1);
@@ -88,7 +91,7 @@ fn a_listener_without_its_address_reports_it_and_works_again_when_it_is_back() {
     b.stop();
 }
 
-/// A router between A's network and B's, whose public address is `public`.
+/// Makes `router` a NAT router between A's network and B's, with the public address `public`.
 fn translate(router: &Namespace, public: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let rules = format!(
@@ -138,7 +141,7 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     ip(&router, "addr del 198.51.100.1/24 dev wan");
     ip(&router, "addr add 198.51.100.77/24 dev wan");
     eventually("the link is down", || (!a.is_up()).then_some(()));
-    let said = eventually("another port is opened", || events(&a, "alternate_port").pop());
+    let said = eventually("the relay opens another port", || events(&a, "alternate_port").pop());
     assert!(said["detail"].as_str().unwrap().contains("wan"), "{said}");
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);

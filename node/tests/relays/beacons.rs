@@ -39,7 +39,7 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
         assert!(groups.contains(GROUP), "{groups}");
         until_up([&first, &second]);
         for (relay, mac) in [(&first, MACS[1]), (&second, MACS[0])] {
-            eventually("each knows where the other is", || {
+            eventually("each relay has the other's address", || {
                 let peers = relay.ask(r#"{"show":"peers"}"#);
                 (peers["peers"][0]["address"] == mac).then_some(())
             });
@@ -84,9 +84,9 @@ fn a_relay_without_beacons_enabled_reads_none() {
     let (a, b) = (Home::new(), Home::new());
     let (key_a, key_b) = (a.key.clone(), b.key.clone());
     let first = Relay::within(&near, a, &with_beacons(&key_b, "af_xdp"));
-    // The second has written nothing of beacons.
+    // The second relay has no beacon settings.
     let second = Relay::within(&far, b, &by_ethernet(&key_a, None, "af_xdp", ""));
-    eventually("three beacons have come and gone", || {
+    eventually("three beacons were received and dropped", || {
         let discards = second.ask(r#"{"show":"discards"}"#);
         (discards["discards"]["unknown_sender"].as_u64() >= Some(3)).then_some(())
     });

@@ -43,9 +43,9 @@ impl Shim {
         self.directory.path().join(name)
     }
 
-    /// From now on this clock is off by so many seconds.
+    /// Sets the offset of this clock, in seconds.
     fn set(&self, clock: &str, seconds: i64) {
-        // At once: a relay never reads half of it.
+        // Replaced atomically: a relay never reads a part of it.
         let new = self.file("new");
         fs::write(&new, seconds.to_string()).unwrap();
         fs::rename(new, self.file(clock)).unwrap();
@@ -86,7 +86,7 @@ fn handshakes(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
 }
 
-/// A new folder that has the key of this one.
+/// A new folder with this one's key.
 fn moved(home: &Home) -> Arc<Home> {
     let new = Home::without_key();
     fs::rename(home.file("key"), new.file("key")).unwrap();
@@ -106,15 +106,15 @@ fn a_relay_that_starts_in_1970_reports_it_and_gets_its_link_once_the_clock_is_se
     until_up([&a, &b]);
     let made = handshakes(&b);
 
-    // It starts again at another address, so B cannot look for it; and its clock has forgotten the time.
+    // A restarts at another address, so B cannot look for it. A's clock has lost the time.
     let dir_a = moved(&a.kill());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     shim.set("real", 100 - now);
     let a = Relay::start(&before, dir_a, &config(a_at[1], &key_b, Some(b_at)));
-    let said = eventually("it is said", || events(&a, "clock_wrong").pop());
+    let said = eventually("the relay reports the wrong clock", || events(&a, "clock_wrong").pop());
     assert!(said["detail"].as_str().unwrap().contains("1970-01-01"), "{said}");
-    eventually("B has lost it", || (!b.is_up()).then_some(()));
-    eventually("B refuses it", || {
+    eventually("B has lost the link", || (!b.is_up()).then_some(()));
+    eventually("B refuses A's handshakes", || {
         let all = b.ask(r#"{"show":"discards"}"#)["discards"].clone();
         let counts: Vec<(String, u64)> = serde_json::from_value::<serde_json::Map<_, _>>(all)
             .unwrap()
@@ -128,7 +128,7 @@ fn a_relay_that_starts_in_1970_reports_it_and_gets_its_link_once_the_clock_is_se
     shim.set("real", 0);
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
-    let said = eventually("that, too", || events(&a, "clock_set").pop());
+    let said = eventually("the relay reports the set clock", || events(&a, "clock_set").pop());
     assert!(said["detail"].as_str().unwrap().contains("forward"), "{said}");
     a.stop();
     b.stop();
@@ -144,7 +144,7 @@ fn a_wall_clock_that_is_set_back_costs_no_link() {
     let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
     until_up([&a, &b]);
     shim.set("real", -1_000_000);
-    eventually("it is said", || events(&a, "clock_set").pop());
+    eventually("the relay reports the set clock", || events(&a, "clock_set").pop());
     // B restarts without keys and without memory: a handshake of A starts again, twice.
     for _ in 0..2 {
         let dir_b = moved(&b.kill());
@@ -169,7 +169,7 @@ fn while_the_machine_sleeps_keys_grow_old() {
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
     let made = handshakes(&a);
-    // Keys of before are too old to seal with when it wakes.
+    // When the machine wakes, the former keys are too old to seal with.
     shim.set("boot", 400);
     eventually("new keys are made", || (handshakes(&a) > made).then_some(()));
     until_up([&a, &b]);

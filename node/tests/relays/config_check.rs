@@ -106,7 +106,7 @@ fn is_root() -> bool {
 const UDP: &str = "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:0\"\n";
 const IDENTITY: &str = "[identity]\nkey = \"DIR/key\"\n";
 
-/// A peer with another key each.
+/// Peers, each with another key.
 fn peer(name: &str, number: u8, more: &str) -> String {
     let key = format!("{number:02x}").repeat(32);
     format!("[[peer]]\nname = \"{name}\"\nkey = \"{key}\"\n{more}\n")
@@ -166,14 +166,14 @@ fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
         return skip("only root has rights that a relay can give up");
     }
     let process = "[process]\nuser = \"nobody\"\n";
-    // A folder of root's, in which the later user cannot write.
+    // A folder of root's, in which the configured user cannot write.
     fs::create_dir(place.path("ours")).unwrap();
     place.refused(
         &format!("switch.state = \"DIR/ours/state\"\n{process}"),
         3,
         &[&["the state file: ", "/ours/state", "ermission denied", "chown nobody"]],
     );
-    // One of another user, in which neither it nor root's relay as it may.
+    // A folder of another user, in which neither the configured user nor root may write.
     fs::create_dir(place.path("theirs")).unwrap();
     chown(place.path("theirs"), Some(12_345), None).unwrap();
     fs::set_permissions(place.path("theirs"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -388,7 +388,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     let (code, said) = within(&["relay", "--config", &file]);
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("peer \"own\"") && said.contains("config check` shows 2 more"), "{said}");
-    // While it runs, by the control socket.
+    // While it runs, the check queries it at the control socket.
     let directory = Home::new();
     let relay = Relay::within(
         &near,

@@ -49,7 +49,7 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         assert_eq!(peers["peers"][0]["address"], MACS[0]);
         assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
 
-        // One goes and comes back: it finds the queue free, and its peer finds it.
+        // One relay ends and restarts: it finds the queue free, and its peer finds it.
         let key = fs::read(first.path("key")).unwrap();
         first.stop();
         let again = Home::without_key();
@@ -107,7 +107,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
             assert_passes_along(&[(4, 2), (2, 3), (2, 4)], &mut at_first, &mut at_third, &text);
             assert_passes_along(&[(4, 2), (3, 2), (2, 4)], &mut at_third, &mut at_first, &text);
         }
-        // In trains, all but the first have no room in front of them.
+        // In trains, only the first frame has headroom.
         let mut bursts = 0;
         eventually("frames in trains", || {
             for n in 0..40 {
@@ -224,14 +224,14 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         });
         let (_, keys) =
             (first.ask(r#"{"show":"status"}"#), fs::metadata(first.path("key")).unwrap());
-        assert_eq!(keys.uid(), 0, "the key was read before, and stays root's");
+        assert_eq!(keys.uid(), 0, "the key was read before, and stays owned by root");
 
         let files = ["control", "local"].map(|file| first.path(file));
         assert!(files.iter().all(|file| fs::metadata(file).unwrap().uid() == 65534));
         let xdp = |at: &Namespace| netns::run(&format!("ip -n {} link show dev e0", at.0)).unwrap();
         assert_eq!(xdp(&near).contains("xdp"), backend == "af_xdp");
         let directory = first.stop();
-        assert!(files.iter().all(|file| !file.exists()), "the sockets are put away");
+        assert!(files.iter().all(|file| !file.exists()), "the sockets are removed");
         eventually("the program is detached", || (!xdp(&near).contains("xdp")).then_some(()));
         let captured = fs::metadata(directory.path().join("wan.pcapng")).unwrap();
         assert!(captured.len() > 20 * 300, "a file that was opened before is written to the end");
@@ -245,7 +245,7 @@ fn refused(before: &str, directory: &Path, config: &str) -> String {
     let config = config.replace("DIR", directory.to_str().unwrap());
     fs::write(&file, config).unwrap();
     let line = format!("{before} relay --config {}", file.display());
-    netns::run(&line).expect_err("it is refused")
+    netns::run(&line).expect_err("the relay refuses to start")
 }
 
 #[test]
@@ -327,16 +327,16 @@ fn what_the_kernel_drops_is_shown_by_reason() {
         };
         let before = out();
         netns::run(&format!("kill -STOP {}", relay.child.id())).unwrap();
-        // A wire on a busy machine may refuse some, which the other relay counts as such.
-        eventually("more is sent than the kernel keeps", || {
+        // A wire on a busy machine may refuse some packets, which the other relay counts.
+        eventually("the kernel's queue overflows", || {
             for _ in 0..500 {
                 assert!(client.send(&packet, DEADLINE).unwrap());
             }
             (out() >= before + 10_000).then_some(())
         });
         netns::run(&format!("kill -CONT {}", relay.child.id())).unwrap();
-        let told = eventually("it is told", || {
-            // A socket tells of it only with the next datagram.
+        let told = eventually("the relay reports the drops", || {
+            // A socket reports them only with the next datagram.
             assert!(client.send(&packet, DEADLINE).unwrap());
             let told = relay.ask(r#"{"show":"discards"}"#);
             let of_port = told["ports"][0]["kernel_drops_by_reason"].clone();
@@ -346,16 +346,16 @@ fn what_the_kernel_drops_is_shown_by_reason() {
         assert!(told["balance"]["kernel_drops"].as_u64() > Some(0), "{told}");
         let names = told["kernel_drops_by_reason"].as_object().unwrap().keys();
         assert!(names.map(String::as_str).eq(reasons.iter().copied()), "{told}");
-        // Of trains over UDP the kernel counts one for each.
+        // With UDP the kernel counts one drop for each train.
         if !by_udp {
-            eventually("all that was sent is accounted for", || {
+            eventually("all sent packets are accounted for", || {
                 let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();
                 let came = balance["frames_in"].as_u64()? + balance["kernel_drops"].as_u64()?;
                 (came == out()).then_some(())
             });
         }
         let socket = relay.path("control");
-        eventually("it is shown, in balance", || {
+        eventually("show reports balanced counters", || {
             let shown =
                 netns::run(&format!("{STROWGER} show discards --socket {}", socket.display()));
             let shown = shown.unwrap();

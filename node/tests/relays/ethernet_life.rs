@@ -30,7 +30,7 @@ fn plain(mac: &str, more: &str) -> String {
     )
 }
 
-/// `--socket` and where a relay is asked.
+/// Runs a `strowger` request with the relay's `--socket`.
 fn ask(relay: &Relay, request: &str) -> Result<String, String> {
     netns::run(&format!("{STROWGER} {request} --socket {}", relay.path("control").display()))
 }
@@ -109,8 +109,8 @@ fn a_vlan_is_a_wire_of_its_own() {
             let count = |relay: &Relay, what: &str| {
                 relay.ask(r#"{"show":"ports"}"#)["ports"][0][what].as_u64().unwrap()
             };
-            eventually("all to go", || (count(&first, "frames_out") == 20).then_some(()));
-            // Its worker has looked at all ports when it has taken this client's first packet.
+            eventually("all packets leave", || (count(&first, "frames_out") == 20).then_some(()));
+            // When its worker has taken this client's first packet, it has polled all ports.
             drop(third.client());
             assert_eq!((count(&third, "frames_in"), count(&third, "kernel_drops")), (0, 0));
             first.stop();
@@ -148,7 +148,7 @@ fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
         assert!(!ask(&first, "show slots").unwrap().contains(MACS[1]));
         let packet = packet(&[(4, 2), (2, 4)], &text);
         assert!(at_second.send(&packet, DEADLINE).unwrap());
-        eventually("it is an unknown sender's now", || {
+        eventually("packets count as from an unknown sender", || {
             let told = first.ask(r#"{"show":"discards"}"#);
             (told["discards"]["unknown_sender"].as_u64() > Some(0)).then_some(())
         });
@@ -200,7 +200,7 @@ const ROLE: &str = "STROWGER_TEST_TCP";
 const TCP: &str = "10.9.0.1:5555";
 const BYTES: usize = 1 << 20;
 
-/// The same binary in a namespace, as server or client of a TCP connection.
+/// Runs the same binary in a namespace, as server or client of a TCP connection.
 fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
     let itself = std::env::current_exe().unwrap();
     Command::new("ip")
@@ -213,7 +213,7 @@ fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
         .unwrap()
 }
 
-/// Not a test by itself: both ends of the connection below.
+/// Not a separate test: it is both ends of the connection below.
 #[test]
 fn child_of_tcp() {
     match std::env::var(ROLE).as_deref() {
@@ -282,7 +282,7 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
         assert!(first.said.contains("by xdp_copy"), "{}", first.said);
     }
     drop(first.kill());
-    eventually("nothing of ours is left", || (!has_program(&near)).then_some(()));
+    eventually("the XDP program is gone", || (!has_program(&near)).then_some(()));
     echo();
     second.stop();
     server.kill().unwrap();
@@ -307,7 +307,7 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
             set("down").unwrap();
             let meanwhile = packet(&way, b"meanwhile");
             assert!(at_first.send(&meanwhile, DEADLINE).unwrap());
-            eventually("it is lost, and counted", || {
+            eventually("the packet is lost and counted", || {
                 let told = first.ask(r#"{"show":"discards"}"#);
                 if told["discards"]["send_refused"].as_u64() > Some(0) {
                     return Some(());
@@ -327,8 +327,10 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
         let gone = |relay: &Relay| relay.ask(r#"{"show":"ports"}"#)["ports"][0]["gone"] == true;
         assert!(!gone(&first) && !gone(&second));
         netns::run(&format!("ip -n {} link del dev e0", near.0)).unwrap();
-        eventually("it is told", || (gone(&first) && gone(&second)).then_some(()));
-        let events = eventually("it is an event", || {
+        eventually("the relays report the missing interface", || {
+            (gone(&first) && gone(&second)).then_some(())
+        });
+        let events = eventually("the relay records an event", || {
             let events = first.ask(r#"{"show":"events"}"#).to_string();
             events.contains("interface_gone").then_some(events)
         });
@@ -337,7 +339,7 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
         // Endpoints are served as before.
         let to_itself = packet(&[(4, 2)], b"nowhere");
         assert!(at_first.send(&to_itself, DEADLINE).unwrap());
-        eventually("what is sent there is lost as what it is", || {
+        eventually("packets for it count as peer_gone", || {
             let told = first.ask(r#"{"show":"discards"}"#);
             (told["discards"]["peer_gone"].as_u64() > Some(0)).then_some(())
         });
@@ -346,8 +348,8 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
     }
 }
 
-/// A bond changes its member, or an operator the address: packets pass again both ways, over the sealed
-/// link and without a restart.
+/// A bond changes its member, or an operator the address: packets pass again in both directions
+/// over the sealed link, without a restart.
 #[test]
 fn an_own_mac_address_that_changes_is_followed() {
     for backend in ["af_packet", "af_xdp"] {
@@ -404,11 +406,11 @@ fn an_interface_that_starts_and_stops_to_strip_tags_is_reported() {
         events.as_array().unwrap().iter().filter(of).map(ToString::to_string).collect::<Vec<_>>()
     };
     take_off(true);
-    let trouble = eventually("it is an event", || said("port_trouble").pop());
+    let trouble = eventually("the relay records an event", || said("port_trouble").pop());
     assert!(trouble.contains("ethtool -K e0 rx-vlan-hw-parse off"), "{trouble}");
     assert!(doctor().contains("e0: [[ethernet]] uses AF_PACKET there"), "{}", doctor());
     take_off(false);
-    eventually("that it has ended, too", || said("port_back").pop());
+    eventually("the end of the offload is reported", || said("port_back").pop());
     assert_eq!(said("port_trouble").len(), 1);
     relay.stop();
     take_off(true);

@@ -13,7 +13,7 @@ use strowger_testkit::{eventually, harness::relay::*, skip};
 /// The user of `[process]` in these tests, and its group.
 const NOBODY: u32 = 65_534;
 
-/// A folder of the later user, beside one of root's.
+/// A folder of the configured user, beside one of root's.
 struct Place {
     directory: tempfile::TempDir,
 }
@@ -64,7 +64,7 @@ impl Place {
     #[track_caller]
     fn refused(&self, sections: &str, words: &[&str]) {
         let mut child = Ended(self.command(sections).spawn().unwrap());
-        let status = eventually("it ends by itself", || child.0.try_wait().unwrap());
+        let status = eventually("the relay ends by itself", || child.0.try_wait().unwrap());
         let output = child.output();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(matches!(status.code(), Some(2 | 3)), "{status}: {said}");
@@ -72,10 +72,10 @@ impl Place {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 
-    /// Starts one that runs.
+    /// Starts a relay that keeps running.
     fn runs(&self, sections: &str, socket: &Path) -> Ended {
         let mut child = Ended(self.command(sections).spawn().unwrap());
-        eventually("it is ready", || {
+        eventually("the relay is ready", || {
             if child.0.try_wait().unwrap().is_some() {
                 let said = String::from_utf8(child.output().stderr).unwrap();
                 panic!("it ended: {said}");
@@ -131,7 +131,7 @@ fn a_link_in_the_place_of_a_state_file_leads_nowhere() {
     place.refused(&config, &["state file", "symbolic link"]);
     symlink(place.ours("secret"), place.theirs("state.new")).unwrap();
     fs::remove_file(place.theirs("state")).unwrap();
-    // As root for good, the file beside it is written by root.
+    // Root writes the file beside it when the relay stays root.
     fs::remove_file(place.theirs("state.lock")).unwrap();
     let unix = "[[unix]]\nname = \"local\"\npath = \"OURS/local\"\n";
     let config = format!("switch.state = \"THEIRS/state\"\n{unix}");
@@ -284,9 +284,9 @@ fn a_control_socket_whose_queue_is_full_is_not_waited_for() {
     std::io::BufRead::read_line(&mut said, &mut line).unwrap();
     assert_eq!(line, "full\n");
     let mut relay = Ended(place.command("").spawn().unwrap());
-    let status = eventually("it does not hang", || relay.0.try_wait().unwrap());
+    let status = eventually("the relay ends without a hang", || relay.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(3));
-    assert!(socket.exists(), "it is somebody's");
+    assert!(socket.exists(), "the socket belongs to another program");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_relay_removes_its_own_control_socket_and_no_other() {
     let second = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let kill = format!("kill -TERM {}", first.0.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    eventually("it ends", || first.0.try_wait().unwrap());
+    eventually("the relay ends", || first.0.try_wait().unwrap());
     assert!(socket.exists());
     drop(second);
 }
@@ -311,7 +311,7 @@ fn a_key_of_another_user_is_refused_and_a_link_of_root_s_is_followed() {
     chown(&theirs, Some(12_345), None).unwrap();
     let config = "[identity]\nkey = \"THEIRS/key\"\n";
     place.refused(config, &["key file", "user 12345"]);
-    // As secrets are mounted into containers: a link to the version of the day.
+    // As with secrets mounted into containers: a link to the current version.
     fs::create_dir(place.ours("day")).unwrap();
     fs::rename(place.ours("key"), place.ours("day/key")).unwrap();
     symlink("day", place.ours("today")).unwrap();

@@ -71,13 +71,13 @@ fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64
         let before = counted();
         for sender in senders {
             for _ in 0..AT_ONCE {
-                // Refused only if the relay is gone, which then is found out elsewhere.
+                // Refused only if the relay is gone, which another assertion finds out.
                 knocks += u64::from(sender.socket.send(&sender.message).is_ok());
             }
             replies += sender.replies();
         }
         let all = before + AT_ONCE * senders.len() as u64;
-        eventually("knocks are counted", || {
+        eventually("the handshakes are counted", || {
             (counted() >= all || done.load(Ordering::Relaxed)).then_some(())
         });
     }
@@ -88,7 +88,7 @@ fn wan(home: &Home) -> Value {
     home.ask(r#"{"show":"ports"}"#)["ports"][0].take()
 }
 
-/// Of the port's door, if it has one.
+/// The counters of the port's handshake socket, if it has one.
 fn door(home: &Home) -> Option<Value> {
     let mut port = wan(home);
     let queues = port["queues"].as_array_mut().unwrap();
@@ -110,15 +110,15 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
         let end = End(&done);
         let knocking = scope.spawn(|| knock(&a, &senders, &done));
         let many = AT_ONCE * u64::from(SENDERS) * 8;
-        eventually("many have knocked", || {
+        eventually("many handshakes were sent", || {
             (wan(&a)["frames_in"].as_u64().unwrap() >= many).then_some(())
         });
         for _ in 0..20 {
             assert_exchange(&mut at_a, &mut at_b);
         }
-        // The peer starts again, and its handshake is one of thousands.
+        // The peer restarts, and its handshake is one among thousands.
         drop(second);
-        eventually("its death is noticed", || (!first.is_up()).then_some(()));
+        eventually("its death is detected", || (!first.is_up()).then_some(()));
         let _ = fs::remove_file(b.file("local"));
         let second = b.start(&a.key, Some(a.at), "");
         until_up([&first, &second]);
@@ -135,12 +135,15 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
         (balance["balanced"] == true).then_some(())
     });
     let replies = replies + senders.iter().map(UnknownSender::replies).sum::<u64>();
-    assert!(replies > 0 && replies <= knocks, "{replies} replies to {knocks} knocks");
+    assert!(replies > 0 && replies <= knocks, "{replies} replies to {knocks} handshakes");
     assert_eq!(door(&a).is_some(), has_door);
     if let Some(door) = door(&a) {
         let count = |name: &str| door[name].as_u64().unwrap();
-        assert!(count("frames_in") + count("kernel_drops") >= knocks, "all came in by the door");
-        assert!(count("frames_made") >= replies, "and were answered there");
+        assert!(
+            count("frames_in") + count("kernel_drops") >= knocks,
+            "all arrived at the handshake socket"
+        );
+        assert!(count("frames_made") >= replies, "all replies were sent there");
     }
     first.stop();
 }
@@ -175,7 +178,7 @@ fn r9_a_relay_forwards_while_unknown_peers_flood_its_handshake_socket() {
 /// Set where the kernel is to refuse.
 const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
 
-/// In a network namespace whose sockets may keep no program, this test runs itself once more.
+/// In a network namespace whose sockets may have no program, this test runs itself once more.
 #[test]
 fn r9_without_steering_workers_punt_handshakes_and_keep_forwarding() {
     if env::var_os(INSIDE).is_none() {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 use crate::STROWGER;
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// How long is counted.
+/// The counting time.
 const FOR: Duration = Duration::from_secs(6);
 
 /// The cost of fixed ticks in that time: 50 a second, and 20 without an identity.
@@ -16,7 +16,7 @@ fn slow_path_wakeups(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"status"}"#)["slow_path_wakeups"].as_u64().unwrap()
 }
 
-/// By the name of the thread: how often threads have given up their core to wait.
+/// The number of times that threads have blocked voluntarily, by the thread's name.
 fn waits(pid: u32) -> BTreeMap<String, u64> {
     let mut waits = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
@@ -36,7 +36,7 @@ fn assert_asleep(relay: &Relay) {
     let before = waits(relay.child.id());
     thread::sleep(FOR);
     let after = waits(relay.child.id());
-    // The question before and this one are among them.
+    // The count includes the previous request and this one.
     let woken = slow_path_wakeups(relay) - woken;
     let of = |name: &String| before.get(name).copied().unwrap_or_default();
     let more: Vec<_> =
@@ -70,7 +70,7 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
     let second = Relay::start(STROWGER, second, &config(at[2], &peer(&first_key, at[1])));
     until_up([&first, &second]);
     // The path MTU is searched once; then the link has keys and sends nothing.
-    eventually("the path is known", || {
+    eventually("the path MTU is known", || {
         let is_found =
             |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["mtu_found"] == true;
         (is_found(&first) && is_found(&second)).then_some(())

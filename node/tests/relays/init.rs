@@ -1,4 +1,5 @@
-//! `strowger init` and `strowger config add-peer`, and the README's commands for two relays, run as they stand there.
+//! `strowger init` and `strowger config add-peer`, and the README's commands for two relays, run as
+//! printed there.
 
 use std::{
     fs,
@@ -42,7 +43,7 @@ impl Drop for Started {
     }
 }
 
-/// Runs a line of a shell in this folder, with `strowger` as a command.
+/// Runs a shell line in this folder, with `strowger` as a command.
 fn shell(folder: &Path, line: &str) -> Command {
     let binaries = Path::new(STROWGER).parent().unwrap().to_str().unwrap();
     let mut path = std::env::var("PATH").unwrap_or_default();
@@ -58,7 +59,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(root.join(name)).unwrap()
 }
 
-/// The code block of the README behind this mark.
+/// The code block of the README after this mark.
 fn block(mark: &str) -> String {
     let readme = page("README.md");
     let rest = readme.split(&format!("<!-- {mark} -->")).nth(1).expect("the README has the mark");
@@ -72,7 +73,7 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
     blocks.map(|block| block.split_once('\n').expect("a block has lines")).collect()
 }
 
-/// Processes that a shell has started and the test ends.
+/// Processes that a shell started and the test ends.
 struct Jobs(Vec<String>);
 
 impl Drop for Jobs {
@@ -119,7 +120,7 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
     let output = strowger(&["ping", "bobby", "--socket", &socket]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("\"bobby\"") && stderr(&output).contains("its links: bob"));
-    // A name of hex digits is a name; with dots it is a label.
+    // A text of hex digits is a name. With dots it is a label.
     let key = "05".repeat(32);
     let attach = ["slot", "attach", "ada", &format!("{here}9"), "--key", &key, "--socket", &socket];
     let output = strowger(&attach);
@@ -250,7 +251,7 @@ fn add_peer_adds_one_section_or_leaves_the_file_as_it_is() {
             stderr(&output)
         );
     }
-    // The last line need not end; a name is chosen; an address may be absent.
+    // The last line may lack its newline. The command chooses a name. An address may be absent.
     fs::write(&file, before.trim_end()).unwrap();
     for key in &keys {
         let output = strowger(&["config", "add-peer", &file, key]);
@@ -291,7 +292,7 @@ fn three_relays_send_along_a_label_by_the_commands_of_their_page() {
         let output = shell(folder.path(), command).output().unwrap();
         assert_eq!(stdout(&output), blocks[at + 1].1, "{command}");
     }
-    eventually("carol answers", || {
+    eventually("carol replies", || {
         let output = shell(folder.path(), ask).output().unwrap();
         (output.status.success() && stdout(&output).contains("leads to the switch's own slot 1"))
             .then_some(())

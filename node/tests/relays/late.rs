@@ -70,7 +70,7 @@ fn an_address_and_an_interface_that_come_later_are_waited_for() {
     );
     let mut lines = BufReader::new(relay.0.stderr.take().unwrap()).lines();
     let mut says = |what: &str| {
-        let line = lines.next().expect("it goes on").expect("text");
+        let line = lines.next().expect("the relay logs another line").expect("text");
         assert!(line.contains(" waiting: ") && line.contains(what), "{what}: {line}");
     };
     says("address 198.51.100.1: not on this machine yet; the start waits 600 s for it");
@@ -99,12 +99,12 @@ fn a_start_that_waits_ends_by_a_signal_and_when_the_time_is_up() {
     BufReader::new(relay.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("waiting: address 198.51.100.1"), "{line}");
     netns::run(&format!("kill -TERM {}", relay.0.id())).unwrap();
-    let status = eventually("it ends", || relay.0.try_wait().unwrap());
+    let status = eventually("the relay ends", || relay.0.try_wait().unwrap());
     assert!(status.success() && !directory.path().join("control").exists(), "{status}");
 
     for wait_s in [0, 1] {
         let mut relay = start(&namespace.0, dir, &format!("[switch]\nwait_s = {wait_s}\n{udp}"));
-        let status = eventually("it ends", || relay.0.try_wait().unwrap());
+        let status = eventually("the relay ends", || relay.0.try_wait().unwrap());
         let mut said = String::new();
         relay.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!((status.code(), said.matches("waiting").count()), (Some(3), wait_s), "{said}");

@@ -15,7 +15,7 @@ use strowger_testkit::{
 fn pair_v6() -> Option<[Namespace; 2]> {
     let pair = pair()?;
     for Namespace(name) in &pair {
-        // No wait for a second user of the address: there is none.
+        // No duplicate address detection, since there is no second user of the address.
         let set = |what: &str| {
             netns::run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.{what}"))
         };
@@ -26,7 +26,7 @@ fn pair_v6() -> Option<[Namespace; 2]> {
         }
     }
     for Namespace(name) in &pair {
-        eventually("it has its address", || {
+        eventually("the interface has its address", || {
             let shown =
                 netns::run(&format!("ip -n {name} -6 -o addr show dev e0 scope link")).unwrap();
             (shown.contains("fe80::") && !shown.contains("tentative")).then_some(())
@@ -70,7 +70,7 @@ fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface()
         eventually(&format!("{listen} to {at}"), || {
             [&first, &second].iter().all(|relay| peer(relay)["up"] == true).then_some(())
         });
-        // As people write it, whichever way it was written.
+        // As people write it, however it was configured.
         assert_eq!(peer(&first)["address"], format!("[{}%e0]:7000", AT[1]));
         assert_eq!(peer(&second)["address"], format!("[{}%e0]:7000", AT[0]));
         let attach = |at: &str| {

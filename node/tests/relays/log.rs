@@ -87,13 +87,13 @@ fn a_relay_whose_output_is_not_read_keeps_running() {
     });
     let kill = format!("kill -TERM {}", relay.0.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    let status = eventually("it ends", || relay.0.try_wait().unwrap());
+    let status = eventually("the relay ends", || relay.0.try_wait().unwrap());
     assert!(status.success(), "{status}");
     far.stop();
 }
 
-/// That nothing waits for a reader is in `a_standard_error_that_is_not_read_delays_nobody_...`; here, that the
-/// lines of a running relay go that way.
+/// `a_standard_error_that_is_not_read_delays_nobody_...` tests that nothing waits for a reader.
+/// Here, the lines of a running relay take that path.
 #[test]
 fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     let (near, there) = (Home::new(), Home::new());

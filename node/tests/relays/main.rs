@@ -1,6 +1,6 @@
-//! The command `strowger` as a process: relays over sockets, namespaces and files. One program for all: each costs a
-//! link step.
-#![allow(clippy::unwrap_used)] // functions that only tests call are tests too
+//! The command `strowger` as a process: relays over sockets, namespaces and files. All tests are
+//! one program, since each program costs a link step.
+#![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
 mod addresses;
 mod beacons;

@@ -16,7 +16,7 @@ const RATIO_MAX: f64 = 2.6;
 
 fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
     let shown = dir.to_str().unwrap();
-    // Plain links: the handshakes of sealed ones would take most of the instructions, and hide the rest.
+    // Plain links: with sealed ones the handshakes would take most of the instructions.
     let mut text = format!(
         "control.socket = \"{shown}/control\"\n\
          [switch]\nscheme = \"811448c100\"\nslot_max = 4095\nstate = \"{shown}/state\"\n\
@@ -47,7 +47,7 @@ fn count(dir: &Path) -> f64 {
     totals.trim().parse().unwrap()
 }
 
-/// Instructions of the command until it ends.
+/// The instructions of the command until it ends.
 fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
     let output = counted(dir, arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -38,12 +38,12 @@ fn too_big(relay: &Relay) -> u64 {
 fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     until_up([&relays[0], &relays[1]]);
     for (relay, bytes) in relays.iter().zip(found) {
-        // A search takes a good part of a deadline by itself, so its half is waited for first.
-        eventually("something is found of what the path takes", || {
+        // A search takes a good part of a deadline, so the test first waits for half of it.
+        eventually("the search finds a first bound", || {
             let link = link(relay);
             (link["mtu"] != 1452 || link["mtu_found"] == true).then_some(())
         });
-        eventually("it is found what the path takes", || {
+        eventually("the search finds the path MTU", || {
             let link = link(relay);
             (link["mtu"] == bytes && link["mtu_found"] == true).then_some(())
         });
@@ -63,14 +63,14 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
         assert_passes_along(&way, &mut at_b, &mut at_a, &vec![2; found[1] - AROUND]);
     }
     assert!(at_a.send(&packet(&way, &vec![3; found[0] - AROUND + 1]), DEADLINE).unwrap());
-    eventually("one byte more is too much", || (too_big(a) == 1).then_some(()));
+    eventually("a frame with one byte more is dropped", || (too_big(a) == 1).then_some(()));
     assert_eq!(too_big(b), 0);
 }
 
 /// The reasons of the UDP port's drops, except for frames that were handled. `show` must name the same reasons, and
 /// count every frame.
 fn failures(relay: &Relay) -> Vec<String> {
-    let answer = eventually("no frame is on its way", || {
+    let answer = eventually("no frame is in flight", || {
         let answer = relay.ask(r#"{"show":"discards"}"#);
         (answer["balance"]["balanced"] == true).then_some(answer)
     });
@@ -124,7 +124,7 @@ fn an_ethernet_port_takes_the_mtu_of_its_interface() {
             Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, "")),
             Relay::within(&far, b, &by_ethernet(&key_a, Some(MACS[0]), backend, "")),
         ];
-        // But for the length in front of each packet.
+        // Except for the length field in front of each packet.
         assert_found(&relays, [1_500 - 2; 2]);
         let [a, b] = relays;
         a.stop();

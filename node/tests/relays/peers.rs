@@ -7,7 +7,7 @@ use strowger_testkit::{
     harness::{packet, relay::*},
 };
 
-/// A peer at slot 2 of which so much is written.
+/// A peer at slot 2 with these lines.
 fn peer(words: &str) -> String {
     format!("[[peer]]\nname = \"peer\"\nslot = 2\n{words}\n")
 }
@@ -43,7 +43,7 @@ fn a_peer_must_have_the_pinned_identity_from_either_side() {
     for (a_at, b_at) in [(Some(a.at), None), (None, Some(b.at))] {
         let first = a.start(&b.key, b_at, &pin(&other));
         let second = b.start(&a.key, a_at, "");
-        let refused = eventually("it is told", || first.events("peer_refused").pop());
+        let refused = eventually("the relay reports it", || first.events("peer_refused").pop());
         assert_eq!((&refused["slot"], &refused["name"]), (&2.into(), &"peer".into()));
         assert!(refused["detail"].as_str().unwrap().contains(&b.peer_id), "{refused}");
         assert!(first.discards("handshake_identity") > 0);
@@ -64,11 +64,13 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
     let shown = &peers(&first)[0];
     assert_eq!((&shown["key"], &shown["peer_id"]), (&b.key.clone().into(), &b.peer_id[..].into()));
     assert_eq!(shown["unknown"], false);
-    // And one more while it runs.
+    // Another peer is added at run time.
     let attach = ["slot", "attach", "third", "--slot", "7", "--peer-id", &third.peer_id];
     first.command_json(&attach);
     let its = third.start_with(&peer(&[pin(&a), at(&a)].concat()));
-    eventually("it is up", || peers(&first).iter().all(|row| row["up"] == true).then_some(()));
+    eventually("the link is up", || {
+        peers(&first).iter().all(|row| row["up"] == true).then_some(())
+    });
     its.stop();
 
     // Another node at that address, which accepts any peer.
@@ -78,7 +80,7 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
     let unknown_peers = "[unknown_peers]\nallow = true\n";
     let whoever = [&address, unknown_peers].concat();
     let impostor = other.start_with(&whoever);
-    let refused = eventually("it is told", || first.events("peer_refused").pop());
+    let refused = eventually("the relay reports it", || first.events("peer_refused").pop());
     assert!(refused["detail"].as_str().unwrap().contains(&other.peer_id), "{refused}");
     assert_eq!(peers(&first)[0]["up"], false);
     impostor.stop();
@@ -100,7 +102,7 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     let known = peer(&format!("key = \"{}\"", Home::new().key));
     for (others, reason, count) in [("", "unknown_sender", 0), (&known[..], "unknown_peer", 1)] {
         let host = b.start_with(others);
-        eventually("it is refused", || (host.discards(reason) > 0).then_some(()));
+        eventually("the relay refuses it", || (host.discards(reason) > 0).then_some(()));
         assert_eq!((slots(&host), peers(&host).len()), (1 + count, count));
         let attached = || host.events("slot_attached").len();
         eventually("the journal has the slots", || (attached() > count).then_some(()));
@@ -108,9 +110,9 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
         host.stop();
     }
 
-    // On: a slot, and no right.
+    // The policy is on: the peer gets a slot and no rights.
     let host = b.start_with(fast);
-    eventually("it is up", || (guest.is_up() && peers(&host).len() == 1).then_some(()));
+    eventually("the link is up", || (guest.is_up() && peers(&host).len() == 1).then_some(()));
     let row = peers(&host).remove(0);
     assert_eq!((&row["unknown"], &row["rights"]), (&true.into(), &serde_json::json!([])));
     assert_eq!((&row["name"], &row["peer_id"]), (&a.peer_id[..].into(), &a.peer_id[..].into()));
@@ -119,28 +121,28 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     let before = host.discards("not_allowed");
     let way = packet(&[(4, 2), (slot, 4)], b"let me in");
     assert!(at_guest.send(&way, DEADLINE).unwrap());
-    eventually("it is refused", || (host.discards("not_allowed") > before).then_some(()));
+    eventually("the relay refuses it", || (host.discards("not_allowed") > before).then_some(()));
     // It looks like an empty slot.
     for to in [1, 4, 200] {
         let (pings, code) = probe(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
         assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
     }
-    // One at a time.
+    // One peer at a time.
     let c = Home::new();
     let second = c.start_with(&looks(&b));
-    eventually("it is refused", || (host.discards("over_budget") > 0).then_some(()));
+    eventually("the relay refuses it", || (host.discards("over_budget") > 0).then_some(()));
     assert!(!second.is_up() && peers(&host).len() == 1);
-    // Dead, it gives its slot back, and the next one gets in.
+    // When the peer dies, its slot is free again, and the next one connects.
     drop(guest);
-    eventually("the next one is in", || {
+    eventually("the next peer has its link", || {
         let rows = peers(&host);
         (rows.len() == 1 && rows[0]["peer_id"] == c.peer_id && second.is_up()).then_some(())
     });
     host.stop();
 
-    // With the right to endpoints, it reaches them.
+    // With the right to endpoints, the peer reaches them.
     let host = b.start_with(&format!("{fast}rights = [\"endpoints\"]\n"));
-    eventually("it is up", || (second.is_up() && peers(&host).len() == 1).then_some(()));
+    eventually("the link is up", || (second.is_up() && peers(&host).len() == 1).then_some(()));
     let slot = u32::try_from(peers(&host)[0]["slot"].as_u64().unwrap()).unwrap();
     let (mut at_second, mut at_host) = (second.client(), host.client());
     assert!(at_second.send(&packet(&[(4, 2), (slot, 4)], b"may I"), DEADLINE).unwrap());
@@ -169,12 +171,12 @@ fn a_goodbye_ends_its_link_and_no_other() {
 
     // A relay that stops sends its peer a goodbye with the reason.
     left.stop();
-    let told = eventually("it is told", || middle.events("goodbye").pop());
+    let told = eventually("the relay reports it", || middle.events("goodbye").pop());
     assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"left".into()));
     assert_eq!(told["detail"], "code 1, retry after 0 s: the relay stops");
-    // And the other way round: the operator takes a slot away.
+    // In the other direction, the operator detaches a slot.
     middle.command_json(&["slot", "detach", "3"]);
-    let told = eventually("it is told", || right.events("goodbye").pop());
+    let told = eventually("the peer receives the goodbye", || right.events("goodbye").pop());
     assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"peer".into()));
     assert_eq!(told["detail"], "code 3, retry after 60 s: detached by the operator");
     assert!(!right.is_up());

@@ -1,4 +1,4 @@
-//! A relay under a quota of processor time, in a control group that the test makes and removes.
+//! A relay under a processor quota, in a control group that the test makes and removes.
 
 use std::{
     fs,

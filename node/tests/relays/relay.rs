@@ -157,7 +157,7 @@ fn write_config(directory: &TempDir, config: &str) -> PathBuf {
 
 fn answer_on(stream: &UnixStream) -> Value {
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).expect("an answer comes");
+    BufReader::new(stream).read_line(&mut line).expect("a reply arrives");
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
@@ -167,7 +167,7 @@ fn socket() -> UdpSocket {
     socket
 }
 
-/// One listener on a port of the kernel's choice, and neighbours a and b at slots 2 and 3.
+/// One listener on a port that the kernel chooses, and neighbours a and b at slots 2 and 3.
 fn two_neighbours(a: &UdpSocket, b: &UdpSocket, more: &str) -> String {
     let (a, b) = (a.local_addr().unwrap(), b.local_addr().unwrap());
     format!(
@@ -188,7 +188,7 @@ fn packet(ingress: u32, egress: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payload of the next packet, which has made one step.
+/// The payload of the next packet, which has passed one hop.
 fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut bytes = [0; 2048];
     let (len, _) = socket.recv_from(&mut bytes).expect("a packet arrives");
@@ -263,7 +263,9 @@ fn show_answers_people_and_programs() {
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     assert_forwards(relay.address(), &a, &b);
     a.send_to(b"rubbish", relay.address()).unwrap();
-    eventually("the rubbish is counted", || (relay.balance()["discarded"] == 1).then_some(()));
+    eventually("the invalid packet is counted", || {
+        (relay.balance()["discarded"] == 1).then_some(())
+    });
     let socket = relay.socket();
     for (topic, words) in [
         ("slots", vec!["slot", "attached", "bytes in", "127.0.0.1:"]),
@@ -319,7 +321,7 @@ fn slots_come_and_go_while_traffic_flows() {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     a.send_to(&packet(2, 3, b"flow"), address).unwrap();
-                    assert_eq!(receive(&b), b"flow", "one at a time, none is lost");
+                    assert_eq!(receive(&b), b"flow", "packets sent one at a time are not lost");
                     arrived.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -334,7 +336,7 @@ fn slots_come_and_go_while_traffic_flows() {
                 assert_eq!(receive(&c), b"to c");
                 let output = run(&["slot", "detach", slot, "--socket", &control]);
                 assert!(output.status.success(), "{output:?}");
-                eventually("traffic goes on", || {
+                eventually("traffic continues", || {
                     (arrived.load(Ordering::Relaxed) > before + 10).then_some(())
                 });
             }
@@ -376,7 +378,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     }
     // Bytes that are neither text nor a line.
     relay.connect().write_all(&[0xff; 100]).unwrap();
-    // A line without end is refused once it is too long, and the client sent away.
+    // The relay refuses a line without end once it is too long, and closes the connection.
     let mut endless = relay.connect();
     endless.write_all(&[b'x'; 5000]).unwrap();
     assert_eq!(answer_on(&endless)["kind"], "line_too_long");
@@ -399,7 +401,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     while deaf.write(request.as_bytes()).is_ok() {}
     assert!(relay.ask(r#"{"show":"slots"}"#)["slots"].is_array());
 
-    // Many questions in one go are answered in order, those before the end of input too.
+    // Many requests at once are answered in order, also those before the end of input.
     let mut hasty = relay.connect();
     hasty.write_all(b"{\"show\":\"slots\"}\n{\"show\":\"ports\"}\nrubbish\n").unwrap();
     hasty.shutdown(std::net::Shutdown::Write).unwrap();
@@ -435,13 +437,15 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
                 bytes.iter_mut().skip(LINK_HEADER_BYTES).take(2).for_each(|byte| *byte &= 0x13);
             }
             let from = if size % 7 == 0 { &unknown } else { &a };
-            // The longest may be refused by our own socket; then there is none.
+            // Our own socket may refuse the longest datagram, which then is not sent.
             sent += u64::from(from.send_to(&bytes, address).is_ok());
             if size % 50 == 0 {
-                eventually("all are taken in", || (relay.frames_in() == sent).then_some(()));
+                eventually("all datagrams are received", || {
+                    (relay.frames_in() == sent).then_some(())
+                });
             }
         }
-        let balance = eventually("the counters are at rest", || {
+        let balance = eventually("the counters stop changing", || {
             let balance = relay.balance();
             (balance["frames_in"] == sent && balance["balanced"] == true).then_some(balance)
         });
@@ -479,7 +483,7 @@ fn a_local_process_has_a_slot() {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let row = slots["slots"].as_array().unwrap().iter().find(|row| row["slot"] == 4).unwrap();
     assert_eq!((&row["kind"], &row["behind"]), (&"endpoint".into(), &"local".into()));
-    // The endpoint's user may go, and be given a slot again.
+    // The endpoint's user may leave, and get a slot again.
     let socket = relay.socket();
     assert!(run(&["slot", "detach", "4", "--socket", &socket]).status.success());
     let again = run(&["slot", "attach", "again", "--listener", "local", "--socket", &socket]);
@@ -504,14 +508,14 @@ fn a_busy_port_is_one_clear_line() {
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         let said = complaint(&output);
         assert!(said.contains(&at.to_string()) && said.contains("in use"), "{said}");
-        assert!(said.contains("choose another port"), "the way out: {said}");
+        assert!(said.contains("choose another port"), "the message names a remedy: {said}");
         assert!(!directory.path().join("control").exists(), "nothing is left behind");
     }
 }
 
 #[test]
 fn a_relay_does_not_share_its_port_with_a_second_one() {
-    // Sockets of several workers share a port, and must not share it with another process.
+    // Sockets of several workers share a port, which another process must not share.
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, "switch.workers = 2"));
     let config =
@@ -530,8 +534,8 @@ fn a_control_socket_is_taken_over_only_from_the_dead() {
     let path = directory.path().join("control");
     // A dropped listener leaves its file, as a killed process does.
     drop(UnixListener::bind(&path).unwrap());
-    // A process that another test starts has a copy of it until it becomes that process.
-    eventually("nobody listens", || UnixStream::connect(&path).is_err().then_some(()));
+    // A process that another test starts has a copy of the socket until it executes its program.
+    eventually("no process listens", || UnixStream::connect(&path).is_err().then_some(()));
     let config = "[[udp]]\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n";
     let relay = Relay::start_in(directory, config);
     let file = relay.path("relay.toml");
@@ -601,7 +605,8 @@ fn the_sample_passes_the_check_as_it_is_and_with_every_key() {
     let file = directory.path().join("sample.toml");
     for text in [sample, all] {
         fs::write(&file, &text).unwrap();
-        // Of no machine: there is no key, and no interface of these names.
+        // The file is for no particular machine: there is no key, and there are no interfaces with
+        // these names.
         let output = run(&["config", "check", "--text-only", file.to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}\n{text}");
     }

@@ -35,7 +35,7 @@ fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     for round in 1..=3 {
         let before = handshakes(&first);
         assert_eq!(first.ask(PANIC)["kind"], "no_answer");
-        // At once: the workers have the keys.
+        // Immediately: the workers have the keys.
         for _ in 0..20 {
             assert_exchange(&mut at_a, &mut at_b);
         }
@@ -47,7 +47,7 @@ fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     let in_journal = || first.events("slow_path_restarted").len();
     eventually("all restarts are in the journal", || (in_journal() >= 3).then_some(()));
     assert_eq!(in_journal(), 3);
-    // It makes new links, and takes slots away as before.
+    // The slow path makes new links, and detaches slots as before.
     let detached = first.ask(r#"{"detach":2}"#);
     assert_eq!(detached["detached"], 2, "{detached}");
     let attach = format!(
@@ -107,7 +107,7 @@ fn a_slow_path_that_panics_again_and_again_ends_the_relay_and_the_state_file_sta
     let mut relay = start();
     let before = slots();
     assert_eq!(before.len(), 2);
-    let code = eventually("it ends", || {
+    let code = eventually("the relay ends", || {
         let _ = ask(dir, PANIC);
         relay.0.try_wait().unwrap()
     });

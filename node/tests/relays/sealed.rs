@@ -41,7 +41,7 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
 
 #[test]
 fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
-    // With two workers at one end or both, a session is opened where its packets come in.
+    // With two workers at one end or both, a session is opened where its packets arrive.
     for (workers_a, workers_b) in [(2, 1), (2, 2), (3, 2)] {
         let (a, b) = (Home::new(), Home::new());
         let workers = |n| format!("seal = \"header-only\"\n[switch]\nworkers = {n}");
@@ -57,7 +57,7 @@ fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
         first.stop();
         second.stop();
     }
-    // One end asks for it, and the other does not: then it is not done.
+    // One end requests it and the other does not, so it is not used.
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, Some(b.at), "seal = \"header-only\"");
     let second = b.start(&a.key, Some(a.at), "");
@@ -113,14 +113,14 @@ fn a_peer_whose_address_changes_is_followed() {
         for moves in 1..=3 {
             renewals.fetch_add(1, Ordering::Relaxed);
             assert_passes(&mut at_a, &mut at_b, b"from elsewhere");
-            eventually("it has moved", || {
+            eventually("the peer has moved", || {
                 let events = second.ask(r#"{"show":"events"}"#);
                 let events = events["events"].as_array().unwrap();
                 let roamed = events.iter().filter(|event| event["event"] == "roamed").count();
                 (roamed > moves).then_some(())
             });
             // The event comes a moment before the worker that sends there has the address.
-            eventually("a packet goes there", || {
+            eventually("the relay sends a packet to the new address", || {
                 let back = packet(&[(4, 2), (2, 4)], b"to elsewhere");
                 assert!(at_b.send(&back, DEADLINE).unwrap());
                 at_a.receive(&mut [0; 2048], Duration::from_millis(200)).unwrap()
@@ -152,7 +152,7 @@ fn after_a_kill_the_link_comes_back() {
 
     // Dropping it kills the process: no goodbye is sent.
     drop(second);
-    eventually("its death is noticed", || (!first.is_up()).then_some(()));
+    eventually("its death is detected", || (!first.is_up()).then_some(()));
     let _ = fs::remove_file(b.file("local"));
     let second = b.start(&a.key, Some(a.at), "");
     until_up([&first, &second]);
@@ -175,11 +175,11 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     let (a, b, other) = (Home::new(), Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
     let wrong = other.start(&a.key, Some(a.at), "");
-    eventually("it is counted", || (first.discards("unknown_peer") > 0).then_some(()));
+    eventually("the refusal is counted", || (first.discards("unknown_peer") > 0).then_some(()));
     let shown = strowger(&["show", "discards", "--socket", a.file("control").to_str().unwrap()]);
     assert!(
         String::from_utf8(shown.stdout).unwrap().contains("unknown_peer"),
-        "people see it, too"
+        "the text output shows it, too"
     );
     assert!(!first.is_up() && !wrong.is_up());
     assert_eq!(first.ask(r#"{"show":"slots"}"#)["slots"].as_array().unwrap().len(), 2);
@@ -196,7 +196,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     for theirs in ["", &psk_b] {
         let first = a.start(&b.key, Some(b.at), &psk_a);
         let second = b.start(&a.key, Some(a.at), theirs);
-        eventually("it is counted", || {
+        eventually("the refusal is counted", || {
             let unreadable = |relay: &Relay| relay.discards("handshake_unreadable");
             (unreadable(&first) + unreadable(&second) > 0).then_some(())
         });
@@ -205,7 +205,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
         second.stop();
     }
 
-    // The same psk at both ends.
+    // The same PSK at both ends.
     fs::copy(a.file("psk"), b.file("psk")).unwrap();
     let first = a.start(&b.key, Some(b.at), &psk_a);
     let second = b.start(&a.key, Some(a.at), &psk_b);
@@ -232,7 +232,7 @@ fn an_unknown_peer_gets_no_byte() {
             sent += 1;
         }
     }
-    eventually("each is counted", || {
+    eventually("each datagram is counted", || {
         let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();
         (balance["discarded"] == sent && balance["balanced"] == true).then_some(())
     });
@@ -260,7 +260,7 @@ fn events_are_reported_as_peers_are_added_and_removed() {
     };
     until("link_up", 2);
 
-    // A peer is attached while traffic flows, and goes again.
+    // A peer is attached while traffic flows, and is detached again.
     let third = Home::new();
     let control = a.file("control");
     let control = control.to_str().unwrap();
@@ -318,9 +318,14 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     assert_eq!((&identity[0]["peer_id"], code), (&b.peer_id.as_str().into(), Some(0)));
     assert_eq!(identity[0]["key"], b.key);
     let (identity, code) = probe(&second, &["identify"], &[(1, 2), (2, 1)]);
-    assert_eq!((&identity[0]["discard"], code), (&"empty_slot".into(), Some(1)), "it may not ask");
+    assert_eq!(
+        (&identity[0]["discard"], code),
+        (&"empty_slot".into(), Some(1)),
+        "the peer has no right to control"
+    );
 
-    // Slot 200 of the second is empty: where and why, in the counters' words.
+    // Slot 200 of the second relay is empty. The reply says where and why, in the words of the
+    // counters.
     let (trace, code) = probe(&first, &["trace"], &[(1, 2), (2, 200)]);
     assert_eq!((&trace[0]["hops"][1]["discard"], code), (&"empty_slot".into(), Some(1)));
     assert_eq!(trace[0]["why"], "discarded at hop 1: empty_slot (slot 200)");

@@ -42,7 +42,7 @@ impl<'h> Running<'h> {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let running = Self { child, lines, home };
         eventually("the link is up", || far.is_up().then_some(()));
-        eventually("it is up at this end, too", || running.is_up().then_some(()));
+        eventually("the link is up at this end, too", || running.is_up().then_some(()));
         running
     }
 
@@ -56,10 +56,10 @@ impl<'h> Running<'h> {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Its next line with these words.
+    /// Waits for the next line with these words.
     fn says(&mut self, words: &str) -> String {
         loop {
-            let line = self.lines.next().expect("it goes on").expect("text");
+            let line = self.lines.next().expect("the relay logs another line").expect("text");
             if line.contains(words) {
                 return line;
             }
@@ -97,10 +97,10 @@ fn a_signal_without_a_meaning_is_logged_and_no_link_minds() {
     assert!(relay.is_up() && far.is_up() && goodbyes(&far) == 0);
     relay.kill("TERM");
     relay.says("info signal: relay: SIGTERM: the relay stops");
-    let status = eventually("it ends", || relay.child.try_wait().unwrap());
+    let status = eventually("the relay ends", || relay.child.try_wait().unwrap());
     assert!(status.success(), "{status}");
     relay.leaves_nothing();
-    eventually("it said goodbye", || (goodbyes(&far) == 1).then_some(()));
+    eventually("the relay sent a goodbye", || (goodbyes(&far) == 1).then_some(()));
     far.stop();
 }
 
@@ -123,7 +123,7 @@ fn a_relay_whose_terminal_closes_sends_goodbye_and_leaves_no_socket() {
     for socket in ["control", "local"] {
         assert!(!near.file(socket).exists(), "{socket}");
     }
-    eventually("it said goodbye", || (goodbyes(&far) == 1).then_some(()));
+    eventually("the relay sent a goodbye", || (goodbyes(&far) == 1).then_some(()));
     far.stop();
 }
 

@@ -70,18 +70,18 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     assert_eq!((&moved[0]["slot"], &moved[0]["detail"]), (&json!(5), &json!("slot 9")));
     eventually("the former number ends", || relay.events("alias_ended").pop());
     // The event comes a moment before the worker that forwards there has the number.
-    eventually("what still names it is counted", || {
+    eventually("packets for it are counted", || {
         assert!(local.send(&packet_in(&V3X5X8, &[(4, 5)], b"late"), DEADLINE).unwrap());
         (relay.discards("slot_gone") > 0).then_some(())
     });
     while other.receive(&mut [0; 2048], Duration::ZERO).unwrap().is_some() {}
 
-    // Without a number, the lowest free one; by text as well.
+    // Without a number, the lowest free one. The same as text.
     let output = relay.command(&["slot", "renumber", "9"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("slot 9 is slot 0 now"), "{said}");
     assert_goes(&V3X5X8, (4, 0), &mut local, &mut other);
-    assert_goes(&V3X5X8, (4, 9), &mut local, &mut other); // as long as it leads there
+    assert_goes(&V3X5X8, (4, 9), &mut local, &mut other); // as long as it is valid
 
     for (arguments, word) in [
         (["slot", "renumber", "77", "78"], "nothing is attached to slot 77"),
@@ -157,7 +157,7 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     assert_eq!(state_of(&relay, 6), "draining");
     let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;
     assert_eq!(String::from_utf8(said).unwrap(), "slot 6 drains and is detached in 0 s\n");
-    eventually("it is gone", || relay.events("slot_detached").pop());
+    eventually("the slot is detached", || relay.events("slot_detached").pop());
     assert_eq!(state_of(&relay, 4), "attached");
     relay.stop();
 }
@@ -173,7 +173,7 @@ fn r11_new_numbers_survive_a_kill_and_drained_slots_are_free() {
     relay.command_json(&["slot", "renumber", &other, "9"]);
     relay.command_json(&["slot", "renumber", &far, "10"]);
     relay.command_json(&["slot", "drain", "10", "--for", "0"]);
-    eventually("it is gone", || relay.events("slot_detached").pop());
+    eventually("the slot is detached", || relay.events("slot_detached").pop());
     drop(relay); // killed
 
     fs::remove_file(home.file("local")).unwrap();
@@ -181,8 +181,11 @@ fn r11_new_numbers_survive_a_kill_and_drained_slots_are_free() {
     let relay = home.start_with(&sections);
     assert_eq!((slot_of(&relay, "local"), slot_of(&relay, "other")), (4, 9), "{:?}", relay.said);
     let before = [far.parse().unwrap(), 10];
-    assert!(!before.contains(&slot_of(&relay, "far")), "labels to those are on their way");
-    assert_eq!(state_of(&relay, 10), "kept", "for nobody");
+    assert!(
+        !before.contains(&slot_of(&relay, "far")),
+        "labels with those numbers may be in flight"
+    );
+    assert_eq!(state_of(&relay, 10), "kept", "kept without a user");
     relay.stop();
 }
 
@@ -203,7 +206,7 @@ fn a_scheme_grows_while_packets_go_on() {
     assert_goes(&small, (4, 20), &mut local, &mut other);
     // In a form that the scheme does not have.
     assert!(local.send(&packet_in(&grown, &[(4, 20)], b"too early"), DEADLINE).unwrap());
-    eventually("it is counted", || (relay.discards("no_director") == 1).then_some(()));
+    eventually("the discard is counted", || (relay.discards("no_director") == 1).then_some(()));
 
     assert_refused(&relay, &["scheme", "grow", "v3x5x8"], "would not any more");
     assert_refused(&relay, &["scheme", "grow", &grown_text, "--slot-max", "99"], "up to 255");

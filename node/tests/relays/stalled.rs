@@ -13,7 +13,7 @@ use strowger_testkit::{
 
 /// The flag that makes a packet a control packet, in the switch header's second byte.
 const CONTROL: u8 = 0x40;
-/// Clients whose queues together would hold more chunks than a worker has.
+/// So many clients that their queues together would hold more chunks than a worker has.
 const CLIENTS: usize = 14;
 
 fn socket() -> UdpSocket {
@@ -60,7 +60,8 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
             .map(|n| {
                 let served = Client::connect(relay.path(&format!("u{n}"))).unwrap();
                 let slot = 10 + n as u32;
-                // Of two lengths in turn, so that the kernel joins none of them: each has a chunk.
+                // With two alternating lengths, so that the kernel joins none of them: each has a
+                // chunk.
                 let data = packet(&[(2, slot)], &[7; 60]);
                 let mut control = packet(&[(2, slot)], &[7; 90]);
                 control[LINK_HEADER_BYTES + 1] |= if with_control { CONTROL } else { 0 };
@@ -78,7 +79,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
             .collect();
         passes(500);
         drop(clients);
-        eventually("what waited for them is counted", || {
+        eventually("the packets waiting for them are counted", || {
             let told = relay.ask(r#"{"show":"discards"}"#);
             passes(1);
             (told["balance"]["balanced"] == true
@@ -93,7 +94,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
     let status = relay.ask(r#"{"show":"status"}"#);
     assert!(
         status["frames_copied"].as_u64() > Some(0),
-        "memory ran low, and they gave way: {status}"
+        "memory ran low, and frames were copied: {status}"
     );
     relay.stop();
 }

@@ -73,7 +73,7 @@ fn r11_after_kill_9_the_same_endpoints_have_the_same_slots() {
         says(&said, line);
     }
     kill(child);
-    // Without `b`, with another, and in another order.
+    // Without `b`, with another endpoint, and in another order.
     let (child, said) = start(folder.path(), &["z", "c", "a"]);
     for line in ["state: 3 slots as before", "slot 0: a", "slot 3: c", "slot 4: z"] {
         says(&said, line);
@@ -85,9 +85,9 @@ fn r11_after_kill_9_the_same_endpoints_have_the_same_slots() {
     }
     kill(child);
 
-    // One byte of it changed: refused, in one line, and left as it is.
+    // One byte changed: the relay refuses the file in one line, and leaves it as it is.
     let state = folder.path().join("kept/state");
-    let mut bytes = fs::read(&state).expect("it is there");
+    let mut bytes = fs::read(&state).expect("the state file is there");
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     fs::write(&state, &bytes).expect("written");
@@ -104,7 +104,7 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("kept")).expect("made");
     let state = folder.path().join("kept/state");
-    // One form, and the same with one more beside it; the third reads other numbers.
+    // One form, and the same with an additional one. The third scheme decodes other numbers.
     let [small, grown, other] = [
         Scheme::new(&[Form::new(3, 1, 0b1), Form::new(8, 3, 0b000)]).expect("sane"),
         Scheme::new(&[Form::new(3, 1, 0b1), Form::new(5, 2, 0b10), Form::new(8, 3, 0b000)])
@@ -121,7 +121,7 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
         start_by(command, folder.path(), &["a", "b"], &switch)
     };
     kill(run(&small).0);
-    let before = fs::read(&state).expect("it is there");
+    let before = fs::read(&state).expect("the state file is there");
     let (mut child, said) = run(&other);
     assert!(!child.wait().expect("it ends by itself").success(), "{said:#?}");
     let mut line = String::new();
@@ -138,12 +138,12 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
     assert!(!child.wait().expect("it ends by itself").success(), "{said:#?}");
 }
 
-/// Asks the relay in this folder, and reads the answer.
+/// Sends a request to the relay in this folder, and reads the reply.
 fn ask(folder: &Path, request: &str) -> String {
-    let mut stream = UnixStream::connect(folder.join("control")).expect("it is up");
+    let mut stream = UnixStream::connect(folder.join("control")).expect("the relay is up");
     writeln!(stream, "{request}").expect("asked");
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).expect("an answer comes");
+    BufReader::new(stream).read_line(&mut line).expect("a reply arrives");
     line
 }
 
@@ -167,19 +167,20 @@ fn a_relay_survives_a_full_disk_and_writes_the_state_file_when_there_is_room() {
     says(&said, "ready");
     let seen = kept.strip_prefix("/").expect("absolute");
     let disk = Path::new("/proc").join(child.id().to_string()).join("root").join(seen);
-    let state = || fs::read_to_string(disk.join("state")).expect("it is there");
+    let state = || fs::read_to_string(disk.join("state")).expect("the state file is there");
     let before = state();
     assert!(before.contains("\"b\""), "{before}");
 
     let mut filler = fs::File::create(disk.join("filler")).expect("made");
-    let full = (0..1_000).find_map(|_| filler.write_all(&[0; 1_024]).err()).expect("it is full");
+    let full =
+        (0..1_000).find_map(|_| filler.write_all(&[0; 1_024]).err()).expect("the disk is full");
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let mut says_next = || said.next().expect("it says something").expect("text");
-    assert!(ask(folder.path(), r#"{"detach":2}"#).contains("detached"), "it goes on");
+    let mut says_next = || said.next().expect("the relay prints a line").expect("text");
+    assert!(ask(folder.path(), r#"{"detach":2}"#).contains("detached"), "the relay continues");
     let line = says_next();
     assert!(line.contains("cannot be written") && line.contains("os error 28"), "{line}");
-    assert_eq!(state(), before, "the old one, whole");
+    assert_eq!(state(), before, "the old file, whole");
     assert!(ask(folder.path(), r#"{"show":"slots"}"#).contains("quarantined"));
 
     fs::remove_file(disk.join("filler")).expect("removed");
@@ -193,7 +194,7 @@ fn a_relay_survives_a_full_disk_and_writes_the_state_file_when_there_is_room() {
 #[test]
 fn a_relay_runs_on_when_the_state_file_cannot_be_written() {
     let folder = tempfile::tempdir().expect("a folder");
-    // No folder `kept`: like a full disk, nothing can be written there.
+    // No folder `kept`: as with a full disk, the relay cannot write there.
     let (child, said) = start(folder.path(), &["a"]);
     says(&said, "warning: state file");
     says(&said, "slot 0: a");

@@ -15,7 +15,7 @@ fn first_peer(relay: &Relay) -> Value {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0].take()
 }
 
-/// Waits until the relay gives this reason; the sentence, the event and the text for people contain
+/// Waits until the relay reports this reason. The sentence, the event and the text output contain
 /// these words.
 fn assert_reason(relay: &Relay, reason: &str, words: &[&str]) {
     let row = eventually(reason, || {
@@ -25,7 +25,7 @@ fn assert_reason(relay: &Relay, reason: &str, words: &[&str]) {
     let sentence = row["down_text"].as_str().unwrap();
     assert!(words.iter().all(|word| sentence.contains(word)), "{sentence}");
     relay.show("peers", &[&["peer (slot 2) is down: "], words].concat());
-    let told = eventually("the event tells it", || {
+    let told = eventually("the event reports it", || {
         let events = relay.events("link_trouble").into_iter();
         events.rev().find(|event| event["detail"].as_str().unwrap().contains(words[0]))
     });
@@ -94,9 +94,10 @@ fn another_key_at_the_peer_s_address_is_named() {
     let second = b.start_with(&peer(&a.key, Some(&a), ""));
     assert_reason(&first, "other_key", &["another key", &b.key]);
     assert_counted(&first, "unknown_peer");
-    let refused = eventually("it is told", || first.events("unknown_peer_refused").pop());
+    let refused =
+        eventually("the relay reports the refusal", || first.events("unknown_peer_refused").pop());
     assert!(refused["detail"].as_str().unwrap().contains(&b.key), "{refused}");
-    // Our handshakes are for `other`, and arrive at `b`.
+    // Our handshakes are encrypted for `other`, but arrive at `b`.
     assert_reason(&second, "not_for_us", &["another key than ours"]);
     assert_counted(&second, "handshake_mac");
     first.stop();
@@ -113,7 +114,7 @@ fn an_address_without_a_route_is_shown_with_the_kernel_s_reason() {
          [[peer]]\nname = \"peer\"\nslot = 2\nkey = \"{key}\"\naddress = \"198.51.100.9:7000\"\n"
     );
     let relay = Relay::within(&near, directory, &config);
-    let row = eventually("the reason is told", || {
+    let row = eventually("the reason is shown", || {
         let row = relay.ask(r#"{"show":"peers"}"#)["peers"][0].take();
         (row["down_reason"] == "unreachable").then_some(row)
     });

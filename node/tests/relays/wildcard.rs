@@ -8,7 +8,7 @@ use strowger_testkit::harness::{
 
 const CLIENT: &str = "10.77.0.9:7000";
 
-/// An endpoint at slot 4 and a peer behind UDP at slot 2, perhaps with an address.
+/// An endpoint at slot 4 and a peer behind UDP at slot 2, with or without an address.
 fn config(key: &str, listen: &str, peer: &str) -> String {
     format!(
         "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -18,8 +18,8 @@ fn config(key: &str, listen: &str, peer: &str) -> String {
     )
 }
 
-/// A client with IPv4 alone asks the second of the server's addresses, and receives from no other one, as behind a
-/// stateful firewall.
+/// A client with IPv4 alone sends to the second of the server's addresses, and receives from no
+/// other one, as behind a stateful firewall.
 fn asked_at_the_second_address(listen: &str) {
     let Some([near, far]) = pair() else { return };
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {

@@ -32,7 +32,7 @@ pub fn run(line: &str) -> Result<String, String> {
 pub struct Namespace(pub String);
 
 impl Namespace {
-    /// Makes one with a name of its own. It needs root (`CAP_SYS_ADMIN`) and the command `ip`.
+    /// Makes a namespace with a unique name. It needs root (`CAP_SYS_ADMIN`) and the command `ip`.
     pub fn new() -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +49,7 @@ impl Namespace {
         run(&format!("ip -n {} {words}", self.0)).unwrap()
     }
 
-    /// Runs `f` on a thread in it. Sockets that `f` opens stay in it.
+    /// Runs `f` on a thread in the namespace. Sockets that `f` opens stay in it.
     pub fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         let namespace = File::open(format!("/run/netns/{}", self.0)).unwrap();
         thread::scope(|scope| {

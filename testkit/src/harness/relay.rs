@@ -1,4 +1,5 @@
-//! Relays as processes of the command `strowger`, each with a folder of its own, and questions to them.
+//! Relays as processes of the command `strowger`, each with a separate folder, and requests to
+//! them.
 
 use std::{
     fs,
@@ -44,10 +45,10 @@ pub fn strowger(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().expect("the command runs")
 }
 
-/// An address of the loopback that no other test is given.
+/// An address of the loopback that is unique to one test.
 ///
-/// It is not bound before the relay binds it: a process that another test starts meanwhile would inherit the socket
-/// for a moment.
+/// Nothing binds it before the relay does: a process that another test starts meanwhile would
+/// inherit the socket for a moment.
 pub fn loopback_address() -> SocketAddr {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     const HOSTS: u16 = 250;
@@ -107,7 +108,7 @@ impl Home {
         self.directory.path().join(name)
     }
 
-    /// Asks the relay that runs here.
+    /// Sends a request to the relay that runs here.
     pub fn ask(&self, request: &str) -> Value {
         let mut stream = UnixStream::connect(self.file("control")).expect("the relay runs");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -149,7 +150,7 @@ pub struct Relay {
     /// The process.
     pub child: Child,
     lines: Receiver<String>,
-    /// What it wrote on standard output until it was ready.
+    /// Its output on standard output until it was ready.
     pub said: String,
     /// Its folder.
     pub home: Arc<Home>,
@@ -195,7 +196,7 @@ impl Relay {
         self.home.file(name)
     }
 
-    /// Sends a request to the control socket. Returns the answer.
+    /// Sends a request to the control socket. Returns the reply.
     pub fn ask(&self, request: &str) -> Value {
         self.home.ask(request)
     }
@@ -206,7 +207,7 @@ impl Relay {
         strowger(&[arguments, &["--socket", socket.to_str().unwrap()]].concat())
     }
 
-    /// The same with `--json`. Returns the answer.
+    /// The same with `--json`. Returns the reply.
     pub fn command_json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -264,7 +265,7 @@ impl Relay {
         client
     }
 
-    /// Kills it, without a chance to tidy up. Returns its folder.
+    /// Kills it without cleanup. Returns its folder.
     pub fn kill(mut self) -> Arc<Home> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -305,7 +306,7 @@ pub fn until_up<'a>(relays: impl AsRef<[&'a Relay]>) {
     eventually("the link is up", are_up);
 }
 
-/// Asserts that a packet passes from slot 4 of one relay over slot 2 to slot 4 of the next.
+/// Asserts that a packet passes from slot 4 of one relay through slot 2 to slot 4 of the next.
 pub fn assert_passes(from: &mut Client, to: &mut Client, payload: &[u8]) {
     assert_passes_along(&[(4, 2), (2, 4)], from, to, payload);
 }

@@ -68,7 +68,7 @@ impl Fuse {
     }
 }
 
-/// A source of randomness that panics where a bug would.
+/// A source of randomness that panics, as a bug would.
 struct Fused(SeededEntropy, Fuse);
 
 impl Entropy for Fused {
@@ -78,10 +78,10 @@ impl Entropy for Fused {
     }
 }
 
-/// What a node is made of.
+/// The properties of a new node.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeSpec {
-    /// Of its identity, its address and its randomness.
+    /// The seed of its identity, its address and its randomness.
     pub seed: u8,
     /// Number of workers.
     pub workers: usize,
@@ -188,7 +188,7 @@ impl Node {
         ((self.switch.attach(attach).expect("a slot")).number(), endpoint)
     }
 
-    /// What the node shows of the peer with this seed.
+    /// The node's view of the peer with this seed.
     pub fn peer_view(&self, of: u8) -> PeerView {
         let views = self.switch.peers();
         views.into_iter().find(|view| view.key == Some(key(of))).expect("it is a peer")

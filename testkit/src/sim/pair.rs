@@ -88,7 +88,7 @@ impl Pair {
         Self { net, a, b, at_a, at_b, to_b, to_a, now }
     }
 
-    /// Advances the time, and polls both nodes until their answers have been exchanged.
+    /// Advances the time, and polls both nodes until their replies have been exchanged.
     pub fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..4 {

@@ -2,8 +2,8 @@
 //! It checks files, searches the kernel's lists for sockets, and makes a switch without ports. It changes nothing, so
 //! it works beside a running relay.
 //!
-//! A problem is what a start would refuse, or would start without. A note is no fault of the configuration, as a
-//! running relay that uses a socket.
+//! A problem is an error that a start would report: it would fail, or start without something. A
+//! note is no fault of the configuration, for example that a running relay uses a socket.
 
 use std::{
     fs,
@@ -60,7 +60,8 @@ impl Findings {
         self.notes.push(text);
     }
 
-    /// Something is in use by this process: a problem unless the process is a relay, or is unknown.
+    /// Reports that this process uses something: a problem unless the process is a relay, or is
+    /// unknown.
     fn in_use(&mut self, what: &str, holder: &Holder) {
         match holder {
             Holder::Other(..) => self.refused(format!(
@@ -73,8 +74,8 @@ impl Findings {
     }
 }
 
-/// Checks a file and prints what is wrong. The exit code is 2 for an error in the configuration, else 3 for something
-/// that this machine would refuse.
+/// Checks a file and prints its problems. The exit code is 2 for an error in the configuration,
+/// else 3 for something that this machine would refuse.
 ///
 /// # Errors
 /// The file cannot be read, or the output cannot be written.
@@ -198,7 +199,7 @@ fn check_file(
     };
     let Err(error) = may else { return };
     let line = format!("{role}: {}: {error}; {}", path.display(), remedy(&error, path, user));
-    // The state file and its lock are one problem to an operator.
+    // The state file and its lock count as one problem.
     let is_reported = matches!(role, Role::StateNew | Role::StateLock)
         && found.problems.iter().any(|problem| problem.line.starts_with("the state file: "));
     if !is_reported {

@@ -83,7 +83,7 @@ impl Sockets {
         holders.map(|(_, inode)| self.holder(*inode)).max_by_key(Self::weight)
     }
 
-    /// Of several processes the one with the highest weight is reported.
+    /// Of several processes, the one with the highest weight is reported.
     fn weight(holder: &Holder) -> u8 {
         match holder {
             Holder::Unknown => 0,

@@ -108,7 +108,7 @@ struct Outcome {
     /// Frames in a receive and in a send of the relay, on average.
     frames_per_receive: f64,
     frames_per_send: f64,
-    /// What would make it faster on this machine.
+    /// The remedies that would make it faster on this machine.
     faster_here: Vec<String>,
 }
 
@@ -144,8 +144,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 
 fn measure(options: &Options) -> Result<Outcome, Failure> {
     let backend = options.backend.into();
-    // Several flows spread over several workers; one flow stays on one worker. Each sealed flow needs a switch of its
-    // own on the left.
+    // Several flows spread over several workers; one flow stays on one worker. Each sealed flow
+    // needs a separate switch on the left.
     let workers = usize::from(options.workers);
     let flows = match (options.workers, options.plain) {
         (1, _) => 1,
@@ -268,7 +268,8 @@ fn evaluate(
         *discards.entry(reason.name()).or_default() += count;
     }
     let kernel_drops = balances.iter().map(|balance| balance.kernel_drops).sum();
-    // Handshakes and keepalives arrived at their destination, so they are no discards to a reader.
+    // Handshakes and keepalives arrived at their destination, so the output does not count them as
+    // discards.
     let handled = Discard::ALL.iter().filter(|discard| discard.is_handled());
     let handled = handled.filter_map(|discard| discards.remove(discard.name())).sum();
     let counted = discards.values().sum::<u64>() + kernel_drops;

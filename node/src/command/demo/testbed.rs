@@ -164,8 +164,9 @@ impl Node {
     }
 }
 
-/// Builds the testbed, its sources and its sink. With several workers in the relay there are several flows, each from
-/// a socket of its own: the kernel distributes flows over the relay's sockets by their addresses.
+/// Builds the testbed, its sources and its sink. With several workers in the relay there are
+/// several flows, each from a separate socket: the kernel distributes flows over the relay's
+/// sockets by their addresses.
 pub(super) fn build(
     relay_workers: usize,
     flows: usize,

@@ -138,7 +138,7 @@ pub(super) fn source(
         let Some(endpoint) = endpoints.get_mut(flow / flows_each.max(1)) else { break };
         let most = (open as usize).min(strowger_frame::BURST_MAX).min(65_536 / (size + room));
         let Some(mut train) = endpoint.train_with_room(*size, most, *room) else {
-            // All memory is in flight and returns by itself.
+            // All memory is in flight. It returns without action here.
             std::thread::yield_now();
             continue;
         };
@@ -272,7 +272,7 @@ fn read_frame(frame: &mut Frame, flows: usize) -> Option<Arrived> {
     })
 }
 
-/// Tells the source how many frames are accounted for: received, or known to be missing.
+/// Updates the source's count of frames that are accounted for: received, or known to be missing.
 fn answer(
     endpoint: &mut Endpoint,
     return_path: Option<Label>,

@@ -1,4 +1,4 @@
-//! Pings and traces on the control socket: parses requests, and writes answers as JSON.
+//! Pings and traces on the control socket: parses requests, and writes replies as JSON.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::Identity;
@@ -38,7 +38,7 @@ pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String
     Ok((label, question))
 }
 
-/// The answers to a question: `{"answers":[...],"done":..}`.
+/// The replies to a ping or trace: `{"answers":[...],"done":..}`.
 pub(super) fn answers(answers: &[Answer], done: bool) -> Value {
     let rows: Vec<Value> = answers.iter().filter_map(answer).collect();
     json!({ "answers": rows, "done": done })

@@ -1,4 +1,4 @@
-//! One connection to the control socket: its requests, its answers, and what the client watches.
+//! One connection to the control socket: its requests, its replies, and its subscription.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -31,7 +31,7 @@ pub(super) struct ClientConnection {
     /// Bytes to write, from `written` on.
     answer: Vec<u8>,
     written: usize,
-    /// The time of its last request, or of the last part of an answer that it took.
+    /// The time of its last request, or of the last part of a reply that it read.
     active_at: Instant,
     watch: Option<Watch>,
     /// The client has closed its sending half, or the server has refused it.
@@ -60,7 +60,7 @@ impl ClientConnection {
         }
     }
 
-    /// The time of its last request, or of the last part of an answer that it took.
+    /// The time of its last request, or of the last part of a reply that it read.
     pub(super) fn last_active(&self) -> Instant {
         self.active_at
     }
@@ -69,7 +69,7 @@ impl ClientConnection {
         self.stream.as_raw_fd()
     }
 
-    /// Whether the server reads from it: the client must take one answer before its next request.
+    /// Whether the server reads from it: the client must read one reply before its next request.
     pub(super) fn may_read(&self) -> bool {
         self.answer.is_empty() && !self.ended
     }
@@ -91,7 +91,8 @@ impl ClientConnection {
         at.saturating_duration_since(now)
     }
 
-    /// Writes as much as the client takes, reads, and answers one request. `Break` closes the connection.
+    /// Writes as much as the client takes, reads, and replies to one request. `Break` closes the
+    /// connection.
     pub(super) fn serve(&mut self, sources: &Sources, now: Instant) -> ControlFlow<()> {
         self.write(now)?;
         if !self.answer.is_empty() {
@@ -121,7 +122,7 @@ impl ClientConnection {
         self.write(now)
     }
 
-    /// Appends what the client watches and has not received yet.
+    /// Appends new data of the client's subscription.
     fn push_watched(&mut self, watch: Watch, sources: &Sources, now: Instant) {
         match watch {
             Watch::Balance(due) if now < due => {}
@@ -174,7 +175,7 @@ impl ClientConnection {
         }
     }
 
-    /// Appends a line to the answer.
+    /// Appends a line to the reply.
     fn push(&mut self, answer: &Value) {
         self.answer.extend_from_slice(json_line(answer).as_bytes());
         self.answer.push(b'\n');
@@ -193,7 +194,7 @@ impl ClientConnection {
                 Err(_) => return Break(()),
             }
         }
-        // Frees the memory, too: an answer may be long.
+        // Frees the memory, too: a reply may be long.
         self.answer = Vec::new();
         self.written = 0;
         Continue(())
@@ -204,7 +205,7 @@ impl ClientConnection {
         while !self.ended && self.received.len() <= LINE_BYTES_MAX {
             let mut bytes = [0; 1024];
             match self.stream.read(&mut bytes) {
-                // A client may close its sending half and still read answers.
+                // A client may close its sending half and still read replies.
                 Ok(0) => self.ended = true,
                 Ok(read) => {
                     self.received.extend_from_slice(&bytes[..read]);

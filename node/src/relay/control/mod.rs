@@ -1,7 +1,7 @@
-//! The control socket of a relay: a unix stream socket for requests and answers as JSON lines. Its thread never waits
-//! for a client, and memory for each client is bounded.
+//! The control socket of a relay: a unix stream socket for requests and replies as JSON lines. Its
+//! thread never waits for a client, and memory for each client is bounded.
 //!
-//! A request is one line, an object with one key. It gets one line of answer, in order:
+//! A request is one line, an object with one key. It gets one line of reply, in order:
 //!
 //! | request | answer |
 //! |---|---|
@@ -22,14 +22,16 @@
 //! | `{"answers":n}` | `{"answers":[...],"done":..}`: the answers since the last such request |
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client disconnects |
 //!
-//! `attach` needs `name`. Behind a `[[udp]]` or `[[ethernet]]` it needs `address`; with several listeners it needs
-//! `listener`, the name of one, or of a `[[unix]]`. `slot` asks for a certain number. The answer follows when every
-//! worker forwards to the slot; if the number is still in quarantine, it follows at once with the seconds until the
-//! slot opens. `key` (a static key in hex), `peer_id` (the identity that the peer must prove), or both attach a peer by
-//! a sealed link, which takes `psk` (a file, as the relay's process sees it) and `rights` (a list). A client that
-//! watches events and falls behind misses the oldest: `{"missed":n}` says how many. The answer to a refused request is
-//! `{"error":"<one line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after `line_too_long`
-//! and `idle` the server closes the connection.
+//! `attach` needs `name`. Behind a `[[udp]]` or `[[ethernet]]` it needs `address`; with several
+//! listeners it needs `listener`, the name of one, or of a `[[unix]]`. `slot` asks for a certain
+//! number. The reply follows when every worker forwards to the slot; if the number is still in
+//! quarantine, it follows at once with the seconds until the slot opens. `key` (a static key in
+//! hex), `peer_id` (the identity that the peer must prove), or both attach a peer by a sealed link,
+//! which takes `psk` (a file, as the relay's process sees it) and `rights` (a list). A client that
+//! watches events and falls behind misses the oldest: `{"missed":n}` gives their number. The reply
+//! to a refused request is `{"error":"<one
+//! line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
+//! `line_too_long` and `idle` the server closes the connection.
 //!
 //! Counters are frames and bytes since the relay started; names of reasons are those of
 //! [`Discard`](strowger_engine::discard::Discard).
@@ -90,7 +92,7 @@ pub(crate) enum Request {
     },
     /// Sends a ping or trace along a label.
     Ask(Label, messages::Question),
-    /// Fetches the answers to a ping or trace.
+    /// Fetches the replies to a ping or trace.
     Answers(u32),
 }
 
@@ -136,7 +138,7 @@ pub(crate) enum Response {
     Grown(Box<Scheme>, u32),
     Asked(u32),
     Answers(Vec<messages::Answer>, bool),
-    /// The request is refused, and why.
+    /// The request is refused, with the reason.
     Declined(String),
 }
 
@@ -160,7 +162,7 @@ pub(crate) struct Status {
     pub(crate) wakeups: u64,
 }
 
-/// An answer to a request that is refused.
+/// A reply that refuses a request.
 fn error(kind: &str, text: &str) -> Value {
     json!({ "error": text, "kind": kind })
 }

@@ -1,4 +1,4 @@
-//! Requests of clients: reads them, and asks the slow path.
+//! Requests of clients: reads them, and passes them to the slow path.
 
 use std::path::PathBuf;
 

@@ -24,7 +24,7 @@ use crate::{
     relay::{RequestSender, journal::Journal},
 };
 
-/// What clients can ask: the slow path and the journal.
+/// The parts that serve requests: the slow path and the journal.
 pub(super) struct Sources {
     pub(super) slow_path: RequestSender,
     pub(super) journal: Journal,
@@ -47,7 +47,7 @@ pub(in crate::relay) struct ControlThread {
 }
 
 impl ControlSocket {
-    /// Serves clients on a thread of its own.
+    /// Serves clients on a separate thread.
     ///
     /// # Errors
     /// The kernel gives no thread or no descriptor.
@@ -74,8 +74,8 @@ impl ControlSocket {
 }
 
 impl ControlThread {
-    /// Closes all connections, removes the socket's file and ends the thread. The thread asks the slow path nothing
-    /// afterwards.
+    /// Closes all connections, removes the socket's file and ends the thread. The thread sends no
+    /// requests to the slow path afterwards.
     pub(in crate::relay) fn stop(self) {
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
@@ -128,7 +128,7 @@ impl ControlServer {
         }
     }
 
-    /// Adds a client; if there are too many, the one that was silent longest is closed.
+    /// Adds a client. If there are too many, closes the one that has been silent longest.
     fn add(&mut self, stream: UnixStream) {
         if stream.set_nonblocking(true).is_err() {
             return;
