@@ -303,7 +303,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     pair.assert_even();
 }
 
-/// A node with one absent peer, and a slot for an unknown peer at host 66.
+/// A node whose one configured peer is absent, and an unknown peer's address at host 66.
 struct Alone {
     net: SimNet,
     node: Node,
@@ -328,7 +328,7 @@ impl Alone {
         }
     }
 
-    /// The answers to these bytes from this address.
+    /// Sends these bytes from this address and returns the replies to it.
     fn ask(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.net.inject(from, self.node.at, bytes);
         self.advance(1_000);
@@ -340,7 +340,7 @@ impl Alone {
         (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
 
-    /// A handshake by XX from `from`; the session, if there is one.
+    /// Runs an XX handshake by hand from `from` and returns the session, if one results.
     fn discover(&mut self, from: SocketAddr, seed: u8) -> Option<Transport> {
         let (local, offer) = (identity(seed), Offer::default());
         let mut entropy = SeededEntropy::new(u64::from(seed) ^ self.now.0);
@@ -642,7 +642,7 @@ fn unknown_peers_are_bounded_and_release_their_slots() {
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
-    // They send nothing more, so their keys expire, and others get in.
+    // The peers fall silent: their keys expire, and other peers may connect.
     for _ in 0..3_000 {
         alone.advance(100 * MS);
     }
@@ -856,7 +856,8 @@ fn each_right_opens_one_way_and_no_other() {
         assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
         assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
 
-        // The switch answers a question to itself if the slot has the right to ask.
+        // A control request to the switch itself gets a reply if the sender has the right to
+        // control.
         let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), 1)]);
         let mut question = packet(to_switch, &PING);
         question[8 + 1] |= 0x40;

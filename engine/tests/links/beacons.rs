@@ -165,7 +165,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         hears(&mut pair.a);
         hears(&mut pair.b);
         if who != 3 {
-            // One of them receives beacons, but none of its own arrives.
+            // One of them receives beacons, but its own beacons are lost.
             pair.net.cut(host(GROUP), true);
         }
         let says = |pair: &Pair, number: u8| {
@@ -256,7 +256,7 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
             .with_identity(*identity(3 - own).identity())
     });
     hears(&mut pair.a);
-    // A beacon of an unexpected node, and then its own.
+    // First a beacon of a peer that is not expected, then the peer's own.
     pair.net.inject(host(66), host(1), &beacon::encode(&identity(9)));
     pair.run_for(1);
     assert!(pair.net.take_received(host(66)).is_empty());
@@ -270,7 +270,7 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
 #[test]
 fn r10_beacons_continue_after_a_recovery() {
     let mut listener = Listener::new(unknown_peers());
-    // A call is in progress, and releases its state at its end.
+    // A call is in progress. The recovery frees what it held.
     assert_eq!(listener.hear(host(9), &beacon::encode(&identity(9))).len(), 1);
     listener.node.switch.recover(listener.now);
     let mut said = 0;
@@ -505,7 +505,8 @@ fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identit
     }
     let answers = listener.net.take_received(host(9));
     let [answer] = answers.as_slice() else { panic!("one reply: {answers:?}") };
-    // First from another address, and then from the called one: the identity is another.
+    // The reply first comes from the wrong address, then from the right one: it belongs to another
+    // identity.
     assert!(listener.hear(host(66), &answer.bytes).is_empty());
     assert_eq!(listener.node.count(Discard::NoSession), 1);
     assert!(listener.hear(host(9), &answer.bytes).is_empty());

@@ -19,7 +19,8 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// What a bystander sees: source and destination of each packet, and the numbers in the clear.
+/// The facts that a bystander sees: source and destination of each packet, and the session numbers
+/// in the clear.
 #[derive(Default)]
 struct Bystander {
     /// Session numbers in packets to a host, and in its initiations.
@@ -160,7 +161,7 @@ fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
         let flown = pair.net.take_log();
         let first = flown.iter().find(|d| d.from == host(1) && kind(&d.bytes) == 1);
         forged = first.map(|d| with_a_right_mac(&d.bytes, &offer)).or(forged);
-        // Before the real answer, more than the slow path reads at once.
+        // Before the real response arrive more than the slow path reads in one poll.
         for _ in 0..200 {
             if let Some(forged) = &forged {
                 pair.net.inject(host(66), host(1), forged);

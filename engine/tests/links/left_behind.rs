@@ -98,7 +98,7 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
     pair.b.switch.goodbye(slot, 3, 3_600, "not now");
     pair.run_for(1);
     assert!(!pair.a.is_up());
-    // It starts by itself, sooner than it announced.
+    // The peer comes back earlier than its goodbye announced.
     let now = pair.now;
     pair.b.switch.recover(now);
     pair.until_up();

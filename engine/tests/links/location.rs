@@ -1,5 +1,5 @@
-//! Addresses of peers: what an address is sent before its owner has answered, links that change port or address
-//! family, and peers that moved and died. Virtual time.
+//! Addresses of peers: the traffic that an unvalidated address gets, links that change port or
+//! address family, and peers that move and die. Virtual time.
 
 use std::net::SocketAddr;
 
@@ -98,7 +98,8 @@ impl Couple {
     fn client(net: &SimNet, life: (u64, u64), seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
         let (restarts_before, wall) = life;
         let mut a = Node::new(net, &NodeSpec { restarts_before, wall, ..NodeSpec::new(1) }, now);
-        // The network has no families: A's one socket reaches all listeners of B.
+        // The simulated network has no address families: A's one socket reaches all of B's
+        // listeners.
         let at = Some(Address::Udp(seeks));
         let spec =
             a.peer_spec(2, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);
@@ -201,7 +202,7 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
             couple.run_for(2);
             assert_eq!(couple.handoff_rings(10), (10, 10));
         } else {
-            // A asks, B answers, and A sends nothing yet.
+            // A initiates, B responds, and A sends nothing yet.
             for _ in 0..3 {
                 couple.a.poll(couple.now);
             }
@@ -219,7 +220,8 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
 
 #[test]
 fn r8_a_configured_address_that_never_answered_is_sent_only_initiations() {
-    // Another node has the configured address by now; the peer starts by itself.
+    // The configured address meanwhile belongs to another node. The peer connects from its own
+    // address.
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
     couple.net.start_log();
     couple.run_for(2);
@@ -326,7 +328,7 @@ fn a_peer_at_another_listener_or_family_is_answered_there_and_its_data_follows()
         (3, v6_listener(), Some(2)),
     ] {
         let more = More { at, worker };
-        // It starts by itself, or is looked for where it does not answer.
+        // The peer connects, or is searched for at an address where it does not reply.
         for written in [None, Some(victim())] {
             let mut couple = Couple::new(workers, &[more], at, written);
             if let Some(worker) = worker {
@@ -381,7 +383,7 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     couple.reborn_at(1, TODAY, host(2));
     couple.run_for(20);
     assert_eq!(couple.handoff_rings(20), (20, 20));
-    // Another address, so that B does not find it; and its clock starts in 1970.
+    // The address changes, so that B does not find A, and A's clock starts in 1970.
     couple.net.move_socket(host(1), host(11));
     couple.reborn_at(2, 0, host(2));
     couple.run_for(60);

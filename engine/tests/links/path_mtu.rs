@@ -181,7 +181,7 @@ fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
     a.add_peer(2, true, now);
     b.add_peer(1, false, now);
-    // A's packets appear to come from an address that asked for nothing.
+    // All packets of A appear to come from an address that sent no request.
     net.move_socket(host(1), host(66));
     let mut to_victim = Vec::new();
     let mut first = true;

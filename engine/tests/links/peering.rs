@@ -205,7 +205,7 @@ fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
-    // Each sends a question now and then, so neither takes the link for idle.
+    // Each probes the other from time to time, so neither takes the link for quiet.
     let always = Liveness::default().with_always(true);
     for (node, of, is_known) in [(&mut a, 2, true), (&mut b, 1, false)] {
         let spec = node.peer_spec(of, is_known).with_liveness(always);
@@ -316,7 +316,8 @@ fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
             pair.net.take_log().iter().filter(|d| d.from == from && kind(&d.bytes) == 1).count()
         };
         if retry_after_s == 0 {
-            // A stopped node must not answer for a moment, or the link would be up without a peer.
+            // The stopping node would still respond for a moment, and the link would be up without
+            // a peer.
             pair.advance(900 * MS);
             let early = pair.net.take_log();
             assert!(!early.iter().any(|d| d.from == from && kind(&d.bytes) == 1), "{early:?}");
@@ -354,7 +355,7 @@ fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
 
 #[test]
 fn a_switch_that_restarts_gets_its_link_back() {
-    // The restarted node starts the handshake, or the other one does if it has an address.
+    // The restarted node initiates, or, if it has no address, the other one must find it.
     for knows_where in [true, false] {
         let mut pair = Pair::new();
         pair.until_up();
@@ -528,7 +529,7 @@ fn r8_a_forged_frame_at_another_worker_moves_no_session() {
         let at = forged.len() - 1 - round as usize % 16;
         forged[at] ^= 1;
         pair.net.inject(host(66), host(2), &forged);
-        // And handshake messages without a handshake, to the same session.
+        // The attacker also sends unsolicited handshake messages to the same session.
         forged[0] = if round % 2 == 0 { 0x20 } else { 0x30 };
         pair.net.inject(host(67), host(2), &forged);
         pair.now.0 += MS;
@@ -557,7 +558,8 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
     let mut pair = two_workers();
     pair.run_for(3);
     let fresh = snatched(&mut pair, b"to be forged");
-    // The peer arrives at the worker without its session, and so does the attacker.
+    // The peer's packets arrive at the worker that does not own its session, and so do the forged
+    // ones.
     for from in [1, 66, 67] {
         pair.net.steer(host(2), host(from), 1);
     }
@@ -616,7 +618,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
         pair.now = Now((now as u64).min(u64::MAX - 1_000 * SECOND));
         let took = pair.until_up();
         assert!(took < 60 * SECOND, "{took} ns after {jump}");
-        // And it continues: timers run, keys are renewed.
+        // The link works on: timers run, keys are renewed.
         let before = pair.a.peer_view(2).handshakes;
         pair.run_with_traffic(150);
         assert!(pair.a.peer_view(2).handshakes > before, "no new keys after {jump}");

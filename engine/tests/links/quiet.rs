@@ -284,7 +284,7 @@ fn no_frame_waits_for_a_peer_that_was_never_up() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut alone = Node::new(&net, &NodeSpec::new(1), now);
     let (own, mut endpoint) = alone.add_endpoint();
-    // A peer without an address that never came, and one that does not answer.
+    // One peer with no known address that never connected, and one that does not respond.
     for (seed, is_known) in [(2, false), (3, true)] {
         let slot = alone.add_peer(seed, is_known, now);
         let before = alone.count(Discard::LinkDown);
@@ -382,7 +382,7 @@ fn a_link_that_goes_idle_before_every_worker_passes_data_was_never_shown_as_up()
     assert!(b.is_up());
     (0..2_500).for_each(|_| pass(&mut a, &mut b, 1));
     assert_eq!(a.peer_view(2).state, LinkState::Quiet);
-    // What the second worker does then causes no event for a link that was up.
+    // A later poll of the second worker does not report the link as up again.
     (0..50).for_each(|_| pass(&mut a, &mut b, 2));
     assert!(a.switch.is_settled());
     assert_eq!(a.peer_view(2).state, LinkState::Quiet);

@@ -54,7 +54,7 @@ impl Hub {
     }
 }
 
-/// One real address: it gets a cookie, and repeats the same valid initiation with it.
+/// A flood from one real address: it gets a cookie and repeats the same valid initiation with it.
 struct Flooder {
     at: u8,
     cookie: Option<strowger_crypto::handshake::Cookie>,
@@ -124,7 +124,7 @@ fn r12_one_address_does_not_have_all_the_cookies() {
             hub.net.inject(host(66), host(2), message);
         }
     };
-    // A cookie that it requests and never uses, 40,000 times a second.
+    // A flood that requests a cookie 40,000 times a second and never uses it.
     for _ in 0..200 {
         flood(&hub, &mut message);
         hub.advance(MS);

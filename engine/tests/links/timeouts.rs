@@ -29,7 +29,7 @@ impl Wake for RxMode {
     }
 }
 
-/// A node that is polled only when it asks for it.
+/// A node that is polled only when `next_timeout` is due or its waker was called.
 struct Driven {
     node: Node,
     rung: Arc<RxMode>,
@@ -67,7 +67,7 @@ impl Driven {
     }
 }
 
-/// A hub and its peers, all driven so.
+/// A hub and its peers, each driven in this way.
 struct Town {
     net: SimNet,
     hub: Driven,
@@ -161,7 +161,7 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(10 * SECOND)).with_always(true);
     let mut town = Town::new(1, |spec| spec.with_liveness(liveness));
     let minutes = town.minutes();
-    // A question and an answer in each direction are 12 a minute, and each has one more timeout.
+    // A probe and a response in each direction are 12 a minute, and each causes one more poll.
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
     assert_eq!(town.states(), [LinkState::Up]);
     // The switch detects the death in time, although it is polled only when that is due.
@@ -238,7 +238,7 @@ fn a_slot_number_s_quarantine_ends_at_the_time_given() {
         assert!(town.now.0 - began <= 61 * SECOND);
     }
     let polls = town.hub.polled();
-    // A jump of the clock must not end it, so one step counts for at most five seconds.
+    // A jump of the clock must not end the quarantine, so one step counts for at most five seconds.
     assert!(town.now.0 - began >= 58 * SECOND && polls <= 15, "{polls} polls");
     let is_quiet = |town: &Town| {
         let slots = town.hub.node.switch.slots();

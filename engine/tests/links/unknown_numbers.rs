@@ -16,7 +16,7 @@ use strowger_io::memory::wire;
 use strowger_testkit::sim::{Node, NodeSpec, SECOND, SimNet, host};
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex, scheme};
 
-/// A node that accepts unknown peers, and one configured peer.
+/// A node that accepts unknown peers and has one configured peer.
 struct Open {
     net: SimNet,
     node: Node,
@@ -129,7 +129,8 @@ fn a_switch_with_few_numbers_keeps_some_for_configured_peers() {
     for n in 0..7 {
         node.attach(&n.to_string());
     }
-    // One number is left. It is the operator's, although unknown peers have released some.
+    // One number is left. It is reserved for the operator, although unknown peers have freed some
+    // of theirs.
     for _ in 0..600 {
         node.advance(SECOND / 5);
     }

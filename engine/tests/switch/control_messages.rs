@@ -306,7 +306,7 @@ fn r4_no_error_is_sent_about_an_error_nor_where_none_is_wanted() {
     let mut error = [0; 100];
     error[..4].copy_from_slice(&[1, 7, 4, 0]);
     assert!(send_astray(&mut row, 20, control, &error).is_empty());
-    // A ping is a question, and gets an error.
+    // A ping is a request, so its sender gets the error.
     error[1] = 1;
     assert_eq!(send_astray(&mut row, 20, control, &error).len(), 1);
 }
@@ -408,7 +408,7 @@ fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
     let mut row = Row::new(1);
     let (near, _far) = memory::wire(16).expect("descriptors");
     row.nodes[0].attach(near, Behind::Neighbour, 4, Rights::ALL);
-    // Four bits do not suffice for the left neighbour.
+    // The present number of the left neighbour does not fit four bits.
     row.pass(MS);
     row.nodes[0].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("the slot is attached");
     row.nodes[0].switch.renumber(Slot::new(2), Some(Slot::new(9))).expect("the slot is attached");
@@ -417,7 +417,8 @@ fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
         row.pass(MS);
         row.received();
     }
-    // Its former number has expired, and so would the other's: a new one.
+    // The former number of slot 6 has ended. The other's would end too, so slot 6 gets a new
+    // number.
     row.nodes[0].switch.renumber(Slot::new(6), Some(Slot::new(7))).expect("the slot is attached");
     row.pass(10 * MS);
     row.now.0 += 1_000 * MS;
@@ -642,7 +643,7 @@ fn notices(row: &mut Row) -> usize {
 fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() {
     let mut row = Row::new(1);
     let label = way(&[(1, 2), (2, 7), (2, 1)]);
-    // Nothing was sent: a header of unknown origin.
+    // Nothing was sent, so this header is a foreign one.
     let mut foreign = [0; 16];
     let control = Flags { control: true, ..Flags::default() };
     HeaderRepr { flags: control, flow: 7, ..HeaderRepr::new(label, 0, 9) }
@@ -663,7 +664,8 @@ fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() 
     moved(&mut row, header);
     assert_eq!(notices(&mut row), 1);
     assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_000);
-    // Another flow, another path, another kind of packet, more hops left than were sent: none of these is ours.
+    // Another flow, another path, another kind of packet, or more hops left than were sent: each is
+    // unsolicited.
     for (at, bit) in [(6, 1), (7, 1), (15, 1), (14, 0x80), (1, 0x20), (1, 0x80), (2, 0x40)] {
         let mut bent = header.to_vec();
         bent[at] ^= bit;
@@ -678,7 +680,7 @@ fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() 
     let taken = notices(&mut row);
     assert!((15..=18).contains(&taken), "{taken} in half a second");
     assert!(row.nodes[0].count(Discard::OverBudget) > 480);
-    // And long after, none.
+    // Long after, the notice has no effect.
     row.pass(5_000 * MS);
     row.nodes[0].events.clear();
     moved(&mut row, header);
@@ -734,7 +736,7 @@ fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
 fn goodbyes_of_a_neighbour_are_limited_in_rate() {
     let mut row = Row::new(1);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
-    // As from a neighbour's slot 1: its return path has nothing else.
+    // As it arrives from a neighbour's slot 1: the return path names only that slot.
     let label = Label::new(Label::<u64>::here().register() | 0b1000 << 60);
     let departing = HeaderRepr { flags, ..HeaderRepr::new(label, 4, 9) };
     let goodbye = [&[1, 12, 1, 0, 0, 0, 0, 0][..], b"again"].concat();

@@ -405,7 +405,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
     assert!(through > 500 && ended > 500, "{through} forwarded, {ended} discarded");
 }
 
-/// The numbers that arrived at `slot`; within a flow each must be greater than the one before.
+/// Checks the numbers of the frames that arrived at `slot`: within a flow they must increase.
 fn in_order(arrived: &[Frame], last: &mut BTreeMap<u16, u32>) {
     for frame in arrived {
         let mut bytes = frame.bytes()[LINK_HEADER_BYTES..].to_vec();
@@ -502,7 +502,7 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
     rig.settle();
     assert!(endpoint.receive().expect("the port is there").is_some());
 
-    // The worker dies with frames on their way to it.
+    // The endpoint dies while frames are queued for it.
     for number in 1..=20 {
         assert!(rig.send(2, &numbered(2, 4, number)));
     }
@@ -521,7 +521,7 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
 #[test]
 fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     let mut rig = Rig::new(&[2, 3]);
-    // The worker hangs: frames for it fill its queue, and the others are counted.
+    // The slow path hangs: its queue fills, and further punts are counted.
     let for_the_switch = packet(Label::here(), 0, 64, &[]);
     for _ in 0..PUNTS_MAX + 10 {
         assert!(rig.send(2, &for_the_switch));
@@ -537,7 +537,7 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     rig.settle();
     rig.assert_even();
 
-    // The worker dies: its half of the rings is dropped.
+    // The slow path dies: its half of the rings is dropped.
     let Rig { switch, mut workers, mut far, mut pool, now, .. } = rig;
     drop(switch);
     let mut burst = Burst::new();

@@ -66,7 +66,7 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
     let snapshot = lived();
     let (mut switch, mut worker) = switch();
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
-    // A new peer first: it gets none of their numbers, and none in quarantine.
+    // A new user comes first: it gets neither a reserved number nor one in quarantine.
     assert_eq!(attach(&mut switch, "new"), Ok(Slot::new(6)));
     for (name, slot) in [("c", 5), ("a", 0), ("b", 2)] {
         assert_eq!(attach(&mut switch, name), Ok(Slot::new(slot)));
@@ -190,7 +190,7 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
     assert_eq!(state(&switch, 2), Some((SlotState::Retiring, "b".to_owned())));
-    // Back to its own former number: there is nothing to wait for.
+    // `c` returns to its former number: it is its own, so it need not wait.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "c").with_slot(Slot::new(3));
@@ -248,7 +248,7 @@ fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
     );
 }
 
-/// All numbers belong to peers without an address, known by their key alone, as in older files.
+/// All numbers belong to peers that are not configured. Older files have them by key alone.
 fn crowded(unknown: bool) -> Snapshot {
     let numbers = [0, 2, 3, 4, 5, 6].map(|slot| Kept {
         slot: Slot::new(slot),

@@ -48,7 +48,7 @@ const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
 /// A frame: the headers, sender, destination, the number used, and the answer's number.
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
-/// By then an answer has arrived, if it ever does.
+/// A reply arrives within this time, if at all.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
 /// A waker that panics once, at the n-th call: the slow path stops between any two of its steps.
@@ -87,7 +87,8 @@ struct Issued {
 struct Reply {
     id: u64,
     sent: u64,
-    /// The answering user by the number in the question, and the asking user by that in the return path.
+    /// The replying user, by the number in the request's label, and the receiver of the reply, by
+    /// the number in the return path.
     by: Issued,
     to: Issued,
 }
@@ -443,7 +444,7 @@ impl Rig {
                 resume_unwind(panic);
             }
             self.seen.panics += 1;
-            // Events about their numbers were lost.
+            // The panic loses the events about their numbers.
             self.replies.clear();
             self.switch.recover(Now(self.now));
             Vec::new()

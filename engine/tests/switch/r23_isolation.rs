@@ -159,7 +159,7 @@ impl Rig {
         let mut taken = 0;
         while taken < n {
             let mut burst = Burst::new();
-            // A burst takes only frames that it has room for, so its content bounds it.
+            // A receive fills a burst's free places, so the frames already in it limit the number.
             let fill = burst.capacity() - (n - taken).min(burst.capacity());
             for _ in 0..fill {
                 burst.push(self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, 1));
@@ -234,8 +234,9 @@ fn data(slot: u32, per_poll: usize) -> Sender {
     Sender { slot, worker: 0, per_poll, payload_bytes: 40, is_control: false }
 }
 
-/// `polls` polls in which each sender sends and the far end of the egress takes `drain` frames. The egress belongs to
-/// the last worker, and `idle` unused ports are plugged in behind each sender's.
+/// Runs `polls` polls in which each sender sends and the far end of the egress takes `drain`
+/// frames. The egress belongs to the last worker, and `idle` unused ports are plugged in behind
+/// each sender's.
 fn contend(
     workers: usize,
     senders: &[Sender],
@@ -598,7 +599,7 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
     let senders: Vec<u32> = (2..12).collect();
     senders.iter().for_each(|&slot| rig.neighbour(1, slot, 512));
     rig.poll_ns = 1_000_000;
-    // Worker 0, which sends the answers, is not polled for ten seconds.
+    // Worker 0, which sends the replies, is not polled for ten seconds.
     let ping = [&[1_u8, 1, 0, 0][..], &[7; 60]].concat();
     for round in 0..10_000 {
         if round % 100 == 0 {

@@ -54,7 +54,7 @@ struct Kernel {
     overflows: BTreeMap<u32, u64>,
     /// Receives that found no chunk.
     refused: u64,
-    /// By slot: frames that the path takes now.
+    /// For each slot, the frames that its send queue takes now.
     room: BTreeMap<u32, usize>,
     /// For each slot, the frames that left.
     left: BTreeMap<u32, u64>,
@@ -325,7 +325,7 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
         let polls = 3_000_u32;
         for poll in 0..polls {
             relay.flood(per_poll, poll);
-            // In bursts that the path to B takes in half the time before the next one.
+            // In bursts that the send queue to B takes in half the time before the next one.
             if poll % 16 == 0 {
                 relay.sockets[0].arrive(48, A, B);
             }

@@ -24,7 +24,8 @@ struct Shim {
 }
 
 impl Shim {
-    /// Built by the machine's C compiler; `None` and a skipped test without one.
+    /// Builds the library with the machine's C compiler. Returns `None` and skips the test if there
+    /// is no compiler.
     fn build() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("clock.c");
@@ -145,7 +146,7 @@ fn a_wall_clock_that_is_set_back_costs_no_link() {
     until_up([&a, &b]);
     shim.set("real", -1_000_000);
     eventually("the relay reports the set clock", || events(&a, "clock_set").pop());
-    // B restarts without keys and without memory: a handshake of A starts again, twice.
+    // B loses its session keys and its state: A handshakes with it again, twice.
     for _ in 0..2 {
         let dir_b = moved(&b.kill());
         b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));

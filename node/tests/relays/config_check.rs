@@ -190,7 +190,7 @@ fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
             &["the socket of [[unix]] local: ", "/theirs/local", "chown nobody"],
         ],
     );
-    // The relay's own socket.
+    // The configured user's own folder.
     chown(place.path("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
     place.fine(&format!(
         "switch.state = \"DIR/theirs/state\"\n{process}{udp}capture = \"DIR/theirs/cap.pcapng\"\n\
@@ -279,8 +279,8 @@ fn config_check_reports_the_program_that_has_a_port_or_a_socket() {
         "[[udp]]\nname = \"wan\"\naddress = \"{at}\"\nseal = \"plain\"\n\
          [[unix]]\nname = \"local\"\npath = \"DIR/local\"\n"
     );
-    // The name of this test's process, which the kernel cuts at 15 bytes. A child that another test has just forked
-    // has the sockets, too.
+    // The sockets belong to this test's process, whose name the kernel cuts at 15 bytes. A child
+    // that another test has just forked has them, too.
     let process = "(process ";
     let program = fs::read_to_string("/proc/self/comm").unwrap();
     let used = format!("in use by {}", program.trim());

@@ -177,8 +177,8 @@ fn assert_is_nobody(relay: &Relay) {
     }
 }
 
-/// Started as root, run as `nobody`: open sockets keep working, files are kept, and at the end nothing is left on the
-/// interface.
+/// The relay starts as root and runs as `nobody`: open sockets keep working, files are kept, and at
+/// the end nothing of the relay is left on the interface.
 #[test]
 fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     let Some([near, far]) = pair() else { return };

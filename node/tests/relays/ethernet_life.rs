@@ -321,7 +321,7 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
                 let _ = at_first.try_send(&packet(&way, b"after")).unwrap();
                 at_second.try_receive(&mut room).unwrap()
             });
-            // Frames that were sent until then may still be on their way.
+            // Packets that were sent until then may still be in flight.
             while at_second.try_receive(&mut room).unwrap().is_some() {}
         }
         let gone = |relay: &Relay| relay.ask(r#"{"show":"ports"}"#)["ports"][0]["gone"] == true;

@@ -60,7 +60,7 @@ impl Place {
         command
     }
 
-    /// Asserts that it ends by itself with one line that has these words.
+    /// Asserts that the relay ends by itself with one line that contains these words.
     #[track_caller]
     fn refused(&self, sections: &str, words: &[&str]) {
         let mut child = Ended(self.command(sections).spawn().unwrap());

@@ -20,11 +20,12 @@ use strowger_testkit::{eventually, harness::relay::*};
 
 /// Each has its own address.
 const SENDERS: u8 = 8;
-/// Handshakes of each sender between two readings of the relay's counters: those of all senders fit into a socket.
+/// Handshakes of each sender between two readings of the relay's counters: those of all senders fit
+/// into a socket.
 const AT_ONCE: u64 = 32;
 
-/// An unknown peer. Every other one has the responder's key, without a configuration there; the rest use XX, and
-/// never show that they receive.
+/// A sender that is not configured. Every second one has the key of the responder, which does not
+/// know the sender. The rest use XX, and never prove that they receive.
 struct UnknownSender {
     socket: UdpSocket,
     message: Vec<u8>,

@@ -52,7 +52,7 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
         let shown =
             netns::run(&format!("{STROWGER} show links --socket {}", socket.display())).unwrap();
         assert!(shown.contains(&format!(" {bytes} ")), "{shown}");
-        // The journal is written by a thread of its own.
+        // A separate thread writes the journal.
         eventually("the journal has the result", || relay.events("path_mtu").pop());
     }
     let [a, b] = relays;

@@ -301,7 +301,8 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     let (a, b) = (Home::new(), Home::new());
     let rights = "rights = [\"transit\", \"endpoints\", \"control\"]";
     let first = a.start(&b.key, Some(b.at), "");
-    // The second allows the first's questions; the first gets the answers without allowing questions.
+    // The second relay grants the first the right to send requests. The first accepts the replies
+    // without granting that right.
     let second = b.start(&a.key, Some(a.at), rights);
     until_up([&first, &second]);
 
@@ -332,7 +333,7 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     assert_eq!(second.discards("empty_slot"), 0, "its own end is hops_spent");
     assert!(second.discards("hops_spent") >= 2);
 
-    // In the other direction questions are not allowed.
+    // In the other direction no requests are allowed.
     let (pings, code) = probe(&second, &["ping", "--count", "1"], &[(1, 2), (2, 1)]);
     assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)));
     first.stop();

@@ -102,8 +102,8 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     relay.stop();
 }
 
-/// Answers along a label of four bits may be lost once the former number expires: the command reports that. A number
-/// in quarantine is refused at once, with the time.
+/// Replies along a label of four bits may be lost once the former number expires: the command
+/// reports that. A number in quarantine is refused at once, with the time.
 #[test]
 fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the_time() {
     let home = Home::new();
@@ -149,10 +149,10 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     assert_eq!(draining, json!({ "draining": { "slot": 5, "for_s": 3600 } }));
     assert_eq!(state_of(&relay, 5), "draining");
     assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
-    // The journal is written by a thread of its own.
+    // A separate thread writes the journal.
     eventually("the event is in the journal", || relay.events("slot_draining").pop());
     assert_eq!(relay.events("slot_draining").len(), 1);
-    // It is still drained under another number.
+    // Under another number it continues to drain.
     relay.command_json(&["slot", "renumber", "5", "6"]);
     assert_eq!(state_of(&relay, 6), "draining");
     let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;

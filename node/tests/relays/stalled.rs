@@ -18,7 +18,7 @@ const CLIENTS: usize = 14;
 
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    // For what hangs: on one machine a packet that is not lost arrives at once.
+    // A limit for a hang: on one machine a packet that is not lost arrives at once.
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket
 }
@@ -43,7 +43,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
     let at = what.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
     let at = at.to_owned();
 
-    // One packet at a time, so that a loss is seen and none is caused by haste.
+    // One packet at a time: a loss is detected, and none is caused by a burst.
     let passes = |n: usize| {
         let to_b = packet(&[(2, 3)], b"from one to the other");
         let mut bytes = [0; 2048];

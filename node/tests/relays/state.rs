@@ -20,7 +20,8 @@ fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {
     start_by(Command::new(crate::STROWGER), folder, endpoints, "")
 }
 
-/// The same by another command, which gets these arguments behind its own, and with further lines in `[switch]`.
+/// The same with another command, which gets the command's arguments appended, and with more lines
+/// in `[switch]`.
 fn start_by(
     mut command: Command,
     folder: &Path,
@@ -215,7 +216,7 @@ fn r11_a_state_file_is_that_of_one_relay_at_a_time() {
     refused.stderr.take().expect("piped").read_to_string(&mut line).expect("text");
     assert_eq!(status.code(), Some(3), "{line}");
     assert!(line.contains("a running relay") && line.lines().count() == 1, "{line}");
-    // The kernel releases it with the process.
+    // The kernel releases the lock with the process.
     kill(child);
     let (child, said) = start(second.path(), &["b"]);
     says(&said, "slot 2: b");
