@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use strowger_testkit::{eventually, harness::relay::*, skip};
@@ -63,7 +63,7 @@ impl Place {
     /// Asserts that the relay ends by itself with one line that contains these words.
     #[track_caller]
     fn refused(&self, sections: &str, words: &[&str]) {
-        let mut child = Ended(self.command(sections).spawn().unwrap());
+        let mut child = KillOnDrop(self.command(sections).spawn().unwrap());
         let status = eventually("the relay ends by itself", || child.0.try_wait().unwrap());
         let output = child.output();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -73,8 +73,8 @@ impl Place {
     }
 
     /// Starts a relay that keeps running.
-    fn runs(&self, sections: &str, socket: &Path) -> Ended {
-        let mut child = Ended(self.command(sections).spawn().unwrap());
+    fn runs(&self, sections: &str, socket: &Path) -> KillOnDrop {
+        let mut child = KillOnDrop(self.command(sections).spawn().unwrap());
         eventually("the relay is ready", || {
             if child.0.try_wait().unwrap().is_some() {
                 let said = String::from_utf8(child.output().stderr).unwrap();
@@ -83,25 +83,6 @@ impl Place {
             std::os::unix::net::UnixStream::connect(socket).ok()
         });
         child
-    }
-}
-
-struct Ended(Child);
-
-impl Ended {
-    fn output(&mut self) -> Output {
-        use std::io::Read as _;
-        let mut output = Output { status: self.0.wait().unwrap(), stdout: vec![], stderr: vec![] };
-        let _ = self.0.stdout.take().unwrap().read_to_end(&mut output.stdout);
-        let _ = self.0.stderr.take().unwrap().read_to_end(&mut output.stderr);
-        output
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -278,12 +259,12 @@ fn a_control_socket_whose_queue_is_full_is_not_waited_for() {
     let socket = place.ours("control");
     let mut other = Command::new("python3");
     other.args(["-c", script, socket.to_str().unwrap()]);
-    let mut other = Ended(other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut other = KillOnDrop(other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     let mut said = std::io::BufReader::new(other.0.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut said, &mut line).unwrap();
     assert_eq!(line, "full\n");
-    let mut relay = Ended(place.command("").spawn().unwrap());
+    let mut relay = KillOnDrop(place.command("").spawn().unwrap());
     let status = eventually("the relay ends without a hang", || relay.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(3));
     assert!(socket.exists(), "the socket belongs to another program");

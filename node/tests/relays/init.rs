@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use crate::STROWGER;
@@ -31,16 +31,6 @@ fn mode(file: &str) -> u32 {
 /// The value that follows a word at the start of a line.
 fn field<'a>(text: &'a str, word: &str) -> &'a str {
     text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).expect("the line")
-}
-
-/// A process that the test ends.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Runs a shell line in this folder, with `strowger` as a command.
@@ -98,7 +88,7 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
                 .spawn()
                 .unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let relay = Started(child);
+            let relay = KillOnDrop(child);
             assert!(lines.any(|line| line.unwrap() == "ready"), "{line}");
             relays.push((relay, lines));
         } else if line.starts_with("strowger ping") {

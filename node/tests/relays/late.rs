@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use crate::STROWGER;
@@ -17,16 +17,7 @@ use strowger_testkit::{
     skip,
 };
 
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(name: &str, dir: &str, sections: &str) -> Ended {
+fn start(name: &str, dir: &str, sections: &str) -> KillOnDrop {
     let config = format!(
         "control.socket = \"{dir}/control\"\n[identity]\nkey = \"{dir}/key\"\nnetwork = \"t\"\n{sections}"
     );
@@ -34,7 +25,7 @@ fn start(name: &str, dir: &str, sections: &str) -> Ended {
     fs::write(&file, config).unwrap();
     let mut relay = Command::new("ip");
     relay.args(["netns", "exec", name, STROWGER, "relay", "--config", &file]);
-    Ended(relay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    KillOnDrop(relay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 /// A namespace whose loopback is up: before that the kernel has no table of local addresses, and binds any.

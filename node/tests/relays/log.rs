@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, mpsc},
     thread,
 };
@@ -28,15 +28,6 @@ fn command(home: &Home, peer: &Home) -> Command {
     command
 }
 
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn far(home: &Arc<Home>, near: &Home) -> Relay {
     home.start(&near.key, None, "")
 }
@@ -44,8 +35,9 @@ fn far(home: &Arc<Home>, near: &Home) -> Relay {
 #[test]
 fn an_operator_reads_on_standard_error_when_a_link_is_up_and_when_it_is_down() {
     let (near, there) = (Home::new(), Home::new());
-    let mut relay =
-        Ended(command(&near, &there).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut relay = KillOnDrop(
+        command(&near, &there).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap(),
+    );
     let (send, lines) = mpsc::channel();
     let stderr = BufReader::new(relay.0.stderr.take().unwrap());
     thread::spawn(move || {
@@ -77,7 +69,8 @@ fn an_operator_reads_on_standard_error_when_a_link_is_up_and_when_it_is_down() {
 fn a_relay_whose_output_is_not_read_keeps_running() {
     let (near, there) = (Home::new(), Home::new());
     let mut command = command(&near, &there);
-    let mut relay = Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut relay =
+        KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     // Both pipes are broken before the relay writes its last lines of the start.
     drop((relay.0.stdout.take(), relay.0.stderr.take()));
     eventually("it serves its control socket", || near.file("control").exists().then_some(()));
@@ -102,7 +95,7 @@ fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     let relay = command(&near, &there);
     let mut full = Command::new("python3");
     full.args(["-c", filler]).arg(relay.get_program()).args(relay.get_args()).stdout(Stdio::null());
-    let _relay = Ended(full.spawn().expect("python3 runs"));
+    let _relay = KillOnDrop(full.spawn().expect("python3 runs"));
     eventually("it serves its control socket", || near.file("control").exists().then_some(()));
     // Each start of the other end gives lines, which fill the pipe for good.
     for _ in 0..2 {

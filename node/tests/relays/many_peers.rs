@@ -6,10 +6,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use strowger_testkit::skip;
+use strowger_testkit::{harness::relay::KillOnDrop, skip};
 
 /// Linear is 2, quadratic is 4. Costs that do not depend on the number make it less.
 const RATIO_MAX: f64 = 2.6;
@@ -58,7 +58,7 @@ fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
 fn instructions_of_a_life(dir: &Path, file: &Path) -> f64 {
     let mut command = counted(dir, &["relay", "--config", file.to_str().unwrap()]);
     let relay = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut relay = Ended(relay);
+    let mut relay = KillOnDrop(relay);
     let mut lines = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line == "ready"), "it starts");
     let kill = format!("kill -TERM {}", relay.0.id());
@@ -66,16 +66,6 @@ fn instructions_of_a_life(dir: &Path, file: &Path) -> f64 {
     let last = lines.last().unwrap_or_default();
     assert!(relay.0.wait().unwrap().success(), "{last}");
     count(dir)
-}
-
-/// Killed if the test fails.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn ratio(what: &str, counts: [usize; 2], of: impl Fn(usize) -> f64) {

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use strowger_testkit::{harness::relay::*, skip};
@@ -37,15 +37,6 @@ impl Drop for Group {
     }
 }
 
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn workers_auto_knows_the_quota_of_processor_time() {
     if std::thread::available_parallelism().unwrap().get() < 2 {
@@ -68,7 +59,7 @@ fn workers_auto_knows_the_quota_of_processor_time() {
         let mut relay = Command::new("sh");
         relay.args(["-c", join, "sh", group.0.to_str().unwrap()]);
         relay.args([crate::STROWGER, "relay", "--config", file.to_str().unwrap()]);
-        let mut relay = Ended(relay.stdout(Stdio::piped()).spawn().unwrap());
+        let mut relay = KillOnDrop(relay.stdout(Stdio::piped()).spawn().unwrap());
         let lines = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
         let said: Vec<String> = lines.take_while(|line| line != "ready").collect();
         assert!(said.iter().any(|line| line.contains(words)), "{words}: {said:#?}");

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
@@ -63,15 +63,6 @@ fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     second.stop();
 }
 
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn ask(directory: &Path, request: &str) -> Option<Value> {
     let mut stream = UnixStream::connect(directory.join("control")).ok()?;
     writeln!(stream, "{request}").ok()?;
@@ -96,7 +87,7 @@ fn a_slow_path_that_panics_again_and_again_ends_the_relay_and_the_state_file_sta
         let file = dir.join("relay.toml");
         command.args(["relay", "--config", file.to_str().unwrap()]);
         command.env_remove("RUST_BACKTRACE").stdout(Stdio::null()).stderr(Stdio::piped());
-        Ended(command.spawn().expect("it runs"))
+        KillOnDrop(command.spawn().expect("it runs"))
     };
     let slots = || {
         let mut answer = eventually("it answers", || ask(dir, r#"{"show":"slots"}"#));

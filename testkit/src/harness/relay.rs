@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -286,6 +286,32 @@ impl Drop for Relay {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A process that is killed and waited for when the guard is dropped.
+#[derive(Debug)]
+pub struct KillOnDrop(pub Child);
+
+impl KillOnDrop {
+    /// Waits for the end. Returns the status, and what the process wrote into the pipes of its outputs.
+    pub fn output(&mut self) -> Output {
+        let status = self.0.wait().expect("the process is a child of this one");
+        let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+        if let Some(pipe) = &mut self.0.stdout {
+            let _ = pipe.read_to_end(&mut output.stdout);
+        }
+        if let Some(pipe) = &mut self.0.stderr {
+            let _ = pipe.read_to_end(&mut output.stderr);
+        }
+        output
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
