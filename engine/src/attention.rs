@@ -1,7 +1,8 @@
-//! Flags by which the slow path asks workers to wake it for completions or for frames.
+//! Flags with which the slow path asks workers to wake it for completions or for frames.
 //!
-//! It asks for completions while a change is under way, and for frames while no link carries any. So a worker that
-//! forwards wakes it once; after that the slow path reads the counters by itself.
+//! The slow path asks for completions while a change is under way, and for frames while no link
+//! carries any. A worker that forwards wakes it once. After that the slow path reads the counters
+//! at intervals.
 
 use strowger_frame::sleep::SleepFlag;
 
@@ -13,7 +14,7 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Asks for completions. The slow path looks at the rings once more after this.
+    /// Asks for completions. The caller checks the rings once more after this call.
     pub(crate) fn want_completions(&self) {
         self.completions.fall_asleep();
     }
@@ -28,7 +29,7 @@ impl Attention {
         self.completions.must_wake()
     }
 
-    /// Asks for frames. The slow path reads the counters once more after this.
+    /// Asks for frames. The caller reads the counters once more after this call.
     pub(crate) fn want_frames(&self) {
         self.frames.fall_asleep();
     }
@@ -45,9 +46,10 @@ impl Attention {
 
     /// Whether a worker that has switched frames wakes the slow path. Usually one load.
     ///
-    /// There is no fence between the counters and this load, so a worker may miss a request that is a few
-    /// nanoseconds old. The worker of the next frame sees it. After the last frame before a silence, no timer waits
-    /// for longer than the keys live.
+    /// There is no fence between the counters and this load, so a worker may miss a request that is
+    /// a few nanoseconds old. The worker that switches the next frame sees the request. If no frame
+    /// follows, the slow path notices at its next timer; no timer is longer than the lifetime of
+    /// keys.
     #[inline]
     pub(crate) fn must_tell_frames(&self) -> bool {
         self.frames.is_asleep() && self.frames.must_wake()

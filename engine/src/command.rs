@@ -1,7 +1,7 @@
 //! Commands from the slow path to a worker; completions, punts and notes from a worker to the slow path.
 //!
-//! Neither side waits for the other. A worker frees nothing that a command brought: it returns it in the
-//! completion.
+//! Neither side blocks on the other. A worker frees nothing that it receives with a command: the
+//! completion returns it.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -35,11 +35,11 @@ pub(crate) struct PortQueue {
     pub(crate) number: u16,
     /// The queue.
     pub(crate) port: Box<dyn Port>,
-    /// Drops of frames that came in by it or were to leave by it.
+    /// Counts drops of frames that came in by this port or were to leave by it.
     pub(crate) discards: Arc<DiscardTally>,
-    /// Whether beacons that come in by it are punted.
+    /// Whether the worker punts beacons that come in by the port.
     pub(crate) accepts_beacons: bool,
-    /// Whether the worker has it in its list of ports to flush.
+    /// Whether the port is in the worker's list of ports to flush.
     pub(crate) is_listed: bool,
 }
 
@@ -57,39 +57,43 @@ impl std::fmt::Debug for PortQueue {
 pub(crate) enum Command {
     /// Poll this port.
     Plug(Box<PortQueue>),
-    /// Stop polling this port and return it. Its links were detached before.
+    /// Stop polling this port and return it. The slow path has detached the port's links before.
     Unplug(u16),
-    /// Add a link. If its port is one of this worker's, and its address is known, admit it there.
+    /// Add a link. If the link's port belongs to this worker and its address is known, the worker
+    /// admits the address at the port.
     Attach(Box<Link>, Option<Address>),
     /// Remove a link.
     Detach(Mark),
     /// Use this slot table.
     Slots(Box<SlotTable>),
-    /// Write this number into the return paths of packets that come in by the link.
+    /// Write this slot number into the return paths of packets that come in by the link.
     Renumber(Mark, Slot, Box<ReturnPath>),
-    /// Read and write slot numbers by another scheme: replaces the table and all return paths together.
+    /// Read and write slot numbers by another scheme. The command replaces the table and all return
+    /// paths together.
     Grow(Box<Growth>),
     /// Open the frames of this session.
     Open(Box<RxSession>),
     /// Hand the frames of this session to the worker that opens them.
     OpenAtWorker(SessionIndex, u8),
-    /// Forget this session and return its keys.
+    /// Remove this session and return its keys.
     Close(SessionIndex),
     /// Seal the link's frames with this sealer.
     Seal(Mark, Box<Sealer>),
     /// Return the link's sealer, whose keys are too old. Frames for the link wait for new keys.
     Unseal(Mark),
-    /// Drop the frames that wait for keys, and let none wait: the peer does not answer.
+    /// Drop the frames that wait for keys, and accept no more of them: the peer does not answer.
     DropPending(Mark),
     /// Send one of the link's own messages, through its egress queue or to an address behind a port. An empty
     /// message is a keepalive.
     SendLinkMessage(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
-    /// Send a path challenge with this token to this address behind a port, in a frame of this many bytes.
+    /// Send a path challenge with this token to this address behind a port, in a frame of this
+    /// length in bytes.
     Probe(Mark, (u16, Address), [u8; 8], u16),
-    /// Let data leave by a sealed link, or only the link's own messages: the link is down, or its peer has not
-    /// answered from its address.
+    /// Allow data to leave by a sealed link, or only the link's own messages: the link is down, or
+    /// its address is not validated.
     AllowData(Mark, bool),
-    /// Send a packet of the switch itself. It starts with its header and enters at slot 1 (wire.md 1.3).
+    /// Send a packet of the switch itself. The packet starts with its switch header and enters at
+    /// slot 1 (wire.md 1.3).
     Transmit(Vec<u8>),
     /// Send a handshake message to an address behind a port.
     Send(u16, Address, Vec<u8>),
@@ -99,9 +103,9 @@ pub(crate) enum Command {
         link: Mark,
         /// Its port.
         port: u16,
-        /// The worker that owns the port's queue, if only one worker has the port.
+        /// The worker that owns the port's queue, if only one worker has a queue of the port.
         home: Option<u8>,
-        /// Its address behind the port.
+        /// The link's address behind the port.
         at: Address,
     },
     /// Remove the link's address.
@@ -116,21 +120,21 @@ pub(crate) enum Command {
     Inventory(Box<Inventory>),
 }
 
-/// All links and sessions of a worker. After a panic the slow path needs it, since it does not know which commands
-/// were applied.
+/// All links and sessions of a worker. After a panic the slow path does not know which commands the
+/// workers have applied, and requests this list.
 ///
-/// The slow path allocates it.
+/// The slow path allocates the memory.
 #[derive(Debug)]
 pub(crate) struct Inventory {
     /// The number of the inventory.
     pub(crate) number: u64,
     pub(crate) links: Vec<Mark>,
-    /// Those that the worker opens, and those that it hands to other workers.
+    /// Sessions that the worker opens, and sessions whose frames it hands to other workers.
     pub(crate) sessions: Vec<SessionIndex>,
 }
 
 impl Inventory {
-    /// Makes an inventory with room for everything that a worker can have.
+    /// Makes an inventory with capacity for every link and session that a worker can have.
     pub(crate) fn new(number: u64) -> Self {
         let (links, sessions) =
             (Vec::with_capacity(ATTACHED_MAX), Vec::with_capacity(SESSIONS_MAX));
@@ -138,16 +142,17 @@ impl Inventory {
     }
 }
 
-/// A scheme that has grown: the table that reads it, and the return path of each link.
+/// A larger scheme: the table that reads it, and the return path of each link.
 ///
-/// The forms stand in the same order in both.
+/// The forms have the same order in both.
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) table: SlotTable,
     pub(crate) return_paths: Vec<(Mark, ReturnPath)>,
 }
 
-/// A worker's answer to one command, with what the command replaced or could not use. The slow path frees it.
+/// A worker's answer to one command, with the content that the command replaced or could not use.
+/// The slow path frees the content.
 #[derive(Debug)]
 #[allow(dead_code)] // several contents are only freed
 pub(crate) enum Completion {
@@ -161,11 +166,12 @@ pub(crate) enum Completion {
     Unplugged(Box<PortQueue>),
     /// The port refused this neighbour.
     AttachRefused(Box<Link>, AdmitError),
-    /// There was no such port, or no room for one. Returns what the command brought.
+    /// The port's number was out of range, or no place for a port was free. Returns the queue of
+    /// the command.
     PlugRefused(Box<PortQueue>),
     /// A session that was removed or replaced.
     Session(Box<RxSession>),
-    /// A sealer that was replaced, or whose link does not exist.
+    /// A sealer that was replaced, or a sealer for a link that does not exist.
     Sealer(Box<Sealer>),
     /// The message that was sent.
     Sent(Vec<u8>),
@@ -177,17 +183,18 @@ pub(crate) enum Completion {
     Inventoried(Box<Inventory>),
 }
 
-/// The longest of a link's own messages: the token of a path challenge, with room to spare.
+/// The length of the longest of a link's own messages: the token of a path challenge, with some
+/// reserve.
 pub(crate) const LINK_MESSAGE_BYTES_MAX: usize = 32;
 
-/// The punts that share a queue among links. No link may take the last free places (a dynamic threshold: A.
-/// Choudhury and E. Hahne, 1998).
+/// The kinds of punts whose queues are shared among links. No link may take the last free places (a
+/// dynamic threshold: A. Choudhury and E. Hahne, 1998).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum PuntKind {
     /// A packet for the switch itself.
     Packet,
-    /// The notice that a packet was dropped.
+    /// A notice that a packet was dropped.
     DropNotice,
     /// One of a link's own messages.
     LinkMessage,
@@ -205,7 +212,7 @@ pub(crate) struct PuntQueues {
     pub(crate) packets: ArrayQueue<Punt>,
     pub(crate) drop_notices: ArrayQueue<Punt>,
     pub(crate) link_messages: ArrayQueue<Punt>,
-    /// News without frames.
+    /// Notes, which hold no frames.
     pub(crate) notes: ArrayQueue<Punt>,
     /// Handshake messages from addresses of links.
     pub(crate) handshakes: ArrayQueue<HandshakeDatagram>,
@@ -250,12 +257,13 @@ impl PuntQueues {
 
 /// Handshake messages from addresses that no link has, and beacons.
 ///
-/// Each host may hold at most as many places as are free, so another host always finds one.
+/// Each host may hold at most as many places as are free, so a place remains for another host.
 #[derive(Debug)]
 pub(crate) struct UnknownSenders {
     queue: ArrayQueue<HandshakeDatagram>,
-    /// Held places: a count-min sketch. A host's hash names one cell in each row, and the least of its cells is the
-    /// number of places that it holds. Two hosts rarely share all cells.
+    /// The number of places that each host holds: a count-min sketch. A host's hash names one cell
+    /// in each row, and the least of its cells is the number of places that it holds. Two hosts
+    /// rarely share all cells.
     held: [[AtomicU32; UNKNOWN_SENDER_CELLS]; UNKNOWN_SENDER_ROWS],
 }
 
@@ -271,21 +279,22 @@ impl UnknownSenders {
         self.held.iter().enumerate().map(move |(n, row)| &row[cell(n) % UNKNOWN_SENDER_CELLS])
     }
 
-    /// Adds a datagram, or returns it: there is no free place among `places`, or its sender holds its share.
+    /// Adds a datagram, or returns it: none of the `places` is free, or its sender already holds
+    /// its share.
     pub(crate) fn push(
         &self,
         datagram: HandshakeDatagram,
         places: usize,
     ) -> Result<(), HandshakeDatagram> {
         let from = datagram.from;
-        // Relaxed: these are counts, and no other data depends on them. Workers that count at the same time may
-        // each take one place too many.
+        // Relaxed: these are counts, and no other data depends on them. Workers that count at the
+        // same time may each admit one datagram too many.
         let held = self.cells_of(from).map(|cell| cell.load(Ordering::Relaxed)).min();
         if held.unwrap_or_default() as usize >= places.saturating_sub(self.len()) {
             return Err(datagram);
         }
-        // Counted before the push, so that `pop` never takes off more than was counted. Relaxed: the queue orders
-        // the two.
+        // The push is counted first, so `pop` never subtracts more than was counted. Relaxed: the
+        // queue orders the two.
         self.cells_of(from).for_each(|cell| _ = cell.fetch_add(1, Ordering::Relaxed));
         self.queue.push(datagram).inspect_err(|_| self.uncount(from))
     }
@@ -312,10 +321,11 @@ impl UnknownSenders {
     }
 }
 
-/// A hash of the part of an address that one host owns: an IPv4 address, an IPv6 /64, a MAC address.
+/// A hash of the part of an address that identifies one host: an IPv4 address, an IPv6 /64, a MAC
+/// address.
 ///
-/// The UDP port is excluded: one host has them all. The hash is not keyed: a sender that can forge one address can
-/// forge all.
+/// The UDP port is excluded, because one host can use all UDP ports. The hash is not keyed: a
+/// sender that can forge one address can forge any address.
 pub(crate) fn hash_of_host(from: Address) -> u32 {
     // FNV-1a.
     let hash = |bytes: &[u8]| {
@@ -348,29 +358,30 @@ pub(crate) enum Punt {
         ingress: Mark,
         /// The slot that it came in by.
         ingress_slot: Slot,
-        /// The rights of that link.
+        /// The rights of the ingress link.
         rights: Rights,
         /// The time at which it came in.
         at: Now,
         /// The frame.
         frame: Frame,
     },
-    /// A packet was dropped, and its sender may ask for errors. The frame is freed and counted.
+    /// A packet was dropped, and its sender may have asked for errors. The frame itself is already
+    /// freed and counted.
     Dropped(DropNotice),
-    /// An authenticated path challenge, or the answer to one.
+    /// An authenticated path challenge or path response.
     LinkMessage {
         /// The worker that opened it.
         worker: u8,
         /// The link.
         link: Mark,
-        /// Challenge or answer.
+        /// Path challenge or path response.
         kind: Kind,
         /// The port and the address that it came from.
         from: Option<(u16, Address)>,
         /// The frame: link header and message.
         frame: Frame,
     },
-    /// The first frame of a session was opened: the peer has the keys.
+    /// The worker has opened the first frame of a session, which proves that the peer has the keys.
     FirstFrame(SessionIndex),
     /// An authenticated frame of a link came from an address that the link does not have.
     Roamed {
@@ -380,14 +391,14 @@ pub(crate) enum Punt {
         port: u16,
         /// Its source address.
         from: Address,
-        /// Its length in bytes, tag included.
+        /// Its length in bytes, including the tag.
         bytes: u16,
     },
-    /// The frames of a session come in by this worker and are opened by another one.
+    /// The frames of a session come in at this worker, and another worker opens them.
     Migrate(SessionIndex, u8),
     /// A link's sealer has used up so much of its keys that a new handshake is due.
     RekeyDue(Mark),
-    /// A frame found its next hop idle and without keys: a handshake is due.
+    /// A frame was to leave by an idle link that has no keys: a handshake is due.
     Unsealed(Mark),
     /// The kernel refused to send a handshake message.
     SendFailed {
@@ -398,17 +409,17 @@ pub(crate) enum Punt {
         /// The error number (`errno.h`).
         errno: i32,
     },
-    /// A frame named a slot by an alias. Sent seldom.
+    /// A frame named a slot by an alias (a former number). The worker limits the rate of this punt.
     AliasUsed {
         /// The former number that the label named.
         slot: Slot,
-        /// The start of the frame, which was forwarded.
+        /// A copy of the start of the frame, which was forwarded.
         packet: DropNotice,
     },
 }
 
 impl Punt {
-    /// The frame in the message, if it has one.
+    /// Returns the frame in the message, if there is one.
     pub(crate) fn into_frame(self) -> Option<Frame> {
         match self {
             Self::Packet { frame, .. } | Self::LinkMessage { frame, .. } => Some(frame),
@@ -417,7 +428,7 @@ impl Punt {
     }
 }
 
-/// A dropped packet: what errors and traces are made of.
+/// A dropped packet: the information that errors and trace replies need.
 #[derive(Clone, Debug)]
 pub(crate) struct DropNotice {
     /// The worker that dropped it.
@@ -430,40 +441,42 @@ pub(crate) struct DropNotice {
     pub(crate) rights: Rights,
     /// The time at which it came in.
     pub(crate) at: Now,
-    /// The reason.
+    /// The drop reason.
     pub(crate) discard: Discard,
-    /// For a trace packet without hops left: the reason for which the next step would have dropped it.
+    /// For a trace packet without hops left: the reason for which the next step would have dropped
+    /// the packet.
     pub(crate) dry_run: Option<Discard>,
     /// Its next hop, if the lookup found one.
     pub(crate) next_hop: Option<NextHopInfo>,
     /// The length of the packet in bytes, without link header and tag.
     pub(crate) packet_bytes: u16,
-    /// Its header and the first bytes of its payload. If the next hop refused the packet, the header is as it would
-    /// have left.
+    /// The packet's header and the first bytes of its payload. If the next hop refused the packet,
+    /// the header is already rewritten for that next hop.
     pub(crate) head: ArrayVec<u8, HEAD_BYTES_MAX>,
 }
 
-/// A next hop, as a worker saw it.
+/// A next hop, as the worker saw it at the time of the drop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NextHopInfo {
     /// The link.
     pub(crate) link: Mark,
     /// Frames in its egress queue.
     pub(crate) queue_frames: u16,
-    /// The longest packet that may leave by it, in bytes, link header included and tag excluded.
+    /// The longest packet that may leave by it, in bytes, including the link header and excluding
+    /// the tag.
     pub(crate) packet_bytes_max: u16,
 }
 
-/// A handshake message or a beacon: nothing in it is authenticated.
+/// A handshake message or a beacon: no part of it is authenticated.
 ///
-/// It has queues of its own, so that unknown peers cannot crowd out known ones.
+/// Handshake datagrams have separate queues, so that unknown peers cannot crowd out known ones.
 #[derive(Debug)]
 pub(crate) struct HandshakeDatagram {
     /// The worker that received it.
     pub(crate) worker: u8,
     /// The port that it came in by.
     pub(crate) port: u16,
-    /// The link that has its source address, or an unknown mark.
+    /// The link with this source address, or an unknown mark.
     pub(crate) link: Mark,
     /// Its source address.
     pub(crate) from: Address,
@@ -474,14 +487,14 @@ pub(crate) struct HandshakeDatagram {
 /// A frame that one worker hands to another.
 #[derive(Debug)]
 pub(crate) enum Handoff {
-    /// To the worker that owns the next hop's port.
+    /// A frame for the worker that owns the next hop's port.
     Egress { to: Mark, ingress_slot: Slot, is_control: bool, frame: Frame },
-    /// To the worker that opens the session; `by` has received the frame.
+    /// A frame for the worker that opens the session; `by` is the worker that received it.
     WrongWorker { by: u8, frame: Frame },
 }
 
 impl Handoff {
-    /// Whether it is known to be control. An unopened frame is not.
+    /// Whether the frame is known to be control. An unopened frame is not known to be control.
     #[inline]
     pub(crate) fn is_control(&self) -> bool {
         matches!(self, Self::Egress { is_control: true, .. })

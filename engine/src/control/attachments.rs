@@ -14,14 +14,14 @@ use crate::{
 /// One attached neighbour or endpoint.
 pub(super) struct Attachment {
     pub(super) slot: Slot,
-    /// The number that workers write into return paths. Every table has it.
+    /// The slot number that workers write into return paths. Every worker's table has this number.
     pub(super) written: Slot,
     pub(super) port: PortId,
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
     pub(super) sealed: bool,
     pub(super) name: String,
-    /// How it is recognized after a restart.
+    /// The identity by which the attachment is recognized after a restart.
     pub(super) who: Who,
     pub(super) state: SlotState,
     pub(super) tallies: Vec<Arc<SlotTally>>,
@@ -30,21 +30,23 @@ pub(super) struct Attachment {
     pub(super) announced: bool,
 }
 
-/// See the module.
+/// The attachments of one switch, with lookups by mark and by address.
 #[derive(Default)]
 pub(super) struct Attachments {
-    /// By mark index, with the generation that the next user of the index will have.
+    /// Attachments by mark index, each with the generation that the next user of the index will
+    /// have.
     places: Vec<(u16, Option<Attachment>)>,
     /// Mark indices by address. An entry may be outdated.
     by_address: HashMap<(u16, Address), usize>,
-    /// Below this mark index, and above [`barred`](Self::barred), all are taken.
+    /// All mark indices below this one, and at or above [`barred`](Self::barred), are in use.
     vacant_from: usize,
-    /// Marks below this index are not assigned: a worker may still have a link that is not known here.
+    /// Marks below this index are not assigned: a worker may still have a link that the slow path
+    /// does not know.
     barred: usize,
 }
 
 impl Attachments {
-    /// The number of places, taken or not.
+    /// The number of places, in use or not.
     pub(super) fn places(&self) -> usize {
         self.places.len()
     }
@@ -65,7 +67,7 @@ impl Attachments {
         user.as_mut().filter(|_| *generation == mark.generation())
     }
 
-    /// The slot of the attachment with an address behind a port.
+    /// The slot of the attachment that has this address behind a port.
     pub(super) fn slot_at(&self, port: PortId, at: Address) -> Option<Slot> {
         let index = *self.by_address.get(&(port.0, at))?;
         let user = self.places.get(index)?.1.as_ref()?;
@@ -77,7 +79,7 @@ impl Attachments {
         let from = self.barred.max(self.vacant_from);
         let mut places = self.places.iter().skip(from);
         let found = places.position(|(_, user)| user.is_none());
-        // The next attach takes this place; after one that failed it is found again.
+        // The next attach uses this place; if the attach fails, the search finds the place again.
         let vacant = found.map_or(self.places.len(), |index| from + index);
         self.vacant_from = if self.barred == 0 { vacant } else { 0 };
         let index = match found {
@@ -98,7 +100,7 @@ impl Attachments {
         self.places[mark.index()].1 = Some(attachment);
     }
 
-    /// Removes an attachment. Its place has another generation from now on.
+    /// Removes an attachment. The next user of the place gets another generation.
     pub(super) fn remove(&mut self, mark: Mark) -> Option<Attachment> {
         self.get(mark)?;
         let (generation, place) = &mut self.places[mark.index()];
@@ -113,9 +115,9 @@ impl Attachments {
         Some(gone)
     }
 
-    /// Restores the state after a recovery: `number_of` returns the number of an attachment and whether it is
-    /// live, or `None` for an attachment that leaves. Returns the marks that are not announced yet. All
-    /// existing places are barred.
+    /// Restores the state after a recovery: `number_of` returns the slot number of an attachment
+    /// and whether the number is live, or `None` for an attachment that is being detached. Returns
+    /// the marks that are not announced yet. Bars all existing places.
     pub(super) fn recover(
         &mut self,
         number_of: impl Fn(Mark) -> Option<(Slot, bool)>,
@@ -148,7 +150,7 @@ impl Attachments {
         unannounced
     }
 
-    /// No worker has a link from before the recovery any more.
+    /// Every worker has removed the links from before the recovery: ends the bar.
     pub(super) fn unbar(&mut self) {
         self.barred = 0;
     }

@@ -1,5 +1,5 @@
-//! What links and control messages build on: slots, ports, workers, events, the clock, and the frames that the
-//! slow path holds.
+//! The state that links and control messages share: slots, ports, workers, events, the clock, and
+//! counters of frames that the slow path holds.
 
 use std::collections::BTreeSet;
 
@@ -25,13 +25,14 @@ use crate::{
     worker::{HandoffRings, Worker},
 };
 
-/// Where decisions go: commands to the workers, events to the caller of [`Switch::poll`](super::Switch::poll).
+/// The outputs of the slow path: commands to the workers, and events to the caller of
+/// [`Switch::poll`](super::Switch::poll).
 pub(super) struct Outputs {
     pub(super) workers: Workers,
     pub(super) events: Vec<Event>,
 }
 
-/// Frames that the slow path holds, and how those before them ended.
+/// The number of frames that the slow path holds, and how earlier ones ended.
 #[derive(Debug, Default)]
 pub(super) struct HeldFrames {
     ended: DiscardTally,
@@ -39,12 +40,12 @@ pub(super) struct HeldFrames {
 }
 
 impl HeldFrames {
-    /// Frames were taken from a queue or socket.
+    /// Counts frames that were taken from a queue or socket.
     pub(super) fn hold(&mut self, frames: u64) {
         self.held += frames;
     }
 
-    /// One held frame has ended.
+    /// Counts the end of one held frame.
     pub(super) fn end(&mut self, how: Discard) {
         self.ended.count(how);
         self.held = self.held.saturating_sub(1);
@@ -55,7 +56,7 @@ impl HeldFrames {
         self.ended.count(how);
     }
 
-    /// A panic has lost the held frames.
+    /// Counts the held frames as lost in a panic.
     fn abandon(&mut self) {
         self.ended.count_many(Discard::Abandoned, std::mem::take(&mut self.held));
     }
@@ -63,29 +64,30 @@ impl HeldFrames {
 
 /// The steps to repeat after a recovery.
 pub(super) struct Recovery {
-    /// Not published yet.
+    /// Numbers that are not published yet.
     pub(super) allocated: Vec<Allocated>,
-    /// Whose new numbers are to be written into return paths.
+    /// Numbers whose users' new numbers are to be written into return paths.
     pub(super) retiring: Vec<Retiring>,
-    /// Published, and not announced yet.
+    /// Attachments that are published and not announced yet.
     pub(super) announced: Vec<Mark>,
-    /// On their way out.
+    /// Numbers that are withdrawn and not yet in quarantine.
     pub(super) informed: Informed,
 }
 
 /// The links and sessions that the workers report after a recovery.
 #[derive(Debug, Default)]
 struct Inventories {
-    /// Counts inventories, so that an answer to an older one is not taken for an answer to this one.
+    /// Counts inventories, so that the slow path can tell an answer to an older request from an
+    /// answer to this one.
     number: u64,
-    /// The links that were attached when the inventory was requested.
+    /// The links that were attached when the slow path requested the inventory.
     expected: Vec<Mark>,
     /// The links of each worker that has answered.
     links: Vec<BTreeSet<Mark>>,
     sessions: Vec<SessionIndex>,
 }
 
-/// See the module.
+/// The state that links and control messages share.
 pub(super) struct Base {
     pub(super) slots: Slots,
     pub(super) ports: Ports,
@@ -96,7 +98,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// One worker for each pool, and what the slow path has for them.
+    /// Makes one worker for each pool, and the slow path's state for them.
     pub(super) fn new(
         config: SwitchConfig,
         pools: Vec<Pool>,
@@ -133,7 +135,7 @@ impl Base {
         now
     }
 
-    /// Removes a port that nothing is attached to.
+    /// Removes a port that has no attachments.
     pub(super) fn unplug(&mut self, id: PortId) -> Result<(), DetachError> {
         if let Some(user) = self.slots.attachments().find(|(_, user)| user.port == id) {
             return Err(DetachError::PortInUse(user.1.slot));
@@ -141,7 +143,7 @@ impl Base {
         self.ports.unplug(id, &mut self.out.workers)
     }
 
-    /// The sums of all counters, those of ports that are gone included.
+    /// The sums of all counters, including those of removed ports.
     pub(super) fn balance(&self) -> Balance {
         let mut balance = self.ports.balance();
         balance.add_discards(&self.held.ended);
@@ -149,7 +151,7 @@ impl Base {
         balance
     }
 
-    /// A punt of a worker has left its queue, so its link has one place more there.
+    /// Notes that a punt has left its queue, so that its link may use one more place there.
     pub(super) fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
         let user = self.slots.user(link);
         if let Some(tally) = user.and_then(|user| user.tallies.get(usize::from(worker))) {
@@ -157,7 +159,8 @@ impl Base {
         }
     }
 
-    /// A held handshake or beacon has ended. It is counted at the port that it came in by.
+    /// Counts the end of a held handshake or beacon. It is counted at the port that the datagram
+    /// came in by.
     pub(super) fn end_handshake(&mut self, port: PortId, how: Discard) {
         if !self.ports.count_handshake(port, how) {
             self.held.ended.count(how);
@@ -165,7 +168,7 @@ impl Base {
         self.held.held = self.held.held.saturating_sub(1);
     }
 
-    /// Gives all workers the location of a link.
+    /// Sends the location of a link to all workers.
     pub(super) fn readdress(&mut self, link: Mark, to: Location) {
         let (port, at, home) = (to.port.0, to.at, self.ports.home(to.port));
         self.out.workers.command_all(|_| Command::SetAddress { link, port, home, at });
@@ -174,7 +177,7 @@ impl Base {
         }
     }
 
-    /// Takes a step of slots or ports that all workers have made possible.
+    /// Executes a step of slots or ports, whose commands all workers have completed.
     pub(super) fn take_step(&mut self, step: Step) {
         let Self { slots, ports, out, .. } = self;
         match step {
@@ -194,13 +197,14 @@ impl Base {
                     out.events.extend(ports.forget(id).then_some(Event::PortUnplugged(id)));
                 }
             }
-            // Numbers are published together (`Slots::publish_due`); the others are steps of other owners.
+            // `Slots::publish_due` publishes numbers together; the others are steps of other
+            // owners.
             Step::Publish(_) | Step::Moved(_) | Step::Inventory(_) => {}
         }
     }
 
-    /// Recovers from a panic of the slow path: keeps facts, and repeats or undoes changes that were under
-    /// way. `has_peer` returns whether the peer of a sealed link is known.
+    /// Recovers from a panic of the slow path: keeps facts, and repeats or reverts the changes that
+    /// were under way. `has_peer` returns whether the peer of a sealed link is known.
     ///
     /// | kept | made again |
     /// |---|---|
@@ -209,9 +213,10 @@ impl Base {
     /// | numbers and their users | tokens; quarantines and the lifetimes of aliases begin again (R1) |
     /// | peers, their locations, stamps, the age of keys | sessions, handshakes, challenges, requests, budgets |
     ///
-    /// Commands that were given before stay in their order. The inventory comes behind the new tables, so its
-    /// answers prove that no old table is in use, and report the links of each worker. Links that are not
-    /// known here, or that not every worker has, are detached; then withdrawn numbers go into quarantine.
+    /// Commands from before the panic keep their order. The inventory request follows the new
+    /// tables, so its answers prove that no old table is in use, and they report the links of each
+    /// worker. Links that the slow path does not know, and links that only some workers have, are
+    /// detached; withdrawn numbers then go into quarantine.
     pub(super) fn recover(&mut self, has_peer: impl Fn(Mark) -> bool) {
         self.held.abandon();
         let number = self.inventories.number + 1;
@@ -237,7 +242,7 @@ impl Base {
         self.ports.command_again(&mut self.out.workers);
     }
 
-    /// A worker has answered a request for an inventory.
+    /// Handles a worker's answer to an inventory request.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
         if inventory.number == self.inventories.number {
             self.inventories.links.push(inventory.links.into_iter().collect());
@@ -245,7 +250,8 @@ impl Base {
         }
     }
 
-    /// Every worker has the new tables and has answered. Returns the sessions that workers have.
+    /// Ends the recovery: every worker has the new tables and has answered the inventory request.
+    /// Returns the sessions that workers have.
     pub(super) fn end_recovery(&mut self, informed: Barrier<Informed>) -> Vec<SessionIndex> {
         let Inventories { number, expected, links, sessions } =
             std::mem::take(&mut self.inventories);

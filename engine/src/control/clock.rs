@@ -1,4 +1,5 @@
-//! The switch's own time, derived from the times that callers pass: it never goes back, and never leaps.
+//! The switch's own time, derived from the times that callers pass: it never goes back, and never
+//! jumps.
 
 use std::sync::Arc;
 
@@ -9,15 +10,15 @@ use crate::{
     limits::{CLOCK_STEP_MAX_NS, QUARANTINE_STEP_MAX_NS},
 };
 
-/// The time of timers, keys and addresses. When the caller's clock is set back, this time stands still for a
-/// moment. When it is set far forward, this time advances by [`CLOCK_STEP_MAX_NS`].
+/// The time for timers, keys and addresses. When the caller's clock is set back, this time stops
+/// for a moment. When it is set far forward, this time advances by [`CLOCK_STEP_MAX_NS`].
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// The last time of the caller.
+    /// The last time that the caller passed.
     caller: Option<u64>,
     now: u64,
     quarantine: u64,
-    /// The difference that workers add to their caller's time, wrapping.
+    /// The difference that workers add to the time of their caller, wrapping.
     skew: Arc<Counter>,
 }
 
@@ -39,30 +40,32 @@ impl Clock {
         Now(self.now)
     }
 
-    /// The caller's time at which this time is reached, if the caller's clock runs on steadily.
+    /// The caller's time at which this clock reaches `due`, if the caller's clock runs steadily.
     pub(super) fn caller_time(&self, due: Now) -> Now {
         Now(self.caller.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
     }
 
-    /// The same for the time of quarantines, of which one step counts for [`QUARANTINE_STEP_MAX_NS`] at most.
+    /// As [`caller_time`](Self::caller_time) for the time of quarantines, where one step counts for
+    /// [`QUARANTINE_STEP_MAX_NS`] at most.
     pub(super) fn caller_quarantine_time(&self, due: Now) -> Now {
         let ahead = due.0.saturating_sub(self.quarantine).min(QUARANTINE_STEP_MAX_NS);
         Now(self.caller.unwrap_or(0).saturating_add(ahead))
     }
 
-    /// The time of quarantines: a leap of the clock hardly advances it, so a leap lengthens a quarantine and
-    /// never ends one early (R1).
+    /// The time for quarantines: a jump of the clock hardly advances it, so a jump can lengthen a
+    /// quarantine and never ends one early (R1).
     pub(super) fn quarantine_now(&self) -> Now {
         Now(self.quarantine)
     }
 
-    /// The same at another time of the caller. Does not advance the clock.
+    /// As [`quarantine_now`](Self::quarantine_now), at another time of the caller. Does not advance
+    /// the clock.
     pub(super) fn quarantine_at(&self, caller: Now) -> Now {
         let step = self.caller.map_or(0, |before| caller.0.saturating_sub(before));
         Now(self.quarantine.saturating_add(step.min(QUARANTINE_STEP_MAX_NS)))
     }
 
-    /// The difference for the workers.
+    /// The difference that workers add to the time of their caller.
     pub(super) fn skew(&self) -> Arc<Counter> {
         Arc::clone(&self.skew)
     }

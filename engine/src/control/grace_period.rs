@@ -1,14 +1,14 @@
-//! Grace periods, as in RCU: counts the commands that each worker was given and has completed. A [`Barrier`]
-//! waits until all workers have completed the commands given before it.
+//! Grace periods, as in RCU: counts the commands that each worker was sent and has completed. A
+//! [`Barrier`] waits until all workers have completed the commands sent before it.
 
-/// Commands given to each worker, and completions of it.
+/// The number of commands sent to each worker, and of its completions.
 #[derive(Debug)]
 pub struct GracePeriods {
     given: Vec<u64>,
     completed: Vec<u64>,
 }
 
-/// A step that waits until every worker has completed the commands given so far.
+/// A step that waits until every worker has completed the commands sent so far.
 #[derive(Debug)]
 #[must_use = "a step whose barrier is dropped is never taken"]
 pub struct Barrier<T> {
@@ -16,14 +16,14 @@ pub struct Barrier<T> {
     what: T,
 }
 
-/// Proof that every worker has completed the commands given before the barrier. Only [`GracePeriods::pass`]
-/// makes one.
+/// Proof that every worker has completed the commands sent before the barrier. Only
+/// [`GracePeriods::pass`] makes one.
 #[derive(Debug)]
 #[must_use = "the proof is needed for the step that it allows"]
 pub struct Quiesced<T>(T);
 
 impl<T> Quiesced<T> {
-    /// The step that has waited.
+    /// Returns the step that has waited.
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -37,23 +37,23 @@ impl<T> Barrier<T> {
 }
 
 impl GracePeriods {
-    /// Grace periods of this number of workers.
+    /// Makes the grace periods for this number of workers.
     pub fn new(workers: usize) -> Self {
         Self { given: vec![0; workers], completed: vec![0; workers] }
     }
 
-    /// A worker was given a command.
+    /// Counts a command that was sent to a worker.
     pub fn note_given(&mut self, worker: usize) {
         self.given[worker] += 1;
     }
 
-    /// A worker has completed a command.
+    /// Counts a completion of a worker.
     pub fn note_completed(&mut self, worker: usize) {
         self.completed[worker] += 1;
         assert!(self.completed[worker] <= self.given[worker], "a completion follows its command");
     }
 
-    /// A barrier behind all commands given so far.
+    /// Makes a barrier behind all commands sent so far.
     pub fn wait_for_all<T>(&self, what: T) -> Barrier<T> {
         Barrier { due: self.given.clone(), what }
     }
@@ -63,15 +63,15 @@ impl GracePeriods {
         barrier.due.iter().zip(&self.completed).all(|(due, completed)| completed >= due)
     }
 
-    /// The proof that all workers have passed the barrier.
+    /// Returns the proof that all workers have passed the barrier.
     ///
     /// # Errors
-    /// Returns the barrier if they have not.
+    /// Returns the barrier if some have not.
     pub fn pass<T>(&self, barrier: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
         if self.has_passed(&barrier) { Ok(Quiesced(barrier.what)) } else { Err(barrier) }
     }
 
-    /// Commands that a worker was given and has not completed.
+    /// The number of commands that a worker was sent and has not completed.
     pub fn outstanding(&self, worker: usize) -> u64 {
         self.given[worker] - self.completed[worker]
     }

@@ -1,5 +1,5 @@
-//! Handshake sockets: a port's socket for handshake messages alone, read by the slow path. Handshakes there,
-//! and the answers to them, cost the workers nothing (R9).
+//! Handshake sockets: a socket of a port that receives only handshake messages and that the slow
+//! path reads. Handshakes on this socket, and the answers to them, cost the workers no time (R9).
 //!
 //! Without a handshake socket the workers of a port receive the handshakes, punt them as handshake datagrams,
 //! and send the answers.
@@ -11,13 +11,13 @@ use strowger_frame::{
     pool::HEADROOM_BYTES,
     port::{Arm, PortTally},
 };
-/// One more socket of a port, at the same address.
+/// A further socket of a port, at the same address.
 pub struct HandshakeSocket {
-    /// The socket. It has no neighbours, so it must accept unknown senders.
+    /// The socket. The socket has no neighbours, so it must accept unknown senders.
     pub port: Box<dyn Port>,
-    /// Memory for what it receives, and for the answers.
+    /// Memory for received messages and for answers.
     pub pool: Pool,
-    /// Which of the workers receives data from this address.
+    /// Returns the worker that receives data from this address.
     pub worker_of: fn(Address, usize) -> usize,
 }
 
@@ -52,13 +52,13 @@ impl HandshakeSocket {
         burst
     }
 
-    /// The source of a frame of the last burst, and which of the workers receives data from there.
+    /// The source of a frame of the last burst, and the worker that receives data from this source.
     pub(super) fn origin(&self, frame: &Frame, workers: usize) -> (Address, u8) {
         let from = self.port.address_of(frame.mark()).unwrap_or(Address::Only);
         (from, (self.worker_of)(from, workers).min(workers - 1) as u8)
     }
 
-    /// Sends one message, which is counted as a frame made here. Sends nothing if the pool is empty.
+    /// Sends one message, and counts it as a frame made here. Sends nothing if the pool is empty.
     pub(super) fn send(&mut self, to: Address, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
         let mut frame = chunk.into_frame(HEADROOM_BYTES, message.len());

@@ -1,8 +1,8 @@
-//! The slow path, sans I/O: what is attached to the switch, the commands that each worker was given, and
-//! their completions. No frame passes through it, and it reads no clock.
+//! The slow path, sans I/O: the switch's attachments, the commands sent to each worker, and their
+//! completions. No frame passes through it, and it reads no clock.
 //!
-//! A change reaches the workers in steps. A step is taken when all workers have completed the commands of
-//! the step before:
+//! A change reaches the workers in steps. The slow path takes a step when all workers have
+//! completed the commands of the step before:
 //!
 //! | change | first | then | last |
 //! |---|---|---|---|
@@ -10,11 +10,12 @@
 //! | detach | the table that no longer names it | every worker returns the link | its number goes into quarantine |
 //! | renumber | the table that names it twice | the new number goes into return paths, at every worker | the lifetime of the former number begins |
 //!
-//! So no worker ever holds a table that names a link it does not have.
+//! A worker therefore never holds a table that names a link which the worker does not have.
 //!
-//! Each owner has private fields, handles events and fills `Outputs`: `Workers` (commands,
-//! completions, grace periods), `Ports`, `Slots` (what is attached and under which number), `Links` (peers and
-//! sessions, in [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`] composes them.
+//! Each owner has private fields, handles events and fills [`Outputs`](base::Outputs): `Workers`
+//! (commands, completions, grace periods), `Ports`, `Slots` (attachments and their slot numbers),
+//! `Links` (peers and sessions, in [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`]
+//! composes them.
 
 mod attachments;
 mod base;

@@ -1,6 +1,6 @@
-//! Sealed links: who a peer is, the handshakes that give a link its keys, whether the peer is alive, and where it
-//! is. Sans I/O: nothing here reads a clock or a socket, or seals or opens a packet; the workers do that, with the
-//! keys that they get from here.
+//! Sealed links: the peer's identity, the handshakes that give a link its keys, the peer's liveness
+//! and its location. The module is sans I/O: it reads no clock and no socket, and neither seals nor
+//! opens packets. The workers seal and open, with keys from this module.
 //!
 //! | event | effect |
 //! |---|---|
@@ -13,8 +13,9 @@
 //! | the response to a long path challenge | the path takes frames of that length |
 //! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 //!
-//! `Links` composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides which handshakes
-//! are read, `Beacons` sends and receives beacons, `Schedule` knows which peer is due.
+//! [`Links`] composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides
+//! which handshakes are read, `Beacons` sends and receives beacons, `Schedule` computes which peer
+//! is due.
 
 mod alternate;
 mod beacons;
@@ -65,7 +66,7 @@ use crate::{
     session::RxSession,
 };
 
-/// See the module.
+/// All sealed links of one switch.
 #[derive(Default)]
 pub(super) struct Links {
     /// `None` before the identity is set.
@@ -80,7 +81,7 @@ struct Active {
     schedule: Schedule,
 }
 
-/// Where a handshake message came from, and by which worker: where its answer goes.
+/// The source of a handshake message and the worker that received it. The answer goes back there.
 #[derive(Clone, Copy, Debug)]
 struct HandshakeOrigin {
     from: Location,
@@ -99,7 +100,7 @@ impl HandshakeOrigin {
 }
 
 impl Links {
-    /// Sets who this node is.
+    /// Sets this node's identity.
     pub(super) fn set_identity(
         &mut self,
         mut config: PeeringConfig,
@@ -129,7 +130,7 @@ impl Links {
         active.table.add(spec, now, base)
     }
 
-    /// Forgets the peers whose slots are being detached.
+    /// Removes the peers whose slots are being detached.
     pub(super) fn drop_detached(&mut self, base: &mut Base) {
         match &mut self.active {
             Some(active) => active.table.drop_detached(base),
@@ -137,7 +138,7 @@ impl Links {
         }
     }
 
-    /// Whether the peer behind a link is known. Without an identity nothing is sealed.
+    /// Whether the peer behind a link is known. A node without an identity has no sealed links.
     pub(super) fn has_peer(&self, mark: Mark) -> bool {
         self.active.as_ref().is_none_or(|active| active.table.peers().contains(mark))
     }
@@ -147,7 +148,7 @@ impl Links {
         self.active.as_ref().map(|active| active.table.views(base)).unwrap_or_default()
     }
 
-    /// The scheme has grown: new links offer it.
+    /// Offers the larger scheme on new links.
     pub(super) fn offer_scheme(&mut self, base: &Base) {
         if let Some(active) = &mut self.active {
             active.table.offer_scheme(base);
@@ -163,40 +164,41 @@ impl Links {
         }
     }
 
-    /// A port is going: it sends no beacons any more.
+    /// Stops beacons at a port that is being unplugged.
     pub(super) fn drop_beacon(&mut self, port: PortId) {
         if let Some(active) = &mut self.active {
             active.beacons.drop_port(port);
         }
     }
 
-    /// Sets the alternate of a port, by which silent peers are asked as well.
+    /// Sets the alternate of a port. Handshakes with silent peers use it as well.
     pub(super) fn set_alternate(&mut self, port: PortId, alternate: PortId, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.set_alternate(port, alternate, base);
         }
     }
 
-    /// Shows all peers this node's new address.
+    /// Informs all peers of this node's new address.
     pub(super) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.show_where_we_are(now, base);
         }
     }
 
-    /// The latest stamp of this node's handshakes before the next snapshot; 0 without an identity.
+    /// The latest stamp that this node's handshakes can have before the next snapshot; 0 without an
+    /// identity.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         self.active.as_ref().map_or(0, |active| active.table.stamps_until(now))
     }
 
-    /// From now on stamps are later than this, in nanoseconds since 1970.
+    /// Makes all later stamps greater than this one, in nanoseconds since 1970.
     pub(super) fn stamp_from(&mut self, wall_ns: u64, now: Now) {
         if let Some(active) = &mut self.active {
             active.table.stamp_from(wall_ns, now);
         }
     }
 
-    /// Changes secrets that are due, before handshakes are checked with them.
+    /// Rotates secrets that are due, before handshakes are checked with them.
     pub(super) fn renew_secrets(&mut self, now: Now) {
         if let Some(Active { table, intake, .. }) = &mut self.active {
             intake.renew_secrets(&mut table.shared_mut().config, now);
@@ -239,19 +241,19 @@ impl Links {
                     peer.status_mut().note_reason(DownReason::Unreachable { to, errno }, now);
                 }
             }
-            // For control messages.
+            // `ControlMessages` handles these.
             Punt::Packet { .. } | Punt::Dropped(_) | Punt::AliasUsed { .. } => (),
         }
     }
 
-    /// The peer on a slot has ended its link.
+    /// Handles a goodbye of the peer on a slot.
     pub(super) fn handle_goodbye(&mut self, goodbye: Goodbye, now: Now, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.handle_goodbye(goodbye, now, base);
         }
     }
 
-    /// Handles the handshakes and beacons that have arrived, then what is due by the clock.
+    /// Handles the handshakes and beacons that have arrived, then expired timers.
     pub(super) fn poll(&mut self, now: Now, base: &mut Base) {
         self.handle_punted(now, base);
         self.read_handshake_sockets(now, base);
@@ -261,15 +263,15 @@ impl Links {
         }
     }
 
-    /// When [`poll`](Self::poll) has something to do.
+    /// The time at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self, base: &Base) -> Option<Now> {
         let Active { table, beacons, schedule, .. } = self.active.as_ref()?;
         let due = schedule.next_timeout(table, base).into_iter().chain(beacons.next_timeout());
         due.min().map(|due| Now(due.0))
     }
 
-    /// Handles the handshakes that workers have punted: those from known locations first. As many as are there;
-    /// those that arrive meanwhile wait for the next poll.
+    /// Handles the handshakes that workers have punted, first those from known locations. It
+    /// handles those that are in the queue at the start; later ones wait for the next poll.
     fn handle_punted(&mut self, now: Now, base: &mut Base) {
         let punts = base.out.workers.punts();
         for _ in 0..punts.handshakes.len() {
@@ -285,7 +287,8 @@ impl Links {
         }
     }
 
-    /// Reads the handshake sockets, a few bursts of each. What is left waits in the socket, or the kernel drops it.
+    /// Reads a few bursts from each handshake socket. Further messages wait in the socket, or the
+    /// kernel drops them.
     fn read_handshake_sockets(&mut self, now: Now, base: &mut Base) {
         for port in base.ports.ids() {
             for _ in 0..HANDSHAKE_BURSTS_MAX {
@@ -316,7 +319,7 @@ impl Links {
         }
     }
 
-    /// Handles a handshake message or a beacon, and counts how it ended.
+    /// Handles a handshake message or a beacon, and counts its outcome.
     fn handle_datagram(&mut self, datagram: &HandshakeDatagram, now: Now, base: &mut Base) {
         let taken = self.dispatch(datagram, now, base);
         base.end_handshake(PortId(datagram.port), taken.err().unwrap_or(Discard::Handled));
@@ -337,7 +340,7 @@ impl Links {
         }
     }
 
-    /// Reports the links that have come up and whose data every worker lets pass now.
+    /// Reports the links that have come up and for which every worker now forwards data.
     pub(super) fn show_opened(&mut self, now: Now, base: &mut Base) {
         while let Some(mark) = base.out.workers.next_opened() {
             if let Some(active) = &mut self.active
@@ -348,7 +351,8 @@ impl Links {
         }
     }
 
-    /// Sends the answers to handshakes. A port that is gone by now sends none.
+    /// Sends the answers to handshakes. Answers for a port that was unplugged meanwhile are
+    /// dropped.
     pub(super) fn send_answers(&mut self, base: &mut Base) {
         let Some(active) = &mut self.active else { return };
         for (port, to, message) in mem::take(&mut active.table.shared_mut().answers) {
@@ -356,23 +360,24 @@ impl Links {
         }
     }
 
-    /// A worker has returned the keys of a session, which is over, or moves to another worker.
+    /// Handles the keys of a session that a worker has returned: the session has ended, or moves to
+    /// another worker.
     pub(super) fn take_session_back(&mut self, session: Box<RxSession>, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.take_session_back(session, base);
         }
     }
 
-    /// All sessions that were moving to this worker have moved.
+    /// Notes that all sessions that were moving to this worker have moved.
     pub(super) fn end_moves(&mut self, to: u8) {
         if let Some(active) = &mut self.active {
             active.table.shared_mut().sessions.end_moves(to);
         }
     }
 
-    /// Keeps the facts about each peer after a panic, and resets everything else. The workers use the keys
-    /// that they have until these are too old, and every session makes new ones at once. Keys in use are not
-    /// touched, because their counters are not known here (R5).
+    /// Keeps the facts about each peer after a panic, and resets everything else. The workers use
+    /// their present keys until these expire, and every session starts a new handshake at once.
+    /// Keys in use stay unchanged, because the slow path does not know their counters (R5).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         if let Some(Active { table, beacons, schedule, .. }) = &mut self.active {
             table.recover(now, base);
@@ -381,7 +386,7 @@ impl Links {
         }
     }
 
-    /// Ends the sessions of this list that no peer has, when their keys are too old.
+    /// Ends the listed sessions that belong to no peer, when their keys expire.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         if let Some(active) = &mut self.active {
             active.table.retire_unknown(sessions, now);

@@ -1,9 +1,10 @@
-//! Requests that this switch sends: ping, trace and identity. Matches replies to requests, and sends a trace
-//! request again that got no reply.
+//! Requests that this switch sends: ping, trace and identity. The module matches replies to
+//! requests, and repeats a trace request that got no reply.
 //!
-//! A trace sends one request for each hop. The request for hop `n` starts with `n` hops left, so the `n`th
-//! switch (this one is number 0) drops it and reports what it would have done (RFC 792, time exceeded, as
-//! traceroute uses it; the replies are those of RFC 8029). An endpoint at the end of the label receives nothing.
+//! A trace sends one request to each hop. The request for hop `n` starts with `n` hops left, so the
+//! `n`th switch (this one is number 0) drops it and reports what it would have done (RFC 792, time
+//! exceeded, as traceroute uses it; the replies are those of RFC 8029). An endpoint at the end of
+//! the label receives no request.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,37 +26,38 @@ use crate::{
     limits::{HOPS_MAX, QUESTIONS_MAX, QUESTIONS_REMEMBERED_MAX},
 };
 
-/// A request without a reply after this long is given up, or sent again.
+/// The time, in nanoseconds, after which a request without a reply is abandoned or sent again.
 const ANSWER_NS_MAX: u64 = 1_000_000_000;
 
-/// Requests sent to one hop of a trace before it counts as silent.
+/// The number of requests to one hop of a trace before the hop counts as silent.
 const TRIES: u8 = 3;
 
 /// The number of silent hops in a row after which a trace ends.
 const SILENT_HOPS_MAX: u8 = 3;
 
-/// A notice counts as one about a packet of ours for so long after the packet was sent. A reply, and the slow
-/// paths on the way, take less.
+/// The time, in nanoseconds, after a packet was sent during which a notice about it is accepted. A
+/// reply, including the time in slow paths on the way, takes less.
 const NOTICE_NS_MAX: u64 = 5_000_000_000;
 
-/// The shortest payload of a ping. No error about such a packet is longer than the packet (W5-7).
+/// The shortest payload of a ping, in bytes. An error about such a packet is never longer than the
+/// packet (W5-7).
 const PING_BYTES_MIN: usize = 48;
 
-/// The number of a request. Two requests in a row have different numbers.
+/// The number of a request. Two consecutive requests have different numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuestionId(pub u32);
 
 /// A request to the node at the end of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// An echo of a payload.
+    /// Asks the node to return a payload.
     Ping {
-        /// Length of the payload; 48 is the least.
+        /// Length of the payload in bytes; 48 is the minimum.
         payload_bytes: u16,
     },
-    /// What each hop on the path does with a packet.
+    /// Asks each hop on the path what it does with a packet.
     Trace,
-    /// The public keys of the node.
+    /// Asks for the public keys of the node.
     Identity,
 }
 
@@ -64,20 +66,20 @@ pub enum Question {
 pub enum Answer {
     /// The reply to a ping.
     Pong {
-        /// From request to reply.
+        /// The time from request to reply.
         round_trip_ns: u64,
-        /// Length of the payload that came back.
+        /// Length of the returned payload in bytes.
         payload_bytes: u16,
     },
-    /// One hop of a trace; more follow, or [`Answer::TraceEnd`].
+    /// One hop of a trace. Further hops or [`Answer::TraceEnd`] follow.
     Hop(HopReport),
-    /// The trace is over. The report of the last hop says where and why.
+    /// The trace is over. The report of the last hop contains the place and the reason.
     TraceEnd,
     /// The reply to an identity request.
     Identity {
         /// The Ed25519 key.
         identity: [u8; 32],
-        /// The X25519 key of links.
+        /// The X25519 key for links.
         link_key: [u8; 32],
     },
     /// A switch on the path dropped a packet of the request.
@@ -91,11 +93,12 @@ pub enum Answer {
 pub struct Complaint {
     /// The drop reason.
     pub why: Reason,
-    /// Switches that had forwarded it, this one included.
+    /// The number of switches that had forwarded it, including this one.
     pub hops: u8,
-    /// Where the packet was too big: the longest that fits, with link header and without tag.
+    /// If the packet was too big: the longest packet that fits, in bytes, including the link header
+    /// and excluding the tag.
     pub packet_bytes_max: Option<u16>,
-    /// From request to error.
+    /// The time from request to error.
     pub round_trip_ns: u64,
 }
 
@@ -105,21 +108,21 @@ pub struct Complaint {
 pub struct HopReport {
     /// Its number; 0 is this switch.
     pub hop: u8,
-    /// Its report. `None` where no reply came in time, or only an error.
+    /// The hop's own report. `None` if no reply came in time, or only an error.
     pub word: Option<HopWord>,
-    /// The drop reason of the error that came instead.
+    /// The drop reason in the error that came instead.
     pub complaint: Option<Reason>,
-    /// From request to reply; 0 where none came.
+    /// The time from request to reply; 0 if there was none.
     pub round_trip_ns: u64,
 }
 
-/// Why a request was not sent.
+/// The reason why a request was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AskError {
     /// [`QUESTIONS_MAX`] requests wait for replies.
     Busy,
-    /// The payload is longer than a control message can be.
+    /// The payload is longer than a control message allows.
     TooLong,
 }
 
@@ -136,29 +139,30 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
-/// Requests that wait for replies, by the number on the wire, and the packets sent lately. Bounded.
+/// Requests that wait for replies, by their number on the wire, and the packets sent recently. Both
+/// are bounded.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: BTreeMap<u32, Asked>,
     last: u64,
-    /// The newest last. Notices may arrive after the reply.
+    /// The newest is last. Notices may arrive after the reply.
     sent: VecDeque<Sent>,
 }
 
-/// A packet that this switch sent, to be compared with the header in a notice or error.
+/// A packet that this switch sent. The header in a notice or error is compared with it.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     flow: u16,
     label: Label,
     is_trace: bool,
     hops_left: u8,
-    /// The slot that a notice about it comes in by.
+    /// The slot that a notice about the packet comes in by.
     by: Slot,
     at: Now,
 }
 
 impl Sent {
-    /// Whether an offending header is the one of this packet, somewhere on its path.
+    /// Whether an offending header is the header of this packet at some place on its path.
     fn is_in(&self, header: &Header<'_, u64>) -> bool {
         let shift = header.shift();
         let ahead = header.label().forward(shift).register();
@@ -180,7 +184,8 @@ struct Asked {
     /// The slot that the reply comes in by.
     by: Slot,
     sent: Now,
-    /// Of a trace: the hop of this request, requests sent to it, and silent hops before it.
+    /// For a trace: the hop of this request, the number of requests sent to it, and the number of
+    /// silent hops before it.
     hop: u8,
     tries: u8,
     silent: u8,
@@ -193,7 +198,7 @@ impl Questions {
         self.sent.clear();
     }
 
-    /// When the first request has waited long enough for its reply.
+    /// The time at which the first request times out.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         let due = |asked: &Asked| Now(asked.sent.0.saturating_add(ANSWER_NS_MAX));
         self.waiting.values().map(due).min()
@@ -206,7 +211,7 @@ impl Questions {
         self.sent.push_back(sent);
     }
 
-    /// Whether a notice that came in by this slot is about a packet that was sent lately.
+    /// Whether a notice that came in by this slot is about a packet that was sent recently.
     pub(super) fn has_sent(&self, by: Slot, offending: &[u8], now: Now) -> bool {
         let is_lately = |sent: &&Sent| now.0.saturating_sub(sent.at.0) < NOTICE_NS_MAX;
         let lately = self.sent.iter().rev().take_while(is_lately);
@@ -216,8 +221,9 @@ impl Questions {
         .unwrap_or(false)
     }
 
-    /// A number that no waiting request has, not even in its low 16 bits: these are the packet's flow, by which
-    /// an error about it is matched. Hard to guess for a node that sees none of them; nodes on the path see them.
+    /// A number that differs from those of all waiting requests, also in its low 16 bits: these are
+    /// the packet's flow, which matches an error to the packet. A node that sees no request cannot
+    /// easily guess the number; nodes on the path see it.
     fn number(&mut self, now: Now) -> u32 {
         loop {
             // splitmix64
@@ -270,7 +276,7 @@ impl Questions {
             Question::Identity => Message::IdentityRequest { id: number }.to_bytes(),
             Question::Ping { payload_bytes } => {
                 let bytes = usize::from(payload_bytes).max(PING_BYTES_MIN);
-                // A pattern, because some paths treat a payload of zeros specially.
+                // A test pattern, because some paths treat a payload of zeros specially.
                 let payload: Vec<u8> = (0..bytes).map(|n| n as u8).collect();
                 Message::Ping { id: number, payload: &payload }.to_bytes()
             }
@@ -361,10 +367,11 @@ impl Questions {
         true
     }
 
-    /// Removes the trace that waits under this number.
+    /// Removes the trace that waits for a reply with this number.
     fn take_trace(&mut self, number: u32, by: Slot) -> Option<Asked> {
         let asked = *self.waiting.get(&number)?;
-        // This switch replies from slot 1, and so does the next one where a label turns back.
+        // This switch replies from slot 1, and so does the next switch if the label turns back
+        // there.
         let is_from = asked.by == by || asked.hop == 0 && by.is_switch();
         if asked.question != Question::Trace || !is_from {
             return None;
@@ -382,8 +389,8 @@ impl Questions {
         }
     }
 
-    /// An error about a packet. The packet is ours if its header is the one of a waiting request, and the error
-    /// comes from where that request went.
+    /// Handles an error about a packet. The packet is one of this switch's if its header is that of
+    /// a waiting request, and the error comes in by the slot that the request left by.
     fn handle_error(
         &mut self,
         by: Slot,
@@ -415,8 +422,8 @@ impl Questions {
                 round_trip_ns,
             };
             out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
-            // A switch that only says that the hops are spent is skipped. Behind it may be an endpoint, which
-            // gets one request and no more.
+            // A switch that reports only that the hops are spent is skipped. The next node may be
+            // an endpoint, which then receives one request and no more.
             let goes_on = why == Reason::HOPS_SPENT;
             let silent = SILENT_HOPS_MAX - 1;
             self.next_hop(Asked { silent, ..asked }, goes_on, now, out);
@@ -428,7 +435,7 @@ impl Questions {
         true
     }
 
-    /// Gives up the requests that got no reply in time, or sends them again.
+    /// Abandons or repeats the requests that got no reply in time.
     pub(super) fn poll(&mut self, now: Now, out: &mut Outputs) {
         let is_late = |asked: &Asked| now.0.saturating_sub(asked.sent.0) >= ANSWER_NS_MAX;
         let late: Vec<u32> = self
@@ -455,7 +462,7 @@ impl Questions {
     }
 }
 
-/// Reads an offending header; `None` in another width than that of our requests.
+/// Reads an offending header; `None` if its width differs from that of this switch's requests.
 fn with_header<T>(offending: &[u8], read: impl FnOnce(&Header<'_, u64>) -> T) -> Option<T> {
     let mut bytes = [0; HEADER_BYTES_MAX];
     let header = bytes.get_mut(..offending.len())?;

@@ -1,5 +1,6 @@
-//! The budgets of each ingress: token buckets for replies to its requests, for errors about its packets, and
-//! for the notices and goodbyes that come in by it. What is over budget is dropped; nothing waits.
+//! The budgets of each ingress: token buckets for replies to its requests, for errors about its
+//! packets, and for the notices and goodbyes that come in by it. Messages over budget are dropped;
+//! none are queued.
 
 use std::collections::BTreeMap;
 
@@ -27,34 +28,34 @@ struct Buckets {
     goodbyes: TokenBucket,
 }
 
-/// The buckets of every ingress, one for each index of a mark: no more than there can be attachments.
+/// The buckets of every ingress, by mark index, so there are never more than attachments.
 #[derive(Debug, Default)]
 pub(super) struct Budgets(BTreeMap<usize, Buckets>);
 
 impl Budgets {
-    /// Whether one more request from `ingress` gets a reply.
+    /// Whether the budget allows one more reply to a request from `ingress`.
     pub(super) fn answer(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).answers.take(ANSWERS, now)
     }
 
-    /// Whether one more error is sent about a packet from `ingress`.
+    /// Whether the budget allows one more error about a packet from `ingress`.
     pub(super) fn error(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).errors.take(ERRORS, now)
     }
 
-    /// Whether one more notice that came in by `ingress` is accepted.
+    /// Whether the budget allows one more notice that came in by `ingress`.
     pub(super) fn notice(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).notices.take(NOTICES, now)
     }
 
-    /// Whether one more goodbye of the neighbour at `ingress` is accepted. Apart from notices, which also
-    /// come from farther off.
+    /// Whether the budget allows one more goodbye from the neighbour at `ingress`. This budget is
+    /// separate from that of notices, which may also come from distant switches.
     pub(super) fn goodbye(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).goodbyes.take(GOODBYES, now)
     }
 
-    /// The next user of a mark's index inherits its buckets: a link that is attached again and again must not
-    /// get more answers than one that stays.
+    /// The next user of a mark's index inherits the buckets, so that a link that is attached
+    /// repeatedly gets no more answers than one that stays.
     fn of(&mut self, ingress: Mark) -> &mut Buckets {
         self.0.entry(ingress.index()).or_default()
     }

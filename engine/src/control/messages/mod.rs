@@ -1,5 +1,5 @@
-//! Control messages (wire.md 5): requests to slot 1 and their replies, errors about dropped packets, and the
-//! requests that this switch sends. No worker waits for any of it.
+//! Control messages (wire.md 5): requests to slot 1 and their replies, errors about dropped
+//! packets, and the requests that this switch sends. No worker waits for these messages.
 //!
 //! | received | sent |
 //! |---|---|
@@ -48,14 +48,14 @@ pub(super) struct ControlMessages {
     questions: Questions,
 }
 
-/// A packet for slot 1, or a packet that was dropped: what a message about it needs.
+/// A packet for slot 1, or a dropped packet: the information that a message about it needs.
 #[derive(Clone, Copy)]
 struct Cause {
     ingress: Mark,
     ingress_slot: Slot,
     rights: Rights,
     at: Now,
-    /// Without link header and tag.
+    /// Excluding link header and tag.
     packet_bytes: usize,
 }
 
@@ -71,21 +71,21 @@ impl Cause {
     }
 }
 
-/// Why a packet was dropped, and where it would have gone.
+/// The drop reason of a packet, and its next hop.
 struct DroppedPacket {
     why: Discard,
     dry_run: Option<Discard>,
     next_hop: Option<NextHopInfo>,
 }
 
-/// The neighbour on a slot ends its link.
+/// A goodbye: the neighbour on a slot ends its link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Goodbye {
     pub(super) slot: Slot,
     pub(super) retry_after_s: u32,
 }
 
-/// How a packet for slot 1 ends.
+/// The outcome of a packet for slot 1.
 struct Outcome {
     end: Discard,
     goodbye: Option<Goodbye>,
@@ -98,12 +98,12 @@ impl From<Discard> for Outcome {
 }
 
 impl ControlMessages {
-    /// When [`poll`](Self::poll) has something to do.
+    /// The time at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         self.questions.next_timeout()
     }
 
-    /// Sends again the requests that got no reply in time, or gives them up.
+    /// Repeats or abandons the requests that got no reply in time.
     pub(super) fn poll(&mut self, now: Now, base: &mut Base) {
         self.questions.poll(now, &mut base.out);
     }
@@ -129,7 +129,8 @@ impl ControlMessages {
         self.questions.ask(label, question, Slot::new(by), now, &mut base.out)
     }
 
-    /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if it was one.
+    /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if the punt was
+    /// one.
     pub(super) fn handle(
         &mut self,
         punt: Punt,
@@ -154,7 +155,7 @@ impl ControlMessages {
             Punt::AliasUsed { slot: named, packet } => {
                 self.handle_alias_used(named, packet, now, base);
             }
-            // For links.
+            // `Links` handles these.
             Punt::LinkMessage { .. }
             | Punt::FirstFrame(_)
             | Punt::Roamed { .. }
@@ -206,7 +207,7 @@ impl ControlMessages {
             Message::Goodbye { code, retry_after_s, text } => {
                 let sender = header.label().reverse(header.shift(), None);
                 if sender != Ok(Label::here()) {
-                    // Only a direct neighbour can end its link (W5-12).
+                    // Only a direct neighbour may end its link (W5-12).
                     return Discard::Unhandled.into();
                 }
                 if !self.budgets.goodbye(cause.ingress, now) {
@@ -217,7 +218,7 @@ impl ControlMessages {
                 let goodbye = Some(Goodbye { slot: by, retry_after_s });
                 Outcome { end: Discard::Handled, goodbye }
             }
-            // No packet was lost; an event tells the owner of labels.
+            // No packet was lost. An event informs the application that holds the labels.
             Message::SlotMoved { from, to, offending } => {
                 if !self.questions.has_sent(by, offending, now) {
                     return Discard::Unsolicited.into();
@@ -239,7 +240,7 @@ impl ControlMessages {
         }
     }
 
-    /// Replies to a request; returns how the request ends.
+    /// Replies to a request; returns the outcome of the request.
     fn reply_to<R: Register>(
         &mut self,
         cause: Cause,
@@ -250,7 +251,7 @@ impl ControlMessages {
         base: &mut Base,
     ) -> Discard {
         if !cause.rights.control {
-            // As if the slot were empty (W5-9).
+            // The same error as for an empty slot (W5-9).
             self.send_error(cause, header, Discard::EmptySlot, None, now, base);
             return Discard::NotAllowed;
         }
@@ -393,13 +394,14 @@ impl ControlMessages {
         base: &mut Base,
     ) {
         let bytes = header.to_repr().wire_bytes() + error.to_bytes().len();
-        // The budget comes last, so an error that is too long takes nothing from it.
+        // The budget is checked last, so an error that is too long uses none of it.
         if bytes <= cause.packet_bytes && self.budgets.error(cause.ingress, now) {
             send_reply(cause, header, error, base);
         }
     }
 
-    /// A frame named a slot by a former number, or by one that was a former number until a moment ago.
+    /// Handles a frame that named a slot by a former number, or by a number that was a former one
+    /// until recently.
     fn handle_alias_used(&mut self, named: Slot, packet: DropNotice, now: Now, base: &mut Base) {
         let ingress = packet.ingress_slot;
         if let Some(slot) = base.slots.renamed(named) {
@@ -408,9 +410,10 @@ impl ControlMessages {
         }
     }
 
-    /// Tells the sender of a packet, which was delivered by the number `from`, that the slot's number is `to`:
-    /// within the ingress' budget for errors, and only if the packet asks for errors. `notice` is what a worker
-    /// saw of the packet; its discard is ignored.
+    /// Informs the sender of a packet, delivered by the former number `from`, that the slot's
+    /// number is `to`. It sends the message only within the ingress' budget for errors, and only if
+    /// the packet asks for errors. `notice` is the worker's copy of the packet's start; its discard
+    /// is ignored.
     fn send_slot_moved(
         &mut self,
         mut notice: DropNotice,
@@ -440,7 +443,7 @@ pub(super) fn send_goodbye(slot: Slot, code: u8, retry_after_s: u32, text: &str,
     let here = Label::<u64>::here().register();
     let label = Label::new(here << director.width() | director.bits());
     let flags = Flags { no_errors: true, control: true, telemetry: false };
-    // Two hops: this switch, and the receiver.
+    // Two hops: this switch and the receiver.
     let header = HeaderRepr { flags, ..HeaderRepr::new(label, 0, 2) };
     transmit(&header, &Message::Goodbye { code, retry_after_s, text }.to_bytes(), &mut base.out);
 }
@@ -452,8 +455,8 @@ fn transmit<R: Register>(header: &HeaderRepr<R>, message: &MessageBytes, out: &m
     }
 }
 
-/// Sends a reply or an error along the return path of its cause. It asks for no error about itself, and is
-/// never longer than its cause (R4).
+/// Sends a reply or an error along the return path of its cause. The message asks for no errors,
+/// and is never longer than its cause (R4).
 fn send_reply<R: Register>(
     cause: Cause,
     header: &Header<'_, R>,
@@ -479,8 +482,8 @@ fn send_reply<R: Register>(
     }
 }
 
-/// Restores the header that a packet arrived with, where its header was already rewritten for the next hop.
-/// `None` if that next hop is gone.
+/// Restores the header that a packet arrived with, if the header was already rewritten for the next
+/// hop. Returns `None` if that next hop is gone.
 fn undo_hop<R: Register>(
     header: &mut Header<'_, R>,
     ingress_slot: Slot,
@@ -492,7 +495,8 @@ fn undo_hop<R: Register>(
     }
     let (scheme, shift) = (&slots.config().scheme, header.shift());
     let width = if ingress_slot == Slot::SWITCH {
-        // It started here with no director used, and slot 1 reads the same in every width.
+        // The packet started here, where no director was used, and slot 1 has the same code in
+        // every width.
         u8::try_from(shift).ok()?
     } else {
         let back = header.label().reverse(shift, None).ok()?;
@@ -505,7 +509,7 @@ fn undo_hop<R: Register>(
     Some(())
 }
 
-/// What is behind a link; `None` if its mark has another generation by now.
+/// The kind of node behind a link; `None` if the link is gone and its mark has another generation.
 fn behind(slots: &Slots, link: Mark) -> Option<link::Behind> {
     Some(slots.user(link)?.behind)
 }
@@ -515,7 +519,7 @@ fn may_send_error<R: Register>(header: &Header<'_, R>) -> bool {
     !header.no_errors() && (!header.is_control() || is_question(header.payload()))
 }
 
-/// The bytes of a packet's header.
+/// Returns the bytes of a packet's header.
 fn offending<'b, R: Register>(
     header: &Header<'_, R>,
     buffer: &'b mut [u8; HEADER_BYTES_MAX],
@@ -525,8 +529,8 @@ fn offending<'b, R: Register>(
     buffer.get(..repr.wire_bytes())
 }
 
-/// The reason that a sender with these rights is shown. Without the right to go through, a slot in use, in
-/// quarantine or empty gives the same reason (W5-9).
+/// The reason that a sender with these rights gets. Without the transit right the reason is the
+/// same for a slot in use, in quarantine or empty (W5-9).
 fn disclosed(why: Discard, rights: Rights) -> Discard {
     let sees_slots = rights.transit && rights.endpoints;
     match why {
@@ -538,7 +542,7 @@ fn disclosed(why: Discard, rights: Rights) -> Discard {
     }
 }
 
-/// A message behind its header.
+/// Appends a message to its header.
 fn packet<R: Register>(header: &HeaderRepr<R>, message: &MessageBytes) -> Option<Vec<u8>> {
     let bytes = header.wire_bytes();
     let mut packet = vec![0; bytes + message.len()];

@@ -1,7 +1,8 @@
-//! Alternate ports: a peer that has not answered for a minute also gets initiations from another local UDP port,
-//! every other time. A router on the path may hold state for the port in use, for instance with an address that it
-//! no longer has, for as long as packets keep coming; only a new flow gets new state. The owner of the switch opens
-//! the port, and the link moves there if the peer answers there.
+//! Alternate ports: when a peer has not answered for a minute, every other initiation leaves by
+//! another local UDP port. A router on the path may hold stale state for the port in use, for
+//! instance an old address, for as long as packets keep coming. A new flow gets new state. The
+//! owner of the switch opens the alternate port, and the link moves there if the peer answers
+//! there.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +15,19 @@ use crate::{
     control::{Event, PortId, base::Base},
 };
 
-/// How long a peer may be silent before an alternate port is tried: three times as long as a peer takes to start,
-/// and less than the two to three minutes for which routers keep the state of a flow.
+/// The time, in nanoseconds, that a peer is silent before an alternate port is tried: three times
+/// the start-up time of a peer, and less than the two to three minutes for which routers keep the
+/// state of a flow.
 pub(super) const WANTED_AFTER_NS: u64 = 60_000_000_000;
 
-/// After this an alternate port may be as stale as the first port, and another one is wanted.
+/// The age at which an alternate port may be as stale as the first port, so that the switch
+/// requests another one.
 const STALE_AFTER: Nanos = Nanos::from_secs(300);
 
-/// The least time between two events that ask for an alternate port.
+/// The least time between two events that request an alternate port.
 const REQUEST_EVERY: Nanos = Nanos::from_secs(30);
 
-/// The newest alternate of each port that has one, and when one was last requested.
+/// The newest alternate of each port that has one, and the time of the last request for one.
 #[derive(Debug, Default)]
 pub(super) struct Alternates(BTreeMap<PortId, Alternate>);
 
@@ -35,14 +38,14 @@ struct Alternate {
 }
 
 impl Alternates {
-    /// Sets the alternate of a port; returns the one before.
+    /// Sets the alternate of a port; returns the former one.
     pub(super) fn set(&mut self, port: PortId, alternate: PortId, now: Now) -> Option<PortId> {
         let entry = self.0.entry(port).or_default();
         entry.port.replace((alternate, Nanos(now.0))).map(|(former, _)| former)
     }
 
-    /// Where else an initiation goes to a silent peer at this configured location. Requests an alternate port by
-    /// an event where there is none, or a stale one.
+    /// The further location for an initiation to a silent peer at this configured location. If
+    /// there is no alternate port, or a stale one, an event requests one.
     pub(super) fn location(&mut self, written: Location, base: &mut Base) -> Option<Location> {
         let Location { port, at } = written;
         if !matches!(at, Address::Udp(_)) {

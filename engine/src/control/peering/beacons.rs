@@ -1,6 +1,6 @@
-//! Link beacons: announces this node at ports, and handles the beacons of others. A beacon only suggests a peer: it
-//! moves no link, gets no answer but the beginning of a handshake, no longer than itself, and leaves a few notes that
-//! are soon forgotten (R8).
+//! Link beacons: announces this node at ports, and handles the beacons of other nodes. A beacon
+//! only suggests a peer: it moves no link, gets no answer but the first message of a handshake,
+//! which is no longer than the beacon, and leaves a small amount of state that expires soon (R8).
 //!
 //! | a beacon names | what follows |
 //! |---|---|
@@ -37,13 +37,13 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// A call without an answer is given up after this long.
+/// The time after which a call without an answer is abandoned.
 const CALL_LIFE: Nanos = Nanos::from_secs(5);
 
-/// The first beacon of a port follows within this.
+/// The first beacon of a port is sent within this time.
 const FIRST_WITHIN: Nanos = Nanos::from_secs(1);
 
-/// The beacons of each port, and calls to their senders.
+/// The beacons of each port, and the calls to senders of beacons.
 pub(super) struct Beacons {
     ports: BTreeMap<PortId, BeaconPort>,
     budget: RateLimiter,
@@ -56,8 +56,8 @@ struct BeaconPort {
     budget: RateLimiter,
 }
 
-/// A handshake by XX with an unknown peer whose beacon came in. It has no slot and no session: both come with the
-/// answer.
+/// A handshake by XX that this node has begun with an unknown peer whose beacon came in. It has no
+/// slot and no session; the answer creates both.
 struct Call {
     key: [u8; 32],
     to: HandshakeOrigin,
@@ -65,12 +65,13 @@ struct Call {
     waiting: xx::AwaitResponse,
 }
 
-/// Where beacons have suggested that a peer is.
+/// The locations of a peer that beacons have suggested.
 #[derive(Debug, Default)]
 pub(super) struct Suggested {
-    /// The next message that begins a handshake goes there as well: one for each beacon.
+    /// A location that also gets the next first message of a handshake: one message for each
+    /// beacon.
     pub(super) next: Option<HandshakeOrigin>,
-    /// Where the last one went.
+    /// The location that got the last such message.
     pub(super) tried: Option<Location>,
 }
 
@@ -90,23 +91,23 @@ impl Default for Beacons {
     }
 }
 
-/// What follows from a beacon.
+/// The action that follows a beacon.
 enum Consequence {
     Nothing,
-    /// The peer's link is up, and its location is not known.
+    /// The peer's link is up, and its location is not known: send a path challenge.
     Challenge(Mark),
     Suggest(Mark),
     Call,
 }
 
 impl Beacons {
-    /// When a beacon is due, or a call is given up.
+    /// The time at which a beacon is due, or a call times out.
     pub(super) fn next_timeout(&self) -> Option<Nanos> {
         let calls = self.calls.iter().map(|call| call.since.plus(CALL_LIFE));
         self.ports.values().map(|port| port.due).chain(calls).min()
     }
 
-    /// Sends the beacons that are due, and gives up calls without an answer.
+    /// Sends the beacons that are due, and abandons calls without an answer.
     pub(super) fn poll(&mut self, shared: &mut Shared, now: Now, base: &mut Base) {
         let Shared { config, sessions, .. } = shared;
         self.calls.retain(|call| {
@@ -154,12 +155,12 @@ impl Beacons {
         base.out.workers.command_all(|_| Command::AcceptBeacons(port.0, spec.is_some()));
     }
 
-    /// A port is going: it sends no beacons any more.
+    /// Stops beacons at a port that is being unplugged.
     pub(super) fn drop_port(&mut self, port: PortId) {
         self.ports.remove(&port);
     }
 
-    /// Forgets all calls after a recovery, and gives the workers the state of each port again.
+    /// Removes all calls after a recovery, and sends the state of each port to the workers again.
     pub(super) fn recover(&mut self, base: &mut Base) {
         self.calls.clear();
         for port in base.ports.ids() {
@@ -168,8 +169,8 @@ impl Beacons {
         }
     }
 
-    /// Handles a beacon. Its shape and network are checked first, which costs next to nothing; then whether anything
-    /// follows from it; then the budgets; and only then its signature.
+    /// Handles a beacon. It first checks the beacon's format and network, at almost no cost; then
+    /// whether the beacon has a consequence; then the budgets; and only then the signature.
     pub(super) fn handle(
         &mut self,
         datagram: &HandshakeDatagram,
@@ -214,7 +215,7 @@ impl Beacons {
                 return Err(Discard::OverBudget);
             }
         }
-        // The port's budget comes first, so a flooded port takes nothing from the others.
+        // The port's budget is checked first, so a flooded port uses none of the others' budget.
         if !at_port.budget.take(now) || !self.budget.take(now) {
             return Err(Discard::OverBudget);
         }
@@ -231,7 +232,7 @@ impl Beacons {
             Consequence::Nothing => return Ok(()),
             Consequence::Challenge(mark) => table.handle_roamed(mark, from, by.bytes, now, base),
             Consequence::Suggest(mark) => {
-                // The next message of the peer's handshake goes there as well.
+                // The next message of the peer's handshake also goes to the sender of the beacon.
                 if let Some((peer, mut link)) = table.link(mark, now, base) {
                     peer.reach_mut().suggested.next = Some(by);
                     peer.seek(&mut link);
@@ -245,7 +246,7 @@ impl Beacons {
         Ok(())
     }
 
-    /// Begins XX with an unknown peer.
+    /// Begins a handshake by XX with an unknown peer.
     fn call(
         &mut self,
         key: [u8; 32],
@@ -270,7 +271,7 @@ impl Beacons {
         Ok(())
     }
 
-    /// Gives up the call to the node with this key, which has called itself.
+    /// Abandons the call to the node with this key, which has begun a handshake itself.
     pub(super) fn drop_call(&mut self, key: &StaticPublic, shared: &mut Shared) {
         if let Some(place) = self.calls.iter().position(|call| call.key == key.0) {
             let call = self.calls.swap_remove(place);
@@ -291,8 +292,9 @@ impl Beacons {
         let place = place.ok_or(Discard::NoSession)?;
         let by = HandshakeOrigin::of(datagram);
         if header.kind != Kind::Response || self.calls[place].to.from != by.from {
-            // A cookie: the node is under load, and a message with the cookie would be longer than it (R8). The next
-            // beacon begins another call, and so may a beacon of ours there.
+            // A cookie: the node is under load, and a message with the cookie would be longer than
+            // the cookie (R8). The next beacon begins another call, and a beacon of this node may
+            // make the other node begin one.
             return Err(Discard::NoSession);
         }
         self.calls[place].waiting.check(datagram.frame.bytes()).map_err(discard_of)?;
@@ -309,7 +311,7 @@ impl Beacons {
                 }
                 return adopted;
             }
-            // Another node was faster: the right one may still answer.
+            // Another node answered first: the right one may still answer.
             Ok(discovered) => match discovered.resume_waiting(table.shared().local()) {
                 Ok(waiting) => (waiting, Discard::NotAllowed),
                 Err(_) => {
@@ -324,25 +326,26 @@ impl Beacons {
     }
 }
 
-/// What follows from a beacon of a known peer.
+/// The action that follows the beacon of a known peer.
 fn consequence(mark: Mark, peer: &Peer, from: Location, now: Now) -> Consequence {
     let here = peer.reach().location();
     match peer.state() {
         LinkState::Up | LinkState::Quiet if here.is_some() => Consequence::Nothing,
-        // An earlier suggestion is tried first, so that no louder sender replaces it.
+        // An earlier suggestion is tried first, so that a sender of more beacons cannot replace it.
         LinkState::Up if peer.reach().is_challenged(now) => Consequence::Nothing,
         LinkState::Up => Consequence::Challenge(mark),
         // A handshake is under way.
         _ if peer.is_unknown() && !peer.has_waited(now) => Consequence::Nothing,
         _ if peer.is_unknown() || peer.key().is_none() => Consequence::Call,
-        // Handshakes go there anyway, as long as keys are wanted.
+        // Handshake messages go there in any case, as long as keys are wanted.
         _ if here == Some(from) => Consequence::Nothing,
         _ if peer.reach().suggested.next.is_some() => Consequence::Nothing,
         _ => Consequence::Suggest(mark),
     }
 }
 
-/// The unknown peer has answered a call, and so has proved its identity and that it receives at its address.
+/// Adds an unknown peer that has answered a call and has thereby proved its identity and that it
+/// receives at its address.
 fn adopt(
     discovered: xx::Discovered,
     index: SessionIndex,
@@ -365,25 +368,25 @@ fn adopt(
     if let Some(peer) = table.peers_mut().get_mut(mark) {
         peer.reach_mut().note_asked(by.from);
         if peer.reach().location().is_none() {
-            // The answer shows the location of a peer that had none.
+            // The answer shows the location of a peer whose location was unknown.
             table.move_to(mark, by.from, now, base);
         }
     }
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
     peer.with_session(Some(by), &mut link, |session, context, outputs| {
-        // A failure after the session has taken the index is tried again by the session.
+        // If this fails after the session has taken the index, the session tries again.
         let role = XxRole::Initiator { msg3 };
         let adopted = session.adopt(context, established, role, outputs);
         if session.owns(index) { Ok(()) } else { adopted }
     })?;
-    // This node has begun the session, so it keeps the keys fresh, also while the link is idle. The unknown peer would
-    // forget it otherwise, and only another beacon would bring it back.
+    // This node has begun the session, so it renews the keys, also while the link is idle.
+    // Otherwise the unknown peer would remove the link, and only another beacon would restore it.
     let _ = peer.drive(Input::Wanted, None, &mut link);
     table.follow_answer(mark, by.from, now, base);
     Ok(())
 }
 
-/// A number below this one, or 0 where there is no randomness.
+/// A random number below `end`, or 0 if the random source fails.
 fn random_below(config: &mut PeeringConfig, end: u64) -> u64 {
     let mut random = [0; 8];
     let _ = config.entropy.fill(&mut random);

@@ -1,19 +1,21 @@
-//! One static key on two nodes: each of them begins a handshake when the other has taken its link, so new
-//! keys come from two addresses in turn.
+//! One static key on two nodes: each of the two begins a handshake when the other has taken its
+//! link, so new keys come from two addresses in turn.
 
 use strowger_crypto::limits::REKEY_AFTER;
 
 use super::Location;
 use crate::Now;
 
-/// Returns to the location before, each time with new keys, that count as two nodes. A peer that restarts
-/// stays at its location, and a peer that moves between two networks keeps its keys.
+/// The number of returns to the former location, each time with new keys, that shows two nodes. A
+/// peer that restarts stays at its location, and a peer that moves back and forth between two
+/// networks keeps its keys.
 const RETURNS: u8 = 3;
 
-/// A peer that does not return within this, ten minutes, is one node again.
+/// The time, in nanoseconds (ten minutes), after which a peer that has not returned counts as one
+/// node again.
 const FORGOTTEN_AFTER_NS: u64 = 600_000_000_000;
 
-/// The locations that a peer's own handshakes came from lately.
+/// The locations from which a peer's own handshakes came recently.
 #[derive(Debug, Default)]
 pub(super) struct Conflict {
     last: Option<Location>,
@@ -23,8 +25,8 @@ pub(super) struct Conflict {
 }
 
 impl Conflict {
-    /// Keys came from `from`, and the keys before had this age. Returns whether this shows, for the first
-    /// time, that the peer is two nodes.
+    /// Notes that keys came from `from`, and that the keys before had this age. Returns whether
+    /// this shows, for the first time, that two nodes have the peer's key.
     pub(super) fn note(&mut self, from: Location, age_ns: u64, now: Now) -> bool {
         if self.last == Some(from) {
             return false;
@@ -67,8 +69,8 @@ mod tests {
             now = Now(now.0 + after * SECOND);
             (conflict.note(at(from), after * SECOND, now), conflict.locations(now).is_some())
         };
-        // A peer that restarts at one location, that moves on, and that moves to and fro at the pace of
-        // rekeys.
+        // A peer that restarts at one location, then moves on, then moves back and forth at the
+        // rate of rekeys.
         for place in [1, 1, 1, 1, 2, 3, 4, 5, 6] {
             assert_eq!(note(place, 20), (false, false));
         }

@@ -1,5 +1,5 @@
-//! The context of a peer that handles an event: the state that all links share, and commands and events of
-//! its link.
+//! The context in which a peer handles an event: the state that all links share, and the commands
+//! and events of its link.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{LocalIdentity, Sealed, Sealer, handshake::Offer};
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     pub(super) keys: Keys,
     pub(super) sessions: Sessions,
     pub(super) alternates: Alternates,
-    /// Answers to handshakes. They leave by the handshake sockets after the workers have the keys.
+    /// Answers to handshakes. The handshake sockets send them after the workers have the keys.
     pub(super) answers: Vec<(PortId, Address, Vec<u8>)>,
 }
 
@@ -38,7 +38,7 @@ impl Shared {
     }
 }
 
-/// The link of a peer that handles an event, and what it uses beside the peer's own state.
+/// The link of a peer that handles an event, and the shared state that the peer uses.
 pub(super) struct LinkContext<'a> {
     pub(super) mark: Mark,
     pub(super) now: Now,
@@ -47,18 +47,18 @@ pub(super) struct LinkContext<'a> {
 }
 
 impl LinkContext<'_> {
-    /// Gives every worker a command.
+    /// Sends a command to every worker.
     pub(super) fn command_all(&mut self, command: impl FnMut(usize) -> Command) {
         self.base.out.workers.command_all(command);
     }
 
-    /// Reports an event of the link's slot, if it has one.
+    /// Reports an event about the link's slot, if it has one.
     pub(super) fn report(&mut self, event: impl FnOnce(Slot) -> Event) {
         let slot = self.base.slots.slot_of(self.mark);
         self.base.out.events.extend(slot.map(event));
     }
 
-    /// Gives each worker its sealer, and the longest frame that it may send.
+    /// Sends each worker its sealer and the longest length of a frame.
     pub(super) fn seal(&mut self, sealers: Vec<Sealer>, limit: u16) {
         let workers = &mut self.base.out.workers;
         for (worker, sealer) in sealers.into_iter().enumerate() {
@@ -77,7 +77,8 @@ impl LinkContext<'_> {
         }
     }
 
-    /// Sends the answer to an initiation: back to where that came from, else to the peer's location.
+    /// Sends the answer to an initiation: back to the sender of the initiation, otherwise to the
+    /// peer's location.
     pub(super) fn answer(
         &mut self,
         owner: u8,
@@ -86,7 +87,8 @@ impl LinkContext<'_> {
         message: Vec<u8>,
     ) {
         let ports = &self.base.ports;
-        // By the socket that the initiation came in by: it has the local address that was asked.
+        // The socket that received the initiation sends the answer: it has the local address that
+        // the peer sent to.
         if let Some(by) = by.filter(|by| ports.has_handshake_socket(by.from.port)) {
             self.shared.answers.push((by.from.port, by.from.at, message));
             return;
@@ -98,7 +100,8 @@ impl LinkContext<'_> {
         }
     }
 
-    /// Sends a sealed message of the link: to an address behind a port, or to where its data goes.
+    /// Sends a sealed message of the link: to an address behind a port, or to the destination of
+    /// its data.
     pub(super) fn say(
         &mut self,
         owner: u8,
@@ -134,14 +137,14 @@ impl LinkContext<'_> {
         self.say(owner, Sealed::PathResponse, to.port, Some(to), token);
     }
 
-    /// A random token; `None` without random bytes.
+    /// A random token; `None` if the random source fails.
     pub(super) fn token(&mut self) -> Option<[u8; TOKEN_BYTES]> {
         let mut token = [0; TOKEN_BYTES];
         self.shared.config.entropy.fill(&mut token).ok()?;
         Some(token)
     }
 
-    /// Gives a command to the worker that sends by a port for this link.
+    /// Sends a command to the worker that sends through a port for this link.
     fn send_by(&mut self, owner: u8, port: PortId, command: Command) {
         let worker = self.base.ports.sender(owner, port);
         self.base.out.workers.command(worker, command);

@@ -1,5 +1,5 @@
-//! Why a link is not up, as far as this end can know: its attempts, and the answers to them. For operators;
-//! no decision depends on it.
+//! The reason why a link is not up, as far as this node can know it from its attempts and the
+//! answers to them. It serves operators; no decision depends on it.
 
 use std::fmt;
 
@@ -11,34 +11,36 @@ use strowger_frame::Address;
 
 use crate::{Now, discard::Discard};
 
-/// Evidence older than this does not explain the current attempts: the longest pause between two attempts is
-/// 16 s (W4-11), and three of them may be lost.
+/// The age, in nanoseconds, above which evidence does not explain the present attempts: the longest
+/// pause between two attempts is 16 s (W4-11), and three attempts may be lost.
 const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
 
-/// An event reports silence as the reason after this many attempts: the first ones may have been lost.
+/// The number of attempts after which an event reports silence as the reason: the first attempts
+/// may have been lost.
 const ATTEMPTS_BEFORE_REPORT: u32 = 3;
 
-/// The least time between two events about another node with the peer's key: a minute.
+/// The least time, in nanoseconds (one minute), between two events about another node with the
+/// peer's key.
 const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 
-/// Why a link is not up.
+/// The reason why a link is not up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DownReason {
-    /// No address of the peer is known. It has to begin the handshake.
+    /// No address of the peer is known. The peer has to begin the handshake.
     NoAddress,
     /// A handshake is under way.
     Connecting {
-        /// Initiations sent since the link was last up.
+        /// The number of initiations sent since the link was last up.
         attempts: u32,
     },
-    /// Initiations were sent and nothing came back.
+    /// Initiations were sent, and no answer came.
     NoAnswer {
-        /// Where the last one went.
+        /// The destination of the last initiation.
         to: Address,
-        /// Initiations sent since the link was last up.
+        /// The number of initiations sent since the link was last up.
         attempts: u32,
-        /// When the first of them was sent.
+        /// The time at which the first of them was sent.
         since: Now,
     },
     /// The kernel refuses to send to the peer's address.
@@ -48,27 +50,27 @@ pub enum DownReason {
         /// The error number (`errno.h`).
         errno: i32,
     },
-    /// A node at the peer's address has another static key than the peer is configured with.
+    /// A node at the peer's address has a static key that differs from the configured one.
     OtherKey {
-        /// The key that it has.
+        /// The static key of that node.
         key: StaticPublic,
     },
-    /// Handshakes from the peer's address are for another static key than ours.
+    /// Handshakes from the peer's address are for a static key other than this node's.
     NotForUs,
-    /// Handshakes from the peer's address are for our key, in a network of another name.
+    /// Handshakes from the peer's address are for this node's key, in a network with another name.
     OtherNetwork,
-    /// The peer's answer cannot be decrypted: it has another psk.
+    /// The peer's answer cannot be decrypted: the peer has another psk.
     OtherPsk,
-    /// The peer begins handshakes and uses the keys of none: it has another psk, or our answers do not
-    /// reach it.
+    /// The peer begins handshakes and uses none of their keys: it has another psk, or this node's
+    /// answers do not reach it.
     NoConfirmation {
-        /// Answers sent since the link was last up.
+        /// The number of answers sent since the link was last up.
         answers: u32,
     },
-    /// The peer's initiations are not newer than the newest that was accepted: its clock is behind, or
-    /// they are recorded ones.
+    /// The stamps of the peer's initiations are not later than the last accepted one: the peer's
+    /// clock is behind, or the initiations are replayed.
     StampRefused,
-    /// Both ends are honest, and have no version, suite, label width or seal mode in common.
+    /// Both ends are authentic, and have no version, suite, label width or seal mode in common.
     Disagreement(Disagreement),
     /// A node with the peer's key has proved another identity than the expected one.
     OtherIdentity(PeerId),
@@ -76,7 +78,7 @@ pub enum DownReason {
     Refused(Refused),
     /// The peer has ended the link, and has asked for a pause before the next handshake.
     Goodbye {
-        /// No handshake begins here before this time.
+        /// This node begins no handshake before this time.
         until: Now,
     },
 }
@@ -102,7 +104,7 @@ impl DownReason {
         }
     }
 
-    /// The time of the first unanswered handshake, where that is the reason.
+    /// The time of the first unanswered handshake, if silence is the reason.
     pub const fn since(&self) -> Option<Now> {
         match self {
             Self::NoAnswer { since, .. } => Some(*since),
@@ -110,7 +112,7 @@ impl DownReason {
         }
     }
 
-    /// The reason that a refused handshake message gives for the link of its sender.
+    /// The reason that a refused handshake message implies for the sender's link.
     pub(super) fn of_refusal(why: Refused) -> Option<Self> {
         Some(match why {
             Refused::WrongMac => Self::NotForUs,
@@ -121,7 +123,7 @@ impl DownReason {
             Refused::OtherPeer | Refused::Identity(_) | Refused::Hello(_) | Refused::Ourselves => {
                 Self::Refused(why)
             }
-            // Noise, old answers and full tables say nothing about the peer.
+            // Invalid messages, late answers and full tables prove nothing about the peer.
             Refused::Malformed
             | Refused::NotOurs
             | Refused::Unreadable
@@ -181,7 +183,7 @@ impl fmt::Display for DownReason {
     }
 }
 
-/// The drop reason of a handshake message that was refused for this.
+/// The drop reason for a handshake message that was refused for `why`.
 pub(super) const fn discard_of(why: Refused) -> Discard {
     match why {
         Refused::Malformed | Refused::Hello(_) => Discard::HandshakeMalformed,
@@ -199,7 +201,7 @@ pub(super) const fn discard_of(why: Refused) -> Discard {
     }
 }
 
-/// The evidence since a link was last up.
+/// The evidence collected since a link was last up.
 #[derive(Debug, Default)]
 pub(super) struct Diagnosis {
     attempts: u32,
@@ -208,18 +210,18 @@ pub(super) struct Diagnosis {
     answers: u32,
     evidence: Option<(Now, DownReason)>,
     unreachable: Option<(Now, DownReason)>,
-    /// The reason that the last event gave.
+    /// The reason in the last event.
     reported: Option<&'static str>,
 }
 
-/// The time of the last event about another node with the peer's key.
+/// Limits the events about another node with the peer's key, by the time of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     reported: Option<Now>,
 }
 
 impl Refusals {
-    /// Whether such an event may be sent now. Notes it if so.
+    /// Whether such an event may be reported now. If so, it notes the time.
     pub(super) fn may_report(&mut self, now: Now) -> bool {
         let is_due = |last: Now| now.0.saturating_sub(last.0) >= REFUSALS_REPORTED_EVERY_NS;
         let may = self.reported.is_none_or(is_due);
@@ -229,7 +231,7 @@ impl Refusals {
 }
 
 impl Diagnosis {
-    /// An initiation goes there.
+    /// Notes that an initiation is sent to an address.
     pub(super) fn note_attempt(&mut self, to: Address, now: Now) {
         if self.attempts == 0 {
             self.first_attempt = now;
@@ -238,12 +240,12 @@ impl Diagnosis {
         self.last_to = Some(to);
     }
 
-    /// An answer to the peer's initiation is sent.
+    /// Notes that an answer to the peer's initiation is sent.
     pub(super) fn note_answer(&mut self) {
         self.answers = self.answers.saturating_add(1);
     }
 
-    /// Something was seen that explains why the link is down.
+    /// Notes evidence that explains why the link is down.
     pub(super) fn note(&mut self, reason: DownReason, now: Now) {
         match reason {
             DownReason::Unreachable { .. } => self.unreachable = Some((now, reason)),
@@ -251,12 +253,12 @@ impl Diagnosis {
         }
     }
 
-    /// The link is up: earlier evidence no longer counts.
+    /// Removes the evidence, since the link is up.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The best explanation now. An answer says more than silence.
+    /// The best explanation at this time. An answer takes precedence over silence.
     pub(super) fn reason(&self, has_address: bool, now: Now) -> DownReason {
         let is_fresh = |(at, why): &(Now, DownReason)| match why {
             DownReason::Goodbye { until } => now.0 < until.0,
@@ -277,7 +279,7 @@ impl Diagnosis {
         )
     }
 
-    /// When [`news`](Self::news) may have a reason: now, or when evidence becomes too old.
+    /// The time at which [`news`](Self::news) may return a reason: now, or when evidence expires.
     pub(super) fn news_at(&self, has_address: bool, now: Now) -> Option<Now> {
         let reason = self.reason(has_address, now);
         if self.is_news(&reason) {
@@ -296,7 +298,8 @@ impl Diagnosis {
         is_known && self.reported != Some(reason.name())
     }
 
-    /// The reason, if an event should report it: each kind once until the link is up again.
+    /// The reason, if an event should report it: each reason is reported once until the link is up
+    /// again.
     pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
         let reason = self.reason(has_address, now);
         self.is_news(&reason).then(|| {

@@ -1,6 +1,6 @@
-//! Quiet links: a link that no data crosses gets no new keys, and sends nothing until there is data again. It
-//! keeps its slot and its address. The first frame that wants to leave by it waits at the worker and begins a
-//! handshake here, as in WireGuard (section 6.1).
+//! Idle links: a link that carries no data gets no new keys, and sends nothing until it carries
+//! data again. It keeps its slot and its address. The first frame that is to leave by it waits at
+//! the worker and causes a handshake here, as in WireGuard (section 6.1).
 //!
 //! ```text
 //!              data, or the peer's handshake
@@ -18,24 +18,26 @@ use strowger_crypto::{Nanos, limits};
 use super::path_mtu::Crossed;
 use crate::{Now, link::SlotTally};
 
-/// A link is in use for this long after data crossed it, and gets new keys meanwhile: the time for which keys can
-/// still be used when new ones are due. So of two packets that are no farther apart none waits for a handshake.
+/// The time for which a link stays in use after its last data, and gets new keys meanwhile: the
+/// time from the rekey of a key to its end of use. Of two packets with no longer gap than this,
+/// neither waits for a handshake.
 const IN_USE: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_AFTER.0);
 
-/// A quiet link that was woken and has no keys after this long is down. Some seven attempts have failed by then
-/// (at 30 % loss of handshake messages, once in a hundred times), and a packet that waits longer is of no use to
-/// its sender.
+/// The time after which an idle link that was woken and has no keys is down. By then about seven
+/// attempts have failed (at 30 % loss of handshake messages, this happens once in a hundred times),
+/// and a packet that waits longer is of no use to its sender.
 const WAKE_PATIENCE: Nanos = limits::ATTEMPT_LIFE;
 
 /// The state of a sealed link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkState {
-    /// It has keys, and the peer has shown that it has them.
+    /// It has keys, and the peer has proved that it has them.
     Up,
-    /// Nothing has crossed it for a while, and its keys are too old. The next packet brings it up.
+    /// It has carried no data for some time, and its keys have expired. The next packet brings it
+    /// up.
     Quiet,
-    /// It has no keys although some are wanted, or its peer is silent.
+    /// It has no keys although keys are wanted, or its peer is silent.
     #[default]
     Down,
 }
@@ -56,26 +58,26 @@ impl LinkState {
     }
 }
 
-/// The step that follows from the use of a link.
+/// The action that follows from the use of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UsageStep {
     Nothing,
-    /// A frame met the link without keys.
+    /// A frame was to leave by the link while it had no keys: begin a handshake.
     Wake,
-    /// Data crosses the link: keep its keys fresh.
+    /// The link carries data: renew its keys.
     Want,
-    /// No data crosses the link: let its keys grow old.
+    /// The link carries no data: let its keys expire.
     Unwant,
-    /// No keys came for the link that was woken.
+    /// The link was woken and got no keys: it is down.
     GiveUp,
 }
 
 /// Counters of a link's data.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DataFrames {
-    /// Frames of data that have crossed the link.
+    /// The number of data frames that the link has carried.
     crossed: u64,
-    /// Frames that met the link without keys.
+    /// The number of frames that found the link without keys.
     unsealed: u64,
 }
 
@@ -93,38 +95,38 @@ impl DataFrames {
 /// Whether a link is in use.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    /// Frames of data, in and out, as last seen.
+    /// The number of data frames, in and out, as last read.
     frames: u64,
-    /// Frames that met a link without keys, as last seen.
+    /// The number of frames that found the link without keys, as last read.
     unsealed: u64,
-    /// When any of them was seen.
+    /// The time at which either number last increased.
     seen: Nanos,
-    /// Since when keys are wanted and have not come.
+    /// The time since which keys are wanted and have not come.
     wanted: Option<Nanos>,
 }
 
 impl Usage {
-    /// Whether data has crossed the link lately.
+    /// Whether the link has carried data recently.
     fn is_lately(&self, now: Now) -> bool {
         Nanos(now.0).since(self.seen) < IN_USE
     }
 
-    /// How much data crosses the link, for path MTU discovery.
+    /// The amount of data that the link carries, for path MTU discovery.
     pub(super) fn crossed(&self, now: Now) -> Crossed {
         Crossed { frames: self.frames, lately: self.is_lately(now) }
     }
 
-    /// New keys have come.
+    /// Notes new keys.
     pub(super) fn note_keys(&mut self, now: Now) {
         self.wanted = self.wanted.map(|_| Nanos(now.0));
     }
 
-    /// A frame met the link without keys.
+    /// Notes that a frame found the link without keys.
     pub(super) fn note_call(&mut self, now: Now) {
         self.seen = Nanos(now.0);
     }
 
-    /// Keys are wanted from now on. `false` if they were before.
+    /// Notes that keys are wanted from now on. Returns `false` if they were wanted before.
     pub(super) fn want(&mut self, now: Now) -> bool {
         let is_new = self.wanted.is_none();
         self.wanted.get_or_insert(Nanos(now.0));
@@ -141,8 +143,8 @@ impl Usage {
         self.wanted.is_some_and(|since| Nanos(now.0).since(since) >= WAKE_PATIENCE)
     }
 
-    /// Reads the counters: a link in use gets new keys in time, another one none. `always` keeps the keys of a
-    /// link without data fresh.
+    /// Reads the counters: a link in use gets new keys in time, an idle one gets none. `always`
+    /// renews the keys of an idle link as well.
     pub(super) fn poll(
         &mut self,
         data: DataFrames,
@@ -151,7 +153,8 @@ impl Usage {
         now: Now,
     ) -> UsageStep {
         let is_moving = data.crossed > self.frames;
-        // Messages of the link are counted before they have left, so the difference may fall for a moment.
+        // The link's own messages are counted before they are sent, so the difference may decrease
+        // for a moment.
         self.frames = self.frames.max(data.crossed);
         let is_called = data.unsealed > self.unsealed;
         self.unsealed = data.unsealed;
@@ -168,7 +171,7 @@ impl Usage {
         }
     }
 
-    /// When [`poll`](Self::poll) has something to do, as long as no frame crosses the link.
+    /// The time at which [`poll`](Self::poll) has work, as long as the link carries no frame.
     pub(super) fn next_timeout(&self, state: LinkState, always: bool) -> Option<Nanos> {
         let wanted = self.wanted?;
         match state {

@@ -1,7 +1,8 @@
-//! Session indices: which are free, and which of the others wait for the answer to a handshake.
+//! Session indices: the free ones, and those for which the answer to a handshake is awaited.
 //!
-//! An index is a place in the workers' tables and bits above it, both drawn at random from those that are
-//! free. A node that has seen some indices guesses another one with a chance of one in 2^24.
+//! An index consists of a place in the workers' tables and higher bits; both are drawn at random
+//! from the free ones. A node that has seen some indices guesses another one with a probability of
+//! 2^-24.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,20 +15,20 @@ use crate::{
     session::{AwaitedPlaces, place_of},
 };
 
-/// The free places, and the awaited answers.
+/// The free places and the awaited answers.
 pub(super) struct Indices {
-    /// Places that no session has, in any order.
+    /// Free places, in any order.
     free: Vec<u16>,
     /// The position of each place in `free`; [`Indices::TAKEN`] if it is not free.
     positions: Box<[u32]>,
-    /// Attempts at a handshake, by the index that their answers are addressed to. No data packet has such an
+    /// Attempts at a handshake, by the index in their answers. Data packets never carry such an
     /// index, so an observer of a running link sees none.
     awaited: HashMap<SessionIndex, Awaited>,
-    /// The same table for the workers.
+    /// The same table, as the workers see it.
     places: Arc<AwaitedPlaces>,
 }
 
-/// The attempt that an answer is for.
+/// The attempt that an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// The session with this peer.
@@ -36,17 +37,18 @@ pub(super) enum Asker {
     Call,
 }
 
-/// An attempt whose answer is awaited.
+/// A handshake attempt whose answer is awaited.
 pub(super) struct Awaited {
     pub(super) asker: Asker,
-    /// Answers that may still be read: from the address that was asked, and from others.
+    /// The number of answers that may still be read: from the address that the initiation was sent
+    /// to, and from others.
     left: [u8; 2],
 }
 
 impl Awaited {
-    /// Whether one more answer with a right mac may be read. The number is per attempt, so a node that can
-    /// make such answers delays this attempt alone. Answers from other addresses take nothing from those of
-    /// the address that was asked.
+    /// Whether one more answer with a valid mac may be read. The number applies to each attempt, so
+    /// a node that can make such answers delays only this attempt. Answers from other addresses use
+    /// none of the number for the address that the initiation was sent to.
     pub(super) fn may_read(&mut self, was_asked: bool) -> bool {
         let left = &mut self.left[usize::from(!was_asked)];
         let may = *left > 0;
@@ -64,13 +66,13 @@ impl Indices {
         Self { free, positions, awaited: HashMap::new(), places }
     }
 
-    /// Frees all places. No answer is awaited any more.
+    /// Frees all places. Ends the wait for all answers.
     pub(super) fn reset(&mut self) {
         self.places.clear();
         *self = Self::new(self.places.clone());
     }
 
-    /// Draws a free index. `None` if no place is free, or without random bytes.
+    /// Draws a free index. Returns `None` if no place is free, or if the random source fails.
     pub(super) fn draw(&mut self, entropy: &mut dyn Entropy) -> Option<SessionIndex> {
         let mut random = [0; 16];
         entropy.fill(&mut random).ok()?;
@@ -79,13 +81,13 @@ impl Indices {
         let place = *self.free.get((random >> 64).checked_rem(end)? as usize)?;
         self.take(usize::from(place));
         let turns = SessionIndex::END / SESSIONS_MAX as u32;
-        // No session has index 0.
+        // Index 0 is not used by sessions.
         let first = u32::from(place == 0);
         let turn = first + random as u32 % (turns - first);
         SessionIndex::new(turn * SESSIONS_MAX as u32 + u32::from(place))
     }
 
-    /// Takes a place. Returns whether it was free.
+    /// Takes a place. Returns whether the place was free.
     pub(super) fn take(&mut self, place: usize) -> bool {
         let Some(position) = self.positions.get_mut(place) else { return false };
         let at = std::mem::replace(position, Self::TAKEN);
@@ -99,13 +101,14 @@ impl Indices {
         true
     }
 
-    /// Takes the place of an index that was not drawn here. Returns whether it was free.
+    /// Takes the place of an index that another part has chosen. Returns whether the place was
+    /// free.
     pub(super) fn take_index(&mut self, index: SessionIndex) -> bool {
         self.take(place_of(index))
     }
 
-    /// Frees an index that no session uses any more. Returns whether an attempt had it: then no worker has
-    /// it.
+    /// Frees an index that no session uses. Returns whether it belonged to an attempt, in which
+    /// case no worker has it.
     pub(super) fn give_back(&mut self, index: SessionIndex) -> bool {
         let place = place_of(index);
         if self.positions[place] == Self::TAKEN {
@@ -115,19 +118,19 @@ impl Indices {
         self.settle(index)
     }
 
-    /// An answer to this index is awaited from now on.
+    /// Notes that an answer to this index is awaited.
     pub(super) fn await_answer(&mut self, index: SessionIndex, asker: Asker) {
         let left = [ANSWERS_READ_PER_ATTEMPT; 2];
         self.awaited.insert(index, Awaited { asker, left });
         self.places.set(index, true);
     }
 
-    /// The attempt whose answer is addressed to this index: one table access, however many peers there are.
+    /// The attempt whose answer carries this index: one table access for any number of peers.
     pub(super) fn awaited(&mut self, index: SessionIndex) -> Option<&mut Awaited> {
         self.awaited.get_mut(&index)
     }
 
-    /// No answer to this index is awaited any more. Returns whether one was.
+    /// Ends the wait for an answer to this index. Returns whether an answer was awaited.
     pub(super) fn settle(&mut self, index: SessionIndex) -> bool {
         let was_awaited = self.awaited.remove(&index).is_some();
         if was_awaited {
@@ -158,7 +161,7 @@ mod tests {
             for (bit, ones) in ones.iter_mut().enumerate() {
                 *ones += index.number() >> bit & 1;
             }
-            // Freed at once: the index that was freed last is no more likely than the others.
+            // Freed at once: the index that was freed last is as likely as any other.
             indices.give_back(index);
         }
         for (bit, ones) in ones.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Handshake messages from anywhere. A message leaves no state here and gets at most one answer, no longer than
-//! itself, until its sender has proved who it is (R8).
+//! Handshake messages from any address. Until its sender has proved its identity, a message creates
+//! no state here and gets at most one answer, which is no longer than the message (R8).
 
 use strowger_crypto::{
     StaticPublic,
@@ -25,24 +25,26 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// Handshake messages read per second: of peers at their known locations, and of all other senders. Each takes the
-/// slow path some 0.3 ms, so unknown peers keep it busy for a third of its time at most.
+/// The number of handshake messages read per second: from peers at their known locations, and from
+/// all other senders. Each costs the slow path about 0.3 ms, so unknown peers use at most a third
+/// of its time.
 const KNOWN_PER_SECOND: u32 = 1_500;
 const UNKNOWN_PER_SECOND: u32 = 1_000;
 
-/// Handshake messages read per second of each peer at its known location, so that no peer uses the budget of all:
-/// many times what a peer has reason to send.
+/// The number of handshake messages read per second from each peer at its known location, so that
+/// no peer uses up the common budget: far more than a peer needs to send.
 pub(super) const KNOWN_PER_SECOND_EACH: u32 = 20;
 
-/// Below this part of a budget a sender must first show that it receives at the address it sends from (WireGuard,
-/// section 5.3).
+/// When less than this part of a budget is left, a sender must first prove that it receives at its
+/// source address (WireGuard, section 5.3).
 const CALM_BUDGET_PERCENT: u32 = 75;
 
-/// Cookies sent per second, to known locations and to others each. A cookie takes the slow path 7 us, and a worker
-/// a send where the port has no handshake socket. A sender that forges a peer's address gets no more than one host.
+/// The number of cookies sent per second, to known locations and to others separately. A cookie
+/// costs the slow path 7 us; where the port has no handshake socket, it also costs a worker one
+/// send. A sender that forges a peer's address gets no more cookies than one host.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
-/// The least time between two events about refused unknown peers: ten seconds.
+/// The least time, in nanoseconds (ten seconds), between two events about refused unknown peers.
 const UNKNOWN_REPORTED_EVERY_NS: u64 = 10_000_000_000;
 
 /// Rate limits of handshake datagrams.
@@ -72,12 +74,12 @@ impl HandshakeBudgets {
     }
 }
 
-/// Which handshake messages are read.
+/// Decides which handshake messages are read.
 pub(super) struct Intake {
     checker: CookieChecker,
-    /// For senders at known locations, and for all others.
+    /// The budgets of senders at known locations, and of all others.
     budgets: [HandshakeBudgets; 2],
-    /// Of all others, by their addresses.
+    /// The budgets of senders at other locations, by source address.
     sources: Sources,
     /// The time of the last event about a refused unknown peer.
     unknown_reported: Option<Now>,
@@ -94,20 +96,22 @@ impl Intake {
         })
     }
 
-    /// Changes secrets that are due, before handshakes are checked with them. Nothing else depends on when.
+    /// Rotates secrets that are due, before handshakes are checked with them. Nothing else depends
+    /// on the time of this call.
     pub(super) fn renew_secrets(&mut self, config: &mut PeeringConfig, now: Now) {
         let _ = self.checker.rotate(nanos(now), &mut *config.entropy);
         self.sources.rotate(nanos(now), &mut *config.entropy);
     }
 
-    /// Whether another handshake message from this sender may be read. The sender's own budget comes first, so an
-    /// excess of one peer takes nothing from the others.
+    /// Whether another handshake message from this sender may be read. The sender's own budget is
+    /// checked first, so an excess of one peer uses none of the others' budget.
     fn may_read(&mut self, link: Mark, peers: &mut Peers, now: Now) -> bool {
         peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.take(now))
             && self.budgets[usize::from(link.is_unknown())].reads.take(now)
     }
 
-    /// Whether a cookie may be sent: the sender's own share first, as above.
+    /// Whether a cookie may be sent. The sender's own share is checked first, as in
+    /// [`may_read`](Self::may_read).
     fn may_send_cookie(&mut self, link: Mark, from: Address, peers: &mut Peers, now: Now) -> bool {
         let may = match peers.budgets_mut(link) {
             Some(budgets) => budgets.cookies.take(now),
@@ -116,13 +120,14 @@ impl Intake {
         may && self.budgets[usize::from(link.is_unknown())].cookies.take(now)
     }
 
-    /// Whether a sender that has shown that it receives at its address may have another message read, as far as
-    /// the limit of that address goes. A peer at its location has a budget of its own instead.
+    /// Whether one more message may be read from a sender that has proved that it receives at its
+    /// source address, within the limit of that address. A peer at its location has a separate
+    /// budget instead.
     fn may_read_source(&mut self, link: Mark, from: Address, now: Now) -> bool {
         !link.is_unknown() || self.sources.may_read(from, nanos(now))
     }
 
-    /// The load by all senders of this kind, or by this sender.
+    /// The load that this sender, or all senders of its kind, cause.
     fn load(&self, link: Mark, peers: &mut Peers, now: Now) -> Load {
         let own = peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.load(now));
         match self.budgets[usize::from(link.is_unknown())].load(now) {
@@ -131,7 +136,7 @@ impl Intake {
         }
     }
 
-    /// Handles a handshake message. Returns why it was dropped.
+    /// Handles a handshake message. Returns the drop reason.
     pub(super) fn handle(
         &mut self,
         datagram: &HandshakeDatagram,
@@ -148,7 +153,7 @@ impl Intake {
         if header.kind != Kind::Initiation {
             return handle_answer(header, datagram, beacons, table, now, base);
         }
-        // The same address behind two ports is two sources.
+        // The same address behind two ports counts as two sources.
         let mut source = datagram.from.to_bytes();
         source.extend(datagram.port.to_be_bytes());
         let Some(admitted) = self.admit(datagram, &source, table, now, base)? else {
@@ -177,8 +182,9 @@ impl Intake {
         }
     }
 
-    /// Checks mac, cookie and budgets of an initiation. `None` if a cookie was sent instead. Only messages that are
-    /// read take from the budget of reads: neither noise nor senders with forged addresses can use it up.
+    /// Checks mac, cookie and budgets of an initiation. Returns `None` if a cookie was sent
+    /// instead. Only messages that are read use the budget of reads: neither invalid messages nor
+    /// senders with forged addresses can use it up.
     fn admit<'m>(
         &mut self,
         datagram: &'m HandshakeDatagram,
@@ -199,7 +205,8 @@ impl Intake {
                 Ok(None)
             }
             Ok(Admission::Admitted(admitted)) => {
-                // Under load the sender has shown its address, and is limited by it.
+                // Under load the sender has proved that it receives at its address, and the limit
+                // of that address applies.
                 let may_read = load == Load::Normal || self.may_read_source(link, from, now);
                 if !may_read || !self.may_read(link, table.peers_mut(), now) {
                     return Err(Discard::OverBudget);
@@ -225,7 +232,7 @@ impl Intake {
         let key = *initiation.static_key();
         let mark = match table.shared().keys.get(&key) {
             Some(mark) => Some(mark),
-            // The sender knows this node's key, and this node knows its identity alone.
+            // The sender knows this node's key; this node knows only the sender's identity.
             None if table.expects_unknown_keys() => {
                 let identity = initiation.identity().map_err(discard_of)?;
                 table.peers().by_identity(&identity)
@@ -238,7 +245,7 @@ impl Intake {
         let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
         let newest = peer.session().guard().newest;
         if newest.is_some_and(|newest| initiation.timestamp() <= newest) {
-            // A recorded initiation takes nothing from the peer's budget.
+            // A replayed initiation uses none of the peer's budget.
             peer.status_mut().note_reason(DownReason::StampRefused, now);
             return Err(Discard::HandshakeStale);
         }
@@ -284,14 +291,15 @@ impl Intake {
         let expected = table.expected_by(finish.identity(), datagram);
         let index = finish.our_index();
         if !table.shared_mut().sessions.indices().take_index(index) {
-            // The index was chosen without a look at the free ones: the sender starts again with another.
+            // The sender chose the index without knowledge of the free ones: it starts again with
+            // another index.
             return Err(Discard::OverBudget);
         }
         let key = finish.peer().static_key;
         let port = PortId(datagram.port);
         let taken = match self.accept(finish, expected, port, table, now, base) {
             Ok((mark, established, guard)) => {
-                // The peer's first frame under the new keys shows its location.
+                // The peer's first frame with the new keys shows its location.
                 let by = Some(HandshakeOrigin::of(datagram));
                 let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
                 let taken = peer.with_session(by, &mut link, |session, context, outputs| {
@@ -324,7 +332,7 @@ impl Intake {
         let known = table.find_proven(&proven, expected)?;
         let known_guard = known.and_then(|mark| Some(table.peers().get(mark)?.session().guard()));
         let mut guard = known_guard.unwrap_or_default();
-        // A copy of an accepted message ends here, without an effect (R8).
+        // A copy of an accepted message ends here and has no effect (R8).
         let accepted = finish.accept(&mut self.checker, &mut guard);
         let established = accepted.map_err(discard_of)?;
         let mark = match known {
@@ -335,8 +343,8 @@ impl Intake {
     }
 }
 
-/// Handles a response or a cookie. The index finds the attempt that it answers; the message is read if its mac is
-/// right and the attempt's number of reads is not used up. Anything else costs next to nothing.
+/// Handles a response or a cookie. The index identifies the attempt; the message is read if its mac
+/// is valid and the attempt may read further answers. Any other message costs almost nothing.
 fn handle_answer(
     header: LinkHeader,
     datagram: &HandshakeDatagram,
@@ -356,14 +364,15 @@ fn handle_answer(
     let by = HandshakeOrigin::of(datagram);
     let was_asked = peer.reach().has_asked(by.from);
     let awaited = table.shared_mut().sessions.indices().awaited(header.index);
-    // A cookie was read with its mac.
+    // The check of the mac has already read a cookie.
     if header.kind == Kind::Response && !awaited.is_some_and(|a| a.may_read(was_asked)) {
         return Err(Discard::OverBudget);
     }
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::NoSession)?;
     let taken = peer.drive(Input::Message(message), Some(by), &mut link);
     if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
-        // Its mac is right, so its sender knows this node's key; and only the peer can have read our message.
+        // The mac is valid, so the sender knows this node's key; and only the peer can have read
+        // this node's message.
         peer.status_mut().note_reason(DownReason::OtherPsk, now);
     }
     taken?;
@@ -373,8 +382,8 @@ fn handle_answer(
     Ok(())
 }
 
-/// Notes the reason of a refused message for the peer at the location that it came from; returns the reason
-/// to count. The source is not proved, so the note is for operators alone.
+/// Notes the reason for the refusal at the peer with the source location; returns the reason to
+/// count. The source is not authenticated, so the note only informs operators.
 fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now: Now) -> Discard {
     let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
         // The mac of XX depends on the network's name alone.
@@ -391,7 +400,8 @@ fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now
     discard_of(why)
 }
 
-/// Answers a handshake: by the port's handshake socket if it has one, else by the worker.
+/// Answers a handshake: through the port's handshake socket if it has one, otherwise through the
+/// worker.
 fn send_answer(datagram: &HandshakeDatagram, message: Vec<u8>, base: &mut Base) {
     if !base.ports.send(PortId(datagram.port), datagram.from, &message) {
         let command = Command::Send(datagram.port, datagram.from, message);

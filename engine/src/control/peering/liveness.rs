@@ -1,4 +1,4 @@
-//! Whether a peer still answers (RFC 5880): when it is probed, and when its link is down.
+//! Whether a peer still answers (RFC 5880): computes when it is probed, and when its link is down.
 
 use std::{mem, sync::Arc};
 
@@ -7,17 +7,17 @@ use strowger_crypto::Nanos;
 use super::Liveness;
 use crate::{Now, link::SlotTally};
 
-/// The step that follows from a peer's silence.
+/// The action that follows from a peer's silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LivenessStep {
     Wait,
     /// Send a probe.
     Probe,
-    /// The detection time is over.
+    /// The detection time has passed: the link is down.
     Down,
 }
 
-/// When a frame last came in by a link, and how many have left by it.
+/// The time of the last frame that came in by a link, and the number of frames that left by it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Traffic {
     heard_ns: u64,
@@ -32,43 +32,43 @@ impl Traffic {
     }
 }
 
-/// See the module.
+/// The liveness of one peer.
 #[derive(Debug, Default)]
 pub(super) struct PeerLiveness {
     heard_ns: u64,
     frames_out: u64,
-    /// Probes sent since the peer was last heard.
+    /// The number of probes sent since a frame last came in.
     probes: u8,
     probed_at: u64,
-    /// The peer has sent something since frames were last counted.
+    /// Whether a frame has come in since frames were last counted.
     is_heard: bool,
 }
 
 impl PeerLiveness {
-    /// Counts the peer as heard, after the slow path has recovered from a panic.
+    /// Starts the detection time again, after the slow path has recovered from a panic.
     pub(super) fn reset(&mut self) {
         *self = Self { is_heard: true, ..Self::default() };
     }
 
-    /// A message of the link itself came in.
+    /// Notes that a message of the link itself came in.
     pub(super) fn note_message(&mut self, now: Now) {
         self.heard_ns = now.0;
         self.probes = 0;
         self.is_heard = true;
     }
 
-    /// New keys: probes under the old ones no longer count.
+    /// Notes new keys: probes with the old ones no longer count.
     pub(super) fn note_keys(&mut self) {
         self.probes = 0;
     }
 
-    /// The link is not up: frames that leave by it need no answer.
+    /// Skips a check, because the link is not up: frames that leave by it need no answer.
     pub(super) fn skip(&mut self, traffic: Traffic) {
         self.frames_out = traffic.frames_out;
     }
 
-    /// Whether the peer is silent although it should answer. The detection time is the interval times the
-    /// multiplier (RFC 5880, section 6.8.4).
+    /// Whether the peer is silent although it should answer. The detection time is the interval
+    /// times the multiplier (RFC 5880, section 6.8.4).
     pub(super) fn poll(
         &mut self,
         spec: Liveness,
@@ -76,7 +76,7 @@ impl PeerLiveness {
         keys_since: Option<Now>,
         now: Now,
     ) -> LivenessStep {
-        // A worker may have read the clock before it was set back.
+        // A worker may have read the clock before the clock was set back.
         let heard = traffic.heard_ns.min(now.0);
         if heard > self.heard_ns {
             (self.heard_ns, self.probes) = (heard, 0);
@@ -96,7 +96,7 @@ impl PeerLiveness {
         LivenessStep::Probe
     }
 
-    /// When [`poll`](Self::poll) has something to do, as long as no frame crosses the link.
+    /// The time at which [`poll`](Self::poll) has work, as long as the link carries no frame.
     pub(super) fn next_timeout(
         &self,
         spec: Liveness,
@@ -115,8 +115,9 @@ impl PeerLiveness {
         spec.always || traffic.frames_out > self.frames_out || self.probes > 0
     }
 
-    /// When the next probe of a silent peer is due, or its link is down. The first probe comes after one interval
-    /// of silence. As many probes as intervals follow in what is left of the detection time.
+    /// The time at which the next probe of a silent peer is due, or its link is down. The first
+    /// probe is sent after one interval of silence. The rest of the detection time contains one
+    /// probe for each of its intervals.
     fn next_probe_ns(&self, spec: Liveness, keys_since: Option<Now>) -> u64 {
         let intervals = u64::from(intervals(spec));
         let (since, pause) = match self.probes {
@@ -127,7 +128,7 @@ impl PeerLiveness {
     }
 }
 
-/// Silent intervals after which a link is down.
+/// The number of silent intervals after which a link is down.
 fn intervals(spec: Liveness) -> u8 {
     spec.multiplier.max(2)
 }

@@ -1,7 +1,8 @@
-//! Where a peer is: a port and an address behind it, whether the peer has shown that it receives there, and how
-//! much may be sent to an address where it has not. Decides where messages go; others decide when.
+//! The location of a peer: a port and an address behind it, whether the peer has proved that it
+//! receives there, and how much may be sent to an address for which it has not. The module decides
+//! where messages are sent; others decide when.
 //!
-//! An address is validated as in RFC 9000, section 8:
+//! An address is validated as in RFC 9000, section 8.
 //!
 //! | event | what it shows |
 //! |---|---|
@@ -9,8 +10,9 @@
 //! | an answer to a handshake that went to one location and to no other | the peer receives there |
 //! | the first packet under new keys | the peer receives where our answer to that handshake went |
 //!
-//! Before that, no data is sent there, and other messages have in total no more bytes than came from there.
-//! Initiations to a configured address are the exception: their rate is limited instead.
+//! Before that, no data is sent there, and all other messages together have no more bytes than were
+//! received from there. Initiations to a configured address are an exception: a rate limit applies
+//! to them instead.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{
@@ -28,27 +30,28 @@ use super::{
 };
 use crate::{Now, control::PortId};
 
-/// Locations that the messages of one handshake go to: the last location of the peer, the configured one, the
-/// sender of a beacon, and one by an alternate port.
+/// The number of locations that the messages of one handshake are sent to: the peer's last
+/// location, the configured one, the sender of a beacon, and one through an alternate port.
 const ASKED_MAX: usize = 4;
 
-/// A link that has been down for this long forgets a location that was learnt, if another is configured.
+/// The time, in nanoseconds, after which a link that is down discards a learnt location, if another
+/// one is configured.
 const LEARNT_KEPT_NS: u64 = 600_000_000_000;
 
-/// A path challenge without a response is forgotten after this long.
+/// The time after which a path challenge without a response is discarded.
 const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
 
 /// Bytes of the shortest path challenge, and of its response (wire.md W3-21).
 const CHALLENGE_BYTES: usize = LINK_HEADER_BYTES + TOKEN_BYTES + TAG_BYTES;
 
-/// Bytes of a probe. Where its sender's address is new to the peer, they allow the peer to send the response and
-/// a challenge of its own.
+/// Bytes of a probe. If the sender's address is new to the peer, this length allows the peer to
+/// send the response and its own challenge.
 pub(super) const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
 
-/// A peer that has keys and no validated address is challenged again after this.
+/// The time after which a peer with keys and without a validated address is challenged again.
 const CHALLENGED_AGAIN_AFTER: Nanos = RETRY_AFTER;
 
-/// After this, a peer that has keys and no validated address gets a new handshake.
+/// The time after which a peer with keys and without a validated address gets a new handshake.
 const VALIDATED_WITHIN: Nanos = ATTEMPT_LIFE;
 
 /// A port and an address behind it.
@@ -60,7 +63,7 @@ pub struct Location {
     pub at: Address,
 }
 
-/// Bytes received from one address that is not validated, less those sent there.
+/// The number of bytes received from one address that is not validated, less those sent there.
 #[derive(Debug, Default)]
 struct Credit {
     to: Option<Location>,
@@ -68,8 +71,8 @@ struct Credit {
 }
 
 impl Credit {
-    /// Something authentic came from there. Credit of another address is dropped, because no address may
-    /// receive what another has sent.
+    /// Notes that an authentic message came from there. Credit of another address is dropped: no
+    /// address may receive bytes for what another address has sent.
     fn receive(&mut self, from: Location, bytes: usize) {
         if self.to.replace(from) != Some(from) {
             self.bytes = 0;
@@ -77,7 +80,7 @@ impl Credit {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Whether so much may be sent there, which is then counted.
+    /// Whether this number of bytes may be sent there; if so, they are counted.
     fn spend(&mut self, to: Location, bytes: usize) -> bool {
         let left = if self.to == Some(to) { self.bytes.checked_sub(bytes) } else { None };
         self.bytes = left.unwrap_or(self.bytes);
@@ -109,49 +112,52 @@ pub(super) struct SendChallenge {
     pub(super) is_validated: bool,
 }
 
-/// The step that a link with keys and without a validated address needs.
+/// The action that a link with keys and without a validated address needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Validation {
     Wait,
     Challenge(Location),
-    /// A new handshake; once for these keys.
+    /// Begin a new handshake, once for these keys.
     Restart,
-    /// A new handshake has begun already.
+    /// A new handshake has already begun.
     Restarted,
 }
 
-/// Where a handshake message goes, and by which worker if that matters.
+/// The destinations of a handshake message, each with the worker that sends, if a certain one must.
 pub(super) type Destinations = ArrayVec<(Location, Option<u8>), ASKED_MAX>;
 
-/// The peer's location, and what is known of other locations where it may receive.
+/// The peer's location, and the state of other locations at which it may receive.
 #[derive(Debug)]
 pub(super) struct Reach {
     port: PortId,
     at: Option<Address>,
     /// The configured location.
     written: Option<Location>,
-    /// The peer has shown that it receives at its location.
+    /// Whether the peer has proved that it receives at its location.
     is_validated: bool,
-    /// Where initiations went since the link last went up or down; and whether there were more.
+    /// The destinations of initiations since the link last went up or down, and whether there were
+    /// further ones.
     asked: ArrayVec<Location, ASKED_MAX>,
     asked_more: bool,
-    /// Where our answers to the handshakes that made these sessions went. One entry for each answer that the peer
-    /// may still use, since a recorded initiation is answered too.
+    /// The destinations of this node's answers to the handshakes that made these sessions. There is
+    /// one entry for each answer that the peer may still use, because a replayed initiation is
+    /// answered too.
     answered: ArrayVec<(SessionIndex, Location), NEXT_MAX>,
     /// The source of the peer's last handshake message.
     counterpart: Option<Location>,
     credit: Credit,
     challenge: Option<Challenge>,
-    /// Keys came, no address was validated in time, and a new handshake has begun.
+    /// Whether keys came, no address was validated in time, and a new handshake has begun.
     has_restarted: bool,
-    /// The last initiation went by an alternate port.
+    /// Whether the last initiation left by an alternate port.
     by_alternate: bool,
     pub(super) suggested: Suggested,
     conflict: Conflict,
 }
 
 impl Reach {
-    /// At the configured location, if there is one, else at no address behind `port`.
+    /// Starts at the configured location, if there is one; otherwise behind `port` without an
+    /// address.
     pub(super) fn new(port: PortId, written: Option<Location>) -> Self {
         Self {
             port,
@@ -171,7 +177,7 @@ impl Reach {
         }
     }
 
-    /// The port that the peer is behind.
+    /// The peer's port.
     pub(super) fn port(&self) -> PortId {
         self.port
     }
@@ -181,7 +187,7 @@ impl Reach {
         self.at.map(|at| Location { port: self.port, at })
     }
 
-    /// Sets the location. Without one the peer stays behind its port.
+    /// Sets the location. Without a location the peer stays behind its port.
     pub(super) fn set_location(&mut self, to: Option<Location>) {
         self.at = to.map(|to| to.at);
         self.port = to.map_or(self.port, |to| to.port);
@@ -192,53 +198,53 @@ impl Reach {
         self.written
     }
 
-    /// Whether there is a location to send an initiation to.
+    /// Whether there is a location to which an initiation can be sent.
     pub(super) fn is_somewhere(&self) -> bool {
         self.at.is_some() || self.written.is_some()
     }
 
-    /// Whether the peer has shown that it receives at its location.
+    /// Whether the peer has proved that it receives at its location.
     pub(super) fn is_validated(&self) -> bool {
         self.is_validated
     }
 
-    /// The peer has shown that it receives at its location.
+    /// Marks the location as validated.
     pub(super) fn validate(&mut self) {
         self.challenge = None;
         self.is_validated = true;
     }
 
-    /// The location is a guess from now on.
+    /// Marks the location as not validated.
     pub(super) fn invalidate(&mut self) {
         self.is_validated = false;
     }
 
-    /// An initiation goes there.
+    /// Notes that an initiation is sent to a location.
     pub(super) fn note_asked(&mut self, to: Location) {
         if !self.asked.contains(&to) && self.asked.try_push(to).is_err() {
             self.asked_more = true;
         }
     }
 
-    /// Whether an initiation went there.
+    /// Whether an initiation was sent to this location.
     pub(super) fn has_asked(&self, at: Location) -> bool {
         self.asked.contains(&at)
     }
 
-    /// Whether initiations went to this location and to no other: then an answer shows that the peer receives
-    /// there.
+    /// Whether initiations were sent to this location and to no other. An answer then proves that
+    /// the peer receives there.
     fn is_sole(&self, at: Location) -> bool {
         !self.asked_more && self.asked.as_slice() == [at]
     }
 
-    /// Whether it is the alternate port's turn: every other initiation goes by it.
+    /// Whether this initiation leaves by the alternate port: every other one does.
     fn take_turn(&mut self) -> bool {
         self.by_alternate = !self.by_alternate;
         self.by_alternate
     }
 
-    /// Where an initiation, or the third message of XX, goes. `alternate` is the location by an alternate port, if
-    /// there is one to try.
+    /// The destinations of an initiation, or of the third message of XX. `alternate` is the
+    /// location through an alternate port, if there is one to try.
     pub(super) fn destinations(
         &mut self,
         is_msg3: bool,
@@ -247,7 +253,7 @@ impl Reach {
     ) -> Destinations {
         let here = self.location();
         let counterpart = self.counterpart.filter(|at| is_msg3 && self.has_asked(*at));
-        // A peer that has moved and is down may be back at its configured location.
+        // A peer that has moved and is down may have returned to its configured location.
         let written = self.written.filter(|written| is_down && !is_msg3 && here != Some(*written));
         let suggested = if is_msg3 { None } else { self.suggested.next.take() };
         if let Some(by) = suggested {
@@ -255,7 +261,8 @@ impl Reach {
         }
         let mut to = Destinations::new();
         match alternate.filter(|_| self.take_turn()) {
-            // Alone: the peer answers the first of two copies, which may be the one whose answer is lost.
+            // The alternate is the only destination: the peer answers the first of two copies,
+            // which may be the one whose answer is lost.
             Some(alternate) => to.push((alternate, None)),
             None => {
                 to.extend(counterpart.or(here).map(|at| (at, None)));
@@ -269,8 +276,8 @@ impl Reach {
         to
     }
 
-    /// Where a confirmation of new keys goes: by a port, and to an address where data does not go there yet.
-    /// `None` if nothing may be sent.
+    /// The destination of a confirmation of new keys: a port, and an address if data is not sent
+    /// there yet. Returns `None` if nothing may be sent.
     pub(super) fn confirmation(&mut self) -> Option<(PortId, Option<Location>)> {
         if self.is_validated {
             return Some((self.port, None));
@@ -280,7 +287,8 @@ impl Reach {
         may_send.then_some((at.port, Some(at)))
     }
 
-    /// A handshake message was good, and has made keys: what that shows of the peer's location.
+    /// Notes a valid handshake message that has made keys, and what it proves about the peer's
+    /// location.
     pub(super) fn note_handshake(
         &mut self,
         index: SessionIndex,
@@ -295,12 +303,12 @@ impl Reach {
         } else if here.is_some_and(|here| self.is_sole(here)) {
             self.is_validated = true;
         } else if is_down && here != Some(by.from) {
-            // No answer has come from the old location.
+            // No answer came from the old location.
             self.is_validated = false;
         }
     }
 
-    /// The peer receives at `to` if it uses the keys of this session.
+    /// Notes that the peer receives at `to` if it uses the keys of this session.
     fn note_answered(&mut self, index: SessionIndex, to: Location) {
         if self.answered.is_full() {
             self.answered.remove(0);
@@ -308,14 +316,14 @@ impl Reach {
         self.answered.push((index, to));
     }
 
-    /// The peer has used the keys of this session: where our answer went that made them.
+    /// Returns the destination of the answer that made this session, whose keys the peer has used.
     pub(super) fn take_answered(&mut self, index: SessionIndex) -> Option<Location> {
         let place = self.answered.iter().position(|(of, _)| *of == index)?;
         Some(self.answered.remove(place).1)
     }
 
-    /// Keys came from `at`, and the keys before had this age. Returns the two locations if that shows, for the
-    /// first time, that two nodes have the peer's key.
+    /// Notes that keys came from `at`, and that the keys before had this age. Returns the two
+    /// locations if this shows, for the first time, that two nodes have the peer's key.
     pub(super) fn note_keys_from(
         &mut self,
         at: Location,
@@ -331,35 +339,37 @@ impl Reach {
         self.conflict.locations(now)
     }
 
-    /// An answer to a handshake came from there. Returns whether an initiation went there.
+    /// Notes that an answer to a handshake came from a location. Returns whether an initiation was
+    /// sent there.
     pub(super) fn take_asked(&mut self, from: Location) -> bool {
         let is_suggested = self.suggested.tried.take() == Some(from);
         is_suggested || self.has_asked(from)
     }
 
-    /// An authentic frame of this length came from there.
+    /// Notes that an authentic frame of this length came from a location.
     pub(super) fn receive(&mut self, from: Location, bytes: usize) {
         self.credit.receive(from, bytes);
     }
 
-    /// A path challenge came from there, and its response goes back: it is no longer than the challenge.
+    /// Notes a path challenge from a location and the response to it, which is no longer than the
+    /// challenge.
     pub(super) fn respond(&mut self, to: Location, received_bytes: usize) {
         self.credit.receive(to, received_bytes);
         self.credit.spend(to, CHALLENGE_BYTES);
     }
 
-    /// Whether the response to a challenge to this location may still come.
+    /// Whether the response to a challenge to this location may still arrive.
     pub(super) fn has_challenged(&self, at: Location, now: Now) -> bool {
         self.challenge.as_ref().is_some_and(|c| c.to == at && c.is_fresh(now))
     }
 
-    /// Whether the response to a challenge may still come.
+    /// Whether the response to any challenge may still arrive.
     pub(super) fn is_challenged(&self, now: Now) -> bool {
         self.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
     }
 
-    /// Challenges the node at `to`, or at the peer's location. Until it has responded, no more bytes are sent
-    /// there than came from there (RFC 9000, section 8.1).
+    /// Challenges the node at `to`, or at the peer's location. Until it has responded, no more
+    /// bytes are sent there than were received from there (RFC 9000, section 8.1).
     pub(super) fn challenge(
         &mut self,
         to: Option<Location>,
@@ -367,9 +377,10 @@ impl Reach {
         entropy: &mut dyn Entropy,
     ) -> Option<SendChallenge> {
         let at = to.or(self.location())?;
-        // A peer whose location another one has taken is challenged there all the same.
+        // A peer whose location another peer has taken is still challenged there.
         let is_validated = self.is_validated && self.location() == Some(at);
-        // A probe does not replace a fresh challenge to another location: the peer may have moved there.
+        // A probe does not replace a fresh challenge to another location, because the peer may have
+        // moved there.
         let is_elsewhere = |challenge: &Challenge| challenge.to != at && challenge.is_fresh(now);
         if to.is_none() && self.challenge.as_ref().is_some_and(is_elsewhere) {
             return None;
@@ -381,15 +392,16 @@ impl Reach {
         if !is_validated && !self.credit.spend(at, CHALLENGE_BYTES) {
             return None;
         }
-        // A repeated challenge has the same token: the response to the first one may be on its way.
+        // A repeated challenge has the same token, because the response to the first one may be on
+        // its way.
         let again = self.challenge.as_ref().filter(|c| !is_validated && c.to == at);
         let token = again.filter(|c| c.is_fresh(now)).map_or(token, |c| c.token);
         self.challenge = Some(Challenge { token, to: at, since: nanos(now) });
         Some(SendChallenge { token, to: at, is_validated })
     }
 
-    /// A response to a path challenge came from there. Returns the location that was challenged, if it was this
-    /// one with this token.
+    /// Notes that a response to a path challenge came from a location. Returns the location if it
+    /// was challenged with this token.
     pub(super) fn take_response(
         &mut self,
         token: &[u8],
@@ -399,12 +411,12 @@ impl Reach {
         challenge.map(|challenge| challenge.to)
     }
 
-    /// New keys: the time for validation starts again.
+    /// Notes new keys: the time for validation starts again.
     pub(super) fn note_keys(&mut self) {
         self.has_restarted = false;
     }
 
-    /// The step that validates an address of a link whose keys have this age.
+    /// Returns the action that validates an address of a link whose keys have this age.
     pub(super) fn poll_validation(&mut self, age_ns: u64, now: Now) -> Validation {
         if age_ns >= VALIDATED_WITHIN.0 {
             let again = std::mem::replace(&mut self.has_restarted, true);
@@ -418,7 +430,7 @@ impl Reach {
         to.filter(|_| is_due).map_or(Validation::Wait, Validation::Challenge)
     }
 
-    /// When [`poll_validation`](Self::poll_validation) has something to do.
+    /// The time at which [`poll_validation`](Self::poll_validation) has work.
     pub(super) fn validation_due(&self, keys_since: Option<Now>) -> Option<Nanos> {
         if self.has_restarted {
             return None;
@@ -430,19 +442,20 @@ impl Reach {
         restart.into_iter().chain(may_challenge.then_some(again)).min()
     }
 
-    /// When a link that went down then returns to its configured location, if it is at another one.
+    /// The time at which a link that went down at `down_since` returns to its configured location,
+    /// if it has another one.
     pub(super) fn return_due(&self, down_since: Now) -> Option<Nanos> {
         let is_elsewhere = self.written.is_some() && self.location() != self.written;
         is_elsewhere.then(|| nanos(down_since).plus(Nanos(LEARNT_KEPT_NS)))
     }
 
-    /// Forgets where initiations went.
+    /// Removes the notes about where initiations were sent.
     pub(super) fn forget_attempts(&mut self) {
         self.asked.clear();
         self.asked_more = false;
     }
 
-    /// Forgets handshakes and challenges, after the slow path has recovered from a panic.
+    /// Removes handshakes and challenges, after the slow path has recovered from a panic.
     pub(super) fn reset(&mut self) {
         self.forget_attempts();
         self.answered.clear();

@@ -1,5 +1,5 @@
-//! Tables that find peers by static key or identity, and the number of peers of each kind. They are updated with
-//! the peers, so no message costs a walk over all peers.
+//! Tables that find peers by static key or identity, and counts of the peers of each kind. They
+//! change together with the peers, so no message costs a search of all peers.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// The tables of these peers.
+    /// Makes the tables for these peers.
     pub(super) fn of<'p>(peers: impl Iterator<Item = (Mark, &'p Peer)>) -> Self {
         let mut lookup = Self::default();
         peers.for_each(|(mark, peer)| lookup.add(mark, peer.spec(), peer.is_unknown()));
@@ -48,7 +48,7 @@ impl Lookup {
         }
     }
 
-    /// The peer that is known by this identity alone.
+    /// The peer of which only this identity is known.
     pub(super) fn by_identity(&self, identity: &[u8; 32]) -> Option<Mark> {
         self.by_identity.get(identity).copied()
     }
@@ -63,13 +63,13 @@ impl Lookup {
         self.any > 0
     }
 
-    /// Peers that are not in the configuration.
+    /// The number of peers that are not in the configuration.
     pub(super) fn unknown(&self) -> usize {
         self.unknown
     }
 }
 
-/// The peers whose static keys are known, by key.
+/// The peers with a known static key, by key.
 #[derive(Default)]
 pub(super) struct Keys {
     by_key: HashMap<[u8; 32], Mark>,
@@ -99,7 +99,7 @@ impl Keys {
         }
     }
 
-    /// Forgets all keys.
+    /// Removes all keys.
     pub(super) fn clear(&mut self) {
         self.by_key.clear();
     }

@@ -1,6 +1,7 @@
-//! The longest frame that the path behind a link takes: found by path challenges of that length (RFC 8899,
-//! datagram packetization layer path MTU discovery), and confirmed regularly. Only responses to its own
-//! challenges count, so an attacker can make a path look narrower only by dropping long frames.
+//! The longest frame that the path of a link accepts: found with path challenges of that length
+//! (RFC 8899, datagram packetization layer path MTU discovery), and confirmed regularly. Only
+//! responses to this node's challenges count, so an attacker can lower the path MTU only by
+//! dropping long frames.
 //!
 //! ```text
 //!  keys, or another address
@@ -15,40 +16,40 @@
 use strowger_crypto::{Nanos, limits};
 use strowger_wire::limits::LINK_MTU_MIN;
 
-/// Bytes of the token that a path challenge carries.
+/// Bytes of the token in a path challenge.
 pub(super) const TOKEN_BYTES: usize = 8;
 
-/// What IPv6 and UDP put in front of a frame.
+/// Bytes of the IPv6 and UDP headers in front of a frame.
 const IPV6_UDP_BYTES: u16 = 40 + 8;
 
-/// The limit while nothing is known: that of Ethernet, as on nearly all paths. So no frame that such a path takes
-/// is refused at first (decision 14).
+/// The limit before the first result: that of Ethernet, which nearly all paths have. So no frame
+/// that such a path accepts is refused at first (decision 14).
 const PRESUMED: u16 = 1_500 - IPV6_UDP_BYTES;
 
-/// The limit when that is too much: IPv6 requires 1,280 bytes of every path (RFC 8200, section 5), the
-/// BASE_PLPMTU of RFC 8899.
+/// The limit if that is too long: IPv6 requires 1,280 bytes of every path (RFC 8200, section 5),
+/// the BASE_PLPMTU of RFC 8899.
 const BASE: u16 = 1_280 - IPV6_UDP_BYTES;
 
-/// Lengths that paths have, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo
-/// frames, over IPv6 and UDP, IPv4 and UDP, and bare but for a length of two bytes.
+/// Common lengths of paths, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo
+/// frames; over IPv6 and UDP, over IPv4 and UDP, and directly with only a length of two bytes.
 const COMMON: [u16; 14] = [
     BASE, 1_252, 1_352, 1_372, 1_392, 1_412, 1_444, 1_464, PRESUMED, 1_472, 1_498, 8_952, 8_972,
     8_998,
 ];
 
-/// A challenge is sent this many times before it counts as unanswered (MAX_PROBES).
+/// The number of times that a challenge is sent before it counts as unanswered (MAX_PROBES).
 const PROBES_MAX: u8 = 3;
 
 /// The time to wait for a response (PROBE_TIMER, at least one second).
 const PROBE_TIMER: Nanos = Nanos::from_secs(1);
 
-/// The limit of a link in use is confirmed at this interval (CONFIRMATION_TIMER).
+/// The interval at which the limit of a link in use is confirmed (CONFIRMATION_TIMER).
 const CONFIRM_AFTER: Nanos = Nanos::from_secs(15);
 
-/// A longer frame is tried at this interval (PMTU_RAISE_TIMER).
+/// The interval at which a longer frame is tried (PMTU_RAISE_TIMER).
 const RAISE_AFTER: Nanos = Nanos::from_secs(600);
 
-/// Keys older than this are too close to their end for a challenge.
+/// The age of keys above which no challenge begins, because they expire soon.
 pub(super) const PROBES_UNTIL: Nanos =
     Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_SPACING.0);
 
@@ -57,9 +58,9 @@ const _: () = assert!(LINK_MTU_MIN < BASE && BASE < PRESUMED);
 /// The state of the discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goal {
-    /// A short challenge: no long frame goes to an address that has not answered a short one (R8), and without an
-    /// answer to the short one a missing answer to a long one means nothing. `fails` is the length that was found
-    /// before and is no longer answered.
+    /// A short challenge: no long frame is sent to an address that has not answered a short one
+    /// (R8), and a missing answer to a long challenge means nothing unless a short one is answered.
+    /// `fails` is the length that was found earlier and is no longer answered.
     Reach { fails: Option<u16> },
     /// A length between the longest that arrives and the shortest that does not.
     Search { works: u16, fails: u16, presumes: bool },
@@ -67,7 +68,7 @@ enum Goal {
     Found,
 }
 
-/// A challenge without a response yet.
+/// A challenge that has no response yet.
 #[derive(Debug)]
 struct Probe {
     token: [u8; TOKEN_BYTES],
@@ -92,26 +93,26 @@ pub(super) struct PathMtu {
     is_found: bool,
     goal: Goal,
     probe: Option<Probe>,
-    /// The next challenge is not due before this.
+    /// No challenge is sent before this time.
     idle_until: Nanos,
     raise_at: Nanos,
-    /// Frames of data that had crossed the link at the last challenge.
+    /// The number of data frames that the link had carried at the last challenge.
     frames: u64,
     /// The limit that was last reported.
     reported: Option<u16>,
 }
 
-/// How much data crosses the link, as far as the discovery depends on it.
+/// The amount of data that a link carries, as far as path MTU discovery depends on it.
 #[derive(Clone, Copy)]
 pub(super) struct Crossed {
     /// Frames of data so far.
     pub(super) frames: u64,
-    /// Whether the last of them crossed a short time ago.
+    /// Whether the last of them passed recently.
     pub(super) lately: bool,
 }
 
 impl PathMtu {
-    /// An unknown path between two ends that agreed on this length.
+    /// Starts with an unknown path between two ends that agreed on this length.
     pub(super) fn new(agreed: u16) -> Self {
         Self {
             agreed,
@@ -126,7 +127,7 @@ impl PathMtu {
         }
     }
 
-    /// The longest frame that both ends take.
+    /// The longest frame that both ends accept.
     pub(super) fn agreed(&self) -> u16 {
         self.agreed
     }
@@ -136,24 +137,24 @@ impl PathMtu {
         self.limit
     }
 
-    /// Whether a search has ended with it.
+    /// Whether the limit is the result of a finished search.
     pub(super) fn is_found(&self) -> bool {
         self.is_found
     }
 
-    /// The limit that a search has ended with, the first time it is called after that.
+    /// The limit that a search has found; returned once after each search.
     pub(super) fn news(&mut self) -> Option<u16> {
         let limit = self.limit;
         let is_new = self.is_found && self.reported.replace(limit) != Some(limit);
         is_new.then_some(limit)
     }
 
-    /// Forgets the challenge: a missing response would mean nothing.
+    /// Discards the challenge: a missing response would mean nothing.
     pub(super) fn pause(&mut self) {
         self.probe = None;
     }
 
-    /// The challenge that is due, if any. `token` must be new and random.
+    /// Returns the challenge that is due, if any. `token` must be new and random.
     pub(super) fn poll(
         &mut self,
         now: Nanos,
@@ -193,7 +194,7 @@ impl PathMtu {
         }
     }
 
-    /// When [`poll`](Self::poll) has something to do, as long as no frame crosses the link.
+    /// The time at which [`poll`](Self::poll) has work, as long as the link carries no frame.
     pub(super) fn next_timeout(&self, crossed: Crossed) -> Option<Nanos> {
         if let Some(probe) = &self.probe {
             return Some(probe.since.plus(PROBE_TIMER));
@@ -207,7 +208,8 @@ impl PathMtu {
         }
     }
 
-    /// A response came from the link's location. Returns whether it was to a challenge of this discovery.
+    /// Handles a response from the link's location. Returns whether it answers a challenge of this
+    /// discovery.
     pub(super) fn handle_response(&mut self, token: &[u8], now: Nanos) -> bool {
         let Some(Probe { bytes, .. }) = self.probe.take_if(|probe| probe.token == token) else {
             return false;
@@ -226,10 +228,10 @@ impl PathMtu {
         true
     }
 
-    /// All sendings of a challenge are unanswered.
+    /// Notes that every copy of a challenge is unanswered.
     fn miss(&mut self, bytes: u16, now: Nanos) {
         match &mut self.goal {
-            // The peer does not answer at all, which liveness deals with.
+            // The peer does not answer at all; liveness handles this case.
             Goal::Reach { fails } => {
                 self.idle_until = now.plus(CONFIRM_AFTER);
                 if fails.is_some() {
@@ -254,8 +256,9 @@ impl PathMtu {
     }
 }
 
-/// The next length to try between one that arrives and one that does not, if any is left: first the longest of
-/// all, then common ones and one byte more than a common one, then the middle.
+/// The next length to try between one that arrives and one that does not, if any is left. The
+/// longest of all is tried first, then common lengths and lengths one byte above them, then the
+/// middle.
 fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
     if works + 1 >= fails {
         return None;
@@ -273,7 +276,8 @@ fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// Runs against a path with this limit for a number of seconds; returns the number of challenges.
+    /// Runs the discovery against a path with this limit for a number of seconds; returns the
+    /// number of challenges.
     fn run(mtu: &mut PathMtu, takes: u16, now: &mut Nanos, seconds: u64, frames: &mut u64) -> u32 {
         let mut asked = 0;
         for tenth in 0..10 * seconds {
@@ -339,7 +343,8 @@ mod tests {
             assert!(ask.is_none_or(|ask| ask.bytes == 0));
         }
         assert_eq!(mtu.limit(), PRESUMED);
-        // It is found, falls silent, and comes back: it is as wide as it was.
+        // The limit is found, then the path drops all frames, then it carries frames of the same
+        // length again.
         run(&mut mtu, 1_372, &mut now, 60, &mut frames);
         for _ in 0..6_000 {
             now = now.plus(Nanos::from_millis(100));

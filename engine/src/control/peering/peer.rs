@@ -1,5 +1,6 @@
-//! One peer: its session, and the state of the link to it. Passes events to the parts that decide (the session,
-//! [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], [`Diagnosis`]), and carries out what they return.
+//! One peer: its session, and the state of the link to it. Passes events to the parts that decide
+//! (the session, [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], [`Diagnosis`]), and executes
+//! the results.
 
 use strowger_crypto::{
     Nanos, Sealed, StaticPublic,
@@ -34,30 +35,31 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// An unknown peer that has finished its handshake sends a frame within this time: it confirms its keys every
-/// second.
+/// The time, in nanoseconds, within which an unknown peer that has finished its handshake sends a
+/// frame: it confirms its keys every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
-/// See the module.
+/// A peer and its link.
 pub(super) struct Peer {
     spec: PeerSpec,
-    /// Its static key, as far as it is known; in [`Shared::keys`], too.
+    /// Its static key, if it is known. [`Shared::keys`] has it, too.
     key: Option<StaticPublic>,
     session: Session,
-    /// The worker that its frames come in by, as far as is proved. Messages of the link leave by it.
+    /// The worker that its frames come in by, as far as authenticated frames show it. The link's
+    /// own messages leave by this worker.
     owner: u8,
     reach: Reach,
     status: LinkStatus,
     is_unknown: bool,
     keys_since: Option<Now>,
     handshakes: u64,
-    /// The peer has shown that it has the newest keys.
+    /// Whether the peer has proved that it has the newest keys.
     is_confirmed: bool,
-    /// The result of the last handshake, and the identity that the peer has proved.
+    /// The result of the last handshake, with the identity that the peer has proved.
     agreed: Option<Agreed>,
-    /// The budgets of handshake messages from its location.
+    /// The budgets for handshake messages from its location.
     budgets: HandshakeBudgets,
-    /// Its own initiations from other locations that may be accepted.
+    /// Limits its own initiations from other locations.
     elsewhere: RateLimiter,
     liveness: PeerLiveness,
     usage: Usage,
@@ -66,7 +68,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A peer without a link.
+    /// Makes a peer without a link.
     pub(super) fn new(
         spec: PeerSpec,
         is_unknown: bool,
@@ -99,7 +101,7 @@ impl Peer {
         &self.spec
     }
 
-    /// Its static key, as far as it is known.
+    /// Its static key, if it is known.
     pub(super) fn key(&self) -> Option<StaticPublic> {
         self.key
     }
@@ -142,7 +144,7 @@ impl Peer {
         self.usage.is_wanted()
     }
 
-    /// The result of the last handshake, and the identity that the peer has proved.
+    /// The result of the last handshake, with the identity that the peer has proved.
     pub(super) fn agreed(&self) -> Option<Agreed> {
         self.agreed
     }
@@ -151,7 +153,7 @@ impl Peer {
         self.keys_since.map(|since| now.0.saturating_sub(since.0))
     }
 
-    /// Whether its link has been down for so long that a handshake would have brought it up.
+    /// Whether its link has been down for longer than a handshake takes.
     pub(super) fn has_waited(&self, now: Now) -> bool {
         self.status.age_ns(now) >= HEARD_WITHIN_NS
     }
@@ -161,12 +163,12 @@ impl Peer {
         self.elsewhere.take(now)
     }
 
-    /// Its frames are opened by this worker from now on.
+    /// Sets the worker that opens its frames from now on.
     pub(super) fn set_owner(&mut self, worker: u8) {
         self.owner = worker;
     }
 
-    /// Passes an input to the session, and carries out its outputs.
+    /// Passes an input to the session, and executes the session's outputs.
     pub(super) fn drive(
         &mut self,
         input: Input<'_>,
@@ -178,7 +180,8 @@ impl Peer {
         })
     }
 
-    /// Lets `work` use the session, and carries out its outputs. Returns why the session took no message.
+    /// Calls `work` with the session, and executes the session's outputs. Returns the reason if the
+    /// session refused the message.
     pub(super) fn with_session(
         &mut self,
         by: Option<HandshakeOrigin>,
@@ -202,13 +205,13 @@ impl Peer {
             is_free: &|key| keys.get(key).is_none(),
         };
         let taken = work(&mut self.session, &mut context, &mut outputs);
-        // If an attempt has begun, its index was drawn last.
+        // If an attempt has begun, its index is the last one drawn.
         if let Some(index) = drawn.filter(|index| self.session.awaits(*index)) {
             sessions.await_answer(index, link.mark);
         }
         let key = self.session.peer().copied();
         if key != self.key {
-            // The handshake has found it out, or it has changed.
+            // The handshake has revealed the key, or the key has changed.
             let former = std::mem::replace(&mut self.key, key);
             keys.replace(&config.local, link.mark, former, key);
         }
@@ -230,7 +233,8 @@ impl Peer {
                 link.shared.sessions.open(index, link.mark, owner, openers, out);
             }
             Output::Seal(keys) => {
-                // The handshake is the peer's, and new, so the worker that received it is proved.
+                // The handshake is fresh and comes from the peer, so it proves which worker
+                // receives its frames.
                 self.owner = link.shared.sessions.owner_of(keys.index).unwrap_or(self.owner);
                 self.install(*keys, link);
             }
@@ -240,13 +244,13 @@ impl Peer {
         }
     }
 
-    /// Gives new keys to the workers.
+    /// Sends new keys to the workers.
     fn install(&mut self, keys: NewKeys, link: &mut LinkContext<'_>) {
         let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
-        // The answer to XX offers every peer the same, before it is known which peer it is for.
+        // The answer to XX offers every peer the same length, because the peer is not known before.
         let ours = self.spec.frame_bytes_max.min(FRAME_BYTES_MAX as u16);
         let agreed = agreement.mtu.bytes().min(ours);
-        // The path of a link that was only quiet is still known.
+        // The path MTU of a link that was only idle is still known.
         let is_known = !self.status.is_down();
         let path = self.path.take().filter(|path| is_known && path.agreed() == agreed);
         let path = self.path.insert(path.unwrap_or_else(|| PathMtu::new(agreed)));
@@ -270,8 +274,8 @@ impl Peer {
         link.seal(sealers, limit);
     }
 
-    /// Sends a handshake message. An answer goes back to the sender of its cause. An initiation does not, because
-    /// any bytes may have caused it (R8).
+    /// Sends a handshake message. An answer goes back to the sender of the message that caused it.
+    /// An initiation does not, because any datagram may have caused it (R8).
     fn send_handshake(
         &mut self,
         message: Vec<u8>,
@@ -294,15 +298,16 @@ impl Peer {
         link.send_all(self.owner, to, &message);
     }
 
-    /// Sends a keepalive under the newest keys, so that the peer knows that this node has them. As long as data
-    /// goes nowhere, it goes to the address of the handshake.
+    /// Sends a keepalive with the newest keys, which proves to the peer that this node has them. As
+    /// long as the link has no destination for data, the keepalive goes to the address of the
+    /// handshake.
     fn confirm(&mut self, link: &mut LinkContext<'_>) {
         if let Some((port, to)) = self.reach.confirmation() {
             link.say(self.owner, Sealed::Data, port, to, &[]);
         }
     }
 
-    /// The first frame under a session's keys was opened.
+    /// Handles the first opened frame of a session.
     pub(super) fn handle_opened(&mut self, session: SessionIndex, link: &mut LinkContext<'_>) {
         let _ = self.drive(Input::Opened(session), None, link);
         if !self.session.is_up() {
@@ -314,22 +319,23 @@ impl Peer {
         }
     }
 
-    /// The session has confirmed keys, and the peer's location was validated: the link comes up.
+    /// Brings the link up: the session has confirmed keys, and the peer's location was validated.
     pub(super) fn handle_validated(&mut self, link: &mut LinkContext<'_>) {
         if self.is_confirmed && self.session.is_up() {
             self.set_state(LinkState::Up, link);
         }
     }
 
-    /// The peer's keys came from this location by a new handshake, and the node there receives what is sent to it.
-    /// Returns the two locations if that shows that two nodes have the peer's key.
+    /// Notes that the peer's keys came from this location by a new handshake, and that the node
+    /// there receives what is sent to it. Returns the two locations if this shows that two nodes
+    /// have the peer's key.
     pub(super) fn note_receipt(&mut self, at: Location, now: Now) -> Option<[Location; 2]> {
         let age_ns = self.keys_age_ns(now).unwrap_or(u64::MAX);
         self.reach.note_keys_from(at, age_ns, now)
     }
 
-    /// A path challenge came from `from`: sends the response back there, which may be an address that no peer has
-    /// yet. The response is no longer than the challenge.
+    /// Handles a path challenge from `from`: sends the response back there, even if no peer has
+    /// that address yet. The response is no longer than the challenge.
     pub(super) fn respond(
         &mut self,
         token: &[u8; TOKEN_BYTES],
@@ -341,7 +347,8 @@ impl Peer {
         link.respond(self.owner, from, token);
     }
 
-    /// A response to a path challenge came from `from`. Returns the location that it validates, if any.
+    /// Handles a response to a path challenge from `from`. Returns the location that it validates,
+    /// if any.
     pub(super) fn handle_path_response(
         &mut self,
         token: &[u8],
@@ -364,7 +371,7 @@ impl Peer {
         validated
     }
 
-    /// A message of the link itself has come in.
+    /// Notes that a message of the link itself has come in.
     pub(super) fn note_message(&mut self, now: Now) {
         self.liveness.note_message(now);
     }
@@ -377,7 +384,7 @@ impl Peer {
         }
     }
 
-    /// The link leads by another path, of which nothing is known.
+    /// Resets the path MTU: the link uses another path.
     pub(super) fn forget_path(&mut self, link: &mut LinkContext<'_>) {
         let Some(path) = &mut self.path else { return };
         let (before, agreed) = (path.limit(), path.agreed());
@@ -386,7 +393,7 @@ impl Peer {
         self.publish_limit(before, limit, link);
     }
 
-    /// Gives the workers a new limit, and reports one that was found.
+    /// Sends a new limit to the workers, and reports one that a search has found.
     fn publish_limit(&mut self, before: u16, limit: u16, link: &mut LinkContext<'_>) {
         let mark = link.mark;
         if before != limit {
@@ -398,29 +405,30 @@ impl Peer {
         }
     }
 
-    /// Keys are wanted for the link: a handshake begins when one is due. Unknown peers have to call themselves,
-    /// and so does a peer without a known location.
+    /// Notes that keys are wanted for the link: a handshake begins when one is due. No handshake
+    /// begins with unknown peers or with a peer without a known location; these begin it
+    /// themselves.
     pub(super) fn want(&mut self, link: &mut LinkContext<'_>) {
         if !self.is_unknown && self.reach.is_somewhere() {
             self.seek(link);
         }
     }
 
-    /// The same for a peer that may be found although no location of it is known.
+    /// As [`want`](Self::want), for a peer that may be found although its location is not known.
     pub(super) fn seek(&mut self, link: &mut LinkContext<'_>) {
         if self.usage.want(link.now) {
-            // `Wanted` carries no message that could be refused.
+            // `Wanted` contains no message that could be refused.
             let _ = self.drive(Input::Wanted, None, link);
         }
     }
 
-    /// A frame was to leave by a link that has no keys.
+    /// Handles a frame that was to leave by a link without keys.
     pub(super) fn wake(&mut self, link: &mut LinkContext<'_>) {
         self.usage.note_call(link.now);
         self.want(link);
     }
 
-    /// One handshake begins. No later one follows from it.
+    /// Begins one handshake. It causes no later handshake.
     pub(super) fn request_keys(&mut self, link: &mut LinkContext<'_>) {
         if !self.is_unknown && self.reach.is_somewhere() {
             let _ = self.drive(Input::Wanted, None, link);
@@ -428,7 +436,8 @@ impl Peer {
         }
     }
 
-    /// The peer has ended the link: it is down, and no handshake begins before the time that the peer asks for.
+    /// Handles a goodbye of the peer: the link is down, and no handshake begins before the time
+    /// that the peer asks for.
     pub(super) fn handle_goodbye(&mut self, retry_after_s: u32, link: &mut LinkContext<'_>) {
         let back_off_s = retry_after_s.clamp(GOODBYE_RETRY_S_MIN, GOODBYE_RETRY_S_MAX);
         let until = nanos(link.now).plus(Nanos::from_secs(u64::from(back_off_s)));
@@ -442,11 +451,11 @@ impl Peer {
         let _ = self.drive(Input::Lost, None, link);
     }
 
-    /// The link's keys are too old to seal with.
+    /// Handles keys that are too old to seal with.
     fn handle_expiry(&mut self, link: &mut LinkContext<'_>) {
         let mark = link.mark;
         link.command_all(|_| Command::Unseal(mark));
-        // Keys that were requested a moment ago may still come.
+        // Keys that were requested recently may still come.
         let may_come = !self.is_unknown && self.reach.is_somewhere();
         if self.status.is_up() && may_come && !self.usage.has_waited(link.now) {
             return self.set_state(LinkState::Quiet, link);
@@ -456,7 +465,7 @@ impl Peer {
         self.drop_pending(link);
     }
 
-    /// Frames that wait for keys of this link are dropped.
+    /// Drops the frames that wait for keys of this link.
     fn drop_pending(&mut self, link: &mut LinkContext<'_>) {
         let mark = link.mark;
         link.command_all(|_| Command::DropPending(mark));
@@ -472,7 +481,7 @@ impl Peer {
         }
     }
 
-    /// Does what is due by the clock and the link's counters.
+    /// Handles expired timers and the link's counters.
     pub(super) fn poll(&mut self, link: &mut LinkContext<'_>) {
         if self.session.next_timeout().is_some_and(|due| due <= nanos(link.now)) {
             let _ = self.drive(Input::Tick, None, link);
@@ -531,13 +540,15 @@ impl Peer {
             LivenessStep::Down => {
                 self.set_state(LinkState::Down, link);
                 self.want(link);
-                // The keys still open late frames; a handshake finds out whether the peer is there.
+                // The keys still open late frames; a handshake finds out whether the peer is
+                // reachable.
                 let _ = self.drive(Input::Lost, None, link);
             }
         }
     }
 
-    /// A link that has keys and no validated address challenges the peer, and begins a new handshake later.
+    /// Sends path challenges on a link that has keys and no validated address, and begins a new
+    /// handshake later.
     fn poll_validation(&mut self, link: &mut LinkContext<'_>) {
         if !self.lacks_validation() {
             return;
@@ -557,24 +568,25 @@ impl Peer {
         !self.status.is_up() && !self.reach.is_validated() && self.session.is_up()
     }
 
-    /// Whether the link has been down for so long that its peer is looked for at its configured location alone.
+    /// Whether the link has been down for so long that handshakes go only to the peer's configured
+    /// location.
     pub(super) fn is_lost(&self, now: Now) -> bool {
         self.return_due().is_some_and(|due| due <= nanos(now))
     }
 
-    /// Whether it is an unknown peer whose link has been down for the detection time. It loses its slot, dead
-    /// or never heard, and may call again.
+    /// Whether this is an unknown peer whose link has been down for the detection time. It then
+    /// loses its slot, whether it was ever up or not, and may begin a new handshake.
     pub(super) fn is_gone(&self, now: Now) -> bool {
         self.expiry_due().is_some_and(|due| due <= nanos(now))
     }
 
-    /// When [`poll`](Self::poll) has something to do for the session.
+    /// The time at which [`poll`](Self::poll) has work for the session.
     pub(super) fn session_due(&self) -> Option<Nanos> {
         self.session.next_timeout()
     }
 
-    /// When [`poll`](Self::poll), [`is_lost`](Self::is_lost) or [`is_gone`](Self::is_gone) has news, as long as no
-    /// frame crosses the link.
+    /// The time at which [`poll`](Self::poll) has work, or [`is_lost`](Self::is_lost) or
+    /// [`is_gone`](Self::is_gone) changes, as long as the link carries no frame.
     pub(super) fn next_timeout(&self, mark: Mark, base: &Base) -> Option<Nanos> {
         let now = base.clock.now();
         let always = self.spec.liveness.always;
@@ -598,7 +610,7 @@ impl Peer {
         parts.into_iter().flatten().min()
     }
 
-    /// When the newest keys are too old to seal with, and the session has lost them.
+    /// The time at which the newest keys are too old to seal with, if the session has lost them.
     fn age_due(&self) -> Option<Nanos> {
         let is_unknown = self.status.is_up() && !self.session.is_up();
         let since = self.keys_since.map_or(Nanos::ZERO, nanos);
@@ -647,8 +659,8 @@ impl Peer {
         }
     }
 
-    /// Keeps the facts about the peer, and starts everything else again, after the slow path has recovered from a
-    /// panic. The session makes new keys.
+    /// Keeps the facts about the peer, and resets all other state, after the slow path has
+    /// recovered from a panic. The session makes new keys.
     pub(super) fn reset(&mut self, workers: usize) {
         self.key = self.session.peer().copied();
         self.session.reset();

@@ -1,5 +1,6 @@
-//! The peers by link, and by location; and which of them may have another deadline than was last computed. Code
-//! that changes a peer gets it from [`Peers::get_mut`], so no deadline is missed.
+//! The peers by link and by location, and the list of peers whose deadlines may have changed since
+//! they were last computed. Code that changes a peer gets it from [`Peers::get_mut`], so every
+//! changed deadline is computed again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,11 +9,11 @@ use strowger_frame::Mark;
 
 use super::{Location, intake::HandshakeBudgets, lookup::Lookup, peer::Peer};
 
-/// See the module.
+/// The peers of one switch.
 #[derive(Default)]
 pub(super) struct Peers {
     by_link: BTreeMap<Mark, Entry>,
-    /// The peer at each location, as the ports know it: one for each.
+    /// The peer that the ports know at each location, at most one.
     by_location: HashMap<Location, Mark>,
     lookup: Lookup,
     touched: Vec<Mark>,
@@ -20,15 +21,16 @@ pub(super) struct Peers {
 
 struct Entry {
     peer: Peer,
-    /// Whether it was changed since its deadline was last computed.
+    /// Whether the peer was changed since its deadline was last computed.
     is_touched: bool,
 }
 
-/// Other peers that a peer's move concerns.
+/// Other peers that are affected when a peer moves.
 pub(super) struct Displaced {
     /// The peer that was known at the new location.
     pub(super) former: Option<Mark>,
-    /// The peer that is known at the old location from now on: it was displaced there before.
+    /// The peer that is known at the old location from now on, because the moving peer had
+    /// displaced it there before.
     pub(super) heir: Option<(Mark, Location)>,
 }
 
@@ -37,7 +39,7 @@ impl Peers {
         self.by_link.get(&link).map(|entry| &entry.peer)
     }
 
-    /// A peer to be changed: its deadline is computed again.
+    /// A peer for a change, after which its deadline is computed again.
     pub(super) fn get_mut(&mut self, link: Mark) -> Option<&mut Peer> {
         let entry = self.by_link.get_mut(&link)?;
         if !std::mem::replace(&mut entry.is_touched, true) {
@@ -46,7 +48,7 @@ impl Peers {
         Some(&mut entry.peer)
     }
 
-    /// The budgets of a peer. No deadline depends on them.
+    /// The budgets of a peer, for a change. No deadline depends on them.
     pub(super) fn budgets_mut(&mut self, link: Mark) -> Option<&mut HandshakeBudgets> {
         self.by_link.get_mut(&link).map(|entry| entry.peer.budgets_mut())
     }
@@ -84,7 +86,7 @@ impl Peers {
         self.by_link.keys().copied().collect()
     }
 
-    /// All peers to be changed. The caller computes their deadlines again.
+    /// All peers, for changes. The caller computes their deadlines again.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Mark, &mut Peer)> {
         self.by_link.iter_mut().map(|(&link, entry)| (link, &mut entry.peer))
     }
@@ -94,7 +96,7 @@ impl Peers {
         self.by_link.retain(|link, _| keeps(*link));
         self.lookup = Lookup::of(self.by_link.iter().map(|(&link, entry)| (link, &entry.peer)));
         let Self { by_link, by_location, .. } = self;
-        // The ports know these peers at these locations, if they are still there.
+        // The ports know these peers at these locations, if the peers are still attached.
         by_location.retain(|&at, link| {
             by_link.get(link).is_some_and(|entry| entry.peer.reach().location() == Some(at))
         });
@@ -105,12 +107,13 @@ impl Peers {
         }
     }
 
-    /// The links whose peers were changed since [`take_touched`](Self::take_touched) was last called.
+    /// The links whose peers were changed since the last call of
+    /// [`take_touched`](Self::take_touched).
     pub(super) fn touched(&self) -> &[Mark] {
         &self.touched
     }
 
-    /// The deadlines of all peers have been computed.
+    /// Clears the list of changed peers, after their deadlines have been computed.
     pub(super) fn take_touched(&mut self) {
         for link in std::mem::take(&mut self.touched) {
             if let Some(entry) = self.by_link.get_mut(&link) {
@@ -119,12 +122,12 @@ impl Peers {
         }
     }
 
-    /// The peer that is known by this identity alone.
+    /// The peer of which only this identity is known.
     pub(super) fn by_identity(&self, identity: &Identity) -> Option<Mark> {
         self.lookup.by_identity(&identity.to_bytes())
     }
 
-    /// The tables of peers whose key is not configured.
+    /// The tables of peers whose keys are not configured.
     pub(super) fn lookup(&self) -> &Lookup {
         &self.lookup
     }
@@ -134,7 +137,8 @@ impl Peers {
         self.by_location.get(&location).copied()
     }
 
-    /// Moves a peer to a location, or to none. If another peer is known there, that one stays.
+    /// Moves a peer to a location, or to none. If the ports know another peer there, that peer
+    /// stays.
     pub(super) fn settle(&mut self, link: Mark, to: Option<Location>) {
         let Some(peer) = self.get_mut(link) else { return };
         let was = peer.reach().location();
@@ -149,7 +153,7 @@ impl Peers {
         }
     }
 
-    /// Moves a peer to a location, even if another one is known there.
+    /// Moves a peer to a location, even if the ports know another one there.
     pub(super) fn take_place(&mut self, link: Mark, to: Location) -> Option<Displaced> {
         let was = self.get(link)?.reach().location().filter(|was| *was != to);
         self.settle(link, Some(to));
@@ -170,7 +174,7 @@ impl Peers {
         self.get(link).is_some_and(is_there) && self.at(at) == Some(link)
     }
 
-    /// Whether the peer has shown that it receives there, and the ports know it there.
+    /// Whether the peer has proved that it receives there, and the ports know it there.
     pub(super) fn is_validated_at(&self, link: Mark, at: Location) -> bool {
         let is_validated = |peer: &Peer| peer.reach().is_validated();
         self.is_known_at(link, at) && self.get(link).is_some_and(is_validated)

@@ -1,9 +1,10 @@
-//! When which peer has something to do by the clock. Every part of a peer that waits for a time has a deadline; the
-//! earliest of all is when the slow path looks at the peers again.
+//! The schedule of timers: when each peer has work. Every part of a peer that waits for a time has
+//! a deadline; at the earliest of all deadlines the slow path polls the peers again.
 //!
-//! Two things change a deadline: code that changes a peer ([`Peers::get_mut`](super::peers::Peers::get_mut) notes
-//! it), and frames that a worker moves, which only counters show. Each look reads the counters. While they move,
-//! looks follow each other after a pause. Once they rest, the worker of the next frame wakes the slow path
+//! A deadline changes when code changes a peer ([`Peers::get_mut`](super::peers::Peers::get_mut)
+//! notes this), and when a worker forwards frames, which only counters show. Each poll reads the
+//! counters. While the counters change, the next poll follows after a pause. When they stop
+//! changing, the worker of the next frame wakes the slow path
 //! ([`Attention`](crate::attention::Attention)).
 
 use std::mem;
@@ -14,25 +15,26 @@ use strowger_frame::Mark;
 use super::{LinkState, nanos, peer::Peer, peers::Peers, table::LinkTable};
 use crate::{Now, control::base::Base, limits::LOOK_EVERY_MAX_NS};
 
-/// A session whose deadline has passed again at once is polled no sooner than this: it has nothing to do then.
+/// The shortest pause before a session is polled again whose deadline has passed again at once: the
+/// session has nothing to do then.
 const SESSION_PAUSE: Nanos = Nanos::from_millis(1);
 
-/// When all peers are looked at.
+/// The times at which all peers are polled.
 pub(super) struct Schedule {
     due: Option<Nanos>,
     looked: Nanos,
-    /// The least time between two looks.
+    /// The least time between two polls of all peers.
     pause: Nanos,
-    /// Frames of all peers at the last look.
+    /// The number of frames of all peers at the last poll.
     frames: u64,
-    /// The worker of the next frame wakes the slow path.
+    /// Whether the worker of the next frame wakes the slow path.
     watches: bool,
-    /// Sessions have lost their keys in a recovery, and make new ones at once.
+    /// Whether sessions have lost their keys in a recovery and begin new handshakes at once.
     is_recovering: bool,
 }
 
 impl Default for Schedule {
-    /// All peers are looked at in the next poll.
+    /// Polls all peers in the next poll.
     fn default() -> Self {
         let (due, pause) = (Some(Nanos::ZERO), Nanos(LOOK_EVERY_MAX_NS));
         let (looked, frames, watches, is_recovering) = (Nanos::ZERO, 0, false, false);
@@ -41,12 +43,12 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// After a recovery: all sessions make new keys in the next poll.
+    /// The schedule after a recovery: all sessions begin new handshakes in the next poll.
     pub(super) fn recovering() -> Self {
         Self { is_recovering: true, ..Self::default() }
     }
 
-    /// Does what is due by the clock: old keys, silent peers.
+    /// Handles expired timers: old keys, silent peers.
     pub(super) fn poll(&mut self, table: &mut LinkTable, now: Now, base: &mut Base) {
         if mem::take(&mut self.is_recovering) {
             table.request_all_keys(now, base);
@@ -72,7 +74,8 @@ impl Schedule {
         let attention = base.out.workers.attention();
         if has_keys && !moves {
             attention.want_frames();
-            // This sees a frame that was counted before; the worker of a later frame wakes the slow path.
+            // This comparison sees a frame that was counted before; the worker of a later frame
+            // wakes the slow path.
             moves = frames_of(peers, base) != frames;
         }
         if moves || !has_keys {
@@ -84,7 +87,7 @@ impl Schedule {
         self.due = due.chain(table.shared().sessions.next_timeout()).chain(again).min();
     }
 
-    /// When [`poll`](Self::poll) has something to do.
+    /// The time at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self, table: &LinkTable, base: &Base) -> Option<Nanos> {
         if self.is_recovering {
             return Some(Nanos::ZERO);
@@ -97,7 +100,8 @@ impl Schedule {
         self.due.into_iter().chain(called).chain(touched).min()
     }
 
-    /// When one peer has something to do. What could have been done at the last look is tried again after a pause.
+    /// The time at which one peer has work. Work that was already possible in the last poll is
+    /// tried again after a pause.
     fn peer_due(&self, mark: Mark, peer: &Peer, base: &Base) -> Option<Nanos> {
         let session = peer.session_due().map(|due| due.max(self.looked.plus(SESSION_PAUSE)));
         let parts = peer.next_timeout(mark, base).map(|due| due.max(self.looked.plus(self.pause)));
@@ -105,14 +109,14 @@ impl Schedule {
     }
 }
 
-/// The least time between two looks at these peers.
+/// The least time between two polls of these peers.
 fn pause_after(peers: &Peers) -> Nanos {
     let mut intervals = peers.values().map(|peer| peer.spec().liveness.interval_ns);
     let shortest = intervals.try_fold(u64::MAX, |least, ns| Some(least.min(ns)));
     Nanos((shortest.unwrap_or(u64::MAX) / 8).clamp(SESSION_PAUSE.0, LOOK_EVERY_MAX_NS))
 }
 
-/// Frames of all peers so far.
+/// The number of frames of all peers so far.
 fn frames_of(peers: &Peers, base: &Base) -> u64 {
     let users = peers.iter().filter_map(|(mark, _)| base.slots.user(mark));
     let tallies = users.flat_map(|user| &user.tallies);

@@ -1,4 +1,4 @@
-//! The sessions of all links: where the frames of each are opened, and which indices are free.
+//! The sessions of all links: the worker that opens the frames of each, and the free indices.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,17 +20,17 @@ use crate::{
 /// A session whose keys a worker has.
 struct OpenSession {
     link: Mark,
-    /// The worker that opens its frames.
+    /// The worker that opens the session's frames.
     owner: u8,
-    /// The worker that it is moving to.
+    /// The worker that the session is moving to.
     moving: Option<u8>,
 }
 
-/// See the module.
+/// The sessions of all links, by index.
 pub(super) struct Sessions {
     open: HashMap<SessionIndex, OpenSession>,
     indices: Indices,
-    /// Indices that no session has any more, and when the workers drop their keys.
+    /// Indices without a session, and the times at which the workers drop their keys.
     retired: Vec<(Nanos, SessionIndex)>,
 }
 
@@ -39,12 +39,12 @@ impl Sessions {
         Self { open: HashMap::new(), indices: Indices::new(places), retired: Vec::new() }
     }
 
-    /// Which indices are free or awaited.
+    /// The free and the awaited indices.
     pub(super) fn indices(&mut self) -> &mut Indices {
         &mut self.indices
     }
 
-    /// The answer to this index belongs to a peer's handshake.
+    /// Notes that the answer to this index belongs to a peer's handshake.
     pub(super) fn await_answer(&mut self, index: SessionIndex, link: Mark) {
         self.indices.await_answer(index, Asker::Peer(link));
     }
@@ -59,7 +59,8 @@ impl Sessions {
         self.open.get(&index).map(|session| session.owner)
     }
 
-    /// Gives the keys of a new session to the worker `owner`, and has the others hand its frames to it.
+    /// Sends the keys of a new session to the worker `owner`, and makes the others hand the
+    /// session's frames to it.
     pub(super) fn open(
         &mut self,
         index: SessionIndex,
@@ -73,7 +74,7 @@ impl Sessions {
         open_at(Box::new(RxSession::new(index, link, openers)), owner, out);
     }
 
-    /// Has every worker drop the keys of a session, if it has any, and frees its index.
+    /// Makes every worker drop the keys of a session, if it has any, and frees the session's index.
     pub(super) fn close(&mut self, index: SessionIndex, out: &mut Outputs) {
         self.open.remove(&index);
         let was_attempt = self.indices.give_back(index);
@@ -82,7 +83,7 @@ impl Sessions {
         }
     }
 
-    /// The authenticated frames of a session come in by another worker than opens them: it moves there.
+    /// Moves a session to the worker at which its authenticated frames come in.
     pub(super) fn migrate(&mut self, index: SessionIndex, worker: u8, out: &mut Outputs) {
         let Some(session) = self.open.get_mut(&index) else { return };
         if session.owner == worker || session.moving.is_some() {
@@ -94,8 +95,8 @@ impl Sessions {
         out.workers.after_all(worker, Step::Moved);
     }
 
-    /// A worker has returned the keys of a session that is over, or that moves. Returns the link and its new
-    /// worker if it moves.
+    /// Handles the keys that a worker has returned: the session has ended, or moves. Returns the
+    /// link and the new worker if the session moves.
     pub(super) fn take_back(
         &mut self,
         returned: Box<RxSession>,
@@ -110,15 +111,15 @@ impl Sessions {
         Some((link, to))
     }
 
-    /// All sessions that were moving to this worker have moved.
+    /// Notes that all sessions that were moving to this worker have moved.
     pub(super) fn end_moves(&mut self, to: u8) {
         for session in self.open.values_mut() {
             session.moving.take_if(|moving| *moving == to);
         }
     }
 
-    /// Frees all indices after a recovery, except those of keys that workers have. `owns` returns whether a
-    /// peer's session has an index.
+    /// Frees all indices after a recovery, except those whose keys workers have. `owns` returns
+    /// whether an index belongs to a peer's session.
     pub(super) fn reset(&mut self, owns: impl Fn(SessionIndex) -> bool, now: Now) {
         self.retired.clear();
         self.indices.reset();
@@ -126,7 +127,7 @@ impl Sessions {
         self.retire_all(&open, owns, now);
     }
 
-    /// Ends the sessions of this list that are not known here, when their keys are too old.
+    /// Ends the listed sessions that are not known here, when their keys expire.
     pub(super) fn retire_unknown(
         &mut self,
         sessions: &[SessionIndex],
@@ -138,7 +139,8 @@ impl Sessions {
         self.retire_all(&unknown, owns, now);
     }
 
-    /// No peer's session has these: frames under them are opened for as long as keys may live.
+    /// Ends sessions that belong to no peer: frames with their keys are opened until the keys
+    /// expire.
     fn retire_all(
         &mut self,
         indices: &[SessionIndex],
@@ -149,14 +151,14 @@ impl Sessions {
         for &index in indices {
             let is_retired = self.retired.iter().any(|&(_, other)| other == index);
             let is_known = is_retired || owns(index);
-            // A place that is taken belongs to a newer session, whose keys have replaced these.
+            // A place in use belongs to a newer session, whose keys have replaced these.
             if !is_known && self.indices.take_index(index) {
                 self.retired.push((until, index));
             }
         }
     }
 
-    /// Drops the keys of retired sessions that are too old.
+    /// Drops the expired keys of retired sessions.
     pub(super) fn close_retired(&mut self, now: Now, out: &mut Outputs) {
         let is_over = |&(until, _): &(Nanos, SessionIndex)| until <= nanos(now);
         let (over, left): (Vec<_>, Vec<_>) = self.retired.drain(..).partition(is_over);
@@ -166,13 +168,13 @@ impl Sessions {
         }
     }
 
-    /// When [`close_retired`](Self::close_retired) has something to do.
+    /// The time at which [`close_retired`](Self::close_retired) has work.
     pub(super) fn next_timeout(&self) -> Option<Nanos> {
         self.retired.iter().map(|(until, _)| *until).min()
     }
 }
 
-/// Has one worker open a session's frames, and the others hand them to it.
+/// Makes one worker open a session's frames, and the others hand the frames to it.
 fn open_at(session: Box<RxSession>, owner: u8, out: &mut Outputs) {
     let index = session.index;
     for worker in (0..out.workers.len()).filter(|worker| *worker != usize::from(owner)) {
