@@ -1,5 +1,5 @@
-//! The ports that are plugged in: their queues at the workers, their handshake sockets, which the slow path
-//! reads, and their counters.
+//! The ports that are plugged in: their queues at the workers, their counters, and their handshake
+//! sockets, which the slow path reads.
 
 use std::{fmt, sync::Arc};
 
@@ -22,13 +22,13 @@ use crate::{
 /// One port.
 struct PortRecord {
     describe: String,
-    /// By worker: `None` where the port has no queue there.
+    /// Queues by worker: `None` if the port has no queue there.
     queues: Vec<Option<Queue>>,
-    /// The socket that handshakes come in by, if not the workers.
+    /// The socket that receives handshakes, if the workers do not.
     handshake_socket: Option<HandshakeSocket>,
-    /// How the handshakes and beacons that came in by the port ended.
+    /// Counts how the handshakes and beacons that came in by the port ended.
     handshakes: DiscardTally,
-    /// The last command of [`Ports::accept_unknown`].
+    /// The value in the last call of [`Ports::accept_unknown`].
     accepts_unknown: Option<bool>,
     leaving: bool,
 }
@@ -38,11 +38,11 @@ struct Queue {
     discards: Arc<DiscardTally>,
 }
 
-/// See the module.
+/// The ports of one switch.
 #[derive(Default)]
 pub(super) struct Ports {
     records: Vec<Option<PortRecord>>,
-    /// The counters of ports that are gone, so that totals never fall.
+    /// The counters of removed ports, so that totals never decrease.
     past: Balance,
 }
 
@@ -108,11 +108,12 @@ impl Ports {
         Ok(PortId(number))
     }
 
-    /// Takes a port away from its workers; [`forget`](Self::forget) follows.
+    /// Removes a port from its workers; [`forget`](Self::forget) follows.
     pub(super) fn unplug(&mut self, id: PortId, workers: &mut Workers) -> Result<(), DetachError> {
         let record = self.plugged_mut(id).ok_or(DetachError::NoPort)?;
         record.leaving = true;
-        // The socket goes first, so that the kernel gives handshakes to the workers like everything else.
+        // The socket closes first, so that the kernel then delivers handshakes to the workers like
+        // all other frames.
         let handshake_socket = record.handshake_socket.take();
         let owners = record.queues.iter().enumerate().filter(|(_, queue)| queue.is_some());
         for (worker, _) in owners {
@@ -125,7 +126,7 @@ impl Ports {
         Ok(())
     }
 
-    /// No worker has the port any more. Returns whether it was there.
+    /// Removes a port that no worker has any more. Returns whether the port existed.
     pub(super) fn forget(&mut self, id: PortId) -> bool {
         let place = self.records.get_mut(usize::from(id.0));
         let Some(record) = place.and_then(Option::take) else { return false };
@@ -145,7 +146,7 @@ impl Ports {
         (!record.leaving).then_some(record)
     }
 
-    /// Whether a port is plugged in, and is not leaving.
+    /// Whether a port is plugged in, and is not being unplugged.
     pub(super) fn is_plugged(&self, id: PortId) -> bool {
         self.record(id).is_some_and(|record| !record.leaving)
     }
@@ -160,7 +161,8 @@ impl Ports {
         record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
     }
 
-    /// The worker that sends by a port for a link: the one that opens its frames, if it has the port.
+    /// The worker that sends through a port for a link: the one that opens the link's frames, if it
+    /// has a queue of the port.
     pub(super) fn sender(&self, owner: u8, id: PortId) -> usize {
         let queue = self.record(id).and_then(|record| record.queues.get(usize::from(owner)));
         match queue {
@@ -169,7 +171,7 @@ impl Ports {
         }
     }
 
-    /// Accepts or refuses frames of unknown senders at a port.
+    /// Sets whether a port accepts frames of unknown senders.
     pub(super) fn accept_unknown(&mut self, id: PortId, accept: bool, workers: &mut Workers) {
         if let Some(record) = self.plugged_mut(id) {
             record.accepts_unknown = Some(accept);
@@ -180,7 +182,7 @@ impl Ports {
         }
     }
 
-    /// Repeats the commands of each port, because a worker may not have completed them.
+    /// Repeats the commands for each port, because a worker may not have completed them.
     pub(super) fn command_again(&mut self, workers: &mut Workers) {
         for number in 0..self.records.len() as u16 {
             let id = PortId(number);
@@ -194,7 +196,7 @@ impl Ports {
         }
     }
 
-    /// The numbers of all ports, of the present and of the past.
+    /// The numbers of all ports, present and removed.
     pub(super) fn ids(&self) -> impl Iterator<Item = PortId> + use<> {
         (0..self.records.len() as u16).map(PortId)
     }
@@ -222,7 +224,7 @@ impl Ports {
         self.records.get_mut(usize::from(id.0))?.as_mut()?.handshake_socket.as_mut()
     }
 
-    /// Lists what wakes the slow path for handshakes.
+    /// Lists the events that wake the slow path for handshakes.
     pub(super) fn arm(&mut self, add: impl FnMut(Arm)) {
         self.handshake_sockets_mut().map(HandshakeSocket::arm).for_each(add);
     }
@@ -236,7 +238,7 @@ impl Ports {
         self.handshake_socket_mut(id).map(HandshakeSocket::receive)
     }
 
-    /// The source of a frame of the last burst, and which of the workers receives data from there.
+    /// The source of a frame of the last burst, and the worker that receives data from this source.
     pub(super) fn origin(
         &self,
         id: PortId,
@@ -246,13 +248,15 @@ impl Ports {
         Some(self.record(id)?.handshake_socket.as_ref()?.origin(frame, workers))
     }
 
-    /// Sends a handshake message by a port's handshake socket. `false` if it has none.
+    /// Sends a handshake message through a port's handshake socket. Returns `false` if the port has
+    /// none.
     pub(super) fn send(&mut self, id: PortId, to: Address, message: &[u8]) -> bool {
         let handshake_socket = self.handshake_socket_mut(id);
         handshake_socket.map(|handshake_socket| handshake_socket.send(to, message)).is_some()
     }
 
-    /// Counts how a handshake or beacon ended that came in by a port. `false` if the port is gone.
+    /// Counts the outcome of a handshake or beacon that came in by a port. Returns `false` if the
+    /// port is removed.
     pub(super) fn count_handshake(&self, id: PortId, how: Discard) -> bool {
         self.record(id).map(|record| record.handshakes.count(how)).is_some()
     }
@@ -286,7 +290,7 @@ impl Ports {
             .collect()
     }
 
-    /// The sums of all counters, those of ports that are gone included.
+    /// The sums of all counters, including those of removed ports.
     pub(super) fn balance(&self) -> Balance {
         let mut balance = self.past.clone();
         for record in self.records.iter().flatten() {

@@ -44,60 +44,61 @@ impl Default for SwitchConfig {
 }
 
 impl SwitchConfig {
-    /// How slot numbers are written (wire.md 1.1).
+    /// Sets how slot numbers are written (wire.md 1.1).
     #[must_use]
     pub fn with_scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = scheme;
         self
     }
 
-    /// The highest slot number that is given out.
+    /// Sets the highest slot number that is allocated.
     #[must_use]
     pub fn with_slot_max(mut self, slot_max: u32) -> Self {
         self.slot_max = slot_max;
         self
     }
 
-    /// Hops that a frame may have left after this switch, whatever its sender wrote: 1 to [`HOPS_MAX`].
+    /// Sets the number of hops that a frame may have left after this switch, whatever its sender
+    /// wrote: 1 to [`HOPS_MAX`].
     #[must_use]
     pub fn with_hops_max(mut self, hops_max: u8) -> Self {
         self.hops_max = hops_max;
         self
     }
 
-    /// Whether a frame may leave by the slot that it came in by.
+    /// Sets whether a frame may leave by the slot that it came in by.
     #[must_use]
     pub fn with_u_turns(mut self, u_turns: bool) -> Self {
         self.u_turns = u_turns;
         self
     }
 
-    /// How long a slot number stays unused after its user was detached: longer than a packet whose label names
-    /// it can be under way.
+    /// Sets how long a slot number stays unused after its user was detached: longer than the
+    /// lifetime of packets whose labels name it.
     #[must_use]
     pub fn with_quarantine(mut self, quarantine: Duration) -> Self {
         self.quarantine_ns = nanoseconds(quarantine);
         self
     }
 
-    /// How long the former number of a slot leads to its user.
+    /// Sets how long the former number of a slot still leads to its user.
     #[must_use]
     pub fn with_alias(mut self, alias: Duration) -> Self {
         self.alias_ns = nanoseconds(alias);
         self
     }
 
-    /// How slot numbers are written.
+    /// The scheme in which slot numbers are written.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
-    /// The highest slot number that is given out.
+    /// The highest slot number that is allocated.
     pub fn slot_max(&self) -> u32 {
         self.slot_max
     }
 
-    /// Hops that a frame may have left after this switch.
+    /// The number of hops that a frame may have left after this switch.
     pub fn hops_max(&self) -> u8 {
         self.hops_max
     }
@@ -107,12 +108,12 @@ impl SwitchConfig {
         self.u_turns
     }
 
-    /// How long a slot number stays unused after its user was detached.
+    /// The time that a slot number stays unused after its user was detached.
     pub fn quarantine(&self) -> Duration {
         Duration::from_nanos(self.quarantine_ns)
     }
 
-    /// How long the former number of a slot leads to its user.
+    /// The time that the former number of a slot still leads to its user.
     pub fn alias(&self) -> Duration {
         Duration::from_nanos(self.alias_ns)
     }
@@ -122,15 +123,16 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Why a switch could not be made.
+/// The reason why a switch could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The scheme cannot write slot 1, so no label could lead to the switch itself.
     SchemeWithoutSelf,
-    /// The scheme's prefixes are too alike for a table.
+    /// The scheme's prefixes are too similar for a table.
     SchemeTooAlike,
-    /// The scheme cannot write `slot_max`, or it is below 2. Holds the highest possible one, if there is any.
+    /// The scheme cannot write `slot_max`, or it is below 2. The field is the highest possible
+    /// value, if there is one.
     SlotMax(Option<u32>),
     /// `hops_max` is 0 or above [`HOPS_MAX`].
     HopsMax,
@@ -157,15 +159,15 @@ impl Error for ConfigError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u16);
 
-/// Why a port could not be plugged in. The switch is as it was before.
+/// The reason why a port could not be plugged in. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PlugError {
-    /// A port of all workers needs one queue for each worker.
+    /// A port on all workers needs one queue for each worker.
     QueueCount {
-        /// Queues that were given.
+        /// The number of queues in the call.
         queues: usize,
-        /// Workers of the switch.
+        /// The number of workers of the switch.
         workers: usize,
     },
     /// There is no worker with this number.
@@ -191,11 +193,11 @@ impl fmt::Display for PlugError {
 
 impl Error for PlugError {}
 
-/// An attachment: a neighbour, or an endpoint of this machine.
+/// The configuration of an attachment: a neighbour, or an endpoint of this machine.
 #[derive(Clone, Debug)]
 pub struct Attach {
     pub(super) port: PortId,
-    /// `None` for a sealed peer that is to call first.
+    /// `None` for a sealed peer that must begin the handshake.
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
     /// Whether its frames are sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer) sets it.
@@ -204,15 +206,16 @@ pub struct Attach {
     pub(super) frame_bytes_max: u16,
     pub(super) slot: Option<Slot>,
     pub(super) name: String,
-    /// The static key of a sealed peer. By it, and by the name of anything else, the slot number is found again
-    /// after a restart.
+    /// The static key of a sealed peer. After a restart, a peer's slot number is found by this key,
+    /// and that of any other attachment by its name.
     pub(super) key: Option<[u8; 32]>,
-    /// For an unknown peer: how many numbers such peers may have together, quarantined and kept ones included.
+    /// For an unknown peer: the number of slot numbers that such peers may have together, including
+    /// quarantined and kept ones.
     pub(super) unknown_max: Option<usize>,
 }
 
 impl Attach {
-    /// An unsealed attachment with all rights, at the lowest free slot.
+    /// Makes an unsealed attachment with all rights, at the lowest free slot.
     pub fn plain(port: PortId, at: Address, behind: Behind, name: impl Into<String>) -> Self {
         Self {
             port,
@@ -228,42 +231,42 @@ impl Attach {
         }
     }
 
-    /// Its slot; by default the lowest free one.
+    /// Sets its slot; by default it gets the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
         self.slot = slot.into();
         self
     }
 
-    /// Where its frames may go.
+    /// Sets where its frames may go.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
         self
     }
 
-    /// The longest frame in bytes, link header included, that its path takes.
+    /// Sets the longest frame in bytes, including the link header, that its path accepts.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
         self.frame_bytes_max = bytes;
         self
     }
 
-    /// Its address; another one than given to [`plain`](Self::plain).
+    /// Sets its address; it replaces the one in the call of [`plain`](Self::plain).
     #[must_use]
     pub fn with_address(mut self, at: Address) -> Self {
         self.at = Some(at);
         self
     }
 
-    /// A key by which, rather than by its name, its slot number is found again after a restart.
+    /// Sets a key by which its slot number is found after a restart, instead of by its name.
     #[must_use]
     pub fn with_key(mut self, key: [u8; 32]) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// The slot that it wants.
+    /// The slot that it asks for.
     pub fn slot(&self) -> Option<Slot> {
         self.slot
     }
@@ -274,35 +277,35 @@ impl Attach {
     }
 }
 
-/// Why a slot number without a user cannot be given out.
+/// The reason why a slot number without a user cannot be allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotFree {
-    /// It is in quarantine: its last user was detached a short time ago.
+    /// It is in quarantine: its last user was detached recently.
     Quarantined,
     /// It is kept for the user that had it before the restart.
     Kept,
-    /// It is an alias: the former number of a user that has another number now.
+    /// It is an alias: the former number of a user that now has another number.
     Former,
 }
 
-/// Why a neighbour or an endpoint could not be attached. The switch is as it was before.
+/// The reason why a neighbour or an endpoint could not be attached. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such port.
     NoPort,
-    /// The slot number is 1 (the switch itself), or above the highest that is given out.
+    /// The slot number is 1 (the switch itself), or above the highest that is allocated.
     NoSuchSlot(Slot),
     /// The slot has a user.
     SlotTaken(Slot),
-    /// The slot has no user, but packets whose labels name it may still be under way.
+    /// The slot has no user, but packets whose labels name it may still be in flight.
     SlotNotFree {
         /// The slot.
         slot: Slot,
-        /// Why it cannot be given out.
+        /// The reason why it cannot be allocated.
         why: NotFree,
-        /// The time until it can be given out, where that is known.
+        /// The time until it can be allocated, if that is known.
         opens_in: Option<Duration>,
     },
     /// No slot number is free.
@@ -354,15 +357,15 @@ impl fmt::Display for AttachError {
 
 impl Error for AttachError {}
 
-/// Why a slot could not be detached, or a port unplugged. The switch is as it was before.
+/// The reason why a slot could not be detached, or a port unplugged. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DetachError {
-    /// The slot has no user, or its user is being detached already.
+    /// The slot has no user, or its user is already being detached.
     EmptySlot(Slot),
-    /// There is no such port, or it is being unplugged already.
+    /// There is no such port, or it is already being unplugged.
     NoPort,
-    /// The user of this slot is still behind the port.
+    /// The user of this slot is still attached at the port.
     PortInUse(Slot),
 }
 
@@ -379,7 +382,7 @@ impl fmt::Display for DetachError {
 
 impl Error for DetachError {}
 
-/// Why a slot could not be renumbered or drained. The switch is as it was before.
+/// The reason why a slot could not be renumbered or drained. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RenumberError {
@@ -387,7 +390,7 @@ pub enum RenumberError {
     EmptySlot(Slot),
     /// The last change of its number is still under way.
     Moving(Slot),
-    /// The new number cannot be given out.
+    /// The new number cannot be allocated.
     Number(AttachError),
 }
 
@@ -411,15 +414,15 @@ impl Error for RenumberError {
     }
 }
 
-/// Why a scheme could not be replaced by a larger one. The switch is as it was before.
+/// The reason why a scheme could not be replaced by a larger one. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GrowError {
-    /// No switch can number its slots by the new scheme.
+    /// No switch can number its slots in the new scheme.
     Config(ConfigError),
-    /// The new highest slot number is below this one, the present one.
+    /// The new highest slot number is below the present one, which is in the field.
     SlotMax(u32),
-    /// The new scheme reads a director of the old one as another slot, or in another width.
+    /// The new scheme reads a director of the old one as another slot, or with another width.
     CodeChanges {
         /// The slot that the director names in the old scheme.
         slot: Slot,
@@ -453,63 +456,70 @@ impl Error for GrowError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Every worker forwards to the slot.
+    /// Every worker forwards frames to the slot.
     SlotAttached(Slot),
-    /// A port refused the neighbour of this slot. The number goes into quarantine: frames that other workers
-    /// received meanwhile have it in their return paths.
+    /// A port refused the neighbour of this slot. The number goes into quarantine: frames that
+    /// other workers received meanwhile carry it in their return paths.
     AttachRefused(Slot, AdmitError),
-    /// No worker knows the slot's user any more. The number goes into quarantine.
+    /// Every worker has removed the slot's user. The number goes into quarantine.
     SlotDetached(Slot),
-    /// The slot number can be given out again.
+    /// The slot number can be allocated again.
     SlotFree(Slot),
-    /// No new label should name the slot. It is detached when its drain time is over.
+    /// No new label should name the slot. It is detached when its drain time ends.
     SlotDraining(Slot),
-    /// The user of the first slot has the second number now, and every worker writes it. The first number leads
-    /// to it for a time.
+    /// The user of the first slot now has the second number, and every worker writes it. The first
+    /// number still leads to the user for a time.
     SlotMoved(Slot, Slot),
-    /// A sender behind `ingress` still names a slot by a former number. Reported seldom, however many frames do so.
+    /// A sender behind `ingress` still names a slot by a former number. The rate of this event is
+    /// limited, however many frames do so.
     AliasUsed {
         /// The slot that the frame came in by.
         ingress: Slot,
-        /// The former number, which its label named.
+        /// The former number, which the frame's label named.
         named: Slot,
         /// The present number.
         slot: Slot,
     },
-    /// The alias is over. The number goes into quarantine.
+    /// The lifetime of the alias has ended. The number goes into quarantine.
     AliasEnded(Slot),
-    /// Every worker reads and writes the new scheme.
+    /// Every worker reads and writes slot numbers in the new scheme.
     SchemeGrown,
-    /// No worker has the port any more.
+    /// Every worker has removed the port.
     PortUnplugged(PortId),
     /// The slow path was reset ([`Switch::recover`](crate::control::Switch::recover)). Earlier events may be
     /// missing; the views show the present state.
     SlowPathRestarted,
-    /// The link of the slot is up: its peer has proved that it has the keys, and every worker lets data pass.
+    /// The link of the slot is up: its peer has proved that it has the keys, and every worker
+    /// forwards data.
     LinkUp(Slot),
-    /// The link of the slot is idle: no data has crossed it for so long that its keys expired. The next packet
-    /// brings it up again.
+    /// The link of the slot is idle: it has carried no data for so long that its keys expired. The
+    /// next packet brings it up again.
     LinkQuiet(Slot),
-    /// The link of the slot is down: it has no keys though some are needed, or its peer has been silent for too
-    /// long.
+    /// The link of the slot is down: it has no keys although some are needed, or its peer has been
+    /// silent for too long.
     LinkDown(Slot),
-    /// The path behind the slot takes frames of up to this many bytes, link header and tag included.
+    /// The path behind the slot accepts frames of up to this length in bytes, including link header
+    /// and tag.
     PathMtu(Slot, u16),
-    /// The peer of the slot has proved that it is at another address.
+    /// The peer of the slot has proved that it receives at another address.
     Roamed(Slot, Address),
-    /// No peer behind this UDP port answers. Handshakes from another local port may reach them
+    /// No peer behind this UDP port answers. Handshakes from another local port may reach the peers
     /// ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
     WantsAlternate(PortId),
-    /// Two nodes, at these addresses, have the key of the slot's peer and take its link from each other.
+    /// Two nodes, at these addresses, have the key of the slot's peer and alternately take over its
+    /// link.
     KeyOnTwoNodes(Slot, [Address; 2]),
     /// The link of the slot has new keys.
     Rekeyed(Slot),
-    /// A node with the static key of the slot's peer has proved this identity, which is not the expected one. It
-    /// gets no link. Reported seldom, however often it tries.
+    /// A node with the static key of the slot's peer has proved this identity, which is not the
+    /// expected one. The node gets no link. The rate of this event is limited, however often the
+    /// node tries.
     PeerRefused(Slot, PeerId),
-    /// Why the link of the slot is down: once for each reason, until the link is up again.
+    /// The reason why the link of the slot is down: reported once for each reason, until the link
+    /// is up again.
     LinkTrouble(Slot, DownReason),
-    /// The switch refused a node that is not configured. Reported at most once in ten seconds.
+    /// The switch refused a node that is not configured. This is reported at most once in ten
+    /// seconds.
     UnknownRefused {
         /// The port that its handshake came in by.
         port: PortId,
@@ -518,7 +528,8 @@ pub enum Event {
         /// The static key of the node.
         key: StaticPublic,
     },
-    /// A beacon names this node, and a handshake begins that will prove it.
+    /// A beacon suggested a peer, and this node begins a handshake that will prove the peer's
+    /// identity.
     PeerSuggested {
         /// The slot of the peer, if it has one.
         slot: Option<Slot>,
@@ -529,20 +540,21 @@ pub enum Event {
         /// The identity that signed the beacon.
         peer_id: PeerId,
     },
-    /// The outcome of a question ([`Switch::ask`](crate::control::Switch::ask)).
+    /// The result of a request ([`Switch::ask`](crate::control::Switch::ask)).
     Answered(QuestionId, Answer),
-    /// The neighbour of the slot says that it will end the link.
+    /// The neighbour of the slot announces that it will end the link.
     Goodbye {
         /// The slot.
         slot: Slot,
-        /// Why (wire.md 5).
+        /// The reason (wire.md 5).
         code: u8,
-        /// Seconds after which the switch should call again; 0 if that does not matter.
+        /// Seconds after which the switch should begin a handshake again; 0 if the neighbour does
+        /// not specify it.
         retry_after_s: u32,
         /// A text for people.
         text: String,
     },
-    /// A switch on a path says that one of its slots has another number now.
+    /// A switch on a path reports that one of its slots has another number now.
     SlotMovedAway {
         /// This switch's slot that the message came in by.
         by: Slot,
@@ -554,7 +566,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Its name in JSON, in snake_case.
+    /// The event's name in JSON, in snake_case.
     pub fn name(&self) -> &'static str {
         match self {
             Self::SlotAttached(_) => "slot_attached",
@@ -586,7 +598,7 @@ impl Event {
         }
     }
 
-    /// The slot that it is about.
+    /// The slot that the event is about.
     pub fn slot(&self) -> Option<Slot> {
         match *self {
             Self::SlotAttached(slot)

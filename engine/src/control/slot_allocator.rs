@@ -1,5 +1,5 @@
-//! Slot numbers and their users: allocated, moved, withdrawn, in quarantine, free again. A pure state machine
-//! without workers and clock.
+//! Slot numbers and their users: a number is allocated, moved, withdrawn, put into quarantine and
+//! freed. The module is a pure state machine without workers and clock.
 //!
 //! | a number is | labels that name it lead | it becomes |
 //! |---|---|---|
@@ -12,14 +12,15 @@
 //! | former, kept over a restart | nowhere: "gone" | returning |
 //! | returning | nowhere: "gone" | an alias, once its user's number is published |
 //!
-//! R1 depends on the order of the last steps. Each step takes a token that only the step before it makes:
+//! R1 depends on the order of the last steps. Each step takes a token that only the step before it
+//! makes:
 //!
 //! ```text
 //! withdraw ─► Withdrawn ─(in tables for all workers)─► Informed ─(all workers completed)─► Unnamed
 //!   ─(all workers dropped the link)─► Detached ─► quarantine ─(time)─► Quarantined ─► free
 //! ```
 //!
-//! The right order:
+//! The right order compiles:
 //!
 //! ```
 //! use strowger_engine::{Now, control::{grace_period::GracePeriods, slot_allocator::{Detached, SlotAllocator, Unnamed, SlotRequest}}};
@@ -51,7 +52,8 @@
 //! }
 //! ```
 //!
-//! nor does a token without a proof, here to free a number whose quarantine has not ended:
+//! A token without a proof does not compile either; here it frees a number whose quarantine has not
+//! ended:
 //!
 //! ```compile_fail,E0451
 //! use strowger_engine::control::slot_allocator::{SlotAllocator, Quarantined};
@@ -60,7 +62,7 @@
 //! }
 //! ```
 //!
-//! nor a token that is used twice:
+//! A token cannot be used twice:
 //!
 //! ```compile_fail,E0382
 //! use strowger_engine::{Now, control::slot_allocator::{Detached, SlotAllocator}};
@@ -89,7 +91,7 @@ pub use self::tokens::{
 use super::{AttachError, NotFree, grace_period::Quiesced};
 use crate::Now;
 
-/// The user of a number, as it is recognized after a restart.
+/// The identity of a number's user, by which it is recognized after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
     /// The peer with this static key.
@@ -99,7 +101,7 @@ pub enum Who {
 }
 
 impl Who {
-    /// By key if there is one, else by name.
+    /// Makes the identity from the key if there is one, otherwise from the name.
     pub fn new(key: Option<[u8; 32]>, name: &str) -> Self {
         key.map_or_else(|| Self::Name(name.to_owned()), Self::Key)
     }
@@ -108,45 +110,46 @@ impl Who {
 /// A request for a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotRequest<'a> {
-    /// The number. `None` for the one kept for `who`, or the lowest free one.
+    /// The number. `None` requests the number kept for `who`, or the lowest free one.
     pub slot: Option<Slot>,
     /// The user.
     pub who: Option<&'a Who>,
-    /// For an unknown peer: how many numbers such peers may have together, those in quarantine and
-    /// those kept over a restart included.
+    /// For an unknown peer: the number of slot numbers that such peers may have together, including
+    /// those in quarantine and those kept over a restart.
     pub unknown_max: Option<usize>,
-    /// Whether the user accepts a number that is not free yet, and that leads to it as soon as it is.
+    /// Whether the user accepts a number that is not free yet. Such a number leads to the user when
+    /// it is free.
     pub may_wait: bool,
 }
 
-/// Where labels with a number lead.
+/// The target of labels with a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Nowhere: it is free.
+    /// None: the number is free.
     Empty,
-    /// To its user.
+    /// The user of the number.
     User(Mark),
-    /// To a user that has another number now.
+    /// A user that now has another number.
     Alias(Mark),
-    /// Nowhere any more: it is in quarantine or on the way there.
+    /// None any more: the number is in quarantine or will be soon.
     Gone,
 }
 
-/// The steps to repeat.
+/// The steps to repeat after a recovery.
 #[must_use = "numbers whose steps are not repeated are lost"]
 pub(in crate::control) struct Recovered {
-    /// Not published yet.
+    /// Numbers that are not published yet.
     pub(in crate::control) allocated: Vec<Allocated>,
-    /// Former numbers whose users' new numbers are to be written into return paths.
+    /// Former numbers; the new numbers of their users are to be written into return paths.
     pub(in crate::control) retiring: Vec<Retiring>,
-    /// Withdrawn, at whatever step they were.
+    /// Withdrawn numbers, at any step before quarantine.
     pub(in crate::control) withdrawn: Withdrawn,
 }
 
 /// The numbers of one user.
 #[derive(Default)]
 struct Holding {
-    /// With their generations, so that the newest is the greatest.
+    /// Live numbers with their generations, so that the newest is the greatest.
     live: Vec<(u64, Slot)>,
     coming: Vec<(u64, Slot)>,
 }
@@ -156,15 +159,16 @@ struct Holding {
 pub struct SlotAllocator {
     numbers: Numbers,
     generation: u64,
-    /// When time alone changes a number; `None` where it has to be computed again.
+    /// The time at which time alone changes a number; `None` if it has to be computed again.
     due: Cell<Option<Option<Now>>>,
-    /// Withdrawals so far, and how many of them are in the latest tables.
+    /// The number of withdrawals so far, and how many of them are in the latest tables.
     version: u64,
     in_tables: u64,
 }
 
 impl SlotAllocator {
-    /// No number allocated; `slot_max` is the highest that will be.
+    /// Makes an allocator without allocated numbers; `slot_max` is the highest that it will
+    /// allocate.
     pub fn new(slot_max: u32) -> Self {
         Self {
             numbers: Numbers::new(Slot::new(slot_max)),
@@ -175,7 +179,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Numbers ever allocated, over restarts.
+    /// The number of allocations so far, including those before restarts.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -185,7 +189,7 @@ impl SlotAllocator {
         &self.numbers
     }
 
-    /// Numbers up to this one may be allocated from now on. The bound never falls.
+    /// Raises the highest number that may be allocated. The limit never decreases.
     pub fn raise_max(&mut self, slot_max: u32) {
         self.numbers.slot_max = self.numbers.slot_max.max(Slot::new(slot_max));
     }
@@ -204,7 +208,7 @@ impl SlotAllocator {
     /// Allocates a number for a user.
     ///
     /// # Errors
-    /// [`AttachError`]; nothing is changed then.
+    /// [`AttachError`]; the state is then unchanged.
     pub fn allocate(
         &mut self,
         request: SlotRequest<'_>,
@@ -235,7 +239,7 @@ impl SlotAllocator {
         Ok(Allocated { slot, generation, user })
     }
 
-    /// Publishes a number: tables may lead to its user, whose link every worker has.
+    /// Publishes a number: tables may lead to its user, because every worker has the user's link.
     pub fn publish(&mut self, allocated: Allocated, now: Now) -> Published {
         let Some(entry) = self.numbers.entries.get_mut(&allocated.slot) else {
             return Published::Never;
@@ -255,7 +259,7 @@ impl SlotAllocator {
         }
     }
 
-    /// A user's number leads to it, and so do the numbers that it had before the restart.
+    /// Makes the numbers that a user had before the restart lead to it again.
     fn restore_former(&mut self, user: Mark) {
         self.due.set(None);
         for slot in &self.numbers.aliases {
@@ -268,7 +272,8 @@ impl SlotAllocator {
         }
     }
 
-    /// Makes a user's old number an alias of the new one. `None` if either was withdrawn meanwhile.
+    /// Turns a user's old number into an alias of the new one. Returns `None` if either number was
+    /// withdrawn meanwhile.
     pub fn retire(&mut self, slot: Slot, to: Slot) -> Option<Retiring> {
         self.due.set(None);
         let user = match self.numbers.entries.get(&to)?.usage {
@@ -291,8 +296,8 @@ impl SlotAllocator {
         Some(retiring)
     }
 
-    /// Every worker writes the new number into return paths: the lifetime of the alias begins. `false` if it
-    /// was withdrawn meanwhile.
+    /// Starts the lifetime of an alias, since every worker writes the new number into return paths.
+    /// Returns `false` if the alias was withdrawn meanwhile.
     pub fn retired(&mut self, passed: Quiesced<Retiring>, until: Now) -> bool {
         self.due.set(None);
         let Retiring { slot, generation, .. } = passed.into_inner();
@@ -307,7 +312,8 @@ impl SlotAllocator {
         }
     }
 
-    /// Ends the use of a live number at this time. `false` if it is not live.
+    /// Sets the time at which the use of a live number ends. Returns `false` if the number is not
+    /// live.
     pub fn drain(&mut self, slot: Slot, until: Now) -> bool {
         self.due.set(None);
         match self.numbers.entries.get_mut(&slot).map(|entry| &mut entry.usage) {
@@ -319,12 +325,13 @@ impl SlotAllocator {
         }
     }
 
-    /// Withdraws all numbers of a user. `None` if it has none.
+    /// Withdraws all numbers of a user. Returns `None` if the user has none.
     pub fn withdraw(&mut self, user: Mark) -> Option<Withdrawn> {
         self.withdraw_all(&[user])
     }
 
-    /// Withdraws all numbers of several users, in one pass over all numbers. `None` if none of them has any.
+    /// Withdraws all numbers of several users, in one pass over all numbers. Returns `None` if none
+    /// of them has any.
     pub fn withdraw_all(&mut self, users: &[Mark]) -> Option<Withdrawn> {
         let users: HashSet<Mark> = users.iter().copied().collect();
         let (mut leaving, mut seen) = (Vec::new(), HashSet::new());
@@ -348,7 +355,7 @@ impl SlotAllocator {
         Some(withdrawn)
     }
 
-    /// Withdraws the aliases whose lifetime is over. `None` if there are none.
+    /// Withdraws the aliases whose lifetime has ended. Returns `None` if there are none.
     pub fn expire(&mut self, now: Now) -> Option<Withdrawn> {
         self.withdraw_where(|usage| match *usage {
             Usage::Alias { until: Some(end), .. } if end <= now => Some(Now(0)),
@@ -356,7 +363,7 @@ impl SlotAllocator {
         })
     }
 
-    /// Withdraws numbers whose users stay.
+    /// Withdraws numbers whose users stay attached.
     fn withdraw_where(
         &mut self,
         mut which: impl FnMut(&Usage) -> Option<Now>,
@@ -386,10 +393,11 @@ impl SlotAllocator {
         self.numbers.targets()
     }
 
-    /// The latest tables, which were given to the workers, have the withdrawal.
+    /// Confirms that the latest tables contain the withdrawal and were sent to the workers.
     ///
     /// # Panics
-    /// If no tables were made since the withdrawal: a bug of the caller that would misdeliver packets.
+    /// If no tables were made since the withdrawal, which is a bug of the caller that would
+    /// misdeliver packets.
     pub fn inform(&self, withdrawn: Withdrawn) -> Informed {
         let Withdrawn { numbers, leaving, version, .. } = withdrawn;
         assert!(
@@ -399,8 +407,8 @@ impl SlotAllocator {
         Informed { numbers, leaving }
     }
 
-    /// Puts numbers into quarantine, also those that were never published: packets that came in by the link
-    /// have them in their return paths.
+    /// Puts numbers into quarantine, also those that were never published: packets that came in by
+    /// the link carry them in their return paths.
     pub fn quarantine(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
         for (slot, generation) in detached.numbers {
             let entry = self.entry(slot, generation);
@@ -412,7 +420,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Numbers whose quarantine is over.
+    /// The numbers whose quarantine has ended.
     pub fn out_of_quarantine(&self, now: Now) -> Vec<Quarantined> {
         let is_over = |usage: &Usage| match usage {
             Usage::Quarantined { until }
@@ -424,7 +432,7 @@ impl SlotAllocator {
         over.map(|(&slot, entry)| Quarantined { slot, generation: entry.generation }).collect()
     }
 
-    /// When the first drain, alias or quarantine ends.
+    /// The time at which the first drain, alias or quarantine ends.
     pub fn next_timeout(&self) -> Option<Now> {
         let due = self.due.get().unwrap_or_else(|| self.numbers.first_end());
         self.due.set(Some(due));
@@ -444,13 +452,14 @@ impl SlotAllocator {
         self.numbers.low = self.numbers.low.min(number.slot);
     }
 
-    /// Continues the count of allocations from here, after a restart.
+    /// Continues the count of allocations from this value, after a restart.
     pub fn count_from(&mut self, generation: u64) {
         self.generation = self.generation.max(generation);
     }
 
-    /// Numbers that this user had before the restart lead to it again as soon as its own number does: former
-    /// ones as long as they would have, and its last number, if it has another one now, until `alias_until`.
+    /// Makes the numbers that this user had before the restart lead to it again at the same time as
+    /// its own number. Former numbers lead to it for their remaining lifetime; its last number, if
+    /// the user now has another one, leads to it until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
         let Some(numbers) = self.numbers.kept_for.get(who) else { return };
         self.due.set(None);
@@ -470,8 +479,9 @@ impl SlotAllocator {
         }
     }
 
-    /// Keeps a number over a restart: for `who`, if allocated, and from other users until `until`. `unknown` if
-    /// an unknown peer had it. Returns `false` if the number is in use already, or cannot be allocated.
+    /// Keeps a number over a restart: for `who`, if given, and barred for other users until
+    /// `until`. `unknown` is set if an unknown peer had it. Returns `false` if the number is
+    /// already in use, or cannot be allocated.
     pub fn keep(&mut self, slot: Slot, who: Option<Who>, until: Now, unknown: bool) -> bool {
         if slot == Slot::SWITCH || self.numbers.entries.contains_key(&slot) {
             return false;
@@ -487,8 +497,8 @@ impl SlotAllocator {
         true
     }
 
-    /// A kept number without a user was the alias of `who`, and leads to it again when it returns. Returns
-    /// `false` if the number is not kept without a user.
+    /// Marks a kept number without a user as a former alias of `who`, which leads to that user
+    /// again when the user returns. Returns `false` if the number is not kept without a user.
     pub fn keep_former(&mut self, slot: Slot, who: Who, alias_until: Now) -> bool {
         self.due.set(None);
         let Some(entry) = self.numbers.entries.get_mut(&slot) else { return false };
@@ -498,8 +508,8 @@ impl SlotAllocator {
         true
     }
 
-    /// Checks every number. Numbers of users that are gone, and numbers that contradict each other, are
-    /// withdrawn. Quarantines begin again, because their start is not certain.
+    /// Checks every number. It withdraws numbers of users that are gone, and numbers that
+    /// contradict each other. Quarantines start again, because their start times are not certain.
     pub(in crate::control) fn recover(
         &mut self,
         is_there: impl Fn(Mark) -> bool,
@@ -530,7 +540,7 @@ impl SlotAllocator {
             match entry.usage {
                 Usage::Live { user, .. } => match users.get(&user).map(|has| newest(&has.live)) {
                     Some(own) if own == Some(slot) => (),
-                    // The old number of a user that was moving.
+                    // The old number of a user that was changing its number.
                     Some(Some(to)) => {
                         entry.usage = Usage::Alias { user, until: None };
                         self.numbers.aliases.insert(slot);
@@ -552,7 +562,7 @@ impl SlotAllocator {
                     }
                 }
                 Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
-                // Its user's number is not published: otherwise this would be an alias.
+                // The number of its user is not published; otherwise this would be an alias.
                 Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
                     leave(&mut entry.usage, until);
                 }

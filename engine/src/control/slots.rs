@@ -1,5 +1,5 @@
-//! Slots: attaches, moves and detaches, the commands of each step to the workers, and the order of the steps.
-//! `SlotAllocator` decides which number is allocated.
+//! Slots: attaching, renumbering and detaching, the commands of each step to the workers, and the
+//! order of the steps. `SlotAllocator` decides which number is allocated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,21 +33,21 @@ use crate::{
     slots::{NextHop, ReturnPath},
 };
 
-/// See the module.
+/// The slots of one switch.
 pub(super) struct Slots {
-    /// The scheme of numbers, and the length of their quarantine.
+    /// The scheme of slot numbers, and the length of their quarantine.
     config: SwitchConfig,
     attachments: Attachments,
     allocator: SlotAllocator,
-    /// Polls since the first of the waiting numbers could have been published.
+    /// The number of polls since the first pending number could have been published.
     publish_polls: u32,
-    /// Published as soon as the quarantine of their numbers is over.
+    /// Numbers that are published as soon as their quarantine has ended.
     deferred: Vec<Allocated>,
-    /// The generation that is written down already, if numbers wait for that.
+    /// The generation of the last written snapshot, if numbers wait for snapshots.
     written: Option<u64>,
     /// The time of quarantines ([`Clock::quarantine_now`](super::clock::Clock::quarantine_now)).
     now: Now,
-    /// The links detached since [`take_detached`](Self::take_detached) was last called.
+    /// The links detached since the last call of [`take_detached`](Self::take_detached).
     detached: Vec<Mark>,
 }
 
@@ -79,7 +79,7 @@ impl Slots {
         mem::take(&mut self.detached)
     }
 
-    /// The generation that is written down, if numbers wait for that.
+    /// The generation of the last written snapshot, if numbers wait for snapshots.
     pub(super) fn written(&self) -> Option<u64> {
         self.written
     }
@@ -169,8 +169,8 @@ impl Slots {
         self.attachments.get(mark)
     }
 
-    /// Detaches what is attached to a slot, and ends its aliases. The numbers go into quarantine before they
-    /// are allocated again.
+    /// Detaches the user of a slot, and ends its aliases. The numbers go into quarantine before
+    /// they are allocated again.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -180,7 +180,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Detaches what is attached to all these slots, with one table. Skips empty slots.
+    /// Detaches the users of all these slots, with one table. Skips empty slots.
     pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>, out: &mut Outputs) {
         let users: Vec<Mark> =
             slots.into_iter().filter_map(|slot| self.allocator.numbers().user_of(slot)).collect();
@@ -198,8 +198,9 @@ impl Slots {
         self.remove(withdrawn, out);
     }
 
-    /// Gives the user of a slot another number: this one, or the lowest free. The old one leads to it for
-    /// [`SwitchConfig::with_alias`] after [`Event::SlotMoved`], and goes into quarantine then.
+    /// Changes the number of a slot's user to this one, or to the lowest free one. The old number
+    /// leads to the user for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and then goes
+    /// into quarantine.
     ///
     /// # Errors
     /// [`RenumberError`].
@@ -217,7 +218,8 @@ impl Slots {
         if !self.allocator.numbers().may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
-        // A number that is not free yet is refused: a change minutes later would be a surprise.
+        // A number that is not free yet is refused: a change some minutes later would surprise the
+        // caller.
         let request = SlotRequest { slot: to, ..SlotRequest::default() };
         let allocated =
             self.allocator.allocate(request, mark, self.now).map_err(RenumberError::Number)?;
@@ -226,8 +228,8 @@ impl Slots {
         Ok(to)
     }
 
-    /// Announces that no new label should name a slot, and detaches it `for_ns` after the last
-    /// [`poll`](Self::poll). It forwards as before until then.
+    /// Announces that no new label should name a slot, and detaches the slot `for_ns` after the
+    /// last [`poll`](Self::poll). Until then the slot forwards as before.
     ///
     /// # Errors
     /// [`RenumberError::EmptySlot`].
@@ -266,7 +268,7 @@ impl Slots {
         if slot_max < self.config.slot_max {
             return Err(GrowError::SlotMax(self.config.slot_max));
         }
-        // Labels on their way may name any number that can be written, not only those in use now.
+        // Labels in flight may name any number that can be written, not only those in use now.
         for slot in 0..=self.config.slot_max {
             if let Some(form) = read_otherwise(Slot::new(slot), &old, &scheme) {
                 return Err(GrowError::CodeChanges { slot: Slot::new(slot), form });
@@ -284,8 +286,8 @@ impl Slots {
         Ok(())
     }
 
-    /// The numbers that the link of a user writes into return paths: the one that every table has, and where
-    /// that does not fit a former one.
+    /// The numbers that a user's link writes into return paths: the number that every table has
+    /// and, where that number does not fit, a former one.
     fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
         let former = self.allocator.numbers().former(mark).into_iter();
@@ -298,14 +300,15 @@ impl Slots {
         self.attachments().map(|(mark, user)| (mark, self.return_path(mark, user))).collect()
     }
 
-    /// Has every worker write a user's numbers into return paths as they are now.
+    /// Makes every worker write a user's present numbers into return paths.
     fn write_return_path(&self, mark: Mark, out: &mut Outputs) {
         let Some((_, user)) = self.attachments().find(|(other, _)| *other == mark) else { return };
         let (written, return_path) = (user.written, self.return_path(mark, user));
         out.workers.command_all(|_| Command::Renumber(mark, written, Box::new(return_path)));
     }
 
-    /// Has every worker forget these numbers in tables and return paths; the next step follows when all have.
+    /// Makes every worker remove these numbers from tables and return paths; the next step follows
+    /// when all have done so.
     fn remove(&mut self, withdrawn: Withdrawn, out: &mut Outputs) {
         for &mark in withdrawn.staying() {
             self.write_return_path(mark, out);
@@ -340,14 +343,14 @@ impl Slots {
     pub(super) fn publish_tables(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
-            // `check` has shown that a table of this scheme exists.
+            // `check` has proved that a table for this scheme exists.
             if let Ok(table) = table(&self.config, &exits) {
                 out.workers.command(worker, Command::Slots(Box::new(table)));
             }
         }
     }
 
-    /// Every worker has the table with the user.
+    /// Announces a user whose number every worker's table has.
     pub(super) fn announce(&mut self, mark: Barrier<Mark>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(mark) else { return };
         let mark = passed.into_inner();
@@ -356,14 +359,15 @@ impl Slots {
         let slot = user.slot;
         out.events.push(Event::SlotAttached(slot));
         if !self.allocator.numbers().former(mark).is_empty() {
-            // Former numbers from before the restart are in every table now.
+            // Former numbers from before the restart are now in every table.
             self.write_return_path(mark, out);
         }
     }
 
-    /// Publishes the pending numbers whose commands all workers have completed, with one table. Each table
-    /// has all numbers, so one table for each would take quadratic time. If more numbers are about to follow,
-    /// it waits for them, but not for long. Returns `false` if nothing was published.
+    /// Publishes, with one table, the pending numbers whose commands all workers have completed.
+    /// Each table contains all numbers, so one table per number would take quadratic time. If more
+    /// numbers are about to follow, it waits for them for a limited number of polls. Returns
+    /// `false` if nothing was published.
     pub(super) fn publish_due(&mut self, out: &mut Outputs) -> bool {
         let (due, more_follow) = out.workers.publishable(self.written);
         let waits = more_follow && due < self.attachments.places() / 4;
@@ -384,7 +388,8 @@ impl Slots {
             let Some(user) = self.user_mut(mark) else { continue };
             let was = user.slot;
             if user.refused.is_some() {
-                // The port of some worker has refused it: take it back from the others.
+                // The port at some worker has refused the neighbour: remove it from the other
+                // workers.
                 refused.push(mark);
                 continue;
             }
@@ -451,7 +456,7 @@ impl Slots {
         }
     }
 
-    /// Has every worker drop the links that are detached.
+    /// Makes every worker remove the links that are being detached.
     fn drop_links(unnamed: &Unnamed, out: &mut Outputs) {
         for &mark in unnamed.leaving() {
             out.workers.command_all(|_| Command::Detach(mark));
@@ -475,7 +480,7 @@ impl Slots {
         self.allocator.quarantine(detached, self.now, self.config.quarantine_ns);
     }
 
-    /// When [`poll`](Self::poll) has something to do, in the time of quarantines.
+    /// The time of quarantines at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         let deferred = self
             .deferred
@@ -484,13 +489,13 @@ impl Slots {
         deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.allocator.next_timeout()).min()
     }
 
-    /// Does what is due by the clock: detaches drained slots, ends aliases, frees numbers.
+    /// Handles expired timers: detaches drained slots, ends aliases, frees numbers.
     pub(super) fn poll(&mut self, out: &mut Outputs) {
         let now = self.now;
         if self.next_timeout().is_none_or(|due| now < due) {
             return;
         }
-        // Slots that leave already are skipped.
+        // Slots that are already being detached are skipped.
         let drained = self.allocator.numbers().drained(now);
         self.detach_all(drained, out);
         if let Some(withdrawn) = self.allocator.expire(now) {
@@ -507,11 +512,11 @@ impl Slots {
             out.events.push(Event::SlotFree(number.slot()));
             self.allocator.free(number);
         }
-        // The reason changes from "gone" to "empty".
+        // The drop reason changes from "gone" to "empty".
         self.publish_tables(out);
     }
 
-    /// The number of the user that had this one, if this one still leads to it.
+    /// The present number of the user that had this number, if this number still leads to the user.
     pub(super) fn renamed(&self, slot: Slot) -> Option<Slot> {
         self.slot_of(self.allocator.numbers().alias_of(slot)?)
     }
@@ -521,22 +526,22 @@ impl Slots {
         self.allocator.numbers().is_kept_for(who)
     }
 
-    /// How long before an allocated number may lead to its user.
+    /// The time until an allocated number may lead to its user.
     pub(super) fn opens_in(&self, slot: Slot) -> Option<u64> {
         self.allocator.numbers().opens_in(slot, self.now)
     }
 
-    /// Numbers ever allocated, over restarts.
+    /// The number of allocations so far, including those before restarts.
     pub(super) fn generation(&self) -> u64 {
         self.allocator.generation()
     }
 
-    /// From now on numbers wait for a snapshot before they are published.
+    /// Makes numbers wait for a snapshot before they are published.
     pub(super) fn wait_for_writing(&mut self) {
         self.written.get_or_insert(0);
     }
 
-    /// A snapshot of this generation is written.
+    /// Notes that a snapshot of this generation is written.
     pub(super) fn set_written(&mut self, generation: u64) {
         if let Some(written) = &mut self.written {
             *written = generation.max(*written);
@@ -570,7 +575,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Checks that numbers can still be restored, and that their codes are the same.
+    /// Checks that numbers can still be restored, and that their codes are unchanged.
     pub(super) fn check_restore(&self, snapshot: &Snapshot) -> Result<(), RestoreError> {
         if self.allocator.generation() > 0 {
             return Err(RestoreError::Late);
@@ -583,7 +588,8 @@ impl Slots {
             None => Ok(()),
         }
     }
-    /// The name of what a number leads to, or of what is leaving it; `None` if there is nothing.
+    /// The name of the user of a number, or of the user that is being detached from it; `None` if
+    /// there is neither.
     pub(super) fn name_at(&self, slot: Slot) -> Option<&str> {
         let user = match self.allocator.numbers().standing(slot)? {
             Standing::Coming(mark, _)
@@ -601,8 +607,9 @@ impl Slots {
         SlotView::all(&self.attachments, self.allocator.numbers(), self.now)
     }
 
-    /// Checks every number and attachment, after the slow path has lost its tokens in a panic. `has_peer`
-    /// returns whether the peer of a sealed link is known; otherwise the attach was not complete.
+    /// Checks every number and attachment, after the slow path has lost its tokens in a panic.
+    /// `has_peer` returns whether the peer of a sealed link is known; if not, the attach was not
+    /// complete.
     pub(super) fn recover(
         &mut self,
         has_peer: impl Fn(Mark) -> bool,
@@ -621,7 +628,7 @@ impl Slots {
         let number_of = |mark| numbers.of_user(mark).map(|slot| (slot, numbers.is_live(slot)));
         let announced = self.attachments.recover(number_of);
         for retiring in &recovered.retiring {
-            // A number may be written only if every table has it.
+            // A number may be written only if every worker's table has it.
             if let Some(user) = self.user_mut(retiring.user()) {
                 user.written = retiring.slot();
             }
@@ -631,12 +638,12 @@ impl Slots {
         Recovery { allocated, retiring, announced, informed: self.allocator.inform(withdrawn) }
     }
 
-    /// Gives every worker the tables and return paths again. Grace periods do not count these commands: they
-    /// begin behind them.
+    /// Sends the tables and return paths to every worker again. Grace periods do not count these
+    /// commands, and begin after them.
     fn command_tables_again(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
-            // `check` has made a table of this scheme before.
+            // `check` has already made a table of this scheme.
             let Ok(table) = table(&self.config, &exits) else { continue };
             let return_paths = self.return_paths();
             let growth = Box::new(Growth { table, return_paths });
@@ -644,8 +651,8 @@ impl Slots {
         }
     }
 
-    /// Every worker has the new tables, and has reported its links. Links that are not known here, and
-    /// attachments that not every worker has, are detached.
+    /// Ends the recovery: every worker has the new tables, and has reported its links. Links that
+    /// the slow path does not know, and attachments that only some workers have, are detached.
     pub(super) fn end_recovery(
         &mut self,
         informed: Barrier<Informed>,
@@ -664,12 +671,12 @@ impl Slots {
 
         let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
         let lost = expected.iter().filter(|mark| stays.contains(mark) && !is_everywhere(mark));
-        // Their commands were lost, or the port of some worker has refused them.
+        // Their commands were lost, or the port at some worker has refused them.
         let lost: Vec<Mark> = lost.copied().collect();
         self.detach_users(&lost, out);
     }
 
-    /// No worker has a link from before the recovery any more.
+    /// Ends the bar of marks: every worker has removed the links from before the recovery.
     pub(super) fn unbar(&mut self) {
         self.attachments.unbar();
     }

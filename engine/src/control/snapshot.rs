@@ -1,5 +1,6 @@
-//! The state of a switch that a restart needs: the users of slot numbers, numbers in quarantine, and the
-//! latest handshake stamp. Plain data; the caller decides where it is written.
+//! The state of a switch that a restart needs: the users of slot numbers, the numbers in
+//! quarantine, and the latest handshake stamp. It is plain data; the caller decides where it is
+//! written.
 
 use std::fmt;
 
@@ -14,22 +15,22 @@ use crate::Now;
 pub struct Kept {
     /// The number.
     pub slot: Slot,
-    /// The user; `None` in quarantine.
+    /// The user; `None` for a number in quarantine.
     pub who: Option<Who>,
-    /// For how long no other user may have it, in nanoseconds.
+    /// The time during which no other user may have it, in nanoseconds.
     pub rests_ns: u64,
-    /// Whether an unknown peer has or had it: how many such numbers there are is bounded.
+    /// Whether an unknown peer has or had it: the number of such numbers is limited.
     pub unknown: bool,
 }
 
-/// A former number that leads to its user.
+/// A former number that still leads to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
     /// The number; it is also among the numbers that are kept for no user.
     pub slot: Slot,
     /// The user.
     pub who: Who,
-    /// For how long it leads to the user, in nanoseconds.
+    /// The time during which it leads to the user, in nanoseconds.
     pub left_ns: u64,
 }
 
@@ -38,24 +39,24 @@ pub struct Former {
 pub struct Snapshot {
     /// The scheme of slot numbers.
     pub scheme: Scheme,
-    /// Numbers ever allocated.
+    /// The number of allocations so far.
     pub generation: u64,
-    /// All numbers that are not free, ascending.
+    /// All numbers that are not free, in ascending order.
     pub numbers: Vec<Kept>,
-    /// The former numbers among them, which lead to their users.
+    /// The former numbers among them, which still lead to their users.
     pub former: Vec<Former>,
-    /// The latest stamp of this node's handshakes before the next snapshot, in nanoseconds since 1970; 0
-    /// without an identity.
+    /// The latest stamp that this node's handshakes can have before the next snapshot, in
+    /// nanoseconds since 1970; 0 without an identity.
     pub stamps_until: u64,
 }
 
-/// Why a snapshot was not restored. The switch is as it was before.
+/// The reason why a snapshot was not restored. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// Slots have been allocated already.
+    /// Slots have already been allocated.
     Late,
-    /// It has a number twice, or one that cannot be allocated.
+    /// The snapshot has a number twice, or one that cannot be allocated.
     Number(Slot),
     /// The switch's scheme reads the code of this number differently than the snapshot's scheme: existing
     /// labels would lead elsewhere (R1).
@@ -81,7 +82,7 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 impl Snapshot {
-    /// The numbers, kept from `now` on.
+    /// Makes an allocator with these numbers, kept from `now` on.
     pub(super) fn to_allocator(
         &self,
         slot_max: u32,

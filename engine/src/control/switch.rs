@@ -1,5 +1,5 @@
-//! The switch as its owner's thread sees it: one thread calls it, and it passes each call, punt and completion
-//! to the owner that it concerns.
+//! The switch: one thread calls it, and it passes each call, punt and completion to the owner of
+//! the state that it concerns.
 
 use core::time::Duration;
 use std::{fmt, mem, sync::Arc};
@@ -23,7 +23,7 @@ use crate::{
     worker::Worker,
 };
 
-/// The slow path's half of a switch. One thread owns it.
+/// The slow-path part of a switch. One thread owns it.
 pub struct Switch {
     base: Base,
     links: Links,
@@ -40,8 +40,8 @@ impl fmt::Debug for Switch {
 }
 
 impl Switch {
-    /// A switch with one worker for each pool. The caller runs the workers, each on its own thread or by
-    /// hand.
+    /// Makes a switch with one worker for each pool. The caller runs the workers, each on a
+    /// separate thread or step by step.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -51,12 +51,12 @@ impl Switch {
         Ok((Self { base, links, messages }, workers))
     }
 
-    /// Sets the waker of worker `number`, called when the worker was given commands.
+    /// Sets the waker of worker `number`. The switch calls it when it has sent the worker commands.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         self.base.out.workers.set_waker(number, waker);
     }
 
-    /// The configuration, with the scheme that is in use now.
+    /// The configuration, with the scheme in use now.
     pub fn config(&self) -> &SwitchConfig {
         self.base.slots.config()
     }
@@ -64,21 +64,22 @@ impl Switch {
     /// Plugs in a port that has a queue on every worker, in the order of the workers.
     ///
     /// # Errors
-    /// [`PlugError`]; the ports are dropped then.
+    /// [`PlugError`]; the ports are then dropped.
     pub fn plug_everywhere(&mut self, ports: Vec<Box<dyn Port>>) -> Result<PortId, PlugError> {
         self.base.ports.plug_everywhere(ports, &mut self.base.out.workers)
     }
 
-    /// Plugs in a port that one worker owns; the others hand it frames over their handoff rings.
+    /// Plugs in a port that one worker owns; the other workers hand it frames through their handoff
+    /// rings.
     ///
     /// # Errors
-    /// [`PlugError`]; the port is dropped then.
+    /// [`PlugError`]; the port is then dropped.
     pub fn plug_at(&mut self, worker: usize, port: Box<dyn Port>) -> Result<PortId, PlugError> {
         self.base.ports.plug_at(worker, port, &mut self.base.out.workers)
     }
 
-    /// Stops a port and takes its queues from the workers ([`poll`](Self::poll) drops them). Detach first what
-    /// is attached behind it.
+    /// Stops a port and takes its queues from the workers ([`poll`](Self::poll) drops them). Detach
+    /// the port's links and endpoints first.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -88,11 +89,11 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives a port its handshake socket. [`poll`](Self::poll) reads it until the port is unplugged. Its frames
-    /// are counted with the port's.
+    /// Adds a handshake socket to a port. [`poll`](Self::poll) reads it until the port is
+    /// unplugged. The counters of the port include its frames.
     ///
     /// # Errors
-    /// [`PlugError::NoPort`], if there is no such port; the handshake socket is dropped then.
+    /// [`PlugError::NoPort`], if there is no such port; the handshake socket is then dropped.
     pub fn open_handshake_socket(
         &mut self,
         port: PortId,
@@ -101,7 +102,7 @@ impl Switch {
         self.base.ports.open_handshake_socket(port, handshake_socket)
     }
 
-    /// Lists what wakes the slow path for handshakes. Call it before the thread blocks.
+    /// Lists the events that wake the slow path for handshakes. Call it before the thread blocks.
     pub fn arm(&mut self, add: impl FnMut(Arm)) {
         self.base.ports.arm(add);
     }
@@ -111,8 +112,8 @@ impl Switch {
         self.base.ports.disarm();
     }
 
-    /// Lets frames of unknown peers in at a port: handshakes, and the data of peers that have moved.
-    /// Needed wherever a peer may come from an address that is not configured.
+    /// Sets whether a port accepts frames of unknown peers: handshakes, and the data of peers that
+    /// have moved. This is needed wherever a peer may send from an address that is not configured.
     pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
         self.base.ports.accept_unknown(port, accept, &mut self.base.out.workers);
     }
@@ -126,8 +127,8 @@ impl Switch {
         Ok(self.base.slots.attach(attach, &self.base.ports, &mut self.base.out)?.0)
     }
 
-    /// Detaches what is attached to a slot, and ends its aliases. The numbers go into quarantine before they
-    /// are allocated again.
+    /// Detaches the user of a slot, and ends its aliases. The numbers go into quarantine before
+    /// they are allocated again.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -137,15 +138,16 @@ impl Switch {
         Ok(())
     }
 
-    /// Detaches what is attached to all these slots, with one table for the workers: as many calls of
-    /// [`detach`](Self::detach) would make a table of all slots each. Skips empty slots.
+    /// Detaches the users of all these slots, with one table for the workers. The same number of
+    /// calls of [`detach`](Self::detach) would each make a table of all slots. Skips empty slots.
     pub fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.base.slots.detach_all(slots, &mut self.base.out);
         self.links.drop_detached(&mut self.base);
     }
 
-    /// Gives the user of a slot another number: this one, or the lowest free. The old number leads to the user
-    /// for [`SwitchConfig::with_alias`] after [`Event::SlotMoved`], and goes into quarantine then.
+    /// Changes the number of a slot's user to this one, or to the lowest free one. The old number
+    /// leads to the user for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and then goes
+    /// into quarantine.
     ///
     /// # Errors
     /// [`RenumberError`].
@@ -153,8 +155,8 @@ impl Switch {
         self.base.slots.renumber(slot, to, &mut self.base.out)
     }
 
-    /// Announces that no new label should name a slot, and detaches it this long after the last
-    /// [`poll`](Self::poll). It forwards as before until then.
+    /// Announces that no new label should name a slot, and detaches the slot this long after the
+    /// last [`poll`](Self::poll). Until then the slot forwards as before.
     ///
     /// # Errors
     /// [`RenumberError::EmptySlot`].
@@ -174,7 +176,8 @@ impl Switch {
         Ok(())
     }
 
-    /// The name of what a slot number leads to, or of what is leaving it; `None` if there is nothing.
+    /// The name of the user of a slot number, or of the user that is being detached from it; `None`
+    /// if there is neither.
     pub fn name_at(&self, slot: Slot) -> Option<&str> {
         self.base.slots.name_at(slot)
     }
@@ -194,27 +197,29 @@ impl Switch {
         self.links.peers(&self.base)
     }
 
-    /// The sums of all counters, those of ports that are gone included.
+    /// The sums of all counters, including those of removed ports.
     pub fn balance(&self) -> Balance {
         self.base.balance()
     }
 
-    /// Numbers ever allocated, over restarts. It changes when a new snapshot is worth writing.
+    /// The number of allocations so far, including those before restarts. When it changes, the
+    /// caller should write a new snapshot.
     pub fn generation(&self) -> u64 {
         self.base.slots.generation()
     }
 
-    /// The state that a restart needs, as of this moment.
+    /// The state that a restart needs, at the time `now`.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         self.base.slots.snapshot(self.base.clock.quarantine_at(now), self.stamps_until(now))
     }
 
-    /// Restores a snapshot, before anything is attached. A user gets the number that it had, unless it asks for
-    /// another. No other user gets that number before its quarantine has ended, and then only after all other
-    /// numbers. A number that is pinned to another user belongs to that user, and opens after its quarantine; so
-    /// does the first number to become free where no other is left. Former numbers lead to their users again
-    /// when these return, and so does a number whose user asks for another. Stamps continue from the snapshot's
-    /// if [`set_identity`](Self::set_identity) was called before.
+    /// Restores a snapshot, before anything is attached. A user gets the number that it had, unless
+    /// it asks for another one. No other user gets that number before its quarantine has ended, and
+    /// then only after all other numbers. A number that is pinned to another user belongs to that
+    /// user, and opens after its quarantine. The same holds for the first number to become free if
+    /// no other is left. Former numbers lead to their users again when these are attached, and so
+    /// does a number whose user asks for another one. Stamps continue from those of the snapshot if
+    /// [`set_identity`](Self::set_identity) was called before.
     ///
     /// # Errors
     /// [`RestoreError`].
@@ -226,39 +231,40 @@ impl Switch {
         Ok(())
     }
 
-    /// Whether a number is kept over the restart for the peer with this static key, or, without one, for
-    /// what has this name: these get their numbers before others do.
+    /// Whether a number is kept over the restart for the peer with this static key or, without a
+    /// key, for the attachment with this name. Such attachments should be attached before others.
     pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
         self.base.slots.is_kept_for(&Who::new(key, name))
     }
 
-    /// The time until an allocated number may lead to its user: labels that name the number's last user must be
-    /// gone first. `None` if it may at once.
+    /// The time until an allocated number may lead to its user: labels to the number's last user
+    /// must have expired first. `None` if it already may.
     pub fn opens_in(&self, slot: Slot) -> Option<Duration> {
         self.base.slots.opens_in(slot).map(Duration::from_nanos)
     }
 
-    /// From now on no number leads anywhere before a snapshot that names it was written
+    /// Makes each new number wait until a snapshot that contains it was written
     /// ([`set_written`](Self::set_written)), so a crash loses no number that labels may name.
     pub fn wait_for_writing(&mut self) {
         self.base.slots.wait_for_writing();
     }
 
-    /// A snapshot of this generation was written, or could not be: publish its numbers.
+    /// Notes that a snapshot of this generation was written, or could not be: publishes its
+    /// numbers.
     pub fn set_written(&mut self, generation: u64) {
         self.base.slots.set_written(generation);
     }
 
-    /// Sets who this node is: from now on it can have sealed links.
+    /// Sets this node's identity, so that it can have sealed links.
     ///
     /// # Errors
-    /// When the source of random bytes fails, or there are more workers than lanes.
+    /// When the random source fails, or there are more workers than lanes.
     pub fn set_identity(&mut self, config: PeeringConfig, now: Now) -> Result<(), PeerError> {
         let now = self.base.clock.advance(now);
         self.links.set_identity(config, now, &self.base)
     }
 
-    /// Adds a peer: it has a slot at once, and a link as soon as a handshake is finished.
+    /// Adds a peer: it has a slot at once, and a link when a handshake is finished.
     ///
     /// # Errors
     /// [`PeerError`].
@@ -267,48 +273,50 @@ impl Switch {
         self.links.add_peer(spec, now, &mut self.base)
     }
 
-    /// Sends beacons at a port, and receives those of others there; with `None`, which is how a port begins,
-    /// neither. For peers to be found there the port has to [accept unknown peers](Self::accept_unknown).
+    /// Sends beacons at a port, and receives those of other nodes there. With `None`, the initial
+    /// state of a port, the switch does neither. To find peers there, the port must [accept unknown
+    /// peers](Self::accept_unknown).
     ///
-    /// Does nothing without an identity, or such a port.
+    /// The call has no effect without an identity or without such a port.
     pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {
         self.links.set_beacon(port, spec, &mut self.base);
     }
 
-    /// From now on handshakes with peers behind `port` that do not answer also leave by `alternate`, another UDP
-    /// port that is plugged in. Peers that are down and were last behind the previous alternate are looked for
-    /// at their configured address, so that the previous alternate can be [unplugged](Self::unplug) unless a
-    /// link leads by it.
+    /// Makes handshakes with silent peers behind `port` also leave by `alternate`, another UDP port
+    /// that is plugged in. Handshakes with peers that are down and were last behind the previous
+    /// alternate go to their configured address, so that the previous alternate can be
+    /// [unplugged](Self::unplug) unless a link uses it.
     pub fn set_alternate(&mut self, port: PortId, alternate: PortId) {
         self.links.set_alternate(port, alternate, &mut self.base);
     }
 
-    /// Call it when this node's own addresses have changed. Each link that is up sends a probe, and each quiet
-    /// one a handshake, so that peers learn the new address before they send to the old one.
+    /// Informs all peers that this node's addresses have changed. Each link that is up sends a
+    /// probe, and each idle one begins a handshake, so that peers learn the new address before they
+    /// send to the old one.
     pub fn show_where_we_are(&mut self, now: Now) {
         let now = self.base.clock.advance(now);
         self.links.show_where_we_are(now, &mut self.base);
     }
 
-    /// The latest stamp that a handshake of this node may bear before a new [`snapshot`](Self::snapshot) has to
-    /// be written, in nanoseconds since 1970; 0 without an identity.
+    /// The latest stamp that a handshake of this node may have before the caller must write a new
+    /// [`snapshot`](Self::snapshot), in nanoseconds since 1970; 0 without an identity.
     pub fn stamps_until(&self, now: Now) -> u64 {
         self.links.stamps_until(self.base.clock.now().max(now))
     }
 
-    /// The wall clock shows `wall_ns`, in nanoseconds since 1970. Stamps follow a clock that was set forward, so
-    /// peers accept a node that started with a wrong clock once the clock is right. After a clock was set back
-    /// stamps continue from where they are.
+    /// Sets the wall clock to `wall_ns`, in nanoseconds since 1970. Stamps follow a clock that is
+    /// set forward, so peers accept a node that started with a wrong clock once the clock is right.
+    /// If the clock is set back, stamps continue from their present value.
     pub fn set_wall_clock(&mut self, wall_ns: u64, now: Now) {
         let now = self.base.clock.advance(now);
         self.links.stamp_from(wall_ns, now);
     }
 
-    /// Sends a request along `label`, which starts at this switch's slot 1: its first director is one of this
-    /// switch's slots. [`Event::Answered`] reports the results.
+    /// Sends a request along `label`. The label starts at this switch's slot 1: its first director
+    /// is one of this switch's slots. [`Event::Answered`] reports the results.
     ///
     /// # Errors
-    /// [`AskError`]; nothing is sent then.
+    /// [`AskError`]; nothing is sent in this case.
     pub fn ask(
         &mut self,
         label: Label,
@@ -319,7 +327,8 @@ impl Switch {
         self.messages.ask(label, question, now, &mut self.base)
     }
 
-    /// Tells the neighbour or endpoint on `slot` that its link will end. The caller ends the link.
+    /// Sends a goodbye to the neighbour or endpoint on `slot`: its link will end. The caller ends
+    /// the link.
     pub fn goodbye(&mut self, slot: Slot, code: u8, retry_after_s: u32, text: &str) {
         send_goodbye(slot, code, retry_after_s, text, &mut self.base);
     }
@@ -329,17 +338,17 @@ impl Switch {
         self.base.out.workers.is_settled()
     }
 
-    /// Does what is due: gives waiting commands, reads completions, takes the next steps, handles punts. Never
-    /// blocks. Returns the events, oldest first.
+    /// Executes all due work: sends waiting commands, reads completions, takes the next steps,
+    /// handles punts. It never blocks. Returns the events, oldest first.
     ///
-    /// Call it when [`next_timeout`](Self::next_timeout) has come, after a worker has called the waker that
-    /// [`Worker::set_slow_path_waker`] gave it, when what [`arm`](Self::arm) named is ready, and after any other
-    /// call that changes something. More calls do no harm.
+    /// Call it at the time that [`next_timeout`](Self::next_timeout) returns, after a worker has
+    /// called the waker from [`Worker::set_slow_path_waker`], when an event that [`arm`](Self::arm)
+    /// has listed occurs, and after any other call that changes state. Additional calls do no harm.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.base.advance(now);
         self.links.renew_secrets(now);
         let punts = self.base.out.workers.punts();
-        // The messages of links come before packets and notices.
+        // The messages of links precede packets and notices.
         for queue in [&punts.notes, &punts.link_messages, &punts.packets, &punts.drop_notices] {
             // Punts that arrive meanwhile wait for the next poll.
             for _ in 0..queue.len() {
@@ -361,8 +370,8 @@ impl Switch {
         mem::take(&mut self.base.out.events)
     }
 
-    /// When [`poll`](Self::poll) has something to do next if nothing else happens, by the caller's clock; a
-    /// time that has passed if that is now. `None` if time alone brings nothing.
+    /// The time, by the caller's clock, at which [`poll`](Self::poll) has work if no other event
+    /// occurs; a time in the past if it has work now. `None` if there is no timer.
     pub fn next_timeout(&self) -> Option<Now> {
         let Base { slots, out, clock, .. } = &self.base;
         let is_due = out.workers.is_due(slots.written()) || !out.events.is_empty();
@@ -375,11 +384,12 @@ impl Switch {
         due.map(|due| clock.caller_time(due)).into_iter().chain(numbers).min()
     }
 
-    /// Starts again after a method of this switch has panicked; [`poll`](Self::poll) goes on from here. The
-    /// workers keep forwarding with what they have. Changes that were under way are repeated or undone, and
-    /// reported by events. Until [`is_settled`](Self::is_settled) fewer marks are free than otherwise.
+    /// Resets the slow path after a method of this switch has panicked; [`poll`](Self::poll) then
+    /// continues. The workers keep forwarding with their present state. Changes that were under way
+    /// are repeated or reverted, and reported by events. Until [`is_settled`](Self::is_settled)
+    /// returns `true`, fewer marks are free than otherwise.
     ///
-    /// It calls nothing that came from outside (no waker, no source of randomness), so that what has panicked
+    /// It calls no code of the caller (no waker, no random source), so that code that has panicked
     /// once does not panic here.
     pub fn recover(&mut self, now: Now) {
         let now = self.base.advance(now);
@@ -420,7 +430,7 @@ impl Switch {
         self.links.show_opened(now, &mut self.base);
     }
 
-    /// Takes a step, all of whose workers have reported.
+    /// Takes a step whose commands all workers have completed.
     fn take_step(&mut self, step: Step, now: Now) {
         match step {
             Step::Inventory(informed) => {
@@ -445,9 +455,9 @@ impl Switch {
                     attachment.refused = Some(why);
                 }
             }
-            // A bug: port numbers stay within the workers' bounds.
+            // A bug: the slow path allocates only port numbers within the workers' limits.
             Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
-            // Dropped here: completions exist so that the slow path frees what a worker returns.
+            // Dropped here: the slow path frees the content that workers return.
             _ => (),
         }
     }

@@ -1,4 +1,5 @@
-//! The tables that workers look slots up in, and checks of the scheme that numbers are written by.
+//! The tables in which workers look slots up, and checks of the scheme in which numbers are
+//! written.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::{
     slots::{NextHop, SlotTable},
 };
 
-/// A table without a slot in use.
+/// Makes a table without slots in use.
 pub(super) fn empty(config: &SwitchConfig) -> Result<SlotTable, ConfigError> {
     table(config, &BTreeMap::new())
 }
@@ -33,7 +34,7 @@ pub(super) fn check(config: &SwitchConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The workers' table for these next hops, by slot number.
+/// Makes the workers' table for these next hops, by slot number.
 pub(super) fn table(
     config: &SwitchConfig,
     exits: &BTreeMap<Slot, NextHop>,
@@ -44,7 +45,8 @@ pub(super) fn table(
     SlotTable::new(&config.scheme, highest, exit).map_err(|_| ConfigError::SchemeTooAlike)
 }
 
-/// The form, if any, in which another scheme does not read a number that this one has written.
+/// The form, if any, in which the new scheme does not read a number as the old scheme has written
+/// it.
 pub(super) fn read_otherwise(slot: Slot, old: &Scheme, new: &Scheme) -> Option<u8> {
     (0..old.forms().len() as u8).find(|&form| {
         let Ok(director) = old.encode_in(slot, form) else { return false };
@@ -53,7 +55,7 @@ pub(super) fn read_otherwise(slot: Slot, old: &Scheme, new: &Scheme) -> Option<u
                 read.slot() == director.slot() && read.width() == director.width()
             })
         };
-        // With zeros above it, and with ones.
+        // The higher bits are all zeros, then all ones.
         !reads_so(director.bits()) || !reads_so(director.bits() | u64::MAX << director.width())
     })
 }

@@ -1,14 +1,14 @@
-//! Rate limits of handshakes from unknown addresses, by source network. The memory is fixed and has no
-//! entries for single senders, so no sender can fill it or displace another.
+//! Rate limits of handshakes from unknown addresses, by source network. The memory is fixed and has
+//! no entries for single senders, so no sender can fill it or displace another one.
 //!
-//! Under load only senders that have shown by a cookie that they receive at their address are read. Each is
-//! limited by the prefix that it has for itself: an IPv4 address, an IPv6 /64 of one host or home (RFC 6177),
-//! or a MAC address; and by the prefix of its network: an IPv4 /24, the longest that is routed, or an IPv6
-//! /48 of one site.
+//! Under load, messages are read only from senders that have proved with a cookie that they receive
+//! at their address. Two limits apply to each sender. The first is for its own prefix: an IPv4
+//! address, an IPv6 /64 of one host or home (RFC 6177), or a MAC address. The second is for the
+//! prefix of its network: an IPv4 /24, the longest that is routed, or an IPv6 /48 of one site.
 //!
-//! Each source has one cell in each row, found by a keyed hash, and is refused only if all of them are used
-//! up (stochastic fair blue, Feng and others 2001). With a hundred floods at once, one honest source in a
-//! thousand shares all its cells with them, until the key changes.
+//! Each source has one cell in each row, found by a keyed hash, and is refused only if all its
+//! cells are used up (stochastic fair blue, Feng and others 2001). During a hundred floods, one
+//! honest source in a thousand shares all its cells with them until the key changes.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -25,7 +25,7 @@ use crate::limits::{
 /// The rate limits of all sources.
 pub(super) struct Sources {
     key: [u8; 16],
-    /// When the key was last changed; `None` before the first key.
+    /// The time of the last change of the key; `None` before the first key.
     since: Option<Nanos>,
     hosts: Cells,
     networks: Cells,
@@ -43,7 +43,8 @@ impl Sources {
         }
     }
 
-    /// Changes the key when it is due. Sources share other cells then, and all cells are full again.
+    /// Changes the key when it is due. After a change, sources share other cells, and all cells are
+    /// full again.
     pub(super) fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) {
         let is_due = |since: Nanos| now.since(since).0 >= SOURCES_TOLD_APART_NS;
         if self.since.is_none_or(is_due) && entropy.fill(&mut self.key).is_ok() {
@@ -54,19 +55,19 @@ impl Sources {
         }
     }
 
-    /// Whether one more message may be read of a source that has shown that it receives there. Counts it if
-    /// so.
+    /// Whether one more message may be read from a source that has proved that it receives at its
+    /// address. If so, it counts the message.
     pub(super) fn may_read(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(0, &host(from));
         if !self.hosts.spend(host, now) {
-            return false; // takes nothing from its network
+            return false; // uses nothing of its network's budget
         }
         let network = network(from).map(|network| self.hash(1, &network));
         network.is_none_or(|network| self.networks.spend(network, now))
     }
 
-    /// Whether one more cookie may go there. Counts it if so. The source is not proved yet, so this only
-    /// keeps one address from getting all cookies.
+    /// Whether one more cookie may be sent to a source. If so, it counts the cookie. The source is
+    /// not authenticated yet, so this limit only prevents one address from getting all cookies.
     pub(super) fn may_have_cookie(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(2, &host(from));
         self.cookies.spend(host, now)
@@ -86,7 +87,7 @@ fn host(at: Address) -> ArrayVec<u8, 16> {
     prefix(at, 4, 8)
 }
 
-/// The prefix of a network; `None` where any sender may choose any address.
+/// The prefix of a network; `None` for addresses that any sender can choose freely.
 fn network(at: Address) -> Option<ArrayVec<u8, 16>> {
     matches!(at, Address::Udp(_)).then(|| prefix(at, 3, 6))
 }
@@ -102,8 +103,8 @@ fn prefix(at: Address, v4_bytes: usize, v6_bytes: usize) -> ArrayVec<u8, 16> {
     }
 }
 
-/// Rows of token buckets, each stored as the time at which it is full again (ITU-T I.371, the generic cell
-/// rate algorithm).
+/// Rows of token buckets; each stores the time at which it is full again (ITU-T I.371, the generic
+/// cell rate algorithm).
 struct Cells {
     interval_ns: u64,
     at_once_ns: u64,
@@ -121,8 +122,8 @@ impl Cells {
         self.rows.iter_mut().for_each(|row| row.fill(0));
     }
 
-    /// Takes one token by the fullest bucket of a source. The others are only lowered to its level, so that a
-    /// source that shares one of them loses as little as possible.
+    /// Takes one token from the fullest bucket of a source. The other buckets are only lowered to
+    /// its level, so that a source that shares one of them loses as little as possible.
     fn spend(&mut self, hash: u64, now: Nanos) -> bool {
         let cell = |row: usize| (hash >> (row * 16)) as usize % SOURCE_CELLS;
         let least = self.rows.iter().enumerate().map(|(row, cells)| cells[cell(row)]).min();
@@ -157,7 +158,7 @@ mod tests {
         Address::Udp(SocketAddr::new(ip, 7_000))
     }
 
-    /// How many attempts of this source in one second are accepted.
+    /// The number of attempts of this source in one second that are accepted.
     fn in_a_second(sources: &mut Sources, from: Address, second: u64, attempts: u64) -> usize {
         let time = |n: u64| Nanos(second * 1_000_000_000 + n * 1_000_000_000 / attempts);
         (0..attempts).filter(|n| sources.may_read(from, time(*n))).count()
@@ -190,7 +191,7 @@ mod tests {
             assert!((10..=20).contains(&got), "{got} of {}", own[0]);
             assert!(sources.may_read(at(other), now));
         }
-        // A sender with a whole network gets no more than four hosts do.
+        // A sender with a whole network gets no more than four hosts get.
         for network in [
             (0..250).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>(),
             (0..250).map(|n| format!("2001:db8:1:{n:x}::1")).collect(),

@@ -1,4 +1,4 @@
-//! The specifications of peers and of a switch's part in sealed links, and the view of a peer.
+//! The configurations of peers and of a switch's sealed links, and the view of a peer.
 
 use core::time::Duration;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::{
     link::Rights,
 };
 
-/// How a switch takes part in sealed links.
+/// The configuration of a switch for sealed links.
 #[non_exhaustive]
 pub struct PeeringConfig {
     pub(in crate::control) local: LocalIdentity,
@@ -28,19 +28,21 @@ pub struct PeeringConfig {
 }
 
 impl PeeringConfig {
-    /// Takes part as `local`, with the default provider, a wall clock that is not set, and no unknown peers.
+    /// Makes the configuration for the identity `local`, with the default provider, a wall clock
+    /// that is not set, and no unknown peers.
     pub fn new(local: LocalIdentity, entropy: Box<dyn Entropy + Send>) -> Self {
         Self { local, entropy, provider: Provider::DEFAULT, wall_at_zero: 0, unknown_peers: None }
     }
 
-    /// The library that seals and opens.
+    /// Sets the library that seals and opens.
     #[must_use]
     pub fn with_provider(mut self, provider: Provider) -> Self {
         self.provider = provider;
         self
     }
 
-    /// The wall clock at time 0, in nanoseconds since 1970 ([`SessionConfig`](strowger_crypto::session::SessionConfig)).
+    /// Sets the wall clock at time 0, in nanoseconds since 1970
+    /// ([`SessionConfig`](strowger_crypto::session::SessionConfig)).
     /// [`Switch::set_wall_clock`](crate::control::Switch::set_wall_clock) sets it later.
     #[must_use]
     pub fn with_wall_at_zero(mut self, ns: u64) -> Self {
@@ -48,7 +50,7 @@ impl PeeringConfig {
         self
     }
 
-    /// The policy for unknown peers. `None` refuses them, and is the default.
+    /// Sets the policy for unknown peers. `None` refuses unknown peers, and is the default.
     #[must_use]
     pub fn with_unknown_peers(mut self, policy: impl Into<Option<UnknownPeerPolicy>>) -> Self {
         self.unknown_peers = policy.into();
@@ -64,7 +66,7 @@ impl fmt::Debug for PeeringConfig {
     }
 }
 
-/// How a switch sends beacons at a port.
+/// The configuration of beacons at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BeaconSpec {
     pub(in crate::control) to: Address,
@@ -72,14 +74,14 @@ pub struct BeaconSpec {
 }
 
 impl BeaconSpec {
-    /// One beacon per `interval`, each up to a quarter sooner or later, to an address at which all nodes of a
-    /// segment receive.
+    /// Makes the configuration for one beacon per `interval`, each up to a quarter earlier or
+    /// later, to an address at which all nodes of a segment receive.
     pub const fn new(to: Address, interval: Duration) -> Self {
         Self { to, interval_ns: interval.as_nanos() as u64 }
     }
 }
 
-/// How soon a switch notices that a peer is dead.
+/// The parameters with which a switch detects that a peer is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
     pub(in crate::control) interval_ns: u64,
@@ -88,25 +90,25 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Asks a peer that has been silent for `interval` although frames were sent to it. After three silent
-    /// intervals the link is down.
+    /// Probes a peer that has been silent for `interval` although frames were sent to it. After
+    /// three silent intervals the link is down.
     pub const fn new(interval: Duration) -> Self {
         Self { interval_ns: interval.as_nanos() as u64, multiplier: 3, always: false }
     }
 
-    /// The number of silent intervals, at least two, after which the link is down.
+    /// Sets the number of silent intervals, at least two, after which the link is down.
     #[must_use]
     pub const fn with_multiplier(self, multiplier: u8) -> Self {
         Self { multiplier, ..self }
     }
 
-    /// Whether the peer is asked even if no frame was sent to it.
+    /// Sets whether the peer is probed even if no frame was sent to it.
     #[must_use]
     pub const fn with_always(self, always: bool) -> Self {
         Self { always, ..self }
     }
 
-    /// The time of silence after which the peer is asked.
+    /// The time of silence after which the peer is probed.
     pub const fn interval(&self) -> Duration {
         Duration::from_nanos(self.interval_ns)
     }
@@ -116,7 +118,7 @@ impl Liveness {
         self.multiplier
     }
 
-    /// Whether the peer is asked even if no frame was sent to it.
+    /// Whether the peer is probed even if no frame was sent to it.
     pub const fn is_always(&self) -> bool {
         self.always
     }
@@ -132,8 +134,8 @@ impl Liveness {
 }
 
 impl Default for Liveness {
-    /// Five seconds, three times: a link in use that dies is noticed within 15 seconds, and silence on an idle
-    /// link costs nothing.
+    /// Five seconds, three times: the switch detects the failure of a link in use within 15
+    /// seconds, and silence on an idle link costs nothing.
     fn default() -> Self {
         Self::new(Duration::from_secs(5))
     }
@@ -148,19 +150,19 @@ pub struct UnknownPeerPolicy {
 }
 
 impl UnknownPeerPolicy {
-    /// Where their frames may go.
+    /// Sets where their frames may go.
     #[must_use]
     pub const fn with_rights(self, rights: Rights) -> Self {
         Self { rights, ..self }
     }
 
-    /// How many of them may have a slot at the same time.
+    /// Sets the number of them that may have a slot at the same time.
     #[must_use]
     pub const fn with_links_max(self, links_max: u32) -> Self {
         Self { links_max, ..self }
     }
 
-    /// How soon their death is noticed, and their slots are given back.
+    /// Sets how soon the switch detects that they are dead and frees their slots.
     #[must_use]
     pub const fn with_liveness(self, liveness: Liveness) -> Self {
         Self { liveness, ..self }
@@ -171,12 +173,12 @@ impl UnknownPeerPolicy {
         self.rights
     }
 
-    /// How many of them may have a slot at the same time.
+    /// The number of them that may have a slot at the same time.
     pub const fn links_max(&self) -> u32 {
         self.links_max
     }
 
-    /// How soon their death is noticed.
+    /// How soon the switch detects that they are dead.
     pub const fn liveness(&self) -> Liveness {
         self.liveness
     }
@@ -189,14 +191,14 @@ impl Default for UnknownPeerPolicy {
     }
 }
 
-/// A peer: a configured one, or the node at a known address.
+/// The configuration of a peer: a configured peer, or the node at a known address.
 #[derive(Debug)]
 pub struct PeerSpec {
     pub(in crate::control) name: String,
-    /// `None` until a handshake by XX finds it out. Then `identity` says whose it must be; without an identity
-    /// the peer is an unknown peer at a known address.
+    /// `None` until a handshake by XX reveals it. The node must then have the configured
+    /// `identity`; without an identity, the peer is an unknown peer at a known address.
     pub(in crate::control) key: Option<StaticPublic>,
-    /// `None` accepts the first identity that is proved.
+    /// `None` accepts the first identity that the peer proves.
     pub(in crate::control) identity: Option<Identity>,
     pub(in crate::control) psk: Psk,
     pub(in crate::control) port: PortId,
@@ -209,14 +211,14 @@ pub struct PeerSpec {
 }
 
 impl PeerSpec {
-    /// The peer with this static key, behind a port. It has no psk; its packets may pass through this switch
-    /// and reach its endpoints, but not the switch itself.
+    /// Makes the configuration of a peer with this static key, behind a port. The peer has no psk;
+    /// its packets may pass through this switch and reach its endpoints, but not the switch itself.
     pub fn new(name: impl Into<String>, key: StaticPublic, port: PortId) -> Self {
         Self { key: Some(key), ..Self::discovered(name, None, port) }
     }
 
-    /// A peer whose static key is not known: the one with this identity, or with `None` any node at its
-    /// address.
+    /// Makes the configuration of a peer whose static key is not known: the peer with this identity
+    /// or, with `None`, any node at its address.
     pub fn discovered(name: impl Into<String>, identity: Option<Identity>, port: PortId) -> Self {
         Self {
             name: name.into(),
@@ -233,64 +235,65 @@ impl PeerSpec {
         }
     }
 
-    /// Its static key.
+    /// Sets its static key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Option<StaticPublic>>) -> Self {
         self.key = key.into();
         self
     }
 
-    /// The identity that it must prove.
+    /// Sets the identity that it must prove.
     #[must_use]
     pub fn with_identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
         self.identity = identity.into();
         self
     }
 
-    /// The key that both operators wrote. It requires the peer's static key.
+    /// Sets the pre-shared key that both operators configure. A psk requires the peer's static key.
     #[must_use]
     pub fn with_psk(mut self, psk: Psk) -> Self {
         self.psk = psk;
         self
     }
 
-    /// Its address. Without one the switch waits until the peer calls.
+    /// Sets its address. Without an address the switch waits until the peer begins a handshake.
     #[must_use]
     pub fn with_address(mut self, at: impl Into<Option<Address>>) -> Self {
         self.at = at.into();
         self
     }
 
-    /// Its slot; by default the lowest free one.
+    /// Sets its slot; by default it gets the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
         self.slot = slot.into();
         self
     }
 
-    /// Where its frames may go. A peer with neither key nor identity has the rights of unknown peers instead.
+    /// Sets where its frames may go. A peer with neither key nor identity has the rights of unknown
+    /// peers instead.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
         self
     }
 
-    /// Whether only headers are sealed, if the peer wants the same.
+    /// Sets whether only headers are sealed, if the peer asks for the same.
     #[must_use]
     pub fn with_seal(mut self, seal: SealWish) -> Self {
         self.seal = seal;
         self
     }
 
-    /// The longest frame in bytes, link header and tag included, that is ever sent to it. The switch finds out
-    /// what the path takes.
+    /// Sets the longest frame in bytes, including link header and tag, that is ever sent to it. The
+    /// switch discovers the path MTU within this limit.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
         self.frame_bytes_max = bytes;
         self
     }
 
-    /// How soon its death is noticed.
+    /// Sets how soon the switch detects that it is dead.
     #[must_use]
     pub fn with_liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
@@ -302,39 +305,40 @@ impl PeerSpec {
         &self.name
     }
 
-    /// The port that it is behind.
+    /// The port to which it is connected.
     pub fn port(&self) -> PortId {
         self.port
     }
 
-    /// Its static key, where it is known.
+    /// Its static key, if it is known.
     pub fn key(&self) -> Option<&StaticPublic> {
         self.key.as_ref()
     }
 
-    /// Its address, where it is known.
+    /// Its address, if it is known.
     pub fn address(&self) -> Option<Address> {
         self.at
     }
 
-    /// The slot that it wants.
+    /// The slot that it asks for.
     pub fn slot(&self) -> Option<Slot> {
         self.slot
     }
 
-    /// Whether any node at its address will do: it has neither key nor identity.
+    /// Whether any node at its address is accepted: the configuration has neither key nor identity.
     pub fn is_any(&self) -> bool {
         self.key.is_none() && self.identity.is_none()
     }
 }
 
-/// Why a peer could not be added. The switch is as it was before.
+/// The reason why a peer could not be added. The switch is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// [`Switch::set_identity`](crate::control::Switch::set_identity) comes first.
+    /// The identity is not set: call [`Switch::set_identity`](crate::control::Switch::set_identity)
+    /// first.
     NoIdentity,
-    /// The key is our own.
+    /// The key is this node's own.
     Ourselves,
     /// Another peer has this key.
     KeyTaken,
@@ -344,7 +348,7 @@ pub enum PeerError {
     UnknownPeer,
     /// It has neither key nor identity nor address.
     Unspecified,
-    /// It has a psk but no key: a handshake by XX cannot prove a psk.
+    /// It has a psk but no key: a handshake by XX cannot authenticate with a psk.
     PskWithoutKey,
     /// The switch has more workers than a link has lanes.
     TooManyWorkers,
@@ -387,11 +391,11 @@ pub struct Agreed {
     pub peer_id: PeerId,
     /// The seal mode of data.
     pub seal: SealMode,
-    /// The longest frame in bytes, link header and tag included, that both ends take.
+    /// The longest frame in bytes, including link header and tag, that both ends accept.
     pub frame_bytes_max: u16,
 }
 
-/// A sealed link, as views show it.
+/// A sealed link in views.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerView {
@@ -399,13 +403,13 @@ pub struct PeerView {
     pub name: String,
     /// Its slot.
     pub slot: Slot,
-    /// Its static key, once it is known.
+    /// Its static key, if it is known.
     pub key: Option<StaticPublic>,
-    /// The port that it is behind.
+    /// The port to which it is connected.
     pub port: PortId,
     /// Its address.
     pub at: Option<Address>,
-    /// The addresses of two nodes that both have its key and take the link from each other.
+    /// The addresses of two nodes that both have its key and alternately take over the link.
     pub key_on_two_nodes: Option<[Address; 2]>,
     /// The address of its last beacon, while the link is down.
     pub suggested: Option<Address>,
@@ -421,16 +425,16 @@ pub struct PeerView {
     pub handshakes: u64,
     /// The result of the last handshake.
     pub agreed: Option<Agreed>,
-    /// The longest frame in bytes, link header and tag included, that is sent at present.
+    /// The longest frame in bytes, including link header and tag, that is sent at present.
     pub frame_bytes_max: Option<u16>,
     /// Whether path MTU discovery has finished.
     pub is_path_found: bool,
-    /// Whether it is not configured, and was accepted by the policy for unknown peers.
+    /// Whether it is not configured, and the policy for unknown peers has accepted it.
     pub is_unknown: bool,
 }
 
 impl PeerView {
-    /// Whether the peer has proved that it has the keys, and every worker lets data pass.
+    /// Whether the peer has proved that it has the keys, and every worker forwards data.
     pub fn is_up(&self) -> bool {
         self.state == LinkState::Up
     }

@@ -1,4 +1,4 @@
-//! The state of one link: since when, what is reported of it, and why it is down.
+//! The state of one link: since when it lasts, what is reported, and why the link is down.
 
 use strowger_crypto::{Nanos, handshake::HandshakeError, handshake::Refused};
 use strowger_frame::Address;
@@ -12,19 +12,19 @@ use super::{
 };
 use crate::{Now, command::Command, control::Event, discard::Discard};
 
-/// See the module.
+/// The state of one link.
 pub(super) struct LinkStatus {
     state: LinkState,
-    /// The state that is reported: up only once every worker lets data pass.
+    /// The state that is reported: up only when every worker forwards data.
     shown: LinkState,
-    /// When the state last changed.
+    /// The time at which the state last changed.
     since: Now,
     diagnosis: Diagnosis,
     refusals: Refusals,
 }
 
 impl LinkStatus {
-    /// Down since now.
+    /// Makes the state of a link that is down since `now`.
     pub(super) fn new(now: Now) -> Self {
         Self {
             state: LinkState::Down,
@@ -52,12 +52,12 @@ impl LinkStatus {
         self.shown
     }
 
-    /// When the state last changed.
+    /// The time at which the state last changed.
     pub(super) fn since(&self) -> Now {
         self.since
     }
 
-    /// How long the link has been in its state.
+    /// The time that the link has been in its state.
     pub(super) fn age_ns(&self, now: Now) -> u64 {
         now.0.saturating_sub(self.since.0)
     }
@@ -67,7 +67,8 @@ impl LinkStatus {
         self.is_down() && self.age_ns(now) >= WANTED_AFTER_NS
     }
 
-    /// Changes the state, and has the workers let data pass or not. Returns whether it is another state.
+    /// Changes the state, and makes the workers forward data or not. Returns whether the state has
+    /// changed.
     pub(super) fn change(&mut self, state: LinkState, link: &mut LinkContext<'_>) -> bool {
         if std::mem::replace(&mut self.state, state) == state {
             return false;
@@ -85,7 +86,7 @@ impl LinkStatus {
         true
     }
 
-    /// Reports a state: [`LinkState::Up`] once every worker lets data pass.
+    /// Reports a state: [`LinkState::Up`] when every worker forwards data.
     pub(super) fn show(&mut self, state: LinkState, link: &mut LinkContext<'_>) {
         if std::mem::replace(&mut self.shown, state) == state {
             return;
@@ -97,8 +98,9 @@ impl LinkStatus {
         });
     }
 
-    /// After a recovery every worker gets the state again. Returns whether the link is coming up and is not reported
-    /// yet; another state is reported as it is.
+    /// Resets the reported state after a recovery, in which every worker gets the state again.
+    /// Returns whether the link is coming up and that is not reported yet; any other state then
+    /// counts as reported.
     pub(super) fn recover(&mut self) -> bool {
         if !self.is_up() {
             self.shown = self.state;
@@ -106,17 +108,17 @@ impl LinkStatus {
         self.is_up() && !self.shown.is_up()
     }
 
-    /// An initiation goes to this address.
+    /// Notes that an initiation is sent to this address.
     pub(super) fn note_attempt(&mut self, to: Address, now: Now) {
         self.diagnosis.note_attempt(to, now);
     }
 
-    /// An answer to the peer's initiation is sent.
+    /// Notes that an answer to the peer's initiation is sent.
     pub(super) fn note_answer(&mut self) {
         self.diagnosis.note_answer();
     }
 
-    /// Something was seen that explains why the link is down.
+    /// Notes evidence that explains why the link is down.
     pub(super) fn note_reason(&mut self, reason: DownReason, now: Now) {
         self.diagnosis.note(reason, now);
     }
@@ -140,13 +142,13 @@ impl LinkStatus {
         discard_of(why)
     }
 
-    /// Why the link is reported as down, if it is.
+    /// The reason why the link is down, if it is reported as down.
     pub(super) fn reason(&self, has_address: bool, now: Now) -> Option<DownReason> {
         let is_down = self.shown == LinkState::Down;
         is_down.then(|| self.diagnosis.reason(has_address, now))
     }
 
-    /// Reports why the link is down: each reason once until it is up again.
+    /// Reports why the link is down: each reason once until the link is up again.
     pub(super) fn report_trouble(&mut self, has_address: bool, link: &mut LinkContext<'_>) {
         let slot = link.base.slots.slot_of(link.mark).filter(|_| self.is_down());
         if let Some(slot) = slot
@@ -156,7 +158,7 @@ impl LinkStatus {
         }
     }
 
-    /// When [`report_trouble`](Self::report_trouble) has something to do.
+    /// The time at which [`report_trouble`](Self::report_trouble) has work.
     pub(super) fn trouble_due(&self, has_address: bool, now: Now) -> Option<Nanos> {
         let news = self.is_down().then(|| self.diagnosis.news_at(has_address, now));
         news.flatten().map(nanos)

@@ -1,5 +1,6 @@
-//! All links of a node that has an identity: the peers, and what they share. Finds the peer that an event concerns,
-//! and handles what concerns several peers: their locations, and who may become a peer.
+//! All links of a node that has an identity: the peers, and the state that they share. The table
+//! finds the peer for each event, and handles events that affect several peers: their locations,
+//! and the admission of new peers.
 
 use strowger_crypto::{
     Identity, Psk,
@@ -34,25 +35,27 @@ use crate::{
     session::RxSession,
 };
 
-/// Handshake stamps are written down this far ahead: rarely enough for any disk, and a node that restarts again and
-/// again is not far ahead of its clock.
+/// The time, in nanoseconds, by which the stored limit of handshake stamps lies in the future:
+/// writes are rare enough for any disk, and a node that restarts repeatedly is not far ahead of its
+/// clock.
 const STAMP_STEP_NS: u64 = 300_000_000_000;
 
-/// See the module.
+/// All links of a node that has an identity.
 pub(super) struct LinkTable {
     peers: Peers,
     shared: Shared,
 }
 
 impl LinkTable {
-    /// No peers.
+    /// Makes a table without peers.
     pub(super) fn new(config: PeeringConfig, base: &Base) -> Result<Self, PeerError> {
         let lanes = u8::try_from(base.out.workers.len()).ok().and_then(Lanes::new);
         let offer = Offer {
             lanes: lanes.ok_or(PeerError::TooManyWorkers)?,
             scheme: scheme_bytes(&base.slots.config().scheme),
             widths: Widths::ALL,
-            // The answer to XX is made before the peer is known; the peer's spec bounds its own end.
+            // The answer to XX is made before the peer is known; the peer's configuration limits
+            // only this end.
             mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
             ..Offer::default()
         };
@@ -83,7 +86,7 @@ impl LinkTable {
         &mut self.shared
     }
 
-    /// The peer behind a link, and what it acts with.
+    /// The peer of a link, and the context in which it handles events.
     pub(super) fn link<'a>(
         &'a mut self,
         mark: Mark,
@@ -94,7 +97,8 @@ impl LinkTable {
         Some((peer, LinkContext { mark, now, shared: &mut self.shared, base }))
     }
 
-    /// Links made from now on offer the scheme in use. Older links keep the old one, all of whose codes stay valid.
+    /// Offers the scheme in use on links that are made from now on. Older links keep the old
+    /// scheme; all its codes stay valid.
     pub(super) fn offer_scheme(&mut self, base: &Base) {
         self.shared.offer.scheme = scheme_bytes(&base.slots.config().scheme);
     }
@@ -161,7 +165,7 @@ impl LinkTable {
         Ok((slot, mark))
     }
 
-    /// Forgets the peers whose slots are being detached.
+    /// Removes the peers whose slots are being detached.
     pub(super) fn drop_detached(&mut self, base: &mut Base) {
         for mark in base.slots.take_detached() {
             let Some(mut peer) = self.peers.remove(mark) else { continue };
@@ -186,12 +190,12 @@ impl LinkTable {
         views
     }
 
-    /// The link of the peer that is known at this location, or that of an unknown sender.
+    /// The link of the peer at this location, or the mark of an unknown sender.
     pub(super) fn link_at(&self, at: Location) -> Mark {
         self.peers.at(at).unwrap_or(Mark::unknown(0))
     }
 
-    /// The first frame under a session's keys was opened.
+    /// Handles the first opened frame of a session.
     pub(super) fn handle_opened(&mut self, session: SessionIndex, now: Now, base: &mut Base) {
         let Some(mark) = self.shared.sessions.link_of(session) else { return };
         self.note_receipt(mark, session, now, base);
@@ -200,8 +204,9 @@ impl LinkTable {
         }
     }
 
-    /// The peer has used the keys that our answer to its handshake made: it receives where that answer went. A peer
-    /// that is nowhere moves there at once; another one is challenged later.
+    /// Notes that the peer has used the keys from this node's answer to its handshake, so it
+    /// receives where that answer was sent. A peer without a location moves there at once; any
+    /// other peer is challenged later.
     fn note_receipt(&mut self, mark: Mark, session: SessionIndex, now: Now, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
         let Some(at) = peer.reach_mut().take_answered(session) else { return };
@@ -213,7 +218,7 @@ impl LinkTable {
         } else if let Some(peer) = self.peers.get_mut(mark)
             && peer.state() == LinkState::Down
         {
-            // No answer has come from the old location.
+            // No answer came from the old location.
             peer.reach_mut().invalidate();
         }
         if let (Some(slot), Some(two)) = (base.slots.slot_of(mark), two) {
@@ -221,9 +226,9 @@ impl LinkTable {
         }
     }
 
-    /// The peer has shown that it receives at this location. The ports forget a peer that was there before, which
-    /// is challenged there until it proves another location. A peer that this one displaced at its former location
-    /// may be there again.
+    /// Moves a peer to a location at which it has proved that it receives. The ports remove the
+    /// former peer of the location, which is challenged there until it proves another location. A
+    /// peer that the moving peer had displaced at its former location returns there.
     pub(super) fn move_to(&mut self, mark: Mark, to: Location, now: Now, base: &mut Base) {
         let is_new = !self.peers.is_known_at(mark, to);
         if is_new {
@@ -245,7 +250,8 @@ impl LinkTable {
         peer.handle_validated(&mut link);
     }
 
-    /// An authenticated frame of this length came from another location than the link's.
+    /// Handles an authenticated frame of this length that came from a location other than the
+    /// link's.
     pub(super) fn handle_roamed(
         &mut self,
         mark: Mark,
@@ -264,8 +270,8 @@ impl LinkTable {
         }
     }
 
-    /// The peer has answered a handshake from one of several locations that were asked: a path challenge finds out
-    /// whether it receives there.
+    /// Handles an answer to a handshake from one of several destinations: a path challenge tests
+    /// whether the peer receives there.
     pub(super) fn follow_answer(&mut self, mark: Mark, from: Location, now: Now, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
         let was_asked = peer.reach_mut().take_asked(from);
@@ -277,7 +283,7 @@ impl LinkTable {
         }
     }
 
-    /// A message of the link itself: a path challenge, or the response to one.
+    /// Handles a message of the link itself: a path challenge, or the response to one.
     pub(super) fn handle_link_message(
         &mut self,
         mark: Mark,
@@ -292,12 +298,13 @@ impl LinkTable {
         let token = frame.bytes().get(LINK_HEADER_BYTES..).unwrap_or_default();
         match kind {
             Kind::PathChallenge => {
-                // What follows the token is padding.
+                // The bytes after the token are padding.
                 let token = token.first_chunk::<TOKEN_BYTES>();
                 let (Some(token), Some(from)) = (token, from) else { return };
                 peer.respond(token, from, frame, &mut link);
-                // The challenge is as fresh and authentic as data, so it shows as well that the peer may have moved.
-                // Otherwise a peer that moves and sends no data gets nothing.
+                // The challenge is as fresh and authentic as data, so it also shows that the peer
+                // may have moved. Otherwise a peer that moves and sends no data would receive
+                // nothing.
                 self.handle_roamed(mark, from, 0, now, base);
             }
             Kind::PathResponse => {
@@ -309,7 +316,7 @@ impl LinkTable {
         }
     }
 
-    /// The peer on a slot ends its link. A plain neighbour has no handshakes to wait with.
+    /// Handles a goodbye of the peer on a slot. A plain neighbour has no handshakes to delay.
     pub(super) fn handle_goodbye(&mut self, goodbye: Goodbye, now: Now, base: &mut Base) {
         let Some(mark) = base.slots.mark_of(goodbye.slot) else { return };
         if let Some((peer, mut link)) = self.link(mark, now, base) {
@@ -317,7 +324,7 @@ impl LinkTable {
         }
     }
 
-    /// A worker has returned the keys of a session.
+    /// Handles the keys of a session that a worker has returned.
     pub(super) fn take_session_back(&mut self, returned: Box<RxSession>, base: &mut Base) {
         let moved = self.shared.sessions.take_back(returned, &mut base.out);
         if let Some((mark, worker)) = moved
@@ -327,8 +334,9 @@ impl LinkTable {
         }
     }
 
-    /// Peers behind `port` that do not answer are also asked by `alternate`. Those that are down and were last
-    /// behind the alternate before return to their configured location.
+    /// Sets the alternate port: handshakes with silent peers behind `port` also leave by
+    /// `alternate`. Peers that are down and were last behind the former alternate return to their
+    /// configured location.
     pub(super) fn set_alternate(&mut self, port: PortId, alternate: PortId, base: &mut Base) {
         let former = self.shared.alternates.set(port, alternate, base.clock.now());
         let former = former.filter(|former| *former != alternate);
@@ -341,7 +349,7 @@ impl LinkTable {
         }
     }
 
-    /// The peer is taken to be at its configured location, and has shown nothing yet.
+    /// Moves the peer to its configured location, which is not validated.
     pub(super) fn return_to_written(&mut self, mark: Mark, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
         let Some(written) = peer.reach().written() else { return };
@@ -354,10 +362,11 @@ impl LinkTable {
         }
     }
 
-    /// Shows all peers this node's new address: a probe by links that are up, a handshake by quiet ones.
+    /// Informs all peers of this node's new address: links that are up send a probe, idle ones
+    /// begin a handshake.
     pub(super) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
         for mark in self.peers.links() {
-            // A peer without a link is not touched.
+            // A link without a peer stays unchanged.
             let state = self.peers.get(mark).map(Peer::state);
             if state.is_none_or(|state| state == LinkState::Down) {
                 continue;
@@ -371,15 +380,15 @@ impl LinkTable {
         }
     }
 
-    /// The latest stamp of this node's handshakes before the next snapshot. Peers refuse a handshake whose
-    /// stamp is not later than the last one, so after a restart stamps continue from here, even if the wall
-    /// clock was set back meanwhile.
+    /// The latest stamp that this node's handshakes can have before the next snapshot. Peers refuse
+    /// a handshake whose stamp is not later than the last one. After a restart, stamps continue
+    /// from here, even if the wall clock was set back meanwhile.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         let stamp = self.shared.config.wall_at_zero.saturating_add(now.0);
         (stamp / STAMP_STEP_NS).saturating_add(2).saturating_mul(STAMP_STEP_NS)
     }
 
-    /// From now on stamps are later than this, in nanoseconds since 1970.
+    /// Makes all later stamps greater than this one, in nanoseconds since 1970.
     pub(super) fn stamp_from(&mut self, wall_ns: u64, now: Now) {
         let wall_at_zero = wall_ns.saturating_sub(now.0);
         if wall_at_zero > self.shared.config.wall_at_zero {
@@ -390,7 +399,7 @@ impl LinkTable {
         }
     }
 
-    /// Does what is due for one link.
+    /// Handles the expired timers of one link.
     pub(super) fn poll(&mut self, mark: Mark, now: Now, base: &mut Base) {
         let Some((peer, mut link)) = self.link(mark, now, base) else { return };
         peer.poll(&mut link);
@@ -399,13 +408,14 @@ impl LinkTable {
         }
         let is_gone = self.peers.get(mark).is_some_and(|peer| peer.is_gone(now));
         if let (true, Some(slot)) = (is_gone, base.slots.slot_of(mark)) {
-            // Refused only where it is leaving already.
+            // This fails only if the slot is already being detached.
             let _ = base.slots.detach(slot, &mut base.out);
             self.drop_detached(base);
         }
     }
 
-    /// Checks a spec without a key. A peer without an identity gets the rights of unknown peers.
+    /// Checks the configuration of a peer without a key. A peer without an identity gets the rights
+    /// of unknown peers.
     fn check_discovered(&self, spec: &mut PeerSpec) -> Result<(), PeerError> {
         if *spec.psk.expose() != *Psk::NONE.expose() {
             return Err(PeerError::PskWithoutKey);
@@ -422,12 +432,12 @@ impl LinkTable {
         if is_taken { Err(PeerError::IdentityTaken) } else { Ok(()) }
     }
 
-    /// Whether handshakes of peers whose key is not configured may be accepted.
+    /// Whether the switch may accept handshakes of peers whose keys are not configured.
     pub(super) fn expects_unknown_keys(&self) -> bool {
         self.shared.config.unknown_peers.is_some() || self.peers.lookup().has_peers_without_key()
     }
 
-    /// The peer without a key that this may be: by its identity, or by its location.
+    /// The peer without a key that this node may be: found by its identity, or by its location.
     pub(super) fn expected_by(
         &self,
         identity: &Identity,
@@ -444,15 +454,15 @@ impl LinkTable {
         })
     }
 
-    /// The link of a node that has proved its identity by XX: that of the peer with its key, or of the `expected`
-    /// peer; `None` for an unknown peer if the policy has a slot for it.
+    /// The link of a node that has proved its identity by XX: the link of the peer with its key, or
+    /// of the `expected` peer; `None` for an unknown peer for which the policy has a slot.
     pub(super) fn find_proven(
         &self,
         proven: &handshake::Peer,
         expected: Option<Mark>,
     ) -> Result<Option<Mark>, Discard> {
         if let Some(mark) = self.shared.keys.get(&proven.static_key).or(expected) {
-            // XX cannot prove a psk, so a peer with a psk is refused.
+            // XX cannot authenticate with a psk, so a peer with a psk is refused.
             return match self.peers.get(mark) {
                 Some(peer) if *peer.spec().psk.expose() == *Psk::NONE.expose() => Ok(Some(mark)),
                 _ => Err(Discard::NotAllowed),
@@ -463,15 +473,15 @@ impl LinkTable {
         if has_room { Ok(None) } else { Err(Discard::OverBudget) }
     }
 
-    /// How many numbers unknown peers may have together, those in quarantine and those kept over a restart
-    /// included; no more than half of all.
+    /// The number of slot numbers that unknown peers may have together, including those in
+    /// quarantine and those kept over a restart; at most half of all.
     fn unknown_numbers_max(&self, base: &Base) -> Option<usize> {
         let policy = self.shared.config.unknown_peers?;
         let wanted = (policy.links_max as usize).saturating_mul(UNKNOWN_NUMBERS_PER_LINK);
         Some(wanted.min(base.slots.config().slot_max as usize / 2))
     }
 
-    /// Gives an unknown peer a slot, as the policy allows it.
+    /// Gives an unknown peer a slot, if the policy allows it.
     pub(super) fn admit_unknown(
         &mut self,
         proven: &handshake::Peer,
@@ -488,7 +498,8 @@ impl LinkTable {
         Ok(attached.map_err(|_| Discard::OverBudget)?.1)
     }
 
-    /// Every peer that had a link and whose location is known gets a handshake, after a recovery.
+    /// Begins a handshake with every peer that had a link and whose location is known, after a
+    /// recovery.
     pub(super) fn request_all_keys(&mut self, now: Now, base: &mut Base) {
         for mark in self.peers.links() {
             let Some(peer) = self.peers.get(mark) else { continue };
@@ -498,7 +509,7 @@ impl LinkTable {
             }
             let Some((peer, mut link)) = self.link(mark, now, base) else { continue };
             if peer.is_wanted() {
-                // `Wanted` carries no message that could be refused.
+                // `Wanted` contains no message that could be refused.
                 let _ = peer.drive(Input::Wanted, None, &mut link);
             } else {
                 peer.request_keys(&mut link);
@@ -506,8 +517,8 @@ impl LinkTable {
         }
     }
 
-    /// Keeps the facts about each peer after a panic, and gives the workers the state of each link again. Handshakes
-    /// begin with [`request_all_keys`](Self::request_all_keys).
+    /// Keeps the facts about each peer after a panic, and sends the state of each link to the
+    /// workers again. Handshakes begin in [`request_all_keys`](Self::request_all_keys).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         let workers = base.out.workers.len();
         self.peers.retain(|mark| base.slots.user(mark).is_some());
@@ -524,7 +535,7 @@ impl LinkTable {
         let (there, displaced): (Vec<_>, Vec<_>) =
             peers.iter().filter_map(located).partition(|&(mark, at)| peers.is_known_at(mark, at));
         for &(mark, _) in &displaced {
-            // They may have an address at some worker.
+            // Some worker may still have an address of the link.
             base.out.workers.command_all(|_| Command::ClearAddress(mark));
         }
         for (mark, peer) in self.peers.iter_mut() {
@@ -539,7 +550,7 @@ impl LinkTable {
         }
     }
 
-    /// Ends the sessions of this list that no peer has, when their keys are too old.
+    /// Ends the listed sessions that belong to no peer, when their keys expire.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         let peers = &self.peers;
         let owns = |index| peers.values().any(|peer| peer.session().owns(index));

@@ -1,5 +1,6 @@
-//! The table of slot numbers, and what can be read from it: users, targets, the choice of a number for a request,
-//! and the part that a snapshot keeps. [`SlotAllocator`](super::SlotAllocator) changes it.
+//! The table of slot numbers, and queries of it: users, targets, the choice of a number for a
+//! request, and the part that a snapshot keeps. [`SlotAllocator`](super::SlotAllocator) modifies
+//! it.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,29 +15,29 @@ use crate::{
     limits::{NUMBERS_RESERVED_DIVISOR, NUMBERS_RESERVED_MIN},
 };
 
-/// The state of a number, for views.
+/// The state of a number in views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Allocated, and not published before this time.
+    /// Allocated, and published at this time at the earliest.
     Coming(Mark, Now),
     /// In use.
     Live(Mark),
     /// In use until this time.
     Draining(Mark, Now),
-    /// The former number of a user; until this time, if it is known already.
+    /// The former number of a user; until this time, if that is already known.
     Alias(Mark, Option<Now>),
     /// Being detached.
     Withdrawn,
     /// In quarantine until this time.
     Quarantined(Now),
-    /// Kept over a restart. No other user may have it before this time.
+    /// Kept over a restart. No other user gets it before this time.
     Kept(Now),
 }
 
-/// The state of a number, with what the next step needs.
+/// The state of a number, with the data for the next step.
 #[derive(Debug)]
 pub(super) enum Usage {
-    /// No table names it before `not_before`.
+    /// It enters no table before `not_before`.
     Coming {
         user: Mark,
         not_before: Now,
@@ -45,7 +46,7 @@ pub(super) enum Usage {
         user: Mark,
         drained: Option<Now>,
     },
-    /// `until` is known when every worker writes the user's new number.
+    /// `until` is set when every worker writes the user's new number.
     Alias {
         user: Mark,
         until: Option<Now>,
@@ -66,7 +67,7 @@ pub(super) enum Usage {
         alias_until: Now,
         until: Now,
     },
-    /// An alias kept over a restart, whose user has a number that is coming.
+    /// An alias kept over a restart, whose user has a number that is not published yet.
     Returning {
         user: Mark,
         alias_until: Now,
@@ -77,28 +78,28 @@ pub(super) enum Usage {
 /// One number that is not free.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Numbers that had been allocated when this one was.
+    /// The count of allocations at the time when this number was allocated.
     pub(super) generation: u64,
     pub(super) usage: Usage,
     /// Whether an unknown peer had it last.
     pub(super) unknown: bool,
 }
 
-/// See the module.
+/// The table of slot numbers.
 #[derive(Debug)]
 pub struct Numbers {
     pub(super) slot_max: Slot,
     pub(super) entries: BTreeMap<Slot, Entry>,
-    /// Numbers that are aliases or become some again, and others that once were.
+    /// Numbers that are aliases or will be again, and some numbers that were aliases earlier.
     pub(super) aliases: BTreeSet<Slot>,
-    /// Numbers that are kept for a user, and others that once were.
+    /// Numbers that are kept for a user, and some that were kept earlier.
     pub(super) kept_for: HashMap<Who, Vec<Slot>>,
-    /// No number below is free.
+    /// All numbers below this one are in use.
     pub(super) low: Slot,
 }
 
 impl Numbers {
-    /// No number allocated.
+    /// Makes a table without allocated numbers.
     pub(super) fn new(slot_max: Slot) -> Self {
         Self {
             slot_max,
@@ -120,7 +121,7 @@ impl Numbers {
         aliases.into_iter().rev().map(|(_, slot)| slot).collect()
     }
 
-    /// The number of a user: the live one, else the coming one.
+    /// The number of a user: the live one, otherwise the one that is not published yet.
     pub fn of_user(&self, user: Mark) -> Option<Slot> {
         let find = |live: bool| {
             self.entries.iter().find(|(_, entry)| match entry.usage {
@@ -132,7 +133,7 @@ impl Numbers {
         find(true).or_else(|| find(false)).map(|(&slot, _)| slot)
     }
 
-    /// The user of a number that is coming or live.
+    /// The user of a number that is live or not published yet.
     pub fn user_of(&self, slot: Slot) -> Option<Mark> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { user, .. } | Usage::Live { user, .. } => Some(user),
@@ -153,7 +154,7 @@ impl Numbers {
         }
     }
 
-    /// Whether a user has a live number, and none that is coming or retiring.
+    /// Whether a user has a live number, and its number is not being changed.
     pub fn may_move(&self, user: Mark) -> bool {
         let mut live = 0;
         let at_rest = self.entries.values().all(|entry| match entry.usage {
@@ -169,7 +170,7 @@ impl Numbers {
         at_rest && live == 1
     }
 
-    /// Numbers whose drain time is over.
+    /// Numbers whose drain time has ended.
     pub fn drained(&self, now: Now) -> Vec<Slot> {
         let is_over = |entry: &Entry| matches!(entry.usage, Usage::Live { drained: Some(end), .. } if end <= now);
         self.entries.iter().filter(|(_, entry)| is_over(entry)).map(|(&slot, _)| slot).collect()
@@ -180,14 +181,15 @@ impl Numbers {
         self.entries.get(&slot).map(|entry| standing(&entry.usage))
     }
 
-    /// All numbers that are not free, with generation and state, and whether an unknown peer has or had each.
+    /// All numbers that are not free, each with its generation, its state, and whether an unknown
+    /// peer has or had it.
     pub fn all(&self) -> impl Iterator<Item = (Slot, u64, Standing, bool)> {
         let entries = self.entries.iter();
         entries
             .map(|(&slot, entry)| (slot, entry.generation, standing(&entry.usage), entry.unknown))
     }
 
-    /// When a number may be published, if it may be allocated for `who`.
+    /// The time at which a number may be published, if it may be allocated for `who`.
     pub(super) fn openable(
         &self,
         slot: Slot,
@@ -205,7 +207,8 @@ impl Numbers {
             {
                 Ok(Now(0))
             }
-            // Another user than before the restart: the labels must be gone first.
+            // The user differs from that before the restart, so labels to the former user must have
+            // expired first.
             Some(Usage::Kept { until, .. } | Usage::Former { until, .. }) => Ok(*until),
             Some(Usage::Coming { .. } | Usage::Live { .. }) => Err(AttachError::SlotTaken(slot)),
             Some(Usage::Alias { until, .. }) => refused(NotFree::Former, *until),
@@ -217,8 +220,8 @@ impl Numbers {
         }
     }
 
-    /// The number kept for `who`, the lowest free one, or the lowest kept one whose time is over; if the
-    /// request may wait, the one that is free first.
+    /// The number kept for `who`, the lowest free one, or the lowest kept one whose time has ended;
+    /// if the request may wait, the one that is free first.
     pub(super) fn unpinned(&self, request: SlotRequest<'_>, now: Now) -> Result<Slot, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
@@ -236,7 +239,7 @@ impl Numbers {
             let first = || if request.may_wait { self.next_free() } else { None };
             return free.or_else(idle).or_else(first).ok_or(AttachError::SlotsFull);
         };
-        // Unknown peers leave the reserved numbers to configured ones, and share a bound.
+        // Unknown peers must not use the reserved numbers for configured ones, and share a limit.
         let numbers = self.slot_max.index();
         let reserved = (numbers / NUMBERS_RESERVED_DIVISOR).max(NUMBERS_RESERVED_MIN);
         if self.available(now) <= reserved {
@@ -260,7 +263,7 @@ impl Numbers {
 
     /// The lowest number that has no user and is not in quarantine.
     fn lowest_free(&self) -> Option<Slot> {
-        // Both are ascending, so the first number that the map skips is free.
+        // Both sequences are ascending, so the first number that the map skips is free.
         let mut taken = self.entries.range(self.low..).map(|(&slot, _)| slot).peekable();
         (self.low.number()..=self.slot_max.number())
             .map(Slot::new)
@@ -268,8 +271,8 @@ impl Numbers {
             .find(|slot| taken.next_if_eq(slot).is_none())
     }
 
-    /// The number kept over a restart that another user gets first: one without a user, or of an unknown
-    /// peer, before one whose user may still return.
+    /// The number kept over a restart that another user gets first: a number without a user or of
+    /// an unknown peer precedes one whose user may still return.
     fn next_free(&self) -> Option<Slot> {
         let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
             let (is_somebody_s, until) = match &entry.usage {
@@ -287,16 +290,17 @@ impl Numbers {
         let is_busy =
             |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
         let busy = self.entries.range(..=self.slot_max).filter(|(_, e)| is_busy(e)).count();
-        // All but slot 1, which has no entry.
+        // All numbers but slot 1, which has no entry.
         self.slot_max.index().saturating_sub(busy)
     }
 
-    /// The count of numbers that unknown peers have, or had so lately that no other user may have them.
+    /// The count of numbers that unknown peers have, or had so recently that no other user may have
+    /// them.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
     }
 
-    /// When an allocated number may lead to its user, if it is not published yet.
+    /// The time at which an allocated number may lead to its user, if it is not published yet.
     pub fn opens_at(&self, slot: Slot) -> Option<Now> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } => Some(not_before),
@@ -304,7 +308,7 @@ impl Numbers {
         }
     }
 
-    /// How long before an allocated number may lead to its user; `None` if it may.
+    /// The time until an allocated number may lead to its user; `None` if it already may.
     pub fn opens_in(&self, slot: Slot, now: Now) -> Option<u64> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } if not_before > now => Some(not_before.0 - now.0),
@@ -320,8 +324,8 @@ impl Numbers {
         })
     }
 
-    /// The part of each number that a snapshot keeps: its user, for how long no other may have it, and
-    /// whether an unknown peer had it. `who` names users.
+    /// The part of each number that a snapshot keeps: its user, the time during which no other user
+    /// may have it, and whether an unknown peer had it. `who` returns the identity of a user.
     pub fn to_keep(
         &self,
         who: impl Fn(Mark) -> Option<Who>,
@@ -330,7 +334,7 @@ impl Numbers {
     ) -> Vec<(Slot, Option<Who>, u64, bool)> {
         let left = |until: Now| until.0.saturating_sub(now.0);
         let whole = |usage: &Usage| match usage {
-            // Labels may name these numbers, also one that was withdrawn a moment ago.
+            // Labels may name these numbers, and also a number that was withdrawn recently.
             Usage::Coming { user, not_before } => {
                 (who(*user), left(*not_before).max(quarantine_ns))
             }
@@ -349,7 +353,7 @@ impl Numbers {
             .collect()
     }
 
-    /// The former numbers that lead to their users, after a restart too, and for how long.
+    /// The former numbers that lead to their users, also after a restart, and for how long.
     pub fn former_to_keep(
         &self,
         who: impl Fn(Mark) -> Option<Who>,
@@ -369,7 +373,7 @@ impl Numbers {
         former.filter(|former| former.left_ns > 0).collect()
     }
 
-    /// When the first drain, alias or quarantine ends.
+    /// The time at which the first drain, alias or quarantine ends.
     pub(super) fn first_end(&self) -> Option<Now> {
         let end = |entry: &Entry| match &entry.usage {
             Usage::Live { drained: until, .. } | Usage::Alias { until, .. } => *until,

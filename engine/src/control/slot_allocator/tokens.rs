@@ -1,5 +1,5 @@
-//! Tokens: each allows one step of a number, is made by the step before, and is consumed. Only
-//! [`SlotAllocator`](super::SlotAllocator) and its submodules make them.
+//! Tokens: each allows one step of a number, comes from the step before, and is consumed by the
+//! step. Only [`SlotAllocator`](super::SlotAllocator) and its submodules make them.
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
@@ -26,7 +26,7 @@ impl Allocated {
         self.user
     }
 
-    /// The count of allocations when it was allocated.
+    /// The count of allocations at the time when it was allocated.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -36,15 +36,15 @@ impl Allocated {
 #[derive(Debug)]
 #[must_use = "a number that must wait has to be published later"]
 pub enum Published {
-    /// Tables made from now on lead to its user.
+    /// Tables made from now on map the number to its user.
     Now,
-    /// Labels of its last user may still be in use: try again later.
+    /// Labels to its last user may still be in use: try again later.
     Later(Allocated),
-    /// It was withdrawn meanwhile.
+    /// The number was withdrawn meanwhile.
     Never,
 }
 
-/// A former number, while the workers begin to write its user's new one.
+/// A former number, while the workers begin to write the new number of its user.
 #[derive(Debug)]
 #[must_use = "an alias that is not retired never ends"]
 pub struct Retiring {
@@ -71,13 +71,13 @@ impl Retiring {
     }
 }
 
-/// Numbers that are not in tables made from now on.
+/// Numbers that tables made from now on do not contain.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Withdrawn {
     pub(super) numbers: Vec<(Slot, u64)>,
     pub(super) leaving: Vec<Mark>,
-    /// Users that stay, and lose a former number.
+    /// Users that stay attached and lose a former number.
     pub(super) staying: Vec<Mark>,
     pub(super) version: u64,
 }
@@ -88,14 +88,14 @@ impl Withdrawn {
         self.numbers.iter().map(|&(slot, _)| slot)
     }
 
-    /// The users that stay attached and lose a former number, which no worker may write into return paths any
-    /// more.
+    /// The users that stay attached and lose a former number, which workers must no longer write
+    /// into return paths.
     pub fn staying(&self) -> &[Mark] {
         &self.staying
     }
 }
 
-/// Withdrawn numbers, when every worker was given a table without them.
+/// Withdrawn numbers, after every worker was sent a table without them.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Informed {
@@ -103,7 +103,7 @@ pub struct Informed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers that are in no worker's table any more.
+/// Numbers that no worker's table contains any more.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Unnamed {
@@ -111,7 +111,7 @@ pub struct Unnamed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers whose former users no worker has under them any more: they may go into quarantine.
+/// Numbers whose former users every worker has removed under them: they may go into quarantine.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Detached {
@@ -134,34 +134,35 @@ impl Quarantined {
 }
 
 impl Unnamed {
-    /// Made when every worker has the table without the numbers.
+    /// Makes the token: every worker has the table without the numbers.
     pub fn after(passed: Quiesced<Informed>) -> Self {
         let Informed { numbers, leaving } = passed.into_inner();
         Self { numbers, leaving }
     }
 
-    /// The users that every worker is to drop now. Empty if only aliases end.
+    /// The users that every worker must remove now. The list is empty if only aliases end.
     pub fn leaving(&self) -> &[Mark] {
         &self.leaving
     }
 
-    /// Adds users to be dropped, which are in no table either.
+    /// Adds users to remove, which are in no table either.
     pub fn and_leaving(mut self, more: impl IntoIterator<Item = Mark>) -> Self {
         self.leaving.extend(more);
         self
     }
 
-    /// The next token, if only aliases end and their users stay: there is no link to drop.
+    /// Returns the next token if only aliases end and their users stay attached: there is no link
+    /// to remove.
     ///
     /// # Errors
-    /// Returns the token if a user leaves.
+    /// Returns the present token if a user is being detached.
     pub fn without_user(self) -> Result<Detached, Self> {
         if self.leaving.is_empty() { Ok(Detached { numbers: self.numbers }) } else { Err(self) }
     }
 }
 
 impl Detached {
-    /// Made when every worker has dropped the links.
+    /// Makes the token: every worker has removed the links.
     pub fn after(passed: Quiesced<Unnamed>) -> Self {
         Self { numbers: passed.into_inner().numbers }
     }
