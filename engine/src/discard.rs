@@ -1,4 +1,5 @@
-//! The reasons for which a frame is dropped. Each is one byte, and is counted for each port.
+//! The reasons for which a frame is dropped. Each reason is one byte and has a counter for each
+//! port.
 
 use strowger_frame::{Loss, tally::Counter};
 use strowger_wire::control::Reason;
@@ -7,7 +8,7 @@ macro_rules! discards {
     ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+) => {
         /// The reason for which a frame is dropped.
         ///
-        /// Every frame that does not leave by a slot has one of these reasons.
+        /// Every frame that does not leave by a slot has exactly one of these reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         #[non_exhaustive]
@@ -31,31 +32,31 @@ macro_rules! discards {
 }
 
 discards! {
-    /// It is shorter than a link header and the shortest switch header.
+    /// The frame is shorter than a link header and the shortest switch header.
     TooShort = "too_short",
-    /// It is longer than any path takes ([`crate::limits::FRAME_BYTES_MAX`]).
+    /// The frame is longer than any path accepts ([`crate::limits::FRAME_BYTES_MAX`]).
     TooLong = "too_long",
-    /// Its link header has a kind that is not valid on this link.
+    /// The frame's link header has a kind that is not valid on this link.
     BadLinkKind = "bad_link_kind",
-    /// Its switch header has an unknown version.
+    /// The switch header has an unknown version.
     BadVersion = "bad_version",
-    /// Its switch header has an unknown label width.
+    /// The switch header has an unknown label width.
     BadWidth = "bad_width",
-    /// Its switch header says that more bits are used than the label has.
+    /// The switch header's count of used bits exceeds the label width.
     BadHeader = "bad_header",
-    /// There is no session with its index.
+    /// No session has the frame's index.
     NoSession = "no_session",
-    /// Its tag is wrong.
+    /// The frame's tag is wrong.
     BadSeal = "bad_seal",
-    /// Its counter was seen before, or is older than the replay window.
+    /// The frame's counter was received before, or is older than the replay window.
     Replayed = "replayed",
-    /// The keys are too old to open it or to seal it.
+    /// The keys are too old to open or seal the frame.
     KeysExpired = "keys_expired",
     /// The next hop's link has no keys: its handshake is not finished, or they have expired.
     LinkDown = "link_down",
-    /// The neighbour that it came from has no right to go there.
+    /// The neighbour that sent the frame has no right to send there.
     NotAllowed = "not_allowed",
-    /// It is longer than the next hop's path takes.
+    /// The frame is longer than the next hop's path accepts.
     TooBig = "too_big",
     /// The label has no bits left, and the packet has not reached an endpoint.
     LabelSpent = "label_spent",
@@ -67,15 +68,15 @@ discards! {
     SlotGone = "slot_gone",
     /// The ingress slot does not fit into the width of the director.
     ReturnPath = "return_path",
-    /// It would leave by the slot that it came in by.
+    /// The frame would leave by the slot that it came in by.
     UTurn = "u_turn",
     /// The label has no room for the shift.
     LabelFull = "label_full",
-    /// It has no hops left.
+    /// The packet has no hops left.
     HopsSpent = "hops_spent",
-    /// Its label continues behind an endpoint.
+    /// The label continues behind an endpoint.
     BeyondEndpoint = "beyond_endpoint",
-    /// The egress queue is full, and the frame is the newest of the ingress that holds most of it.
+    /// The egress queue is full, and the frame is the newest of the ingress with the largest share.
     EgressFull = "egress_full",
     /// The queue to the slow path, or this link's share of it, is full.
     PuntFull = "punt_full",
@@ -83,21 +84,24 @@ discards! {
     HandoffFull = "handoff_full",
     /// The queue of commands to the worker that should send it is full.
     CommandsFull = "commands_full",
-    /// Its next hop was detached while it waited.
+    /// The frame's next hop was detached while the frame waited.
     ExitGone = "exit_gone",
     /// The link that it came in by is being detached.
     IngressGone = "ingress_gone",
     /// The handshake message is malformed, or its hello cannot be read.
     HandshakeMalformed = "handshake_malformed",
-    /// The first mac of the handshake message is wrong: the message is for another static key, or is noise.
+    /// The first mac of the handshake message is wrong: the message is for another static key, or
+    /// is invalid.
     HandshakeMac = "handshake_mac",
     /// The handshake message is for this static key in a network with another name.
     HandshakeNetwork = "handshake_network",
     /// The handshake message cannot be decrypted: the psk differs, or it is forged.
     HandshakeUnreadable = "handshake_unreadable",
-    /// The initiation is not newer than an earlier one of its peer: a replay, or a clock that is behind.
+    /// The stamp of the initiation is not later than that of an earlier one of its peer: a replay,
+    /// or a clock that is behind.
     HandshakeStale = "handshake_stale",
-    /// The handshake message has a wrong identity proof, or not the expected identity.
+    /// The handshake message has a wrong identity proof, or proves another identity than the
+    /// expected one.
     HandshakeIdentity = "handshake_identity",
     /// The two ends have no version, suite, label width or seal mode in common.
     HandshakeDisagreement = "handshake_disagreement",
@@ -105,39 +109,40 @@ discards! {
     HandshakeOurselves = "handshake_ourselves",
     /// The handshake is of a node that is not configured, and unknown peers are not accepted.
     UnknownPeer = "unknown_peer",
-    /// The rate limit for handshakes, beacons or packets for the switch itself is used up, or there is no room for
-    /// one more unknown peer.
+    /// The rate limit for handshakes, beacons or packets for the switch itself is used up, or the
+    /// limit of unknown peers is reached.
     OverBudget = "over_budget",
-    /// The slow path has no use for it.
+    /// The slow path cannot handle the frame.
     Unhandled = "unhandled",
-    /// It answers nothing that this switch has sent recently.
+    /// The frame answers no request that this switch has sent recently.
     Unsolicited = "unsolicited",
-    /// The slow path panicked while it processed it, and was reset.
+    /// The slow path panicked while it processed the frame, and was reset.
     Abandoned = "abandoned",
-    /// The switch itself has processed it: a handshake message, a beacon, a keepalive, a control message. Not a
-    /// failure.
+    /// The switch itself has processed the frame: a handshake message, a beacon, a keepalive, a
+    /// control message. This is not a failure.
     Handled = "handled",
-    /// Port: no neighbour has its source address.
+    /// Port: no neighbour has the frame's source address.
     UnknownSender = "unknown_sender",
-    /// Port: it is longer than the buffer.
+    /// Port: the frame is longer than the buffer.
     Truncated = "truncated",
-    /// Port: the kernel's report about it is invalid.
+    /// Port: the kernel's metadata of the frame is invalid.
     Malformed = "malformed",
-    /// Port: no neighbour has its destination address.
+    /// Port: no neighbour has the frame's destination address.
     NoNeighbour = "no_neighbour",
-    /// Port: it is longer than the path takes.
+    /// Port: the frame is longer than the path accepts.
     PathTooNarrow = "path_too_narrow",
-    /// Port: a path probe was longer than the path takes. That is its result, and not a failure.
+    /// Port: a path probe was longer than the path accepts. This is the result that the probe asks
+    /// for, and not a failure.
     PathProbe = "path_probe",
-    /// Port: the kernel refused to send it.
+    /// Port: the kernel refused to send the frame.
     SendRefused = "send_refused",
-    /// Port: earlier frames to this neighbour have not left the machine, and they use up its share.
+    /// Port: earlier frames to this neighbour have not left the machine, and use up its share.
     SendStalled = "send_stalled",
-    /// Port: the far end is gone.
+    /// Port: the far end is closed.
     PeerGone = "peer_gone",
-    /// There is no memory for it, at a port or for one of the switch's own messages.
+    /// There is no memory for the frame, at a port or for one of the switch's own messages.
     PoolEmpty = "pool_empty",
-    /// Port: a test dropped it on purpose.
+    /// Port: a test dropped the frame on purpose.
     Injected = "injected",
 }
 
@@ -147,7 +152,8 @@ impl Discard {
         matches!(self, Self::Handled | Self::PathProbe)
     }
 
-    /// Whether the sender of the packet may get a drop notice: the switch could read the packet (wire.md 5).
+    /// Whether the sender of the packet may get an error: the switch could read the packet (wire.md
+    /// 5).
     pub const fn is_reported(self) -> bool {
         matches!(
             self,
@@ -169,7 +175,7 @@ impl Discard {
     }
 }
 
-/// The discards that are reported to senders, with their numbers (W5-5).
+/// The discard reasons that senders receive in errors, with their numbers (W5-5).
 const REASONS: [(Reason, Discard); 14] = [
     (Reason::HOPS_SPENT, Discard::HopsSpent),
     (Reason::LABEL_SPENT, Discard::LabelSpent),
@@ -188,7 +194,7 @@ const REASONS: [(Reason, Discard); 14] = [
 ];
 
 impl Discard {
-    /// The number in control messages; `None` if senders get no report.
+    /// The number in control messages; `None` if senders receive no error for this reason.
     pub fn reason(self) -> Option<Reason> {
         REASONS.iter().find(|(_, discard)| *discard == self).map(|(reason, _)| *reason)
     }

@@ -1,12 +1,13 @@
 //! The egress queue of one next hop: which frames wait, and which are dropped when it is full.
 //!
-//! A queue is *contended* from the moment its port leaves frames behind until the port has taken all. Only then do
-//! the ingresses share its places. A frame that finds no free place displaces the newest frame of the ingress that
-//! holds most, if that ingress still holds no less afterwards (longest queue drop: B. Suter et al., "Buffer
-//! Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). The port takes frames
-//! in the order of arrival, so ingresses with equal parts of the queue get equal parts of the link: max-min
-//! fairness without a queue for each ingress. A queue that is not contended has room for a whole burst, so nothing
-//! is counted there.
+//! A queue is *contended* from the time at which its port leaves frames in it until the port has
+//! taken all. Only then do the ingresses share its places. A frame that finds no free place
+//! displaces the newest frame of the ingress that holds the most, if that ingress then still holds
+//! no less than the ingress of the new frame (longest queue drop: B. Suter et al., "Buffer
+//! Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). The
+//! port takes frames in the order of arrival, so ingresses with equal parts of the queue get equal
+//! parts of the link: max-min fairness without a queue for each ingress. A queue that is not
+//! contended has room for a whole burst, so nothing is counted there.
 
 mod drain;
 mod shares;
@@ -26,26 +27,27 @@ use crate::{
     mark::EgressMark,
 };
 
-/// Places for control and for the link's own messages.
+/// Places for control frames and for the link's own messages.
 const CONTROL_PLACES: usize = EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
 
-/// The highest value of [`Egress::ahead`] at which control still goes first.
+/// The highest value of [`Egress::ahead`] at which control frames still leave first.
 const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
 
-/// The egress queue of one next hop: bounded, shared fairly among ingresses, with places for control (R12, R23).
+/// The egress queue of one next hop: bounded, shared fairly among ingresses, with reserved places
+/// for control frames (R12, R23).
 #[derive(Debug, Default)]
 pub(crate) struct Egress {
     pub(crate) data: Burst,
     control: ArrayVec<Frame, CONTROL_PLACES>,
-    /// Whether the port left frames here when they were last offered.
+    /// Whether the port left frames here when it was last offered the queue.
     contended: bool,
-    /// Data frames that it left.
+    /// The number of data frames that the port left.
     left_behind: u16,
     /// Places reserved for frames that are still in their burst.
     data_reserved: u16,
     control_reserved: u16,
-    /// The lead of control over waiting data: each control frame adds [`EGRESS_DATA_FOR_CONTROL`], and each data
-    /// frame subtracts one.
+    /// The amount by which control is ahead of waiting data: each control frame adds
+    /// [`EGRESS_DATA_FOR_CONTROL`], and each data frame subtracts one.
     ahead: u16,
     /// The share of each ingress, while the queue is contended.
     shares: Shares,
@@ -57,12 +59,13 @@ pub(crate) struct Entry {
     slot: u16,
     weight: u16,
     pub(crate) is_control: bool,
-    /// The index of the frame that loses the place.
+    /// The index of the displaced frame.
     displaced: Option<u16>,
 }
 
 impl Egress {
-    /// Reserves a place for a data frame that [`put`](Self::put) will bring, in a queue that is not contended.
+    /// Reserves a place for a data frame that [`put`](Self::put) will add, in a queue that is not
+    /// contended.
     ///
     /// # Errors
     /// [`Discard::EgressFull`]: all places are taken or reserved.
@@ -75,7 +78,8 @@ impl Egress {
         Ok(())
     }
 
-    /// Reserves a place for control, if one is left. A control frame without one counts as data.
+    /// Reserves a place for a control frame, if one is free. A control frame without such a place
+    /// counts as data.
     #[cold]
     pub(crate) fn reserve_control(&mut self) -> bool {
         let has_place = self.has_control_place();
@@ -92,7 +96,7 @@ impl Egress {
         self.control.len() + usize::from(self.control_reserved) < EGRESS_CONTROL_FRAMES_MAX
     }
 
-    /// Whether a frame would find a place without displacing another.
+    /// Whether a frame would get a place without displacing another one.
     pub(crate) fn has_place(&self, is_control: bool) -> bool {
         is_control && self.has_control_place() || self.has_data_place()
     }
@@ -117,13 +121,14 @@ impl Egress {
         }
     }
 
-    /// Whether the port has left frames behind. [`admit`](Self::admit) then finds places.
+    /// Whether the port has left frames in the queue. In this state [`admit`](Self::admit) finds
+    /// places.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
         self.contended
     }
 
-    /// Finds the place of one more frame in a contended queue. Changes nothing.
+    /// Finds the place for one more frame in a contended queue. It changes nothing.
     #[cold]
     pub(crate) fn admit(
         &self,
@@ -148,25 +153,26 @@ impl Egress {
         Ok(entry(false, Some(at)))
     }
 
-    /// The newest control frame of the ingress with most of them, if it has at least two more than `slot`.
+    /// The newest control frame of the ingress with the most control frames, if it has at least two
+    /// more than `slot`.
     fn control_to_displace(&self, slot: u16) -> Option<u16> {
         let most = self.shares.most_control_but(slot)?;
         let newest = newest_of(&self.control, most.slot)?;
         (self.shares.of(slot).control + 1 < most.control).then_some(newest)
     }
 
-    /// The newest data frame of the ingress that holds most, if that ingress still holds no less than `slot` after
-    /// the exchange.
+    /// The newest data frame of the ingress that holds the most, if that ingress still holds no
+    /// less than `slot` after the exchange.
     fn data_to_displace(&self, slot: u16, weight_wanted: u16) -> Option<u16> {
         let heaviest = self.shares.heaviest_but(slot)?;
         let newest = newest_of(&self.data, heaviest.slot)?;
         let displaced = weight(self.data.get(usize::from(newest))?.len());
-        // An ingress without a frame here gets one in, however long it is.
+        // An ingress without a frame in the queue gets one in, however long the frame is.
         let entering = weight_wanted.min(displaced);
         self.shares.is_below(slot, entering, heaviest).then_some(newest)
     }
 
-    /// Reserves the place. Returns the frame that lost it, if there is one.
+    /// Reserves the place. Returns the displaced frame, if there is one.
     #[cold]
     pub(crate) fn enter(&mut self, entry: Entry) -> Option<Frame> {
         let Entry { slot, weight: entering, is_control, displaced } = entry;
@@ -184,7 +190,7 @@ impl Egress {
         displaced
     }
 
-    /// Moves a control frame to a free place for data; without one, removes it.
+    /// Moves a control frame to a free place for data; if there is none, removes the frame.
     fn displace_control(&mut self, at: usize) -> Option<Frame> {
         let frame = self.control.pop_at(at)?;
         let slot = slot_of(&frame);
@@ -197,7 +203,8 @@ impl Egress {
         Some(frame)
     }
 
-    /// Reserves a place for one of the link's own messages. Some places are for these alone.
+    /// Reserves a place for one of the link's own messages. Some places are only for these
+    /// messages.
     #[cold]
     pub(crate) fn reserve_link_message(&mut self) -> Result<(), Discard> {
         if self.control.len() + usize::from(self.control_reserved) >= CONTROL_PLACES {
@@ -207,7 +214,7 @@ impl Egress {
         Ok(())
     }
 
-    /// Inserts one of the link's own messages before all packets, and behind earlier ones of its kind.
+    /// Inserts one of the link's own messages before all packets, and after earlier messages.
     #[cold]
     pub(crate) fn put_link_message(&mut self, mut frame: Frame) {
         frame.set_link_message();
@@ -239,8 +246,8 @@ impl Egress {
         sent
     }
 
-    /// Offers control first. When control is far ahead of waiting data, data goes first until it has three frames
-    /// of four.
+    /// Offers control first. When control is far ahead of waiting data, data leaves first until
+    /// three of four frames are data.
     #[cold]
     fn offer_control(&mut self, sent: &mut Sent, take: &mut impl FnMut(&mut Burst)) {
         let is_own = self.control.first().is_some_and(|frame| frame.is_link_message());
@@ -273,7 +280,8 @@ impl Egress {
         }
     }
 
-    /// Updates the shares after the port has left frames, or has taken the last of those that it had left.
+    /// Updates the shares after the port has left frames, or has taken the last of the frames that
+    /// it had left.
     #[cold]
     fn note_left(&mut self, gone: u64) {
         let was_contended = self.contended;
@@ -336,7 +344,7 @@ fn newest_of(frames: &[Frame], slot: u16) -> Option<u16> {
     Some(at as u16)
 }
 
-/// Frames and bytes that a port took.
+/// The number of frames and bytes that a port took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) frames: u64,
@@ -436,7 +444,7 @@ mod tests {
         assert_eq!(sent, Sent { frames: 38, bytes: 3_800 });
         assert!(!egress.is_congested() && !egress.is_contended());
     }
-    /// Puts frames of this ingress into the queue, each in a place of its own.
+    /// Puts frames of this ingress into the queue, each in a separate place.
     fn fill(egress: &mut Egress, frames: &mut Vec<Frame>, n: usize, slot: Slot, is_control: bool) {
         for _ in 0..n {
             let mut frame = frames.pop().expect("enough");
@@ -463,7 +471,7 @@ mod tests {
         assert!(egress.reserve_control());
         assert_eq!(places(&egress), [false, false]);
         assert!(!egress.reserve_control());
-        // Control without a place of its own takes a place for data.
+        // A control frame without a reserved place takes a place for data.
         egress.release(false);
         assert_eq!(places(&egress), [true, true]);
         egress.reserve().expect("63 of 64");
@@ -480,7 +488,7 @@ mod tests {
             assert_eq!(egress.reserve_link_message(), Ok(()), "{taken} of 20");
         }
         assert_eq!(egress.reserve_link_message(), Err(Discard::EgressFull));
-        // Each goes behind earlier ones and before all control.
+        // Each message follows earlier ones and precedes all control.
         for byte in [1, 2] {
             let mut frame = frames.pop().expect("enough");
             frame.bytes_mut()[0] = byte;

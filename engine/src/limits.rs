@@ -1,4 +1,5 @@
-//! The bounds of the engine, their reasons, and how they relate. Configured values stay within them.
+//! The limits of the engine, their reasons, and how they relate. Configured values stay within
+//! them.
 
 use core::time::Duration;
 
@@ -12,19 +13,20 @@ use strowger_wire::{
 /// (R13).
 pub const ATTACHED_MAX: usize = 8_192;
 
-/// Sessions and unfinished handshakes of a worker. Each link has its previous and its current keys, keys that its
-/// peer may still begin to use, and attempts whose answers count. A power of two, since the higher bits of an index
-/// are random.
+/// Sessions and unfinished handshakes of a worker. Each link has its previous and its current keys,
+/// keys that its peer may still begin to use, and attempts whose answers are awaited. It is a power
+/// of two, because the higher bits of an index are random.
 pub(crate) const SESSIONS_MAX: usize = 8 * ATTACHED_MAX;
 
-/// Answers with a valid mac that the slow path reads for each handshake attempt from the address that it called,
-/// and as many from other addresses. An honest peer sends one; an unreadable one costs 0.15 ms.
+/// The number of answers with a valid mac that the slow path reads for each handshake attempt from
+/// the address that it sent to, and the same number from other addresses. An honest peer sends one;
+/// an unreadable one costs 0.15 ms.
 pub(crate) const ANSWERS_READ_PER_ATTEMPT: u8 = 32;
 
 /// Ports of one worker.
 pub const PORTS_MAX: usize = 1_024;
 
-/// Workers of one switch: one bit each in a word.
+/// Workers of one switch: each is one bit in a word.
 pub const WORKERS_MAX: usize = 64;
 
 /// Bursts that a worker takes from one port in a poll. Each poll takes one from every port, then another from the
@@ -42,43 +44,46 @@ pub const EGRESS_FRAMES_MAX: usize = BURST_MAX;
 /// (R12).
 pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
 
-/// Places in one egress queue that only the link's own messages may take (keepalives, path challenges and answers),
-/// so that traffic never brings a link down.
+/// Places in one egress queue that only the link's own messages may take (keepalives, path
+/// challenges and path responses), so that traffic never brings a link down.
 pub(crate) const EGRESS_LINK_FRAMES_MAX: usize = 4;
 
-/// Chunks for waiting frames that queues which do not drain leave to queues that do: the content of two queues.
+/// Chunks for waiting frames that queues without drain leave to queues that drain: the content of
+/// two queues.
 pub(crate) const EGRESS_SETTLED_SPARED: u32 = 2 * EGRESS_FRAMES_MAX as u32;
 
-/// The time, in nanoseconds as a power of two, in which a draining queue lets at least its own content go: 134 ms.
-/// A queue that takes longer is of little use.
+/// The time, in nanoseconds as a power of two, in which a draining queue sends at least its present
+/// content: 134 ms. A queue that takes longer is hardly useful.
 pub(crate) const EGRESS_DRAIN_WINDOW_NS_LOG2: u32 = 27;
 
-/// Control frames that may go ahead of waiting data in a row: as many as have places. After them,
-/// [`EGRESS_DATA_FOR_CONTROL`] data frames leave for each control frame, so that control takes at most a quarter of
-/// a link (R23).
+/// The number of control frames in a row that may leave before waiting data: as many as have
+/// places. After them, [`EGRESS_DATA_FOR_CONTROL`] data frames leave for each control frame, so
+/// that control takes at most a quarter of a link (R23).
 pub(crate) const EGRESS_CONTROL_RUN: u16 = EGRESS_CONTROL_FRAMES_MAX as u16;
 /// See [`EGRESS_CONTROL_RUN`].
 pub(crate) const EGRESS_DATA_FOR_CONTROL: u16 = 3;
 
-/// Bytes of a frame that weigh as much as the work for one frame. Shares of an egress queue and the control rate
-/// count one for each frame and one for each 256 bytes: 7 Gbit/s where a frame costs 300 ns.
+/// The number of bytes that weigh as much as the work for one frame. Shares of an egress queue and
+/// the control rate count one for each frame and one for each 256 bytes: 7 Gbit/s where a frame
+/// costs 300 ns.
 pub(crate) const FRAME_WEIGHT_BYTES: usize = 256;
 
-/// The weight of control packets per second, of one ingress on one worker, that go ahead of data: 500 short
-/// packets, or 80 of 1,400 bytes. Further control packets count as data. A trace of the longest path asks 64 times,
-/// and a switch answers 100 questions per second of one ingress.
+/// The weight of control packets per second, of one ingress on one worker, that are sent before
+/// data: 500 short packets, or 80 of 1,400 bytes. Further control packets count as data. A trace of
+/// the longest path sends 64 requests, and a switch answers 100 requests per second of one ingress.
 pub(crate) const CONTROL_WEIGHT_PER_SECOND: u32 = 500;
 /// See [`CONTROL_WEIGHT_PER_SECOND`]: the burst.
 pub(crate) const CONTROL_WEIGHT_AT_ONCE: u32 = 128;
 
-/// Frames left in an egress queue from which on the worker marks congestion in the ECN field (RFC 3168, section 5).
+/// The number of frames left in an egress queue at which the worker begins to mark congestion in
+/// the ECN field (RFC 3168, section 5).
 pub(crate) const EGRESS_MARK_FRAMES: usize = EGRESS_FRAMES_MAX / 2;
 
-/// Frames that wait on one worker for the keys of one idle link: a user's first packet and a few after it. Further
-/// ones are dropped, so that packets to a dead peer do not fill the memory.
+/// Frames that wait on one worker for the keys of one idle link: a user's first packet and a few
+/// later ones. Further ones are dropped, so that packets to a dead peer do not fill the memory.
 pub(crate) const LINK_FRAMES_WAITING_MAX: usize = 4;
 
-/// Frames that wait for keys on one worker, over all links. Each may hold a whole chunk.
+/// Frames that wait for keys on one worker, over all links. Each may occupy a whole chunk.
 pub const FRAMES_WAITING_MAX: usize = 32;
 
 /// Frames in one handoff ring: a few bursts, so that the other worker can finish its present work.
@@ -94,22 +99,24 @@ pub const PUNTS_MAX: usize = 256;
 /// Notes that wait for the slow path. They hold no frames, and frames cannot crowd them out.
 pub(crate) const NOTES_MAX: usize = 1_024;
 
-/// A worker makes each kind of note about a session (heard, roamed, migrated) at most once in this time. The slow
-/// path acts on the first one.
+/// A worker makes each kind of note about a session (heard, roamed, migrated) at most once in this
+/// time. The slow path acts on the first note.
 pub(crate) const SESSION_NOTE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Path challenges and answers of one session that a worker punts per second: four times what two probes each way
-/// in 100 ms need.
+/// Path challenges and responses of one session that a worker punts per second: four times the
+/// number that two probes in each direction in 100 ms need.
 pub(crate) const LINK_MESSAGES_PER_SECOND: u32 = 160;
 /// See [`LINK_MESSAGES_PER_SECOND`]: the burst.
 pub(crate) const LINK_MESSAGES_AT_ONCE: u32 = 16;
 
-/// Handshake messages from addresses of links that wait for the slow path, and as many from other addresses. It
-/// answers some thousands per second, so a longer queue would only add delay.
+/// Handshake messages from addresses of links that wait for the slow path, and as many from other
+/// addresses. The slow path answers some thousands per second, so a longer queue would only add
+/// delay.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
-/// Handshake messages per second that the slow path reads under load from one host without a configured address:
-/// one attempt, several hosts behind one address, and their third messages.
+/// Handshake messages per second that the slow path reads under load from one host without a
+/// configured address: enough for one attempt, several hosts behind one address, and their third
+/// messages.
 pub(crate) const READS_PER_SECOND_AND_HOST: u32 = 5;
 /// See [`READS_PER_SECOND_AND_HOST`]: the burst.
 pub(crate) const HOST_READS_AT_ONCE: u32 = 10;
@@ -120,27 +127,28 @@ pub(crate) const READS_PER_SECOND_AND_NETWORK: u32 = 20;
 /// See [`READS_PER_SECOND_AND_NETWORK`]: the burst.
 pub(crate) const NETWORK_READS_AT_ONCE: u32 = 40;
 
-/// Cookies per second for one host: a tenth of all. A flood with the forged address of a host leaves no more than
-/// this to the host, so it is not small.
+/// Cookies per second for one host: a tenth of all. A flood with the forged address of a host
+/// leaves only this rate to the host, so it is not small.
 pub(crate) const COOKIES_PER_SECOND_AND_HOST: u32 = 200;
 
-/// Rows and cells of the sketch that separates sources: 16 KiB for each of three rates. A hundred flooding sources
-/// take all cells of one honest source in a thousand.
+/// Rows and cells of the sketch that separates sources: 16 KiB for each of three rates. A hundred
+/// flooding sources use all cells of one honest source in a thousand.
 pub(crate) const SOURCE_ROWS: usize = 4;
 /// See [`SOURCE_ROWS`].
 pub(crate) const SOURCE_CELLS: usize = 512;
 
-/// The longest time between two looks of the slow path at the counters of sealed links that carry frames. If an
-/// eighth of the shortest liveness interval is less, it looks that often, so it notices a dead link at most an
-/// eighth late.
+/// The longest time between two polls in which the slow path reads the counters of sealed links
+/// that carry frames. If an eighth of the shortest liveness interval is less, the slow path polls
+/// that often, so it notices a dead link at most an eighth late.
 pub(crate) const LOOK_EVERY_MAX_NS: u64 = 100_000_000;
 
-/// The lifetime of the sketch's key. Two sources that share all cells do so no longer than this.
+/// The lifetime of the sketch's key, in nanoseconds. Two sources that share all cells do so no
+/// longer than this.
 pub(crate) const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 
-/// Bursts that the slow path takes from one handshake socket in a poll, at most once per millisecond. A quarter of
-/// a million handshakes per second, at a microsecond each, use a quarter of its time, and honest senders find room
-/// in the socket.
+/// Bursts that the slow path takes from one handshake socket in a poll, at most once per
+/// millisecond. A quarter of a million handshakes per second, at one microsecond each, use a
+/// quarter of its time, and the socket keeps room for honest senders.
 pub const HANDSHAKE_BURSTS_MAX: usize = 4;
 
 /// Rows and cells of the sketch that separates unknown senders in their queue: 768 bytes. Two hosts share all cells
@@ -159,29 +167,30 @@ pub(crate) const BEACONS_PER_SECOND: u32 = 100;
 /// Signatures of beacons that the slow path checks per second at one port.
 pub const BEACONS_PER_SECOND_AND_PORT: u32 = 25;
 
-/// Unknown peers that the switch calls at the same time because of their beacons.
+/// Unknown peers to which the switch begins handshakes at the same time because of their beacons.
 pub const BEACON_CALLS_MAX: usize = 8;
 
 /// Drop notices that wait for the slow path, apart from packets and from links' own messages.
 pub(crate) const DROP_NOTICES_MAX: usize = PUNTS_MAX / 2;
 
-/// Path challenges and answers that wait for the slow path. They have a queue of their own, so that questions bring
-/// no link down. Eight sessions can fill their bursts.
+/// Path challenges and responses that wait for the slow path. They have a separate queue, so that
+/// requests bring no link down. Eight sessions can fill their bursts.
 pub(crate) const LINK_MESSAGES_MAX: usize = 8 * LINK_MESSAGES_AT_ONCE as usize;
 
-/// Packets for the switch itself that a worker punts per second for one ingress. The slow path answers
-/// [`ANSWERS_PER_SECOND`] questions and asks [`QUESTIONS_MAX`].
+/// Packets for the switch itself that a worker punts per second for one ingress. The slow path
+/// answers [`ANSWERS_PER_SECOND`] requests and sends [`QUESTIONS_MAX`].
 pub(crate) const PACKETS_UP_PER_SECOND: u32 = 400;
 /// See [`PACKETS_UP_PER_SECOND`]: the burst.
 pub(crate) const PACKETS_UP_AT_ONCE: u32 = 2 * ANSWERS_AT_ONCE;
 
-/// Notes per second about one link on one worker that every frame could cause. Only the first is news.
+/// Notes per second about one link on one worker that every frame could cause. Only the first
+/// contains new information.
 pub(crate) const LINK_NOTES_PER_SECOND: u32 = 20;
 /// See [`LINK_NOTES_PER_SECOND`]: the burst.
 pub(crate) const LINK_NOTES_AT_ONCE: u32 = 2;
 
-/// Drop notices, handshake initiations and handshake answers that a worker punts per second for one link, each kind
-/// by itself. The slow path answers fewer.
+/// Drop notices, handshake initiations and handshake answers that a worker punts per second for one
+/// link, each kind separately. The slow path answers fewer.
 pub(crate) const LINK_PUNTS_PER_SECOND: u32 = 1_000;
 /// See [`LINK_PUNTS_PER_SECOND`]: the burst.
 pub(crate) const LINK_PUNTS_AT_ONCE: u32 = 8;
@@ -190,14 +199,15 @@ pub(crate) const LINK_PUNTS_AT_ONCE: u32 = 8;
 /// message.
 pub(crate) const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 8;
 
-/// The shortest time, in seconds, after which a switch calls a neighbour that said goodbye. While the neighbour
-/// stops it would still answer, and a useless link would come up.
+/// The shortest time, in seconds, after which a switch begins a handshake with a neighbour that
+/// sent a goodbye. While the neighbour stops, it would still answer, and a useless link would come
+/// up.
 pub(crate) const GOODBYE_RETRY_S_MIN: u32 = 1;
 
-/// The longest time, in seconds, for which a goodbye can ask a switch not to call.
+/// The longest time, in seconds, for which a goodbye can ask a switch to begin no handshake.
 pub(crate) const GOODBYE_RETRY_S_MAX: u32 = 3_600;
 
-/// Questions that a switch answers per second for one ingress. A trace of the longest path asks 64.
+/// Requests that a switch answers per second for one ingress. A trace of the longest path sends 64.
 pub(crate) const ANSWERS_PER_SECOND: u32 = 100;
 /// See [`ANSWERS_PER_SECOND`]: the burst.
 pub(crate) const ANSWERS_AT_ONCE: u32 = 64;
@@ -207,74 +217,80 @@ pub(crate) const ERRORS_PER_SECOND: u32 = 20;
 /// See [`ERRORS_PER_SECOND`]: the burst.
 pub(crate) const ERRORS_AT_ONCE: u32 = 10;
 
-/// Notices per second, by one ingress, about the switch's own packets. Each becomes an event, and every switch on a
-/// path may send one.
+/// Notices per second, by one ingress, about the switch's own packets. Each becomes an event, and
+/// every switch on a path may send one.
 pub(crate) const NOTICES_PER_SECOND: u32 = 4;
 /// See [`NOTICES_PER_SECOND`]: the burst.
 pub(crate) const NOTICES_AT_ONCE: u32 = 16;
 
-/// Goodbyes that a switch takes from one neighbour per second.
+/// Goodbyes that a switch accepts from one neighbour per second.
 pub(crate) const GOODBYES_PER_SECOND: u32 = 1;
 /// See [`GOODBYES_PER_SECOND`]: the burst.
 pub(crate) const GOODBYES_AT_ONCE: u32 = 4;
 
-/// The switch's own questions that wait for answers.
+/// The switch's own requests that wait for replies.
 pub const QUESTIONS_MAX: usize = 64;
 
-/// Packets of the switch's own questions for which it accepts notices: all that wait, and as many that were
-/// answered.
+/// Packets of the switch's own requests for which it accepts notices: all that wait, and the same
+/// number of answered ones.
 pub(crate) const QUESTIONS_REMEMBERED_MAX: usize = 2 * QUESTIONS_MAX;
 
-/// The longest step of the caller's clock that counts in full. It is longer than the life of any key, so that a
-/// machine that slept starts again, and short enough that a broken clock cannot reach the end of time.
+/// The longest step of the caller's clock that counts in full, in nanoseconds. It is longer than
+/// the lifetime of any key, so that a machine that slept begins new handshakes, and short enough
+/// that a wrong clock cannot reach the end of the time range.
 pub(crate) const CLOCK_STEP_MAX_NS: u64 = 3_600_000_000_000;
 
-/// The longest step of the caller's clock that counts in full for quarantines: far longer than the time between two
-/// polls of the slow path, and far shorter than a quarantine, which a clock that leaps must not end.
+/// The longest step of the caller's clock that counts in full for quarantines, in nanoseconds: far
+/// longer than the time between two polls of the slow path, and far shorter than a quarantine,
+/// which a jump of the clock must not end.
 pub(crate) const QUARANTINE_STEP_MAX_NS: u64 = 5_000_000_000;
 
-/// Places of a handoff ring that one ingress, or one source of unopened frames, may hold for each free place.
+/// The number of places in a handoff ring that one ingress, or one source of unopened frames, may
+/// hold for each free place.
 pub(crate) const HANDOFF_SHARE: usize = 4;
 
 /// Commands that wait for one worker, and completions that wait for the slow path. A worker takes a command only if
 /// there is room for its completion, so no completion is lost.
 pub const COMMANDS_MAX: usize = 64;
 
-/// Polls for which the slow path delays a new number, to publish it together with later ones. A start with
-/// thousands of peers then needs one table for each 16 rounds of commands, not one for each peer. A poll takes a
-/// fraction of a millisecond while commands are under way, and a single number is not delayed.
+/// The number of polls for which the slow path delays a new number, to publish it together with
+/// later ones. A start with thousands of peers then needs one table for each 16 rounds of commands,
+/// not one for each peer. A poll takes a fraction of a millisecond while commands are under way,
+/// and a single number is not delayed.
 pub(crate) const PUBLISH_POLLS_MAX: u32 = 16;
 
-/// Messages for one worker to send that wait behind commands. Further ones are lost, as any datagram may be, so
-/// that a slow worker makes nothing grow.
+/// Messages to send that wait for one worker behind commands. Further ones are dropped, as any
+/// datagram may be, so that a slow worker causes no growth.
 pub(crate) const MESSAGES_WAITING_MAX: usize = 4 * COMMANDS_MAX;
 
 /// Answers and errors that wait for a worker, behind all commands: twice a trace of the longest path. Each ingress
 /// has a share. Further ones are dropped and counted.
 pub const ANSWERS_WAITING_MAX: usize = 2 * ANSWERS_AT_ONCE as usize;
 
-/// Commands that a worker applies in one poll. It bounds what the slow path can cost the data plane.
+/// Commands that a worker applies in one poll. The limit bounds the cost of the slow path for the
+/// data plane.
 pub(crate) const COMMANDS_PER_POLL: usize = 4;
 
-/// Slot numbers that unknown peers may have together, quarantined and kept ones included, for each of them that may
-/// have a link: one in use and three that earlier ones left. So peers can come and go, and a flood of them takes no
-/// more. At most half of all numbers.
+/// The number of slot numbers, including quarantined and kept ones, that unknown peers may have for
+/// each permitted link: one in use and three that earlier peers left. So peers can come and go, and
+/// a flood of them takes no further numbers. The total is at most half of all numbers.
 pub const UNKNOWN_NUMBERS_PER_LINK: usize = 4;
 
-/// The part of all slot numbers that unknown peers leave to configured ones: an eighth, and at least one.
+/// The divisor for the slot numbers that unknown peers leave to configured ones: an eighth of all
+/// numbers, and at least one.
 pub(crate) const NUMBERS_RESERVED_DIVISOR: usize = 8;
 /// See [`NUMBERS_RESERVED_DIVISOR`].
 pub(crate) const NUMBERS_RESERVED_MIN: usize = 1;
 
-/// The highest number of hops that a frame may have left: 256 label bits hold 64 directors of 4 bits, the narrowest
-/// common form.
+/// The highest number of hops that a frame may have left: 256 label bits hold 64 directors of 4
+/// bits, the narrowest common form.
 pub const HOPS_MAX: u8 = 64;
 
 /// The shortest packet: link header and switch header with a 64-bit label.
 pub const FRAME_BYTES_MIN: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 
-/// The longest frame that is forwarded: the payload of a jumbo Ethernet frame (9,000) and the overhead, rounded up.
-/// No path takes longer datagrams.
+/// The longest frame that is forwarded: the payload of a jumbo Ethernet frame (9,000) and the
+/// overhead, rounded up. No path accepts longer datagrams.
 pub const FRAME_BYTES_MAX: usize = 9_216;
 
 const _: () = assert!(SESSIONS_MAX.is_power_of_two() && SESSIONS_MAX == u16::MAX as usize + 1);

@@ -1,4 +1,4 @@
-//! A link as one worker sees it: its rights, its seal, its egress queue and its counters.
+//! A link as one worker uses it: its rights, its seal, its egress queue and its counters.
 //!
 //! Every frame, on every kind of port, begins with the link header of wire.md section 3:
 //!
@@ -11,10 +11,11 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A frame of a plain link has the kind "plain data" and session index 0; its counter shows a receiver, or a
-//! capture, which frames were lost. A frame of a sealed link ends in a tag of 16 bytes. `strowger-crypto` opens and
-//! seals it in place, so its length is the same on every sealed hop. Only `Link::open_plain` and `RxSession::open`
-//! make an `Opened`, and only an `Opened` can be switched.
+//! A frame of a plain link has the kind "plain data" and session index 0; its counter lets a
+//! receiver, or a capture, detect lost frames. A frame of a sealed link ends in a tag of 16 bytes.
+//! `strowger-crypto` opens and seals it in place, so its length is the same on every sealed hop.
+//! Only `Link::open_plain` and `RxSession::open` make an `Opened`, and only an `Opened` can be
+//! switched.
 
 use std::{mem, sync::Arc};
 
@@ -43,9 +44,9 @@ use crate::{
     slots::ReturnPath,
 };
 
-/// Control packets of one link that go ahead of data.
+/// The rate of control packets of one link that are sent before data.
 const CONTROL_RATE: Rate = Rate::per_second(CONTROL_WEIGHT_PER_SECOND, CONTROL_WEIGHT_AT_ONCE);
-/// Notes of one link about what each of its frames would say.
+/// The rate of notes that each frame of one link could cause.
 const NOTE_RATE: Rate = Rate::per_second(LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ONCE);
 
 /// The kind of node behind a link.
@@ -63,13 +64,13 @@ pub enum Behind {
 pub(crate) struct SlotTally {
     /// Frames that came in by the slot and were opened.
     pub(crate) frames_in: Counter,
-    /// Their bytes, link header included.
+    /// The bytes of these frames, including the link header.
     pub(crate) bytes_in: Counter,
     /// Frames that left by the slot.
     pub(crate) frames_out: Counter,
-    /// Their bytes, link header included.
+    /// The bytes of these frames, including the link header.
     pub(crate) bytes_out: Counter,
-    /// Frames that came in by the slot and were dropped, or were dropped at its egress queue.
+    /// Frames that came in by the slot and were dropped, or that were dropped at its egress queue.
     pub(crate) discards: Counter,
     /// Keepalives among `frames_in`; the others are data.
     pub(crate) keepalives_in: Counter,
@@ -86,14 +87,15 @@ pub(crate) struct SlotTally {
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
-/// The destinations that a neighbour's frames may have. Unknown peers have none by default.
+/// The destinations to which a neighbour's frames may be forwarded. By default unknown peers may
+/// send to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Other neighbours, through this switch.
     pub transit: bool,
     /// Endpoints of this switch.
     pub endpoints: bool,
-    /// The switch itself, by control messages.
+    /// The switch itself, with control messages.
     pub control: bool,
 }
 
@@ -104,10 +106,11 @@ impl Rights {
     pub const NONE: Self = Self { transit: false, endpoints: false, control: false };
 }
 
-/// How frames are protected when they leave by a link.
+/// The protection of frames that leave by a link.
 #[derive(Debug)]
 pub(crate) enum LinkProtection {
-    /// Not at all: for endpoints of this machine, and where the operator configured a plain link.
+    /// No protection: for endpoints of this machine, and where the operator configured a plain
+    /// link.
     Plain {
         /// Frames sent so far, wrapping.
         counter: u32,
@@ -121,13 +124,13 @@ pub(crate) struct Link {
     pub(crate) mark: Mark,
     pub(crate) slot: Slot,
     pub(crate) port: u16,
-    /// The worker that owns the port's queue, if it is another one.
+    /// The worker that owns the port's queue, if it is another worker.
     pub(crate) home: Option<u8>,
     pub(crate) u_turns: bool,
     pub(crate) rights: Rights,
     pub(crate) return_path: ReturnPath,
     pub(crate) protection: LinkProtection,
-    /// The longest frame, tag included, that the path takes.
+    /// The longest frame, including the tag, that the path accepts.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
     /// Whether frames may wait here for keys: a handshake is likely to succeed.
@@ -137,32 +140,32 @@ pub(crate) struct Link {
     pub(crate) pending: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
     /// Limits the drop notices about packets that came in by this link.
     pub(crate) drop_notices: TokenBucket,
-    /// Limit handshake initiations and answers from the link's address. Either can be forged, and a flood of one
-    /// kind must not suppress the other.
+    /// Limits handshake initiations from the link's address; the next field limits answers. Either
+    /// can be forged, and a flood of one kind must not suppress the other.
     pub(crate) initiations: TokenBucket,
     pub(crate) handshake_answers: TokenBucket,
-    /// The rate at which the egress queue drains. Read when memory runs low.
+    /// The rate at which the egress queue drains. The worker reads it when memory runs low.
     pub(crate) drain: Drain,
-    /// Limits the control packets from here that go ahead of data.
+    /// Limits the control packets from this link that are sent before data.
     pub(crate) control: TokenBucket,
-    /// Limits the packets from here that go to the switch itself.
+    /// Limits the packets from this link to the switch itself.
     pub(crate) packets_up: TokenBucket,
     /// Limits the notes that every frame could cause.
     pub(crate) notes: TokenBucket,
     /// Punts of this link, by [`PuntKind`].
     pub(crate) punts: [u64; PuntKind::COUNT],
-    /// Whether the worker has the link in one of its lists of links with frames to send.
+    /// Whether the link is in one of the worker's lists of links with frames to send.
     pub(crate) listed: bool,
     pub(crate) tally: Arc<SlotTally>,
 }
 
-/// The part of a link that the slow path decides.
+/// The part of a link that the slow path configures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSpec {
     pub(crate) mark: Mark,
     pub(crate) slot: Slot,
     pub(crate) port: u16,
-    /// The worker that owns the port's queue, if it is another one.
+    /// The worker that owns the port's queue, if it is another worker.
     pub(crate) home: Option<u8>,
     pub(crate) u_turns: bool,
     pub(crate) rights: Rights,
@@ -176,7 +179,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// A frame that waits for the keys of its next hop. Its mark is the link that it came in by.
+/// A frame that waits for the keys of its next hop. Its mark is that of its ingress link.
 #[derive(Debug)]
 pub(crate) struct PendingFrame {
     pub(crate) frame: Frame,
@@ -186,7 +189,7 @@ pub(crate) struct PendingFrame {
 
 /// A frame whose link header was checked and, on a sealed link, whose bytes were authenticated.
 ///
-/// Only opening makes one, so an unopened frame cannot be switched.
+/// Only opening makes this type, so an unopened frame cannot be switched.
 #[derive(Debug)]
 pub(crate) struct Opened<'f>(&'f mut Frame);
 
@@ -209,7 +212,7 @@ impl<'f> Opened<'f> {
         self.0.len() <= LINK_HEADER_BYTES
     }
 
-    /// The whole frame, link header included.
+    /// The whole frame, including the link header.
     #[inline]
     pub(crate) fn frame(&self) -> &Frame {
         self.0
@@ -250,7 +253,7 @@ impl Link {
         }
     }
 
-    /// Makes slot 1. Packets of the switch itself come in by it, and none leave by it.
+    /// Makes slot 1. Packets of the switch itself come in by slot 1, and none leave by it.
     pub(crate) fn own(scheme: &Scheme) -> Self {
         let spec = LinkSpec {
             mark: OWN,
@@ -276,8 +279,8 @@ impl Link {
         }
     }
 
-    /// Whether frames for this link need [`encapsulate_special`](Self::encapsulate_special) or go to another
-    /// worker.
+    /// Whether frames for this link need [`encapsulate_special`](Self::encapsulate_special) or are
+    /// handed to another worker.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.home.is_some() | self.egress.is_contended()
@@ -286,7 +289,7 @@ impl Link {
     /// Reserves a place at the egress queue, then writes the link header and seals, in place.
     ///
     /// From here on the frame's mark is its ingress slot.
-    #[inline(always)] // for each packet, and called in one place that is hot
+    #[inline(always)] // executed for each packet, and called in one hot place
     pub(crate) fn encapsulate(
         &mut self,
         frame: &mut Frame,
@@ -303,8 +306,8 @@ impl Link {
         Ok(())
     }
 
-    /// As [`encapsulate`](Self::encapsulate), also for control packets and for an egress queue that the port did
-    /// not empty. Returns whether the frame has a place among control.
+    /// As [`encapsulate`](Self::encapsulate), but also for control packets and for an egress queue
+    /// that the port did not empty. Returns whether the frame has a control place.
     #[cold]
     pub(crate) fn encapsulate_special(
         &mut self,
@@ -331,10 +334,11 @@ impl Link {
         if self.egress.is_congested() {
             mark_congestion(frame);
         }
-        // An error must not displace another frame.
+        // A frame that fails here must not displace another one.
         self.protect(frame, tx)?;
         if let Some(displaced) = self.egress.enter(entry) {
-            // There is room for all of a burst. A frame that is not noted would be missing in the balance (R3).
+            // The list has room for a whole burst. A frame that is not noted would be missing from
+            // the balance (R3).
             let noted = tx.displaced.try_push(displaced.ingress_slot());
             debug_assert!(noted.is_ok(), "counted after every burst");
         }
@@ -366,12 +370,12 @@ impl Link {
         self.punts[kind as usize].saturating_sub(self.tally.punts_taken[kind as usize].read())
     }
 
-    /// Whether the link may make one more note.
+    /// Whether the rate limit allows the link one more note.
     pub(crate) fn may_note(&mut self, now: Now) -> bool {
         self.notes.take(NOTE_RATE, now)
     }
 
-    /// Whether a control packet from here goes ahead of data.
+    /// Whether a control packet from this link is sent before data.
     #[cold]
     pub(crate) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let weight = u32::from(weight(frame.len()));
@@ -380,9 +384,9 @@ impl Link {
 
     /// Seals a frame in place.
     ///
-    /// A frame that came plain and inside a train has another frame's bytes behind it, so the tag does not fit. The
-    /// pool then copies the frame and counts `frames_copied`.
-    #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
+    /// A frame that came in plain and inside a train has another frame's bytes behind it, so the
+    /// tag does not fit. The pool then copies the frame and counts `frames_copied`.
+    #[inline(never)] // beside an AEAD the cost of a call is negligible, and the plain path stays short
     pub(crate) fn seal(
         &mut self,
         frame: &mut Frame,
@@ -416,8 +420,8 @@ impl Link {
         })
     }
 
-    /// The reason for which [`encapsulate`](Self::encapsulate) would refuse a packet of this length (link header
-    /// included, tag excluded). Changes nothing.
+    /// The reason for which [`encapsulate`](Self::encapsulate) would refuse a packet of this length
+    /// (including the link header, excluding the tag). It changes nothing.
     #[cold]
     pub(crate) fn dry_run(&self, packet_bytes: usize, is_control: bool) -> Option<Discard> {
         if !self.egress.has_place(is_control) {
@@ -434,7 +438,8 @@ impl Link {
         (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)
     }
 
-    /// The longest packet that may leave by this link, in bytes, link header included and tag excluded.
+    /// The longest packet that may leave by this link, in bytes, including the link header and
+    /// excluding the tag.
     #[cold]
     pub(crate) fn packet_bytes_max(&self) -> u16 {
         match self.protection {
@@ -473,7 +478,8 @@ impl Link {
         !self.listed
     }
 
-    /// Lists the link, unless it is listed. The list has a place for every link, so this allocates nothing.
+    /// Adds the link to the list, unless it is already in it. The list has a place for every link,
+    /// so this allocates nothing.
     #[inline]
     fn list(&mut self, tx_pending: &mut Vec<Mark>) {
         if !mem::replace(&mut self.listed, true) {
@@ -491,7 +497,8 @@ impl Link {
     }
 }
 
-/// Frames that may be displaced before they are counted: one for each frame of a burst, and a few by commands.
+/// Frames that may be displaced before they are counted: one for each frame of a burst, and a few
+/// because of commands.
 pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
 
 /// The state of a worker that a link needs to send a frame. One reference replaces five arguments.
@@ -499,7 +506,7 @@ pub(crate) struct TxContext {
     /// The time of this poll.
     pub(crate) now: Now,
     pub(crate) pool: Pool,
-    /// Links with frames that were not offered to a port yet, each once.
+    /// Links with frames that were not yet offered to a port, each once.
     pub(crate) tx_pending: Vec<Mark>,
     /// The ingress slots of displaced frames.
     pub(crate) displaced: ArrayVec<Slot, DISPLACED_MAX>,
@@ -507,7 +514,7 @@ pub(crate) struct TxContext {
     pub(crate) rekey_due: Option<Mark>,
 }
 
-/// Sets ECN "congestion experienced" (RFC 3168), if the flow's ends support it.
+/// Sets ECN "congestion experienced" (RFC 3168), if both ends of the flow support it.
 #[cold]
 fn mark_congestion(frame: &mut Frame) {
     fn mark<R: Register>(mut header: Header<'_, R>) {
@@ -529,8 +536,8 @@ pub fn plain_header(counter: u32) -> [u8; LINK_HEADER_BYTES] {
     [(Kind::PlainData as u8) << 4, 0, 0, 0, a, b, c, d]
 }
 
-/// Writes the link header and the switch header to the front of a frame that an endpoint sends. Returns the rest,
-/// where the payload goes.
+/// Writes the link header and the switch header to the front of a frame that an endpoint sends.
+/// Returns the rest of the frame, for the payload.
 ///
 /// # Errors
 /// [`HeaderError`]: the frame is too short for the headers, or the label has no room for the shift.

@@ -7,7 +7,7 @@
 //! | was opened, or made by the switch itself | its link, or [`OWN`] |
 //! | waits in an egress queue | [its ingress slot](EgressMark::ingress_slot), or [a link's own message](EgressMark::is_link_message) |
 //!
-//! Everywhere else in the engine a [`Mark`] is the identifier of a link.
+//! In all other code of the engine a [`Mark`] is the identifier of a link.
 
 use strowger_frame::{Frame, Mark};
 use strowger_wire::Slot;
@@ -15,7 +15,8 @@ use strowger_wire::Slot;
 /// The mark of packets of the switch itself. No attachment has it.
 pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
 
-/// The mark of a frame that another worker received. Its address is known only to that worker's port.
+/// The mark of a frame that another worker received. Only that worker's port knows the frame's
+/// address.
 pub(crate) const HANDED_OFF: Mark = Mark(u32::MAX);
 
 /// The mark of a link's own message in an egress queue. No slot has this number.

@@ -1,4 +1,5 @@
-//! The chunks that a switch needs for itself, as a sum of named needs. The needs of a port come on top.
+//! The chunks that a switch needs for itself, as a sum of named needs. The needs of ports are added
+//! to these.
 
 use strowger_frame::{BURST_MAX, reserve::Chunks};
 
@@ -12,12 +13,14 @@ pub(crate) const EGRESS_QUEUE_FRAMES: u32 =
     (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
 /// Frames in egress queues of busy ports before memory runs low: two bursts.
 pub const EGRESS_WAITING: u32 = 2 * BURST_MAX as u32;
-/// Frames for neighbours behind shared ports that may stay when memory runs low: four bursts in single chunks, and
-/// one burst of longer frames.
+/// Frames for neighbours behind shared ports that may stay when memory runs low: four bursts in
+/// single chunks, and one burst of longer frames.
 const EGRESS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
-/// Path challenges that need a train chunk and wait for the kernel. One without a chunk is sent again.
+/// Path challenges that need a train chunk and wait for the kernel. A challenge without a chunk is
+/// sent again.
 const LONG_CHALLENGES: u32 = 4;
-/// Frames that a worker makes for the slow path and that wait for the kernel: one round of commands.
+/// Frames that a worker makes for the slow path and that wait for the kernel: one round of
+/// commands.
 const MADE_FRAMES: u32 = 2 * COMMANDS_MAX as u32;
 
 /// The properties of a switch that decide how much memory it needs.
@@ -25,10 +28,10 @@ const MADE_FRAMES: u32 = 2 * COMMANDS_MAX as u32;
 pub struct SwitchShape {
     /// The number of workers.
     pub workers: usize,
-    /// Whether it has an identity, and therefore sealed links.
+    /// Whether the switch has an identity, and therefore sealed links.
     pub is_sealed: bool,
-    /// The highest number of endpoints that have a port of their own at one worker, by the chunk class of their
-    /// longest frame.
+    /// The highest number of endpoints with a separate port at one worker, by the chunk class of
+    /// their longest frame.
     pub endpoints: Chunks,
 }
 
@@ -42,10 +45,10 @@ pub struct SwitchNeed {
 }
 
 impl SwitchShape {
-    /// The needs of one worker's pool, without those of its ports.
+    /// The needs of one worker's pool, excluding those of its ports.
     ///
-    /// A queue that all workers share counts in equal parts. Frames beyond a worker's part use memory that is free
-    /// elsewhere in its pool.
+    /// A queue that all workers share counts in equal parts. If a worker has more frames in it than
+    /// its part, they use memory that is free elsewhere in its pool.
     pub fn needs(self) -> Vec<SwitchNeed> {
         let part_of = |queued: usize| queued.div_ceil(self.workers.max(1)) as u32;
         let trains = |trains| Chunks { trains, singles: 0 };

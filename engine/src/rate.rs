@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::Now;
 
-/// How many tokens a bucket gains per second, and how many it holds.
+/// The number of tokens that a bucket gains per second, and the number that it can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     token_ns: u64,
@@ -46,7 +46,7 @@ impl TokenBucket {
         self.take_many(1, rate, now)
     }
 
-    /// Takes `tokens`, if the bucket has as many; otherwise it takes none.
+    /// Takes `tokens`, if the bucket has that number; otherwise it takes none.
     pub(crate) fn take_many(&mut self, tokens: u32, rate: Rate, now: Now) -> bool {
         let missing_ns = self.missing_ns(rate, now).saturating_add(rate.cost_ns(tokens));
         let has = missing_ns <= rate.burst_ns;
@@ -69,7 +69,7 @@ impl TokenBucket {
     /// The time that it takes to fill the bucket.
     fn missing_ns(&self, rate: Rate, now: Now) -> u64 {
         match self.full_at.0.saturating_sub(now.0) {
-            // An empty bucket takes less: the clock was set back.
+            // An empty bucket needs less time: the clock was set back.
             missing if missing > rate.burst_ns => 0,
             missing => missing,
         }
@@ -84,7 +84,7 @@ pub(crate) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Allows `events` per second; none are saved for longer than a second.
+    /// Allows `events` per second, with a burst of one second.
     pub(crate) fn per_second(events: u32) -> Self {
         Self { rate: Rate::per_second(events, events), bucket: TokenBucket::default() }
     }

@@ -1,5 +1,5 @@
-//! The sessions that a worker opens frames of: from the index in a link header to the keys, or to the worker that
-//! has them.
+//! The sessions whose frames a worker opens: maps the index in a link header to the keys, or to the
+//! worker that has them.
 
 use strowger_crypto::{Nanos, OpenRefused, Openers};
 use strowger_frame::{
@@ -30,10 +30,12 @@ pub(crate) struct RxSession {
     limits: PuntLimits,
 }
 
-/// Limits what a worker notes and punts about one session, so that no peer crowds out the others (R12).
+/// Limits the notes and punts of a worker about one session, so that no peer crowds out the others
+/// (R12).
 #[derive(Debug, Default)]
 struct PuntLimits {
-    /// The last time at which a frame came in by this worker's own ports, or the session came to this worker.
+    /// The last time at which a frame came in by this worker's own ports, or the session moved to
+    /// this worker.
     last_own_port: Now,
     heard: TokenBucket,
     roamed: TokenBucket,
@@ -76,7 +78,8 @@ pub(crate) fn place_of(index: SessionIndex) -> usize {
 
 /// One bit for each place of a session index: whether the switch awaits the answer to a handshake there.
 ///
-/// The slow path sets the bits. A worker drops an answer to any other place. Two indices may share a place.
+/// The slow path sets the bits. A worker drops an answer to any other place. Two indices may share
+/// a place.
 #[derive(Debug)]
 pub(crate) struct AwaitedPlaces(Box<[AtomicU64]>);
 
@@ -165,35 +168,35 @@ impl RxSession {
         self.limits.last_own_port = now;
     }
 
-    /// Whether the worker may note that the peer was heard.
+    /// Whether the rate limit allows a note that the peer has sent a frame.
     pub(crate) fn may_note_heard(&mut self, now: Now) -> bool {
         self.limits.heard.take(NOTE_RATE, now)
     }
 
-    /// Whether the worker may note that frames come from another address.
+    /// Whether the rate limit allows a note that frames come from another address.
     pub(crate) fn may_note_roamed(&mut self, now: Now) -> bool {
         self.limits.roamed.take(NOTE_RATE, now)
     }
 
     /// Whether the worker may note that frames come in by another worker, and only by that one.
     ///
-    /// A peer whose lanes come in by several workers keeps the worker that it has. Otherwise it would move for
-    /// ever.
+    /// If a peer's lanes come in by several workers, the session stays at its worker. Otherwise the
+    /// session would move back and forth forever.
     pub(crate) fn may_note_migrated(&mut self, now: Now) -> bool {
         let since_own_port = now.0.saturating_sub(self.limits.last_own_port.0);
         u128::from(since_own_port) >= SESSION_NOTE_INTERVAL.as_nanos()
             && self.limits.migrated.take(NOTE_RATE, now)
     }
 
-    /// Whether the worker may punt one more of the link's own messages.
+    /// Whether the rate limit allows a punt of one more of the link's own messages.
     pub(crate) fn may_punt_link_message(&mut self, now: Now) -> bool {
         self.limits.link_messages.take(LINK_MESSAGE_RATE, now)
     }
 
-    /// Opens a frame in place, cuts off its tag, and sets its mark to the link.
+    /// Opens a frame in place, removes its tag, and sets its mark to the link.
     ///
     /// The bytes of the tag become room for the next link's tag.
-    #[inline(never)] // beside an AEAD a call is nothing
+    #[inline(never)] // beside an AEAD the cost of a call is negligible
     pub(crate) fn open<'f>(
         &mut self,
         now: Now,

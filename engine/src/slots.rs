@@ -1,5 +1,5 @@
-//! The slot table: from the low bits of a label to the next hop, by one indexed load, or by two if the scheme's
-//! widest form has more than ten bits.
+//! The slot table: maps the low bits of a label to the next hop with one indexed load, or with two
+//! if the scheme's widest form has more than ten bits.
 
 use strowger_frame::Mark;
 use strowger_wire::{Scheme, Slot, limits::FORMS_MAX, scheme::SchemeError};
@@ -15,17 +15,17 @@ pub enum NextHop {
     Endpoint(Mark),
     /// The switch itself: its slow path.
     Switch,
-    /// A former number, which leads to its user for a time.
+    /// A former number, which still leads to its user for a time.
     Alias {
         /// The user.
         to: Mark,
-        /// The former number. The worker reports its use, seldom.
+        /// The former number. The worker reports its use at a limited rate.
         slot: u16,
         /// Whether the user is an endpoint.
         is_endpoint: bool,
     },
-    /// None: the worker drops the packet for this reason ([`Discard::EmptySlot`], [`Discard::SlotGone`],
-    /// [`Discard::NoDirector`]).
+    /// No next hop: the worker drops the packet for this reason ([`Discard::EmptySlot`],
+    /// [`Discard::SlotGone`], [`Discard::NoDirector`]).
     Drop(Discard),
 }
 
@@ -72,7 +72,7 @@ struct NearForm {
     /// The first entry of this form, and the number of its entries.
     first: u32,
     count: u32,
-    /// The entry for data bits beyond them: a director of a slot without a user.
+    /// The entry for data bits above that number: a director of a slot without a user.
     beyond: Entry,
 }
 
@@ -80,7 +80,7 @@ struct NearForm {
 enum Shape {
     /// Indexed by the label's low bits.
     Flat { mask: u64 },
-    /// The low bits give the form, and the form's data bits the entry.
+    /// The low bits select the form, and the form's data bits select the entry.
     ByForm { mask: u64, near: Box<[Option<NearForm>]> },
 }
 

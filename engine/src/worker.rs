@@ -40,14 +40,14 @@ use crate::{
     session::Sessions, slots::SlotTable,
 };
 
-/// The index of a queue that does not exist: the frame came in by no port of this worker.
+/// The queue index of a frame that came in by no port of this worker.
 const NO_QUEUE: usize = usize::MAX;
 
 /// One core's share of a switch: its tables, its queue of every port, its memory.
 pub struct Worker {
     number: u8,
     hops_max: u8,
-    /// From the label's low bits to the next hop.
+    /// Maps the label's low bits to the next hop.
     slots: Box<SlotTable>,
     links: LinkTable,
     sessions: Sessions,
@@ -57,7 +57,7 @@ pub struct Worker {
     backlog: Backlog,
     handoff_rings: HandoffRings,
     slow_path: SlowPath,
-    /// The worker that handed over the frame that is being processed.
+    /// The worker that handed off the frame in process.
     handed_off_by: u8,
     alias_used: punt::AliasUsed,
 }
@@ -87,7 +87,8 @@ impl Worker {
         self.handoff_rings.set_waker(number, waker);
     }
 
-    /// Sets the waker of the slow path. The worker calls it at most once for each flush, if there is something new.
+    /// Sets the waker of the slow path. The worker calls it at most once for each flush, and only
+    /// if there is something new.
     pub fn set_slow_path_waker(&mut self, waker: Arc<dyn Wake>) {
         self.slow_path.waker = Some(waker);
     }

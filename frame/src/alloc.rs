@@ -39,7 +39,8 @@ enum Rule {
 #[derive(Debug)]
 pub struct GuardedAlloc;
 
-/// Counts this thread's allocator calls while it lives; from [`forbid`], aborts the process at one.
+/// Counts this thread's allocator calls while the guard lives; a guard from [`forbid`] aborts the
+/// process at the first call.
 #[derive(Debug)]
 pub struct Guard {
     calls_before: u64,

@@ -10,7 +10,7 @@ use crate::pool::ChunkRef;
 ///
 /// The port's owner chooses the marks; the port puts a neighbour's mark on each frame received from
 /// it. The low 16 bits are a small index for tables. The high 16 bits are a generation, so that a
-/// frame under an old mark is not taken for one of the index's next user.
+/// frame with an old mark is not mistaken for one of the index's next user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark(pub u32);
 
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Frame {
 impl Frame {
     /// Length, in bytes.
     #[inline]
-    #[allow(clippy::len_without_is_empty)] // `is_empty` stands below; the lint wants it adjacent
+    #[allow(clippy::len_without_is_empty)] // `is_empty` follows below; the lint wants it adjacent
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }

@@ -1,7 +1,8 @@
 //! Packet memory, and the rings and ports that packets pass through.
 //!
-//! Invariant: at most one live [`Frame`] or [`Chunk`] reaches a byte of the mapping. It follows
-//! that frames need no locks, may move between threads, and return their memory when dropped.
+//! Invariant: each byte of the mapping belongs to at most one live [`Frame`] or [`Chunk`]. It
+//! follows that frames need no locks, may move between threads, and return their memory when
+//! dropped.
 //!
 //! | module | content |
 //! |---|---|

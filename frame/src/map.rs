@@ -50,7 +50,7 @@ impl Mapping {
     /// `huge` requests huge pages and falls back to ordinary ones without an error.
     ///
     /// # Errors
-    /// The kernel's, if it refuses ordinary pages too.
+    /// Returns the kernel's error if it refuses ordinary pages too.
     pub fn new(bytes: usize, huge: bool) -> io::Result<Self> {
         let huge = if huge { Some(Self::huge(bytes, libc::MAP_HUGETLB, populate)) } else { None };
         let is_refused = match huge {
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn refused_huge_pages_are_unmapped_and_reported() {
-        // Stands for huge pages that the kernel mapped; they are ordinary pages here.
+        // Simulates huge pages that the kernel mapped; they are ordinary pages here.
         let refuse = |mapping: &Mapping| {
             assert_eq!(mapping.bytes() % HUGE_PAGE_BYTES, 0);
             Err(io::Error::from_raw_os_error(libc::EFAULT))

@@ -101,15 +101,15 @@ const _: () = assert!(cfg!(loom) || mem::size_of::<ChunkHead>() == 64);
 /// The part of a pool that outlives its owner while chunks are outstanding.
 struct PoolState {
     heads: Box<[ChunkHead]>,
-    /// Top of the return stack: index + 1, `EMPTY`, or `CLOSED` once the owner has gone.
+    /// Top of the return stack: index + 1, `EMPTY`, or `CLOSED` after the owner was dropped.
     returned: AtomicU32,
-    /// Chunks outstanding after the owner has gone; meaningless before.
+    /// Chunks outstanding after the owner was dropped; meaningless before.
     outstanding: AtomicU64,
     mapping: std::sync::Arc<Mapping>,
     watch: Watch,
 }
 
-/// A pool of chunks, as its owner sees it. Only the owner takes chunks; hence not `Clone`.
+/// A pool of chunks, as its owner sees it. Only the owner takes chunks, so `Pool` is not `Clone`.
 pub struct Pool {
     state: NonNull<PoolState>,
     free_trains: Vec<u32>,
@@ -119,7 +119,7 @@ pub struct Pool {
     /// By chunk: the user it is charged to.
     users: Box<[PoolUser]>,
     user: PoolUser,
-    /// Number of pools of the mapping that run low; shared by all of them.
+    /// The number of pools of the mapping that run low; all of these pools share it.
     pools_low: std::sync::Arc<AtomicU32>,
     is_low: bool,
     /// Set when chunks begin to run low, cleared by `take_ran_low`.
@@ -153,7 +153,7 @@ impl Pool {
     /// Makes a pool in a mapping of its own.
     ///
     /// # Errors
-    /// The kernel's, if it refuses the memory.
+    /// Returns the kernel's error if it refuses the memory.
     pub fn new(spec: &PoolSpec) -> io::Result<Self> {
         let mut pools = Self::group(spec, 1)?;
         pools.pop().ok_or_else(|| io::Error::other("one pool was asked for"))
@@ -164,7 +164,7 @@ impl Pool {
     /// One registration with the kernel then serves all workers. `spec` is the size of each pool.
     ///
     /// # Errors
-    /// The kernel's, if it refuses the memory.
+    /// Returns the kernel's error if it refuses the memory.
     pub fn group(spec: &PoolSpec, owners: usize) -> io::Result<Vec<Self>> {
         let mapping = std::sync::Arc::new(Mapping::new(spec.bytes() * owners, spec.huge_pages)?);
         let low = std::sync::Arc::new(AtomicU32::new(0));
@@ -372,7 +372,7 @@ impl Pool {
         &self.state().mapping
     }
 
-    /// The kind of pages of the mapping.
+    /// The kind of pages in the mapping.
     pub fn backing(&self) -> Backing {
         self.mapping().backing()
     }
@@ -549,7 +549,8 @@ impl Drop for Chunk {
     }
 }
 
-/// A frame's reference to its chunk. Not counted by itself: each holder knows its number.
+/// A frame's reference to its chunk. It is not counted separately: each holder knows its number of
+/// references.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkRef(NonNull<ChunkHead>);
 

@@ -1,4 +1,5 @@
-//! Ports: the I/O of frames. A port knows addresses and marks, and neither labels, keys nor slots.
+//! Ports: the I/O of frames. A port works with addresses and marks, and uses no labels, keys or
+//! slots.
 
 use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
 
@@ -13,7 +14,7 @@ pub enum Address {
     Only,
     /// A UDP socket address.
     Udp(SocketAddr),
-    /// A MAC address on an Ethernet. The port knows the VLAN, if any.
+    /// A MAC address on an Ethernet. The VLAN, if any, belongs to the port.
     Ether([u8; 6]),
 }
 
@@ -83,7 +84,7 @@ pub enum Loss {
     Malformed,
     /// No neighbour has the mark that the frame was to go to.
     NoNeighbour,
-    /// The frame is too long for the path, as the kernel says (`EMSGSIZE`).
+    /// The frame is too long for the path, as the kernel reports (`EMSGSIZE`).
     PathTooNarrow,
     /// A path MTU probe is too long for the path: the result that the probe asks for, not a
     /// failure.
@@ -149,7 +150,8 @@ pub enum KernelDrop {
     /// Packets: the socket's buffer is full (`SO_RXQ_OVFL`, `PACKET_STATISTICS`).
     ///
     /// The kernel counts buffers: a train that it coalesced, or that arrived as one over loopback,
-    /// counts once. So this is the number of datagrams without trains, and a lower bound with them.
+    /// counts once. So the count is the number of datagrams if there are no trains, and otherwise a
+    /// lower bound.
     SocketFull,
     /// Packets: the receive ring is full, as the worker takes too few (AF_XDP).
     RxRingFull,
@@ -283,7 +285,7 @@ impl PortTally {
     }
 }
 
-/// What a worker may do with a port before it blocks.
+/// What wakes a worker that blocks on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
     /// Work may be waiting: do not block.
@@ -321,11 +323,11 @@ pub trait Port: Send {
 
     /// Whether this neighbour takes no frames now.
     ///
-    /// The state begins with a `tx_burst` that leaves frames; the port ends it in a later
+    /// The state begins with a `tx_burst` that leaves frames; the port ends the state in a later
     /// `rx_burst`, `flush` or [`arm`](Self::arm). Callers may offer frames meanwhile, usually at
     /// the cost of a useless system call. A worker may sleep while a neighbour is blocked: `arm`
-    /// returns a descriptor that becomes readable when the neighbour takes frames again. A port
-    /// that always answers `false` must be offered frames at every poll.
+    /// returns a descriptor that becomes readable when the neighbour takes frames again. A caller
+    /// must offer frames at every poll to a port that always returns `false`.
     fn is_blocked(&self, _to: Mark) -> bool {
         false
     }
@@ -370,15 +372,16 @@ pub trait Port: Send {
 
     /// Reports that a frame of the last `rx_burst` was authenticated.
     ///
-    /// The port then sends to its neighbour from the local address that the frame came to. Before
-    /// the first such frame it uses the address of the last frame received.
+    /// The port then sends to the frame's neighbour from the local address that received the frame.
+    /// Before the first such frame it uses the local address that received the last frame.
     fn authenticated(&mut self, _frame: &Frame) {}
 
-    /// The errno of the last send to an address, if the kernel refused it and took none since.
+    /// The errno of the last send to an address, if the kernel refused that send and has accepted
+    /// none since.
     ///
-    /// `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` or `EINVAL`. Known for neighbours and for the last
-    /// few addresses that [`send_to`](Self::send_to) failed for. It explains to operators why a
-    /// link is down; the data path does not depend on it.
+    /// The error is one of `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` and `EINVAL`. It is known for
+    /// neighbours, and for the last few addresses for which [`send_to`](Self::send_to) failed. It
+    /// explains to operators why a link is down; the data path does not depend on it.
     fn last_send_error(&self, _to: Address) -> Option<i32> {
         None
     }
@@ -386,9 +389,11 @@ pub trait Port: Send {
     /// Prepares for the worker to block and returns what would wake it.
     fn arm(&mut self) -> Arm;
 
-    /// Reports that the descriptor from [`arm`](Self::arm) is readable. Called before `disarm`.
+    /// Reports that the descriptor from [`arm`](Self::arm) is readable. The caller calls it before
+    /// `disarm`.
     ///
-    /// A port that checks an expensive source only now and then checks it in its next `rx_burst`.
+    /// If a port checks an expensive source only at intervals, it then checks the source in its
+    /// next `rx_burst`.
     fn on_readable(&mut self) {}
 
     /// Reports that the worker is awake again.
@@ -409,7 +414,8 @@ pub trait Port: Send {
     /// A short description for operators: `udp 127.0.0.1:7000 (io_uring)`.
     fn describe(&self) -> &str;
 
-    /// Reports why a frame that this port delivered last was dropped. Only a capture records it.
+    /// Reports why a frame that this port delivered last was dropped. Only a capture records the
+    /// reason.
     fn note_discard(&mut self, _frame: &Frame, _reason: &'static str) {}
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Chunks beyond all floors are shared. This module counts chunks and never touches their memory.
 //!
-//! The scheme is that of shared packet buffers in switches: a reserved minimum for each port, the
-//! rest shared. A chunk counts for the user that took it until it is back in the pool, whichever
+//! The scheme is that of shared packet buffers in switches: a reserved minimum for each port, and a
+//! shared rest. A chunk counts for the user that took it until it is back in the pool, whichever
 //! thread holds it.
 
-/// Chunks of a class that no floor may take: one burst, so that a pool too small for all floors
-/// still serves users without a floor.
+/// The number of chunks of a class that no floor may take: one burst, so that a pool too small for
+/// all floors still serves users without a floor.
 const SHARED_MIN: u32 = crate::BURST_MAX as u32;
 
 /// Users of one pool: two of the pool's own, and one for each port number.
@@ -45,27 +45,26 @@ pub struct Chunks {
 
 /// The part of the memory for waiting frames that one egress queue may use; see [`Pool::park`].
 ///
-/// A queue that drains may use all of it, as far as it leaves as much to others. A queue that does
-/// not drain leaves a part free for those that do.
+/// A queue that drains may use all of it, provided that it leaves the same amount to others. A
+/// queue that does not drain leaves a part free for those that do.
 ///
 /// [`Pool::park`]: crate::Pool::park
 #[derive(Debug)]
 pub struct QueueShare {
-    /// Frames that the egress sent lately; as many of the waiting ones are about to leave.
+    /// Frames that the egress sent recently; the same number of waiting frames will leave soon.
     drains: usize,
     /// Chunks of each class left to queues that drain; at most half of them.
     spared: u32,
     /// Frames of the queue that are parked.
     pub(crate) held: usize,
-    /// Frames that were dropped; their chunks are free soon.
+    /// Frames that were dropped; their chunks will soon be free.
     pub(crate) dropped: usize,
 }
 
 impl QueueShare {
-    /// Makes the share of a queue that sent `drains` frames lately.
+    /// Makes the share of a queue that sent `drains` frames recently.
     ///
-    /// `spared` chunks of each class, but at most half of all, are left for frames that are about
-    /// to leave.
+    /// `spared` chunks of each class, but at most half of all, stay free for queues that drain.
     pub fn new(drains: usize, spared: u32) -> Self {
         Self { drains, spared, held: 0, dropped: 0 }
     }

@@ -3,9 +3,9 @@
 //!
 //! The ring allocates only when it is made.
 //!
-//! Each side keeps its own cursor and a cached copy of the other side's, and reads the shared one
-//! only when the copy says full or empty (as in the rings of DPDK and Snabb). One store publishes a
-//! burst.
+//! Each side keeps its own cursor and a cached copy of the other side's. It reads the shared cursor
+//! only when the copy indicates full or empty (as in the rings of DPDK and Snabb). One store
+//! publishes a burst.
 //!
 //! ```
 //! let (mut producer, mut consumer) = strowger_frame::ring::ring(2);
@@ -34,8 +34,8 @@ struct Shared<T> {
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
 }
 
-// SAFETY: the cursors say which side owns a slot, and only that side touches it (see `push` and
-// `pop`), so sharing needs items that may move between threads and no more.
+// SAFETY: the cursors determine which side owns a slot, and only that side accesses it (see `push`
+// and `pop`), so sharing requires only items that may move between threads.
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Shared<T> {}
@@ -86,7 +86,7 @@ impl<T> Shared<T> {
 }
 
 impl<T: Send> Producer<T> {
-    /// Free places, at least; reads the consumer's cursor only if the cached copy allows fewer than
+    /// Free places, at least; reads the consumer's cursor only if the cached copy shows fewer than
     /// `wanted`.
     #[inline]
     pub fn room(&mut self, wanted: usize) -> usize {
@@ -139,7 +139,7 @@ impl<T: Send> Producer<T> {
     #[inline]
     fn put(&mut self, item: T) {
         self.shared.slot(self.tail).with_mut(|slot| {
-            // SAFETY: `room` said that the consumer freed this slot; the consumer cannot see it
+            // SAFETY: `room` returned that the consumer freed this slot; the consumer cannot see it
             // again before `publish`.
             unsafe { (*slot).write(item) };
         });
@@ -192,7 +192,7 @@ impl<T: Send> Producer<T> {
     ///
     /// The ring's own memory stays until the producer is dropped, as a worker frees nothing.
     pub fn clear_disconnected(&mut self) -> Option<usize> {
-        // `get_mut` comes after all that the consumer did, including its drop.
+        // `get_mut` comes after all accesses of the consumer, including its drop.
         let left = Arc::get_mut(&mut self.shared)?.clear();
         self.head_seen = self.tail;
         Some(left)
@@ -236,8 +236,8 @@ impl<T: Send> Consumer<T> {
     #[inline]
     fn take(&mut self) -> T {
         let item = self.shared.slot(self.head).with(|slot| {
-            // SAFETY: `waiting` said that the producer wrote this slot; it will not write it again
-            // before `release`, and this side reads it once.
+            // SAFETY: `waiting` returned that the producer wrote this slot; the producer does not
+            // write it again before `release`, and this side reads it once.
             unsafe { slot.cast::<T>().read() }
         });
         self.head = self.head.wrapping_add(1);

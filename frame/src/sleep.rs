@@ -1,4 +1,4 @@
-//! A flag that tells wakers whether a thread sleeps, so that they skip the system call if it does
+//! A flag that shows wakers whether a thread sleeps, so that they skip the system call if it does
 //! not.
 //!
 //! The flag blocks and wakes nothing itself; `strowger-io`'s doorbell puts an eventfd behind it.
@@ -37,8 +37,8 @@ impl Default for SleepFlag {
 }
 
 impl SleepFlag {
-    /// First step of the sleeper. It must then look for work once more, and block only if there is
-    /// none.
+    /// First step of the sleeper. The sleeper must then check for work once more, and block only if
+    /// there is none.
     #[inline]
     pub fn fall_asleep(&self) {
         // Relaxed: the fence below orders it.
@@ -47,15 +47,15 @@ impl SleepFlag {
         fence(Ordering::SeqCst);
     }
 
-    /// The sleeper is awake again; wakers skip the system call.
+    /// Clears the flag: the sleeper is awake again, and wakers skip the system call.
     #[inline]
     pub fn wake_up(&self) {
         // Relaxed: a waker that still sees the flag makes one needless system call.
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the flag is set, as a hint. Only [`must_wake`](Self::must_wake) orders the look
-    /// behind published work.
+    /// Whether the flag is set, as a hint. Only [`must_wake`](Self::must_wake) orders the check
+    /// after published work.
     #[inline]
     pub fn is_asleep(&self) -> bool {
         // Relaxed: a hint.

@@ -7,8 +7,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`. Only the one writer may call this; a second writer loses counts, never memory
-    /// safety.
+    /// Adds `n`. Only the one writer may call this; a second writer loses counts, but memory safety
+    /// holds.
     #[inline]
     pub fn add(&self, n: u64) {
         // Relaxed: a statistic; readers expect no data behind it.

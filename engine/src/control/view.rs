@@ -26,13 +26,13 @@ use crate::{
 pub enum SlotState {
     /// Allocated; not every worker has it yet.
     Coming,
-    /// Every worker forwards to it, or is about to.
+    /// Every worker forwards frames to it, or will soon.
     Attached,
     /// Being detached.
     Leaving,
-    /// Every worker forwards to it, but no new label should name it.
+    /// Every worker forwards frames to it, but no new label should name it.
     Draining,
-    /// A former number, which still leads to its user.
+    /// A former number that still leads to its user.
     Retiring,
     /// Detached; the number is in quarantine before it is allocated again.
     Quarantined,
@@ -63,33 +63,33 @@ pub struct SlotView {
     pub slot: Slot,
     /// Its state.
     pub state: SlotState,
-    /// Numbers that the switch had allocated when it allocated this one, over restarts. Each use of a number
-    /// has another generation.
+    /// The count of the switch's allocations when it allocated this number, including those before
+    /// restarts. Each use of a number has a different generation.
     pub generation: u64,
-    /// The name of what is attached; empty in quarantine.
+    /// The name of its user; empty in quarantine.
     pub name: String,
-    /// The port that it is behind.
+    /// The port that its user is behind.
     pub port: Option<PortId>,
-    /// Its address there.
+    /// The user's address at the port.
     pub at: Option<Address>,
-    /// Another switch, or a local user.
+    /// The kind of user: another switch, or an endpoint.
     pub behind: Option<Behind>,
     /// Frames that came in by the slot.
     pub frames_in: u64,
-    /// Their bytes.
+    /// The bytes of these frames.
     pub bytes_in: u64,
     /// Frames that left by the slot.
     pub frames_out: u64,
-    /// Their bytes.
+    /// The bytes of these frames.
     pub bytes_out: u64,
-    /// Frames that came in by the slot and were dropped, or that met a full queue at it.
+    /// Frames that came in by the slot and were dropped, or that found its egress queue full.
     pub discards: u64,
-    /// Frames that came in by the slot and have its former number in their return path.
+    /// Frames that came in by the slot and carry its former number in their return path.
     pub by_former: u64,
     /// The time at which the last frame came in.
     pub heard: Option<Now>,
-    /// The time that it stays in this state, where that is known: a slot that waits for its number to be free,
-    /// drains, retires, is in quarantine or is kept.
+    /// The time until the state ends, if that is known: for a slot that waits until its number is
+    /// free, drains, retires, is in quarantine or is kept.
     pub left: Option<Duration>,
     /// Whether an unknown peer has or had the number.
     pub is_unknown: bool,
@@ -103,11 +103,11 @@ pub struct QueueView {
     pub worker: Option<usize>,
     /// Frames that arrived, including lost ones.
     pub frames_in: u64,
-    /// Their bytes.
+    /// The bytes of these frames.
     pub bytes_in: u64,
     /// Frames that left.
     pub frames_out: u64,
-    /// Their bytes.
+    /// The bytes of these frames.
     pub bytes_out: u64,
     /// Frames that the port made itself.
     pub frames_made: u64,
@@ -115,9 +115,9 @@ pub struct QueueView {
     pub trains_in: u64,
     /// Send calls; each sends a train where frames were segmented by the kernel (GSO).
     pub trains_out: u64,
-    /// Trains that the path to a neighbour refused, so that frames were sent one by one.
+    /// Trains that the path to a neighbour refused, after which frames are sent one by one.
     pub trains_refused: u64,
-    /// Times that trains were tried again.
+    /// The number of times that trains were tried again.
     pub trains_retried: u64,
     /// Packets that the kernel dropped before they were frames.
     pub kernel_drops: u64,
@@ -137,7 +137,8 @@ pub struct PortView {
     pub describe: String,
     /// Its queues, by worker; its handshake socket last, if it has one.
     pub queues: Vec<QueueView>,
-    /// How the slow path ended the handshakes and beacons that came in by it: the counters that are not zero.
+    /// The outcomes of the handshakes and beacons that came in by it, as the slow path counts them:
+    /// the counters that are not zero.
     pub handshakes: Vec<(Discard, u64)>,
 }
 
@@ -151,10 +152,10 @@ pub struct Balance {
     pub frames_made: u64,
     /// Frames that left by ports.
     pub frames_out: u64,
-    /// By reason, in the order of [`Discard::ALL`].
+    /// Discards by reason, in the order of [`Discard::ALL`].
     pub discards: [u64; Discard::COUNT],
-    /// Packets that the kernel dropped before they were frames: no part of the balance, since no
-    /// port ever had them.
+    /// Packets that the kernel dropped before they were frames: they are not part of the balance,
+    /// because no port received them.
     pub kernel_drops: u64,
     /// The kernel's counters by reason, in the order of [`KernelDrop::ALL`].
     pub kernel: [u64; KernelDrop::COUNT],
@@ -174,31 +175,31 @@ impl Default for Balance {
 }
 
 impl Balance {
-    /// Discards for any reason.
+    /// The sum of discards for all reasons.
     pub fn discarded(&self) -> u64 {
         self.discards.iter().sum()
     }
 
-    /// Frames that arrived or were made, less those that left or were dropped: the frames inside the switch.
-    /// 0 when it is idle.
+    /// Frames that arrived or were made, minus those that left or were dropped: the number of
+    /// frames inside the switch. 0 when it is idle.
     pub fn on_their_way(&self) -> i128 {
         i128::from(self.frames_in) + i128::from(self.frames_made)
             - i128::from(self.frames_out)
             - i128::from(self.discarded())
     }
 
-    /// Whether the two sides are equal.
+    /// Whether the two sides of the balance are equal.
     pub fn is_even(&self) -> bool {
         self.on_their_way() == 0
     }
 
-    /// Frames that reached their purpose here: for the switch itself, or as a probe of a path. They are
-    /// counted among the discards, and are no failures.
+    /// Frames whose purpose ends here: frames for the switch itself, and path probes. They are
+    /// among the discards, and are no failures.
     pub fn handled(&self) -> u64 {
         self.by_reason().filter(|(reason, _)| reason.is_handled()).map(|(_, count)| count).sum()
     }
 
-    /// The reasons whose counts are not zero, with their counts.
+    /// The reasons with a count that is not zero, and their counts.
     pub fn by_reason(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         let counts = Discard::ALL.iter().copied().zip(self.discards.iter().copied());
         counts.filter(|&(_, count)| count > 0)
@@ -238,7 +239,7 @@ impl Balance {
 impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
     pub(super) fn all(attachments: &Attachments, numbers: &Numbers, now: Now) -> Vec<Self> {
-        // One walk for all slots: all of them leave when a relay ends.
+        // One pass for all slots: all of them are detached when a relay stops.
         let by_slot: HashMap<Slot, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();
         let leaving = |slot| by_slot.get(&slot).copied();

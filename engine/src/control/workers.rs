@@ -1,6 +1,6 @@
-//! The workers as the slow path reaches them: the rings to them, the commands that wait, and the steps that
-//! wait until every worker has completed the commands given before ([`GracePeriods`]). The other owners
-//! decide which commands and steps.
+//! The slow path's view of the workers: the rings to them, the commands that wait, and the steps
+//! that wait until every worker has completed the commands sent before ([`GracePeriods`]). The
+//! other owners decide which commands and steps there are.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -25,11 +25,11 @@ use crate::{
     worker::SlowPath,
 };
 
-/// A step that follows when every worker has completed the commands given before.
+/// A step that follows when every worker has completed the commands sent before.
 pub(super) enum Step {
     Publish(Barrier<Allocated>),
     Announce(Barrier<Mark>),
-    /// Tables have both numbers: the new one goes into return paths.
+    /// Tables have both numbers: the workers write the new one into return paths.
     Rewrite(Barrier<Retiring>),
     Retire(Barrier<Retiring>),
     Remove(Barrier<Informed>),
@@ -59,35 +59,36 @@ impl Step {
     }
 }
 
-/// The rings to one worker, and what waits to enter them.
+/// The rings to one worker, and the messages that wait to enter them.
 struct WorkerHandle {
     commands: Producer<Command>,
     completions: Consumer<Completion>,
-    /// Discards of frames whose port is another worker's, or gone.
+    /// Counts discards of frames whose port belongs to another worker, or is removed.
     orphan_drops: Arc<DiscardTally>,
     /// Frames that the worker made for the slow path.
     frames_made: Arc<Counter>,
     /// Commands that wait to enter the ring.
     waiting: VecDeque<Command>,
-    /// Replies and errors, by the ingress of their cause. They enter the ring when no command waits.
+    /// Replies and errors, by the ingress of the packet that caused them. They enter the ring when
+    /// no command waits.
     answers: VecDeque<(Mark, Vec<u8>)>,
     waker: Option<Arc<dyn Wake>>,
-    /// Completions up to the answer to this inventory are of commands before a [`reset`](Workers::reset),
-    /// which grace periods do not count.
+    /// Completions up to the answer to this inventory belong to commands before a
+    /// [`reset`](Workers::reset), which grace periods do not count.
     awaits: Option<u64>,
 }
 
-/// See the module.
+/// The workers of one switch.
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
     grace_periods: GracePeriods,
-    /// In the order in which they are taken: a later change does not overtake an earlier one.
+    /// In order, so that a later change does not overtake an earlier one.
     steps: VecDeque<Step>,
-    /// Links that come up when every worker lets data pass.
+    /// Links that come up when every worker forwards data.
     openings: Vec<Barrier<Mark>>,
-    /// A command was given since the rings were last filled.
+    /// Whether a command was queued since the rings were last filled.
     is_unflushed: bool,
-    /// Messages that were dropped before they were frames.
+    /// The number of messages that were dropped before they became frames.
     messages_lost: u64,
     punts: Arc<PuntQueues>,
     awaited: Arc<AwaitedPlaces>,
@@ -100,8 +101,8 @@ impl fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// The slow path's ends of the rings, and the ends of each worker. `skew` is the difference between the
-    /// switch's time and the time of the callers of the workers.
+    /// Makes the slow path's ends of the rings, and the ends of each worker. `skew` is the
+    /// difference between the switch's time and the time of the callers of the workers.
     pub(super) fn connect(count: usize, skew: &Arc<Counter>) -> (Self, Vec<SlowPath>) {
         let punts = Arc::new(PuntQueues::new());
         let awaited = Arc::new(AwaitedPlaces::new());
@@ -150,7 +151,7 @@ impl Workers {
         self.handles.len()
     }
 
-    /// Sets the waker of a worker, called when the worker was given commands.
+    /// Sets the waker of a worker. The slow path calls it when it has sent the worker commands.
     pub(super) fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         if let Some(handle) = self.handles.get_mut(number) {
             handle.waker = Some(waker);
@@ -167,12 +168,13 @@ impl Workers {
         Arc::clone(&self.awaited)
     }
 
-    /// What workers wake the slow path for, beside punts.
+    /// The flags for which workers wake the slow path, in addition to punts.
     pub(super) fn attention(&self) -> &Attention {
         &self.punts.attention
     }
 
-    /// Gives a worker a command. The number of waiting messages is limited, since any path may lose them.
+    /// Queues a command for a worker. The number of waiting messages is limited: any path may lose
+    /// messages.
     pub(super) fn command(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         let is_message = matches!(
@@ -187,15 +189,15 @@ impl Workers {
         self.handles[worker].waiting.push_back(command);
     }
 
-    /// Gives every worker a command.
+    /// Queues a command for every worker.
     pub(super) fn command_all(&mut self, mut command: impl FnMut(usize) -> Command) {
         for worker in 0..self.handles.len() {
             self.command(worker, command(worker));
         }
     }
 
-    /// Has a worker send a reply to a packet that came in by `ingress`. An ingress has at most as many places
-    /// as are left free for the others.
+    /// Makes a worker send a reply to a packet that came in by `ingress`. An ingress has at most as
+    /// many places as are free for the others.
     pub(super) fn answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
         self.is_unflushed = true;
         let answers = &mut self.handles[worker].answers;
@@ -207,18 +209,18 @@ impl Workers {
         }
     }
 
-    /// Keeps a step until every worker has completed the commands given so far.
+    /// Delays a step until every worker has completed the commands sent so far.
     pub(super) fn after_all<T>(&mut self, what: T, step: fn(Barrier<T>) -> Step) {
         self.steps.push_back(step(self.grace_periods.wait_for_all(what)));
     }
 
-    /// A link comes up when every worker has completed the commands given so far.
+    /// Notes that a link comes up when every worker has completed the commands sent so far.
     pub(super) fn note_opening(&mut self, link: Mark) {
         self.cancel_opening(link);
         self.openings.push(self.grace_periods.wait_for_all(link));
     }
 
-    /// The link does not come up.
+    /// Cancels a [`note_opening`](Self::note_opening): the link does not come up.
     pub(super) fn cancel_opening(&mut self, link: Mark) {
         self.openings.retain(|opening| *opening.what() != link);
     }
@@ -230,15 +232,15 @@ impl Workers {
         Some(*self.openings.remove(place).what())
     }
 
-    /// The proof that every worker has passed a barrier.
+    /// Returns the proof that every worker has passed a barrier.
     ///
     /// # Errors
-    /// Returns the barrier if they have not.
+    /// Returns the barrier if some have not.
     pub(super) fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
         self.grace_periods.pass(awaited)
     }
 
-    /// Fills the rings, and wakes the workers that were given commands.
+    /// Fills the rings, and wakes the workers that were sent commands.
     pub(super) fn flush(&mut self) {
         self.is_unflushed = false;
         for (number, handle) in self.handles.iter_mut().enumerate() {
@@ -281,16 +283,17 @@ impl Workers {
         Some(report)
     }
 
-    /// The next step, if it may be taken. [`next_publications`](Self::next_publications) returns those that
-    /// publish numbers.
+    /// The next step, if all workers have completed the commands before it.
+    /// [`next_publications`](Self::next_publications) returns those that publish numbers.
     pub(super) fn next_step(&mut self) -> Option<Step> {
         let step = self.steps.front()?;
         let is_due = !matches!(step, Step::Publish(_)) && step.has_passed(&self.grace_periods);
         if is_due { self.steps.pop_front() } else { None }
     }
 
-    /// How many of the next numbers may be published, if a restart finds those up to the generation
-    /// `written`; and whether more of them follow, for which workers have commands to complete.
+    /// How many of the next numbers may be published, if the written snapshot contains those up to
+    /// the generation `written`; and whether further numbers follow, for which workers have
+    /// commands to complete.
     pub(super) fn publishable(&self, written: Option<u64>) -> (usize, bool) {
         let is_due = |step: &&Step| self.may_publish(step, written);
         let due = self.steps.iter().take_while(is_due).count();
@@ -313,7 +316,7 @@ impl Workers {
         publications.map(Quiesced::into_inner).collect()
     }
 
-    /// Whether a ring is to be filled, or a step to be taken, at once.
+    /// Whether the slow path must fill a ring or take a step at once.
     pub(super) fn is_due(&self, written: Option<u64>) -> bool {
         self.is_unflushed
             || self.steps.front().is_some_and(|step| match step {
@@ -322,15 +325,15 @@ impl Workers {
             })
     }
 
-    /// Whether nothing is left to do before a worker wakes the slow path. Where a completion makes a step
-    /// possible, the worker wakes it for that from now on.
+    /// Whether there is no work until a worker wakes the slow path. If a completion makes a step
+    /// possible, the worker wakes the slow path for it from now on.
     pub(super) fn may_sleep(&mut self) -> bool {
         if !self.awaits_reports() {
             self.attention().ignore_completions();
             return true;
         }
         self.attention().want_completions();
-        // A worker reports what it completes from here on; what it has completed before is read now.
+        // A worker reports its completions from here on; earlier ones are read now.
         self.handles.iter_mut().all(|handle| handle.completions.is_empty())
     }
 
@@ -352,8 +355,8 @@ impl Workers {
         no_answers && self.steps.is_empty() && self.grace_periods.is_even()
     }
 
-    /// Forgets all steps and completions: grace periods begin with each worker's answer to this inventory.
-    /// Commands that wait to enter the rings still do.
+    /// Removes all steps and completions: grace periods begin with each worker's answer to this
+    /// inventory. Commands that wait to enter the rings stay in their queues.
     pub(super) fn reset(&mut self, inventory: u64) {
         self.steps.clear();
         self.openings.clear();
@@ -363,7 +366,8 @@ impl Workers {
         }
     }
 
-    /// Gives a worker a command that precedes an inventory, and that grace periods do not count.
+    /// Queues a command for a worker that precedes an inventory, and that grace periods do not
+    /// count.
     pub(super) fn command_before_inventory(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         self.handles[worker].waiting.push_back(command);

@@ -1,5 +1,5 @@
-//! Commands of the slow path: a few in each poll, each answered by one completion. Nothing is allocated or freed
-//! here.
+//! Commands of the slow path: the worker applies a few in each poll and returns one completion for
+//! each. This code allocates and frees nothing.
 
 use std::mem;
 
@@ -66,7 +66,8 @@ impl Worker {
             Command::Unplug(number) => return self.unplug(number),
             Command::Open(mut session) => {
                 session.note_own_port(now);
-                // The frames that the former worker has handed over come before those of this worker's ports (R7).
+                // The frames that the former worker has handed off precede those of this worker's
+                // ports (R7).
                 self.schedule.rings_first = true;
                 return returned(self.sessions.put(Place::Here(session)));
             }
@@ -149,7 +150,7 @@ impl Worker {
                 }
             }
             Command::Inventory(mut inventory) => {
-                // There is room for everything, so nothing is allocated.
+                // The vector has enough capacity, so nothing is allocated.
                 inventory.links.extend(self.links.iter().map(|link| link.mark));
                 inventory.sessions.extend(self.sessions.indices());
                 return Completion::Inventoried(inventory);
@@ -179,7 +180,7 @@ impl Worker {
                 queue.port.forget(mark);
                 queue.discards.count_many(Discard::ExitGone, waiting);
             }
-            // The port is another worker's, or was unplugged.
+            // The port belongs to another worker, or was unplugged.
             None => self.slow_path.orphan_drops.count_many(Discard::ExitGone, waiting),
         }
         self.tx.tx_pending.retain(|&listed| listed != mark);
@@ -189,8 +190,9 @@ impl Worker {
         Completion::Detached(link)
     }
 
-    /// Moves a link behind another port. Frames that wait for the former port's queue leave by the new one. If that
-    /// is another worker's, they are dropped: they are sealed on this worker's lane.
+    /// Moves a link behind another port. Frames that wait for the former port's queue leave by the
+    /// new one. If that port belongs to another worker, they are dropped, because they are sealed
+    /// on this worker's lane.
     fn change_port(&mut self, mark: Mark, port: u16, home: Option<u8>) {
         let home = home.filter(|&home| home != self.number);
         let Some(link) = self.links.get_mut(mark) else { return };
@@ -238,7 +240,7 @@ impl Worker {
         Some((link, queue))
     }
 
-    /// Makes a frame, and counts it as made, even if there is no memory for it.
+    /// Makes a frame and counts it as made, even if there is no memory for it.
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
         let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
@@ -250,8 +252,9 @@ impl Worker {
         Some(chunk?.into_frame(HEADROOM_BYTES, bytes))
     }
 
-    /// Sends one of a link's own messages: through its egress queue, or to an address that it shall prove, behind
-    /// any port. Zeros fill it up to `padded_bytes`; a padded message probes the path MTU.
+    /// Sends one of a link's own messages: through its egress queue, or to an address that is being
+    /// validated, behind any port. Zeros pad it to `padded_bytes`; a padded message probes the path
+    /// MTU.
     fn send_link_message(
         &mut self,
         mark: Mark,
@@ -269,7 +272,7 @@ impl Worker {
         let Self { links, tx, .. } = self;
         let sent = match (links.get_mut(mark), to) {
             (None, _) => Err(Discard::ExitGone),
-            // The link has just moved behind another worker's port.
+            // The link has just moved to a port of another worker.
             (Some(link), None) if link.home.is_some() => Err(Discard::ExitGone),
             (Some(link), None) => link.send_link_message(frame, what, tx),
             (Some(link), Some((port, to))) => link.seal(&mut frame, what, tx).and_then(|()| {
@@ -302,7 +305,7 @@ impl Worker {
     }
 }
 
-/// Returns keys that were replaced, to be freed.
+/// Returns replaced keys, which the slow path frees.
 fn returned(place: Option<Place>) -> Completion {
     match place {
         Some(Place::Here(session)) => Completion::Session(session),

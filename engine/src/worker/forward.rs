@@ -142,7 +142,7 @@ impl Worker {
         if packet.is_keepalive() {
             return Err(Verdict::CONSUMED);
         }
-        // `parse` checks all lengths; the code behind it checks none.
+        // `parse` checks all lengths; the code after it checks none.
         let header = AnyHeader::parse(packet.packet())?;
         with_header!(header, header => self.swap(ingress, header))
     }
@@ -178,7 +178,8 @@ impl Worker {
                 return Ok(Found { egress, is_control, ingress_slot });
             }
             NextHop::Switch => {
-                // A link without the right to ask may still answer. The slow path checks that.
+                // A link without the control right may still send replies. The slow path checks
+                // that.
                 check_label_ends(&header, entry.width())?;
                 return Err(Verdict::PUNT_PACKET);
             }
@@ -306,13 +307,14 @@ fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
     if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
 }
 
-/// A sender without the right gets the same answer as for an empty slot; the counters distinguish the two.
+/// A sender without the right gets the same error as for an empty slot; the counters distinguish
+/// the two.
 #[inline]
 fn check_right(has: bool) -> Result<(), Discard> {
     if has { Ok(()) } else { Err(Discard::NotAllowed) }
 }
 
-/// Where a label ends, only its end marker may be left (wire.md 1.3).
+/// Where a label ends, only its end marker may remain (wire.md 1.3).
 #[inline]
 fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<(), Discard> {
     let forward = header.label().forward(header.shift()).register();
@@ -320,7 +322,7 @@ fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<()
     if rest == R::ZERO || rest == R::ONE { Ok(()) } else { Err(Discard::BeyondEndpoint) }
 }
 
-/// The director of a former number of the link, if the width does not fit the present one.
+/// The director of a former number of the link, if the present number does not fit the width.
 #[cold]
 #[inline(never)]
 fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {

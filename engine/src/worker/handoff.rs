@@ -1,4 +1,5 @@
-//! Handoff rings: one from each worker to each other, for frames whose next hop or session the other one has.
+//! Handoff rings: one from each worker to each other worker, for frames whose next hop or session
+//! belongs to that worker.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -58,7 +59,7 @@ impl Outgoing {
     /// for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
-        // Data leaves places free for control (R12).
+        // Data frames leave some places free for control (R12).
         let kept = if handoff.is_control() { 0 } else { HANDOFF_CONTROL_FRAMES_MAX };
         let free = HANDOFF_FRAMES_MAX.saturating_sub(self.holders.len() + kept);
         let at = self.held.iter().position(|(of, _)| *of == holder);
@@ -204,10 +205,12 @@ impl Worker {
         self.handoff_rings.send(worker, Handoff::WrongWorker { by: self.number, frame }, holder)
     }
 
-    /// Processes handoffs that must come before the frames of this worker's ports (R7): the flow may come in by
-    /// these ports now, because the kernel steers it or its session has moved.
+    /// Processes handoffs that must precede the frames of this worker's ports (R7): later frames of
+    /// the flow may come in by these ports, because the kernel steers them here or the session has
+    /// moved.
     ///
-    /// Returns the number of frames, and bit `r` for each ring `r` that has had its turn in this round.
+    /// Returns the number of frames, and a word in which bit `r` is set for each ring `r` that was
+    /// already processed in this round.
     pub(super) fn take_first(&mut self, now: Now) -> (usize, u64) {
         let (mut taken, mut had) = (0, 0);
         let bursts =
@@ -233,7 +236,7 @@ impl Worker {
     fn may_overtake(&self, handoff: &Handoff) -> bool {
         match handoff {
             Handoff::WrongWorker { .. } => true,
-            // The frames of a session are opened where the session is, whatever port they come in by.
+            // The worker that has a session opens its frames, whichever port they come in by.
             Handoff::Egress { ingress_slot, .. } => {
                 let by = self.links.mark_at(*ingress_slot);
                 self.links.get(by).is_some_and(|link| {
@@ -270,7 +273,7 @@ impl Worker {
         self.handed_off_by = by;
         let verdict = self.decide(&mut frame, NO_QUEUE, now);
         let discard = match verdict.outcome() {
-            // It was handed over before: its session is being moved.
+            // The frame was handed off before: its session is being moved.
             Outcome::WrongWorker { .. } => Discard::NoSession,
             Outcome::Drop { discard, next_hop: None, .. } => discard,
             _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),

@@ -81,7 +81,7 @@ impl LinkTable {
         self.by_mark.get_mut(mark.index())?.take_if(|link| link.mark == mark)
     }
 
-    /// Records which link has a slot.
+    /// Notes which link has a slot.
     pub(super) fn note_slot(&mut self, slot: Slot, mark: Mark) {
         if let Some(entry) = self.by_slot.get_mut(slot.index()) {
             *entry = mark;

@@ -1,4 +1,4 @@
-//! Sealed frames: opening them, and what they prove about a peer.
+//! Sealed frames: opens them, and notes what they prove about a peer.
 
 use strowger_frame::Frame;
 use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Opens a frame with its session's keys, and notes what that proves.
-    #[inline(never)] // beside an AEAD a call is nothing, and the plain path stays short
+    /// Opens a frame with its session's keys, and notes what the frame proves.
+    #[inline(never)] // beside an AEAD the cost of a call is negligible, and the plain path stays short
     pub(super) fn open_sealed<'f>(
         &mut self,
         frame: &'f mut Frame,
@@ -34,7 +34,7 @@ impl Worker {
             session.note_own_port(now);
         }
         if matches!(kind, Kind::PathChallenge | Kind::PathResponse) {
-            // A peer answers a challenge from any address, so this proves no address.
+            // A peer answers a challenge from any address, so the message proves no address.
             let may = session.may_punt_link_message(now);
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             if first {

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Keeps a frame that its next hop refused for lack of keys, if a handshake is likely to succeed and there is
-    /// room. Otherwise returns it.
+    /// Keeps a frame that its next hop refused because it has no keys, if a handshake is likely to
+    /// succeed and there is room. Otherwise returns it.
     #[cold]
     pub(super) fn hold_for_keys(
         &mut self,
@@ -26,7 +26,7 @@ impl Worker {
         let lacks_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
         let link = self.links.get_mut(egress).filter(|link| lacks_keys && link.accepts_pending);
         let Some(link) = link else { return Err((discard, waiting.frame)) };
-        // If there is no room for the note, the slow path reads the count.
+        // If there is no room for the note, the slow path reads the counter.
         link.tally.unsealed.add(1);
         let has_room = link.pending.len() < LINK_FRAMES_WAITING_MAX;
         let has_place = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
@@ -41,7 +41,7 @@ impl Worker {
         kept
     }
 
-    /// Sends the frames that pending, since the link has keys, before any later frame.
+    /// Sends the frames that wait for keys before any later frame, since the link has keys.
     #[cold]
     pub(super) fn send_pending(&mut self, egress: Mark) {
         let Some(link) = self.links.get_mut(egress) else { return };
@@ -52,7 +52,7 @@ impl Worker {
         }
     }
 
-    /// Drops the frames that pending, since the peer does not answer, and lets none wait.
+    /// Drops the frames that wait for keys, since the peer does not answer, and lets no more wait.
     #[cold]
     pub(super) fn drop_pending(&mut self, egress: Mark) {
         let Some(link) = self.links.get_mut(egress) else { return };

@@ -13,7 +13,7 @@ pub(super) struct PortQueues {
     queues: Vec<Box<PortQueue>>,
     /// By port number: the index in `queues`.
     index: Vec<Option<u16>>,
-    /// Numbers of ports that were given frames since their last flush, or have sends in flight.
+    /// Numbers of ports that were sent frames since their last flush, or have sends in flight.
     unflushed: Vec<u16>,
 }
 
@@ -60,7 +60,7 @@ impl PortQueues {
         Some(&*self.of_port(port)?.discards)
     }
 
-    /// The port number and the address that a mark has in the queue at this index.
+    /// The port number and the address of a mark in the queue at this index.
     #[cold]
     pub(super) fn address_of(&self, queue: usize, mark: Mark) -> Option<(u16, Address)> {
         let queue = self.queues.get(queue)?;
@@ -89,7 +89,7 @@ impl PortQueues {
         Some(removed)
     }
 
-    /// The queue of a port that is given frames now. It is listed for the next flush.
+    /// The queue of a port for sending. It is added to the list for the next flush.
     #[inline]
     pub(super) fn transmit_queue(&mut self, port: u16) -> Option<&mut PortQueue> {
         let at = self.index_of(port)?;

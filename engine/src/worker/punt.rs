@@ -27,9 +27,9 @@ use crate::{
     rate::Rate,
 };
 
-/// For each link: drop notices, initiations and handshake answers, each kind by itself.
+/// The rate for each link of drop notices, initiations and handshake answers, each kind separately.
 const LINK_PUNT_RATE: Rate = Rate::per_second(LINK_PUNTS_PER_SECOND, LINK_PUNTS_AT_ONCE);
-/// For each link: packets for the switch itself.
+/// The rate for each link of packets for the switch itself.
 const PACKET_UP_RATE: Rate = Rate::per_second(PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE);
 
 /// The shortest time between two reports that frames name a former slot number.
@@ -48,7 +48,7 @@ pub(super) struct AliasUsed {
 }
 
 impl Worker {
-    /// Notes what came up while frames were switched.
+    /// Queues the notes that switching frames has caused.
     #[inline]
     pub(super) fn note_what_came_up(&mut self) {
         if let Some(link) = self.tx.rekey_due.take() {
@@ -91,7 +91,7 @@ impl Worker {
         to
     }
 
-    /// Remembers, seldom, a frame that names a slot by its former number.
+    /// Remembers, at a limited rate, a frame that names a slot by its former number.
     #[cold]
     pub(super) fn note_alias<R: Register>(
         &self,
@@ -117,7 +117,7 @@ impl Worker {
                 ingress_slot: ingress.slot,
                 rights: ingress.rights,
                 at: self.tx.now,
-                // It was not dropped.
+                // The frame was not dropped.
                 discard: Discard::Handled,
                 dry_run: None,
                 next_hop: None,
@@ -129,8 +129,8 @@ impl Worker {
         }
     }
 
-    /// Whether a link may punt one more of a kind: if it has fewer in the queue than there are free places, so that
-    /// another link always finds one. Counts the punt.
+    /// Whether a link may punt one more of a kind: it may if it has fewer in the queue than there
+    /// are free places, so that another link always finds a place. If so, it counts the punt.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
         let free = self.slow_path.punts.free(kind);
@@ -140,7 +140,7 @@ impl Worker {
                 link.punts[kind as usize] += u64::from(may);
                 may
             }
-            // The switch itself, or a link that is gone.
+            // The ingress is the switch itself, or a link that is gone.
             None => free > 0,
         }
     }
@@ -164,7 +164,7 @@ impl Worker {
         }
     }
 
-    /// Corrects the count of a punt that found no place.
+    /// Corrects the count of a punt for which there was no place.
     #[cold]
     fn unpunt(&mut self, link: Mark, kind: PuntKind) {
         if let Some(link) = self.links.get_mut(link) {
@@ -188,7 +188,7 @@ impl Worker {
         self.punt(PuntKind::LinkMessage, punt)
     }
 
-    /// Queues a note. If there is no room, its cause will note it again.
+    /// Queues a note. If there is no room, the next occurrence causes the note again.
     #[cold]
     pub(super) fn note(&mut self, note: Punt) {
         let _ = self.slow_path.punts.notes.push(note);
@@ -220,7 +220,7 @@ impl Worker {
             return Err((Discard::IngressGone, frame));
         };
         let (rights, ingress_slot) = (link.rights, link.slot);
-        // It may answer one of the switch's own questions, so a few are let through.
+        // The packet may answer one of the switch's own requests, so a few are punted.
         if !rights.control && !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return Err((Discard::NotAllowed, frame));
         }
@@ -236,8 +236,8 @@ impl Worker {
         self.punt(PuntKind::Packet, packet)
     }
 
-    /// Whether beacons are punted at this port. Returns one word: a larger result would cost the plain path its
-    /// registers.
+    /// Whether beacons are punted at this port. Returns one word: a larger result would use
+    /// registers that the plain path needs.
     #[cold]
     #[inline(never)]
     pub(super) fn accepts_beacons(&mut self, queue: usize) -> bool {
@@ -258,7 +258,8 @@ impl Worker {
             return Err((Discard::Malformed, frame));
         };
         let is_beacon = header.kind == Kind::Beacon;
-        // A message that cannot be a handshake, or that answers none of the switch's own, takes no place.
+        // A message that cannot be a handshake, or that answers none of the switch's own, gets no
+        // place.
         if !is_beacon && !could_be_handshake(&header, frame.len()) {
             return Err((Discard::Malformed, frame));
         }
@@ -266,7 +267,8 @@ impl Worker {
         if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        // Unknown senders have a queue of their own. Beacons count as unknown, whatever address they come from.
+        // Unknown senders have a separate queue. Beacons count as unknown, whatever their source
+        // address.
         let is_known = !is_beacon && !link.is_unknown();
         // Each known sender may punt a few at a time.
         let at = self.tx.now;
@@ -300,7 +302,7 @@ impl Worker {
     /// Counts a drop at the port that the frame came in by.
     #[cold]
     pub(super) fn discard(&mut self, queue: usize, discard: Discard, frame: &Frame) {
-        // A frame that has served its purpose is no loss of its slot.
+        // A frame that has served its purpose does not count as a discard of its slot.
         if discard != Discard::Handled
             && let Some(link) = self.links.get(frame.mark())
         {
@@ -311,7 +313,7 @@ impl Worker {
                 queue.discards.count(discard);
                 queue.port.note_discard(frame, discard.name());
             }
-            // Another worker handed it over, and has its port.
+            // Another worker has handed off the frame, and has its port.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
@@ -376,7 +378,8 @@ impl Worker {
         }
     }
 
-    /// The step that a trace packet would take with one more hop: runs on a copy of the packet's start.
+    /// Returns the outcome of the step that a trace packet would take with one more hop: runs the
+    /// step on a copy of the packet's start.
     fn dry_run(
         &self,
         ingress: Mark,
@@ -435,8 +438,8 @@ impl Worker {
         self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
     }
 
-    /// Whether a control packet goes ahead of data. Packets of the switch itself do; they were limited when they
-    /// were made.
+    /// Whether a control packet is sent before data. Packets of the switch itself are; a limit
+    /// applied when they were made.
     #[cold]
     pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let ingress = frame.mark();

@@ -1,5 +1,5 @@
-//! The order in which a worker polls its ports and rings. It changes in every poll, so that none is first more
-//! often than another (R23).
+//! The order in which a worker polls its ports and rings. The order changes in every poll, so that
+//! none is first more often than another (R23).
 
 use crate::limits::{PORTS_MAX, WORKERS_MAX};
 
@@ -9,7 +9,7 @@ pub(super) struct Schedule {
     random: u64,
     /// The ports, and after them the rings, that are polled next, in this order.
     pub(super) order: Vec<u16>,
-    /// A session has moved to this worker: the frames in the rings go first.
+    /// Whether a session has moved to this worker: the frames in the rings then come first.
     pub(super) rings_first: bool,
     /// Frames received since the last flush.
     pub(super) unflushed_frames: usize,
@@ -24,8 +24,9 @@ impl Schedule {
     /// Begins a poll of `count` ports and rings: all orders are equally likely (Fisher and Yates, as in Knuth,
     /// "Seminumerical Algorithms", 3.4.2, algorithm P).
     ///
-    /// A rotation by a fixed step is biased: with four places, the second and the fourth then follow the first more
-    /// often than the third does, and an idle first port costs the third its share.
+    /// A rotation by a fixed step is biased: with four places, the second and the fourth then
+    /// follow the first more often than the third does, and an idle first port costs the third its
+    /// share.
     #[inline]
     pub(super) fn begin(&mut self, count: usize) {
         if self.order.len() != count {
@@ -38,7 +39,7 @@ impl Schedule {
         }
     }
 
-    /// A number below `bound`, which is at most 2^16. The order must be even, not unpredictable.
+    /// A number below `bound`, which is at most 2^16. The order must be uniform, not unpredictable.
     #[inline]
     fn below(&mut self, bound: usize) -> usize {
         // Knuth's linear congruential generator (MMIX). Its high bits are the random ones.
@@ -79,7 +80,8 @@ mod tests {
         ] {
             let polls = 64 * 400;
             let mut schedule = Schedule::new();
-            // By place: how often it comes before all others of `few`, and how often after all of them.
+            // By place: how often it precedes all others of `few`, and how often it follows all of
+            // them.
             let (mut firsts, mut lasts) = (vec![0_u32; count], vec![0_u32; count]);
             for _ in 0..polls {
                 schedule.begin(count);

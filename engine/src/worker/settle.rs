@@ -4,8 +4,8 @@ use super::Worker;
 use crate::{discard::Discard, limits::EGRESS_DRAIN_WINDOW_NS_LOG2};
 
 impl Worker {
-    /// Moves the frames of contended queues to memory of their own. Frames without room there are dropped and
-    /// counted as `egress_full`.
+    /// Moves the frames of contended queues to separate memory. Frames for which that memory has no
+    /// room are dropped and counted as `egress_full`.
     #[cold]
     pub(super) fn settle(&mut self) {
         let window = self.tx.now.0 >> EGRESS_DRAIN_WINDOW_NS_LOG2;

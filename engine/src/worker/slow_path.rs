@@ -21,7 +21,7 @@ pub(crate) struct SlowPath {
     pub(crate) punts: Arc<PuntQueues>,
     /// The places at which the switch awaits answers to handshakes.
     pub(crate) awaited: Arc<AwaitedPlaces>,
-    /// Drops of frames whose port is another worker's, or gone.
+    /// Counts drops of frames whose port belongs to another worker, or is removed.
     pub(crate) orphan_drops: Arc<DiscardTally>,
     /// Frames that this worker made for the slow path.
     pub(crate) frames_made: Arc<Counter>,

@@ -1,4 +1,5 @@
-//! From egress queues to ports, and what a worker does before and after its thread sleeps.
+//! Sending from egress queues to ports, and the actions of a worker before and after its thread
+//! sleeps.
 
 use std::mem;
 
@@ -33,8 +34,8 @@ impl Worker {
         }
     }
 
-    /// Once a poll: offers contended queues to ports that take frames again, and flushes ports with sends in
-    /// flight. A blocked queue costs one call.
+    /// Once per poll: offers contended queues to ports that take frames again, and flushes ports
+    /// with sends in flight. A blocked queue costs one call.
     pub(super) fn offer_again(&mut self) {
         if !self.tx.tx_pending.is_empty() {
             self.transmit(); // frames that commands have added
@@ -78,7 +79,7 @@ impl Worker {
             self.ports.flush();
         }
         if self.tx.pool.take_ran_low() {
-            self.handoff_rings.wake_all(); // frames of this pool wait in their egress queues, too
+            self.handoff_rings.wake_all(); // frames of this pool wait in the other workers' egress queues, too
         }
         self.handoff_rings.wake_others();
         self.note_what_came_up();
@@ -90,13 +91,13 @@ impl Worker {
     fn count_displaced(&mut self) {
         for slot in mem::take(&mut self.tx.displaced) {
             let by = self.links.mark_at(slot);
-            // At the port that the frame came in by, if that is one of this worker's.
+            // At the port that the frame came in by, if that port belongs to this worker.
             self.count_at_egress(by, Discard::EgressFull);
         }
     }
 
-    /// Prepares for a sleep of the thread: tells `each` what would wake it at each port, and returns whether the
-    /// thread may sleep. Call [`disarm`](Self::disarm) afterwards.
+    /// Prepares for a sleep of the thread: passes to `each` what would wake the thread at each
+    /// port, and returns whether the thread may sleep. Call [`disarm`](Self::disarm) afterwards.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
         let mut may_block = self.tx.tx_pending.is_empty() && self.slow_path.commands.is_empty();
         may_block &= self.handoff_rings.is_empty();
@@ -105,12 +106,12 @@ impl Worker {
             may_block &= arm != Arm::Ready && queue.port.is_flushed();
             each(arm);
         }
-        // A blocked port wakes the thread when it takes frames again. Ask once more: the port may just have done
-        // so, or may not report it.
+        // A blocked port wakes the thread when it takes frames again. Check once more: the port may
+        // just have taken frames again, or may not report it.
         may_block && self.backlog.contended.iter().all(|&mark| self.is_blocked(mark))
     }
 
-    /// Ends a sleep of the thread. `is_ready(n)` says whether the descriptor of the n-th call of
+    /// Ends a sleep of the thread. `is_ready(n)` returns whether the descriptor of the n-th call of
     /// [`arm`](Self::arm)'s `each` is readable.
     pub fn disarm(&mut self, is_ready: impl Fn(usize) -> bool) {
         for (nth, PortQueue { port, .. }) in self.ports.iter_mut().enumerate() {
@@ -121,7 +122,7 @@ impl Worker {
         }
     }
 
-    /// Frames in egress queues that were not transmitted; 0 at rest.
+    /// The number of frames in egress queues that were not transmitted; 0 when the switch is idle.
     pub fn frames_waiting(&self) -> usize {
         let listed = self.tx.tx_pending.iter().chain(&self.backlog.contended);
         listed.filter_map(|&mark| Some(self.links.get(mark)?.egress.waiting())).sum()

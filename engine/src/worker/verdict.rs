@@ -7,9 +7,9 @@ use crate::discard::Discard;
 
 /// The outcome for one frame, packed into one word.
 ///
-/// An enum with fields of different sizes is written field by field and copied whole, so each copy waits until the
-/// writes have reached the cache: 10 ns for each packet of a burst. A word stays in a register. Read it with
-/// [`outcome`](Self::outcome).
+/// An enum with fields of different sizes is written field by field and copied as a whole, so each
+/// copy waits until the writes have reached the cache: 10 ns for each packet of a burst. A word
+/// stays in a register. Read it with [`outcome`](Self::outcome).
 ///
 /// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the control flag, bit
 /// 41 whether there is a next hop, bits 48 to 55 the outcome's number.
@@ -21,11 +21,11 @@ pub(super) struct Verdict(u64);
 pub(super) enum Outcome {
     /// The frame joins the egress queue of this next hop.
     Transmit { next_hop: Mark, is_control: bool },
-    /// To the worker that owns the next hop's port.
+    /// The frame goes to the worker that owns the next hop's port.
     Handoff { worker: u8, next_hop: Mark, is_control: bool },
-    /// To the worker that holds the session's keys.
+    /// The frame goes to the worker that has the session's keys.
     WrongWorker { worker: u8 },
-    /// To the slow path.
+    /// The frame goes to the slow path.
     Punt(PuntReason),
     /// A keepalive, which has no content.
     Consumed,

@@ -1,5 +1,5 @@
 //! Copies of payload, into fresh memory or out of memory that others need. `frames_copied` counts
-//! all.
+//! all copies.
 
 use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
 use crate::{
@@ -40,8 +40,8 @@ impl Pool {
     /// [`PoolUser::WAITING`] from now on. Any other frame is copied into such a chunk, or into a
     /// train chunk if it is too long. Returns `false` if no memory is left for it; the caller then
     /// drops the frame. `share` counts the parked frames of the queue. A queue gets at most half of
-    /// what is left. A queue that does not drain gives way to those that do: this also returns
-    /// `false` for its parked frames.
+    /// what is left. A queue that does not drain yields to those that do: this also returns `false`
+    /// for its parked frames.
     #[cold]
     pub fn park(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
         let chunk = frame.chunk();
@@ -63,7 +63,7 @@ impl Pool {
             return false;
         }
         if ours && chunk.class() == into {
-            // A train chunk may hold other frames; it counts once, for the waiting ones.
+            // A train chunk may hold other frames; it is charged once, to the waiting ones.
             self.recharge(index, into, PoolUser::WAITING);
         } else {
             let Some(mut copy) = self.copy_into(PoolUser::WAITING, into, frame.bytes()) else {

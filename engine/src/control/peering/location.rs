@@ -2,7 +2,7 @@
 //! receives there, and how much may be sent to an address for which it has not. The module decides
 //! where messages are sent; others decide when.
 //!
-//! An address is validated as in RFC 9000, section 8.
+//! An address is validated as in RFC 9000, section 8:
 //!
 //! | event | what it shows |
 //! |---|---|
@@ -10,9 +10,9 @@
 //! | an answer to a handshake that went to one location and to no other | the peer receives there |
 //! | the first packet under new keys | the peer receives where our answer to that handshake went |
 //!
-//! Before that, no data is sent there, and all other messages together have no more bytes than were
-//! received from there. Initiations to a configured address are an exception: a rate limit applies
-//! to them instead.
+//! Before validation, no data is sent there, and all other messages together have no more bytes
+//! than were received from there. Initiations to a configured address are an exception: a rate
+//! limit applies to them instead.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{
