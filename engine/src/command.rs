@@ -1,4 +1,5 @@
-//! Commands from the slow path to a worker; completions, punts and notes from a worker to the slow path.
+//! Commands from the slow path to a worker; completions, punts and notes from a worker to the slow
+//! path.
 //!
 //! Neither side blocks on the other. A worker frees nothing that it receives with a command: the
 //! completion returns it.
@@ -83,8 +84,8 @@ pub(crate) enum Command {
     Unseal(Mark),
     /// Drop the frames that wait for keys, and accept no more of them: the peer does not answer.
     DropPending(Mark),
-    /// Send one of the link's own messages, through its egress queue or to an address behind a port. An empty
-    /// message is a keepalive.
+    /// Send one of the link's own messages, through its egress queue or to an address behind a
+    /// port. An empty message is a keepalive.
     SendLinkMessage(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
     /// Send a path challenge with this token to this address behind a port, in a frame of this
     /// length in bytes.

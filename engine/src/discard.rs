@@ -64,7 +64,7 @@ discards! {
     NoDirector = "no_director",
     /// The slot never had a user.
     EmptySlot = "empty_slot",
-    /// The slot's user is gone, and the number is in quarantine.
+    /// The slot's user was detached, and the number is in quarantine.
     SlotGone = "slot_gone",
     /// The ingress slot does not fit into the width of the director.
     ReturnPath = "return_path",

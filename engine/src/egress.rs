@@ -7,7 +7,7 @@
 //! Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). The
 //! port takes frames in the order of arrival, so ingresses with equal parts of the queue get equal
 //! parts of the link: max-min fairness without a queue for each ingress. A queue that is not
-//! contended has room for a whole burst, so nothing is counted there.
+//! contended has room for a whole burst, so no shares are counted for it.
 
 mod drain;
 mod shares;
@@ -272,7 +272,8 @@ impl Egress {
             self.ahead = self.ahead.saturating_add(gone * EGRESS_DATA_FOR_CONTROL);
         }
         self.control.extend(control);
-        // Data stays behind control that the port did not take; otherwise it would keep control's place.
+        // Data stays behind control that the port did not take; otherwise it would keep control's
+        // place.
         if self.control.is_empty() && !self.data.is_empty() {
             let before = self.data.len();
             sent.take_from(&mut self.data, take);
@@ -302,8 +303,8 @@ impl Egress {
         }
     }
 
-    /// Moves the waiting frames out of the memory that ports receive into. Drops frames for which there is no other
-    /// memory, and returns their number.
+    /// Moves the waiting frames out of the memory that ports receive into. Drops frames for which
+    /// there is no other memory, and returns their number.
     ///
     /// `drains` is the number of frames that left the queue recently.
     #[cold]
@@ -397,7 +398,7 @@ mod tests {
             push(&mut egress, frames.pop(), false).expect("64 places");
         }
         assert_eq!(push(&mut egress, frames.pop(), false), Err(Discard::EgressFull));
-        push(&mut egress, frames.pop(), true).expect("control has places of its own");
+        push(&mut egress, frames.pop(), true).expect("control has separate places");
         assert_eq!(egress.waiting(), 65);
     }
 
@@ -449,7 +450,7 @@ mod tests {
         for _ in 0..n {
             let mut frame = frames.pop().expect("enough");
             frame.set_ingress_slot(slot);
-            push(egress, Some(frame), is_control).expect("a place");
+            push(egress, Some(frame), is_control).expect("a place is free");
         }
     }
 
@@ -463,7 +464,7 @@ mod tests {
         egress.reserve().expect("62 of 64");
         assert_eq!(places(&egress), [true, true]);
         egress.reserve().expect("63 of 64");
-        assert_eq!(places(&egress), [false, true], "control has places of its own");
+        assert_eq!(places(&egress), [false, true], "control has separate places");
         assert_eq!(egress.reserve(), Err(Discard::EgressFull));
         fill(&mut egress, &mut frames, 14, Slot::new(2), true);
         assert!(egress.reserve_control());
@@ -529,7 +530,7 @@ mod tests {
             let (_pool, _frames, mut egress) = contended(held);
             assert_eq!(egress.control_to_displace(slot as u16), displaced, "{slot} of {held:?}");
             let Some(at) = displaced else { continue };
-            let entry = egress.admit(Slot::new(slot), 100, true).expect("a place");
+            let entry = egress.admit(Slot::new(slot), 100, true).expect("a place is free");
             assert_eq!((entry.is_control, entry.displaced), (true, Some(at)));
             let lost = egress.enter(entry).expect("no place for data is free either");
             assert_eq!(lost.ingress_slot(), Slot::new(2));
@@ -542,7 +543,7 @@ mod tests {
     #[test]
     fn displaced_control_takes_a_free_place_for_data() {
         let (_pool, _frames, mut egress) = contended(&[(2, 16, 63)]);
-        let entry = egress.admit(Slot::new(3), 100, true).expect("a place");
+        let entry = egress.admit(Slot::new(3), 100, true).expect("a place is free");
         assert!(egress.enter(entry).is_none(), "it is data now");
         assert_eq!((egress.control.len(), egress.data.len()), (15, 64));
         assert_eq!((egress.shares.of(2).control, egress.shares.of(3).control), (15, 1));

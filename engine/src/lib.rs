@@ -1,20 +1,21 @@
-//! The Strowger switch: frames in, frames out. The caller passes the time and the received frames, so the same code
-//! runs under a simulator.
+//! The Strowger switch: frames in, frames out. The caller passes the time and the received frames,
+//! so the same code runs under a simulator.
 //!
 //! The path of a packet, and the module of each step:
 //!
 //! | step | module |
 //! |---|---|
 //! | a worker takes a burst from a port and switches each frame | [`worker`] |
-//! | it checks the link header and opens sealed frames in place | [`link`], `session` |
-//! | it parses the switch header | [`wire::switch_header`] |
+//! | the worker checks the link header and opens sealed frames in place | [`link`], `session` |
+//! | the worker parses the switch header | [`wire::switch_header`] |
 //! | one indexed load by the label's low bits gives the next hop | `slots`, made from [`wire::scheme`] |
-//! | it shifts the label and writes the return path at its top | [`wire::label`] |
+//! | the worker shifts the label and writes the return path into its top bits | [`wire::label`] |
 //! | the frame joins an egress queue | `egress` |
-//! | or the worker drops it and counts the reason | [`discard`] |
+//! | or the worker drops the frame and counts the reason | [`discard`] |
 //!
-//! Rare packets go through queues, as punts, to the slow path in [`control`]. The slow path sends commands to the
-//! workers. [`limits`] holds every bound, [`wire`] the formats of labels and headers.
+//! Workers punt rare packets through queues to the slow path in [`control`]. The slow path sends
+//! commands to the workers. [`limits`] holds every bound, [`wire`] the formats of labels and
+//! headers.
 //!
 //! ```
 //! use strowger_engine::{Now, control::{Switch, SwitchConfig}};

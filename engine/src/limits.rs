@@ -9,8 +9,8 @@ use strowger_wire::{
     switch_header::{HEADER_64_BYTES, HEADER_BYTES_MAX},
 };
 
-/// Links and endpoints that one switch can have. It bounds every table of a worker; all are allocated at start
-/// (R13).
+/// Links and endpoints that one switch can have. It bounds every table of a worker; all are
+/// allocated at start (R13).
 pub const ATTACHED_MAX: usize = 8_192;
 
 /// Sessions and unfinished handshakes of a worker. Each link has its previous and its current keys,
@@ -29,19 +29,21 @@ pub const PORTS_MAX: usize = 1_024;
 /// Workers of one switch: each is one bit in a word.
 pub const WORKERS_MAX: usize = 64;
 
-/// Bursts that a worker takes from one port in a poll. Each poll takes one from every port, then another from the
-/// ports whose burst was full.
+/// Bursts that a worker takes from one port in a poll. Each poll takes one from every port, then
+/// another from the ports whose burst was full.
 pub(crate) const BURSTS_PER_POLL: usize = 4;
 
-/// Full bursts that a worker receives before it flushes its ports. Frames of several bursts to one neighbour share
-/// a send, which nearly doubled the rate of short frames over UDP. More bursts would only add delay.
+/// Full bursts that a worker receives before it flushes its ports. Frames of several bursts to one
+/// neighbour share a send, which nearly doubled the rate of short frames over UDP. More bursts
+/// would only add delay.
 pub(crate) const BURSTS_PER_FLUSH: usize = 4;
 
-/// Data frames in one egress queue: a whole burst, so that a burst to an idle next hop is never refused.
+/// Data frames in one egress queue: a whole burst, so that a burst to an idle next hop is never
+/// refused.
 pub const EGRESS_FRAMES_MAX: usize = BURST_MAX;
 
-/// Places in one egress queue that only control frames (flag C) may take, so that control survives a data overload
-/// (R12).
+/// Places in one egress queue that only control frames (flag C) may take, so that control survives
+/// a data overload (R12).
 pub const EGRESS_CONTROL_FRAMES_MAX: usize = 16;
 
 /// Places in one egress queue that only the link's own messages may take (keepalives, path
@@ -92,15 +94,15 @@ pub const HANDOFF_FRAMES_MAX: usize = 4 * BURST_MAX;
 /// Places in a handoff ring that only control frames may take, as in an egress queue.
 pub(crate) const HANDOFF_CONTROL_FRAMES_MAX: usize = EGRESS_CONTROL_FRAMES_MAX;
 
-/// Packets for the switch itself that wait for the slow path, which is one thread. Further ones are dropped and
-/// counted, and forwarding goes on.
+/// Packets for the switch itself that wait for the slow path, which is one thread. Further ones are
+/// dropped and counted, and forwarding continues.
 pub const PUNTS_MAX: usize = 256;
 
 /// Notes that wait for the slow path. They hold no frames, and frames cannot crowd them out.
 pub(crate) const NOTES_MAX: usize = 1_024;
 
-/// A worker makes each kind of note about a session (heard, roamed, migrated) at most once in this
-/// time. The slow path acts on the first note.
+/// A worker makes each kind of note about a session (first frame, roamed, migrated) at most once in
+/// this time. The slow path acts on the first note.
 pub(crate) const SESSION_NOTE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Path challenges and responses of one session that a worker punts per second: four times the
@@ -121,8 +123,8 @@ pub(crate) const READS_PER_SECOND_AND_HOST: u32 = 5;
 /// See [`READS_PER_SECOND_AND_HOST`]: the burst.
 pub(crate) const HOST_READS_AT_ONCE: u32 = 10;
 
-/// The same for one network: the share of four hosts. Only fifty flooding networks together use up what the slow
-/// path can read from unknown senders.
+/// The same for one network: the share of four hosts. Only fifty flooding networks together use up
+/// what the slow path can read from unknown senders.
 pub(crate) const READS_PER_SECOND_AND_NETWORK: u32 = 20;
 /// See [`READS_PER_SECOND_AND_NETWORK`]: the burst.
 pub(crate) const NETWORK_READS_AT_ONCE: u32 = 40;
@@ -151,18 +153,19 @@ pub(crate) const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 /// quarter of its time, and the socket keeps room for honest senders.
 pub const HANDSHAKE_BURSTS_MAX: usize = 4;
 
-/// Rows and cells of the sketch that separates unknown senders in their queue: 768 bytes. Two hosts share all cells
-/// once in a quarter of a million.
+/// Rows and cells of the sketch that separates unknown senders in their queue: 768 bytes. Two hosts
+/// share all cells once in a quarter of a million.
 pub(crate) const UNKNOWN_SENDER_ROWS: usize = 3;
 /// See [`UNKNOWN_SENDER_ROWS`].
 pub(crate) const UNKNOWN_SENDER_CELLS: usize = 64;
 const _: () = assert!(UNKNOWN_SENDER_CELLS.pow(UNKNOWN_SENDER_ROWS as u32) <= u32::MAX as usize);
 
-/// Beacons in the queue of unknown senders: a quarter of it, so that beacons do not crowd out handshakes.
+/// Beacons in the queue of unknown senders: a quarter of it, so that beacons do not crowd out
+/// handshakes.
 pub(crate) const BEACONS_WAITING_MAX: usize = HANDSHAKES_MAX / 4;
 
-/// Signatures of beacons that the slow path checks per second at all ports together, at some 70 us each. A segment
-/// with a hundred unreachable nodes sends fewer.
+/// Signatures of beacons that the slow path checks per second at all ports together, at some 70 us
+/// each. A segment with a hundred unreachable nodes sends fewer.
 pub(crate) const BEACONS_PER_SECOND: u32 = 100;
 /// Signatures of beacons that the slow path checks per second at one port.
 pub const BEACONS_PER_SECOND_AND_PORT: u32 = 25;
@@ -195,8 +198,8 @@ pub(crate) const LINK_PUNTS_PER_SECOND: u32 = 1_000;
 /// See [`LINK_PUNTS_PER_SECOND`]: the burst.
 pub(crate) const LINK_PUNTS_AT_ONCE: u32 = 8;
 
-/// Bytes of a dropped packet that a drop notice holds: the longest switch header and the first fields of a control
-/// message.
+/// Bytes of a dropped packet that a drop notice holds: the longest switch header and the first
+/// fields of a control message.
 pub(crate) const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + 8;
 
 /// The shortest time, in seconds, after which a switch begins a handshake with a neighbour that
@@ -249,8 +252,8 @@ pub(crate) const QUARANTINE_STEP_MAX_NS: u64 = 5_000_000_000;
 /// hold for each free place.
 pub(crate) const HANDOFF_SHARE: usize = 4;
 
-/// Commands that wait for one worker, and completions that wait for the slow path. A worker takes a command only if
-/// there is room for its completion, so no completion is lost.
+/// Commands that wait for one worker, and completions that wait for the slow path. A worker takes a
+/// command only if there is room for its completion, so no completion is lost.
 pub const COMMANDS_MAX: usize = 64;
 
 /// The number of polls for which the slow path delays a new number, to publish it together with
@@ -263,8 +266,8 @@ pub(crate) const PUBLISH_POLLS_MAX: u32 = 16;
 /// datagram may be, so that a slow worker causes no growth.
 pub(crate) const MESSAGES_WAITING_MAX: usize = 4 * COMMANDS_MAX;
 
-/// Answers and errors that wait for a worker, behind all commands: twice a trace of the longest path. Each ingress
-/// has a share. Further ones are dropped and counted.
+/// Answers and errors that wait for a worker, behind all commands: twice a trace of the longest
+/// path. Each ingress has a share. Further ones are dropped and counted.
 pub const ANSWERS_WAITING_MAX: usize = 2 * ANSWERS_AT_ONCE as usize;
 
 /// Commands that a worker applies in one poll. The limit bounds the cost of the slow path for the

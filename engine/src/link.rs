@@ -54,8 +54,8 @@ const NOTE_RATE: Rate = Rate::per_second(LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ON
 pub enum Behind {
     /// Another switch: it processes the rest of the label.
     Neighbour,
-    /// A local user: the label ends there. The user receives the packet together with its ingress slot (wire.md
-    /// 1.3).
+    /// A local user: the label ends there. The user receives the packet together with its ingress
+    /// slot (wire.md 1.3).
     Endpoint,
 }
 
@@ -78,12 +78,13 @@ pub(crate) struct SlotTally {
     pub(crate) link_messages_out: Counter,
     /// Frames that found the link without keys to seal them.
     pub(crate) unsealed: Counter,
-    /// Frames that came in by the slot and carry its former number in their return paths, because the director is
-    /// too narrow for the present one.
+    /// Frames that came in by the slot and carry its former number in their return paths, because
+    /// the director is too narrow for the present one.
     pub(crate) by_former: Counter,
     /// The time of the last frame that came in, in the worker's nanoseconds.
     pub(crate) heard_ns: Counter,
-    /// Punts of this link that the slow path has taken, by [`PuntKind`]. Only the slow path writes these.
+    /// Punts of this link that the slow path has taken, by [`PuntKind`]. Only the slow path writes
+    /// these.
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
@@ -253,7 +254,7 @@ impl Link {
         }
     }
 
-    /// Makes slot 1. Packets of the switch itself come in by slot 1, and none leave by it.
+    /// Makes slot 1. Packets of the switch itself come in by slot 1, and no packet leaves by it.
     pub(crate) fn own(scheme: &Scheme) -> Self {
         let spec = LinkSpec {
             mark: OWN,
@@ -386,7 +387,7 @@ impl Link {
     ///
     /// A frame that came in plain and inside a train has another frame's bytes behind it, so the
     /// tag does not fit. The pool then copies the frame and counts `frames_copied`.
-    #[inline(never)] // beside an AEAD the cost of a call is negligible, and the plain path stays short
+    #[inline(never)] // a call costs little beside an AEAD, and the plain path stays short
     pub(crate) fn seal(
         &mut self,
         frame: &mut Frame,
@@ -467,8 +468,8 @@ impl Link {
         Ok(())
     }
 
-    /// Offers the port the frames of the egress queue. Returns whether the port took all; otherwise the link stays
-    /// listed.
+    /// Offers the port the frames of the egress queue. Returns whether the port took all; otherwise
+    /// the link stays listed.
     pub(crate) fn transmit(&mut self, port: &mut dyn Port) -> bool {
         let mark = self.mark;
         let sent = self.egress.offer(|frames| port.tx_burst(mark, frames));

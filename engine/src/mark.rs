@@ -1,9 +1,10 @@
-//! The meanings of a frame's mark. A mark is one word, and each step of a frame's path gives it one meaning:
+//! The meanings of a frame's mark. A mark is one word, and each step of a frame's path gives it one
+//! meaning:
 //!
 //! | the frame | its mark |
 //! |---|---|
-//! | was received by a port | the link that has its source address, or [`Mark::unknown`] |
-//! | was handed over unopened by another worker | [`HANDED_OFF`] |
+//! | was received by a port | the link with its source address, or [`Mark::unknown`] |
+//! | was handed off unopened by another worker | [`HANDED_OFF`] |
 //! | was opened, or made by the switch itself | its link, or [`OWN`] |
 //! | waits in an egress queue | [its ingress slot](EgressMark::ingress_slot), or [a link's own message](EgressMark::is_link_message) |
 //!

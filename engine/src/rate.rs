@@ -31,8 +31,8 @@ impl Rate {
     }
 }
 
-/// A token bucket (RFC 2697) in the form of the generic cell rate algorithm (ITU-T I.371): its content is
-/// stored as the time at which it is full again.
+/// A token bucket (RFC 2697) in the form of the generic cell rate algorithm (ITU-T I.371): its
+/// content is stored as the time at which it is full again.
 ///
 /// A new bucket is full. All calls on one bucket pass the same [`Rate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

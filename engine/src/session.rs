@@ -76,7 +76,8 @@ pub(crate) fn place_of(index: SessionIndex) -> usize {
     index.number() as usize % SESSIONS_MAX
 }
 
-/// One bit for each place of a session index: whether the switch awaits the answer to a handshake there.
+/// One bit for each place of a session index: whether the switch awaits the answer to a handshake
+/// there.
 ///
 /// The slow path sets the bits. A worker drops an answer to any other place. Two indices may share
 /// a place.
@@ -90,8 +91,9 @@ impl AwaitedPlaces {
 
     /// Sets or clears the bit of an index.
     ///
-    /// Only the slow path writes, so a load and a store suffice. Relaxed, here and below: no other data depends on
-    /// a bit, and an answer that arrives before its bit is visible is lost, as any datagram may be.
+    /// Only the slow path writes, so a load and a store suffice. Relaxed, here and below: no other
+    /// data depends on a bit, and an answer that arrives before its bit is visible is lost, as any
+    /// datagram may be.
     pub(crate) fn set(&self, index: SessionIndex, awaited: bool) {
         let (word, bit) = Self::bit_of(index);
         let Some(word) = self.0.get(word) else { return };
@@ -162,7 +164,8 @@ impl RxSession {
         Self { index, link, openers, limits: PuntLimits::default() }
     }
 
-    /// Notes that a frame came in by one of this worker's own ports, or that the session came to this worker.
+    /// Notes that a frame came in by one of this worker's own ports, or that the session came to
+    /// this worker.
     #[inline]
     pub(crate) fn note_own_port(&mut self, now: Now) {
         self.limits.last_own_port = now;
@@ -196,7 +199,7 @@ impl RxSession {
     /// Opens a frame in place, removes its tag, and sets its mark to the link.
     ///
     /// The bytes of the tag become room for the next link's tag.
-    #[inline(never)] // beside an AEAD the cost of a call is negligible
+    #[inline(never)] // a call costs little beside an AEAD
     pub(crate) fn open<'f>(
         &mut self,
         now: Now,

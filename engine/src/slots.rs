@@ -84,7 +84,8 @@ enum Shape {
     ByForm { mask: u64, near: Box<[Option<NearForm>]> },
 }
 
-/// The table from directors to next hops. Each worker has a copy, which the slow path replaces as a whole.
+/// The table from directors to next hops. Each worker has a copy, which the slow path replaces as a
+/// whole.
 #[derive(Debug)]
 pub struct SlotTable {
     shape: Shape,
@@ -92,8 +93,8 @@ pub struct SlotTable {
 }
 
 impl SlotTable {
-    /// Makes the table for `scheme`. `next_hop` gives the meaning of each slot number up to `slot_max`; higher ones
-    /// are [`NextHop::Drop`] with [`Discard::EmptySlot`].
+    /// Makes the table for `scheme`. `next_hop` gives the meaning of each slot number up to
+    /// `slot_max`; higher ones are [`NextHop::Drop`] with [`Discard::EmptySlot`].
     ///
     /// # Errors
     /// [`SchemeError::PrefixesTooAlike`]: the scheme has too many prefix bits for a table.
@@ -127,7 +128,8 @@ impl SlotTable {
             .map(|(form, shape)| {
                 let first = hops.len() as u32;
                 let data_max = (1_u64 << shape.data_bits) - 1;
-                // A form skips at most one number, so data bits and slot number differ by at most one.
+                // A form skips at most one number, so data bits and slot number differ by at most
+                // one.
                 let count = data_max.min(u64::from(slot_max) + 1) as u32 + 1;
                 hops.extend((0..count).map(|data| match scheme.slot_at(form, data) {
                     Some(slot) => Entry { next_hop: next_hop_of(slot), width: shape.width(), form },
@@ -180,8 +182,8 @@ impl SlotTable {
     }
 }
 
-/// The return path that a link writes: the directors of its slot in all forms, reversed and at the top of 64 bits,
-/// so that one OR inserts them.
+/// The return path that a link writes: the directors of its slot in all forms, reversed and at the
+/// top of 64 bits, so that one OR inserts them.
 #[derive(Clone, Copy, Debug)]
 pub struct ReturnPath {
     bits: [u64; FORMS_MAX],
@@ -206,8 +208,8 @@ impl ReturnPath {
         return_path
     }
 
-    /// Adds the directors of a former number, in the forms that can write neither the slot nor an earlier former
-    /// number.
+    /// Adds the directors of a former number, in the forms that can write neither the slot nor an
+    /// earlier former number.
     #[must_use]
     pub fn or_former(mut self, scheme: &Scheme, former: Slot) -> Self {
         for (form, bits) in (0_u8..).zip(&mut self.bits) {
@@ -220,7 +222,8 @@ impl ReturnPath {
         self
     }
 
-    /// The reversed director in this form, at the top of the word; `None` if the form cannot write the slot.
+    /// The reversed director in this form, at the top of the word; `None` if the form cannot write
+    /// the slot.
     #[inline]
     pub fn in_form(&self, form: u8) -> Option<u64> {
         let bits = *self.bits.get(usize::from(form))?;

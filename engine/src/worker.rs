@@ -1,11 +1,11 @@
-//! One worker: one core's share of the data plane. After its start it allocates nothing, never blocks, and reads no
-//! clock.
+//! One worker: one core's share of the data plane. After its start it allocates nothing, never
+//! blocks, and reads no clock.
 //!
 //! | file | content |
 //! |---|---|
 //! | `forward` | the path of a packet: poll, receive, classify, lookup, swap, encapsulate, dispatch |
-//! | `open` | sealed frames, and what they prove about a peer |
-//! | `transmit` | from egress queues to ports; before and after the thread sleeps |
+//! | `open` | opening of sealed frames, and what they prove about a peer |
+//! | `transmit` | sending from egress queues to ports; actions before and after the thread sleeps |
 //! | `verdict` | the outcome for one frame |
 //! | `punt` | punts to the slow path, and packets of the switch itself |
 //! | `handoff` | frames from and to other workers |
@@ -82,7 +82,8 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// Sets the waker of another worker. This worker calls it after it has handed frames to that worker.
+    /// Sets the waker of another worker. This worker calls it after it has handed frames to that
+    /// worker.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         self.handoff_rings.set_waker(number, waker);
     }

@@ -79,7 +79,8 @@ impl Mapping {
     /// Maps huge pages and populates them all.
     ///
     /// Where a cgroup's limit forbids their use, the kernel maps them nevertheless and kills the
-    /// process at the first access (SIGBUS). The error says whether pages are reserved and refused.
+    /// process at the first access (SIGBUS). The error value is `true` if pages are reserved and
+    /// were refused.
     fn huge(
         bytes: usize,
         flag: i32,

@@ -228,7 +228,7 @@ impl Pool {
 
     #[inline]
     fn state(&self) -> &PoolState {
-        // SAFETY: the state lives until the owner has gone and the last chunk is back.
+        // SAFETY: the state lives until the owner was dropped and the last chunk is back.
         unsafe { self.state.as_ref() }
     }
 
@@ -385,8 +385,8 @@ impl Drop for Pool {
             self.set_low(false);
         }
         let mut returned = self.free_trains.len() + self.free_singles.len();
-        // Acquire as in `reclaim`. A thread that finds the stack closed needs nothing from here: it
-        // reached the state with its chunk, and `outstanding` orders the freeing.
+        // Acquire as in `reclaim`. A thread that finds the stack closed needs no ordering from
+        // here: it reached the state with its chunk, and `outstanding` orders the freeing.
         let mut top = self.state().returned.swap(CLOSED, Ordering::Acquire);
         while top != EMPTY {
             returned += 1;
@@ -417,7 +417,7 @@ fn give_back(head: NonNull<ChunkHead>) {
         if top == CLOSED {
             // AcqRel: see `Pool::drop`.
             if state.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
-                // SAFETY: the owner has gone and this was the last outstanding chunk.
+                // SAFETY: the owner was dropped and this was the last outstanding chunk.
                 drop(unsafe { Box::from_raw(head.state.cast_mut()) });
             }
             return;

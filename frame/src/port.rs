@@ -82,7 +82,7 @@ pub enum Loss {
     Truncated,
     /// The kernel's metadata of the frame is invalid.
     Malformed,
-    /// No neighbour has the mark that the frame was to go to.
+    /// No neighbour has the destination mark of the frame.
     NoNeighbour,
     /// The frame is too long for the path, as the kernel reports (`EMSGSIZE`).
     PathTooNarrow,
@@ -96,7 +96,7 @@ pub enum Loss {
     ///
     /// The next hop does not answer, or the interface is slow.
     SendStalled,
-    /// The far side of this port is gone: a closed endpoint, a dead process.
+    /// The far side of this port is closed: a closed endpoint, an exited process.
     PeerGone,
     /// The pool has no memory for the frame.
     PoolEmpty,
@@ -153,13 +153,13 @@ pub enum KernelDrop {
     /// counts once. So the count is the number of datagrams if there are no trains, and otherwise a
     /// lower bound.
     SocketFull,
-    /// Packets: the receive ring is full, as the worker takes too few (AF_XDP).
+    /// Packets: the receive ring is full, because the worker takes too few packets (AF_XDP).
     RxRingFull,
     /// Packets: no chunk to receive into, or the packet is longer than one (AF_XDP).
     RxDropped,
     /// Times that the kernel found no chunk to receive into (AF_XDP).
     FillRingEmpty,
-    /// Times that the port requested no packets, as the pool had no chunk for them.
+    /// Times that the port requested no packets, because the pool had no chunk for them.
     ///
     /// Arrived packets wait in the kernel's buffer, which drops them once it is full.
     PoolEmpty,
@@ -253,10 +253,10 @@ pub struct PortTally {
     pub trains_in: Counter,
     /// Send operations; one may be a train.
     pub trains_out: Counter,
-    /// Trains refused on the way to a neighbour, to which frames then go one by one for a while
-    /// (segmentation offload, `EIO`).
+    /// Trains refused on the path to a neighbour (segmentation offload, `EIO`). Frames are then
+    /// sent to it one by one for some time.
     pub trains_refused: Counter,
-    /// Retries with trains after that.
+    /// Retries with trains after a refusal.
     pub trains_retried: Counter,
     /// Packets dropped by the kernel before they became frames. Not part of the balance.
     pub kernel_drops: KernelTally,
@@ -285,7 +285,7 @@ impl PortTally {
     }
 }
 
-/// What wakes a worker that blocks on a port.
+/// The state of a port when its worker is about to block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
     /// Work may be waiting: do not block.
@@ -386,7 +386,7 @@ pub trait Port: Send {
         None
     }
 
-    /// Prepares for the worker to block and returns what would wake it.
+    /// Prepares for the worker to block and returns the source of its wake-up.
     fn arm(&mut self) -> Arm;
 
     /// Reports that the descriptor from [`arm`](Self::arm) is readable. The caller calls it before

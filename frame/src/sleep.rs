@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`fall_asleep`](SleepFlag::fall_asleep): set the flag | publish the work |
 //! | fence (SeqCst) | [`must_wake`](SleepFlag::must_wake): fence (SeqCst) |
-//! | look for work once more, then block | read the flag |
+//! | check for work once more, then block | read the flag |
 //!
 //! All threads agree on one order of the fences. The side whose fence comes second sees what the
 //! first side wrote: either the sleeper finds the work, or the waker finds the flag. Without either

@@ -77,8 +77,8 @@ pub(super) struct Recovery {
 /// The links and sessions that the workers report after a recovery.
 #[derive(Debug, Default)]
 struct Inventories {
-    /// Counts inventories, so that the slow path can tell an answer to an older request from an
-    /// answer to this one.
+    /// Counts inventories, so that the slow path can distinguish an answer to an older request from
+    /// one to this request.
     number: u64,
     /// The links that were attached when the slow path requested the inventory.
     expected: Vec<Mark>,
@@ -206,11 +206,11 @@ impl Base {
     /// Recovers from a panic of the slow path: keeps facts, and repeats or reverts the changes that
     /// were under way. `has_peer` returns whether the peer of a sealed link is known.
     ///
-    /// | kept | made again |
+    /// | kept | reset |
     /// |---|---|
-    /// | the rings to the workers, with the commands that wait | grace periods: they begin with the answers to an inventory |
+    /// | the rings to the workers, with the commands that wait | grace periods, which begin with the answers to an inventory request |
     /// | attachments, ports, tallies, shared queues | all tables and return paths of the workers |
-    /// | numbers and their users | tokens; quarantines and the lifetimes of aliases begin again (R1) |
+    /// | numbers and their users | tokens; quarantines and the lifetimes of aliases start again (R1) |
     /// | peers, their locations, stamps, the age of keys | sessions, handshakes, challenges, requests, budgets |
     ///
     /// Commands from before the panic keep their order. The inventory request follows the new

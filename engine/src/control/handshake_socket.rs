@@ -1,8 +1,8 @@
 //! Handshake sockets: a socket of a port that receives only handshake messages and that the slow
 //! path reads. Handshakes on this socket, and the answers to them, cost the workers no time (R9).
 //!
-//! Without a handshake socket the workers of a port receive the handshakes, punt them as handshake datagrams,
-//! and send the answers.
+//! Without a handshake socket the workers of a port receive the handshakes, punt them as handshake
+//! datagrams, and send the answers.
 
 use std::fmt;
 

@@ -6,9 +6,9 @@
 //!
 //! | change | first | then | last |
 //! |---|---|---|---|
-//! | attach | the link, at every worker | the table that names it | the event |
-//! | detach | the table that no longer names it | every worker returns the link | its number goes into quarantine |
-//! | renumber | the table that names it twice | the new number goes into return paths, at every worker | the lifetime of the former number begins |
+//! | attach | the link, at every worker | the table that names the link | the event |
+//! | detach | the table without the link | every worker returns the link | the number goes into quarantine |
+//! | renumber | the table with both numbers | every worker writes the new number into return paths | the lifetime of the former number begins |
 //!
 //! A worker therefore never holds a table that names a link which the worker does not have.
 //!

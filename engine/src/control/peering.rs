@@ -5,13 +5,13 @@
 //! | event | effect |
 //! |---|---|
 //! | a handshake message of a peer | keys; never a new location (wire.md section 4) |
-//! | a fresh authenticated packet from a new address | a path challenge goes there; nothing moves yet |
-//! | the response, from there | the link's location moves: its address, and its port |
-//! | a beacon of a peer whose link is down | one handshake message goes there; nothing moves |
-//! | nothing for `interval` although something was sent | a probe: a path challenge to the peer's location |
-//! | no data for a while | the keys grow old, and the link is quiet; the next packet wakes it |
-//! | the response to a long path challenge | the path takes frames of that length |
-//! | nothing for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
+//! | a fresh authenticated packet from a new address | a path challenge is sent there; the location stays |
+//! | the response, from that address | the link's location changes: its address and its port |
+//! | a beacon of a peer whose link is down | one handshake message is sent there; the location stays |
+//! | no frame for `interval` although frames were sent | a probe: a path challenge to the peer's location |
+//! | no data for some time | the keys expire, and the link is idle; the next packet wakes it |
+//! | the response to a long path challenge | the path accepts frames of that length |
+//! | no frame for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 //!
 //! [`Links`] composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides
 //! which handshakes are read, `Beacons` sends and receives beacons, `Schedule` computes which peer

@@ -18,8 +18,8 @@ use crate::{
 
 /// The configuration of a switch. [`Switch::new`](crate::control::Switch::new) checks it.
 ///
-/// The default is scheme v3x5x8 with slots up to 256, [`HOPS_MAX`] hops, no U-turns, a quarantine of one minute
-/// and aliases for ten minutes.
+/// The default is scheme v3x5x8 with slots up to 256, [`HOPS_MAX`] hops, no U-turns, a quarantine
+/// of one minute and aliases for ten minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct SwitchConfig {
     pub(crate) scheme: Scheme,
@@ -200,7 +200,8 @@ pub struct Attach {
     /// `None` for a sealed peer that must begin the handshake.
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
-    /// Whether its frames are sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer) sets it.
+    /// Whether its frames are sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer)
+    /// sets it.
     pub(super) sealed: bool,
     pub(super) rights: Rights,
     pub(super) frame_bytes_max: u16,
@@ -486,8 +487,8 @@ pub enum Event {
     SchemeGrown,
     /// Every worker has removed the port.
     PortUnplugged(PortId),
-    /// The slow path was reset ([`Switch::recover`](crate::control::Switch::recover)). Earlier events may be
-    /// missing; the views show the present state.
+    /// The slow path was reset ([`Switch::recover`](crate::control::Switch::recover)). Earlier
+    /// events may be missing; the views show the present state.
     SlowPathRestarted,
     /// The link of the slot is up: its peer has proved that it has the keys, and every worker
     /// forwards data.

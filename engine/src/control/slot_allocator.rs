@@ -1,23 +1,23 @@
 //! Slot numbers and their users: a number is allocated, moved, withdrawn, put into quarantine and
 //! freed. The module is a pure state machine without workers and clock.
 //!
-//! | a number is | labels that name it lead | it becomes |
+//! | state of a number | labels with it lead | next state |
 //! |---|---|---|
-//! | coming | nowhere yet | live, once it is published |
+//! | coming (allocated) | nowhere yet | live, when it is published |
 //! | live | to its user | an alias, or withdrawn |
-//! | an alias | to its user, who has another number now | withdrawn |
-//! | withdrawn | nowhere, or by an old table still to the user | quarantined |
+//! | an alias | to its user, which now has another number | withdrawn |
+//! | withdrawn | nowhere or, with an old table, still to the user | quarantined |
 //! | quarantined | nowhere: "gone" | free |
 //! | kept for its last user, over a restart | nowhere: "gone" | coming, or returning |
 //! | former, kept over a restart | nowhere: "gone" | returning |
-//! | returning | nowhere: "gone" | an alias, once its user's number is published |
+//! | returning | nowhere: "gone" | an alias, when its user's number is published |
 //!
 //! R1 depends on the order of the last steps. Each step takes a token that only the step before it
 //! makes:
 //!
 //! ```text
-//! withdraw ─► Withdrawn ─(in tables for all workers)─► Informed ─(all workers completed)─► Unnamed
-//!   ─(all workers dropped the link)─► Detached ─► quarantine ─(time)─► Quarantined ─► free
+//! withdraw ─► Withdrawn ─(tables sent to all workers)─► Informed ─(all workers completed)─► Unnamed
+//!   ─(all workers removed the link)─► Detached ─► quarantine ─(time)─► Quarantined ─► free
 //! ```
 //!
 //! The right order compiles:
@@ -30,7 +30,7 @@
 //! let mut numbers = SlotAllocator::new(256);
 //! let allocated = numbers.allocate(SlotRequest::default(), Mark::new(0, 0), Now(1))?;
 //! numbers.publish(allocated, Now(1));
-//! let withdrawn = numbers.withdraw(Mark::new(0, 0)).expect("it was there");
+//! let withdrawn = numbers.withdraw(Mark::new(0, 0)).expect("the number is live");
 //! let _ = numbers.targets(); // into the workers' tables
 //! let informed = numbers.inform(withdrawn);
 //! let unnamed = Unnamed::after(grace_periods.pass(grace_periods.wait_for_all(informed)).expect("no workers"));

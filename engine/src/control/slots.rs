@@ -99,7 +99,8 @@ impl Slots {
         self.allocator.numbers().user_of(slot)
     }
 
-    /// Attaches a neighbour or an endpoint; returns its slot. Frames flow after [`Event::SlotAttached`].
+    /// Attaches a neighbour or an endpoint; returns its slot. Frames flow after
+    /// [`Event::SlotAttached`].
     ///
     /// # Errors
     /// [`AttachError`].
@@ -218,8 +219,8 @@ impl Slots {
         if !self.allocator.numbers().may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
-        // A number that is not free yet is refused: a change some minutes later would surprise the
-        // caller.
+        // A number that is not free yet is refused: the caller would not expect a change some
+        // minutes later.
         let request = SlotRequest { slot: to, ..SlotRequest::default() };
         let allocated =
             self.allocator.allocate(request, mark, self.now).map_err(RenumberError::Number)?;
@@ -251,8 +252,8 @@ impl Slots {
         Ok(())
     }
 
-    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up to
-    /// `slot_max` are allocated from now on.
+    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up
+    /// to `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].
@@ -512,7 +513,7 @@ impl Slots {
             out.events.push(Event::SlotFree(number.slot()));
             self.allocator.free(number);
         }
-        // The drop reason changes from "gone" to "empty".
+        // The drop reason changes from `slot_gone` to `empty_slot`.
         self.publish_tables(out);
     }
 

@@ -58,8 +58,8 @@ pub enum RestoreError {
     Late,
     /// The snapshot has a number twice, or one that cannot be allocated.
     Number(Slot),
-    /// The switch's scheme reads the code of this number differently than the snapshot's scheme: existing
-    /// labels would lead elsewhere (R1).
+    /// The switch's scheme reads the code of this number differently than the snapshot's scheme:
+    /// existing labels would lead elsewhere (R1).
     Scheme(Slot),
 }
 

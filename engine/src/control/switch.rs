@@ -165,8 +165,8 @@ impl Switch {
         self.base.slots.drain(slot, for_ns, &mut self.base.out)
     }
 
-    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up to
-    /// `slot_max` are allocated from now on.
+    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up
+    /// to `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].
@@ -456,7 +456,9 @@ impl Switch {
                 }
             }
             // A bug: the slow path allocates only port numbers within the workers' limits.
-            Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
+            Completion::PlugRefused(queue) => {
+                debug_assert!(false, "a worker has no place for {queue:?}")
+            }
             // Dropped here: the slow path frees the content that workers return.
             _ => (),
         }

@@ -142,7 +142,8 @@ pub struct PortView {
     pub handshakes: Vec<(Discard, u64)>,
 }
 
-/// The balance of frames (R3). When the switch is idle, frames in + frames made = frames out + discards.
+/// The balance of frames (R3). When the switch is idle, frames in + frames made = frames out +
+/// discards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Balance {

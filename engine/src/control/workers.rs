@@ -1,6 +1,6 @@
 //! The slow path's view of the workers: the rings to them, the commands that wait, and the steps
 //! that wait until every worker has completed the commands sent before ([`GracePeriods`]). The
-//! other owners decide which commands and steps there are.
+//! other owners decide which commands and steps to queue.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -259,7 +259,10 @@ impl Workers {
             {
                 self.grace_periods.note_given(number);
                 let pushed = handle.commands.push(Command::Transmit(packet));
-                debug_assert!(pushed.is_ok(), "room was seen above, and only we fill it");
+                debug_assert!(
+                    pushed.is_ok(),
+                    "there was room above, and only the slow path fills the ring"
+                );
                 has_new = true;
             }
             if has_new && let Some(waker) = &handle.waker {

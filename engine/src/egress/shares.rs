@@ -17,8 +17,8 @@ pub(crate) fn weight(frame_bytes: usize) -> u16 {
 
 /// The charge of a frame in its queue.
 ///
-/// A control frame leaves sooner than a data frame: the 16 places for control get a quarter of a contended link,
-/// the 64 places for data three quarters. So a control frame is charged more.
+/// A control frame leaves sooner than a data frame: the 16 places for control get a quarter of a
+/// contended link, the 64 places for data three quarters. So a control frame is charged more.
 fn charge(weight: u16, is_control: bool) -> u16 {
     weight.saturating_mul(if is_control { CONTROL_CHARGE } else { DATA_CHARGE })
 }

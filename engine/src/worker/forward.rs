@@ -1,8 +1,8 @@
 //! The path of a packet through one worker, in packet order.
 //!
-//! `forward` takes a burst from a port. For each frame, `classify` finds and opens its link, `lookup` finds the
-//! next hop and swaps the label, and `encapsulate` seals it for that hop. `dispatch` then moves the frames to their
-//! queues (RFC 3031, section 3.10).
+//! `forward` takes a burst from a port. For each frame, `classify` finds and opens its link,
+//! `lookup` finds the next hop and swaps the label, and `encapsulate` seals it for that hop.
+//! `dispatch` then moves the frames to their queues (RFC 3031, section 3.10).
 
 use arrayvec::ArrayVec;
 use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
@@ -37,8 +37,8 @@ pub(super) struct Found {
 }
 
 impl Worker {
-    /// Polls once: applies commands, takes bursts from ports and from other workers, and transmits. Returns the
-    /// number of switched frames; 0 means that there was nothing to do.
+    /// Polls once: applies commands, takes bursts from ports and from other workers, and transmits.
+    /// Returns the number of switched frames; 0 means that the poll was idle.
     pub fn poll(&mut self, now: Now) -> usize {
         let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
         self.tx.now = now;
@@ -147,7 +147,8 @@ impl Worker {
         with_header!(header, header => self.swap(ingress, header))
     }
 
-    /// One step (wire.md 1.2). It writes only after all checks, so a frame that is dropped is unchanged.
+    /// One step (wire.md 1.2). It writes only after all checks, so a frame that is dropped is
+    /// unchanged.
     #[inline(always)]
     pub(super) fn swap<R: Register>(
         &self,
@@ -199,7 +200,8 @@ impl Worker {
         Ok(Found { egress, is_control, ingress_slot })
     }
 
-    /// Reserves a place in the egress queue of the next hop, then writes the link header and seals, in place.
+    /// Reserves a place in the egress queue of the next hop, then writes the link header and seals,
+    /// in place.
     #[inline(always)]
     pub(super) fn encapsulate(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
         let Found { egress, is_control, ingress_slot } = found;
@@ -215,8 +217,8 @@ impl Worker {
         }
     }
 
-    /// Moves each frame by its verdict, a run to one queue at a time. Links change only between polls, so every
-    /// next hop still exists.
+    /// Moves each frame by its verdict, a run to one queue at a time. Links change only between
+    /// polls, so every next hop still exists.
     #[inline]
     pub(super) fn dispatch(
         &mut self,
@@ -243,8 +245,8 @@ impl Worker {
         }
     }
 
-    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop of another worker, and for a
-    /// contended queue.
+    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop of another
+    /// worker, and for a contended queue.
     #[cold]
     #[inline(never)]
     fn encapsulate_special(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
@@ -301,7 +303,8 @@ impl Worker {
     }
 }
 
-/// A packet may leave by the slot that it came in by only if the operator allows U-turns (wire.md 1.2).
+/// A packet may leave by the slot that it came in by only if the operator allows U-turns (wire.md
+/// 1.2).
 #[inline]
 fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
     if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }

@@ -19,7 +19,8 @@ use crate::{
     mark::HANDED_OFF,
 };
 
-/// The owner of a place in a ring: an ingress' data, an ingress' control, or a source of unopened frames.
+/// The owner of a place in a ring: an ingress' data, an ingress' control, or a source of unopened
+/// frames.
 type Holder = u32;
 
 const CONTROL: Holder = 1 << 16;
@@ -55,8 +56,8 @@ impl Outgoing {
 
     /// Sends a frame, unless its holder has its share: four times the number of free places.
     ///
-    /// A single holder gets four fifths of the ring, and another one always finds a place (a dynamic threshold, as
-    /// for punts).
+    /// A single holder gets four fifths of the ring, and another one always finds a place (a
+    /// dynamic threshold, as for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
         // Data frames leave some places free for control (R12).
@@ -185,8 +186,8 @@ impl Worker {
         )
     }
 
-    /// Hands a frame to the worker that opens its session. The frame is unopened, so it counts for its source
-    /// address, which may be forged.
+    /// Hands a frame to the worker that opens its session. The frame is unopened, so it counts for
+    /// its source address, which may be forged.
     #[cold]
     pub(super) fn handoff_to_session(
         &mut self,
@@ -283,8 +284,8 @@ impl Worker {
     }
 }
 
-/// The share of an unknown host: one of eight groups. A sender that forges many addresses gets eight shares at
-/// most.
+/// The share of an unknown host: one of eight groups. A sender that forges many addresses gets
+/// eight shares at most.
 fn sources_of(from: Option<Address>) -> Holder {
     from.map_or(0, hash_of_host) & 7
 }

@@ -56,7 +56,7 @@ impl LinkTable {
         if mark == OWN { Some(&mut self.own) } else { self.get_mut(mark) }
     }
 
-    /// The slot of the link with this mark; 0 if the link is gone.
+    /// The slot of the link with this mark; 0 if the link was detached.
     #[cold]
     pub(super) fn ingress_slot(&self, mark: Mark) -> Slot {
         self.ingress(mark).map_or(Slot::new(0), |ingress| ingress.slot)

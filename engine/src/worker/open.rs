@@ -15,7 +15,7 @@ use crate::{
 
 impl Worker {
     /// Opens a frame with its session's keys, and notes what the frame proves.
-    #[inline(never)] // beside an AEAD the cost of a call is negligible, and the plain path stays short
+    #[inline(never)] // a call costs little beside an AEAD, and the plain path stays short
     pub(super) fn open_sealed<'f>(
         &mut self,
         frame: &'f mut Frame,

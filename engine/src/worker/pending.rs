@@ -1,5 +1,5 @@
-//! Frames that wait for the keys of an idle link, in the order of arrival. The slow path is notified, begins a
-//! handshake, and ends the wait.
+//! Frames that wait for the keys of an idle link, in the order of arrival. The slow path is
+//! notified, begins a handshake, and ends the wait.
 
 use std::mem;
 
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Keeps a frame that its next hop refused because it has no keys, if a handshake is likely to
-    /// succeed and there is room. Otherwise returns it.
+    /// Keeps a frame that its next hop refused because the next hop has no keys, if a handshake is
+    /// likely to succeed and there is room. Otherwise returns it.
     #[cold]
     pub(super) fn hold_for_keys(
         &mut self,

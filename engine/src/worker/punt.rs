@@ -67,8 +67,8 @@ impl Worker {
         }
     }
 
-    /// The user of a former number. The use is noted only if the frame is forwarded; a dropped frame causes an
-    /// error instead.
+    /// The user of a former number. The use is noted only if the frame is forwarded; a dropped
+    /// frame causes an error instead.
     #[cold]
     #[allow(clippy::too_many_arguments)] // by value, as below
     pub(super) fn pass_alias<R: Register>(
@@ -129,8 +129,8 @@ impl Worker {
         }
     }
 
-    /// Whether a link may punt one more of a kind: it may if it has fewer in the queue than there
-    /// are free places, so that another link always finds a place. If so, it counts the punt.
+    /// Whether a link may queue one more punt of a kind. It may if it has fewer in the queue than
+    /// places are free, so that another link always finds a place. If so, it counts the punt.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
         let free = self.slow_path.punts.free(kind);
@@ -140,7 +140,7 @@ impl Worker {
                 link.punts[kind as usize] += u64::from(may);
                 may
             }
-            // The ingress is the switch itself, or a link that is gone.
+            // The ingress is the switch itself, or a link that was detached.
             None => free > 0,
         }
     }
@@ -267,7 +267,7 @@ impl Worker {
         if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        // Unknown senders have a separate queue. Beacons count as unknown, whatever their source
+        // Unknown senders have a separate queue. Beacons count as unknown, whichever their source
         // address.
         let is_known = !is_beacon && !link.is_unknown();
         // Each known sender may punt a few at a time.
@@ -327,7 +327,7 @@ impl Worker {
         });
         match discards {
             Some(discards) => discards.count(discard),
-            // The link is gone, and its port may be gone too.
+            // The link was detached, and its port may have been unplugged.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }

@@ -21,8 +21,8 @@ impl Schedule {
         Self { random: 0, order, rings_first: false, unflushed_frames: 0 }
     }
 
-    /// Begins a poll of `count` ports and rings: all orders are equally likely (Fisher and Yates, as in Knuth,
-    /// "Seminumerical Algorithms", 3.4.2, algorithm P).
+    /// Begins a poll of `count` ports and rings: all orders are equally likely (Fisher and Yates,
+    /// as in Knuth, "Seminumerical Algorithms", 3.4.2, algorithm P).
     ///
     /// A rotation by a fixed step is biased: with four places, the second and the fourth then
     /// follow the first more often than the third does, and an idle first port costs the third its

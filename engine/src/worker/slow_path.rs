@@ -29,7 +29,7 @@ pub(crate) struct SlowPath {
     pub(crate) skew: Arc<Counter>,
     /// Wakes the slow path.
     pub(crate) waker: Option<Arc<dyn Wake>>,
-    /// Whether there is something new for the slow path.
+    /// Whether the worker has new punts, notes or completions for the slow path.
     pub(crate) has_news: bool,
 }
 
@@ -45,7 +45,7 @@ impl SlowPath {
         self.has_news |= self.punts.attention.must_tell_frames();
     }
 
-    /// Wakes the slow path if there is something new.
+    /// Wakes the slow path if the worker has something new for it.
     pub(super) fn wake_if_news(&mut self) {
         if mem::take(&mut self.has_news)
             && let Some(waker) = &self.waker

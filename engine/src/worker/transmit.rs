@@ -72,14 +72,15 @@ impl Worker {
         }
     }
 
-    /// Flushes the ports, and wakes other workers and the slow path where there is something new for them.
+    /// Flushes the ports, and wakes other workers and the slow path where there is something new
+    /// for them.
     pub(super) fn flush(&mut self) {
         self.schedule.unflushed_frames = 0;
         if self.ports.has_unflushed() {
             self.ports.flush();
         }
         if self.tx.pool.take_ran_low() {
-            self.handoff_rings.wake_all(); // frames of this pool wait in the other workers' egress queues, too
+            self.handoff_rings.wake_all(); // their egress queues hold frames of this pool, too
         }
         self.handoff_rings.wake_others();
         self.note_what_came_up();
@@ -96,8 +97,8 @@ impl Worker {
         }
     }
 
-    /// Prepares for a sleep of the thread: passes to `each` what would wake the thread at each
-    /// port, and returns whether the thread may sleep. Call [`disarm`](Self::disarm) afterwards.
+    /// Prepares for a sleep of the thread: passes the wake-up source of each port to `each`, and
+    /// returns whether the thread may sleep. Call [`disarm`](Self::disarm) afterwards.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
         let mut may_block = self.tx.tx_pending.is_empty() && self.slow_path.commands.is_empty();
         may_block &= self.handoff_rings.is_empty();

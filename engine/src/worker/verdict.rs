@@ -11,8 +11,8 @@ use crate::discard::Discard;
 /// copy waits until the writes have reached the cache: 10 ns for each packet of a burst. A word
 /// stays in a register. Read it with [`outcome`](Self::outcome).
 ///
-/// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the control flag, bit
-/// 41 whether there is a next hop, bits 48 to 55 the outcome's number.
+/// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the
+/// control flag, bit 41 whether there is a next hop, bits 48 to 55 the outcome's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict(u64);
 

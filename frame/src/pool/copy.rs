@@ -40,8 +40,8 @@ impl Pool {
     /// [`PoolUser::WAITING`] from now on. Any other frame is copied into such a chunk, or into a
     /// train chunk if it is too long. Returns `false` if no memory is left for it; the caller then
     /// drops the frame. `share` counts the parked frames of the queue. A queue gets at most half of
-    /// what is left. A queue that does not drain yields to those that do: this also returns `false`
-    /// for its parked frames.
+    /// the memory that is left. A queue that does not drain yields to those that do: this also
+    /// returns `false` for its parked frames.
     #[cold]
     pub fn park(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
         let chunk = frame.chunk();
@@ -200,7 +200,7 @@ mod tests {
         // Up to as many as it drains, and no more than it leaves to others.
         assert_eq!(park(&mut pool, &mut drains, 3, 20), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 20), 4);
-        // Four chunks are free, so a stuck queue gives way until six are.
+        // Four chunks are free, so a stuck queue yields until six are.
         assert_eq!(pool.singles.unused(PoolUser::WAITING), 4);
         assert_eq!(park(&mut pool, &mut stuck, 0, 0), 3);
         assert_eq!(park(&mut pool, &mut other, 0, 0), 3);

@@ -1,10 +1,10 @@
-//! Requests that this switch sends: ping, trace and identity. The module matches replies to
+//! Requests that this switch sends: ping, trace and identity. The switch matches replies to
 //! requests, and repeats a trace request that got no reply.
 //!
 //! A trace sends one request to each hop. The request for hop `n` starts with `n` hops left, so the
-//! `n`th switch (this one is number 0) drops it and reports what it would have done (RFC 792, time
-//! exceeded, as traceroute uses it; the replies are those of RFC 8029). An endpoint at the end of
-//! the label receives no request.
+//! `n`th switch (this one is number 0) drops it and reports the action that it would have taken
+//! (RFC 792, time exceeded, as traceroute uses it; the replies are those of RFC 8029). An endpoint
+//! at the end of the label receives no request.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,7 +36,7 @@ const TRIES: u8 = 3;
 const SILENT_HOPS_MAX: u8 = 3;
 
 /// The time, in nanoseconds, after a packet was sent during which a notice about it is accepted. A
-/// reply, including the time in slow paths on the way, takes less.
+/// reply, including the time in slow paths on the path, takes less.
 const NOTICE_NS_MAX: u64 = 5_000_000_000;
 
 /// The shortest payload of a ping, in bytes. An error about such a packet is never longer than the
@@ -287,7 +287,8 @@ impl Questions {
         transmit(&header, &message, out);
     }
 
-    /// Handles a reply or an error that came in by slot `by`. Returns whether it belongs to a request.
+    /// Handles a reply or an error that came in by slot `by`. Returns whether it belongs to a
+    /// request.
     pub(super) fn handle(
         &mut self,
         by: Slot,

@@ -81,7 +81,10 @@ mod tests {
         let mut budgets = Budgets::default();
         while budgets.error(Mark(1), Now(1)) {}
         assert!(budgets.error(Mark(2), Now(1)));
-        assert!(budgets.answer(Mark(1), Now(1)), "answers have a bucket of their own");
-        assert!(!budgets.error(Mark::new(1, 7), Now(1)), "the next user of an index inherits");
+        assert!(budgets.answer(Mark(1), Now(1)), "answers have a separate bucket");
+        assert!(
+            !budgets.error(Mark::new(1, 7), Now(1)),
+            "the next user of an index inherits the buckets"
+        );
     }
 }

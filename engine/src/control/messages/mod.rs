@@ -3,10 +3,10 @@
 //!
 //! | received | sent |
 //! |---|---|
-//! | a request from an ingress with the right `control` | its reply, no longer than the request, within the ingress' budget |
-//! | a request from another ingress | the error that a label to an empty slot gets |
-//! | a reply, or an error or a notice about a request of ours | an event |
-//! | the same about nothing that was sent lately | nothing; it is counted as `unsolicited` |
+//! | a request from an ingress with the right `control` | the reply, no longer than the request, within the ingress' budget |
+//! | a request from another ingress | the same error as for an empty slot |
+//! | a reply, error or notice about one of this switch's requests | nothing; it becomes an event |
+//! | a reply, error or notice about any other packet | nothing; it is counted as `unsolicited` |
 //! | any other packet | nothing; it is counted as `unhandled` |
 //! | a worker's drop notice | an error, or one hop of a trace; never about an error (R4) |
 
@@ -108,8 +108,8 @@ impl ControlMessages {
         self.questions.poll(now, &mut base.out);
     }
 
-    /// Forgets all budgets and requests. The numbering of requests continues, so no late reply matches
-    /// another request.
+    /// Forgets all budgets and requests. The numbering of requests continues, so no late reply
+    /// matches another request.
     pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
         self.questions.forget();
@@ -437,7 +437,8 @@ impl ControlMessages {
     }
 }
 
-/// Sends a goodbye to the neighbour or endpoint on `slot`; see [`Switch::goodbye`](super::Switch::goodbye).
+/// Sends a goodbye to the neighbour or endpoint on `slot`; see
+/// [`Switch::goodbye`](super::Switch::goodbye).
 pub(super) fn send_goodbye(slot: Slot, code: u8, retry_after_s: u32, text: &str, base: &mut Base) {
     let Ok(director) = base.slots.config().scheme.encode_least(slot) else { return };
     let here = Label::<u64>::here().register();
@@ -483,7 +484,7 @@ fn send_reply<R: Register>(
 }
 
 /// Restores the header that a packet arrived with, if the header was already rewritten for the next
-/// hop. Returns `None` if that next hop is gone.
+/// hop. Returns `None` if that next hop was detached.
 fn undo_hop<R: Register>(
     header: &mut Header<'_, R>,
     ingress_slot: Slot,
@@ -509,7 +510,8 @@ fn undo_hop<R: Register>(
     Some(())
 }
 
-/// The kind of node behind a link; `None` if the link is gone and its mark has another generation.
+/// The kind of node behind a link; `None` if the link was detached and its mark has another
+/// generation.
 fn behind(slots: &Slots, link: Mark) -> Option<link::Behind> {
     Some(slots.user(link)?.behind)
 }

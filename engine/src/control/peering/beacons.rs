@@ -2,13 +2,13 @@
 //! only suggests a peer: it moves no link, gets no answer but the first message of a handshake,
 //! which is no longer than the beacon, and leaves a small amount of state that expires soon (R8).
 //!
-//! | a beacon names | what follows |
+//! | a beacon names | action |
 //! |---|---|
-//! | a peer whose link is up, or quiet | nothing |
-//! | a peer whose link is up, and whose location is not known | a path challenge to the sender |
-//! | a peer whose link is down | a handshake; its next message goes to the sender too, once |
-//! | an unknown key | XX with the sender, if unknown peers are accepted; a slot is given when it ends |
-//! | a peer of whom only the identity is known | the same until its key is known; it has a slot |
+//! | a peer whose link is up or idle | none |
+//! | a peer whose link is up, and whose location is not known | send a path challenge to the sender |
+//! | a peer whose link is down | begin a handshake, or continue one; the next message also goes to the sender, once |
+//! | an unknown key | begin XX with the sender, if unknown peers are accepted; allocate a slot when it ends |
+//! | a peer of which only the identity is known | the same until its key is known; it already has a slot |
 
 use std::collections::BTreeMap;
 

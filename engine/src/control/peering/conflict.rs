@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(note(7, 20), (false, false));
         assert_eq!(note(8, 20), (false, false));
         assert_eq!(note(7, 20), (true, true));
-        assert_eq!(note(8, 20), (false, true), "said once");
+        assert_eq!(note(8, 20), (false, true), "reported once");
         assert_eq!(note(8, 700), (false, false), "over");
         assert_eq!(note(7, 20), (false, false));
     }

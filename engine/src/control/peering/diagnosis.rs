@@ -371,10 +371,14 @@ mod tests {
             (Refused::Disagreement(Disagreement::Width), "disagreement", "label width"),
             (Refused::Disagreement(Disagreement::Suite), "disagreement", "cipher suite"),
         ] {
-            let reason = DownReason::of_refusal(refused).expect("it explains");
+            let reason = DownReason::of_refusal(refused).expect("the refusal gives a reason");
             assert_eq!(reason.name(), name);
             assert!(reason.to_string().contains(words), "{reason}");
         }
-        assert_eq!(DownReason::of_refusal(Refused::Malformed), None, "noise explains nothing");
+        assert_eq!(
+            DownReason::of_refusal(Refused::Malformed),
+            None,
+            "an invalid message gives no reason"
+        );
     }
 }

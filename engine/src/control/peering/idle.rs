@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!              data, or the peer's handshake
-//!        up ◄───────────────────────────────── quiet
-//!           ── keys are too old, no data ────►
+//!        up ◄───────────────────────────────── idle
+//!           ── keys have expired, no data ───►
 //!        │                                       │ woken, and no answer
 //!        │ silent, or no new keys                ▼
 //!        └───────────────────────────────────► down ── a handshake ──► up

@@ -277,8 +277,8 @@ impl Intake {
         Discard::UnknownPeer
     }
 
-    /// Handles the last message of XX: a node whose key is not configured has proved its identity, and that it
-    /// receives at its address.
+    /// Handles the last message of XX: a node whose key is not configured has proved its identity,
+    /// and that it receives at its address.
     fn handle_finish(
         &mut self,
         finish: xx::Finish,

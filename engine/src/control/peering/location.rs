@@ -1,14 +1,14 @@
 //! The location of a peer: a port and an address behind it, whether the peer has proved that it
-//! receives there, and how much may be sent to an address for which it has not. The module decides
-//! where messages are sent; others decide when.
+//! receives there, and the number of bytes that may be sent to an address that is not validated.
+//! The module decides where messages are sent; others decide when.
 //!
 //! An address is validated as in RFC 9000, section 8:
 //!
-//! | event | what it shows |
+//! | event | what it proves |
 //! |---|---|
-//! | the response to a path challenge, from the address that was challenged | the peer receives there |
-//! | an answer to a handshake that went to one location and to no other | the peer receives there |
-//! | the first packet under new keys | the peer receives where our answer to that handshake went |
+//! | a response to a path challenge, from the challenged address | the peer receives there |
+//! | an answer to an initiation that was sent to only one location | the peer receives there |
+//! | the first packet with new keys | the peer receives at the destination of this node's answer to that handshake |
 //!
 //! Before validation, no data is sent there, and all other messages together have no more bytes
 //! than were received from there. Initiations to a configured address are an exception: a rate
@@ -71,8 +71,8 @@ struct Credit {
 }
 
 impl Credit {
-    /// Notes that an authentic message came from there. Credit of another address is dropped: no
-    /// address may receive bytes for what another address has sent.
+    /// Notes that an authentic message came from there. Credit of another address is dropped: bytes
+    /// from one address must not allow sending to another.
     fn receive(&mut self, from: Location, bytes: usize) {
         if self.to.replace(from) != Some(from) {
             self.bytes = 0;
@@ -97,7 +97,7 @@ struct Challenge {
 }
 
 impl Challenge {
-    /// Whether its response may still be on its way.
+    /// Whether its response may still arrive.
     fn is_fresh(&self, now: Now) -> bool {
         nanos(now).since(self.since) < CHALLENGE_LIFE
     }
@@ -231,8 +231,8 @@ impl Reach {
         self.asked.contains(&at)
     }
 
-    /// Whether initiations were sent to this location and to no other. An answer then proves that
-    /// the peer receives there.
+    /// Whether initiations were sent to this location and to no other. In this case an answer
+    /// proves that the peer receives there.
     fn is_sole(&self, at: Location) -> bool {
         !self.asked_more && self.asked.as_slice() == [at]
     }
@@ -392,8 +392,8 @@ impl Reach {
         if !is_validated && !self.credit.spend(at, CHALLENGE_BYTES) {
             return None;
         }
-        // A repeated challenge has the same token, because the response to the first one may be on
-        // its way.
+        // A repeated challenge has the same token, because the response to the first one may still
+        // arrive.
         let again = self.challenge.as_ref().filter(|c| !is_validated && c.to == at);
         let token = again.filter(|c| c.is_fresh(now)).map_or(token, |c| c.token);
         self.challenge = Some(Challenge { token, to: at, since: nanos(now) });

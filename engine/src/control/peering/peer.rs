@@ -211,7 +211,7 @@ impl Peer {
         }
         let key = self.session.peer().copied();
         if key != self.key {
-            // The handshake has revealed the key, or the key has changed.
+            // The handshake has revealed the key, or has changed it.
             let former = std::mem::replace(&mut self.key, key);
             keys.replace(&config.local, link.mark, former, key);
         }
@@ -414,7 +414,7 @@ impl Peer {
         }
     }
 
-    /// As [`want`](Self::want), for a peer that may be found although its location is not known.
+    /// As [`want`](Self::want), also for a peer whose location is not known yet.
     pub(super) fn seek(&mut self, link: &mut LinkContext<'_>) {
         if self.usage.want(link.now) {
             // `Wanted` contains no message that could be refused.

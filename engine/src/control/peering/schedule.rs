@@ -15,8 +15,8 @@ use strowger_frame::Mark;
 use super::{LinkState, nanos, peer::Peer, peers::Peers, table::LinkTable};
 use crate::{Now, control::base::Base, limits::LOOK_EVERY_MAX_NS};
 
-/// The shortest pause before a session is polled again whose deadline has passed again at once: the
-/// session has nothing to do then.
+/// The shortest time between two polls of a session. A session whose deadline passes again at once
+/// has no work then.
 const SESSION_PAUSE: Nanos = Nanos::from_millis(1);
 
 /// The times at which all peers are polled.

@@ -90,7 +90,8 @@ impl Sessions {
             return;
         }
         session.moving = Some(worker);
-        // The completion returns its keys and replay windows, which go to the new worker.
+        // The completion returns its keys and replay windows; the slow path then sends them to the
+        // new worker.
         out.workers.command(usize::from(session.owner), Command::Close(index));
         out.workers.after_all(worker, Step::Moved);
     }
@@ -127,7 +128,7 @@ impl Sessions {
         self.retire_all(&open, owns, now);
     }
 
-    /// Ends the listed sessions that are not known here, when their keys expire.
+    /// Ends the listed sessions that the slow path does not know, when their keys expire.
     pub(super) fn retire_unknown(
         &mut self,
         sessions: &[SessionIndex],

@@ -238,7 +238,7 @@ mod tests {
         assert!(!sources.may_read(flood, minute));
         sources.rotate(Nanos(SOURCES_TOLD_APART_NS + 1), &mut entropy);
         assert_ne!(sources.key, key);
-        assert!(sources.may_read(flood, minute), "cells of the former key say nothing");
+        assert!(sources.may_read(flood, minute), "the cells start full after a change of the key");
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
         let (one, now) = (at("198.51.100.7"), Nanos(1_000_000_000));
         let got = (0..5_000).filter(|_| sources.may_have_cookie(one, now)).count();
         assert_eq!(got, COOKIES_PER_SECOND_AND_HOST as usize);
-        assert!(sources.may_read(one, now), "a forged source spends no reads");
+        assert!(sources.may_read(one, now), "a source without a proved address uses no reads");
         assert!(sources.may_have_cookie(at("198.51.100.8"), now));
         for other in [Address::Only, Address::Ether([2, 0, 0, 0, 0, 1])] {
             assert!(sources.may_read(other, now) && sources.may_have_cookie(other, now));

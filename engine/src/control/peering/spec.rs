@@ -135,7 +135,7 @@ impl Liveness {
 
 impl Default for Liveness {
     /// Five seconds, three times: the switch detects the failure of a link in use within 15
-    /// seconds, and silence on an idle link costs nothing.
+    /// seconds, and an idle link needs no probes.
     fn default() -> Self {
         Self::new(Duration::from_secs(5))
     }

@@ -228,7 +228,7 @@ impl LinkTable {
 
     /// Moves a peer to a location at which it has proved that it receives. The ports remove the
     /// former peer of the location, which is challenged there until it proves another location. A
-    /// peer that the moving peer had displaced at its former location returns there.
+    /// peer that the moving peer had displaced at its own former location returns there.
     pub(super) fn move_to(&mut self, mark: Mark, to: Location, now: Now, base: &mut Base) {
         let is_new = !self.peers.is_known_at(mark, to);
         if is_new {

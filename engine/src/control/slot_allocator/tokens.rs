@@ -111,7 +111,7 @@ pub struct Unnamed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers whose former users every worker has removed under them: they may go into quarantine.
+/// Numbers of which every worker has removed the former users: they may go into quarantine.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Detached {
