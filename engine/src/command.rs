@@ -74,13 +74,14 @@ pub(crate) enum Command {
     Grow(Box<Growth>),
     /// Open the frames of this session.
     Open(Box<RxSession>),
-    /// Hand the frames of this session to the worker that opens them.
+    /// Hand off the frames of this session to the worker that opens them.
     OpenAtWorker(SessionIndex, u8),
     /// Remove this session and return its keys.
     Close(SessionIndex),
     /// Seal the link's frames with this sealer.
     Seal(Mark, Box<Sealer>),
-    /// Return the link's sealer, whose keys are too old. Frames for the link wait for new keys.
+    /// Return the link's sealer, because its keys are too old. Frames for the link wait for new
+    /// keys.
     Unseal(Mark),
     /// Drop the frames that wait for keys, and accept no more of them: the peer does not answer.
     DropPending(Mark),
@@ -115,7 +116,7 @@ pub(crate) enum Command {
     AcceptUnknown(u16, bool),
     /// Punt beacons at this port, or drop them.
     AcceptBeacons(u16, bool),
-    /// Send frames of up to this many bytes by the link.
+    /// Send frames of up to this length in bytes by the link.
     SetMtu(Mark, u16),
     /// Report all links and sessions.
     Inventory(Box<Inventory>),
@@ -256,15 +257,15 @@ impl PuntQueues {
     }
 }
 
-/// Handshake messages from addresses that no link has, and beacons.
+/// Handshake messages from addresses that belong to no link, and beacons.
 ///
 /// Each host may hold at most as many places as are free, so a place remains for another host.
 #[derive(Debug)]
 pub(crate) struct UnknownSenders {
     queue: ArrayQueue<HandshakeDatagram>,
-    /// The number of places that each host holds: a count-min sketch. A host's hash names one cell
-    /// in each row, and the least of its cells is the number of places that it holds. Two hosts
-    /// rarely share all cells.
+    /// The number of places that each host holds: a count-min sketch. A host's hash selects one
+    /// cell in each row, and the smallest of these cells is the number of places that the host
+    /// holds. Two hosts rarely share all cells.
     held: [[AtomicU32; UNKNOWN_SENDER_CELLS]; UNKNOWN_SENDER_ROWS],
 }
 
@@ -351,7 +352,7 @@ pub(crate) fn hash_of_host(from: Address) -> u32 {
 /// A message from a worker to the slow path.
 #[derive(Debug)]
 pub(crate) enum Punt {
-    /// A packet for the switch itself, unchanged: label and shift are as it came in.
+    /// A packet for the switch itself, with the label and shift with which it came in.
     Packet {
         /// The worker that received it.
         worker: u8,
@@ -384,7 +385,7 @@ pub(crate) enum Punt {
     },
     /// The worker has opened the first frame of a session, which proves that the peer has the keys.
     FirstFrame(SessionIndex),
-    /// An authenticated frame of a link came from an address that the link does not have.
+    /// An authenticated frame of a link came from an address other than the link's.
     Roamed {
         /// The link.
         link: Mark,
@@ -449,7 +450,7 @@ pub(crate) struct DropNotice {
     pub(crate) dry_run: Option<Discard>,
     /// Its next hop, if the lookup found one.
     pub(crate) next_hop: Option<NextHopInfo>,
-    /// The length of the packet in bytes, without link header and tag.
+    /// The length of the packet in bytes, excluding link header and tag.
     pub(crate) packet_bytes: u16,
     /// The packet's header and the first bytes of its payload. If the next hop refused the packet,
     /// the header is already rewritten for that next hop.

@@ -60,7 +60,7 @@ discards! {
     TooBig = "too_big",
     /// The label has no bits left, and the packet has not reached an endpoint.
     LabelSpent = "label_spent",
-    /// The low bits of the label are not a director of this switch's scheme.
+    /// The low bits of the label are no director in this switch's scheme.
     NoDirector = "no_director",
     /// The slot never had a user.
     EmptySlot = "empty_slot",
@@ -82,11 +82,11 @@ discards! {
     PuntFull = "punt_full",
     /// The handoff ring to another worker, or this ingress' share of it, is full.
     HandoffFull = "handoff_full",
-    /// The queue of commands to the worker that should send it is full.
+    /// The queue of commands to the worker that should send the frame is full.
     CommandsFull = "commands_full",
     /// The frame's next hop was detached while the frame waited.
     ExitGone = "exit_gone",
-    /// The link that it came in by is being detached.
+    /// The frame's ingress link is being detached.
     IngressGone = "ingress_gone",
     /// The handshake message is malformed, or its hello cannot be read.
     HandshakeMalformed = "handshake_malformed",
@@ -95,7 +95,7 @@ discards! {
     HandshakeMac = "handshake_mac",
     /// The handshake message is for this static key in a network with another name.
     HandshakeNetwork = "handshake_network",
-    /// The handshake message cannot be decrypted: the psk differs, or it is forged.
+    /// The handshake message cannot be decrypted: the psk differs, or the message is forged.
     HandshakeUnreadable = "handshake_unreadable",
     /// The stamp of the initiation is not later than that of an earlier one of its peer: a replay,
     /// or a clock that is behind.

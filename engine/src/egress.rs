@@ -272,8 +272,8 @@ impl Egress {
             self.ahead = self.ahead.saturating_add(gone * EGRESS_DATA_FOR_CONTROL);
         }
         self.control.extend(control);
-        // Data stays behind control that the port did not take; otherwise it would keep control's
-        // place.
+        // Data waits while the port has not taken all control; otherwise data would occupy the
+        // port's place for control.
         if self.control.is_empty() && !self.data.is_empty() {
             let before = self.data.len();
             sent.take_from(&mut self.data, take);
@@ -303,7 +303,7 @@ impl Egress {
         }
     }
 
-    /// Moves the waiting frames out of the memory that ports receive into. Drops frames for which
+    /// Moves the waiting frames out of the memory into which ports receive. Drops frames for which
     /// there is no other memory, and returns their number.
     ///
     /// `drains` is the number of frames that left the queue recently.
@@ -534,7 +534,7 @@ mod tests {
             assert_eq!((entry.is_control, entry.displaced), (true, Some(at)));
             let lost = egress.enter(entry).expect("no place for data is free either");
             assert_eq!(lost.ingress_slot(), Slot::new(2));
-            // The place is reserved for the new frame, and the other ingress has one frame less.
+            // The new frame has the reserved place, and the other ingress has one frame less.
             assert!(!egress.reserve_control());
             assert_eq!(usize::from(egress.shares.of(2).control) + 1, held[0].1);
         }

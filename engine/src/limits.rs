@@ -9,8 +9,8 @@ use strowger_wire::{
     switch_header::{HEADER_64_BYTES, HEADER_BYTES_MAX},
 };
 
-/// Links and endpoints that one switch can have. It bounds every table of a worker; all are
-/// allocated at start (R13).
+/// The number of links and endpoints that one switch can have. It limits every table of a worker;
+/// all tables are allocated at start (R13).
 pub const ATTACHED_MAX: usize = 8_192;
 
 /// Sessions and unfinished handshakes of a worker. Each link has its previous and its current keys,
@@ -19,8 +19,8 @@ pub const ATTACHED_MAX: usize = 8_192;
 pub(crate) const SESSIONS_MAX: usize = 8 * ATTACHED_MAX;
 
 /// The number of answers with a valid mac that the slow path reads for each handshake attempt from
-/// the address that it sent to, and the same number from other addresses. An honest peer sends one;
-/// an unreadable one costs 0.15 ms.
+/// the address that it sent to, and the same number from other addresses. An honest peer sends one
+/// answer; an answer that cannot be decrypted costs 0.15 ms.
 pub(crate) const ANSWERS_READ_PER_ATTEMPT: u8 = 32;
 
 /// Ports of one worker.
@@ -29,8 +29,8 @@ pub const PORTS_MAX: usize = 1_024;
 /// Workers of one switch: each is one bit in a word.
 pub const WORKERS_MAX: usize = 64;
 
-/// Bursts that a worker takes from one port in a poll. Each poll takes one from every port, then
-/// another from the ports whose burst was full.
+/// Bursts that a worker takes from one port in a poll. Each poll takes one burst from every port,
+/// then another one from the ports whose burst was full.
 pub(crate) const BURSTS_PER_POLL: usize = 4;
 
 /// Full bursts that a worker receives before it flushes its ports. Frames of several bursts to one
@@ -111,9 +111,9 @@ pub(crate) const LINK_MESSAGES_PER_SECOND: u32 = 160;
 /// See [`LINK_MESSAGES_PER_SECOND`]: the burst.
 pub(crate) const LINK_MESSAGES_AT_ONCE: u32 = 16;
 
-/// Handshake messages from addresses of links that wait for the slow path, and as many from other
-/// addresses. The slow path answers some thousands per second, so a longer queue would only add
-/// delay.
+/// Handshake messages from addresses of links that wait for the slow path, and the same number from
+/// other addresses. The slow path answers some thousands per second, so a longer queue would only
+/// add delay.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 
 /// Handshake messages per second that the slow path reads under load from one host without a
@@ -123,8 +123,8 @@ pub(crate) const READS_PER_SECOND_AND_HOST: u32 = 5;
 /// See [`READS_PER_SECOND_AND_HOST`]: the burst.
 pub(crate) const HOST_READS_AT_ONCE: u32 = 10;
 
-/// The same for one network: the share of four hosts. Only fifty flooding networks together use up
-/// what the slow path can read from unknown senders.
+/// As [`READS_PER_SECOND_AND_HOST`] for one network: the share of four hosts. It takes fifty
+/// flooding networks together to use up the reads of the slow path for unknown senders.
 pub(crate) const READS_PER_SECOND_AND_NETWORK: u32 = 20;
 /// See [`READS_PER_SECOND_AND_NETWORK`]: the burst.
 pub(crate) const NETWORK_READS_AT_ONCE: u32 = 40;
@@ -144,8 +144,8 @@ pub(crate) const SOURCE_CELLS: usize = 512;
 /// that often, so it notices a dead link at most an eighth late.
 pub(crate) const LOOK_EVERY_MAX_NS: u64 = 100_000_000;
 
-/// The lifetime of the sketch's key, in nanoseconds. Two sources that share all cells do so no
-/// longer than this.
+/// The lifetime of the sketch's key, in nanoseconds. Two sources that share all cells share them
+/// for at most this time.
 pub(crate) const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 
 /// Bursts that the slow path takes from one handshake socket in a poll, at most once per
@@ -154,7 +154,7 @@ pub(crate) const SOURCES_TOLD_APART_NS: u64 = 120_000_000_000;
 pub const HANDSHAKE_BURSTS_MAX: usize = 4;
 
 /// Rows and cells of the sketch that separates unknown senders in their queue: 768 bytes. Two hosts
-/// share all cells once in a quarter of a million.
+/// share all cells with a probability of 1 in 250,000.
 pub(crate) const UNKNOWN_SENDER_ROWS: usize = 3;
 /// See [`UNKNOWN_SENDER_ROWS`].
 pub(crate) const UNKNOWN_SENDER_CELLS: usize = 64;
@@ -220,8 +220,8 @@ pub(crate) const ERRORS_PER_SECOND: u32 = 20;
 /// See [`ERRORS_PER_SECOND`]: the burst.
 pub(crate) const ERRORS_AT_ONCE: u32 = 10;
 
-/// Notices per second, by one ingress, about the switch's own packets. Each becomes an event, and
-/// every switch on a path may send one.
+/// Notices per second, by one ingress, about the switch's own packets. Each notice becomes an
+/// event, and every switch on a path may send one.
 pub(crate) const NOTICES_PER_SECOND: u32 = 4;
 /// See [`NOTICES_PER_SECOND`]: the burst.
 pub(crate) const NOTICES_AT_ONCE: u32 = 16;

@@ -134,7 +134,7 @@ pub(crate) struct Link {
     /// The longest frame, including the tag, that the path accepts.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
-    /// Whether frames may wait here for keys: a handshake is likely to succeed.
+    /// Whether frames may wait here for keys, because a handshake is likely to succeed.
     pub(crate) accepts_pending: bool,
     /// For a sealed link: whether data may leave, or only the link's own messages.
     pub(crate) allows_data: bool,
@@ -289,7 +289,7 @@ impl Link {
 
     /// Reserves a place at the egress queue, then writes the link header and seals, in place.
     ///
-    /// From here on the frame's mark is its ingress slot.
+    /// After this call the frame's mark is its ingress slot.
     #[inline(always)] // executed for each packet, and called in one hot place
     pub(crate) fn encapsulate(
         &mut self,
@@ -502,7 +502,8 @@ impl Link {
 /// because of commands.
 pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
 
-/// The state of a worker that a link needs to send a frame. One reference replaces five arguments.
+/// The part of a worker's state that a link needs to send a frame. One reference replaces five
+/// arguments.
 pub(crate) struct TxContext {
     /// The time of this poll.
     pub(crate) now: Now,

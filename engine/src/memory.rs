@@ -62,7 +62,7 @@ impl SwitchShape {
         need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
         if self.is_sealed {
             need("path challenges and answers that wait", trains(part_of(LINK_MESSAGES_MAX)));
-            // From addresses of links, and from others.
+            // From addresses of links, and from other addresses.
             need("handshakes that wait", trains(part_of(2 * HANDSHAKES_MAX)));
             need("handshakes and probes to send", Chunks { trains: 0, singles: MADE_FRAMES });
             need("long path challenges", trains(LONG_CHALLENGES));

@@ -121,7 +121,7 @@ impl AwaitedPlaces {
 
 /// The result of opening a frame.
 pub(crate) struct Vouched<'f> {
-    /// Whether this is the first frame under its index: the peer has the keys.
+    /// Whether this is the first frame with its index, which proves that the peer has the keys.
     pub(crate) first: bool,
     pub(crate) opened: Opened<'f>,
 }
@@ -164,7 +164,7 @@ impl RxSession {
         Self { index, link, openers, limits: PuntLimits::default() }
     }
 
-    /// Notes that a frame came in by one of this worker's own ports, or that the session came to
+    /// Notes that a frame came in by one of this worker's own ports, or that the session moved to
     /// this worker.
     #[inline]
     pub(crate) fn note_own_port(&mut self, now: Now) {
@@ -198,7 +198,7 @@ impl RxSession {
 
     /// Opens a frame in place, removes its tag, and sets its mark to the link.
     ///
-    /// The bytes of the tag become room for the next link's tag.
+    /// The bytes of the tag become tailroom for the next link's tag.
     #[inline(never)] // a call costs little beside an AEAD
     pub(crate) fn open<'f>(
         &mut self,

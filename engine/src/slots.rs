@@ -230,7 +230,8 @@ impl ReturnPath {
         (self.fits >> form & 1 == 1).then_some(bits)
     }
 
-    /// The reversed director of a former number, if the form cannot write the slot itself.
+    /// The reversed director of a former number, if the form cannot write the slot's present
+    /// number.
     #[cold]
     pub fn former_in_form(&self, form: u8) -> Option<u64> {
         let bits = *self.bits.get(usize::from(form))?;

@@ -1,12 +1,12 @@
 //! One packet in owned memory, and trains of packets in one chunk.
 //!
-//! Frames of a train share the chunk, never bytes.
+//! Frames of a train share the chunk, but no bytes.
 
 use std::{mem, ptr::NonNull};
 
 use crate::pool::ChunkRef;
 
-/// Tag of a frame: the neighbour behind a port that it came from or goes to.
+/// Tag of a frame: the neighbour behind a port from which the frame came or to which it is sent.
 ///
 /// The port's owner chooses the marks; the port puts a neighbour's mark on each frame received from
 /// it. The low 16 bits are a small index for tables. The high 16 bits are a generation, so that a
@@ -120,7 +120,7 @@ impl Frame {
         usize::from(self.tailroom)
     }
 
-    /// The neighbour that the frame came from or goes to.
+    /// The neighbour from which the frame came or to which it is sent.
     #[inline]
     pub fn mark(&self) -> Mark {
         self.mark
@@ -131,7 +131,7 @@ impl Frame {
         self.chunk
     }
 
-    /// Sets the neighbour that the frame came from or goes to.
+    /// Sets the neighbour from which the frame came or to which it is sent.
     #[inline]
     pub fn set_mark(&mut self, mark: Mark) {
         self.mark = mark;

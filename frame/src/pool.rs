@@ -122,7 +122,7 @@ pub struct Pool {
     /// The number of pools of the mapping that run low; all of these pools share it.
     pools_low: std::sync::Arc<AtomicU32>,
     is_low: bool,
-    /// Set when chunks begin to run low, cleared by `take_ran_low`.
+    /// Set when chunks begin to run low; `take_ran_low` clears it.
     ran_low: bool,
     tally: std::sync::Arc<PoolTally>,
 }
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// Makes a pool in a mapping of its own.
+    /// Makes a pool in a separate mapping.
     ///
     /// # Errors
     /// Returns the kernel's error if it refuses the memory.
@@ -327,9 +327,9 @@ impl Pool {
         reserve.take(user);
     }
 
-    /// Reserves chunks for a user, whatever the others hold.
+    /// Reserves chunks for a user, independent of the number that the others hold.
     ///
-    /// Returns what it reserved: less than `floor` if the pool is too small.
+    /// Returns the number of reserved chunks, which is less than `floor` if the pool is too small.
     pub fn reserve(&mut self, user: PoolUser, floor: Chunks) -> Chunks {
         Chunks {
             trains: self.trains.set_floor(user, floor.trains),

@@ -140,7 +140,7 @@ impl Loss {
     }
 }
 
-/// Why the kernel dropped packets for a port before they became frames.
+/// The reason why the kernel dropped packets for a port before they became frames.
 ///
 /// Most counts are the kernel's own. The packet reasons cover every dropped packet once; the others
 /// explain them or show a bug.
@@ -260,9 +260,10 @@ pub struct PortTally {
     pub trains_retried: Counter,
     /// Packets dropped by the kernel before they became frames. Not part of the balance.
     pub kernel_drops: KernelTally,
-    /// Frames whose payload this port copied to send it, as the kernel could not read it in place.
+    /// Frames whose payload this port copied to send it, because the kernel could not read it in
+    /// place.
     ///
-    /// The pool's own counter has the copies on receive.
+    /// The pool's own counter counts the copies on receive.
     pub frames_copied: Counter,
     losses: [Counter; Loss::COUNT],
 }
@@ -414,8 +415,8 @@ pub trait Port: Send {
     /// A short description for operators: `udp 127.0.0.1:7000 (io_uring)`.
     fn describe(&self) -> &str;
 
-    /// Reports why a frame that this port delivered last was dropped. Only a capture records the
-    /// reason.
+    /// Reports the reason why a frame of this port's last burst was dropped. Only a capture records
+    /// the reason.
     fn note_discard(&mut self, _frame: &Frame, _reason: &'static str) {}
 }
 

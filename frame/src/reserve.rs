@@ -3,8 +3,8 @@
 //! Chunks beyond all floors are shared. This module counts chunks and never touches their memory.
 //!
 //! The scheme is that of shared packet buffers in switches: a reserved minimum for each port, and a
-//! shared rest. A chunk counts for the user that took it until it is back in the pool, whichever
-//! thread holds it.
+//! shared rest. A chunk counts for the user that took it until it is back in the pool, even if
+//! another thread holds it.
 
 /// The number of chunks of a class that no floor may take: one burst, so that a pool too small for
 /// all floors still serves users without a floor.

@@ -167,7 +167,7 @@ impl<T: Send> Producer<T> {
     /// Items that the consumer has not taken, as currently visible.
     #[inline]
     pub fn waiting(&self) -> usize {
-        // Relaxed: a hint; a push looks again with Acquire.
+        // Relaxed: a hint; a push reads the cursor again with Acquire.
         self.tail.wrapping_sub(self.shared.head.0.load(Ordering::Relaxed))
     }
 
@@ -190,7 +190,7 @@ impl<T: Send> Producer<T> {
     /// Drops the items that a dropped consumer left and returns how many; `None` while the consumer
     /// lives.
     ///
-    /// The ring's own memory stays until the producer is dropped, as a worker frees nothing.
+    /// The ring's own memory stays until the producer is dropped, because a worker frees nothing.
     pub fn clear_disconnected(&mut self) -> Option<usize> {
         // `get_mut` comes after all accesses of the consumer, including its drop.
         let left = Arc::get_mut(&mut self.shared)?.clear();

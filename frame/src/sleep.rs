@@ -3,8 +3,8 @@
 //!
 //! The flag blocks and wakes nothing itself; `strowger-io`'s doorbell puts an eventfd behind it.
 //!
-//! The two sides must not miss each other. Each writes, fences, then reads what the other wrote
-//! (Dekker's pattern, the "store buffer" test of memory models):
+//! Neither side may miss a write of the other. Each writes, fences, then reads the value that the
+//! other writes (Dekker's pattern, the "store buffer" test of memory models):
 //!
 //! | sleeper | waker |
 //! |---|---|

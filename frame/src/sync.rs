@@ -19,8 +19,8 @@ pub use loom::{
 
 /// Loom's atomics, each behind a gate that every access modifies.
 ///
-/// Loom explores the other order of two accesses only if one of them modifies the atomic, and of
-/// the accesses before a modification it remembers the last. Where a thread loads and then
+/// Loom explores the other order of two accesses only if one of them modifies the atomic, and it
+/// remembers only the last of the accesses before a modification. Where a thread loads and then
 /// modifies, as in every compare-exchange loop, its own load hides the loads of others, and loom
 /// skips orders: in a model of the return stack, all but one. The gate avoids that. Relaxed: a gate
 /// orders nothing.

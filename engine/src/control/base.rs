@@ -51,7 +51,7 @@ impl HeldFrames {
         self.held = self.held.saturating_sub(1);
     }
 
-    /// Counts a frame that ended as soon as it was taken.
+    /// Counts a frame that was taken and ended at once.
     pub(super) fn count(&self, how: Discard) {
         self.ended.count(how);
     }

@@ -12,9 +12,9 @@
 //!
 //! A worker therefore never holds a table that names a link which the worker does not have.
 //!
-//! Each owner has private fields, handles events and fills [`Outputs`](base::Outputs): `Workers`
-//! (commands, completions, grace periods), `Ports`, `Slots` (attachments and their slot numbers),
-//! `Links` (peers and sessions, in [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`]
+//! Each owner has private fields, handles events and fills `Outputs`: `Workers` (commands,
+//! completions, grace periods), `Ports`, `Slots` (attachments and their slot numbers), `Links`
+//! (peers and sessions, in [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`]
 //! composes them.
 
 mod attachments;

@@ -13,7 +13,7 @@
 //! | the response to a long path challenge | the path accepts frames of that length |
 //! | no frame for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 //!
-//! [`Links`] composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides
+//! `Links` composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides
 //! which handshakes are read, `Beacons` sends and receives beacons, `Schedule` computes which peer
 //! is due.
 
@@ -138,7 +138,7 @@ impl Links {
         }
     }
 
-    /// Whether the peer behind a link is known. A node without an identity has no sealed links.
+    /// Whether a link has a known peer. A node without an identity has no sealed links.
     pub(super) fn has_peer(&self, mark: Mark) -> bool {
         self.active.as_ref().is_none_or(|active| active.table.peers().contains(mark))
     }

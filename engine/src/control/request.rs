@@ -389,7 +389,7 @@ impl Error for DetachError {}
 pub enum RenumberError {
     /// The slot has no user, or its user is being attached or detached.
     EmptySlot(Slot),
-    /// The last change of its number is still under way.
+    /// The last change of its number is not finished.
     Moving(Slot),
     /// The new number cannot be allocated.
     Number(AttachError),
@@ -459,8 +459,8 @@ impl Error for GrowError {
 pub enum Event {
     /// Every worker forwards frames to the slot.
     SlotAttached(Slot),
-    /// A port refused the neighbour of this slot. The number goes into quarantine: frames that
-    /// other workers received meanwhile carry it in their return paths.
+    /// The port at some worker refused the neighbour of this slot. The number goes into quarantine:
+    /// frames that other workers received meanwhile carry it in their return paths.
     AttachRefused(Slot, AdmitError),
     /// Every worker has removed the slot's user. The number goes into quarantine.
     SlotDetached(Slot),
@@ -519,8 +519,8 @@ pub enum Event {
     /// The reason why the link of the slot is down: reported once for each reason, until the link
     /// is up again.
     LinkTrouble(Slot, DownReason),
-    /// The switch refused a node that is not configured. This is reported at most once in ten
-    /// seconds.
+    /// The switch refused a node that is not in the configuration. This is reported at most once in
+    /// ten seconds.
     UnknownRefused {
         /// The port that its handshake came in by.
         port: PortId,

@@ -43,7 +43,7 @@
 //! # Ok::<(), strowger_engine::control::AttachError>(())
 //! ```
 //!
-//! A quarantine before all workers have dropped the link does not compile:
+//! A quarantine before all workers have removed the link does not compile:
 //!
 //! ```compile_fail,E0308
 //! use strowger_engine::{Now, control::slot_allocator::{SlotAllocator, Withdrawn}};
@@ -498,7 +498,8 @@ impl SlotAllocator {
     }
 
     /// Marks a kept number without a user as a former alias of `who`, which leads to that user
-    /// again when the user returns. Returns `false` if the number is not kept without a user.
+    /// again when the user returns. Returns `false` if no such number is kept, or if it is kept
+    /// with a user.
     pub fn keep_former(&mut self, slot: Slot, who: Who, alias_until: Now) -> bool {
         self.due.set(None);
         let Some(entry) = self.numbers.entries.get_mut(&slot) else { return false };

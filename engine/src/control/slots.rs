@@ -252,8 +252,8 @@ impl Slots {
         Ok(())
     }
 
-    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up
-    /// to `slot_max` are allocated from now on.
+    /// Changes to a larger scheme that reads every existing code as the present one does, while
+    /// traffic flows. Numbers up to `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].

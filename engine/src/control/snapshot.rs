@@ -59,7 +59,7 @@ pub enum RestoreError {
     /// The snapshot has a number twice, or one that cannot be allocated.
     Number(Slot),
     /// The switch's scheme reads the code of this number differently than the snapshot's scheme:
-    /// existing labels would lead elsewhere (R1).
+    /// existing labels would lead to other slots (R1).
     Scheme(Slot),
 }
 

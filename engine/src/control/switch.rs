@@ -78,8 +78,8 @@ impl Switch {
         self.base.ports.plug_at(worker, port, &mut self.base.out.workers)
     }
 
-    /// Stops a port and takes its queues from the workers ([`poll`](Self::poll) drops them). Detach
-    /// the port's links and endpoints first.
+    /// Stops a port and removes its queues from the workers ([`poll`](Self::poll) drops the
+    /// queues). Detach the port's links and endpoints first.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -146,7 +146,7 @@ impl Switch {
     }
 
     /// Changes the number of a slot's user to this one, or to the lowest free one. The old number
-    /// leads to the user for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and then goes
+    /// leads to the user for [`SwitchConfig::alias`] after [`Event::SlotMoved`], and then goes
     /// into quarantine.
     ///
     /// # Errors
@@ -165,8 +165,8 @@ impl Switch {
         self.base.slots.drain(slot, for_ns, &mut self.base.out)
     }
 
-    /// Changes to a scheme that reads every code in use as before, while traffic flows. Numbers up
-    /// to `slot_max` are allocated from now on.
+    /// Changes to a larger scheme that reads every existing code as the present one does, while
+    /// traffic flows. Numbers up to `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].

@@ -113,7 +113,7 @@ pub struct QueueView {
     pub frames_made: u64,
     /// Receive calls; each returns a train where the kernel coalesced frames (GRO).
     pub trains_in: u64,
-    /// Send calls; each sends a train where frames were segmented by the kernel (GSO).
+    /// Send calls; each sends a train where the kernel segments it (GSO).
     pub trains_out: u64,
     /// Trains that the path to a neighbour refused, after which frames are sent one by one.
     pub trains_refused: u64,

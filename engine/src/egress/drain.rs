@@ -11,8 +11,8 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// The number of frames that left in this window and the one before. `left` is the number that
-    /// has left in all.
+    /// The number of frames that left in this window and the one before. `left` is the total number
+    /// of frames that have left.
     pub(crate) fn recent(&mut self, window: u64, left: u64) -> usize {
         let windows = window.saturating_sub(self.window);
         if let Some(before) = left.saturating_sub(self.left).checked_div(windows) {

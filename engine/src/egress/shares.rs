@@ -50,13 +50,13 @@ impl Shares {
         found.copied().unwrap_or(Share { slot, ..Share::default() })
     }
 
-    /// The largest share, without that of this ingress.
+    /// The largest share, excluding that of this ingress.
     pub(crate) fn heaviest_but(&self, slot: u16) -> Option<Share> {
         let others = self.0.iter().filter(|share| share.slot != slot);
         others.max_by_key(|share| share.held).copied()
     }
 
-    /// The share with most control frames, without that of this ingress.
+    /// The share with the most control frames, excluding that of this ingress.
     pub(crate) fn most_control_but(&self, slot: u16) -> Option<Share> {
         let others = self.0.iter().filter(|share| share.slot != slot);
         others.max_by_key(|share| share.control).copied()

@@ -111,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// Finds the link that a frame came in by, and opens its seal.
+    /// Finds the ingress link of a frame, and opens the frame.
     #[inline(always)]
     fn classify<'f>(
         &mut self,
@@ -217,8 +217,8 @@ impl Worker {
         }
     }
 
-    /// Moves each frame by its verdict, a run to one queue at a time. Links change only between
-    /// polls, so every next hop still exists.
+    /// Moves each frame to the queue of its verdict; consecutive frames to one queue move together.
+    /// Links change only between polls, so every next hop still exists.
     #[inline]
     pub(super) fn dispatch(
         &mut self,

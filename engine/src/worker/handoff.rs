@@ -54,9 +54,10 @@ impl Outgoing {
         }
     }
 
-    /// Sends a frame, unless its holder has its share: four times the number of free places.
+    /// Sends a frame, unless its holder already has its share, which is four times the number of
+    /// free places.
     ///
-    /// A single holder gets four fifths of the ring, and another one always finds a place (a
+    /// A single holder gets at most four fifths of the ring, so another one always finds a place (a
     /// dynamic threshold, as for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
@@ -186,8 +187,8 @@ impl Worker {
         )
     }
 
-    /// Hands a frame to the worker that opens its session. The frame is unopened, so it counts for
-    /// its source address, which may be forged.
+    /// Hands a frame to the worker that opens its session. The frame is unopened, so its place
+    /// counts for its source address, which may be forged.
     #[cold]
     pub(super) fn handoff_to_session(
         &mut self,

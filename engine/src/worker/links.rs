@@ -10,7 +10,7 @@ use crate::{limits::ATTACHED_MAX, link::Link, mark::OWN};
 pub(super) struct LinkTable {
     /// Indexed by [`Mark::index`].
     by_mark: Vec<Option<Box<Link>>>,
-    /// Indexed by slot: the mark of the link that has the slot, or had it last.
+    /// Indexed by slot: the mark of the link that has the slot, or was the last to have it.
     by_slot: Vec<Mark>,
     /// Slot 1: packets of the switch itself come in by it.
     own: Box<Link>,
@@ -62,7 +62,7 @@ impl LinkTable {
         self.ingress(mark).map_or(Slot::new(0), |ingress| ingress.slot)
     }
 
-    /// The link that has this slot, or had it last.
+    /// The link that has this slot, or was the last to have it.
     #[cold]
     pub(super) fn mark_at(&self, slot: Slot) -> Mark {
         self.by_slot.get(slot.index()).copied().unwrap_or(OWN)

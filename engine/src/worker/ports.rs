@@ -6,8 +6,8 @@ use strowger_frame::{Address, Mark};
 
 use crate::{command::PortQueue, discard::DiscardTally, limits::PORTS_MAX};
 
-/// The port queues that one worker polls, without gaps, and the index of each port's queue. Never
-/// grows.
+/// The port queues that one worker polls, in a vector without gaps, and the index of each port's
+/// queue. Never grows.
 pub(super) struct PortQueues {
     /// Boxed, so that a queue can be returned to the slow path without an allocation.
     #[allow(clippy::vec_box)]

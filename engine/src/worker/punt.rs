@@ -204,7 +204,7 @@ impl Worker {
         }
     }
 
-    /// Notes that a link's frames come from an address that it does not have.
+    /// Notes that a link's frames come from an address other than the link's.
     #[cold]
     pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, bytes: usize, queue: usize) {
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
@@ -448,7 +448,7 @@ impl Worker {
     }
 }
 
-/// Whether the packet asks for no errors, and whether it is a trace packet.
+/// Returns whether the packet asks for no errors, and whether it is a trace packet.
 fn flags<R: Register>(header: &Header<'_, R>) -> (bool, bool) {
     (header.no_errors(), header.is_control() && header.wants_telemetry())
 }

@@ -42,7 +42,7 @@ impl Schedule {
     /// A number below `bound`, which is at most 2^16. The order must be uniform, not unpredictable.
     #[inline]
     fn below(&mut self, bound: usize) -> usize {
-        // Knuth's linear congruential generator (MMIX). Its high bits are the random ones.
+        // Knuth's linear congruential generator (MMIX). Only its high bits are random enough.
         self.random = self
             .random
             .wrapping_mul(6_364_136_223_846_793_005)

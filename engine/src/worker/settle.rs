@@ -1,4 +1,4 @@
-//! Egress queues under memory pressure: waiting frames leave the memory that ports receive into.
+//! Egress queues under memory pressure: waiting frames leave the memory into which ports receive.
 
 use super::Worker;
 use crate::{discard::Discard, limits::EGRESS_DRAIN_WINDOW_NS_LOG2};

@@ -14,7 +14,8 @@ use crate::{
     session::AwaitedPlaces,
 };
 
-/// A worker's ends of the queues and counters that it shares with the slow path, which makes them.
+/// A worker's ends of the queues and counters that it shares with the slow path. The slow path
+/// makes them.
 pub(crate) struct SlowPath {
     pub(crate) commands: Consumer<Command>,
     pub(crate) completions: Producer<Completion>,

@@ -36,7 +36,7 @@ pub(super) enum Outcome {
 /// The reason for which a frame goes to the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PuntReason {
-    /// A packet whose label ends at slot 1.
+    /// A packet with a label that ends at slot 1.
     Packet,
     /// An authenticated message of a link, and the mark of its source address.
     LinkMessage { kind: Kind, from: Mark },
@@ -92,7 +92,7 @@ impl Verdict {
         Self(Self::drop(discard).0 | HAS_NEXT_HOP | Self::transmit(next_hop, is_control).0)
     }
 
-    /// The next hop and the control flag of a frame that is ready to leave.
+    /// The next hop and the control flag, for a frame that is ready to leave.
     #[inline]
     pub(super) fn as_transmit(self) -> Option<(Mark, bool)> {
         (self.0 & OUTCOME_MASK == TRANSMIT).then_some((self.mark(), self.is_control()))

@@ -1,5 +1,5 @@
-//! Copies of payload, into fresh memory or out of memory that others need. `frames_copied` counts
-//! all copies.
+//! Copies of payload: into fresh memory, or out of memory that other users need. `frames_copied`
+//! counts all copies.
 
 use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
 use crate::{
@@ -34,7 +34,7 @@ impl Pool {
         Some(chunk.into_frame(start, bytes.len()))
     }
 
-    /// Moves a frame that may wait for long out of the memory that ports receive into.
+    /// Moves a frame that may wait for long out of the memory into which ports receive.
     ///
     /// A frame in a single chunk of this pool stays in place, and the chunk counts for
     /// [`PoolUser::WAITING`] from now on. Any other frame is copied into such a chunk, or into a
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(pool.reserve(PoolUser::WAITING, floor), floor);
     }
 
-    /// The share of a queue that will be empty soon.
+    /// Makes the share of a queue that will be empty soon.
     fn draining() -> QueueShare {
         QueueShare::new(usize::MAX, 0)
     }
@@ -147,7 +147,7 @@ mod tests {
         pool.reserve(PoolUser::port(3), Chunks { trains: 0, singles: 2 });
         pool.set_user(PoolUser::port(3));
         let mut kept = Vec::new();
-        // All that the port can take: its floor, and the unreserved chunks.
+        // The port takes all that it can: its floor, and the unreserved chunks.
         while let Some(chunk) = pool.take(ChunkClass::Single) {
             kept.push(chunk.into_frame(256, 100));
         }
@@ -197,7 +197,7 @@ mod tests {
         // rest.
         assert_eq!(park(&mut pool, &mut stuck, 0, 20), 5);
         assert_eq!(park(&mut pool, &mut other, 0, 20), 3);
-        // Up to as many as it drains, and no more than it leaves to others.
+        // The queue gets up to the number that it drains, and no more than it leaves to others.
         assert_eq!(park(&mut pool, &mut drains, 3, 20), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 20), 4);
         // Four chunks are free, so a stuck queue yields until six are.

@@ -32,7 +32,7 @@ const ANSWER_NS_MAX: u64 = 1_000_000_000;
 /// The number of requests to one hop of a trace before the hop counts as silent.
 const TRIES: u8 = 3;
 
-/// The number of silent hops in a row after which a trace ends.
+/// The number of consecutive silent hops after which a trace ends.
 const SILENT_HOPS_MAX: u8 = 3;
 
 /// The time, in nanoseconds, after a packet was sent during which a notice about it is accepted. A
@@ -88,7 +88,7 @@ pub enum Answer {
     Silence,
 }
 
-/// The place and the reason of the drop of a packet that this switch sent.
+/// The place and the reason of the drop, for a packet that this switch sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The drop reason.

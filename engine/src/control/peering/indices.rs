@@ -165,7 +165,7 @@ mod tests {
             indices.give_back(index);
         }
         for (bit, ones) in ones.iter().enumerate() {
-            // Four standard deviations of a fair coin.
+            // The bound is four standard deviations of a fair coin.
             assert!(ones.abs_diff(rounds / 2) < 127, "bit {bit}: {ones} of {rounds}");
         }
         assert!(seen.len() > 3_990, "{}", seen.len());

@@ -277,8 +277,8 @@ impl Intake {
         Discard::UnknownPeer
     }
 
-    /// Handles the last message of XX: a node whose key is not configured has proved its identity,
-    /// and that it receives at its address.
+    /// Handles the last message of XX, which proves the identity of a node whose key is not
+    /// configured, and that the node receives at its address.
     fn handle_finish(
         &mut self,
         finish: xx::Finish,
@@ -386,7 +386,7 @@ fn handle_answer(
 /// count. The source is not authenticated, so the note only informs operators.
 fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now: Now) -> Discard {
     let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
-        // The mac of XX depends on the network's name alone.
+        // The mac of XX depends only on the network's name.
         (Refused::WrongMac, Ok(lane)) if Step::from_lane(lane) != Some(Step::Known) => {
             Some(DownReason::OtherNetwork)
         }

@@ -110,7 +110,7 @@ impl PeerLiveness {
         awaits_answer.then(|| Nanos(self.next_probe_ns(spec, keys_since)))
     }
 
-    /// Whether the peer has something to answer: frames that were sent to it, or a probe.
+    /// Whether the peer must answer frames that were sent to it, or a probe.
     fn awaits_answer(&self, spec: Liveness, traffic: Traffic) -> bool {
         spec.always || traffic.frames_out > self.frames_out || self.probes > 0
     }

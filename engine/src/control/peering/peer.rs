@@ -1,5 +1,5 @@
 //! One peer: its session, and the state of the link to it. Passes events to the parts that decide
-//! (the session, [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], [`Diagnosis`]), and executes
+//! (the session, [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], `Diagnosis`), and executes
 //! the results.
 
 use strowger_crypto::{
@@ -134,7 +134,7 @@ impl Peer {
         &mut self.status
     }
 
-    /// Whether it is an unknown peer, under the policy for them.
+    /// Whether it is an unknown peer that the policy for unknown peers has accepted.
     pub(super) fn is_unknown(&self) -> bool {
         self.is_unknown
     }

@@ -63,7 +63,7 @@ impl LinkStatus {
         now.0.saturating_sub(self.since.0)
     }
 
-    /// Whether the link is down, and has been for the time after which an alternate port is tried.
+    /// Whether the link has been down for the time after which an alternate port is tried.
     pub(super) fn is_silent(&self, now: Now) -> bool {
         self.is_down() && self.age_ns(now) >= WANTED_AFTER_NS
     }
