@@ -122,8 +122,8 @@ pub(crate) enum Command {
     Inventory(Box<Inventory>),
 }
 
-/// All links and sessions of a worker. After a panic the slow path does not know which commands the
-/// workers have applied, and requests this list.
+/// All links and sessions of a worker. After a panic it is uncertain which commands the workers
+/// have applied, so the slow path requests this list.
 ///
 /// The slow path allocates the memory.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use strowger_wire::Slot;
 /// The mark of packets of the switch itself. No attachment has it.
 pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
 
-/// The mark of a frame that another worker received. Only that worker's port knows the frame's
+/// The mark of a frame that another worker received. Only that worker's port has the frame's
 /// address.
 pub(crate) const HANDED_OFF: Mark = Mark(u32::MAX);
 

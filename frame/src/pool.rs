@@ -549,7 +549,7 @@ impl Drop for Chunk {
     }
 }
 
-/// A frame's reference to its chunk. It is not counted separately: each holder knows its number of
+/// A frame's reference to its chunk. It is not counted separately: each holder keeps its number of
 /// references.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkRef(NonNull<ChunkHead>);

@@ -40,8 +40,8 @@ pub(super) struct Attachments {
     by_address: HashMap<(u16, Address), usize>,
     /// All mark indices below this one, and at or above [`barred`](Self::barred), are in use.
     vacant_from: usize,
-    /// Marks below this index are not assigned: a worker may still have a link that the slow path
-    /// does not know.
+    /// Marks below this index are not assigned: a worker may still have a link of which the slow
+    /// path has no record.
     barred: usize,
 }
 

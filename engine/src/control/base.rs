@@ -215,7 +215,7 @@ impl Base {
     ///
     /// Commands from before the panic keep their order. The inventory request follows the new
     /// tables, so its answers prove that no old table is in use, and they report the links of each
-    /// worker. Links that the slow path does not know, and links that only some workers have, are
+    /// worker. Links without a record in the slow path, and links that only some workers have, are
     /// detached; withdrawn numbers then go into quarantine.
     pub(super) fn recover(&mut self, has_peer: impl Fn(Mark) -> bool) {
         self.held.abandon();

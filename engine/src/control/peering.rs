@@ -377,7 +377,7 @@ impl Links {
 
     /// Keeps the facts about each peer after a panic, and resets everything else. The workers use
     /// their present keys until these expire, and every session starts a new handshake at once.
-    /// Keys in use stay unchanged, because the slow path does not know their counters (R5).
+    /// Keys in use stay unchanged, because the slow path does not have their counters (R5).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         if let Some(Active { table, beacons, schedule, .. }) = &mut self.active {
             table.recover(now, base);

@@ -652,8 +652,9 @@ impl Slots {
         }
     }
 
-    /// Ends the recovery: every worker has the new tables, and has reported its links. Links that
-    /// the slow path does not know, and attachments that only some workers have, are detached.
+    /// Ends the recovery: every worker has the new tables, and has reported its links. Links
+    /// without a record in the slow path, and attachments that only some workers have, are
+    /// detached.
     pub(super) fn end_recovery(
         &mut self,
         informed: Barrier<Informed>,

@@ -456,9 +456,7 @@ impl Switch {
                 }
             }
             // A bug: the slow path allocates only port numbers within the workers' limits.
-            Completion::PlugRefused(queue) => {
-                debug_assert!(false, "a worker has no place for {queue:?}")
-            }
+            Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
             // Dropped here: the slow path frees the content that workers return.
             _ => (),
         }

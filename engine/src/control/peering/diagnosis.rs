@@ -1,5 +1,5 @@
-//! The reason why a link is not up, as far as this node can know it from its attempts and the
-//! answers to them. It serves operators; no decision depends on it.
+//! The reason why a link is not up, as far as this node's attempts and the answers to them show it.
+//! It serves operators; no decision depends on it.
 
 use std::fmt;
 

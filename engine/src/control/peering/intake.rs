@@ -216,7 +216,7 @@ impl Intake {
         }
     }
 
-    /// Handles an initiation of IK, whose sender knows this node's key.
+    /// Handles an initiation of IK, whose sender has this node's key.
     fn handle_known(
         &mut self,
         admitted: &Admitted<'_>,
@@ -232,7 +232,8 @@ impl Intake {
         let key = *initiation.static_key();
         let mark = match table.shared().keys.get(&key) {
             Some(mark) => Some(mark),
-            // The sender knows this node's key; this node knows only the sender's identity.
+            // The sender has this node's key; this node has only the sender's identity in its
+            // configuration.
             None if table.expects_unknown_keys() => {
                 let identity = initiation.identity().map_err(discard_of)?;
                 table.peers().by_identity(&identity)
@@ -371,8 +372,8 @@ fn handle_answer(
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::NoSession)?;
     let taken = peer.drive(Input::Message(message), Some(by), &mut link);
     if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
-        // The mac is valid, so the sender knows this node's key; and only the peer can have read
-        // this node's message.
+        // The mac is valid, so the sender has this node's public key; and only the peer can have
+        // read this node's message.
         peer.status_mut().note_reason(DownReason::OtherPsk, now);
     }
     taken?;

@@ -13,7 +13,7 @@ use super::{Location, intake::HandshakeBudgets, lookup::Lookup, peer::Peer};
 #[derive(Default)]
 pub(super) struct Peers {
     by_link: BTreeMap<Mark, Entry>,
-    /// The peer that the ports know at each location, at most one.
+    /// The peer whose address is admitted at the ports, for each location: at most one.
     by_location: HashMap<Location, Mark>,
     lookup: Lookup,
     touched: Vec<Mark>,
@@ -96,7 +96,7 @@ impl Peers {
         self.by_link.retain(|link, _| keeps(*link));
         self.lookup = Lookup::of(self.by_link.iter().map(|(&link, entry)| (link, &entry.peer)));
         let Self { by_link, by_location, .. } = self;
-        // The ports know these peers at these locations, if the peers are still attached.
+        // These peers are admitted at the ports for these locations, if they are still attached.
         by_location.retain(|&at, link| {
             by_link.get(link).is_some_and(|entry| entry.peer.reach().location() == Some(at))
         });
@@ -132,13 +132,12 @@ impl Peers {
         &self.lookup
     }
 
-    /// The peer that the ports know at a location.
+    /// The peer whose address is admitted at the ports for a location.
     pub(super) fn at(&self, location: Location) -> Option<Mark> {
         self.by_location.get(&location).copied()
     }
 
-    /// Moves a peer to a location, or to none. If the ports know another peer there, that peer
-    /// stays.
+    /// Moves a peer to a location, or to none. If another peer is admitted there, that peer stays.
     pub(super) fn settle(&mut self, link: Mark, to: Option<Location>) {
         let Some(peer) = self.get_mut(link) else { return };
         let was = peer.reach().location();
@@ -153,7 +152,7 @@ impl Peers {
         }
     }
 
-    /// Moves a peer to a location, even if the ports know another one there.
+    /// Moves a peer to a location, even if another peer is admitted there.
     pub(super) fn take_place(&mut self, link: Mark, to: Location) -> Option<Displaced> {
         let was = self.get(link)?.reach().location().filter(|was| *was != to);
         self.settle(link, Some(to));
@@ -168,13 +167,13 @@ impl Peers {
         Some(Displaced { former, heir })
     }
 
-    /// Whether the ports know the peer at this location.
+    /// Whether the peer is admitted at the ports for this location.
     pub(super) fn is_known_at(&self, link: Mark, at: Location) -> bool {
         let is_there = |peer: &Peer| peer.reach().location() == Some(at);
         self.get(link).is_some_and(is_there) && self.at(at) == Some(link)
     }
 
-    /// Whether the peer has proved that it receives there, and the ports know it there.
+    /// Whether the peer has proved that it receives there, and is admitted there.
     pub(super) fn is_validated_at(&self, link: Mark, at: Location) -> bool {
         let is_validated = |peer: &Peer| peer.reach().is_validated();
         self.is_known_at(link, at) && self.get(link).is_some_and(is_validated)

@@ -128,7 +128,7 @@ impl Sessions {
         self.retire_all(&open, owns, now);
     }
 
-    /// Ends the listed sessions that the slow path does not know, when their keys expire.
+    /// Ends the listed sessions of which the slow path has no record, when their keys expire.
     pub(super) fn retire_unknown(
         &mut self,
         sessions: &[SessionIndex],
