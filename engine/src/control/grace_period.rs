@@ -1,7 +1,7 @@
 //! Grace periods, as in RCU: counts the commands that each worker was sent and has completed. A
 //! [`Barrier`] waits until all workers have completed the commands sent before it.
 
-/// The number of commands sent to each worker, and of its completions.
+/// The number of commands sent to each worker, and the number of commands that it has completed.
 #[derive(Debug)]
 pub struct GracePeriods {
     given: Vec<u64>,
@@ -23,21 +23,21 @@ pub struct Barrier<T> {
 pub struct Quiesced<T>(T);
 
 impl<T> Quiesced<T> {
-    /// Returns the step that has waited.
+    /// Returns the step that was delayed.
     pub fn into_inner(self) -> T {
         self.0
     }
 }
 
 impl<T> Barrier<T> {
-    /// The step that waits.
+    /// The delayed step.
     pub fn what(&self) -> &T {
         &self.what
     }
 }
 
 impl GracePeriods {
-    /// Makes the grace periods for this number of workers.
+    /// Makes the counters for this number of workers.
     pub fn new(workers: usize) -> Self {
         Self { given: vec![0; workers], completed: vec![0; workers] }
     }
@@ -53,7 +53,7 @@ impl GracePeriods {
         assert!(self.completed[worker] <= self.given[worker], "a completion follows its command");
     }
 
-    /// Makes a barrier behind all commands sent so far.
+    /// Makes a barrier that follows all commands sent so far.
     pub fn wait_for_all<T>(&self, what: T) -> Barrier<T> {
         Barrier { due: self.given.clone(), what }
     }
