@@ -33,8 +33,8 @@ pub(super) struct Attachment {
 /// The attachments of one switch, with lookups by mark and by address.
 #[derive(Default)]
 pub(super) struct Attachments {
-    /// Attachments by mark index, each with the generation that the next user of the index will
-    /// have.
+    /// Attachments by mark index. Each place also holds the generation for the next user of the
+    /// index.
     places: Vec<(u16, Option<Attachment>)>,
     /// Mark indices by address. An entry may be outdated.
     by_address: HashMap<(u16, Address), usize>,
@@ -67,14 +67,14 @@ impl Attachments {
         user.as_mut().filter(|_| *generation == mark.generation())
     }
 
-    /// The slot of the attachment that has this address behind a port.
+    /// The slot of the attachment that has this address on a port.
     pub(super) fn slot_at(&self, port: PortId, at: Address) -> Option<Slot> {
         let index = *self.by_address.get(&(port.0, at))?;
         let user = self.places.get(index)?.1.as_ref()?;
         (user.port == port && user.at == Some(at)).then_some(user.slot)
     }
 
-    /// A free mark; [`insert`](Self::insert) takes it.
+    /// Returns a free mark. [`insert`](Self::insert) takes it.
     pub(super) fn vacant(&mut self) -> Result<Mark, AttachError> {
         let from = self.barred.max(self.vacant_from);
         let mut places = self.places.iter().skip(from);
@@ -100,7 +100,7 @@ impl Attachments {
         self.places[mark.index()].1 = Some(attachment);
     }
 
-    /// Removes an attachment. The next user of the place gets another generation.
+    /// Removes an attachment. The next user of its place gets another generation.
     pub(super) fn remove(&mut self, mark: Mark) -> Option<Attachment> {
         self.get(mark)?;
         let (generation, place) = &mut self.places[mark.index()];
@@ -115,9 +115,9 @@ impl Attachments {
         Some(gone)
     }
 
-    /// Restores the state after a recovery: `number_of` returns the slot number of an attachment
-    /// and whether the number is live, or `None` for an attachment that is being detached. Returns
-    /// the marks that are not announced yet. Bars all existing places.
+    /// Restores the state after a recovery, and bars all existing places. `number_of` returns the
+    /// slot number of an attachment and whether the number is live, or `None` for an attachment
+    /// that is being detached. Returns the marks that are not announced yet.
     pub(super) fn recover(
         &mut self,
         number_of: impl Fn(Mark) -> Option<(Slot, bool)>,
@@ -126,7 +126,7 @@ impl Attachments {
         self.barred = self.places.len();
         for (index, (generation, place)) in self.places.iter_mut().enumerate() {
             let Some(user) = place else {
-                // An attach to this place may have been under way.
+                // An attach that uses this place may have been in progress.
                 *generation = generation.wrapping_add(1);
                 continue;
             };
@@ -150,7 +150,7 @@ impl Attachments {
         unannounced
     }
 
-    /// Every worker has removed the links from before the recovery: ends the bar.
+    /// Ends the bar: every worker has removed the links from before the recovery.
     pub(super) fn unbar(&mut self) {
         self.barred = 0;
     }

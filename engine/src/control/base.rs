@@ -32,7 +32,7 @@ pub(super) struct Outputs {
     pub(super) events: Vec<Event>,
 }
 
-/// The number of frames that the slow path holds, and how earlier ones ended.
+/// The number of frames that the slow path holds, and the outcomes of earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct HeldFrames {
     ended: DiscardTally,
@@ -45,13 +45,13 @@ impl HeldFrames {
         self.held += frames;
     }
 
-    /// Counts the end of one held frame.
+    /// Counts the outcome of one held frame.
     pub(super) fn end(&mut self, how: Discard) {
         self.ended.count(how);
         self.held = self.held.saturating_sub(1);
     }
 
-    /// Counts a frame that was taken and ended at once.
+    /// Counts the outcome of a frame that the slow path takes and does not hold.
     pub(super) fn count(&self, how: Discard) {
         self.ended.count(how);
     }
@@ -151,7 +151,7 @@ impl Base {
         balance
     }
 
-    /// Notes that a punt has left its queue, so that its link may use one more place there.
+    /// Notes that a punt was taken from its queue, so that its link may use one more place there.
     pub(super) fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
         let user = self.slots.user(link);
         if let Some(tally) = user.and_then(|user| user.tallies.get(usize::from(worker))) {
@@ -159,8 +159,7 @@ impl Base {
         }
     }
 
-    /// Counts the end of a held handshake or beacon. It is counted at the port that the datagram
-    /// came in by.
+    /// Counts the outcome of a held handshake or beacon, at the port on which the datagram arrived.
     pub(super) fn end_handshake(&mut self, port: PortId, how: Discard) {
         if !self.ports.count_handshake(port, how) {
             self.held.ended.count(how);
@@ -177,7 +176,7 @@ impl Base {
         }
     }
 
-    /// Executes a step of slots or ports, whose commands all workers have completed.
+    /// Executes a step of slots or ports, after all workers have completed its commands.
     pub(super) fn take_step(&mut self, step: Step) {
         let Self { slots, ports, out, .. } = self;
         match step {
@@ -203,20 +202,21 @@ impl Base {
         }
     }
 
-    /// Recovers from a panic of the slow path: keeps facts, and repeats or reverts the changes that
-    /// were under way. `has_peer` returns whether the peer of a sealed link is known.
+    /// Recovers from a panic of the slow path: keeps the state that is certain, and repeats or
+    /// reverts the changes that were in progress. `has_peer` returns whether the peer of a sealed
+    /// link is known.
     ///
     /// | kept | reset |
     /// |---|---|
-    /// | the rings to the workers, with the commands that wait | grace periods, which begin with the answers to an inventory request |
+    /// | the rings to the workers, with the queued commands | grace periods, which begin with the answers to an inventory request |
     /// | attachments, ports, tallies, shared queues | all tables and return paths of the workers |
     /// | numbers and their users | tokens; quarantines and the lifetimes of aliases start again (R1) |
     /// | peers, their locations, stamps, the age of keys | sessions, handshakes, challenges, requests, budgets |
     ///
     /// Commands from before the panic keep their order. The inventory request follows the new
-    /// tables, so its answers prove that no old table is in use, and they report the links of each
+    /// tables, so its answers prove that no old table is in use. They also report the links of each
     /// worker. Links without a record in the slow path, and links that only some workers have, are
-    /// detached; withdrawn numbers then go into quarantine.
+    /// detached. Withdrawn numbers then go into quarantine.
     pub(super) fn recover(&mut self, has_peer: impl Fn(Mark) -> bool) {
         self.held.abandon();
         let number = self.inventories.number + 1;
@@ -226,7 +226,7 @@ impl Base {
         let Recovery { allocated, retiring, announced, informed } =
             self.slots.recover(has_peer, &mut self.out);
         self.inventories.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
-        // Grace periods count the commands from here on.
+        // Grace periods count the commands that follow this one.
         self.out.workers.command_all(|_| Command::Inventory(Box::new(Inventory::new(number))));
 
         self.out.workers.after_all(informed, Step::Inventory);

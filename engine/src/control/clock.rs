@@ -45,21 +45,21 @@ impl Clock {
         Now(self.caller.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
     }
 
-    /// As [`caller_time`](Self::caller_time) for the time of quarantines, where one step counts for
-    /// [`QUARANTINE_STEP_MAX_NS`] at most.
+    /// As [`caller_time`](Self::caller_time), for the time of quarantines. One step of that time is
+    /// at most [`QUARANTINE_STEP_MAX_NS`].
     pub(super) fn caller_quarantine_time(&self, due: Now) -> Now {
         let ahead = due.0.saturating_sub(self.quarantine).min(QUARANTINE_STEP_MAX_NS);
         Now(self.caller.unwrap_or(0).saturating_add(ahead))
     }
 
-    /// The time for quarantines: a jump of the clock hardly advances it, so a jump can lengthen a
-    /// quarantine and never ends one early (R1).
+    /// The time for quarantines. A jump of the clock hardly advances it: a jump can lengthen a
+    /// quarantine, but never ends one early (R1).
     pub(super) fn quarantine_now(&self) -> Now {
         Now(self.quarantine)
     }
 
-    /// As [`quarantine_now`](Self::quarantine_now), at another time of the caller. Does not advance
-    /// the clock.
+    /// As [`quarantine_now`](Self::quarantine_now), for another time of the caller. It does not
+    /// advance the clock.
     pub(super) fn quarantine_at(&self, caller: Now) -> Now {
         let step = self.caller.map_or(0, |before| caller.0.saturating_sub(before));
         Now(self.quarantine.saturating_add(step.min(QUARANTINE_STEP_MAX_NS)))

@@ -1,5 +1,6 @@
-//! Handshake sockets: a socket of a port that receives only handshake messages and that the slow
-//! path reads. Handshakes on this socket, and the answers to them, cost the workers no time (R9).
+//! Handshake sockets. A handshake socket belongs to a port, receives only handshake messages, and
+//! is read by the slow path. Handshakes on this socket, and the answers to them, cost the workers
+//! no time (R9).
 //!
 //! Without a handshake socket the workers of a port receive the handshakes, punt them as handshake
 //! datagrams, and send the answers.
@@ -11,11 +12,11 @@ use strowger_frame::{
     pool::HEADROOM_BYTES,
     port::{Arm, PortTally},
 };
-/// A further socket of a port, at the same address.
+/// An additional socket of a port, at the same address.
 pub struct HandshakeSocket {
-    /// The socket. The socket has no neighbours, so it must accept unknown senders.
+    /// The socket. It has no neighbours, so it must accept unknown senders.
     pub port: Box<dyn Port>,
-    /// Memory for received messages and for answers.
+    /// The pool of buffers for received messages and for answers.
     pub pool: Pool,
     /// Returns the worker that receives data from this address.
     pub worker_of: fn(Address, usize) -> usize,
@@ -58,7 +59,8 @@ impl HandshakeSocket {
         (from, (self.worker_of)(from, workers).min(workers - 1) as u8)
     }
 
-    /// Sends one message, and counts it as a frame made here. Sends nothing if the pool is empty.
+    /// Sends one message, and counts it as a frame made here. Sends nothing if the pool is
+    /// exhausted.
     pub(super) fn send(&mut self, to: Address, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
         let mut frame = chunk.into_frame(HEADROOM_BYTES, message.len());

@@ -1,5 +1,5 @@
-//! The slow path, sans I/O: the switch's attachments, the commands sent to each worker, and their
-//! completions. No frame passes through it, and it reads no clock.
+//! The slow path, without I/O: the switch's attachments, the commands sent to each worker, and
+//! their completions. Data frames do not pass through it, and it reads no clock.
 //!
 //! A change reaches the workers in steps. The slow path takes a step when all workers have
 //! completed the commands of the step before:
@@ -10,7 +10,7 @@
 //! | detach | the table without the link | every worker returns the link | the number goes into quarantine |
 //! | renumber | the table with both numbers | every worker writes the new number into return paths | the lifetime of the former number begins |
 //!
-//! A worker therefore never holds a table that names a link which the worker does not have.
+//! A worker's table therefore never names a link that the worker does not have.
 //!
 //! Each owner has private fields, handles events and fills `Outputs`: `Workers` (commands,
 //! completions, grace periods), `Ports`, `Slots` (attachments and their slot numbers), `Links`

@@ -1,5 +1,5 @@
 //! Sealed links: the peer's identity, the handshakes that give a link its keys, the peer's liveness
-//! and its location. The module is sans I/O: it reads no clock and no socket, and neither seals nor
+//! and its location. The module does no I/O: it reads no clock and no socket, and neither seals nor
 //! opens packets. The workers seal and open, with keys from this module.
 //!
 //! | event | effect |
@@ -13,9 +13,9 @@
 //! | the response to a long path challenge | the path accepts frames of that length |
 //! | no frame for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
 //!
-//! `Links` composes smaller owners: `LinkTable` has the peers and the sessions, `Intake` decides
-//! which handshakes are read, `Beacons` sends and receives beacons, `Schedule` computes which peer
-//! is due.
+//! `Links` is composed of smaller owners. `LinkTable` has the peers and the sessions, `Intake`
+//! decides which handshakes are read, `Beacons` sends and receives beacons, and `Schedule` computes
+//! when each peer is due.
 
 mod alternate;
 mod beacons;
@@ -73,7 +73,7 @@ pub(super) struct Links {
     active: Option<Active>,
 }
 
-/// The owners of a node that has an identity.
+/// The parts that exist once the node has an identity.
 struct Active {
     table: LinkTable,
     intake: Intake,
@@ -81,7 +81,8 @@ struct Active {
     schedule: Schedule,
 }
 
-/// The source of a handshake message and the worker that received it. The answer goes back there.
+/// The source of a handshake message, and the worker that received the message. The answer is sent
+/// there.
 #[derive(Clone, Copy, Debug)]
 struct HandshakeOrigin {
     from: Location,
@@ -138,7 +139,7 @@ impl Links {
         }
     }
 
-    /// Whether a link has a known peer. A node without an identity has no sealed links.
+    /// Whether the peer of a link is known. A node without an identity has no sealed links.
     pub(super) fn has_peer(&self, mark: Mark) -> bool {
         self.active.as_ref().is_none_or(|active| active.table.peers().contains(mark))
     }
@@ -155,7 +156,7 @@ impl Links {
         }
     }
 
-    /// Sends and receives beacons at a port, or neither with `None`.
+    /// Sets whether beacons are sent and received on a port. With `None`, neither happens.
     pub(super) fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>, base: &mut Base) {
         if let Some(Active { table, beacons, .. }) = &mut self.active
             && base.ports.is_plugged(port)
@@ -164,14 +165,14 @@ impl Links {
         }
     }
 
-    /// Stops beacons at a port that is being unplugged.
+    /// Stops beacons on a port that is being unplugged.
     pub(super) fn drop_beacon(&mut self, port: PortId) {
         if let Some(active) = &mut self.active {
             active.beacons.drop_port(port);
         }
     }
 
-    /// Sets the alternate of a port. Handshakes with silent peers use it as well.
+    /// Sets the alternate of a port. Handshakes with silent peers are then also sent through it.
     pub(super) fn set_alternate(&mut self, port: PortId, alternate: PortId, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.set_alternate(port, alternate, base);
@@ -185,8 +186,8 @@ impl Links {
         }
     }
 
-    /// The latest stamp that this node's handshakes can have before the next snapshot; 0 without an
-    /// identity.
+    /// The latest stamp that this node's handshakes can carry before the next snapshot; 0 if the
+    /// node has no identity.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         self.active.as_ref().map_or(0, |active| active.table.stamps_until(now))
     }
@@ -253,7 +254,7 @@ impl Links {
         }
     }
 
-    /// Handles the handshakes and beacons that have arrived, then expired timers.
+    /// Handles first the handshakes and beacons that have arrived, then the expired timers.
     pub(super) fn poll(&mut self, now: Now, base: &mut Base) {
         self.handle_punted(now, base);
         self.read_handshake_sockets(now, base);
@@ -270,8 +271,9 @@ impl Links {
         due.min().map(|due| Now(due.0))
     }
 
-    /// Handles the handshakes that workers have punted, first those from known locations. It
-    /// handles those that are in the queue at the start; later ones wait for the next poll.
+    /// Handles the handshakes that workers have punted, those from known locations first. It
+    /// handles only messages that are in the queue at the start; later ones are handled in the next
+    /// poll.
     fn handle_punted(&mut self, now: Now, base: &mut Base) {
         let punts = base.out.workers.punts();
         for _ in 0..punts.handshakes.len() {
@@ -287,8 +289,8 @@ impl Links {
         }
     }
 
-    /// Reads a few bursts from each handshake socket. Further messages wait in the socket, or the
-    /// kernel drops them.
+    /// Reads a limited number of bursts from each handshake socket. Further messages stay in the
+    /// socket's buffer, or are dropped by the kernel.
     fn read_handshake_sockets(&mut self, now: Now, base: &mut Base) {
         for port in base.ports.ids() {
             for _ in 0..HANDSHAKE_BURSTS_MAX {
@@ -340,7 +342,7 @@ impl Links {
         }
     }
 
-    /// Reports the links that have come up and for which every worker now forwards data.
+    /// Reports the links that have come up: every worker now forwards their data.
     pub(super) fn show_opened(&mut self, now: Now, base: &mut Base) {
         while let Some(mark) = base.out.workers.next_opened() {
             if let Some(active) = &mut self.active
@@ -351,7 +353,7 @@ impl Links {
         }
     }
 
-    /// Sends the answers to handshakes. Answers for a port that was unplugged meanwhile are
+    /// Sends the answers to handshakes. Answers for a port that was unplugged in the meantime are
     /// dropped.
     pub(super) fn send_answers(&mut self, base: &mut Base) {
         let Some(active) = &mut self.active else { return };
@@ -360,8 +362,8 @@ impl Links {
         }
     }
 
-    /// Handles the keys of a session that a worker has returned: the session has ended, or moves to
-    /// another worker.
+    /// Handles the keys of a session that a worker has returned: the session has ended, or is
+    /// moving to another worker.
     pub(super) fn take_session_back(&mut self, session: Box<RxSession>, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.take_session_back(session, base);
@@ -375,9 +377,10 @@ impl Links {
         }
     }
 
-    /// Keeps the facts about each peer after a panic, and resets everything else. The workers use
-    /// their present keys until these expire, and every session starts a new handshake at once.
-    /// Keys in use stay unchanged, because the slow path does not have their counters (R5).
+    /// Keeps the certain state of each peer after a panic, and resets everything else. The workers
+    /// use their present keys until these expire, and every session starts a new handshake at once.
+    /// The slow path does not have the counters of keys in use, so these keys must stay unchanged
+    /// (R5).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         if let Some(Active { table, beacons, schedule, .. }) = &mut self.active {
             table.recover(now, base);
@@ -386,7 +389,8 @@ impl Links {
         }
     }
 
-    /// Ends the listed sessions that belong to no peer, when their keys expire.
+    /// Marks the listed sessions that belong to no peer as retired. They end when their keys
+    /// expire.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         if let Some(active) = &mut self.active {
             active.table.retire_unknown(sessions, now);

@@ -26,7 +26,7 @@ struct PortRecord {
     queues: Vec<Option<Queue>>,
     /// The socket that receives handshakes, if the workers do not.
     handshake_socket: Option<HandshakeSocket>,
-    /// Counts how the handshakes and beacons that came in by the port ended.
+    /// Counts the outcomes of the handshakes and beacons that arrived on the port.
     handshakes: DiscardTally,
     /// The value in the last call of [`Ports::accept_unknown`].
     accepts_unknown: Option<bool>,
@@ -112,8 +112,8 @@ impl Ports {
     pub(super) fn unplug(&mut self, id: PortId, workers: &mut Workers) -> Result<(), DetachError> {
         let record = self.plugged_mut(id).ok_or(DetachError::NoPort)?;
         record.leaving = true;
-        // The socket closes first, so that the kernel then delivers handshakes to the workers like
-        // all other frames.
+        // Close the socket first: the kernel then delivers handshakes to the workers, like all
+        // other frames.
         let handshake_socket = record.handshake_socket.take();
         let owners = record.queues.iter().enumerate().filter(|(_, queue)| queue.is_some());
         for (worker, _) in owners {
@@ -126,7 +126,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Removes a port that no worker has any more. Returns whether the port existed.
+    /// Removes a port after every worker has removed it. Returns whether the port existed.
     pub(super) fn forget(&mut self, id: PortId) -> bool {
         let place = self.records.get_mut(usize::from(id.0));
         let Some(record) = place.and_then(Option::take) else { return false };
@@ -161,8 +161,8 @@ impl Ports {
         record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
     }
 
-    /// The worker that sends through a port for a link: the one that opens the link's frames, if it
-    /// has a queue of the port.
+    /// The worker that sends frames of a link through a port: the worker that opens the link's
+    /// frames, if it has a queue of the port.
     pub(super) fn sender(&self, owner: u8, id: PortId) -> usize {
         let queue = self.record(id).and_then(|record| record.queues.get(usize::from(owner)));
         match queue {
@@ -171,7 +171,7 @@ impl Ports {
         }
     }
 
-    /// Sets whether a port accepts frames of unknown senders.
+    /// Sets whether a port accepts frames from unknown senders.
     pub(super) fn accept_unknown(&mut self, id: PortId, accept: bool, workers: &mut Workers) {
         if let Some(record) = self.plugged_mut(id) {
             record.accepts_unknown = Some(accept);
@@ -224,7 +224,7 @@ impl Ports {
         self.records.get_mut(usize::from(id.0))?.as_mut()?.handshake_socket.as_mut()
     }
 
-    /// Lists the events that wake the slow path for handshakes.
+    /// Lists the events that wake the slow path to read handshakes.
     pub(super) fn arm(&mut self, add: impl FnMut(Arm)) {
         self.handshake_sockets_mut().map(HandshakeSocket::arm).for_each(add);
     }
@@ -255,7 +255,7 @@ impl Ports {
         handshake_socket.map(|handshake_socket| handshake_socket.send(to, message)).is_some()
     }
 
-    /// Counts the outcome of a handshake or beacon that came in by a port. Returns `false` if the
+    /// Counts the outcome of a handshake or beacon that arrived on a port. Returns `false` if the
     /// port is removed.
     pub(super) fn count_handshake(&self, id: PortId, how: Discard) -> bool {
         self.record(id).map(|record| record.handshakes.count(how)).is_some()

@@ -58,30 +58,30 @@ impl SwitchConfig {
         self
     }
 
-    /// Sets the number of hops that a frame may have left after this switch, whatever its sender
-    /// wrote: 1 to [`HOPS_MAX`].
+    /// Sets the maximum number of hops that a frame may have left after this switch, whatever its
+    /// sender wrote: 1 to [`HOPS_MAX`].
     #[must_use]
     pub fn with_hops_max(mut self, hops_max: u8) -> Self {
         self.hops_max = hops_max;
         self
     }
 
-    /// Sets whether a frame may leave by the slot that it came in by.
+    /// Sets whether a frame may be sent on the slot on which it arrived.
     #[must_use]
     pub fn with_u_turns(mut self, u_turns: bool) -> Self {
         self.u_turns = u_turns;
         self
     }
 
-    /// Sets how long a slot number stays unused after its user was detached: longer than the
-    /// lifetime of packets whose labels name it.
+    /// Sets the time for which a slot number stays unused after its user was detached. It must be
+    /// longer than the lifetime of packets whose labels name the number.
     #[must_use]
     pub fn with_quarantine(mut self, quarantine: Duration) -> Self {
         self.quarantine_ns = nanoseconds(quarantine);
         self
     }
 
-    /// Sets how long the former number of a slot still leads to its user.
+    /// Sets the time for which the former number of a slot still leads to its user.
     #[must_use]
     pub fn with_alias(mut self, alias: Duration) -> Self {
         self.alias_ns = nanoseconds(alias);
@@ -98,22 +98,22 @@ impl SwitchConfig {
         self.slot_max
     }
 
-    /// The number of hops that a frame may have left after this switch.
+    /// The maximum number of hops that a frame may have left after this switch.
     pub fn hops_max(&self) -> u8 {
         self.hops_max
     }
 
-    /// Whether a frame may leave by the slot that it came in by.
+    /// Whether a frame may be sent on the slot on which it arrived.
     pub fn u_turns(&self) -> bool {
         self.u_turns
     }
 
-    /// The time that a slot number stays unused after its user was detached.
+    /// The time for which a slot number stays unused after its user was detached.
     pub fn quarantine(&self) -> Duration {
         Duration::from_nanos(self.quarantine_ns)
     }
 
-    /// The time that the former number of a slot still leads to its user.
+    /// The time for which the former number of a slot still leads to its user.
     pub fn alias(&self) -> Duration {
         Duration::from_nanos(self.alias_ns)
     }
@@ -129,10 +129,10 @@ fn nanoseconds(duration: Duration) -> u64 {
 pub enum ConfigError {
     /// The scheme cannot write slot 1, so no label could lead to the switch itself.
     SchemeWithoutSelf,
-    /// The scheme's prefixes are too similar for a table.
+    /// The scheme's prefixes are too similar to build a table.
     SchemeTooAlike,
-    /// The scheme cannot write `slot_max`, or it is below 2. The field is the highest possible
-    /// value, if there is one.
+    /// The scheme cannot write `slot_max`, or `slot_max` is below 2. The field is the highest
+    /// possible value, if there is one.
     SlotMax(Option<u32>),
     /// `hops_max` is 0 or above [`HOPS_MAX`].
     HopsMax,
@@ -193,11 +193,11 @@ impl fmt::Display for PlugError {
 
 impl Error for PlugError {}
 
-/// The configuration of an attachment: a neighbour, or an endpoint of this machine.
+/// The configuration of an attachment: a neighbour, or an endpoint on this machine.
 #[derive(Clone, Debug)]
 pub struct Attach {
     pub(super) port: PortId,
-    /// `None` for a sealed peer that must begin the handshake.
+    /// The address; `None` for a sealed peer that must begin the handshake.
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
     /// Whether its frames are sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer)
@@ -207,11 +207,11 @@ pub struct Attach {
     pub(super) frame_bytes_max: u16,
     pub(super) slot: Option<Slot>,
     pub(super) name: String,
-    /// The static key of a sealed peer. After a restart, a peer's slot number is found by this key,
-    /// and that of any other attachment by its name.
+    /// The static key of a sealed peer. After a restart, the slot number of a peer is found by this
+    /// key, and that of any other attachment by its name.
     pub(super) key: Option<[u8; 32]>,
-    /// For an unknown peer: the number of slot numbers that such peers may have together, including
-    /// quarantined and kept ones.
+    /// For an unknown peer: the maximum number of slot numbers that all unknown peers may have
+    /// together, including those in quarantine and those kept over a restart.
     pub(super) unknown_max: Option<usize>,
 }
 
@@ -239,14 +239,14 @@ impl Attach {
         self
     }
 
-    /// Sets where its frames may go.
+    /// Sets the rights of its frames.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
         self
     }
 
-    /// Sets the longest frame in bytes, including the link header, that its path accepts.
+    /// Sets the longest frame that its path accepts, in bytes including the link header.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
         self.frame_bytes_max = bytes;
@@ -267,7 +267,7 @@ impl Attach {
         self
     }
 
-    /// The slot that it asks for.
+    /// The slot number that was requested.
     pub fn slot(&self) -> Option<Slot> {
         self.slot
     }
@@ -419,7 +419,7 @@ impl Error for RenumberError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GrowError {
-    /// No switch can number its slots in the new scheme.
+    /// A switch cannot number its slots in the new scheme.
     Config(ConfigError),
     /// The new highest slot number is below the present one, which is in the field.
     SlotMax(u32),
@@ -459,8 +459,8 @@ impl Error for GrowError {
 pub enum Event {
     /// Every worker forwards frames to the slot.
     SlotAttached(Slot),
-    /// The port at some worker refused the neighbour of this slot. The number goes into quarantine:
-    /// frames that other workers received meanwhile carry it in their return paths.
+    /// The port at some worker refused the neighbour of this slot. The number goes into quarantine,
+    /// because frames that other workers received in the meantime carry it in their return paths.
     AttachRefused(Slot, AdmitError),
     /// Every worker has removed the slot's user. The number goes into quarantine.
     SlotDetached(Slot),
@@ -468,13 +468,13 @@ pub enum Event {
     SlotFree(Slot),
     /// No new label should name the slot. It is detached when its drain time ends.
     SlotDraining(Slot),
-    /// The user of the first slot now has the second number, and every worker writes it. The first
-    /// number still leads to the user for a time.
+    /// The user of the first slot number now has the second one, and every worker writes the second
+    /// one into return paths. The first number still leads to the user for a limited time.
     SlotMoved(Slot, Slot),
-    /// A sender behind `ingress` still names a slot by a former number. The rate of this event is
-    /// limited, however many frames do so.
+    /// A sender that is reached through `ingress` still names a slot by a former number. The rate
+    /// of this event is limited.
     AliasUsed {
-        /// The slot that the frame came in by.
+        /// The slot on which the frame arrived.
         ingress: Slot,
         /// The former number, which the frame's label named.
         named: Slot,
@@ -493,19 +493,19 @@ pub enum Event {
     /// The link of the slot is up: its peer has proved that it has the keys, and every worker
     /// forwards data.
     LinkUp(Slot),
-    /// The link of the slot is idle: it has carried no data for so long that its keys expired. The
-    /// next packet brings it up again.
+    /// The link of the slot is idle: it has carried no data until its keys expired. The next packet
+    /// brings it up again.
     LinkQuiet(Slot),
     /// The link of the slot is down: it has no keys although some are needed, or its peer has been
     /// silent for too long.
     LinkDown(Slot),
-    /// The path behind the slot accepts frames of up to this length in bytes, including link header
-    /// and tag.
+    /// The path of the slot's link accepts frames of up to this length in bytes, including link
+    /// header and tag.
     PathMtu(Slot, u16),
     /// The peer of the slot has proved that it receives at another address.
     Roamed(Slot, Address),
-    /// No peer behind this UDP port answers. Handshakes from another local port may reach the peers
-    /// ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
+    /// No peer that is reached through this UDP port answers. Handshakes from another local port
+    /// may reach the peers ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
     WantsAlternate(PortId),
     /// Two nodes, at these addresses, have the key of the slot's peer and alternately take over its
     /// link.
@@ -513,8 +513,7 @@ pub enum Event {
     /// The link of the slot has new keys.
     Rekeyed(Slot),
     /// A node with the static key of the slot's peer has proved this identity, which is not the
-    /// expected one. The node gets no link. The rate of this event is limited, however often the
-    /// node tries.
+    /// expected one. The node gets no link. The rate of this event is limited.
     PeerRefused(Slot, PeerId),
     /// The reason why the link of the slot is down: reported once for each reason, until the link
     /// is up again.
@@ -522,9 +521,9 @@ pub enum Event {
     /// The switch refused a node that is not in the configuration. This is reported at most once in
     /// ten seconds.
     UnknownRefused {
-        /// The port that its handshake came in by.
+        /// The port on which its handshake arrived.
         port: PortId,
-        /// The address that the handshake came from.
+        /// The source address of the handshake.
         at: Address,
         /// The static key of the node.
         key: StaticPublic,
@@ -534,9 +533,9 @@ pub enum Event {
     PeerSuggested {
         /// The slot of the peer, if it has one.
         slot: Option<Slot>,
-        /// The port that the beacon came in by.
+        /// The port on which the beacon arrived.
         port: PortId,
-        /// The address that the beacon came from.
+        /// The source address of the beacon.
         at: Address,
         /// The identity that signed the beacon.
         peer_id: PeerId,
@@ -557,7 +556,7 @@ pub enum Event {
     },
     /// A switch on a path reports that one of its slots has another number now.
     SlotMovedAway {
-        /// This switch's slot that the message came in by.
+        /// This switch's slot on which the message arrived.
         by: Slot,
         /// The former number.
         from: Slot,

@@ -96,7 +96,7 @@ use crate::Now;
 pub enum Who {
     /// The peer with this static key.
     Key([u8; 32]),
-    /// The endpoint, or the neighbour behind a plain link, with this name.
+    /// The endpoint, or the neighbour on a plain link, with this name.
     Name(String),
 }
 
@@ -114,10 +114,10 @@ pub struct SlotRequest<'a> {
     pub slot: Option<Slot>,
     /// The user.
     pub who: Option<&'a Who>,
-    /// For an unknown peer: the number of slot numbers that such peers may have together, including
-    /// those in quarantine and those kept over a restart.
+    /// For an unknown peer: the maximum number of slot numbers that all unknown peers may have
+    /// together, including those in quarantine and those kept over a restart.
     pub unknown_max: Option<usize>,
-    /// Whether the user accepts a number that is not free yet. Such a number leads to the user when
+    /// Whether the user accepts a number that is not free yet. Such a number leads to the user once
     /// it is free.
     pub may_wait: bool,
 }
@@ -131,7 +131,7 @@ pub enum Target {
     User(Mark),
     /// A user that now has another number.
     Alias(Mark),
-    /// None any more: the number is in quarantine or will be soon.
+    /// None any more: the number is in quarantine, or will be soon.
     Gone,
 }
 
@@ -140,7 +140,7 @@ pub enum Target {
 pub(in crate::control) struct Recovered {
     /// Numbers that are not published yet.
     pub(in crate::control) allocated: Vec<Allocated>,
-    /// Former numbers; the new numbers of their users are to be written into return paths.
+    /// Former numbers. The new numbers of their users must be written into return paths.
     pub(in crate::control) retiring: Vec<Retiring>,
     /// Withdrawn numbers, at any step before quarantine.
     pub(in crate::control) withdrawn: Withdrawn,
@@ -159,9 +159,10 @@ struct Holding {
 pub struct SlotAllocator {
     numbers: Numbers,
     generation: u64,
-    /// The time at which time alone changes a number; `None` if it has to be computed again.
+    /// The time at which a number next changes without an external event; `None` if it must be
+    /// computed again.
     due: Cell<Option<Option<Now>>>,
-    /// The number of withdrawals so far, and how many of them are in the latest tables.
+    /// The number of withdrawals so far, and the number of them that the latest tables contain.
     version: u64,
     in_tables: u64,
 }
@@ -189,7 +190,7 @@ impl SlotAllocator {
         &self.numbers
     }
 
-    /// Raises the highest number that may be allocated. The limit never decreases.
+    /// Raises the highest number that may be allocated. The highest number never decreases.
     pub fn raise_max(&mut self, slot_max: u32) {
         self.numbers.slot_max = self.numbers.slot_max.max(Slot::new(slot_max));
     }
@@ -296,8 +297,8 @@ impl SlotAllocator {
         Some(retiring)
     }
 
-    /// Starts the lifetime of an alias, since every worker writes the new number into return paths.
-    /// Returns `false` if the alias was withdrawn meanwhile.
+    /// Starts the lifetime of an alias: every worker now writes the new number into return paths.
+    /// Returns `false` if the alias was withdrawn in the meantime.
     pub fn retired(&mut self, passed: Quiesced<Retiring>, until: Now) -> bool {
         self.due.set(None);
         let Retiring { slot, generation, .. } = passed.into_inner();
@@ -407,8 +408,8 @@ impl SlotAllocator {
         Informed { numbers, leaving }
     }
 
-    /// Puts numbers into quarantine, also those that were never published: packets that came in by
-    /// the link carry them in their return paths.
+    /// Puts numbers into quarantine. Numbers that were never published are included, because
+    /// packets that arrived on the link carry them in their return paths.
     pub fn quarantine(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
         for (slot, generation) in detached.numbers {
             let entry = self.entry(slot, generation);
@@ -457,9 +458,9 @@ impl SlotAllocator {
         self.generation = self.generation.max(generation);
     }
 
-    /// Makes the numbers that this user had before the restart lead to it again at the same time as
-    /// its own number. Former numbers lead to it for their remaining lifetime; its last number, if
-    /// the user now has another one, leads to it until `alias_until`.
+    /// Makes the numbers that this user had before the restart lead to it again, at the same time
+    /// as its own number. Its former numbers lead to it for their remaining lifetime. If the user
+    /// now has another number, its last number leads to it until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
         let Some(numbers) = self.numbers.kept_for.get(who) else { return };
         self.due.set(None);
@@ -479,9 +480,9 @@ impl SlotAllocator {
         }
     }
 
-    /// Keeps a number over a restart: for `who`, if given, and barred for other users until
-    /// `until`. `unknown` is set if an unknown peer had it. Returns `false` if the number is
-    /// already in use, or cannot be allocated.
+    /// Keeps a number over a restart. It is kept for `who`, if given, and is barred for other users
+    /// until `until`. `unknown` tells whether an unknown peer had it. Returns `false` if the number
+    /// is already in use, or cannot be allocated.
     pub fn keep(&mut self, slot: Slot, who: Option<Who>, until: Now, unknown: bool) -> bool {
         if slot == Slot::SWITCH || self.numbers.entries.contains_key(&slot) {
             return false;
@@ -509,8 +510,8 @@ impl SlotAllocator {
         true
     }
 
-    /// Checks every number. It withdraws numbers of users that are gone, and numbers that
-    /// contradict each other. Quarantines start again, because their start times are not certain.
+    /// Checks every number. Withdraws numbers whose users do not exist any more, and numbers that
+    /// contradict each other. Restarts the quarantines, because their start times are not certain.
     pub(in crate::control) fn recover(
         &mut self,
         is_there: impl Fn(Mark) -> bool,
@@ -563,7 +564,7 @@ impl SlotAllocator {
                     }
                 }
                 Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
-                // The number of its user is not published; otherwise this would be an alias.
+                // The number of its user is not published; otherwise this number would be an alias.
                 Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
                     leave(&mut entry.usage, until);
                 }

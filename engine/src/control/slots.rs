@@ -219,7 +219,7 @@ impl Slots {
         if !self.allocator.numbers().may_move(mark) {
             return Err(RenumberError::Moving(slot));
         }
-        // A number that is not free yet is refused: the caller would not expect a change some
+        // Refuse a number that is not free yet: the caller would not expect the change to happen
         // minutes later.
         let request = SlotRequest { slot: to, ..SlotRequest::default() };
         let allocated =
@@ -269,7 +269,8 @@ impl Slots {
         if slot_max < self.config.slot_max {
             return Err(GrowError::SlotMax(self.config.slot_max));
         }
-        // Labels in flight may name any number that can be written, not only those in use now.
+        // Check every number that can be written, not only those in use: labels in flight may name
+        // any of them.
         for slot in 0..=self.config.slot_max {
             if let Some(form) = read_otherwise(Slot::new(slot), &old, &scheme) {
                 return Err(GrowError::CodeChanges { slot: Slot::new(slot), form });
@@ -308,8 +309,8 @@ impl Slots {
         out.workers.command_all(|_| Command::Renumber(mark, written, Box::new(return_path)));
     }
 
-    /// Makes every worker remove these numbers from tables and return paths; the next step follows
-    /// when all have done so.
+    /// Makes every worker remove these numbers from tables and return paths. The next step is taken
+    /// when all workers have done so.
     fn remove(&mut self, withdrawn: Withdrawn, out: &mut Outputs) {
         for &mark in withdrawn.staying() {
             self.write_return_path(mark, out);
@@ -351,7 +352,7 @@ impl Slots {
         }
     }
 
-    /// Announces a user whose number every worker's table has.
+    /// Reports a user whose number is in every worker's table.
     pub(super) fn announce(&mut self, mark: Barrier<Mark>, out: &mut Outputs) {
         let Ok(passed) = out.workers.pass(mark) else { return };
         let mark = passed.into_inner();
@@ -360,14 +361,14 @@ impl Slots {
         let slot = user.slot;
         out.events.push(Event::SlotAttached(slot));
         if !self.allocator.numbers().former(mark).is_empty() {
-            // Former numbers from before the restart are now in every table.
+            // Former numbers from before the restart are now in every table too.
             self.write_return_path(mark, out);
         }
     }
 
     /// Publishes, with one table, the pending numbers whose commands all workers have completed.
-    /// Each table contains all numbers, so one table per number would take quadratic time. If more
-    /// numbers are about to follow, it waits for them for a limited number of polls. Returns
+    /// Each table contains all numbers, so one table for each number would take quadratic time. If
+    /// more numbers will follow soon, it waits for them for a limited number of polls. Returns
     /// `false` if nothing was published.
     pub(super) fn publish_due(&mut self, out: &mut Outputs) -> bool {
         let (due, more_follow) = out.workers.publishable(self.written);
@@ -389,7 +390,7 @@ impl Slots {
             let Some(user) = self.user_mut(mark) else { continue };
             let was = user.slot;
             if user.refused.is_some() {
-                // The port at some worker has refused the neighbour: remove it from the other
+                // The port at some worker has refused the neighbour: remove the link from the other
                 // workers.
                 refused.push(mark);
                 continue;
@@ -513,7 +514,7 @@ impl Slots {
             out.events.push(Event::SlotFree(number.slot()));
             self.allocator.free(number);
         }
-        // The drop reason changes from `slot_gone` to `empty_slot`.
+        // From this table on, the drop reason is `empty_slot` instead of `slot_gone`.
         self.publish_tables(out);
     }
 
@@ -522,7 +523,7 @@ impl Slots {
         self.slot_of(self.allocator.numbers().alias_of(slot)?)
     }
 
-    /// Whether a number is kept over the restart for this user.
+    /// Whether a number is kept for this user over the restart.
     pub(super) fn is_kept_for(&self, who: &Who) -> bool {
         self.allocator.numbers().is_kept_for(who)
     }
@@ -537,7 +538,7 @@ impl Slots {
         self.allocator.generation()
     }
 
-    /// Makes numbers wait for a snapshot before they are published.
+    /// Makes each new number wait until a snapshot that contains it is written.
     pub(super) fn wait_for_writing(&mut self) {
         self.written.get_or_insert(0);
     }
@@ -609,8 +610,8 @@ impl Slots {
     }
 
     /// Checks every number and attachment, after the slow path has lost its tokens in a panic.
-    /// `has_peer` returns whether the peer of a sealed link is known; if not, the attach was not
-    /// complete.
+    /// `has_peer` returns whether the peer of a sealed link is known. If it is not, the attach was
+    /// not complete.
     pub(super) fn recover(
         &mut self,
         has_peer: impl Fn(Mark) -> bool,
@@ -640,7 +641,7 @@ impl Slots {
     }
 
     /// Sends the tables and return paths to every worker again. Grace periods do not count these
-    /// commands, and begin after them.
+    /// commands; they begin after them.
     fn command_tables_again(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
@@ -673,7 +674,8 @@ impl Slots {
 
         let is_everywhere = |mark: &Mark| links.iter().all(|has| has.contains(mark));
         let lost = expected.iter().filter(|mark| stays.contains(mark) && !is_everywhere(mark));
-        // Their commands were lost, or the port at some worker has refused them.
+        // The commands for these links were lost, or the port at some worker has refused the
+        // neighbour.
         let lost: Vec<Mark> = lost.copied().collect();
         self.detach_users(&lost, out);
     }

@@ -1,6 +1,6 @@
 //! The state of a switch that a restart needs: the users of slot numbers, the numbers in
-//! quarantine, and the latest handshake stamp. It is plain data; the caller decides where it is
-//! written.
+//! quarantine, and the latest handshake stamp. It is plain data. The caller decides where to write
+//! it.
 
 use std::fmt;
 
@@ -19,14 +19,15 @@ pub struct Kept {
     pub who: Option<Who>,
     /// The time during which no other user may have it, in nanoseconds.
     pub rests_ns: u64,
-    /// Whether an unknown peer has or had it: the number of such numbers is limited.
+    /// Whether the number belongs to an unknown peer, or last belonged to one. The number of such
+    /// slot numbers is limited.
     pub unknown: bool,
 }
 
 /// A former number that still leads to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// The number; it is also among the numbers that are kept for no user.
+    /// The number. It is also among the kept numbers without a user.
     pub slot: Slot,
     /// The user.
     pub who: Who,
@@ -45,8 +46,8 @@ pub struct Snapshot {
     pub numbers: Vec<Kept>,
     /// The former numbers among them, which still lead to their users.
     pub former: Vec<Former>,
-    /// The latest stamp that this node's handshakes can have before the next snapshot, in
-    /// nanoseconds since 1970; 0 without an identity.
+    /// The latest stamp that this node's handshakes can carry before the next snapshot, in
+    /// nanoseconds since 1970. 0 if the node has no identity.
     pub stamps_until: u64,
 }
 
@@ -58,8 +59,8 @@ pub enum RestoreError {
     Late,
     /// The snapshot has a number twice, or one that cannot be allocated.
     Number(Slot),
-    /// The switch's scheme reads the code of this number differently than the snapshot's scheme:
-    /// existing labels would lead to other slots (R1).
+    /// The switch's scheme reads the code of this number differently than the snapshot's scheme
+    /// does. Existing labels would lead to other slots (R1).
     Scheme(Slot),
 }
 

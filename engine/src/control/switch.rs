@@ -1,5 +1,5 @@
-//! The switch: one thread calls it, and it passes each call, punt and completion to the owner of
-//! the state that it concerns.
+//! The switch. One thread calls it. It passes each call, punt and completion to the owner of the
+//! state concerned.
 
 use core::time::Duration;
 use std::{fmt, mem, sync::Arc};
@@ -51,7 +51,8 @@ impl Switch {
         Ok((Self { base, links, messages }, workers))
     }
 
-    /// Sets the waker of worker `number`. The switch calls it when it has sent the worker commands.
+    /// Sets the waker of worker `number`. The switch calls the waker after it has sent commands to
+    /// the worker.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         self.base.out.workers.set_waker(number, waker);
     }
@@ -69,8 +70,8 @@ impl Switch {
         self.base.ports.plug_everywhere(ports, &mut self.base.out.workers)
     }
 
-    /// Plugs in a port that one worker owns; the other workers hand it frames through their handoff
-    /// rings.
+    /// Plugs in a port that one worker owns. The other workers pass frames for it through their
+    /// handoff rings.
     ///
     /// # Errors
     /// [`PlugError`]; the port is then dropped.
@@ -102,7 +103,8 @@ impl Switch {
         self.base.ports.open_handshake_socket(port, handshake_socket)
     }
 
-    /// Lists the events that wake the slow path for handshakes. Call it before the thread blocks.
+    /// Lists the events that wake the slow path to read handshakes. Call it before the thread
+    /// blocks.
     pub fn arm(&mut self, add: impl FnMut(Arm)) {
         self.base.ports.arm(add);
     }
@@ -112,8 +114,9 @@ impl Switch {
         self.base.ports.disarm();
     }
 
-    /// Sets whether a port accepts frames of unknown peers: handshakes, and the data of peers that
-    /// have moved. This is needed wherever a peer may send from an address that is not configured.
+    /// Sets whether a port accepts frames from unknown senders: handshakes, and the data of peers
+    /// that have moved. The port must accept them if a peer may send from an address that is not
+    /// configured.
     pub fn accept_unknown(&mut self, port: PortId, accept: bool) {
         self.base.ports.accept_unknown(port, accept, &mut self.base.out.workers);
     }
@@ -138,8 +141,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Detaches the users of all these slots, with one table for the workers. The same number of
-    /// calls of [`detach`](Self::detach) would each make a table of all slots. Skips empty slots.
+    /// Detaches the users of all these slots, with one table for the workers. Separate calls of
+    /// [`detach`](Self::detach) would each make a table of all slots. Skips empty slots.
     pub fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.base.slots.detach_all(slots, &mut self.base.out);
         self.links.drop_detached(&mut self.base);
@@ -214,12 +217,13 @@ impl Switch {
     }
 
     /// Restores a snapshot, before anything is attached. A user gets the number that it had, unless
-    /// it asks for another one. No other user gets that number before its quarantine has ended, and
-    /// then only after all other numbers. A number that is pinned to another user belongs to that
-    /// user, and opens after its quarantine. The same holds for the first number to become free if
-    /// no other is left. Former numbers lead to their users again when these are attached, and so
-    /// does a number whose user asks for another one. Stamps continue from those of the snapshot if
-    /// [`set_identity`](Self::set_identity) was called before.
+    /// it requests another one. No other user gets that number before its quarantine has ended, and
+    /// then only if no other number is free. A kept number that is pinned to another user belongs
+    /// to that user, and leads to it after the quarantine. The same holds for the kept number that
+    /// becomes free first, if no other number is left. When a user is attached, its former numbers
+    /// lead to it again. If the user requests another number, its last number leads to it too.
+    /// Stamps continue from those of the snapshot if [`set_identity`](Self::set_identity) was
+    /// called before.
     ///
     /// # Errors
     /// [`RestoreError`].
@@ -237,20 +241,21 @@ impl Switch {
         self.base.slots.is_kept_for(&Who::new(key, name))
     }
 
-    /// The time until an allocated number may lead to its user: labels to the number's last user
-    /// must have expired first. `None` if it already may.
+    /// The time until an allocated number may lead to its user; `None` if it already may. Labels to
+    /// the number's last user must expire first.
     pub fn opens_in(&self, slot: Slot) -> Option<Duration> {
         self.base.slots.opens_in(slot).map(Duration::from_nanos)
     }
 
     /// Makes each new number wait until a snapshot that contains it was written
-    /// ([`set_written`](Self::set_written)), so a crash loses no number that labels may name.
+    /// ([`set_written`](Self::set_written)). After a crash, every number that labels may name is
+    /// then in the snapshot.
     pub fn wait_for_writing(&mut self) {
         self.base.slots.wait_for_writing();
     }
 
-    /// Notes that a snapshot of this generation was written, or could not be: publishes its
-    /// numbers.
+    /// Notes that a snapshot of this generation was written, or that writing it failed. In both
+    /// cases the numbers in it are published.
     pub fn set_written(&mut self, generation: u64) {
         self.base.slots.set_written(generation);
     }
@@ -264,7 +269,7 @@ impl Switch {
         self.links.set_identity(config, now, &self.base)
     }
 
-    /// Adds a peer: it has a slot at once, and a link when a handshake is finished.
+    /// Adds a peer. It has a slot at once, and a link when a handshake is complete.
     ///
     /// # Errors
     /// [`PeerError`].
@@ -273,19 +278,19 @@ impl Switch {
         self.links.add_peer(spec, now, &mut self.base)
     }
 
-    /// Sends beacons at a port, and receives those of other nodes there. With `None`, the initial
-    /// state of a port, the switch does neither. To find peers there, the port must [accept unknown
-    /// peers](Self::accept_unknown).
+    /// Sets whether the switch sends beacons through a port and receives those of other nodes
+    /// there. With `None`, the initial state of a port, it does neither. To find peers on the port,
+    /// the port must also [accept unknown peers](Self::accept_unknown).
     ///
-    /// The call has no effect without an identity or without such a port.
+    /// The call has no effect if the switch has no identity, or if there is no such port.
     pub fn set_beacon(&mut self, port: PortId, spec: Option<BeaconSpec>) {
         self.links.set_beacon(port, spec, &mut self.base);
     }
 
-    /// Makes handshakes with silent peers behind `port` also leave by `alternate`, another UDP port
-    /// that is plugged in. Handshakes with peers that are down and were last behind the previous
-    /// alternate go to their configured address, so that the previous alternate can be
-    /// [unplugged](Self::unplug) unless a link uses it.
+    /// Sends handshakes with silent peers of `port` also through `alternate`, another UDP port that
+    /// is plugged in. Handshakes with peers that are down and were last reached through the
+    /// previous alternate go to their configured address. The previous alternate can then be
+    /// [unplugged](Self::unplug) as soon as no link uses it.
     pub fn set_alternate(&mut self, port: PortId, alternate: PortId) {
         self.links.set_alternate(port, alternate, &mut self.base);
     }
@@ -298,15 +303,15 @@ impl Switch {
         self.links.show_where_we_are(now, &mut self.base);
     }
 
-    /// The latest stamp that a handshake of this node may have before the caller must write a new
-    /// [`snapshot`](Self::snapshot), in nanoseconds since 1970; 0 without an identity.
+    /// The latest stamp that a handshake of this node may carry before the caller must write a new
+    /// [`snapshot`](Self::snapshot), in nanoseconds since 1970. 0 if the node has no identity.
     pub fn stamps_until(&self, now: Now) -> u64 {
         self.links.stamps_until(self.base.clock.now().max(now))
     }
 
-    /// Sets the wall clock to `wall_ns`, in nanoseconds since 1970. Stamps follow a clock that is
-    /// set forward, so peers accept a node that started with a wrong clock once the clock is right.
-    /// If the clock is set back, stamps continue from their present value.
+    /// Sets the wall clock to `wall_ns`, in nanoseconds since 1970. If the clock is set forward,
+    /// stamps follow it: a node that started with a wrong clock is accepted by its peers once the
+    /// clock is right. If the clock is set back, stamps continue from their present value.
     pub fn set_wall_clock(&mut self, wall_ns: u64, now: Now) {
         let now = self.base.clock.advance(now);
         self.links.stamp_from(wall_ns, now);
@@ -327,8 +332,8 @@ impl Switch {
         self.messages.ask(label, question, now, &mut self.base)
     }
 
-    /// Sends a goodbye to the neighbour or endpoint on `slot`: its link will end. The caller ends
-    /// the link.
+    /// Sends a goodbye to the neighbour or endpoint on `slot`, which announces that its link will
+    /// end. The call does not end the link; the caller does.
     pub fn goodbye(&mut self, slot: Slot, code: u8, retry_after_s: u32, text: &str) {
         send_goodbye(slot, code, retry_after_s, text, &mut self.base);
     }
@@ -348,9 +353,9 @@ impl Switch {
         let now = self.base.advance(now);
         self.links.renew_secrets(now);
         let punts = self.base.out.workers.punts();
-        // The messages of links precede packets and notices.
+        // The messages of links precede packets and drop notices.
         for queue in [&punts.notes, &punts.link_messages, &punts.packets, &punts.drop_notices] {
-            // Punts that arrive meanwhile wait for the next poll.
+            // Punts that arrive during this loop wait for the next poll.
             for _ in 0..queue.len() {
                 let Some(punt) = queue.pop() else { break };
                 self.handle(punt, now);
@@ -385,12 +390,12 @@ impl Switch {
     }
 
     /// Resets the slow path after a method of this switch has panicked; [`poll`](Self::poll) then
-    /// continues. The workers keep forwarding with their present state. Changes that were under way
-    /// are repeated or reverted, and reported by events. Until [`is_settled`](Self::is_settled)
-    /// returns `true`, fewer marks are free than otherwise.
+    /// continues. The workers keep forwarding with their present state. Changes that were in
+    /// progress are repeated or reverted, and reported by events. Until
+    /// [`is_settled`](Self::is_settled) returns `true`, fewer marks are free than usual.
     ///
-    /// It calls no code of the caller (no waker, no random source), so that code that has panicked
-    /// once does not panic here.
+    /// It does not call the caller's code (wakers, the random source). Code that caused the panic
+    /// therefore cannot panic again here.
     pub fn recover(&mut self, now: Now) {
         let now = self.base.advance(now);
         self.messages.reset();
@@ -457,7 +462,7 @@ impl Switch {
             }
             // A bug: the slow path allocates only port numbers within the workers' limits.
             Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
-            // Dropped here: the slow path frees the content that workers return.
+            // Dropped here, so that the slow path frees the objects that workers return.
             _ => (),
         }
     }

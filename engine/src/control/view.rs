@@ -1,4 +1,4 @@
-//! Views of a switch for people and programs: copies of its state and counters.
+//! Views of a switch: copies of its state and counters, for display and for other programs.
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlotState {
-    /// Allocated; not every worker has it yet.
+    /// Allocated; not every worker has it in its table yet.
     Coming,
     /// Every worker forwards frames to it, or will soon.
     Attached,
@@ -63,39 +63,40 @@ pub struct SlotView {
     pub slot: Slot,
     /// Its state.
     pub state: SlotState,
-    /// The count of the switch's allocations when it allocated this number, including those before
-    /// restarts. Each use of a number has a different generation.
+    /// The switch's count of allocations when it allocated this number. The count includes
+    /// allocations before restarts, so each use of a number has a different generation.
     pub generation: u64,
     /// The name of its user; empty in quarantine.
     pub name: String,
-    /// The port that its user is behind.
+    /// The port through which its user is reached.
     pub port: Option<PortId>,
-    /// The user's address at the port.
+    /// The user's address on this port.
     pub at: Option<Address>,
     /// The kind of user: another switch, or an endpoint.
     pub behind: Option<Behind>,
-    /// Frames that came in by the slot.
+    /// Frames that arrived on the slot.
     pub frames_in: u64,
     /// The bytes of these frames.
     pub bytes_in: u64,
-    /// Frames that left by the slot.
+    /// Frames that were sent on the slot.
     pub frames_out: u64,
     /// The bytes of these frames.
     pub bytes_out: u64,
-    /// Frames that came in by the slot and were dropped, or that found its egress queue full.
+    /// Frames that arrived on the slot and were dropped, and frames that found its egress queue
+    /// full.
     pub discards: u64,
-    /// Frames that came in by the slot and carry its former number in their return path.
+    /// Frames that arrived on the slot and carry its former number in their return path.
     pub by_former: u64,
-    /// The time at which the last frame came in.
+    /// The time at which the last frame arrived.
     pub heard: Option<Now>,
-    /// The time until the state ends, if that is known: for a slot that waits until its number is
-    /// free, drains, retires, is in quarantine or is kept.
+    /// The time until the state ends, if that is known. It applies to a slot that waits until its
+    /// number is free, drains, retires, is in quarantine or is kept.
     pub left: Option<Duration>,
-    /// Whether an unknown peer has or had the number.
+    /// Whether the number belongs to an unknown peer, or last belonged to one.
     pub is_unknown: bool,
 }
 
-/// One queue of a port: at one worker, or its handshake socket.
+/// One queue of a port: its queue at one worker, or its handshake socket.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QueueView {
@@ -105,11 +106,11 @@ pub struct QueueView {
     pub frames_in: u64,
     /// The bytes of these frames.
     pub bytes_in: u64,
-    /// Frames that left.
+    /// Frames that were sent.
     pub frames_out: u64,
     /// The bytes of these frames.
     pub bytes_out: u64,
-    /// Frames that the port made itself.
+    /// Frames that the port generated itself.
     pub frames_made: u64,
     /// Receive calls; each returns a train where the kernel coalesced frames (GRO).
     pub trains_in: u64,
@@ -119,7 +120,7 @@ pub struct QueueView {
     pub trains_refused: u64,
     /// The number of times that trains were tried again.
     pub trains_retried: u64,
-    /// Packets that the kernel dropped before they were frames.
+    /// Packets that the kernel dropped before the port received them as frames.
     pub kernel_drops: u64,
     /// The kernel's counters that are not zero, by reason.
     pub kernel: Vec<(KernelDrop, u64)>,
@@ -137,8 +138,8 @@ pub struct PortView {
     pub describe: String,
     /// Its queues, by worker; its handshake socket last, if it has one.
     pub queues: Vec<QueueView>,
-    /// The outcomes of the handshakes and beacons that came in by it, as the slow path counts them:
-    /// the counters that are not zero.
+    /// The outcomes of the handshakes and beacons that arrived on it, as counted by the slow path.
+    /// Contains only counters that are not zero.
     pub handshakes: Vec<(Discard, u64)>,
 }
 
@@ -147,16 +148,16 @@ pub struct PortView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Balance {
-    /// Frames that arrived at ports.
+    /// Frames that arrived on ports.
     pub frames_in: u64,
-    /// Frames that were made here.
+    /// Frames that this switch generated.
     pub frames_made: u64,
-    /// Frames that left by ports.
+    /// Frames that were sent through ports.
     pub frames_out: u64,
     /// Discards by reason, in the order of [`Discard::ALL`].
     pub discards: [u64; Discard::COUNT],
-    /// Packets that the kernel dropped before they were frames: they are not part of the balance,
-    /// because no port received them.
+    /// Packets that the kernel dropped before a port received them as frames. They are not part of
+    /// the balance.
     pub kernel_drops: u64,
     /// The kernel's counters by reason, in the order of [`KernelDrop::ALL`].
     pub kernel: [u64; KernelDrop::COUNT],
@@ -181,8 +182,8 @@ impl Balance {
         self.discards.iter().sum()
     }
 
-    /// Frames that arrived or were made, minus those that left or were dropped: the number of
-    /// frames inside the switch. 0 when it is idle.
+    /// The number of frames inside the switch: those that arrived or were generated, minus those
+    /// that were sent or dropped. 0 when the switch is idle.
     pub fn on_their_way(&self) -> i128 {
         i128::from(self.frames_in) + i128::from(self.frames_made)
             - i128::from(self.frames_out)
@@ -194,8 +195,8 @@ impl Balance {
         self.on_their_way() == 0
     }
 
-    /// Frames whose purpose ends here: frames for the switch itself, and path probes. They are
-    /// among the discards, and are no failures.
+    /// Frames that this switch consumes: frames addressed to it, and path probes. They are counted
+    /// among the discards, but are not failures.
     pub fn handled(&self) -> u64 {
         self.by_reason().filter(|(reason, _)| reason.is_handled()).map(|(_, count)| count).sum()
     }

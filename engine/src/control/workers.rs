@@ -1,6 +1,6 @@
-//! The slow path's view of the workers: the rings to them, the commands that wait, and the steps
-//! that wait until every worker has completed the commands sent before ([`GracePeriods`]). The
-//! other owners decide which commands and steps to queue.
+//! The slow path's view of the workers: the rings to them, the queued commands, and the steps that
+//! wait until every worker has completed the commands sent before ([`GracePeriods`]). The other
+//! owners decide which commands and steps to queue.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -25,11 +25,11 @@ use crate::{
     worker::SlowPath,
 };
 
-/// A step that follows when every worker has completed the commands sent before.
+/// A step that is taken when every worker has completed the commands sent before it.
 pub(super) enum Step {
     Publish(Barrier<Allocated>),
     Announce(Barrier<Mark>),
-    /// Tables have both numbers: the workers write the new one into return paths.
+    /// The workers' tables have both numbers: the workers write the new one into return paths.
     Rewrite(Barrier<Retiring>),
     Retire(Barrier<Retiring>),
     Remove(Barrier<Informed>),
@@ -59,7 +59,7 @@ impl Step {
     }
 }
 
-/// The rings to one worker, and the messages that wait to enter them.
+/// The rings to one worker, and the messages queued for them.
 struct WorkerHandle {
     commands: Producer<Command>,
     completions: Consumer<Completion>,
@@ -67,14 +67,14 @@ struct WorkerHandle {
     orphan_drops: Arc<DiscardTally>,
     /// Frames that the worker made for the slow path.
     frames_made: Arc<Counter>,
-    /// Commands that wait to enter the ring.
+    /// Commands queued for the ring.
     waiting: VecDeque<Command>,
-    /// Replies and errors, by the ingress of the packet that caused them. They enter the ring when
-    /// no command waits.
+    /// Replies and errors, by the ingress of the packet that caused them. They enter the ring only
+    /// when no command is queued.
     answers: VecDeque<(Mark, Vec<u8>)>,
     waker: Option<Arc<dyn Wake>>,
-    /// Completions up to the answer to this inventory belong to commands before a
-    /// [`reset`](Workers::reset), which grace periods do not count.
+    /// The number of an inventory. Completions up to the answer to it belong to commands from
+    /// before a [`reset`](Workers::reset), and grace periods do not count them.
     awaits: Option<u64>,
 }
 
@@ -82,9 +82,9 @@ struct WorkerHandle {
 pub(super) struct Workers {
     handles: Vec<WorkerHandle>,
     grace_periods: GracePeriods,
-    /// In order, so that a later change does not overtake an earlier one.
+    /// The steps in their order, so that a later change does not overtake an earlier one.
     steps: VecDeque<Step>,
-    /// Links that come up when every worker forwards data.
+    /// Links that come up as soon as every worker forwards their data.
     openings: Vec<Barrier<Mark>>,
     /// Whether a command was queued since the rings were last filled.
     is_unflushed: bool,
@@ -151,7 +151,8 @@ impl Workers {
         self.handles.len()
     }
 
-    /// Sets the waker of a worker. The slow path calls it when it has sent the worker commands.
+    /// Sets the waker of a worker. The slow path calls the waker after it has sent commands to the
+    /// worker.
     pub(super) fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         if let Some(handle) = self.handles.get_mut(number) {
             handle.waker = Some(waker);
@@ -168,13 +169,14 @@ impl Workers {
         Arc::clone(&self.awaited)
     }
 
-    /// The flags for which workers wake the slow path, in addition to punts.
+    /// The flags by which workers learn that they must wake the slow path for events other than
+    /// punts.
     pub(super) fn attention(&self) -> &Attention {
         &self.punts.attention
     }
 
-    /// Queues a command for a worker. The number of waiting messages is limited: any path may lose
-    /// messages.
+    /// Queues a command for a worker. The number of queued messages is limited. A full queue loses
+    /// messages, as any path may.
     pub(super) fn command(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         let is_message = matches!(
@@ -196,8 +198,8 @@ impl Workers {
         }
     }
 
-    /// Makes a worker send a reply to a packet that came in by `ingress`. An ingress has at most as
-    /// many places as are free for the others.
+    /// Makes a worker send a reply to a packet that arrived on `ingress`. One ingress may occupy at
+    /// most as many places in the queue as remain free for all others.
     pub(super) fn answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
         self.is_unflushed = true;
         let answers = &mut self.handles[worker].answers;
@@ -252,7 +254,7 @@ impl Workers {
                 }
                 has_new = true;
             }
-            // Half of the ring stays free for commands, which must not wait behind replies.
+            // Half of the ring stays free for commands, so that they are not delayed by replies.
             while handle.waiting.is_empty()
                 && handle.commands.has_room(COMMANDS_MAX / 2 + 1)
                 && let Some((_, packet)) = handle.answers.pop_front()
@@ -294,9 +296,9 @@ impl Workers {
         if is_due { self.steps.pop_front() } else { None }
     }
 
-    /// How many of the next numbers may be published, if the written snapshot contains those up to
-    /// the generation `written`; and whether further numbers follow, for which workers have
-    /// commands to complete.
+    /// The number of pending numbers that may be published, if the written snapshot contains those
+    /// up to the generation `written`. The flag is `true` if further numbers follow whose commands
+    /// the workers have not completed yet.
     pub(super) fn publishable(&self, written: Option<u64>) -> (usize, bool) {
         let is_due = |step: &&Step| self.may_publish(step, written);
         let due = self.steps.iter().take_while(is_due).count();
@@ -328,15 +330,15 @@ impl Workers {
             })
     }
 
-    /// Whether there is no work until a worker wakes the slow path. If a completion makes a step
-    /// possible, the worker wakes the slow path for it from now on.
+    /// Whether there is no work until a worker wakes the slow path. From now on, a worker also
+    /// wakes the slow path for a completion that makes a step possible.
     pub(super) fn may_sleep(&mut self) -> bool {
         if !self.awaits_reports() {
             self.attention().ignore_completions();
             return true;
         }
         self.attention().want_completions();
-        // A worker reports its completions from here on; earlier ones are read now.
+        // From here on, a worker reports its completions; earlier completions are read now.
         self.handles.iter_mut().all(|handle| handle.completions.is_empty())
     }
 
@@ -359,7 +361,7 @@ impl Workers {
     }
 
     /// Removes all steps and completions: grace periods begin with each worker's answer to this
-    /// inventory. Commands that wait to enter the rings stay in their queues.
+    /// inventory. Commands that are queued for the rings stay in their queues.
     pub(super) fn reset(&mut self, inventory: u64) {
         self.steps.clear();
         self.openings.clear();
@@ -369,8 +371,8 @@ impl Workers {
         }
     }
 
-    /// Queues a command for a worker that precedes an inventory, and that grace periods do not
-    /// count.
+    /// Queues a command that precedes the inventory in the queue of a worker. Grace periods do not
+    /// count this command.
     pub(super) fn command_before_inventory(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         self.handles[worker].waiting.push_back(command);
@@ -382,7 +384,7 @@ impl Workers {
             balance.add_discards(&handle.orphan_drops);
             balance.frames_made += handle.frames_made.read();
         }
-        // On both sides of R3's balance.
+        // Counted on both sides of R3's balance.
         balance.frames_made += self.messages_lost;
         balance.discards[Discard::CommandsFull as usize] += self.messages_lost;
     }

@@ -1,10 +1,10 @@
 //! Requests that this switch sends: ping, trace and identity. The switch matches replies to
 //! requests, and repeats a trace request that got no reply.
 //!
-//! A trace sends one request to each hop. The request for hop `n` starts with `n` hops left, so the
-//! `n`th switch (this one is number 0) drops it and reports the action that it would have taken
-//! (RFC 792, time exceeded, as traceroute uses it; the replies are those of RFC 8029). An endpoint
-//! at the end of the label receives no request.
+//! A trace sends one request to each hop. The request for hop `n` starts with `n` hops left. The
+//! `n`th switch (this switch is number 0) therefore drops it, and reports what it would have done
+//! with the packet (RFC 792, time exceeded, as traceroute uses it; the replies are those of RFC
+//! 8029). An endpoint at the end of the label receives no request.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,14 +36,14 @@ const TRIES: u8 = 3;
 const SILENT_HOPS_MAX: u8 = 3;
 
 /// The time, in nanoseconds, after a packet was sent during which a notice about it is accepted. A
-/// reply, including the time in slow paths on the path, takes less.
+/// reply takes less time, including the delay in the slow paths that it passes.
 const NOTICE_NS_MAX: u64 = 5_000_000_000;
 
 /// The shortest payload of a ping, in bytes. An error about such a packet is never longer than the
 /// packet (W5-7).
 const PING_BYTES_MIN: usize = 48;
 
-/// The number of a request. Two consecutive requests have different numbers.
+/// The number of a request. Consecutive requests have different numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuestionId(pub u32);
 
@@ -88,12 +88,12 @@ pub enum Answer {
     Silence,
 }
 
-/// The place and the reason of the drop, for a packet that this switch sent.
+/// The report of a switch that dropped a packet of this switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The drop reason.
     pub why: Reason,
-    /// The number of switches that had forwarded it, including this one.
+    /// The number of switches that had forwarded it, including this switch.
     pub hops: u8,
     /// If the packet was too big: the longest packet that fits, in bytes, including the link header
     /// and excluding the tag.
@@ -102,7 +102,7 @@ pub struct Complaint {
     pub round_trip_ns: u64,
 }
 
-/// One hop of a trace.
+/// The report on one hop of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HopReport {
@@ -110,7 +110,7 @@ pub struct HopReport {
     pub hop: u8,
     /// The hop's own report. `None` if no reply came in time, or only an error.
     pub word: Option<HopWord>,
-    /// The drop reason in the error that came instead.
+    /// The drop reason in the error, if an error came instead of a report.
     pub complaint: Option<Reason>,
     /// The time from request to reply; 0 if there was none.
     pub round_trip_ns: u64,
@@ -139,13 +139,13 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
-/// Requests that wait for replies, by their number on the wire, and the packets sent recently. Both
-/// are bounded.
+/// Requests that wait for replies, by their number in the packet, and the packets sent recently.
+/// The number of both is limited.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: BTreeMap<u32, Asked>,
     last: u64,
-    /// The newest is last. Notices may arrive after the reply.
+    /// Packets sent recently; the newest is last. Notices about them may arrive after the reply.
     sent: VecDeque<Sent>,
 }
 
@@ -156,13 +156,13 @@ struct Sent {
     label: Label,
     is_trace: bool,
     hops_left: u8,
-    /// The slot that a notice about the packet comes in by.
+    /// The slot on which a notice about the packet arrives.
     by: Slot,
     at: Now,
 }
 
 impl Sent {
-    /// Whether an offending header is the header of this packet at some place on its path.
+    /// Whether an offending header is the header of this packet at some point of its path.
     fn is_in(&self, header: &Header<'_, u64>) -> bool {
         let shift = header.shift();
         let ahead = header.label().forward(shift).register();
@@ -181,7 +181,7 @@ struct Asked {
     id: QuestionId,
     label: Label,
     question: Question,
-    /// The slot that the reply comes in by.
+    /// The slot on which the reply arrives.
     by: Slot,
     sent: Now,
     /// For a trace: the hop of this request, the number of requests sent to it, and the number of
@@ -192,7 +192,7 @@ struct Asked {
 }
 
 impl Questions {
-    /// Forgets all requests. The numbering continues.
+    /// Removes all requests. The numbering continues.
     pub(super) fn forget(&mut self) {
         self.waiting.clear();
         self.sent.clear();
@@ -211,7 +211,7 @@ impl Questions {
         self.sent.push_back(sent);
     }
 
-    /// Whether a notice that came in by this slot is about a packet that was sent recently.
+    /// Whether a notice that arrived on this slot is about a packet that was sent recently.
     pub(super) fn has_sent(&self, by: Slot, offending: &[u8], now: Now) -> bool {
         let is_lately = |sent: &&Sent| now.0.saturating_sub(sent.at.0) < NOTICE_NS_MAX;
         let lately = self.sent.iter().rev().take_while(is_lately);
@@ -221,9 +221,9 @@ impl Questions {
         .unwrap_or(false)
     }
 
-    /// A number that differs from those of all waiting requests, also in its low 16 bits: these are
-    /// the packet's flow, which matches an error to the packet. A node that sees no request cannot
-    /// easily guess the number; nodes on the path see it.
+    /// Returns a number that differs from those of all waiting requests. Its low 16 bits differ
+    /// too: they are the packet's flow, by which an error is matched to the packet. An off-path
+    /// node cannot easily guess the number; nodes on the path see it.
     fn number(&mut self, now: Now) -> u32 {
         loop {
             // splitmix64
@@ -238,7 +238,7 @@ impl Questions {
         }
     }
 
-    /// Sends a request whose reply comes in by slot `by`.
+    /// Sends a request whose reply arrives on slot `by`.
     pub(super) fn ask(
         &mut self,
         label: Label,
@@ -276,7 +276,7 @@ impl Questions {
             Question::Identity => Message::IdentityRequest { id: number }.to_bytes(),
             Question::Ping { payload_bytes } => {
                 let bytes = usize::from(payload_bytes).max(PING_BYTES_MIN);
-                // A test pattern, because some paths treat a payload of zeros specially.
+                // Use a test pattern, because some paths treat a payload of zeros specially.
                 let payload: Vec<u8> = (0..bytes).map(|n| n as u8).collect();
                 Message::Ping { id: number, payload: &payload }.to_bytes()
             }
@@ -287,7 +287,7 @@ impl Questions {
         transmit(&header, &message, out);
     }
 
-    /// Handles a reply or an error that came in by slot `by`. Returns whether it belongs to a
+    /// Handles a reply or an error that arrived on slot `by`. Returns whether it belongs to a
     /// request.
     pub(super) fn handle(
         &mut self,
@@ -371,8 +371,8 @@ impl Questions {
     /// Removes the trace that waits for a reply with this number.
     fn take_trace(&mut self, number: u32, by: Slot) -> Option<Asked> {
         let asked = *self.waiting.get(&number)?;
-        // This switch replies from slot 1, and so does the next switch if the label turns back
-        // there.
+        // A reply may come from slot 1 at hop 0: this switch replies from slot 1, and so does the
+        // next switch if the label turns back there.
         let is_from = asked.by == by || asked.hop == 0 && by.is_switch();
         if asked.question != Question::Trace || !is_from {
             return None;
@@ -382,7 +382,7 @@ impl Questions {
 
     fn next_hop(&mut self, asked: Asked, goes_on: bool, now: Now, out: &mut Outputs) {
         if goes_on && asked.hop + 1 < HOPS_MAX {
-            // A new number, so that a late reply does not match the request for the next hop.
+            // Use a new number, so that a late reply does not match the request for the next hop.
             let number = self.number(now);
             self.send(number, Asked { hop: asked.hop + 1, tries: 0, ..asked }, now, out);
         } else {
@@ -390,8 +390,8 @@ impl Questions {
         }
     }
 
-    /// Handles an error about a packet. The packet is one of this switch's if its header is that of
-    /// a waiting request, and the error comes in by the slot that the request left by.
+    /// Handles an error about a packet. This switch has sent the packet if its header is that of a
+    /// waiting request, and the error arrives on the slot on which the request was sent.
     fn handle_error(
         &mut self,
         by: Slot,
@@ -423,8 +423,8 @@ impl Questions {
                 round_trip_ns,
             };
             out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
-            // A switch that reports only that the hops are spent is skipped. The next node may be
-            // an endpoint, which then receives one request and no more.
+            // Continue with the next hop after a switch that reports only that the hops are spent.
+            // The next node may be an endpoint, which then receives one request and no more.
             let goes_on = why == Reason::HOPS_SPENT;
             let silent = SILENT_HOPS_MAX - 1;
             self.next_hop(Asked { silent, ..asked }, goes_on, now, out);

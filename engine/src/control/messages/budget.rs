@@ -1,6 +1,6 @@
 //! The budgets of each ingress: token buckets for replies to its requests, for errors about its
-//! packets, and for the notices and goodbyes that come in by it. Messages over budget are dropped;
-//! none are queued.
+//! packets, and for the notices and goodbyes that arrive on it. Messages over budget are dropped,
+//! not queued.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ struct Buckets {
     goodbyes: TokenBucket,
 }
 
-/// The buckets of every ingress, by mark index, so there are never more than attachments.
+/// The buckets of every ingress, by mark index, so there are never more buckets than mark indices.
 #[derive(Debug, Default)]
 pub(super) struct Budgets(BTreeMap<usize, Buckets>);
 
@@ -43,7 +43,7 @@ impl Budgets {
         self.of(ingress).errors.take(ERRORS, now)
     }
 
-    /// Whether the budget allows one more notice that came in by `ingress`.
+    /// Whether the budget allows one more notice that arrived on `ingress`.
     pub(super) fn notice(&mut self, ingress: Mark, now: Now) -> bool {
         self.of(ingress).notices.take(NOTICES, now)
     }
@@ -54,8 +54,8 @@ impl Budgets {
         self.of(ingress).goodbyes.take(GOODBYES, now)
     }
 
-    /// The next user of a mark's index inherits the buckets, so that a link that is attached
-    /// repeatedly gets no more answers than one that stays.
+    /// Returns the buckets of an ingress. The next user of a mark's index inherits them, so that a
+    /// link that is attached repeatedly gets no more replies than a link that stays attached.
     fn of(&mut self, ingress: Mark) -> &mut Buckets {
         self.0.entry(ingress.index()).or_default()
     }

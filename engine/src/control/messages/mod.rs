@@ -48,14 +48,14 @@ pub(super) struct ControlMessages {
     questions: Questions,
 }
 
-/// A packet for slot 1, or a dropped packet: the information that a message about it needs.
+/// The data about a packet, for slot 1 or dropped, that a message about it needs.
 #[derive(Clone, Copy)]
 struct Cause {
     ingress: Mark,
     ingress_slot: Slot,
     rights: Rights,
     at: Now,
-    /// Excluding link header and tag.
+    /// The length of the packet without link header and tag.
     packet_bytes: usize,
 }
 
@@ -108,7 +108,7 @@ impl ControlMessages {
         self.questions.poll(now, &mut base.out);
     }
 
-    /// Forgets all budgets and requests. The numbering of requests continues, so no late reply
+    /// Removes all budgets and requests. The numbering of requests continues, so no late reply
     /// matches another request.
     pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
@@ -123,7 +123,7 @@ impl ControlMessages {
         now: Now,
         base: &mut Base,
     ) -> Result<QuestionId, AskError> {
-        // The reply comes in by the label's first slot; slot 1 is this switch itself.
+        // The reply arrives on the label's first slot; slot 1 is this switch itself.
         let first = base.slots.config().scheme.decode(label.low());
         let by = first.map_or(1, |director| director.slot().number());
         self.questions.ask(label, question, Slot::new(by), now, &mut base.out)
@@ -218,7 +218,7 @@ impl ControlMessages {
                 let goodbye = Some(Goodbye { slot: by, retry_after_s });
                 Outcome { end: Discard::Handled, goodbye }
             }
-            // No packet was lost. An event informs the application that holds the labels.
+            // No packet was lost. The event informs the application that holds the labels.
             Message::SlotMoved { from, to, offending } => {
                 if !self.questions.has_sent(by, offending, now) {
                     return Discard::Unsolicited.into();
@@ -394,14 +394,14 @@ impl ControlMessages {
         base: &mut Base,
     ) {
         let bytes = header.to_repr().wire_bytes() + error.to_bytes().len();
-        // The budget is checked last, so an error that is too long uses none of it.
+        // Check the budget last, so that an error that is too long uses none of it.
         if bytes <= cause.packet_bytes && self.budgets.error(cause.ingress, now) {
             send_reply(cause, header, error, base);
         }
     }
 
-    /// Handles a frame that named a slot by a former number, or by a number that was a former one
-    /// until recently.
+    /// Handles a frame whose label named a slot by a former number, or by a number that was a
+    /// former one until recently.
     fn handle_alias_used(&mut self, named: Slot, packet: DropNotice, now: Now, base: &mut Base) {
         let ingress = packet.ingress_slot;
         if let Some(slot) = base.slots.renamed(named) {
@@ -410,10 +410,10 @@ impl ControlMessages {
         }
     }
 
-    /// Informs the sender of a packet, delivered by the former number `from`, that the slot's
-    /// number is `to`. It sends the message only within the ingress' budget for errors, and only if
-    /// the packet asks for errors. `notice` is the worker's copy of the packet's start; its discard
-    /// is ignored.
+    /// Informs the sender of a packet that was delivered by the former number `from` that the
+    /// slot's number is `to`. The message is sent only within the ingress' budget for errors, and
+    /// only if the packet asks for errors. `notice` is the worker's copy of the packet's start; its
+    /// discard is ignored.
     fn send_slot_moved(
         &mut self,
         mut notice: DropNotice,
@@ -496,8 +496,8 @@ fn undo_hop<R: Register>(
     }
     let (scheme, shift) = (&slots.config().scheme, header.shift());
     let width = if ingress_slot == Slot::SWITCH {
-        // The packet started here, where no director was used, and slot 1 has the same code in
-        // every width.
+        // The packet started at this switch, which consumed no director. Slot 1 has the same code
+        // in every width.
         u8::try_from(shift).ok()?
     } else {
         let back = header.label().reverse(shift, None).ok()?;
@@ -510,8 +510,8 @@ fn undo_hop<R: Register>(
     Some(())
 }
 
-/// The kind of node behind a link; `None` if the link was detached and its mark has another
-/// generation.
+/// The kind of node at the other end of a link; `None` if the link was detached and its mark has
+/// another generation.
 fn behind(slots: &Slots, link: Mark) -> Option<link::Behind> {
     Some(slots.user(link)?.behind)
 }
@@ -531,8 +531,8 @@ fn offending<'b, R: Register>(
     buffer.get(..repr.wire_bytes())
 }
 
-/// The reason that a sender with these rights gets. Without the transit right the reason is the
-/// same for a slot in use, in quarantine or empty (W5-9).
+/// The drop reason that a sender with these rights may see. A sender without the transit right sees
+/// the same reason for a slot in use, in quarantine or empty (W5-9).
 fn disclosed(why: Discard, rights: Rights) -> Discard {
     let sees_slots = rights.transit && rights.endpoints;
     match why {

@@ -1,8 +1,7 @@
-//! Alternate ports: when a peer has not answered for a minute, every other initiation leaves by
-//! another local UDP port. A router on the path may hold stale state for the port in use, for
-//! instance an old address, for as long as packets keep coming. A new flow gets new state. The
-//! owner of the switch opens the alternate port, and the link moves there if the peer answers
-//! there.
+//! Alternate ports: when a peer has not answered for a minute, every other initiation is sent from
+//! another local UDP port. A router on the path may hold stale state for the current port, for
+//! instance an old address, as long as packets keep arriving. A new flow creates new state. The
+//! owner of the switch opens the alternate port. The link moves to it if the peer answers there.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +14,12 @@ use crate::{
     control::{Event, PortId, base::Base},
 };
 
-/// The time, in nanoseconds, that a peer is silent before an alternate port is tried: three times
-/// the start-up time of a peer, and less than the two to three minutes for which routers keep the
-/// state of a flow.
+/// The time, in nanoseconds, for which a peer must be silent before an alternate port is tried. It
+/// is three times the start-up time of a peer, and less than the two to three minutes for which
+/// routers keep the state of a flow.
 pub(super) const WANTED_AFTER_NS: u64 = 60_000_000_000;
 
-/// The age at which an alternate port may be as stale as the first port, so that the switch
+/// The age above which an alternate port counts as stale, like the first port: the switch then
 /// requests another one.
 const STALE_AFTER: Nanos = Nanos::from_secs(300);
 
@@ -38,14 +37,14 @@ struct Alternate {
 }
 
 impl Alternates {
-    /// Sets the alternate of a port; returns the former one.
+    /// Sets the alternate of a port; returns the previous one.
     pub(super) fn set(&mut self, port: PortId, alternate: PortId, now: Now) -> Option<PortId> {
         let entry = self.0.entry(port).or_default();
         entry.port.replace((alternate, Nanos(now.0))).map(|(former, _)| former)
     }
 
-    /// The further location for an initiation to a silent peer at this configured location. If
-    /// there is no alternate port, or a stale one, an event requests one.
+    /// The additional destination of an initiation to a silent peer at this configured location. If
+    /// there is no alternate port, or only a stale one, an event requests one.
     pub(super) fn location(&mut self, written: Location, base: &mut Base) -> Option<Location> {
         let Location { port, at } = written;
         if !matches!(at, Address::Udp(_)) {

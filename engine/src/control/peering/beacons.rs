@@ -1,6 +1,7 @@
-//! Link beacons: announces this node at ports, and handles the beacons of other nodes. A beacon
-//! only suggests a peer: it moves no link, gets no answer but the first message of a handshake,
-//! which is no longer than the beacon, and leaves a small amount of state that expires soon (R8).
+//! Link beacons: sends this node's beacons through ports, and handles the beacons of other nodes. A
+//! beacon only suggests a peer and does not move a link. Its only answer is the first message of a
+//! handshake, which is no longer than the beacon. It leaves a small amount of state that expires
+//! soon (R8).
 //!
 //! | a beacon names | action |
 //! |---|---|
@@ -8,7 +9,7 @@
 //! | a peer whose link is up, and whose location is not known | send a path challenge to the sender |
 //! | a peer whose link is down | begin a handshake, or continue one; the next message also goes to the sender, once |
 //! | an unknown key | begin XX with the sender, if unknown peers are accepted; allocate a slot when it ends |
-//! | a peer of which only the identity is known | the same until its key is known; it already has a slot |
+//! | a peer that is known only by its identity | as for an unknown key, until its key is known; the peer already has a slot |
 
 use std::collections::BTreeMap;
 
@@ -56,8 +57,8 @@ struct BeaconPort {
     budget: RateLimiter,
 }
 
-/// A handshake by XX that this node has begun with an unknown peer whose beacon came in. It has no
-/// slot and no session; the answer creates both.
+/// An XX handshake that this node has begun with an unknown peer after a beacon from it. The call
+/// has no slot and no session. The answer creates both.
 struct Call {
     key: [u8; 32],
     to: HandshakeOrigin,
@@ -68,8 +69,8 @@ struct Call {
 /// The locations of a peer that beacons have suggested.
 #[derive(Debug, Default)]
 pub(super) struct Suggested {
-    /// A location that also gets the next first message of a handshake: one message for each
-    /// beacon.
+    /// A location that also gets the next first message of a handshake. Each beacon causes at most
+    /// one such message.
     pub(super) next: Option<HandshakeOrigin>,
     /// The location that got the last such message.
     pub(super) tried: Option<Location>,
@@ -134,7 +135,7 @@ impl Beacons {
         }
     }
 
-    /// Sends and receives beacons at a port, or neither with `None`.
+    /// Sets whether beacons are sent and received on a port. With `None`, neither happens.
     pub(super) fn set(
         &mut self,
         port: PortId,
@@ -155,7 +156,7 @@ impl Beacons {
         base.out.workers.command_all(|_| Command::AcceptBeacons(port.0, spec.is_some()));
     }
 
-    /// Stops beacons at a port that is being unplugged.
+    /// Stops beacons on a port that is being unplugged.
     pub(super) fn drop_port(&mut self, port: PortId) {
         self.ports.remove(&port);
     }
@@ -169,8 +170,9 @@ impl Beacons {
         }
     }
 
-    /// Handles a beacon. It first checks the beacon's format and network, at almost no cost; then
-    /// whether the beacon has a consequence; then the budgets; and only then the signature.
+    /// Handles a beacon. The checks are in order of cost: first the beacon's format and network, at
+    /// almost no cost, then whether the beacon has a consequence, then the budgets, and the
+    /// signature last.
     pub(super) fn handle(
         &mut self,
         datagram: &HandshakeDatagram,
@@ -188,7 +190,7 @@ impl Beacons {
         }
         let key = claim.static_key();
         if key == *local.static_public() {
-            return Ok(()); // this node's own, received by another path
+            return Ok(()); // this node's own beacon, received on another path
         }
         let by_key = table.shared().keys.get(&key);
         let lookup = table.peers().lookup();
@@ -215,7 +217,8 @@ impl Beacons {
                 return Err(Discard::OverBudget);
             }
         }
-        // The port's budget is checked first, so a flooded port uses none of the others' budget.
+        // Check the port's budget first, so that a flood on one port does not use the common
+        // budget.
         if !at_port.budget.take(now) || !self.budget.take(now) {
             return Err(Discard::OverBudget);
         }
@@ -246,7 +249,7 @@ impl Beacons {
         Ok(())
     }
 
-    /// Begins a handshake by XX with an unknown peer.
+    /// Begins an XX handshake with an unknown peer.
     fn call(
         &mut self,
         key: [u8; 32],
@@ -271,7 +274,7 @@ impl Beacons {
         Ok(())
     }
 
-    /// Abandons the call to the node with this key, which has begun a handshake itself.
+    /// Abandons the call to the node with this key, because the node has begun a handshake itself.
     pub(super) fn drop_call(&mut self, key: &StaticPublic, shared: &mut Shared) {
         if let Some(place) = self.calls.iter().position(|call| call.key == key.0) {
             let call = self.calls.swap_remove(place);
@@ -292,9 +295,9 @@ impl Beacons {
         let place = place.ok_or(Discard::NoSession)?;
         let by = HandshakeOrigin::of(datagram);
         if header.kind != Kind::Response || self.calls[place].to.from != by.from {
-            // A cookie: the node is under load, and a message with the cookie would be longer than
-            // the cookie (R8). The next beacon begins another call, and a beacon of this node may
-            // make the other node begin one.
+            // A cookie: the node is under load. Send nothing, because a message with the cookie
+            // would be longer than the cookie (R8). The next beacon begins another call, and a
+            // beacon of this node may make the other node begin one.
             return Err(Discard::NoSession);
         }
         self.calls[place].waiting.check(datagram.frame.bytes()).map_err(discard_of)?;
@@ -311,7 +314,7 @@ impl Beacons {
                 }
                 return adopted;
             }
-            // Another node answered first: the right one may still answer.
+            // Another node answered first. The right node may still answer.
             Ok(discovered) => match discovered.resume_waiting(table.shared().local()) {
                 Ok(waiting) => (waiting, Discard::NotAllowed),
                 Err(_) => {
@@ -331,13 +334,13 @@ fn consequence(mark: Mark, peer: &Peer, from: Location, now: Now) -> Consequence
     let here = peer.reach().location();
     match peer.state() {
         LinkState::Up | LinkState::Quiet if here.is_some() => Consequence::Nothing,
-        // An earlier suggestion is tried first, so that a sender of more beacons cannot replace it.
+        // Try an earlier suggestion first, so that a sender of more beacons cannot replace it.
         LinkState::Up if peer.reach().is_challenged(now) => Consequence::Nothing,
         LinkState::Up => Consequence::Challenge(mark),
-        // A handshake is under way.
+        // A handshake is in progress.
         _ if peer.is_unknown() && !peer.has_waited(now) => Consequence::Nothing,
         _ if peer.is_unknown() || peer.key().is_none() => Consequence::Call,
-        // Handshake messages go there in any case, as long as keys are wanted.
+        // Handshake messages are sent there in any case, as long as keys are needed.
         _ if here == Some(from) => Consequence::Nothing,
         _ if peer.reach().suggested.next.is_some() => Consequence::Nothing,
         _ => Consequence::Suggest(mark),
@@ -368,18 +371,18 @@ fn adopt(
     if let Some(peer) = table.peers_mut().get_mut(mark) {
         peer.reach_mut().note_asked(by.from);
         if peer.reach().location().is_none() {
-            // The answer shows the location of a peer whose location was unknown.
+            // The peer's location was unknown, and the answer shows it.
             table.move_to(mark, by.from, now, base);
         }
     }
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
     peer.with_session(Some(by), &mut link, |session, context, outputs| {
-        // If this fails after the session has taken the index, the session tries again.
+        // If this fails after the session index was taken, the session tries again.
         let role = XxRole::Initiator { msg3 };
         let adopted = session.adopt(context, established, role, outputs);
         if session.owns(index) { Ok(()) } else { adopted }
     })?;
-    // This node has begun the session, so it renews the keys, also while the link is idle.
+    // This node has begun the session, so it must renew the keys even while the link is idle.
     // Otherwise the unknown peer would remove the link, and only another beacon would restore it.
     let _ = peer.drive(Input::Wanted, None, &mut link);
     table.follow_answer(mark, by.from, now, base);

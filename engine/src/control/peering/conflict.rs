@@ -1,4 +1,4 @@
-//! One static key on two nodes: each of the two begins a handshake when the other has taken its
+//! One static key on two nodes: each node begins a handshake when the other one has taken over its
 //! link, so new keys come from two addresses in turn.
 
 use strowger_crypto::limits::REKEY_AFTER;
@@ -6,9 +6,9 @@ use strowger_crypto::limits::REKEY_AFTER;
 use super::Location;
 use crate::Now;
 
-/// The number of returns to the former location, each time with new keys, that shows two nodes. A
-/// peer that restarts stays at its location, and a peer that moves back and forth between two
-/// networks keeps its keys.
+/// The number of returns to the former location, each with new keys, after which two nodes are
+/// assumed. A peer that restarts stays at its location, and a peer that moves back and forth
+/// between two networks keeps its keys.
 const RETURNS: u8 = 3;
 
 /// The time, in nanoseconds (ten minutes), after which a peer that has not returned counts as one
@@ -25,8 +25,8 @@ pub(super) struct Conflict {
 }
 
 impl Conflict {
-    /// Notes that keys came from `from`, and that the keys before had this age. Returns whether
-    /// this shows, for the first time, that two nodes have the peer's key.
+    /// Notes that new keys came from `from`, and that the previous keys had this age. Returns
+    /// whether this shows, for the first time, that two nodes have the peer's key.
     pub(super) fn note(&mut self, from: Location, age_ns: u64, now: Now) -> bool {
         if self.last == Some(from) {
             return false;

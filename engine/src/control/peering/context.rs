@@ -1,5 +1,5 @@
-//! The context in which a peer handles an event: the state that all links share, and the commands
-//! and events of its link.
+//! The context in which a peer handles an event: the state that all links share, and the means to
+//! send commands and report events for its link.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{LocalIdentity, Sealed, Sealer, handshake::Offer};
@@ -77,8 +77,8 @@ impl LinkContext<'_> {
         }
     }
 
-    /// Sends the answer to an initiation: back to the sender of the initiation, otherwise to the
-    /// peer's location.
+    /// Sends the answer to an initiation to the sender of the initiation, if it is known, otherwise
+    /// to the peer's location.
     pub(super) fn answer(
         &mut self,
         owner: u8,
@@ -87,8 +87,8 @@ impl LinkContext<'_> {
         message: Vec<u8>,
     ) {
         let ports = &self.base.ports;
-        // The socket that received the initiation sends the answer: it has the local address that
-        // the peer sent to.
+        // Use the socket that received the initiation: it has the local address to which the peer
+        // has sent.
         if let Some(by) = by.filter(|by| ports.has_handshake_socket(by.from.port)) {
             self.shared.answers.push((by.from.port, by.from.at, message));
             return;
@@ -100,8 +100,8 @@ impl LinkContext<'_> {
         }
     }
 
-    /// Sends a sealed message of the link: to an address behind a port, or to the destination of
-    /// its data.
+    /// Sends a sealed message of the link: to an address on a port, or to the destination of the
+    /// link's data.
     pub(super) fn say(
         &mut self,
         owner: u8,

@@ -1,5 +1,5 @@
 //! The reason why a link is not up, as far as this node's attempts and the answers to them show it.
-//! It serves operators; no decision depends on it.
+//! The reason is only for operators; no decision depends on it.
 
 use std::fmt;
 
@@ -57,12 +57,13 @@ pub enum DownReason {
     },
     /// Handshakes from the peer's address are for a static key other than this node's.
     NotForUs,
-    /// Handshakes from the peer's address are for this node's key, in a network with another name.
+    /// Handshakes from the peer's address are for this node's key, but in a network with another
+    /// name.
     OtherNetwork,
-    /// The peer's answer cannot be decrypted: the peer has another psk.
+    /// The peer's answer cannot be decrypted, because the peer has another psk.
     OtherPsk,
-    /// The peer begins handshakes and uses none of their keys: it has another psk, or this node's
-    /// answers do not reach it.
+    /// The peer begins handshakes but uses none of their keys. Either it has another psk, or this
+    /// node's answers do not reach it.
     NoConfirmation {
         /// The number of answers sent since the link was last up.
         answers: u32,
@@ -70,13 +71,13 @@ pub enum DownReason {
     /// The stamps of the peer's initiations are not later than the last accepted one: the peer's
     /// clock is behind, or the initiations are replayed.
     StampRefused,
-    /// Both ends are authentic, and have no version, suite, label width or seal mode in common.
+    /// Both ends are authentic, but have no version, suite, label width or seal mode in common.
     Disagreement(Disagreement),
     /// A node with the peer's key has proved another identity than the expected one.
     OtherIdentity(PeerId),
     /// The peer's handshake was refused for another reason.
     Refused(Refused),
-    /// The peer has ended the link, and has asked for a pause before the next handshake.
+    /// The peer has ended the link, and has requested a pause before the next handshake.
     Goodbye {
         /// This node begins no handshake before this time.
         until: Now,
@@ -221,7 +222,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Whether such an event may be reported now. If so, it notes the time.
+    /// Whether such an event may be reported now. If so, the time is recorded.
     pub(super) fn may_report(&mut self, now: Now) -> bool {
         let is_due = |last: Now| now.0.saturating_sub(last.0) >= REFUSALS_REPORTED_EVERY_NS;
         let may = self.reported.is_none_or(is_due);
@@ -253,7 +254,7 @@ impl Diagnosis {
         }
     }
 
-    /// Removes the evidence, since the link is up.
+    /// Removes the evidence, because the link is up.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

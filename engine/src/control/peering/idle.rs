@@ -1,6 +1,6 @@
 //! Idle links: a link that carries no data gets no new keys, and sends nothing until it carries
-//! data again. It keeps its slot and its address. The first frame that is to leave by it waits at
-//! the worker and causes a handshake here, as in WireGuard (section 6.1).
+//! data again. It keeps its slot and its address. The first frame to be sent on an idle link is
+//! held by the worker and triggers a handshake here, as in WireGuard (section 6.1).
 //!
 //! ```text
 //!              data, or the peer's handshake
@@ -23,9 +23,9 @@ use crate::{Now, link::SlotTally};
 /// neither waits for a handshake.
 const IN_USE: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_AFTER.0);
 
-/// The time after which an idle link that was woken and has no keys is down. By then about seven
-/// attempts have failed (at 30 % loss of handshake messages, this happens once in a hundred times),
-/// and a packet that waits longer is of no use to its sender.
+/// The time after which a woken idle link without keys is down. By then about seven attempts have
+/// failed (at 30 % loss of handshake messages, this happens once in a hundred times). A packet that
+/// waits longer is of no use to its sender.
 const WAKE_PATIENCE: Nanos = limits::ATTEMPT_LIFE;
 
 /// The state of a sealed link.
@@ -37,7 +37,7 @@ pub enum LinkState {
     /// It has carried no data for some time, and its keys have expired. The next packet brings it
     /// up.
     Quiet,
-    /// It has no keys although keys are wanted, or its peer is silent.
+    /// It has no keys although keys are needed, or its peer is silent.
     #[default]
     Down,
 }
@@ -62,13 +62,13 @@ impl LinkState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UsageStep {
     Nothing,
-    /// A frame was to leave by the link while it had no keys: begin a handshake.
+    /// A frame was to be sent on the link while the link had no keys: begin a handshake.
     Wake,
     /// The link carries data: renew its keys.
     Want,
     /// The link carries no data: let its keys expire.
     Unwant,
-    /// The link was woken and got no keys: it is down.
+    /// The link was woken and got no keys: set it down.
     GiveUp,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Usage {
     unsealed: u64,
     /// The time at which either number last increased.
     seen: Nanos,
-    /// The time since which keys are wanted and have not come.
+    /// The time since which keys have been needed and are missing.
     wanted: Option<Nanos>,
 }
 
@@ -111,7 +111,7 @@ impl Usage {
         Nanos(now.0).since(self.seen) < IN_USE
     }
 
-    /// The amount of data that the link carries, for path MTU discovery.
+    /// The counters of the link's data, for path MTU discovery.
     pub(super) fn crossed(&self, now: Now) -> Crossed {
         Crossed { frames: self.frames, lately: self.is_lately(now) }
     }
@@ -126,25 +126,25 @@ impl Usage {
         self.seen = Nanos(now.0);
     }
 
-    /// Notes that keys are wanted from now on. Returns `false` if they were wanted before.
+    /// Notes that keys are needed from now on. Returns `false` if they were already needed.
     pub(super) fn want(&mut self, now: Now) -> bool {
         let is_new = self.wanted.is_none();
         self.wanted.get_or_insert(Nanos(now.0));
         is_new
     }
 
-    /// Whether keys are wanted.
+    /// Whether keys are needed.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Whether keys have been wanted for longer than a handshake takes.
+    /// Whether keys have been needed for longer than a handshake takes.
     pub(super) fn has_waited(&self, now: Now) -> bool {
         self.wanted.is_some_and(|since| Nanos(now.0).since(since) >= WAKE_PATIENCE)
     }
 
-    /// Reads the counters: a link in use gets new keys in time, an idle one gets none. `always`
-    /// renews the keys of an idle link as well.
+    /// Reads the counters, and decides whether the link gets new keys. A link in use gets them in
+    /// time; an idle link gets none, except if `always` is set.
     pub(super) fn poll(
         &mut self,
         data: DataFrames,
@@ -153,8 +153,8 @@ impl Usage {
         now: Now,
     ) -> UsageStep {
         let is_moving = data.crossed > self.frames;
-        // The link's own messages are counted before they are sent, so the difference may decrease
-        // for a moment.
+        // Take the greater value: the link's own messages are counted before they are sent, so the
+        // difference may decrease for a moment.
         self.frames = self.frames.max(data.crossed);
         let is_called = data.unsealed > self.unsealed;
         self.unsealed = data.unsealed;
@@ -171,7 +171,8 @@ impl Usage {
         }
     }
 
-    /// The time at which [`poll`](Self::poll) has work, as long as the link carries no frame.
+    /// The time at which [`poll`](Self::poll) has work, provided that the link carries no frame
+    /// until then.
     pub(super) fn next_timeout(&self, state: LinkState, always: bool) -> Option<Nanos> {
         let wanted = self.wanted?;
         match state {

@@ -1,8 +1,8 @@
-//! Session indices: the free ones, and those for which the answer to a handshake is awaited.
+//! Session indices: the free ones, and those for which an answer to a handshake is awaited.
 //!
-//! An index consists of a place in the workers' tables and higher bits; both are drawn at random
-//! from the free ones. A node that has seen some indices guesses another one with a probability of
-//! 2^-24.
+//! An index consists of a place in the workers' tables and of higher bits. The place is drawn at
+//! random from the free places, and the higher bits are random. A node that has seen some indices
+//! guesses another one with a probability of 2^-24.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,34 +21,35 @@ pub(super) struct Indices {
     free: Vec<u16>,
     /// The position of each place in `free`; [`Indices::TAKEN`] if it is not free.
     positions: Box<[u32]>,
-    /// Attempts at a handshake, by the index in their answers. Data packets never carry such an
-    /// index, so an observer of a running link sees none.
+    /// Attempts at a handshake, by the session index in their answers. Data packets never carry
+    /// such an index, so a passive observer of a link that is up sees none.
     awaited: HashMap<SessionIndex, Awaited>,
-    /// The same table, as the workers see it.
+    /// The same table, in the form that the workers read.
     places: Arc<AwaitedPlaces>,
 }
 
-/// The attempt that an answer belongs to.
+/// The originator of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// The session with this peer.
     Peer(Mark),
-    /// A call to an unknown peer whose beacon came in.
+    /// A call to an unknown peer whose beacon arrived.
     Call,
 }
 
 /// A handshake attempt whose answer is awaited.
 pub(super) struct Awaited {
     pub(super) asker: Asker,
-    /// The number of answers that may still be read: from the address that the initiation was sent
-    /// to, and from others.
+    /// The number of answers that may still be read: first from the address to which the initiation
+    /// was sent, then from other addresses.
     left: [u8; 2],
 }
 
 impl Awaited {
-    /// Whether one more answer with a valid mac may be read. The number applies to each attempt, so
-    /// a node that can make such answers delays only this attempt. Answers from other addresses use
-    /// none of the number for the address that the initiation was sent to.
+    /// Whether one more answer with a valid mac may be read. The limit applies to each attempt, so
+    /// a node that can forge such answers delays only this attempt. Answers from other addresses
+    /// have a limit of their own, separate from that of the address to which the initiation was
+    /// sent.
     pub(super) fn may_read(&mut self, was_asked: bool) -> bool {
         let left = &mut self.left[usize::from(!was_asked)];
         let may = *left > 0;
@@ -66,7 +67,7 @@ impl Indices {
         Self { free, positions, awaited: HashMap::new(), places }
     }
 
-    /// Frees all places. Ends the wait for all answers.
+    /// Frees all places. No answers are awaited any more.
     pub(super) fn reset(&mut self) {
         self.places.clear();
         *self = Self::new(self.places.clone());
@@ -101,14 +102,14 @@ impl Indices {
         true
     }
 
-    /// Takes the place of an index that another part has chosen. Returns whether the place was
+    /// Takes the place of an index that the other end has chosen. Returns whether the place was
     /// free.
     pub(super) fn take_index(&mut self, index: SessionIndex) -> bool {
         self.take(place_of(index))
     }
 
-    /// Frees an index that no session uses. Returns whether it belonged to an attempt, in which
-    /// case no worker has it.
+    /// Frees an index that no session uses. Returns whether the index belonged to an attempt. In
+    /// this case no worker has it.
     pub(super) fn give_back(&mut self, index: SessionIndex) -> bool {
         let place = place_of(index);
         if self.positions[place] == Self::TAKEN {
@@ -118,19 +119,20 @@ impl Indices {
         self.settle(index)
     }
 
-    /// Notes that an answer to this index is awaited.
+    /// Notes that an answer with this index is awaited.
     pub(super) fn await_answer(&mut self, index: SessionIndex, asker: Asker) {
         let left = [ANSWERS_READ_PER_ATTEMPT; 2];
         self.awaited.insert(index, Awaited { asker, left });
         self.places.set(index, true);
     }
 
-    /// The attempt whose answer carries this index: one table access for any number of peers.
+    /// The attempt whose answer carries this index. The lookup is one table access for any number
+    /// of peers.
     pub(super) fn awaited(&mut self, index: SessionIndex) -> Option<&mut Awaited> {
         self.awaited.get_mut(&index)
     }
 
-    /// Ends the wait for an answer to this index. Returns whether an answer was awaited.
+    /// Notes that no answer with this index is awaited any more. Returns whether one was awaited.
     pub(super) fn settle(&mut self, index: SessionIndex) -> bool {
         let was_awaited = self.awaited.remove(&index).is_some();
         if was_awaited {
@@ -161,7 +163,7 @@ mod tests {
             for (bit, ones) in ones.iter_mut().enumerate() {
                 *ones += index.number() >> bit & 1;
             }
-            // Freed at once: the index that was freed last is as likely as any other.
+            // Free it at once: the index that was freed last is as likely to be drawn as any other.
             indices.give_back(index);
         }
         for (bit, ones) in ones.iter().enumerate() {
@@ -187,7 +189,7 @@ mod tests {
         let index = SessionIndex::new(7).expect("small");
         assert!(!indices.take_index(index));
         indices.give_back(index);
-        indices.give_back(index); // twice is once
+        indices.give_back(index); // a second call has no effect
         assert!(indices.take_index(index) && !indices.take_index(index));
         assert_eq!(indices.draw(&mut entropy), None);
     }

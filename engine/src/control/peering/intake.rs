@@ -1,5 +1,5 @@
-//! Handshake messages from any address. Until its sender has proved its identity, a message creates
-//! no state here and gets at most one answer, which is no longer than the message (R8).
+//! Handshake messages from any address. A message creates no state here until its sender has proved
+//! its identity. It gets at most one answer, which is no longer than the message (R8).
 
 use strowger_crypto::{
     StaticPublic,
@@ -77,7 +77,7 @@ impl HandshakeBudgets {
 /// Decides which handshake messages are read.
 pub(super) struct Intake {
     checker: CookieChecker,
-    /// The budgets of senders at known locations, and of all others.
+    /// The budgets of senders at known locations, and those of all other senders.
     budgets: [HandshakeBudgets; 2],
     /// The budgets of senders at other locations, by source address.
     sources: Sources,
@@ -96,15 +96,15 @@ impl Intake {
         })
     }
 
-    /// Rotates secrets that are due, before handshakes are checked with them. Nothing else depends
-    /// on the time of this call.
+    /// Rotates secrets that are due, before handshakes are checked with them. The time of this call
+    /// has no other effect.
     pub(super) fn renew_secrets(&mut self, config: &mut PeeringConfig, now: Now) {
         let _ = self.checker.rotate(nanos(now), &mut *config.entropy);
         self.sources.rotate(nanos(now), &mut *config.entropy);
     }
 
-    /// Whether another handshake message from this sender may be read. The sender's own budget is
-    /// checked first, so an excess of one peer uses none of the others' budget.
+    /// Whether one more handshake message may be read from this sender. The sender's own budget is
+    /// checked first, so that one peer's excess does not use the common budget.
     fn may_read(&mut self, link: Mark, peers: &mut Peers, now: Now) -> bool {
         peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.take(now))
             && self.budgets[usize::from(link.is_unknown())].reads.take(now)
@@ -120,14 +120,14 @@ impl Intake {
         may && self.budgets[usize::from(link.is_unknown())].cookies.take(now)
     }
 
-    /// Whether one more message may be read from a sender that has proved that it receives at its
-    /// source address, within the limit of that address. A peer at its location has a separate
-    /// budget instead.
+    /// Whether the limit of a source address allows one more message from it. The sender has proved
+    /// that it receives at this address. For a peer at its location, a separate budget applies
+    /// instead.
     fn may_read_source(&mut self, link: Mark, from: Address, now: Now) -> bool {
         !link.is_unknown() || self.sources.may_read(from, nanos(now))
     }
 
-    /// The load that this sender, or all senders of its kind, cause.
+    /// The load caused by this sender, or by all senders of its kind.
     fn load(&self, link: Mark, peers: &mut Peers, now: Now) -> Load {
         let own = peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.load(now));
         match self.budgets[usize::from(link.is_unknown())].load(now) {
@@ -153,7 +153,7 @@ impl Intake {
         if header.kind != Kind::Initiation {
             return handle_answer(header, datagram, beacons, table, now, base);
         }
-        // The same address behind two ports counts as two sources.
+        // The same address on two ports counts as two sources.
         let mut source = datagram.from.to_bytes();
         source.extend(datagram.port.to_be_bytes());
         let Some(admitted) = self.admit(datagram, &source, table, now, base)? else {
@@ -183,7 +183,7 @@ impl Intake {
     }
 
     /// Checks mac, cookie and budgets of an initiation. Returns `None` if a cookie was sent
-    /// instead. Only messages that are read use the budget of reads: neither invalid messages nor
+    /// instead. Only messages that are read use the read budget, so neither invalid messages nor
     /// senders with forged addresses can use it up.
     fn admit<'m>(
         &mut self,
@@ -216,7 +216,7 @@ impl Intake {
         }
     }
 
-    /// Handles an initiation of IK, whose sender has this node's key.
+    /// Handles an initiation of IK. Its sender has this node's key.
     fn handle_known(
         &mut self,
         admitted: &Admitted<'_>,
@@ -232,8 +232,7 @@ impl Intake {
         let key = *initiation.static_key();
         let mark = match table.shared().keys.get(&key) {
             Some(mark) => Some(mark),
-            // The sender has this node's key; this node has only the sender's identity in its
-            // configuration.
+            // The sender has this node's key. This node may know the sender only by its identity.
             None if table.expects_unknown_keys() => {
                 let identity = initiation.identity().map_err(discard_of)?;
                 table.peers().by_identity(&identity)
@@ -246,7 +245,7 @@ impl Intake {
         let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
         let newest = peer.session().guard().newest;
         if newest.is_some_and(|newest| initiation.timestamp() <= newest) {
-            // A replayed initiation uses none of the peer's budget.
+            // A replayed initiation does not use the peer's budget.
             peer.status_mut().note_reason(DownReason::StampRefused, now);
             return Err(Discard::HandshakeStale);
         }
@@ -257,7 +256,7 @@ impl Intake {
         peer.drive(input, Some(HandshakeOrigin::of(datagram)), &mut link)
     }
 
-    /// Reports a handshake of a node whose key is not configured.
+    /// Reports a handshake from a node whose key is not configured.
     fn refuse_unknown(
         &mut self,
         datagram: &HandshakeDatagram,
@@ -278,7 +277,7 @@ impl Intake {
         Discard::UnknownPeer
     }
 
-    /// Handles the last message of XX, which proves the identity of a node whose key is not
+    /// Handles the last message of XX. It proves the identity of a node whose key is not
     /// configured, and that the node receives at its address.
     fn handle_finish(
         &mut self,
@@ -292,7 +291,7 @@ impl Intake {
         let expected = table.expected_by(finish.identity(), datagram);
         let index = finish.our_index();
         if !table.shared_mut().sessions.indices().take_index(index) {
-            // The sender chose the index without knowledge of the free ones: it starts again with
+            // The sender chose an index without knowing the free ones. It will begin again with
             // another index.
             return Err(Discard::OverBudget);
         }
@@ -306,7 +305,7 @@ impl Intake {
                 let taken = peer.with_session(by, &mut link, |session, context, outputs| {
                     session.adopt(context, established, XxRole::Responder { guard }, outputs)
                 });
-                // A call to the same node would replace this session.
+                // Drop a call to the same node: it would replace this session.
                 beacons.drop_call(&key, table.shared_mut());
                 taken
             }
@@ -344,8 +343,9 @@ impl Intake {
     }
 }
 
-/// Handles a response or a cookie. The index identifies the attempt; the message is read if its mac
-/// is valid and the attempt may read further answers. Any other message costs almost nothing.
+/// Handles a response or a cookie. The index identifies the attempt. The message is read only if
+/// its mac is valid and the attempt may read further answers. Any other message costs almost
+/// nothing.
 fn handle_answer(
     header: LinkHeader,
     datagram: &HandshakeDatagram,
@@ -372,8 +372,8 @@ fn handle_answer(
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::NoSession)?;
     let taken = peer.drive(Input::Message(message), Some(by), &mut link);
     if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
-        // The mac is valid, so the sender has this node's public key; and only the peer can have
-        // read this node's message.
+        // The peer has another psk: the mac is valid, so the sender has this node's public key, and
+        // only the peer can have read this node's message.
         peer.status_mut().note_reason(DownReason::OtherPsk, now);
     }
     taken?;
@@ -383,8 +383,8 @@ fn handle_answer(
     Ok(())
 }
 
-/// Notes the reason for the refusal at the peer with the source location; returns the reason to
-/// count. The source is not authenticated, so the note only informs operators.
+/// Records the reason of the refusal for the peer at the source location, and returns the drop
+/// reason to count. The source is not authenticated, so the record only informs operators.
 fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now: Now) -> Discard {
     let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
         // The mac of XX depends only on the network's name.
@@ -401,8 +401,8 @@ fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now
     discard_of(why)
 }
 
-/// Answers a handshake: through the port's handshake socket if it has one, otherwise through the
-/// worker.
+/// Sends the answer to a handshake: through the port's handshake socket if it has one, otherwise
+/// through the worker.
 fn send_answer(datagram: &HandshakeDatagram, message: Vec<u8>, base: &mut Base) {
     if !base.ports.send(PortId(datagram.port), datagram.from, &message) {
         let command = Command::Send(datagram.port, datagram.from, message);

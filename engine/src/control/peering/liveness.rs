@@ -1,4 +1,5 @@
-//! Whether a peer still answers (RFC 5880): computes when it is probed, and when its link is down.
+//! Whether a peer still answers (RFC 5880): computes when the peer is probed, and when its link
+//! goes down.
 
 use std::{mem, sync::Arc};
 
@@ -17,7 +18,7 @@ pub(super) enum LivenessStep {
     Down,
 }
 
-/// The time of the last frame that came in by a link, and the number of frames that left by it.
+/// The time at which the last frame arrived on a link, and the number of frames sent on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Traffic {
     heard_ns: u64,
@@ -37,32 +38,32 @@ impl Traffic {
 pub(super) struct PeerLiveness {
     heard_ns: u64,
     frames_out: u64,
-    /// The number of probes sent since a frame last came in.
+    /// The number of probes sent since the last frame arrived.
     probes: u8,
     probed_at: u64,
-    /// Whether a frame has come in since frames were last counted.
+    /// Whether a frame has arrived since frames were last counted.
     is_heard: bool,
 }
 
 impl PeerLiveness {
-    /// Starts the detection time again, after the slow path has recovered from a panic.
+    /// Restarts the detection time, after the slow path has recovered from a panic.
     pub(super) fn reset(&mut self) {
         *self = Self { is_heard: true, ..Self::default() };
     }
 
-    /// Notes that a message of the link itself came in.
+    /// Notes that a message of the link itself has arrived.
     pub(super) fn note_message(&mut self, now: Now) {
         self.heard_ns = now.0;
         self.probes = 0;
         self.is_heard = true;
     }
 
-    /// Notes new keys: probes with the old ones no longer count.
+    /// Notes new keys: probes with the old keys no longer count.
     pub(super) fn note_keys(&mut self) {
         self.probes = 0;
     }
 
-    /// Skips a check, because the link is not up: frames that leave by it need no answer.
+    /// Skips a check, because the link is not up: frames sent on it need no answer.
     pub(super) fn skip(&mut self, traffic: Traffic) {
         self.frames_out = traffic.frames_out;
     }
@@ -96,7 +97,8 @@ impl PeerLiveness {
         LivenessStep::Probe
     }
 
-    /// The time at which [`poll`](Self::poll) has work, as long as the link carries no frame.
+    /// The time at which [`poll`](Self::poll) has work, provided that the link carries no frame
+    /// until then.
     pub(super) fn next_timeout(
         &self,
         spec: Liveness,
@@ -115,9 +117,9 @@ impl PeerLiveness {
         spec.always || traffic.frames_out > self.frames_out || self.probes > 0
     }
 
-    /// The time at which the next probe of a silent peer is due, or its link is down. The first
-    /// probe is sent after one interval of silence. The rest of the detection time contains one
-    /// probe for each of its intervals.
+    /// The time at which the next probe of a silent peer is due, or at which its link goes down.
+    /// The first probe is sent after one interval of silence. One further probe is sent in each
+    /// remaining interval of the detection time.
     fn next_probe_ns(&self, spec: Liveness, keys_since: Option<Now>) -> u64 {
         let intervals = u64::from(intervals(spec));
         let (since, pause) = match self.probes {

@@ -1,6 +1,6 @@
-//! The location of a peer: a port and an address behind it, whether the peer has proved that it
-//! receives there, and the number of bytes that may be sent to an address that is not validated.
-//! The module decides where messages are sent; others decide when.
+//! The location of a peer: a port, and an address that is reached through it. The module also
+//! tracks whether the peer has proved that it receives there, and how many bytes may be sent to an
+//! address that is not validated. It decides where messages are sent; other modules decide when.
 //!
 //! An address is validated as in RFC 9000, section 8:
 //!
@@ -10,9 +10,9 @@
 //! | an answer to an initiation that was sent to only one location | the peer receives there |
 //! | the first packet with new keys | the peer receives at the destination of this node's answer to that handshake |
 //!
-//! Before validation, no data is sent there, and all other messages together have no more bytes
-//! than were received from there. Initiations to a configured address are an exception: a rate
-//! limit applies to them instead.
+//! Before an address is validated, no data is sent to it. All other messages to it together have no
+//! more bytes than were received from it. Initiations to a configured address are an exception: a
+//! rate limit applies to them instead.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{
@@ -30,12 +30,12 @@ use super::{
 };
 use crate::{Now, control::PortId};
 
-/// The number of locations that the messages of one handshake are sent to: the peer's last
-/// location, the configured one, the sender of a beacon, and one through an alternate port.
+/// The maximum number of destinations of the messages of one handshake: the peer's last location,
+/// the configured one, the sender of a beacon, and one through an alternate port.
 const ASKED_MAX: usize = 4;
 
-/// The time, in nanoseconds, after which a link that is down discards a learnt location, if another
-/// one is configured.
+/// The time, in nanoseconds, after which a link that is down discards a learnt location. This
+/// applies only if another location is configured.
 const LEARNT_KEPT_NS: u64 = 600_000_000_000;
 
 /// The time after which a path challenge without a response is discarded.
@@ -44,8 +44,8 @@ const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
 /// Bytes of the shortest path challenge, and of its response (wire.md W3-21).
 const CHALLENGE_BYTES: usize = LINK_HEADER_BYTES + TOKEN_BYTES + TAG_BYTES;
 
-/// Bytes of a probe. If the sender's address is new to the peer, this length allows the peer to
-/// send the response and its own challenge.
+/// The length of a probe in bytes. If the sender's address is new to the peer, this length allows
+/// the peer to send both the response and its own challenge.
 pub(super) const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
 
 /// The time after which a peer with keys and without a validated address is challenged again.
@@ -54,7 +54,7 @@ const CHALLENGED_AGAIN_AFTER: Nanos = RETRY_AFTER;
 /// The time after which a peer with keys and without a validated address gets a new handshake.
 const VALIDATED_WITHIN: Nanos = ATTEMPT_LIFE;
 
-/// A port and an address behind it.
+/// A port, and an address that is reached through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The port.
@@ -63,7 +63,8 @@ pub struct Location {
     pub at: Address,
 }
 
-/// The number of bytes received from one address that is not validated, less those sent there.
+/// The number of bytes received from one address that is not validated, minus the number of bytes
+/// sent to it.
 #[derive(Debug, Default)]
 struct Credit {
     to: Option<Location>,
@@ -71,8 +72,8 @@ struct Credit {
 }
 
 impl Credit {
-    /// Notes that an authentic message came from there. Credit of another address is dropped: bytes
-    /// from one address must not allow sending to another.
+    /// Notes that an authentic message arrived from a location. Credit of another address is
+    /// dropped, because bytes from one address must not allow sending to another.
     fn receive(&mut self, from: Location, bytes: usize) {
         if self.to.replace(from) != Some(from) {
             self.bytes = 0;
@@ -80,7 +81,7 @@ impl Credit {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Whether this number of bytes may be sent there; if so, they are counted.
+    /// Whether this number of bytes may be sent to a location. If so, they are counted.
     fn spend(&mut self, to: Location, bytes: usize) -> bool {
         let left = if self.to == Some(to) { self.bytes.checked_sub(bytes) } else { None };
         self.bytes = left.unwrap_or(self.bytes);
@@ -112,7 +113,7 @@ pub(super) struct SendChallenge {
     pub(super) is_validated: bool,
 }
 
-/// The action that a link with keys and without a validated address needs.
+/// The action needed for a link that has keys but no validated address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Validation {
     Wait,
@@ -123,7 +124,8 @@ pub(super) enum Validation {
     Restarted,
 }
 
-/// The destinations of a handshake message, each with the worker that sends, if a certain one must.
+/// The destinations of a handshake message. Each has the number of the worker that must send, or
+/// `None` for any worker.
 pub(super) type Destinations = ArrayVec<(Location, Option<u8>), ASKED_MAX>;
 
 /// The peer's location, and the state of other locations at which it may receive.
@@ -136,28 +138,28 @@ pub(super) struct Reach {
     /// Whether the peer has proved that it receives at its location.
     is_validated: bool,
     /// The destinations of initiations since the link last went up or down, and whether there were
-    /// further ones.
+    /// more than fit.
     asked: ArrayVec<Location, ASKED_MAX>,
     asked_more: bool,
-    /// The destinations of this node's answers to the handshakes that made these sessions. There is
-    /// one entry for each answer that the peer may still use, because a replayed initiation is
-    /// answered too.
+    /// The destinations of this node's answers to the handshakes that created these sessions. A
+    /// replayed initiation is answered too, so there is one entry for each answer that the peer may
+    /// still use.
     answered: ArrayVec<(SessionIndex, Location), NEXT_MAX>,
     /// The source of the peer's last handshake message.
     counterpart: Option<Location>,
     credit: Credit,
     challenge: Option<Challenge>,
-    /// Whether keys came, no address was validated in time, and a new handshake has begun.
+    /// Whether a new handshake has begun because no address was validated in time after keys
+    /// arrived.
     has_restarted: bool,
-    /// Whether the last initiation left by an alternate port.
+    /// Whether the last initiation was sent through an alternate port.
     by_alternate: bool,
     pub(super) suggested: Suggested,
     conflict: Conflict,
 }
 
 impl Reach {
-    /// Starts at the configured location, if there is one; otherwise behind `port` without an
-    /// address.
+    /// Starts at the configured location, if there is one; otherwise on `port` without an address.
     pub(super) fn new(port: PortId, written: Option<Location>) -> Self {
         Self {
             port,
@@ -187,7 +189,7 @@ impl Reach {
         self.at.map(|at| Location { port: self.port, at })
     }
 
-    /// Sets the location. Without a location the peer stays behind its port.
+    /// Sets the location. Without a location, the peer keeps its port and has no address.
     pub(super) fn set_location(&mut self, to: Option<Location>) {
         self.at = to.map(|to| to.at);
         self.port = to.map_or(self.port, |to| to.port);
@@ -231,13 +233,13 @@ impl Reach {
         self.asked.contains(&at)
     }
 
-    /// Whether initiations were sent to this location and to no other. In this case an answer
+    /// Whether initiations were sent to this location and to no other one. In this case, an answer
     /// proves that the peer receives there.
     fn is_sole(&self, at: Location) -> bool {
         !self.asked_more && self.asked.as_slice() == [at]
     }
 
-    /// Whether this initiation leaves by the alternate port: every other one does.
+    /// Whether this initiation is sent through the alternate port, as every other one is.
     fn take_turn(&mut self) -> bool {
         self.by_alternate = !self.by_alternate;
         self.by_alternate
@@ -261,8 +263,8 @@ impl Reach {
         }
         let mut to = Destinations::new();
         match alternate.filter(|_| self.take_turn()) {
-            // The alternate is the only destination: the peer answers the first of two copies,
-            // which may be the one whose answer is lost.
+            // Use the alternate as the only destination. Of two copies the peer would answer the
+            // first one, and that answer may be the one that is lost.
             Some(alternate) => to.push((alternate, None)),
             None => {
                 to.extend(counterpart.or(here).map(|at| (at, None)));
@@ -276,8 +278,8 @@ impl Reach {
         to
     }
 
-    /// The destination of a confirmation of new keys: a port, and an address if data is not sent
-    /// there yet. Returns `None` if nothing may be sent.
+    /// The destination of a confirmation of new keys: a port, and also an address if data is not
+    /// sent there yet. Returns `None` if nothing may be sent.
     pub(super) fn confirmation(&mut self) -> Option<(PortId, Option<Location>)> {
         if self.is_validated {
             return Some((self.port, None));
@@ -287,8 +289,8 @@ impl Reach {
         may_send.then_some((at.port, Some(at)))
     }
 
-    /// Notes a valid handshake message that has made keys, and what it proves about the peer's
-    /// location.
+    /// Notes that a valid handshake message has produced keys, and what the message proves about
+    /// the peer's location.
     pub(super) fn note_handshake(
         &mut self,
         index: SessionIndex,
@@ -322,7 +324,7 @@ impl Reach {
         Some(self.answered.remove(place).1)
     }
 
-    /// Notes that keys came from `at`, and that the keys before had this age. Returns the two
+    /// Notes that new keys came from `at`, and that the previous keys had this age. Returns the two
     /// locations if this shows, for the first time, that two nodes have the peer's key.
     pub(super) fn note_keys_from(
         &mut self,
@@ -368,8 +370,9 @@ impl Reach {
         self.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
     }
 
-    /// Challenges the node at `to`, or at the peer's location. Until it has responded, no more
-    /// bytes are sent there than were received from there (RFC 9000, section 8.1).
+    /// Creates a challenge to the node at `to`, or to the peer's location. Until the node has
+    /// responded, no more bytes are sent there than were received from there (RFC 9000, section
+    /// 8.1).
     pub(super) fn challenge(
         &mut self,
         to: Option<Location>,
@@ -377,10 +380,10 @@ impl Reach {
         entropy: &mut dyn Entropy,
     ) -> Option<SendChallenge> {
         let at = to.or(self.location())?;
-        // A peer whose location another peer has taken is still challenged there.
+        // If another peer has taken a peer's location, the first peer is still challenged there.
         let is_validated = self.is_validated && self.location() == Some(at);
-        // A probe does not replace a fresh challenge to another location, because the peer may have
-        // moved there.
+        // A probe must not replace a fresh challenge to another location: the peer may have moved
+        // there.
         let is_elsewhere = |challenge: &Challenge| challenge.to != at && challenge.is_fresh(now);
         if to.is_none() && self.challenge.as_ref().is_some_and(is_elsewhere) {
             return None;
@@ -392,7 +395,7 @@ impl Reach {
         if !is_validated && !self.credit.spend(at, CHALLENGE_BYTES) {
             return None;
         }
-        // A repeated challenge has the same token, because the response to the first one may still
+        // Repeat a challenge with the same token: the response to the first challenge may still
         // arrive.
         let again = self.challenge.as_ref().filter(|c| !is_validated && c.to == at);
         let token = again.filter(|c| c.is_fresh(now)).map_or(token, |c| c.token);
@@ -411,12 +414,12 @@ impl Reach {
         challenge.map(|challenge| challenge.to)
     }
 
-    /// Notes new keys: the time for validation starts again.
+    /// Notes new keys: the time limit for validation starts again.
     pub(super) fn note_keys(&mut self) {
         self.has_restarted = false;
     }
 
-    /// Returns the action that validates an address of a link whose keys have this age.
+    /// Returns the action needed to validate an address of a link whose keys have this age.
     pub(super) fn poll_validation(&mut self, age_ns: u64, now: Now) -> Validation {
         if age_ns >= VALIDATED_WITHIN.0 {
             let again = std::mem::replace(&mut self.has_restarted, true);
@@ -449,7 +452,7 @@ impl Reach {
         is_elsewhere.then(|| nanos(down_since).plus(Nanos(LEARNT_KEPT_NS)))
     }
 
-    /// Removes the notes about where initiations were sent.
+    /// Removes the records of the destinations of initiations.
     pub(super) fn forget_attempts(&mut self) {
         self.asked.clear();
         self.asked_more = false;

@@ -1,5 +1,5 @@
-//! Tables that find peers by static key or identity, and counts of the peers of each kind. They
-//! change together with the peers, so no message costs a search of all peers.
+//! Tables that find peers by static key or identity, and counts of the peers of each kind. They are
+//! updated with every change of the peers, so no message requires a search of all peers.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ impl Lookup {
         }
     }
 
-    /// The peer of which only this identity is known.
+    /// The peer that is known only by this identity.
     pub(super) fn by_identity(&self, identity: &[u8; 32]) -> Option<Mark> {
         self.by_identity.get(identity).copied()
     }
@@ -58,7 +58,7 @@ impl Lookup {
         self.without_key > 0
     }
 
-    /// Whether there is a peer that may be any node at its address.
+    /// Whether there is a peer whose configuration accepts any node at its address.
     pub(super) fn has_any(&self) -> bool {
         self.any > 0
     }

@@ -22,16 +22,17 @@ pub(super) const TOKEN_BYTES: usize = 8;
 /// Bytes of the IPv6 and UDP headers in front of a frame.
 const IPV6_UDP_BYTES: u16 = 40 + 8;
 
-/// The limit before the first result: that of Ethernet, which nearly all paths have. So no frame
-/// that such a path accepts is refused at first (decision 14).
+/// The limit before the first result. Nearly all paths accept the length of Ethernet frames, and on
+/// such a path no frame that fits is refused at the start (decision 14).
 const PRESUMED: u16 = 1_500 - IPV6_UDP_BYTES;
 
-/// The limit if that is too long: IPv6 requires 1,280 bytes of every path (RFC 8200, section 5),
-/// the BASE_PLPMTU of RFC 8899.
+/// The limit if `PRESUMED` is too long: IPv6 requires that every path accepts 1,280 bytes (RFC
+/// 8200, section 5), which is the BASE_PLPMTU of RFC 8899.
 const BASE: u16 = 1_280 - IPV6_UDP_BYTES;
 
-/// Common lengths of paths, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo
-/// frames; over IPv6 and UDP, over IPv4 and UDP, and directly with only a length of two bytes.
+/// Common path MTUs, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo frames.
+/// They are given over IPv6 and UDP, over IPv4 and UDP, and without IP, after a length field of two
+/// bytes.
 const COMMON: [u16; 14] = [
     BASE, 1_252, 1_352, 1_372, 1_392, 1_412, 1_444, 1_464, PRESUMED, 1_472, 1_498, 8_952, 8_972,
     8_998,
@@ -58,11 +59,11 @@ const _: () = assert!(LINK_MTU_MIN < BASE && BASE < PRESUMED);
 /// The state of the discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goal {
-    /// A short challenge: no long frame is sent to an address that has not answered a short one
-    /// (R8), and a missing answer to a long challenge means nothing unless a short one is answered.
-    /// `fails` is the length that was found earlier and is no longer answered.
+    /// A short challenge is awaited. No long frame is sent to an address that has not answered a
+    /// short one (R8), and a missing answer to a long challenge proves nothing unless a short one
+    /// is answered. `fails` is a length that was found earlier and is no longer answered.
     Reach { fails: Option<u16> },
-    /// A length between the longest that arrives and the shortest that does not.
+    /// A search for a length between the longest that arrives and the shortest that does not.
     Search { works: u16, fails: u16, presumes: bool },
     /// The limit is found.
     Found,
@@ -102,17 +103,18 @@ pub(super) struct PathMtu {
     reported: Option<u16>,
 }
 
-/// The amount of data that a link carries, as far as path MTU discovery depends on it.
+/// Counters of the data that a link carries, as input for path MTU discovery.
 #[derive(Clone, Copy)]
 pub(super) struct Crossed {
-    /// Frames of data so far.
+    /// The number of data frames so far.
     pub(super) frames: u64,
-    /// Whether the last of them passed recently.
+    /// Whether the last of them was carried recently.
     pub(super) lately: bool,
 }
 
 impl PathMtu {
-    /// Starts with an unknown path between two ends that agreed on this length.
+    /// Starts the discovery on an unknown path. `agreed` is the length that both ends have agreed
+    /// on.
     pub(super) fn new(agreed: u16) -> Self {
         Self {
             agreed,
@@ -142,14 +144,14 @@ impl PathMtu {
         self.is_found
     }
 
-    /// The limit that a search has found; returned once after each search.
+    /// The limit that a search has found. It is returned once after each search.
     pub(super) fn news(&mut self) -> Option<u16> {
         let limit = self.limit;
         let is_new = self.is_found && self.reported.replace(limit) != Some(limit);
         is_new.then_some(limit)
     }
 
-    /// Discards the challenge: a missing response would mean nothing.
+    /// Discards the outstanding challenge: a missing response to it would prove nothing.
     pub(super) fn pause(&mut self) {
         self.probe = None;
     }
@@ -194,7 +196,8 @@ impl PathMtu {
         }
     }
 
-    /// The time at which [`poll`](Self::poll) has work, as long as the link carries no frame.
+    /// The time at which [`poll`](Self::poll) has work, provided that the link carries no frame
+    /// until then.
     pub(super) fn next_timeout(&self, crossed: Crossed) -> Option<Nanos> {
         if let Some(probe) = &self.probe {
             return Some(probe.since.plus(PROBE_TIMER));
@@ -228,10 +231,10 @@ impl PathMtu {
         true
     }
 
-    /// Notes that every copy of a challenge is unanswered.
+    /// Notes that all copies of a challenge are unanswered.
     fn miss(&mut self, bytes: u16, now: Nanos) {
         match &mut self.goal {
-            // The peer does not answer at all; liveness handles this case.
+            // The peer does not answer at all. Liveness handles this case.
             Goal::Reach { fails } => {
                 self.idle_until = now.plus(CONFIRM_AFTER);
                 if fails.is_some() {
@@ -257,8 +260,8 @@ impl PathMtu {
 }
 
 /// The next length to try between one that arrives and one that does not, if any is left. The
-/// longest of all is tried first, then common lengths and lengths one byte above them, then the
-/// middle.
+/// agreed length is tried first, then common lengths and lengths one byte above them, then the
+/// middle of the range.
 fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
     if works + 1 >= fails {
         return None;

@@ -1,6 +1,6 @@
-//! One peer: its session, and the state of the link to it. Passes events to the parts that decide
-//! (the session, [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], `Diagnosis`), and executes
-//! the results.
+//! One peer: its session, and the state of the link to it. It passes events to the parts that
+//! decide (the session, [`Reach`], [`PathMtu`], [`PeerLiveness`], [`Usage`], `Diagnosis`), and
+//! executes their decisions.
 
 use strowger_crypto::{
     Nanos, Sealed, StaticPublic,
@@ -35,18 +35,18 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// The time, in nanoseconds, within which an unknown peer that has finished its handshake sends a
-/// frame: it confirms its keys every second.
+/// The time, in nanoseconds, within which an unknown peer must send a frame after it has completed
+/// its handshake: it confirms its keys every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
 /// A peer and its link.
 pub(super) struct Peer {
     spec: PeerSpec,
-    /// Its static key, if it is known. [`Shared::keys`] has it, too.
+    /// Its static key, if it is known. [`Shared::keys`] contains it too.
     key: Option<StaticPublic>,
     session: Session,
-    /// The worker that its frames come in by, as far as authenticated frames show it. The link's
-    /// own messages leave by this worker.
+    /// The worker on which its authenticated frames arrive, as far as is known. This worker sends
+    /// the link's own messages.
     owner: u8,
     reach: Reach,
     status: LinkStatus,
@@ -59,11 +59,11 @@ pub(super) struct Peer {
     agreed: Option<Agreed>,
     /// The budgets for handshake messages from its location.
     budgets: HandshakeBudgets,
-    /// Limits its own initiations from other locations.
+    /// Rate limit of the peer's initiations from other locations.
     elsewhere: RateLimiter,
     liveness: PeerLiveness,
     usage: Usage,
-    /// `None` before the first keys.
+    /// The path MTU discovery; `None` before the first keys.
     path: Option<PathMtu>,
 }
 
@@ -134,12 +134,12 @@ impl Peer {
         &mut self.status
     }
 
-    /// Whether it is an unknown peer that the policy for unknown peers has accepted.
+    /// Whether it is an unknown peer that was accepted by the policy for unknown peers.
     pub(super) fn is_unknown(&self) -> bool {
         self.is_unknown
     }
 
-    /// Whether keys are wanted for its link.
+    /// Whether keys are needed for its link.
     pub(super) fn is_wanted(&self) -> bool {
         self.usage.is_wanted()
     }
@@ -158,7 +158,7 @@ impl Peer {
         self.status.age_ns(now) >= HEARD_WITHIN_NS
     }
 
-    /// Whether one more of its own initiations from another location may be accepted.
+    /// Whether one more initiation that the peer sends from another location may be accepted.
     pub(super) fn may_initiate_elsewhere(&mut self, now: Now) -> bool {
         self.elsewhere.take(now)
     }
@@ -205,7 +205,7 @@ impl Peer {
             is_free: &|key| keys.get(key).is_none(),
         };
         let taken = work(&mut self.session, &mut context, &mut outputs);
-        // If an attempt has begun, its index is the last one drawn.
+        // If an attempt has begun, its session index is the last one drawn.
         if let Some(index) = drawn.filter(|index| self.session.awaits(*index)) {
             sessions.await_answer(index, link.mark);
         }
@@ -233,8 +233,8 @@ impl Peer {
                 link.shared.sessions.open(index, link.mark, owner, openers, out);
             }
             Output::Seal(keys) => {
-                // The handshake is fresh and comes from the peer, so it proves which worker
-                // receives its frames.
+                // The handshake is fresh and authentic, so the worker that received it is the one
+                // on which the peer's frames arrive.
                 self.owner = link.shared.sessions.owner_of(keys.index).unwrap_or(self.owner);
                 self.install(*keys, link);
             }
@@ -247,10 +247,10 @@ impl Peer {
     /// Sends new keys to the workers.
     fn install(&mut self, keys: NewKeys, link: &mut LinkContext<'_>) {
         let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
-        // The answer to XX offers every peer the same length, because the peer is not known before.
+        // In XX the answer offers every peer the same length, because the peer is not known yet.
         let ours = self.spec.frame_bytes_max.min(FRAME_BYTES_MAX as u16);
         let agreed = agreement.mtu.bytes().min(ours);
-        // The path MTU of a link that was only idle is still known.
+        // After an idle time the path MTU of a link is still known.
         let is_known = !self.status.is_down();
         let path = self.path.take().filter(|path| is_known && path.agreed() == agreed);
         let path = self.path.insert(path.unwrap_or_else(|| PathMtu::new(agreed)));
@@ -274,8 +274,8 @@ impl Peer {
         link.seal(sealers, limit);
     }
 
-    /// Sends a handshake message. An answer goes back to the sender of the message that caused it.
-    /// An initiation does not, because any datagram may have caused it (R8).
+    /// Sends a handshake message. An answer is sent to the source of the message that caused it. An
+    /// initiation is not, because any datagram may have caused it (R8).
     fn send_handshake(
         &mut self,
         message: Vec<u8>,
@@ -298,9 +298,9 @@ impl Peer {
         link.send_all(self.owner, to, &message);
     }
 
-    /// Sends a keepalive with the newest keys, which proves to the peer that this node has them. As
-    /// long as the link has no destination for data, the keepalive goes to the address of the
-    /// handshake.
+    /// Sends a keepalive with the newest keys, which proves to the peer that this node has them.
+    /// The keepalive is sent to the address of the handshake as long as the link has no destination
+    /// for data.
     fn confirm(&mut self, link: &mut LinkContext<'_>) {
         if let Some((port, to)) = self.reach.confirmation() {
             link.say(self.owner, Sealed::Data, port, to, &[]);
@@ -326,7 +326,7 @@ impl Peer {
         }
     }
 
-    /// Notes that the peer's keys came from this location by a new handshake, and that the node
+    /// Notes that the peer's new keys result from a handshake with this location, and that the node
     /// there receives what is sent to it. Returns the two locations if this shows that two nodes
     /// have the peer's key.
     pub(super) fn note_receipt(&mut self, at: Location, now: Now) -> Option<[Location; 2]> {
@@ -334,8 +334,8 @@ impl Peer {
         self.reach.note_keys_from(at, age_ns, now)
     }
 
-    /// Handles a path challenge from `from`: sends the response back there, even if no peer has
-    /// that address yet. The response is no longer than the challenge.
+    /// Handles a path challenge from `from`: sends the response to that location, even if no peer
+    /// has this address yet. The response is no longer than the challenge.
     pub(super) fn respond(
         &mut self,
         token: &[u8; TOKEN_BYTES],
@@ -371,7 +371,7 @@ impl Peer {
         validated
     }
 
-    /// Notes that a message of the link itself has come in.
+    /// Notes that a message of the link itself has arrived.
     pub(super) fn note_message(&mut self, now: Now) {
         self.liveness.note_message(now);
     }
@@ -393,7 +393,7 @@ impl Peer {
         self.publish_limit(before, limit, link);
     }
 
-    /// Sends a new limit to the workers, and reports one that a search has found.
+    /// Sends a new limit to the workers, and reports a limit that a search has found.
     fn publish_limit(&mut self, before: u16, limit: u16, link: &mut LinkContext<'_>) {
         let mark = link.mark;
         if before != limit {
@@ -405,30 +405,30 @@ impl Peer {
         }
     }
 
-    /// Notes that keys are wanted for the link: a handshake begins when one is due. No handshake
-    /// begins with unknown peers or with a peer without a known location; these begin it
-    /// themselves.
+    /// Notes that keys are needed for the link: a handshake begins when one is due. This node does
+    /// not begin handshakes with unknown peers, or with a peer whose location is unknown. Those
+    /// peers begin them.
     pub(super) fn want(&mut self, link: &mut LinkContext<'_>) {
         if !self.is_unknown && self.reach.is_somewhere() {
             self.seek(link);
         }
     }
 
-    /// As [`want`](Self::want), also for a peer whose location is not known yet.
+    /// As [`want`](Self::want), but also for a peer whose location is not known yet.
     pub(super) fn seek(&mut self, link: &mut LinkContext<'_>) {
         if self.usage.want(link.now) {
-            // `Wanted` contains no message that could be refused.
+            // This cannot fail: `Wanted` contains no message that could be refused.
             let _ = self.drive(Input::Wanted, None, link);
         }
     }
 
-    /// Handles a frame that was to leave by a link without keys.
+    /// Handles a frame that was to be sent on a link without keys.
     pub(super) fn wake(&mut self, link: &mut LinkContext<'_>) {
         self.usage.note_call(link.now);
         self.want(link);
     }
 
-    /// Begins one handshake. It causes no later handshake.
+    /// Begins one handshake, and requests no later ones.
     pub(super) fn request_keys(&mut self, link: &mut LinkContext<'_>) {
         if !self.is_unknown && self.reach.is_somewhere() {
             let _ = self.drive(Input::Wanted, None, link);
@@ -436,8 +436,8 @@ impl Peer {
         }
     }
 
-    /// Handles a goodbye of the peer: the link is down, and no handshake begins before the time
-    /// that the peer asks for.
+    /// Handles a goodbye from the peer. The link goes down, and no handshake begins before the time
+    /// that the peer has requested.
     pub(super) fn handle_goodbye(&mut self, retry_after_s: u32, link: &mut LinkContext<'_>) {
         let back_off_s = retry_after_s.clamp(GOODBYE_RETRY_S_MIN, GOODBYE_RETRY_S_MAX);
         let until = nanos(link.now).plus(Nanos::from_secs(u64::from(back_off_s)));
@@ -455,7 +455,7 @@ impl Peer {
     fn handle_expiry(&mut self, link: &mut LinkContext<'_>) {
         let mark = link.mark;
         link.command_all(|_| Command::Unseal(mark));
-        // Keys that were requested recently may still come.
+        // Keys that were requested recently may still arrive.
         let may_come = !self.is_unknown && self.reach.is_somewhere();
         if self.status.is_up() && may_come && !self.usage.has_waited(link.now) {
             return self.set_state(LinkState::Quiet, link);
@@ -540,15 +540,15 @@ impl Peer {
             LivenessStep::Down => {
                 self.set_state(LinkState::Down, link);
                 self.want(link);
-                // The keys still open late frames; a handshake finds out whether the peer is
-                // reachable.
+                // Keep the keys, which still open late frames. The handshake tests whether the peer
+                // is reachable.
                 let _ = self.drive(Input::Lost, None, link);
             }
         }
     }
 
-    /// Sends path challenges on a link that has keys and no validated address, and begins a new
-    /// handshake later.
+    /// Sends path challenges on a link that has keys but no validated address. Begins a new
+    /// handshake if validation takes too long.
     fn poll_validation(&mut self, link: &mut LinkContext<'_>) {
         if !self.lacks_validation() {
             return;
@@ -574,8 +574,8 @@ impl Peer {
         self.return_due().is_some_and(|due| due <= nanos(now))
     }
 
-    /// Whether this is an unknown peer whose link has been down for the detection time. It then
-    /// loses its slot, whether it was ever up or not, and may begin a new handshake.
+    /// Whether this is an unknown peer whose link has been down for the detection time. Such a peer
+    /// loses its slot, even if its link was never up, and may begin a new handshake.
     pub(super) fn is_gone(&self, now: Now) -> bool {
         self.expiry_due().is_some_and(|due| due <= nanos(now))
     }
@@ -585,8 +585,8 @@ impl Peer {
         self.session.next_timeout()
     }
 
-    /// The time at which [`poll`](Self::poll) has work, or [`is_lost`](Self::is_lost) or
-    /// [`is_gone`](Self::is_gone) changes, as long as the link carries no frame.
+    /// The time at which [`poll`](Self::poll) has work, or at which [`is_lost`](Self::is_lost) or
+    /// [`is_gone`](Self::is_gone) changes, provided that the link carries no frame until then.
     pub(super) fn next_timeout(&self, mark: Mark, base: &Base) -> Option<Nanos> {
         let now = base.clock.now();
         let always = self.spec.liveness.always;

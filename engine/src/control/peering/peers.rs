@@ -1,6 +1,6 @@
 //! The peers by link and by location, and the list of peers whose deadlines may have changed since
-//! they were last computed. Code that changes a peer gets it from [`Peers::get_mut`], so every
-//! changed deadline is computed again.
+//! they were last computed. Code that modifies a peer must get it from [`Peers::get_mut`], so that
+//! every changed deadline is computed again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use super::{Location, intake::HandshakeBudgets, lookup::Lookup, peer::Peer};
 #[derive(Default)]
 pub(super) struct Peers {
     by_link: BTreeMap<Mark, Entry>,
-    /// The peer whose address is admitted at the ports, for each location: at most one.
+    /// For each location, the peer whose address the ports admit. There is at most one.
     by_location: HashMap<Location, Mark>,
     lookup: Lookup,
     touched: Vec<Mark>,
@@ -29,8 +29,8 @@ struct Entry {
 pub(super) struct Displaced {
     /// The peer that was known at the new location.
     pub(super) former: Option<Mark>,
-    /// The peer that is known at the old location from now on, because the moving peer had
-    /// displaced it there before.
+    /// The peer that is known at the old location from now on: the moving peer had displaced it
+    /// there earlier.
     pub(super) heir: Option<(Mark, Location)>,
 }
 
@@ -39,7 +39,7 @@ impl Peers {
         self.by_link.get(&link).map(|entry| &entry.peer)
     }
 
-    /// A peer for a change, after which its deadline is computed again.
+    /// Returns a peer for modification. Its deadline is computed again afterwards.
     pub(super) fn get_mut(&mut self, link: Mark) -> Option<&mut Peer> {
         let entry = self.by_link.get_mut(&link)?;
         if !std::mem::replace(&mut entry.is_touched, true) {
@@ -48,7 +48,7 @@ impl Peers {
         Some(&mut entry.peer)
     }
 
-    /// The budgets of a peer, for a change. No deadline depends on them.
+    /// Returns the budgets of a peer for modification. No deadline depends on them.
     pub(super) fn budgets_mut(&mut self, link: Mark) -> Option<&mut HandshakeBudgets> {
         self.by_link.get_mut(&link).map(|entry| entry.peer.budgets_mut())
     }
@@ -86,17 +86,17 @@ impl Peers {
         self.by_link.keys().copied().collect()
     }
 
-    /// All peers, for changes. The caller computes their deadlines again.
+    /// Returns all peers for modification. The caller must compute their deadlines again.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Mark, &mut Peer)> {
         self.by_link.iter_mut().map(|(&link, entry)| (link, &mut entry.peer))
     }
 
-    /// Keeps these peers, and computes all tables again.
+    /// Keeps these peers, removes all others, and rebuilds all tables.
     pub(super) fn retain(&mut self, keeps: impl Fn(Mark) -> bool) {
         self.by_link.retain(|link, _| keeps(*link));
         self.lookup = Lookup::of(self.by_link.iter().map(|(&link, entry)| (link, &entry.peer)));
         let Self { by_link, by_location, .. } = self;
-        // These peers are admitted at the ports for these locations, if they are still attached.
+        // The ports admit these peers at these locations, if the peers are still attached.
         by_location.retain(|&at, link| {
             by_link.get(link).is_some_and(|entry| entry.peer.reach().location() == Some(at))
         });
@@ -122,7 +122,7 @@ impl Peers {
         }
     }
 
-    /// The peer of which only this identity is known.
+    /// The peer that is known only by this identity.
     pub(super) fn by_identity(&self, identity: &Identity) -> Option<Mark> {
         self.lookup.by_identity(&identity.to_bytes())
     }
@@ -132,12 +132,13 @@ impl Peers {
         &self.lookup
     }
 
-    /// The peer whose address is admitted at the ports for a location.
+    /// The peer whose address the ports admit at a location.
     pub(super) fn at(&self, location: Location) -> Option<Mark> {
         self.by_location.get(&location).copied()
     }
 
-    /// Moves a peer to a location, or to none. If another peer is admitted there, that peer stays.
+    /// Moves a peer to a location, or to none. If the ports admit another peer there, that peer
+    /// stays.
     pub(super) fn settle(&mut self, link: Mark, to: Option<Location>) {
         let Some(peer) = self.get_mut(link) else { return };
         let was = peer.reach().location();
@@ -152,7 +153,7 @@ impl Peers {
         }
     }
 
-    /// Moves a peer to a location, even if another peer is admitted there.
+    /// Moves a peer to a location, even if the ports admit another peer there.
     pub(super) fn take_place(&mut self, link: Mark, to: Location) -> Option<Displaced> {
         let was = self.get(link)?.reach().location().filter(|was| *was != to);
         self.settle(link, Some(to));
@@ -167,13 +168,13 @@ impl Peers {
         Some(Displaced { former, heir })
     }
 
-    /// Whether the peer is admitted at the ports for this location.
+    /// Whether the ports admit the peer at this location.
     pub(super) fn is_known_at(&self, link: Mark, at: Location) -> bool {
         let is_there = |peer: &Peer| peer.reach().location() == Some(at);
         self.get(link).is_some_and(is_there) && self.at(at) == Some(link)
     }
 
-    /// Whether the peer has proved that it receives there, and is admitted there.
+    /// Whether the peer has proved that it receives at this location, and the ports admit it there.
     pub(super) fn is_validated_at(&self, link: Mark, at: Location) -> bool {
         let is_validated = |peer: &Peer| peer.reach().is_validated();
         self.is_known_at(link, at) && self.get(link).is_some_and(is_validated)

@@ -1,11 +1,11 @@
-//! The schedule of timers: when each peer has work. Every part of a peer that waits for a time has
-//! a deadline; at the earliest of all deadlines the slow path polls the peers again.
+//! The schedule of timers: the time at which each peer has work. Every part of a peer that waits
+//! for a time has a deadline. The slow path polls the peers again at the earliest of all deadlines.
 //!
-//! A deadline changes when code changes a peer ([`Peers::get_mut`](super::peers::Peers::get_mut)
-//! notes this), and when a worker forwards frames, which only counters show. Each poll reads the
-//! counters. While the counters change, the next poll follows after a pause. When they stop
-//! changing, the worker of the next frame wakes the slow path
-//! ([`Attention`](crate::attention::Attention)).
+//! A deadline changes in two cases. Either code modifies a peer, which
+//! [`Peers::get_mut`](super::peers::Peers::get_mut) notes, or a worker forwards frames, which only
+//! counters show. Each poll reads the counters. While the counters change, the next poll follows
+//! after a pause. When they stop changing, the worker that forwards the next frame wakes the slow
+//! path ([`Attention`](crate::attention::Attention)).
 
 use std::mem;
 
@@ -15,8 +15,8 @@ use strowger_frame::Mark;
 use super::{LinkState, nanos, peer::Peer, peers::Peers, table::LinkTable};
 use crate::{Now, control::base::Base, limits::LOOK_EVERY_MAX_NS};
 
-/// The shortest time between two polls of a session. A session whose deadline passes again at once
-/// has no work then.
+/// The minimum time between two polls of a session. A session whose deadline passes again at once
+/// has no work at that time.
 const SESSION_PAUSE: Nanos = Nanos::from_millis(1);
 
 /// The times at which all peers are polled.
@@ -27,14 +27,14 @@ pub(super) struct Schedule {
     pause: Nanos,
     /// The number of frames of all peers at the last poll.
     frames: u64,
-    /// Whether the worker of the next frame wakes the slow path.
+    /// Whether the worker that forwards the next frame wakes the slow path.
     watches: bool,
     /// Whether sessions have lost their keys in a recovery and begin new handshakes at once.
     is_recovering: bool,
 }
 
 impl Default for Schedule {
-    /// Polls all peers in the next poll.
+    /// The schedule that polls all peers in the next poll.
     fn default() -> Self {
         let (due, pause) = (Some(Nanos::ZERO), Nanos(LOOK_EVERY_MAX_NS));
         let (looked, frames, watches, is_recovering) = (Nanos::ZERO, 0, false, false);
@@ -74,8 +74,8 @@ impl Schedule {
         let attention = base.out.workers.attention();
         if has_keys && !moves {
             attention.want_frames();
-            // This comparison sees a frame that was counted before; the worker of a later frame
-            // wakes the slow path.
+            // This comparison detects frames that were counted before it. For a later frame, the
+            // worker wakes the slow path.
             moves = frames_of(peers, base) != frames;
         }
         if moves || !has_keys {
@@ -100,8 +100,8 @@ impl Schedule {
         self.due.into_iter().chain(called).chain(touched).min()
     }
 
-    /// The time at which one peer has work. Work that was already possible in the last poll is
-    /// tried again after a pause.
+    /// The time at which one peer has work. Work that was already due in the last poll is tried
+    /// again after a pause.
     fn peer_due(&self, mark: Mark, peer: &Peer, base: &Base) -> Option<Nanos> {
         let session = peer.session_due().map(|due| due.max(self.looked.plus(SESSION_PAUSE)));
         let parts = peer.next_timeout(mark, base).map(|due| due.max(self.looked.plus(self.pause)));

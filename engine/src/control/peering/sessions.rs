@@ -1,4 +1,5 @@
-//! The sessions of all links: the worker that opens the frames of each, and the free indices.
+//! The sessions of all links: the worker that opens the frames of each session, and the free
+//! session indices.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,12 +18,12 @@ use crate::{
     session::{AwaitedPlaces, RxSession},
 };
 
-/// A session whose keys a worker has.
+/// A session whose keys are at a worker.
 struct OpenSession {
     link: Mark,
     /// The worker that opens the session's frames.
     owner: u8,
-    /// The worker that the session is moving to.
+    /// The worker to which the session is moving.
     moving: Option<u8>,
 }
 
@@ -30,7 +31,7 @@ struct OpenSession {
 pub(super) struct Sessions {
     open: HashMap<SessionIndex, OpenSession>,
     indices: Indices,
-    /// Indices without a session, and the times at which the workers drop their keys.
+    /// Session indices without a session, and the times at which the workers drop their keys.
     retired: Vec<(Nanos, SessionIndex)>,
 }
 
@@ -39,12 +40,12 @@ impl Sessions {
         Self { open: HashMap::new(), indices: Indices::new(places), retired: Vec::new() }
     }
 
-    /// The free and the awaited indices.
+    /// The session indices that are free, and those for which an answer is awaited.
     pub(super) fn indices(&mut self) -> &mut Indices {
         &mut self.indices
     }
 
-    /// Notes that the answer to this index belongs to a peer's handshake.
+    /// Notes that the answer with this session index belongs to a peer's handshake.
     pub(super) fn await_answer(&mut self, index: SessionIndex, link: Mark) {
         self.indices.await_answer(index, Asker::Peer(link));
     }
@@ -59,7 +60,7 @@ impl Sessions {
         self.open.get(&index).map(|session| session.owner)
     }
 
-    /// Sends the keys of a new session to the worker `owner`, and makes the others hand the
+    /// Sends the keys of a new session to the worker `owner`, and makes the other workers hand the
     /// session's frames to it.
     pub(super) fn open(
         &mut self,
@@ -74,7 +75,7 @@ impl Sessions {
         open_at(Box::new(RxSession::new(index, link, openers)), owner, out);
     }
 
-    /// Makes every worker drop the keys of a session, if it has any, and frees the session's index.
+    /// Makes every worker drop the keys of a session, if it has any, and frees the session index.
     pub(super) fn close(&mut self, index: SessionIndex, out: &mut Outputs) {
         self.open.remove(&index);
         let was_attempt = self.indices.give_back(index);
@@ -83,21 +84,21 @@ impl Sessions {
         }
     }
 
-    /// Moves a session to the worker at which its authenticated frames come in.
+    /// Moves a session to the worker on which its authenticated frames arrive.
     pub(super) fn migrate(&mut self, index: SessionIndex, worker: u8, out: &mut Outputs) {
         let Some(session) = self.open.get_mut(&index) else { return };
         if session.owner == worker || session.moving.is_some() {
             return;
         }
         session.moving = Some(worker);
-        // The completion returns its keys and replay windows; the slow path then sends them to the
-        // new worker.
+        // The completion of this command returns the session's keys and replay windows. The slow
+        // path then sends them to the new worker.
         out.workers.command(usize::from(session.owner), Command::Close(index));
         out.workers.after_all(worker, Step::Moved);
     }
 
-    /// Handles the keys that a worker has returned: the session has ended, or moves. Returns the
-    /// link and the new worker if the session moves.
+    /// Handles the keys that a worker has returned: the session has ended or is moving. Returns the
+    /// link and the new worker if the session is moving.
     pub(super) fn take_back(
         &mut self,
         returned: Box<RxSession>,
@@ -119,8 +120,8 @@ impl Sessions {
         }
     }
 
-    /// Frees all indices after a recovery, except those whose keys workers have. `owns` returns
-    /// whether an index belongs to a peer's session.
+    /// Frees all session indices after a recovery, except those whose keys workers have. `owns`
+    /// returns whether a session index belongs to a peer's session.
     pub(super) fn reset(&mut self, owns: impl Fn(SessionIndex) -> bool, now: Now) {
         self.retired.clear();
         self.indices.reset();
@@ -128,7 +129,8 @@ impl Sessions {
         self.retire_all(&open, owns, now);
     }
 
-    /// Ends the listed sessions of which the slow path has no record, when their keys expire.
+    /// Marks the listed sessions without a record in the slow path as retired. They end when their
+    /// keys expire.
     pub(super) fn retire_unknown(
         &mut self,
         sessions: &[SessionIndex],
@@ -140,8 +142,8 @@ impl Sessions {
         self.retire_all(&unknown, owns, now);
     }
 
-    /// Ends sessions that belong to no peer: frames with their keys are opened until the keys
-    /// expire.
+    /// Retires sessions that belong to no peer. Workers still open frames with their keys until the
+    /// keys expire.
     fn retire_all(
         &mut self,
         indices: &[SessionIndex],
@@ -152,7 +154,7 @@ impl Sessions {
         for &index in indices {
             let is_retired = self.retired.iter().any(|&(_, other)| other == index);
             let is_known = is_retired || owns(index);
-            // A place in use belongs to a newer session, whose keys have replaced these.
+            // Skip a place in use: it belongs to a newer session, whose keys have replaced these.
             if !is_known && self.indices.take_index(index) {
                 self.retired.push((until, index));
             }
@@ -175,7 +177,7 @@ impl Sessions {
     }
 }
 
-/// Makes one worker open a session's frames, and the others hand the frames to it.
+/// Makes one worker open a session's frames, and makes the other workers hand the frames to it.
 fn open_at(session: Box<RxSession>, owner: u8, out: &mut Outputs) {
     let index = session.index;
     for worker in (0..out.workers.len()).filter(|worker| *worker != usize::from(owner)) {

@@ -1,13 +1,14 @@
-//! Rate limits of handshakes from unknown addresses, by source network. The memory is fixed and has
-//! no entries for single senders, so no sender can fill it or displace another one.
+//! Rate limits of handshakes from unknown addresses, by source network. The tables have a fixed
+//! size and no entries for single senders, so no sender can fill them or evict another sender.
 //!
 //! Under load, messages are read only from senders that have proved with a cookie that they receive
-//! at their address. Two limits apply to each sender. The first is for its own prefix: an IPv4
-//! address, an IPv6 /64 of one host or home (RFC 6177), or a MAC address. The second is for the
-//! prefix of its network: an IPv4 /24, the longest that is routed, or an IPv6 /48 of one site.
+//! at their address. Two limits apply to each sender. The first limit is for its own prefix: an
+//! IPv4 address, the IPv6 /64 of one host or home (RFC 6177), or a MAC address. The second limit is
+//! for the prefix of its network: an IPv4 /24, the longest prefix that is routed, or the IPv6 /48
+//! of one site.
 //!
-//! Each source has one cell in each row, found by a keyed hash, and is refused only if all its
-//! cells are used up (stochastic fair blue, Feng and others 2001). During a hundred floods, one
+//! Each source has one cell in each row, selected by a keyed hash. A source is refused only if all
+//! its cells are used up (stochastic fair blue, Feng and others 2001). During a hundred floods, one
 //! honest source in a thousand shares all its cells with them until the key changes.
 
 use std::hash::{DefaultHasher, Hasher};
@@ -43,8 +44,8 @@ impl Sources {
         }
     }
 
-    /// Changes the key when it is due. After a change, sources share other cells, and all cells are
-    /// full again.
+    /// Changes the key when the change is due. After a change, each source shares its cells with
+    /// other sources than before, and all buckets are full again.
     pub(super) fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) {
         let is_due = |since: Nanos| now.since(since).0 >= SOURCES_TOLD_APART_NS;
         if self.since.is_none_or(is_due) && entropy.fill(&mut self.key).is_ok() {
@@ -55,8 +56,8 @@ impl Sources {
         }
     }
 
-    /// Whether one more message may be read from a source that has proved that it receives at its
-    /// address. If so, it counts the message.
+    /// Whether one more message may be read from a source. If so, the message is counted. The
+    /// source has proved that it receives at its address.
     pub(super) fn may_read(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(0, &host(from));
         if !self.hosts.spend(host, now) {
@@ -66,7 +67,7 @@ impl Sources {
         network.is_none_or(|network| self.networks.spend(network, now))
     }
 
-    /// Whether one more cookie may be sent to a source. If so, it counts the cookie. The source is
+    /// Whether one more cookie may be sent to a source. If so, the cookie is counted. The source is
     /// not authenticated yet, so this limit only prevents one address from getting all cookies.
     pub(super) fn may_have_cookie(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(2, &host(from));
@@ -103,8 +104,8 @@ fn prefix(at: Address, v4_bytes: usize, v6_bytes: usize) -> ArrayVec<u8, 16> {
     }
 }
 
-/// Rows of token buckets; each stores the time at which it is full again (ITU-T I.371, the generic
-/// cell rate algorithm).
+/// Rows of token buckets. Each bucket stores the time at which it is full again (ITU-T I.371, the
+/// generic cell rate algorithm).
 struct Cells {
     interval_ns: u64,
     at_once_ns: u64,
@@ -123,7 +124,7 @@ impl Cells {
     }
 
     /// Takes one token from the fullest bucket of a source. The other buckets are only lowered to
-    /// its level, so that a source that shares one of them loses as little as possible.
+    /// its level, so that a source that shares one of them loses as few tokens as possible.
     fn spend(&mut self, hash: u64, now: Nanos) -> bool {
         let cell = |row: usize| (hash >> (row * 16)) as usize % SOURCE_CELLS;
         let least = self.rows.iter().enumerate().map(|(row, cells)| cells[cell(row)]).min();
@@ -191,7 +192,7 @@ mod tests {
             assert!((10..=20).contains(&got), "{got} of {}", own[0]);
             assert!(sources.may_read(at(other), now));
         }
-        // A sender with a whole network gets no more than four hosts get.
+        // A sender that owns a whole network gets no more than four hosts get.
         for network in [
             (0..250).map(|n| format!("198.51.100.{n}")).collect::<Vec<_>>(),
             (0..250).map(|n| format!("2001:db8:1:{n:x}::1")).collect(),

@@ -34,7 +34,7 @@ impl PeeringConfig {
         Self { local, entropy, provider: Provider::DEFAULT, wall_at_zero: 0, unknown_peers: None }
     }
 
-    /// Sets the library that seals and opens.
+    /// Sets the crypto library that seals and opens.
     #[must_use]
     pub fn with_provider(mut self, provider: Provider) -> Self {
         self.provider = provider;
@@ -66,7 +66,7 @@ impl fmt::Debug for PeeringConfig {
     }
 }
 
-/// The configuration of beacons at a port.
+/// The configuration of beacons on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BeaconSpec {
     pub(in crate::control) to: Address,
@@ -74,8 +74,8 @@ pub struct BeaconSpec {
 }
 
 impl BeaconSpec {
-    /// Makes the configuration for one beacon per `interval`, each up to a quarter earlier or
-    /// later, to an address at which all nodes of a segment receive.
+    /// Makes the configuration for one beacon per `interval`, sent up to a quarter of the interval
+    /// earlier or later. `to` is an address at which all nodes of a segment receive.
     pub const fn new(to: Address, interval: Duration) -> Self {
         Self { to, interval_ns: interval.as_nanos() as u64 }
     }
@@ -135,13 +135,13 @@ impl Liveness {
 
 impl Default for Liveness {
     /// Five seconds, three times: the switch detects the failure of a link in use within 15
-    /// seconds, and an idle link needs no probes.
+    /// seconds. An idle link is not probed.
     fn default() -> Self {
         Self::new(Duration::from_secs(5))
     }
 }
 
-/// The policy for unknown peers: rights, number and liveness.
+/// The policy for unknown peers: their rights, their maximum number, and their liveness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPeerPolicy {
     pub(in crate::control) rights: Rights,
@@ -150,55 +150,57 @@ pub struct UnknownPeerPolicy {
 }
 
 impl UnknownPeerPolicy {
-    /// Sets where their frames may go.
+    /// Sets the rights of their frames.
     #[must_use]
     pub const fn with_rights(self, rights: Rights) -> Self {
         Self { rights, ..self }
     }
 
-    /// Sets the number of them that may have a slot at the same time.
+    /// Sets the maximum number of unknown peers that have a slot at the same time.
     #[must_use]
     pub const fn with_links_max(self, links_max: u32) -> Self {
         Self { links_max, ..self }
     }
 
-    /// Sets how soon the switch detects that they are dead and frees their slots.
+    /// Sets the liveness parameters by which the switch detects that they are dead and frees their
+    /// slots.
     #[must_use]
     pub const fn with_liveness(self, liveness: Liveness) -> Self {
         Self { liveness, ..self }
     }
 
-    /// Where their frames may go.
+    /// The rights of their frames.
     pub const fn rights(&self) -> Rights {
         self.rights
     }
 
-    /// The number of them that may have a slot at the same time.
+    /// The maximum number of unknown peers that have a slot at the same time.
     pub const fn links_max(&self) -> u32 {
         self.links_max
     }
 
-    /// How soon the switch detects that they are dead.
+    /// The liveness parameters by which the switch detects that they are dead.
     pub const fn liveness(&self) -> Liveness {
         self.liveness
     }
 }
 
 impl Default for UnknownPeerPolicy {
-    /// 64 links without any right.
+    /// 64 links, without any right.
     fn default() -> Self {
         Self { rights: Rights::NONE, links_max: 64, liveness: Liveness::default() }
     }
 }
 
-/// The configuration of a peer: a configured peer, or the node at a known address.
+/// The configuration of a peer: a peer with a known key or identity, or any node at a known
+/// address.
 #[derive(Debug)]
 pub struct PeerSpec {
     pub(in crate::control) name: String,
-    /// `None` until a handshake by XX reveals it. The node must then have the configured
-    /// `identity`; without an identity, the peer is an unknown peer at a known address.
+    /// The static key; `None` until an XX handshake reveals it. The node must then have the
+    /// configured `identity`. Without an identity, the peer is an unknown peer at a known address.
     pub(in crate::control) key: Option<StaticPublic>,
-    /// `None` accepts the first identity that the peer proves.
+    /// The identity; `None` accepts the first identity that the peer proves.
     pub(in crate::control) identity: Option<Identity>,
     pub(in crate::control) psk: Psk,
     pub(in crate::control) port: PortId,
@@ -211,8 +213,9 @@ pub struct PeerSpec {
 }
 
 impl PeerSpec {
-    /// Makes the configuration of a peer with this static key, behind a port. The peer has no psk;
-    /// its packets may pass through this switch and reach its endpoints, but not the switch itself.
+    /// Makes the configuration of a peer with this static key, reached through a port. The peer has
+    /// no psk. Its packets may pass through this switch and reach its endpoints, but not the switch
+    /// itself.
     pub fn new(name: impl Into<String>, key: StaticPublic, port: PortId) -> Self {
         Self { key: Some(key), ..Self::discovered(name, None, port) }
     }
@@ -256,7 +259,7 @@ impl PeerSpec {
         self
     }
 
-    /// Sets its address. Without an address the switch waits until the peer begins a handshake.
+    /// Sets its address. Without an address, the switch waits until the peer begins a handshake.
     #[must_use]
     pub fn with_address(mut self, at: impl Into<Option<Address>>) -> Self {
         self.at = at.into();
@@ -270,22 +273,22 @@ impl PeerSpec {
         self
     }
 
-    /// Sets where its frames may go. A peer with neither key nor identity has the rights of unknown
-    /// peers instead.
+    /// Sets the rights of its frames. A peer with neither key nor identity has the rights of
+    /// unknown peers instead.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
         self
     }
 
-    /// Sets whether only headers are sealed, if the peer asks for the same.
+    /// Sets whether only headers are sealed, provided that the peer requests the same.
     #[must_use]
     pub fn with_seal(mut self, seal: SealWish) -> Self {
         self.seal = seal;
         self
     }
 
-    /// Sets the longest frame in bytes, including link header and tag, that is ever sent to it. The
+    /// Sets the maximum length, in bytes including link header and tag, of a frame sent to it. The
     /// switch discovers the path MTU within this limit.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
@@ -293,7 +296,7 @@ impl PeerSpec {
         self
     }
 
-    /// Sets how soon the switch detects that it is dead.
+    /// Sets the liveness parameters by which the switch detects that it is dead.
     #[must_use]
     pub fn with_liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
@@ -320,7 +323,7 @@ impl PeerSpec {
         self.at
     }
 
-    /// The slot that it asks for.
+    /// The slot number that was requested.
     pub fn slot(&self) -> Option<Slot> {
         self.slot
     }
@@ -348,7 +351,7 @@ pub enum PeerError {
     UnknownPeer,
     /// It has neither key nor identity nor address.
     Unspecified,
-    /// It has a psk but no key: a handshake by XX cannot authenticate with a psk.
+    /// It has a psk but no key: an XX handshake cannot authenticate with a psk.
     PskWithoutKey,
     /// The switch has more workers than a link has lanes.
     TooManyWorkers,
@@ -411,25 +414,26 @@ pub struct PeerView {
     pub at: Option<Address>,
     /// The addresses of two nodes that both have its key and alternately take over the link.
     pub key_on_two_nodes: Option<[Address; 2]>,
-    /// The address of its last beacon, while the link is down.
+    /// The source address of its last beacon, while the link is down.
     pub suggested: Option<Address>,
     /// The state of the link.
     pub state: LinkState,
     /// The reason why the link is down; `None` if it is up or idle.
     pub down: Option<DownReason>,
-    /// Where its frames may go.
+    /// The rights of its frames.
     pub rights: Rights,
     /// The time at which the present keys were made.
     pub keys_since: Option<Now>,
-    /// Finished handshakes.
+    /// The number of completed handshakes.
     pub handshakes: u64,
     /// The result of the last handshake.
     pub agreed: Option<Agreed>,
-    /// The longest frame in bytes, including link header and tag, that is sent at present.
+    /// The maximum length, in bytes including link header and tag, of a frame that is sent at
+    /// present.
     pub frame_bytes_max: Option<u16>,
     /// Whether path MTU discovery has finished.
     pub is_path_found: bool,
-    /// Whether it is not configured, and the policy for unknown peers has accepted it.
+    /// Whether it is an unknown peer: not configured, and accepted by the policy for unknown peers.
     pub is_unknown: bool,
 }
 

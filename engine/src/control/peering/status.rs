@@ -16,7 +16,7 @@ use crate::{Now, command::Command, control::Event, discard::Discard};
 /// The state of one link.
 pub(super) struct LinkStatus {
     state: LinkState,
-    /// The state that is reported: up only when every worker forwards data.
+    /// The reported state: up only when every worker forwards data.
     shown: LinkState,
     /// The time at which the state last changed.
     since: Now,
@@ -48,7 +48,7 @@ impl LinkStatus {
         self.state == LinkState::Down
     }
 
-    /// The state that is reported.
+    /// The reported state.
     pub(super) fn shown(&self) -> LinkState {
         self.shown
     }
@@ -58,7 +58,7 @@ impl LinkStatus {
         self.since
     }
 
-    /// The time that the link has been in its state.
+    /// The time for which the link has been in its state.
     pub(super) fn age_ns(&self, now: Now) -> u64 {
         now.0.saturating_sub(self.since.0)
     }
@@ -68,8 +68,8 @@ impl LinkStatus {
         self.is_down() && self.age_ns(now) >= WANTED_AFTER_NS
     }
 
-    /// Changes the state, and makes the workers forward data or not. Returns whether the state has
-    /// changed.
+    /// Changes the state, and makes the workers start or stop forwarding data. Returns whether the
+    /// state has changed.
     pub(super) fn change(&mut self, state: LinkState, link: &mut LinkContext<'_>) -> bool {
         if std::mem::replace(&mut self.state, state) == state {
             return false;
@@ -87,7 +87,7 @@ impl LinkStatus {
         true
     }
 
-    /// Reports a state: [`LinkState::Up`] when every worker forwards data.
+    /// Reports a state. [`LinkState::Up`] is reported only when every worker forwards data.
     pub(super) fn show(&mut self, state: LinkState, link: &mut LinkContext<'_>) {
         if std::mem::replace(&mut self.shown, state) == state {
             return;
@@ -99,9 +99,9 @@ impl LinkStatus {
         });
     }
 
-    /// Resets the reported state after a recovery, in which every worker gets the state again.
-    /// Returns whether the link is coming up and that is not reported yet; any other state then
-    /// counts as reported.
+    /// Resets the reported state after a recovery, in which the state is sent to every worker
+    /// again. Returns whether the link is coming up and has not been reported as up. Any other
+    /// state then counts as reported.
     pub(super) fn recover(&mut self) -> bool {
         if !self.is_up() {
             self.shown = self.state;
@@ -124,7 +124,7 @@ impl LinkStatus {
         self.diagnosis.note(reason, now);
     }
 
-    /// Notes why the session refused a message; returns the reason to count.
+    /// Notes why the session refused a message; returns the drop reason to count.
     pub(super) fn note_refusal(
         &mut self,
         why: HandshakeError,

@@ -1,6 +1,6 @@
 //! All links of a node that has an identity: the peers, and the state that they share. The table
-//! finds the peer for each event, and handles events that affect several peers: their locations,
-//! and the admission of new peers.
+//! finds the peer for each event. It also handles events that affect several peers: changes of
+//! location, and the admission of new peers.
 
 use strowger_crypto::{
     Identity, Psk,
@@ -54,8 +54,8 @@ impl LinkTable {
             lanes: lanes.ok_or(PeerError::TooManyWorkers)?,
             scheme: scheme_bytes(&base.slots.config().scheme),
             widths: Widths::ALL,
-            // The answer to XX is made before the peer is known; the peer's configuration limits
-            // only this end.
+            // The answer to XX is made before the peer is known, so it offers this length. The
+            // peer's configuration limits only this end.
             mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
             ..Offer::default()
         };
@@ -97,8 +97,8 @@ impl LinkTable {
         Some((peer, LinkContext { mark, now, shared: &mut self.shared, base }))
     }
 
-    /// Offers the scheme in use on links that are made from now on. Older links keep the old
-    /// scheme; all its codes stay valid.
+    /// Offers the current scheme on links that are made from now on. Older links keep the old
+    /// scheme, whose codes all stay valid.
     pub(super) fn offer_scheme(&mut self, base: &Base) {
         self.shared.offer.scheme = scheme_bytes(&base.slots.config().scheme);
     }
@@ -204,9 +204,9 @@ impl LinkTable {
         }
     }
 
-    /// Notes that the peer has used the keys from this node's answer to its handshake, so it
-    /// receives where that answer was sent. A peer without a location moves there at once; any
-    /// other peer is challenged later.
+    /// Notes that the peer has used the keys from this node's answer to its handshake. The peer
+    /// therefore receives at the destination of that answer. A peer without a location moves there
+    /// at once; any other peer is challenged later.
     fn note_receipt(&mut self, mark: Mark, session: SessionIndex, now: Now, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
         let Some(at) = peer.reach_mut().take_answered(session) else { return };
@@ -226,9 +226,10 @@ impl LinkTable {
         }
     }
 
-    /// Moves a peer to a location at which it has proved that it receives. The ports remove the
-    /// former peer of the location, which is challenged there until it proves another location. A
-    /// peer that the moving peer had displaced at its own former location returns there.
+    /// Moves a peer to a location at which it has proved that it receives. If another peer had this
+    /// location, the ports no longer admit that peer, and it is challenged there until it proves
+    /// another location. A peer that the moving peer had displaced at the old location returns
+    /// there.
     pub(super) fn move_to(&mut self, mark: Mark, to: Location, now: Now, base: &mut Base) {
         let is_new = !self.peers.is_known_at(mark, to);
         if is_new {
@@ -270,8 +271,8 @@ impl LinkTable {
         }
     }
 
-    /// Handles an answer to a handshake from one of several destinations: a path challenge tests
-    /// whether the peer receives there.
+    /// Handles an answer to a handshake that was sent to several destinations. A path challenge
+    /// tests whether the peer receives at the source of the answer.
     pub(super) fn follow_answer(&mut self, mark: Mark, from: Location, now: Now, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
         let was_asked = peer.reach_mut().take_asked(from);
@@ -302,8 +303,8 @@ impl LinkTable {
                 let token = token.first_chunk::<TOKEN_BYTES>();
                 let (Some(token), Some(from)) = (token, from) else { return };
                 peer.respond(token, from, frame, &mut link);
-                // The challenge is as fresh and authentic as data, so it also shows that the peer
-                // may have moved. Otherwise a peer that moves and sends no data would receive
+                // Treat the challenge as a sign that the peer may have moved: it is as fresh and
+                // authentic as data. Otherwise a peer that moves and sends no data would receive
                 // nothing.
                 self.handle_roamed(mark, from, 0, now, base);
             }
@@ -316,7 +317,8 @@ impl LinkTable {
         }
     }
 
-    /// Handles a goodbye of the peer on a slot. A plain neighbour has no handshakes to delay.
+    /// Handles a goodbye from the peer on a slot. It has no effect for a plain neighbour, which has
+    /// no handshakes to delay.
     pub(super) fn handle_goodbye(&mut self, goodbye: Goodbye, now: Now, base: &mut Base) {
         let Some(mark) = base.slots.mark_of(goodbye.slot) else { return };
         if let Some((peer, mut link)) = self.link(mark, now, base) {
@@ -334,9 +336,9 @@ impl LinkTable {
         }
     }
 
-    /// Sets the alternate port: handshakes with silent peers behind `port` also leave by
-    /// `alternate`. Peers that are down and were last behind the former alternate return to their
-    /// configured location.
+    /// Sets the alternate port. Handshakes with silent peers of `port` are also sent through
+    /// `alternate`. Peers that are down and were last reached through the previous alternate return
+    /// to their configured location.
     pub(super) fn set_alternate(&mut self, port: PortId, alternate: PortId, base: &mut Base) {
         let former = self.shared.alternates.set(port, alternate, base.clock.now());
         let former = former.filter(|former| *former != alternate);
@@ -362,7 +364,7 @@ impl LinkTable {
         }
     }
 
-    /// Informs all peers of this node's new address: links that are up send a probe, idle ones
+    /// Informs all peers of this node's new address: links that are up send a probe, and idle links
     /// begin a handshake.
     pub(super) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
         for mark in self.peers.links() {
@@ -380,9 +382,9 @@ impl LinkTable {
         }
     }
 
-    /// The latest stamp that this node's handshakes can have before the next snapshot. Peers refuse
-    /// a handshake whose stamp is not later than the last one. After a restart, stamps continue
-    /// from here, even if the wall clock was set back meanwhile.
+    /// The latest stamp that this node's handshakes can carry before the next snapshot. Peers
+    /// refuse a handshake whose stamp is not later than the last one. After a restart, stamps
+    /// therefore continue from this value, even if the wall clock was set back in the meantime.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         let stamp = self.shared.config.wall_at_zero.saturating_add(now.0);
         (stamp / STAMP_STEP_NS).saturating_add(2).saturating_mul(STAMP_STEP_NS)
@@ -437,7 +439,8 @@ impl LinkTable {
         self.shared.config.unknown_peers.is_some() || self.peers.lookup().has_peers_without_key()
     }
 
-    /// The peer without a key that this node may be: found by its identity, or by its location.
+    /// The peer without a key that this node may be. It is found by its identity, or by its
+    /// location.
     pub(super) fn expected_by(
         &self,
         identity: &Identity,
@@ -455,7 +458,7 @@ impl LinkTable {
     }
 
     /// The link of a node that has proved its identity by XX: the link of the peer with its key, or
-    /// of the `expected` peer; `None` for an unknown peer for which the policy has a slot.
+    /// that of the `expected` peer. `None` for an unknown peer for which the policy has a slot.
     pub(super) fn find_proven(
         &self,
         proven: &handshake::Peer,
@@ -473,8 +476,8 @@ impl LinkTable {
         if has_room { Ok(None) } else { Err(Discard::OverBudget) }
     }
 
-    /// The number of slot numbers that unknown peers may have together, including those in
-    /// quarantine and those kept over a restart; at most half of all.
+    /// The maximum number of slot numbers that all unknown peers may have together, including those
+    /// in quarantine and those kept over a restart. It is at most half of all numbers.
     fn unknown_numbers_max(&self, base: &Base) -> Option<usize> {
         let policy = self.shared.config.unknown_peers?;
         let wanted = (policy.links_max as usize).saturating_mul(UNKNOWN_NUMBERS_PER_LINK);
@@ -498,8 +501,8 @@ impl LinkTable {
         Ok(attached.map_err(|_| Discard::OverBudget)?.1)
     }
 
-    /// Begins a handshake with every peer that had a link and whose location is known, after a
-    /// recovery.
+    /// Begins handshakes after a recovery, with every peer that had a link and whose location is
+    /// known.
     pub(super) fn request_all_keys(&mut self, now: Now, base: &mut Base) {
         for mark in self.peers.links() {
             let Some(peer) = self.peers.get(mark) else { continue };
@@ -509,7 +512,7 @@ impl LinkTable {
             }
             let Some((peer, mut link)) = self.link(mark, now, base) else { continue };
             if peer.is_wanted() {
-                // `Wanted` contains no message that could be refused.
+                // This cannot fail: `Wanted` contains no message that could be refused.
                 let _ = peer.drive(Input::Wanted, None, &mut link);
             } else {
                 peer.request_keys(&mut link);
@@ -517,7 +520,7 @@ impl LinkTable {
         }
     }
 
-    /// Keeps the facts about each peer after a panic, and sends the state of each link to the
+    /// Keeps the certain state of each peer after a panic, and sends the state of each link to the
     /// workers again. Handshakes begin in [`request_all_keys`](Self::request_all_keys).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         let workers = base.out.workers.len();
@@ -550,7 +553,8 @@ impl LinkTable {
         }
     }
 
-    /// Ends the listed sessions that belong to no peer, when their keys expire.
+    /// Marks the listed sessions that belong to no peer as retired. They end when their keys
+    /// expire.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         let peers = &self.peers;
         let owns = |index| peers.values().any(|peer| peer.session().owns(index));

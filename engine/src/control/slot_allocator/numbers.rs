@@ -18,13 +18,13 @@ use crate::{
 /// The state of a number in views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Allocated, and published at this time at the earliest.
+    /// Allocated; it will be published at this time at the earliest.
     Coming(Mark, Now),
     /// In use.
     Live(Mark),
     /// In use until this time.
     Draining(Mark, Now),
-    /// The former number of a user; until this time, if that is already known.
+    /// The former number of a user. It ends at this time, if the time is already known.
     Alias(Mark, Option<Now>),
     /// Being detached.
     Withdrawn,
@@ -37,7 +37,7 @@ pub enum Standing {
 /// The state of a number, with the data for the next step.
 #[derive(Debug)]
 pub(super) enum Usage {
-    /// It enters no table before `not_before`.
+    /// Allocated. It enters no table before `not_before`.
     Coming {
         user: Mark,
         not_before: Now,
@@ -46,7 +46,7 @@ pub(super) enum Usage {
         user: Mark,
         drained: Option<Now>,
     },
-    /// `until` is set when every worker writes the user's new number.
+    /// A former number. `until` is set when every worker writes the user's new number.
     Alias {
         user: Mark,
         until: Option<Now>,
@@ -78,10 +78,10 @@ pub(super) enum Usage {
 /// One number that is not free.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The count of allocations at the time when this number was allocated.
+    /// The count of allocations when this number was allocated.
     pub(super) generation: u64,
     pub(super) usage: Usage,
-    /// Whether an unknown peer had it last.
+    /// Whether its last user was an unknown peer.
     pub(super) unknown: bool,
 }
 
@@ -189,7 +189,8 @@ impl Numbers {
             .map(|(&slot, entry)| (slot, entry.generation, standing(&entry.usage), entry.unknown))
     }
 
-    /// The time at which a number may be published, if it may be allocated for `who`.
+    /// The time at which a number may be published if it is allocated for `who`. Fails if it may
+    /// not be allocated for `who`.
     pub(super) fn openable(
         &self,
         slot: Slot,
@@ -207,8 +208,7 @@ impl Numbers {
             {
                 Ok(Now(0))
             }
-            // The user differs from that before the restart, so labels to the former user must have
-            // expired first.
+            // Wait until the labels to the former user have expired: `who` is another user.
             Some(Usage::Kept { until, .. } | Usage::Former { until, .. }) => Ok(*until),
             Some(Usage::Coming { .. } | Usage::Live { .. }) => Err(AttachError::SlotTaken(slot)),
             Some(Usage::Alias { until, .. }) => refused(NotFree::Former, *until),
@@ -220,8 +220,9 @@ impl Numbers {
         }
     }
 
-    /// The number kept for `who`, the lowest free one, or the lowest kept one whose time has ended;
-    /// if the request may wait, the one that is free first.
+    /// Chooses a number for a request that names none: the number kept for `who`, the lowest free
+    /// one, or the lowest kept one whose time has ended. If there is none and the request may wait,
+    /// chooses the number that becomes free first.
     pub(super) fn unpinned(&self, request: SlotRequest<'_>, now: Now) -> Result<Slot, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
@@ -239,7 +240,8 @@ impl Numbers {
             let first = || if request.may_wait { self.next_free() } else { None };
             return free.or_else(idle).or_else(first).ok_or(AttachError::SlotsFull);
         };
-        // Unknown peers must not use the reserved numbers for configured ones, and share a limit.
+        // Unknown peers share a limit, so that they cannot use the numbers reserved for configured
+        // peers.
         let numbers = self.slot_max.index();
         let reserved = (numbers / NUMBERS_RESERVED_DIVISOR).max(NUMBERS_RESERVED_MIN);
         if self.available(now) <= reserved {
@@ -271,8 +273,8 @@ impl Numbers {
             .find(|slot| taken.next_if_eq(slot).is_none())
     }
 
-    /// The number kept over a restart that another user gets first: a number without a user or of
-    /// an unknown peer precedes one whose user may still return.
+    /// The number kept over a restart that another user gets first. A number that is kept for no
+    /// user, or for an unknown peer, precedes one whose user may still return.
     fn next_free(&self) -> Option<Slot> {
         let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
             let (is_somebody_s, until) = match &entry.usage {
@@ -285,22 +287,23 @@ impl Numbers {
         kept.min().map(|(_, _, slot)| slot)
     }
 
-    /// The count of numbers that may be allocated and published at once.
+    /// The number of slot numbers that may be allocated and published at once.
     fn available(&self, now: Now) -> usize {
         let is_busy =
             |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
         let busy = self.entries.range(..=self.slot_max).filter(|(_, e)| is_busy(e)).count();
-        // All numbers but slot 1, which has no entry.
+        // All numbers count except slot 1, which has no entry.
         self.slot_max.index().saturating_sub(busy)
     }
 
-    /// The count of numbers that unknown peers have, or had so recently that no other user may have
-    /// them.
+    /// The number of slot numbers that unknown peers have, or had so recently that no other user
+    /// may have them yet.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
     }
 
-    /// The time at which an allocated number may lead to its user, if it is not published yet.
+    /// The time from which an allocated number may lead to its user. `None` if it is already
+    /// published.
     pub fn opens_at(&self, slot: Slot) -> Option<Now> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } => Some(not_before),
@@ -334,7 +337,7 @@ impl Numbers {
     ) -> Vec<(Slot, Option<Who>, u64, bool)> {
         let left = |until: Now| until.0.saturating_sub(now.0);
         let whole = |usage: &Usage| match usage {
-            // Labels may name these numbers, and also a number that was withdrawn recently.
+            // Keep these numbers, and those that were withdrawn recently: labels may name them.
             Usage::Coming { user, not_before } => {
                 (who(*user), left(*not_before).max(quarantine_ns))
             }
@@ -353,7 +356,8 @@ impl Numbers {
             .collect()
     }
 
-    /// The former numbers that lead to their users, also after a restart, and for how long.
+    /// The former numbers that lead to their users, also after a restart, each with its remaining
+    /// time.
     pub fn former_to_keep(
         &self,
         who: impl Fn(Mark) -> Option<Who>,

@@ -1,5 +1,6 @@
-//! Tokens: each allows one step of a number, comes from the step before, and is consumed by the
-//! step. Only [`SlotAllocator`](super::SlotAllocator) and its submodules make them.
+//! Tokens: each permits one step of a number. The previous step returns the token, and the
+//! permitted step consumes it. Only [`SlotAllocator`](super::SlotAllocator) and its submodules make
+//! tokens.
 
 use strowger_frame::Mark;
 use strowger_wire::Slot;
@@ -38,9 +39,9 @@ impl Allocated {
 pub enum Published {
     /// Tables made from now on map the number to its user.
     Now,
-    /// Labels to its last user may still be in use: try again later.
+    /// Labels to its last user may still be in use: publish it later.
     Later(Allocated),
-    /// The number was withdrawn meanwhile.
+    /// The number was withdrawn in the meantime.
     Never,
 }
 
@@ -71,7 +72,7 @@ impl Retiring {
     }
 }
 
-/// Numbers that tables made from now on do not contain.
+/// Numbers that are no longer in tables made from now on.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Withdrawn {
@@ -95,7 +96,7 @@ impl Withdrawn {
     }
 }
 
-/// Withdrawn numbers, after every worker was sent a table without them.
+/// Withdrawn numbers, after a table without them was sent to every worker.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Informed {
@@ -111,7 +112,7 @@ pub struct Unnamed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers of which every worker has removed the former users: they may go into quarantine.
+/// Numbers whose former users every worker has removed. The numbers may go into quarantine.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Detached {
@@ -145,7 +146,7 @@ impl Unnamed {
         &self.leaving
     }
 
-    /// Adds users to remove, which are in no table either.
+    /// Adds further users to remove, which are in no table.
     pub fn and_leaving(mut self, more: impl IntoIterator<Item = Mark>) -> Self {
         self.leaving.extend(more);
         self
