@@ -151,7 +151,8 @@ impl Base {
         balance
     }
 
-    /// Notes that a punt was taken from its queue, so that its link may use one more place there.
+    /// Notes that a punt was taken from its queue. Its link may then use one more place in the
+    /// queue.
     pub(super) fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
         let user = self.slots.user(link);
         if let Some(tally) = user.and_then(|user| user.tallies.get(usize::from(worker))) {

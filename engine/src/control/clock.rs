@@ -10,8 +10,8 @@ use crate::{
     limits::{CLOCK_STEP_MAX_NS, QUARANTINE_STEP_MAX_NS},
 };
 
-/// The time for timers, keys and addresses. When the caller's clock is set back, this time stops
-/// for a moment. When it is set far forward, this time advances by [`CLOCK_STEP_MAX_NS`].
+/// The time for timers, keys and addresses. If the caller's clock is set back, this time pauses for
+/// a moment. If it is set far forward, this time advances by [`CLOCK_STEP_MAX_NS`].
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     /// The last time that the caller passed.

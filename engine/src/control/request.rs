@@ -127,7 +127,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The scheme cannot write slot 1, so no label could lead to the switch itself.
+    /// The scheme cannot write slot 1. No label could then lead to the switch itself.
     SchemeWithoutSelf,
     /// The scheme's prefixes are too similar to build a table.
     SchemeTooAlike,
@@ -163,7 +163,8 @@ pub struct PortId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PlugError {
-    /// A port on all workers needs one queue for each worker.
+    /// The number of queues differs from the number of workers. A port on all workers needs one
+    /// queue for each worker.
     QueueCount {
         /// The number of queues in the call.
         queues: usize,
@@ -200,8 +201,8 @@ pub struct Attach {
     /// The address; `None` for a sealed peer that must begin the handshake.
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
-    /// Whether its frames are sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer)
-    /// sets it.
+    /// Whether the link is sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer) sets
+    /// it.
     pub(super) sealed: bool,
     pub(super) rights: Rights,
     pub(super) frame_bytes_max: u16,
@@ -232,14 +233,14 @@ impl Attach {
         }
     }
 
-    /// Sets its slot; by default it gets the lowest free one.
+    /// Sets the slot number; by default, the attachment gets the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
         self.slot = slot.into();
         self
     }
 
-    /// Sets the rights of its frames.
+    /// Sets the rights of frames from the attachment.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
@@ -253,7 +254,8 @@ impl Attach {
         self
     }
 
-    /// Sets its address; it replaces the one in the call of [`plain`](Self::plain).
+    /// Sets the address of the attachment. It replaces the address that was passed to
+    /// [`plain`](Self::plain).
     #[must_use]
     pub fn with_address(mut self, at: Address) -> Self {
         self.at = Some(at);
@@ -272,7 +274,7 @@ impl Attach {
         self.slot
     }
 
-    /// Its name.
+    /// The name of the attachment.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -282,11 +284,11 @@ impl Attach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotFree {
-    /// It is in quarantine: its last user was detached recently.
+    /// The number is in quarantine: its last user was detached recently.
     Quarantined,
-    /// It is kept for the user that had it before the restart.
+    /// The number is kept for the user that had it before the restart.
     Kept,
-    /// It is an alias: the former number of a user that now has another number.
+    /// The number is an alias: the former number of a user that now has another number.
     Former,
 }
 
@@ -389,7 +391,7 @@ impl Error for DetachError {}
 pub enum RenumberError {
     /// The slot has no user, or its user is being attached or detached.
     EmptySlot(Slot),
-    /// The last change of its number is not finished.
+    /// The last change of the slot's number is not finished.
     Moving(Slot),
     /// The new number cannot be allocated.
     Number(AttachError),
@@ -421,13 +423,13 @@ impl Error for RenumberError {
 pub enum GrowError {
     /// A switch cannot number its slots in the new scheme.
     Config(ConfigError),
-    /// The new highest slot number is below the present one, which is in the field.
+    /// The new highest slot number is below the present one, which the field contains.
     SlotMax(u32),
     /// The new scheme reads a director of the old one as another slot, or with another width.
     CodeChanges {
         /// The slot that the director names in the old scheme.
         slot: Slot,
-        /// The old scheme's form.
+        /// The form of the director in the old scheme.
         form: u8,
     },
 }

@@ -274,7 +274,7 @@ impl SlotAllocator {
     }
 
     /// Turns a user's old number into an alias of the new one. Returns `None` if either number was
-    /// withdrawn meanwhile.
+    /// withdrawn in the meantime.
     pub fn retire(&mut self, slot: Slot, to: Slot) -> Option<Retiring> {
         self.due.set(None);
         let user = match self.numbers.entries.get(&to)?.usage {

@@ -13,11 +13,11 @@ use crate::Now;
 /// One number that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The number.
+    /// The slot number.
     pub slot: Slot,
     /// The user; `None` for a number in quarantine.
     pub who: Option<Who>,
-    /// The time during which no other user may have it, in nanoseconds.
+    /// The time, in nanoseconds, for which no other user may have the number.
     pub rests_ns: u64,
     /// Whether the number belongs to an unknown peer, or last belonged to one. The number of such
     /// slot numbers is limited.
@@ -27,11 +27,11 @@ pub struct Kept {
 /// A former number that still leads to its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// The number. It is also among the kept numbers without a user.
+    /// The slot number. It is also among the kept numbers without a user.
     pub slot: Slot,
-    /// The user.
+    /// The user of the number.
     pub who: Who,
-    /// The time during which it leads to the user, in nanoseconds.
+    /// The remaining time, in nanoseconds, for which the number leads to the user.
     pub left_ns: u64,
 }
 

@@ -62,7 +62,8 @@ impl Switch {
         self.base.slots.config()
     }
 
-    /// Plugs in a port that has a queue on every worker, in the order of the workers.
+    /// Plugs in a port that has one queue for each worker. `ports` contains the queues in the order
+    /// of the workers.
     ///
     /// # Errors
     /// [`PlugError`]; the ports are then dropped.
@@ -158,8 +159,8 @@ impl Switch {
         self.base.slots.renumber(slot, to, &mut self.base.out)
     }
 
-    /// Announces that no new label should name a slot, and detaches the slot this long after the
-    /// last [`poll`](Self::poll). Until then the slot forwards as before.
+    /// Announces that no new label should name a slot, and detaches the slot after `duration`,
+    /// counted from the last [`poll`](Self::poll). Until then the slot forwards as before.
     ///
     /// # Errors
     /// [`RenumberError::EmptySlot`].
@@ -338,7 +339,7 @@ impl Switch {
         send_goodbye(slot, code, retry_after_s, text, &mut self.base);
     }
 
-    /// Whether no change is under way.
+    /// Whether no change is in progress.
     pub fn is_settled(&self) -> bool {
         self.base.out.workers.is_settled()
     }

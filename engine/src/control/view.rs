@@ -59,9 +59,9 @@ impl SlotState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SlotView {
-    /// Its number.
+    /// The slot number.
     pub slot: Slot,
-    /// Its state.
+    /// The state of the slot.
     pub state: SlotState,
     /// The switch's count of allocations when it allocated this number. The count includes
     /// allocations before restarts, so each use of a number has a different generation.
@@ -132,7 +132,7 @@ pub struct QueueView {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PortView {
-    /// Its number.
+    /// The port number.
     pub id: PortId,
     /// Its description.
     pub describe: String,

@@ -169,8 +169,7 @@ impl Workers {
         Arc::clone(&self.awaited)
     }
 
-    /// The flags by which workers learn that they must wake the slow path for events other than
-    /// punts.
+    /// The flags with which the slow path asks workers to wake it for events other than punts.
     pub(super) fn attention(&self) -> &Attention {
         &self.punts.attention
     }
@@ -354,7 +353,7 @@ impl Workers {
             || (0..self.handles.len()).any(is_behind)
     }
 
-    /// Whether no change is under way.
+    /// Whether no change is in progress.
     pub(super) fn is_settled(&self) -> bool {
         let no_answers = self.handles.iter().all(|handle| handle.answers.is_empty());
         no_answers && self.steps.is_empty() && self.grace_periods.is_even()

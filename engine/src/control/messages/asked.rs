@@ -55,7 +55,7 @@ pub enum Question {
         /// Length of the payload in bytes; 48 is the minimum.
         payload_bytes: u16,
     },
-    /// Asks each hop on the path what it does with a packet.
+    /// Asks each hop on the path to report what it does with a packet.
     Trace,
     /// Asks for the public keys of the node.
     Identity,
@@ -73,7 +73,7 @@ pub enum Answer {
     },
     /// One hop of a trace. Further hops or [`Answer::TraceEnd`] follow.
     Hop(HopReport),
-    /// The trace is over. The report of the last hop contains the place and the reason.
+    /// The trace is over. The report of the last hop tells where and why the trace ended.
     TraceEnd,
     /// The reply to an identity request.
     Identity {
@@ -84,7 +84,7 @@ pub enum Answer {
     },
     /// A switch on the path dropped a packet of the request.
     Complaint(Complaint),
-    /// No reply came in time.
+    /// No reply arrived in time.
     Silence,
 }
 
@@ -108,7 +108,7 @@ pub struct Complaint {
 pub struct HopReport {
     /// Its number; 0 is this switch.
     pub hop: u8,
-    /// The hop's own report. `None` if no reply came in time, or only an error.
+    /// The hop's own report. `None` if no reply arrived in time, or only an error.
     pub word: Option<HopWord>,
     /// The drop reason in the error, if an error came instead of a report.
     pub complaint: Option<Reason>,

@@ -11,8 +11,8 @@ use crate::Now;
 /// between two networks keeps its keys.
 const RETURNS: u8 = 3;
 
-/// The time, in nanoseconds (ten minutes), after which a peer that has not returned counts as one
-/// node again.
+/// The time, in nanoseconds (ten minutes), after which a peer that has not returned to its former
+/// location counts as one node again.
 const FORGOTTEN_AFTER_NS: u64 = 600_000_000_000;
 
 /// The locations from which a peer's own handshakes came recently.

@@ -122,7 +122,7 @@ impl LinkContext<'_> {
         self.probe(owner, to, SendProbe { token, bytes });
     }
 
-    /// Sends a path challenge in a frame of a certain length.
+    /// Sends a path challenge in a frame of a given length.
     pub(super) fn probe(&mut self, owner: u8, to: Location, probe: SendProbe) {
         let SendProbe { token, bytes } = probe;
         if bytes == 0 {

@@ -29,7 +29,7 @@ const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 pub enum DownReason {
     /// No address of the peer is known. The peer has to begin the handshake.
     NoAddress,
-    /// A handshake is under way.
+    /// A handshake is in progress.
     Connecting {
         /// The number of initiations sent since the link was last up.
         attempts: u32,
@@ -85,7 +85,7 @@ pub enum DownReason {
 }
 
 impl DownReason {
-    /// Its name in JSON and logs: lower case, underscores.
+    /// The name of the reason in JSON and logs: lower case, underscores.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::NoAddress => "no_address",
@@ -259,7 +259,7 @@ impl Diagnosis {
         *self = Self::default();
     }
 
-    /// The best explanation at this time. An answer takes precedence over silence.
+    /// The best explanation at this time. Evidence from an answer takes precedence over silence.
     pub(super) fn reason(&self, has_address: bool, now: Now) -> DownReason {
         let is_fresh = |(at, why): &(Now, DownReason)| match why {
             DownReason::Goodbye { until } => now.0 < until.0,

@@ -18,9 +18,9 @@ use strowger_crypto::{Nanos, limits};
 use super::path_mtu::Crossed;
 use crate::{Now, link::SlotTally};
 
-/// The time for which a link stays in use after its last data, and gets new keys meanwhile: the
-/// time from the rekey of a key to its end of use. Of two packets with no longer gap than this,
-/// neither waits for a handshake.
+/// The time for which a link stays in use after its last data, and gets new keys during that time:
+/// the time from the rekey of a key to its end of use. If the gap between two packets is not longer
+/// than this, the second one does not wait for a handshake.
 const IN_USE: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_AFTER.0);
 
 /// The time after which a woken idle link without keys is down. By then about seven attempts have
@@ -32,23 +32,23 @@ const WAKE_PATIENCE: Nanos = limits::ATTEMPT_LIFE;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkState {
-    /// It has keys, and the peer has proved that it has them.
+    /// The link has keys, and the peer has proved that it has them.
     Up,
-    /// It has carried no data for some time, and its keys have expired. The next packet brings it
-    /// up.
+    /// The link has carried no data for some time, and its keys have expired. The next packet
+    /// brings it up.
     Quiet,
-    /// It has no keys although keys are needed, or its peer is silent.
+    /// The link has no keys although keys are needed, or its peer is silent.
     #[default]
     Down,
 }
 
 impl LinkState {
-    /// Whether it is [`Up`](Self::Up).
+    /// Whether the state is [`Up`](Self::Up).
     pub(super) const fn is_up(self) -> bool {
         matches!(self, Self::Up)
     }
 
-    /// Its name in JSON: lower case.
+    /// The name of the state in JSON: lower case.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",

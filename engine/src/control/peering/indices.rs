@@ -15,7 +15,7 @@ use crate::{
     session::{AwaitedPlaces, place_of},
 };
 
-/// The free places and the awaited answers.
+/// The free places, and the attempts whose answers are awaited.
 pub(super) struct Indices {
     /// Free places, in any order.
     free: Vec<u16>,

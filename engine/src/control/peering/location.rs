@@ -128,7 +128,7 @@ pub(super) enum Validation {
 /// `None` for any worker.
 pub(super) type Destinations = ArrayVec<(Location, Option<u8>), ASKED_MAX>;
 
-/// The peer's location, and the state of other locations at which it may receive.
+/// The peer's location, and the state of other locations at which the peer may receive.
 #[derive(Debug)]
 pub(super) struct Reach {
     port: PortId,

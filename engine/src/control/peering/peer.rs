@@ -139,7 +139,7 @@ impl Peer {
         self.is_unknown
     }
 
-    /// Whether keys are needed for its link.
+    /// Whether keys are needed for the peer's link.
     pub(super) fn is_wanted(&self) -> bool {
         self.usage.is_wanted()
     }
@@ -153,7 +153,7 @@ impl Peer {
         self.keys_since.map(|since| now.0.saturating_sub(since.0))
     }
 
-    /// Whether its link has been down for longer than a handshake takes.
+    /// Whether the peer's link has been down for longer than a handshake takes.
     pub(super) fn has_waited(&self, now: Now) -> bool {
         self.status.age_ns(now) >= HEARD_WITHIN_NS
     }
@@ -568,8 +568,8 @@ impl Peer {
         !self.status.is_up() && !self.reach.is_validated() && self.session.is_up()
     }
 
-    /// Whether the link has been down for so long that handshakes go only to the peer's configured
-    /// location.
+    /// Whether the link has been down so long that handshakes are sent only to the peer's
+    /// configured location.
     pub(super) fn is_lost(&self, now: Now) -> bool {
         self.return_due().is_some_and(|due| due <= nanos(now))
     }
@@ -659,7 +659,7 @@ impl Peer {
         }
     }
 
-    /// Keeps the facts about the peer, and resets all other state, after the slow path has
+    /// Keeps the certain state of the peer, and resets all other state, after the slow path has
     /// recovered from a panic. The session makes new keys.
     pub(super) fn reset(&mut self, workers: usize) {
         self.key = self.session.peer().copied();

@@ -150,7 +150,7 @@ pub struct UnknownPeerPolicy {
 }
 
 impl UnknownPeerPolicy {
-    /// Sets the rights of their frames.
+    /// Sets the rights of frames from unknown peers.
     #[must_use]
     pub const fn with_rights(self, rights: Rights) -> Self {
         Self { rights, ..self }
@@ -162,14 +162,14 @@ impl UnknownPeerPolicy {
         Self { links_max, ..self }
     }
 
-    /// Sets the liveness parameters by which the switch detects that they are dead and frees their
-    /// slots.
+    /// Sets the liveness parameters by which the switch detects that unknown peers are dead and
+    /// frees their slots.
     #[must_use]
     pub const fn with_liveness(self, liveness: Liveness) -> Self {
         Self { liveness, ..self }
     }
 
-    /// The rights of their frames.
+    /// The rights of frames from unknown peers.
     pub const fn rights(&self) -> Rights {
         self.rights
     }
@@ -179,7 +179,7 @@ impl UnknownPeerPolicy {
         self.links_max
     }
 
-    /// The liveness parameters by which the switch detects that they are dead.
+    /// The liveness parameters by which the switch detects that unknown peers are dead.
     pub const fn liveness(&self) -> Liveness {
         self.liveness
     }
@@ -238,14 +238,14 @@ impl PeerSpec {
         }
     }
 
-    /// Sets its static key.
+    /// Sets the peer's static key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Option<StaticPublic>>) -> Self {
         self.key = key.into();
         self
     }
 
-    /// Sets the identity that it must prove.
+    /// Sets the identity that the peer must prove.
     #[must_use]
     pub fn with_identity(mut self, identity: impl Into<Option<Identity>>) -> Self {
         self.identity = identity.into();
@@ -259,22 +259,23 @@ impl PeerSpec {
         self
     }
 
-    /// Sets its address. Without an address, the switch waits until the peer begins a handshake.
+    /// Sets the peer's address. Without an address, the switch waits until the peer begins a
+    /// handshake.
     #[must_use]
     pub fn with_address(mut self, at: impl Into<Option<Address>>) -> Self {
         self.at = at.into();
         self
     }
 
-    /// Sets its slot; by default it gets the lowest free one.
+    /// Sets the peer's slot number; by default, the peer gets the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
         self.slot = slot.into();
         self
     }
 
-    /// Sets the rights of its frames. A peer with neither key nor identity has the rights of
-    /// unknown peers instead.
+    /// Sets the rights of frames from the peer. A peer with neither key nor identity has the rights
+    /// of unknown peers instead.
     #[must_use]
     pub fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
@@ -288,37 +289,37 @@ impl PeerSpec {
         self
     }
 
-    /// Sets the maximum length, in bytes including link header and tag, of a frame sent to it. The
-    /// switch discovers the path MTU within this limit.
+    /// Sets the maximum length, in bytes including link header and tag, of a frame sent to the
+    /// peer. The switch discovers the path MTU within this limit.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
         self.frame_bytes_max = bytes;
         self
     }
 
-    /// Sets the liveness parameters by which the switch detects that it is dead.
+    /// Sets the liveness parameters by which the switch detects that the peer is dead.
     #[must_use]
     pub fn with_liveness(mut self, liveness: Liveness) -> Self {
         self.liveness = liveness;
         self
     }
 
-    /// Its name.
+    /// The peer's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The port to which it is connected.
+    /// The port through which the peer is reached.
     pub fn port(&self) -> PortId {
         self.port
     }
 
-    /// Its static key, if it is known.
+    /// The peer's static key, if it is known.
     pub fn key(&self) -> Option<&StaticPublic> {
         self.key.as_ref()
     }
 
-    /// Its address, if it is known.
+    /// The peer's address, if it is known.
     pub fn address(&self) -> Option<Address> {
         self.at
     }
@@ -347,15 +348,15 @@ pub enum PeerError {
     KeyTaken,
     /// Another peer without a key has this identity.
     IdentityTaken,
-    /// It has neither key nor identity, and unknown peers are not allowed.
+    /// The peer has neither key nor identity, and unknown peers are not allowed.
     UnknownPeer,
-    /// It has neither key nor identity nor address.
+    /// The peer has neither key nor identity nor address.
     Unspecified,
-    /// It has a psk but no key: an XX handshake cannot authenticate with a psk.
+    /// The peer has a psk but no key. An XX handshake cannot authenticate with a psk.
     PskWithoutKey,
     /// The switch has more workers than a link has lanes.
     TooManyWorkers,
-    /// It could not be attached.
+    /// The peer could not be attached.
     Attach(AttachError),
 }
 
@@ -402,25 +403,25 @@ pub struct Agreed {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerView {
-    /// Its name.
+    /// The peer's name.
     pub name: String,
-    /// Its slot.
+    /// The peer's slot.
     pub slot: Slot,
-    /// Its static key, if it is known.
+    /// The peer's static key, if it is known.
     pub key: Option<StaticPublic>,
-    /// The port to which it is connected.
+    /// The port through which the peer is reached.
     pub port: PortId,
-    /// Its address.
+    /// The peer's address.
     pub at: Option<Address>,
-    /// The addresses of two nodes that both have its key and alternately take over the link.
+    /// The addresses of two nodes that both have the peer's key and alternately take over the link.
     pub key_on_two_nodes: Option<[Address; 2]>,
-    /// The source address of its last beacon, while the link is down.
+    /// The source address of the peer's last beacon, while the link is down.
     pub suggested: Option<Address>,
     /// The state of the link.
     pub state: LinkState,
     /// The reason why the link is down; `None` if it is up or idle.
     pub down: Option<DownReason>,
-    /// The rights of its frames.
+    /// The rights of frames from the peer.
     pub rights: Rights,
     /// The time at which the present keys were made.
     pub keys_since: Option<Now>,
@@ -433,7 +434,8 @@ pub struct PeerView {
     pub frame_bytes_max: Option<u16>,
     /// Whether path MTU discovery has finished.
     pub is_path_found: bool,
-    /// Whether it is an unknown peer: not configured, and accepted by the policy for unknown peers.
+    /// Whether the peer is an unknown peer: not configured, and accepted by the policy for unknown
+    /// peers.
     pub is_unknown: bool,
 }
 

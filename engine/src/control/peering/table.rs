@@ -457,8 +457,9 @@ impl LinkTable {
         })
     }
 
-    /// The link of a node that has proved its identity by XX: the link of the peer with its key, or
-    /// that of the `expected` peer. `None` for an unknown peer for which the policy has a slot.
+    /// The link of a node that has proved its identity in an XX handshake: the link of the peer
+    /// with its key, or that of the `expected` peer. `None` for an unknown peer for which the
+    /// policy has a slot.
     pub(super) fn find_proven(
         &self,
         proven: &handshake::Peer,

@@ -94,7 +94,7 @@ pub struct Numbers {
     pub(super) aliases: BTreeSet<Slot>,
     /// Numbers that are kept for a user, and some that were kept earlier.
     pub(super) kept_for: HashMap<Who, Vec<Slot>>,
-    /// All numbers below this one are in use.
+    /// No number below this one is free.
     pub(super) low: Slot,
 }
 
@@ -110,7 +110,7 @@ impl Numbers {
         }
     }
 
-    /// The former numbers of a user that lead to it, the latest first.
+    /// The former numbers that still lead to this user, the latest first.
     pub fn former(&self, user: Mark) -> Vec<Slot> {
         let is_its =
             |entry: &Entry| matches!(entry.usage, Usage::Alias { user: of, .. } if of == user);
@@ -121,7 +121,8 @@ impl Numbers {
         aliases.into_iter().rev().map(|(_, slot)| slot).collect()
     }
 
-    /// The number of a user: the live one, otherwise the one that is not published yet.
+    /// The number of a user: its live number or, if it has none, the number that is not published
+    /// yet.
     pub fn of_user(&self, user: Mark) -> Option<Slot> {
         let find = |live: bool| {
             self.entries.iter().find(|(_, entry)| match entry.usage {
@@ -327,7 +328,7 @@ impl Numbers {
         })
     }
 
-    /// The part of each number that a snapshot keeps: its user, the time during which no other user
+    /// The part of each number that a snapshot keeps: its user, the time for which no other user
     /// may have it, and whether an unknown peer had it. `who` returns the identity of a user.
     pub fn to_keep(
         &self,

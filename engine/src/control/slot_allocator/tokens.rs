@@ -17,17 +17,17 @@ pub struct Allocated {
 }
 
 impl Allocated {
-    /// The number.
+    /// The slot number.
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Its user.
+    /// The user of the number.
     pub fn user(&self) -> Mark {
         self.user
     }
 
-    /// The count of allocations at the time when it was allocated.
+    /// The count of allocations when the number was allocated.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -37,7 +37,7 @@ impl Allocated {
 #[derive(Debug)]
 #[must_use = "a number that must wait has to be published later"]
 pub enum Published {
-    /// Tables made from now on map the number to its user.
+    /// The number is published: tables made from now on map it to its user.
     Now,
     /// Labels to its last user may still be in use: publish it later.
     Later(Allocated),
@@ -61,12 +61,12 @@ impl Retiring {
         self.slot
     }
 
-    /// The new one.
+    /// The new number.
     pub fn to(&self) -> Slot {
         self.to
     }
 
-    /// Their user.
+    /// The user of both numbers.
     pub fn user(&self) -> Mark {
         self.user
     }
@@ -84,7 +84,7 @@ pub struct Withdrawn {
 }
 
 impl Withdrawn {
-    /// The numbers.
+    /// The slot numbers.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.numbers.iter().map(|&(slot, _)| slot)
     }
@@ -128,7 +128,7 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    /// The number.
+    /// The slot number.
     pub fn slot(&self) -> Slot {
         self.slot
     }
@@ -141,7 +141,7 @@ impl Unnamed {
         Self { numbers, leaving }
     }
 
-    /// The users that every worker must remove now. The list is empty if only aliases end.
+    /// The users that every worker must remove now. If only aliases end, there are none.
     pub fn leaving(&self) -> &[Mark] {
         &self.leaving
     }
@@ -152,7 +152,7 @@ impl Unnamed {
         self
     }
 
-    /// Returns the next token if only aliases end and their users stay attached: there is no link
+    /// Returns the next token if only aliases end. Their users stay attached, so there is no link
     /// to remove.
     ///
     /// # Errors
