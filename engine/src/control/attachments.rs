@@ -79,7 +79,8 @@ impl Attachments {
         let from = self.barred.max(self.vacant_from);
         let mut places = self.places.iter().skip(from);
         let found = places.position(|(_, user)| user.is_none());
-        // The next attach uses this place; if the attach fails, the search finds the place again.
+        // The next attach uses this place. If the attach fails, the next search finds the place
+        // again.
         let vacant = found.map_or(self.places.len(), |index| from + index);
         self.vacant_from = if self.barred == 0 { vacant } else { 0 };
         let index = match found {

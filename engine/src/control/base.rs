@@ -66,7 +66,7 @@ impl HeldFrames {
 pub(super) struct Recovery {
     /// Numbers that are not published yet.
     pub(super) allocated: Vec<Allocated>,
-    /// Numbers whose users' new numbers are to be written into return paths.
+    /// Former numbers. The new numbers of their users must be written into return paths.
     pub(super) retiring: Vec<Retiring>,
     /// Attachments that are published and not announced yet.
     pub(super) announced: Vec<Mark>,
@@ -77,8 +77,8 @@ pub(super) struct Recovery {
 /// The links and sessions that the workers report after a recovery.
 #[derive(Debug, Default)]
 struct Inventories {
-    /// Counts inventories, so that the slow path can distinguish an answer to an older request from
-    /// one to this request.
+    /// The number of the inventory request. The slow path uses it to distinguish answers to this
+    /// request from answers to older ones.
     number: u64,
     /// The links that were attached when the slow path requested the inventory.
     expected: Vec<Mark>,

@@ -1,4 +1,4 @@
-//! The switch's own time, derived from the times that callers pass: it never goes back, and never
+//! The switch's own time, derived from the times that callers pass. It never goes back, and never
 //! jumps.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) struct Clock {
     caller: Option<u64>,
     now: u64,
     quarantine: u64,
-    /// The difference that workers add to the time of their caller, wrapping.
+    /// The difference that workers add to the time of their caller, with wrapping addition.
     skew: Arc<Counter>,
 }
 
@@ -40,7 +40,8 @@ impl Clock {
         Now(self.now)
     }
 
-    /// The caller's time at which this clock reaches `due`, if the caller's clock runs steadily.
+    /// The caller's time at which this clock reaches `due`, provided that the caller's clock runs
+    /// steadily.
     pub(super) fn caller_time(&self, due: Now) -> Now {
         Now(self.caller.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
     }

@@ -1,5 +1,5 @@
-//! Grace periods, as in RCU: counts the commands that each worker was sent and has completed. A
-//! [`Barrier`] waits until all workers have completed the commands sent before it.
+//! Grace periods, as in RCU: counts the commands sent to each worker and the commands that it has
+//! completed. A [`Barrier`] waits until all workers have completed the commands sent before it.
 
 /// The number of commands sent to each worker, and the number of commands that it has completed.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Barrier<T> {
 }
 
 /// Proof that every worker has completed the commands sent before the barrier. Only
-/// [`GracePeriods::pass`] makes one.
+/// [`GracePeriods::pass`] makes such a proof.
 #[derive(Debug)]
 #[must_use = "the proof is needed for the step that it allows"]
 pub struct Quiesced<T>(T);
@@ -71,7 +71,7 @@ impl GracePeriods {
         if self.has_passed(&barrier) { Ok(Quiesced(barrier.what)) } else { Err(barrier) }
     }
 
-    /// The number of commands that a worker was sent and has not completed.
+    /// The number of commands that were sent to a worker and are not completed.
     pub fn outstanding(&self, worker: usize) -> u64 {
         self.given[worker] - self.completed[worker]
     }

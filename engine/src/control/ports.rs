@@ -182,7 +182,7 @@ impl Ports {
         }
     }
 
-    /// Repeats the commands for each port, because a worker may not have completed them.
+    /// Sends the commands for each port again, because a worker may not have completed them.
     pub(super) fn command_again(&mut self, workers: &mut Workers) {
         for number in 0..self.records.len() as u16 {
             let id = PortId(number);
@@ -233,7 +233,7 @@ impl Ports {
         self.handshake_sockets_mut().for_each(HandshakeSocket::disarm);
     }
 
-    /// Receives a burst at a port's handshake socket, if it has one.
+    /// Receives a burst on a port's handshake socket, if it has one.
     pub(super) fn receive(&mut self, id: PortId) -> Option<Burst> {
         self.handshake_socket_mut(id).map(HandshakeSocket::receive)
     }

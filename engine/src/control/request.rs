@@ -262,7 +262,8 @@ impl Attach {
         self
     }
 
-    /// Sets a key by which its slot number is found after a restart, instead of by its name.
+    /// Sets a key. After a restart, the slot number of the attachment is then found by this key
+    /// instead of by its name.
     #[must_use]
     pub fn with_key(mut self, key: [u8; 32]) -> Self {
         self.key = Some(key);
@@ -298,7 +299,7 @@ pub enum NotFree {
 pub enum AttachError {
     /// There is no such port.
     NoPort,
-    /// The slot number is 1 (the switch itself), or above the highest that is allocated.
+    /// The slot number is 1 (the switch itself), or above the highest number that may be allocated.
     NoSuchSlot(Slot),
     /// The slot has a user.
     SlotTaken(Slot),
@@ -498,7 +499,7 @@ pub enum Event {
     /// The link of the slot is idle: it has carried no data until its keys expired. The next packet
     /// brings it up again.
     LinkQuiet(Slot),
-    /// The link of the slot is down: it has no keys although some are needed, or its peer has been
+    /// The link of the slot is down: it has no keys although keys are needed, or its peer has been
     /// silent for too long.
     LinkDown(Slot),
     /// The path of the slot's link accepts frames of up to this length in bytes, including link
@@ -517,8 +518,8 @@ pub enum Event {
     /// A node with the static key of the slot's peer has proved this identity, which is not the
     /// expected one. The node gets no link. The rate of this event is limited.
     PeerRefused(Slot, PeerId),
-    /// The reason why the link of the slot is down: reported once for each reason, until the link
-    /// is up again.
+    /// The reason why the link of the slot is down. Each reason is reported once until the link is
+    /// up again.
     LinkTrouble(Slot, DownReason),
     /// The switch refused a node that is not in the configuration. This is reported at most once in
     /// ten seconds.
@@ -556,7 +557,7 @@ pub enum Event {
         /// A text for people.
         text: String,
     },
-    /// A switch on a path reports that one of its slots has another number now.
+    /// A switch on a path reports that the number of one of its slots has changed.
     SlotMovedAway {
         /// This switch's slot on which the message arrived.
         by: Slot,

@@ -1,5 +1,5 @@
-//! Slot numbers and their users: a number is allocated, moved, withdrawn, put into quarantine and
-//! freed. The module is a pure state machine without workers and clock.
+//! Slot numbers and their users: the steps by which a number is allocated, moved, withdrawn, put
+//! into quarantine and freed. The module is a pure state machine: it uses no workers and no clock.
 //!
 //! | state of a number | labels with it lead | next state |
 //! |---|---|---|
@@ -20,7 +20,7 @@
 //!   ─(all workers removed the link)─► Detached ─► quarantine ─(time)─► Quarantined ─► free
 //! ```
 //!
-//! The right order compiles:
+//! Code with the right order compiles:
 //!
 //! ```
 //! use strowger_engine::{Now, control::{grace_period::GracePeriods, slot_allocator::{Detached, SlotAllocator, Unnamed, SlotRequest}}};
@@ -43,7 +43,7 @@
 //! # Ok::<(), strowger_engine::control::AttachError>(())
 //! ```
 //!
-//! A quarantine before all workers have removed the link does not compile:
+//! Code that begins a quarantine before all workers have removed the link does not compile:
 //!
 //! ```compile_fail,E0308
 //! use strowger_engine::{Now, control::slot_allocator::{SlotAllocator, Withdrawn}};
@@ -52,8 +52,8 @@
 //! }
 //! ```
 //!
-//! A token without a proof does not compile either; here it frees a number whose quarantine has not
-//! ended:
+//! Code that makes a token without a proof does not compile either. In this example it would free a
+//! number whose quarantine has not ended:
 //!
 //! ```compile_fail,E0451
 //! use strowger_engine::control::slot_allocator::{SlotAllocator, Quarantined};
@@ -110,7 +110,7 @@ impl Who {
 /// A request for a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotRequest<'a> {
-    /// The number. `None` requests the number kept for `who`, or the lowest free one.
+    /// The requested number. `None` requests the number kept for `who`, or the lowest free one.
     pub slot: Option<Slot>,
     /// The user.
     pub who: Option<&'a Who>,
@@ -149,7 +149,7 @@ pub(in crate::control) struct Recovered {
 /// The numbers of one user.
 #[derive(Default)]
 struct Holding {
-    /// Live numbers with their generations, so that the newest is the greatest.
+    /// Live numbers, each after its generation, so that the newest entry is the greatest.
     live: Vec<(u64, Slot)>,
     coming: Vec<(u64, Slot)>,
 }
@@ -260,7 +260,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Makes the numbers that a user had before the restart lead to it again.
+    /// Makes the numbers that a user had before the restart lead to this user again.
     fn restore_former(&mut self, user: Mark) {
         self.due.set(None);
         for slot in &self.numbers.aliases {

@@ -1,5 +1,5 @@
-//! Slots: attaching, renumbering and detaching, the commands of each step to the workers, and the
-//! order of the steps. `SlotAllocator` decides which number is allocated.
+//! Attaches, renumbers and detaches the users of slots: sends the workers the commands of each
+//! step, and keeps the steps in order. `SlotAllocator` decides which number is allocated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -252,8 +252,8 @@ impl Slots {
         Ok(())
     }
 
-    /// Changes to a larger scheme that reads every existing code as the present one does, while
-    /// traffic flows. Numbers up to `slot_max` are allocated from now on.
+    /// Changes to a larger scheme while traffic flows. The new scheme must read every existing code
+    /// as the present scheme does. Numbers up to `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].
@@ -288,8 +288,8 @@ impl Slots {
         Ok(())
     }
 
-    /// The numbers that a user's link writes into return paths: the number that every table has
-    /// and, where that number does not fit, a former one.
+    /// The numbers that a user's link writes into return paths: the number that every table has or,
+    /// where it does not fit, a former number.
     fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
         let former = self.allocator.numbers().former(mark).into_iter();

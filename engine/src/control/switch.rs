@@ -110,7 +110,7 @@ impl Switch {
         self.base.ports.arm(add);
     }
 
-    /// Call it after the thread has woken up.
+    /// Reports that the thread is awake again. Call it after the thread has woken up.
     pub fn disarm(&mut self) {
         self.base.ports.disarm();
     }
@@ -169,8 +169,8 @@ impl Switch {
         self.base.slots.drain(slot, for_ns, &mut self.base.out)
     }
 
-    /// Changes to a larger scheme that reads every existing code as the present one does, while
-    /// traffic flows. Numbers up to `slot_max` are allocated from now on.
+    /// Changes to a larger scheme while traffic flows. The new scheme must read every existing code
+    /// as the present scheme does. Numbers up to `slot_max` are allocated from now on.
     ///
     /// # Errors
     /// [`GrowError`].
@@ -344,7 +344,7 @@ impl Switch {
         self.base.out.workers.is_settled()
     }
 
-    /// Executes all due work: sends waiting commands, reads completions, takes the next steps,
+    /// Executes all due work: sends queued commands, reads completions, takes the next steps,
     /// handles punts. It never blocks. Returns the events, oldest first.
     ///
     /// Call it at the time that [`next_timeout`](Self::next_timeout) returns, after a worker has
@@ -377,7 +377,7 @@ impl Switch {
     }
 
     /// The time, by the caller's clock, at which [`poll`](Self::poll) has work if no other event
-    /// occurs; a time in the past if it has work now. `None` if there is no timer.
+    /// occurs; a time in the past if it has work now. `None` if no timer is running.
     pub fn next_timeout(&self) -> Option<Now> {
         let Base { slots, out, clock, .. } = &self.base;
         let is_due = out.workers.is_due(slots.written()) || !out.events.is_empty();
@@ -461,7 +461,8 @@ impl Switch {
                     attachment.refused = Some(why);
                 }
             }
-            // A bug: the slow path allocates only port numbers within the workers' limits.
+            // This would be a bug: the slow path allocates only port numbers within the workers'
+            // limits.
             Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
             // Dropped here, so that the slow path frees the objects that workers return.
             _ => (),

@@ -1,4 +1,4 @@
-//! The tables in which workers look slots up, and checks of the scheme in which numbers are
+//! The tables in which workers look up slots, and checks of the scheme in which slot numbers are
 //! written.
 
 use std::collections::BTreeMap;

@@ -30,7 +30,7 @@ pub enum SlotState {
     Attached,
     /// Being detached.
     Leaving,
-    /// Every worker forwards frames to it, but no new label should name it.
+    /// Every worker forwards frames to the slot, but no new label should name it.
     Draining,
     /// A former number that still leads to its user.
     Retiring,
@@ -100,7 +100,7 @@ pub struct SlotView {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QueueView {
-    /// The worker that owns it; `None` for a handshake socket, which the slow path reads.
+    /// The worker that owns the queue; `None` for a handshake socket, which the slow path reads.
     pub worker: Option<usize>,
     /// Frames that arrived, including lost ones.
     pub frames_in: u64,
@@ -112,11 +112,13 @@ pub struct QueueView {
     pub bytes_out: u64,
     /// Frames that the port generated itself.
     pub frames_made: u64,
-    /// Receive calls; each returns a train where the kernel coalesced frames (GRO).
+    /// The number of receive calls. Where the kernel coalesces frames (GRO), one call returns a
+    /// train.
     pub trains_in: u64,
-    /// Send calls; each sends a train where the kernel segments it (GSO).
+    /// The number of send calls. Where the kernel segments trains (GSO), one call sends a train.
     pub trains_out: u64,
-    /// Trains that the path to a neighbour refused, after which frames are sent one by one.
+    /// The number of trains that the path to a neighbour refused. The port then sends frames to
+    /// this neighbour one by one.
     pub trains_refused: u64,
     /// The number of times that trains were tried again.
     pub trains_retried: u64,
@@ -136,7 +138,7 @@ pub struct PortView {
     pub id: PortId,
     /// Its description.
     pub describe: String,
-    /// Its queues, by worker; its handshake socket last, if it has one.
+    /// The port's queues, by worker. The handshake socket is last, if there is one.
     pub queues: Vec<QueueView>,
     /// The outcomes of the handshakes and beacons that arrived on it, as counted by the slow path.
     /// Contains only counters that are not zero.
@@ -241,7 +243,7 @@ impl Balance {
 impl SlotView {
     /// All slots in use or in quarantine, in order of their numbers.
     pub(super) fn all(attachments: &Attachments, numbers: &Numbers, now: Now) -> Vec<Self> {
-        // One pass for all slots: all of them are detached when a relay stops.
+        // Make one pass for all slots, because a relay that stops detaches all of them.
         let by_slot: HashMap<Slot, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();
         let leaving = |slot| by_slot.get(&slot).copied();

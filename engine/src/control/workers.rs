@@ -320,7 +320,7 @@ impl Workers {
         publications.map(Quiesced::into_inner).collect()
     }
 
-    /// Whether the slow path must fill a ring or take a step at once.
+    /// Whether the slow path must immediately fill a ring or take a step.
     pub(super) fn is_due(&self, written: Option<u64>) -> bool {
         self.is_unflushed
             || self.steps.front().is_some_and(|step| match step {

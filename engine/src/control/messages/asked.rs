@@ -149,7 +149,7 @@ pub(super) struct Questions {
     sent: VecDeque<Sent>,
 }
 
-/// A packet that this switch sent. The header in a notice or error is compared with it.
+/// A packet that this switch sent. Its header is compared with the header in a notice or error.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     flow: u16,

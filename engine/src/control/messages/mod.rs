@@ -129,8 +129,8 @@ impl ControlMessages {
         self.questions.ask(label, question, Slot::new(by), now, &mut base.out)
     }
 
-    /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if the punt was
-    /// one.
+    /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if the punt
+    /// carried one.
     pub(super) fn handle(
         &mut self,
         punt: Punt,
@@ -285,7 +285,7 @@ impl ControlMessages {
         Discard::Handled
     }
 
-    /// Sends an error about a dropped packet to its sender, if wire.md allows one.
+    /// Sends an error about a dropped packet to the packet's sender, if wire.md allows it.
     fn handle_drop_notice(&mut self, mut notice: DropNotice, now: Now, base: &mut Base) {
         let mut head = mem::take(&mut notice.head);
         let cause = Cause::of(&notice);

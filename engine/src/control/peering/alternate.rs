@@ -26,7 +26,8 @@ const STALE_AFTER: Nanos = Nanos::from_secs(300);
 /// The least time between two events that request an alternate port.
 const REQUEST_EVERY: Nanos = Nanos::from_secs(30);
 
-/// The newest alternate of each port that has one, and the time of the last request for one.
+/// The newest alternate of each port that has one, and the time of the last event that requested an
+/// alternate.
 #[derive(Debug, Default)]
 pub(super) struct Alternates(BTreeMap<PortId, Alternate>);
 

@@ -235,7 +235,8 @@ impl Beacons {
             Consequence::Nothing => return Ok(()),
             Consequence::Challenge(mark) => table.handle_roamed(mark, from, by.bytes, now, base),
             Consequence::Suggest(mark) => {
-                // The next message of the peer's handshake also goes to the sender of the beacon.
+                // The next message of the peer's handshake is also sent to the sender of the
+                // beacon.
                 if let Some((peer, mut link)) = table.link(mark, now, base) {
                     peer.reach_mut().suggested.next = Some(by);
                     peer.seek(&mut link);
@@ -347,8 +348,8 @@ fn consequence(mark: Mark, peer: &Peer, from: Location, now: Now) -> Consequence
     }
 }
 
-/// Adds an unknown peer that has answered a call and has thereby proved its identity and that it
-/// receives at its address.
+/// Adds an unknown peer that has answered a call. The answer has proved the peer's identity, and
+/// that the peer receives at its address.
 fn adopt(
     discovered: xx::Discovered,
     index: SessionIndex,

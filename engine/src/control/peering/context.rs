@@ -58,7 +58,7 @@ impl LinkContext<'_> {
         self.base.out.events.extend(slot.map(event));
     }
 
-    /// Sends each worker its sealer and the longest length of a frame.
+    /// Sends each worker its sealer and the maximum length of a frame.
     pub(super) fn seal(&mut self, sealers: Vec<Sealer>, limit: u16) {
         let workers = &mut self.base.out.workers;
         for (worker, sealer) in sealers.into_iter().enumerate() {

@@ -27,7 +27,7 @@ const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DownReason {
-    /// No address of the peer is known. The peer has to begin the handshake.
+    /// No address of the peer is known. The peer must begin the handshake.
     NoAddress,
     /// A handshake is in progress.
     Connecting {
@@ -113,7 +113,7 @@ impl DownReason {
         }
     }
 
-    /// The reason that a refused handshake message implies for the sender's link.
+    /// The reason for the sender's link that follows from a refused handshake message, if any.
     pub(super) fn of_refusal(why: Refused) -> Option<Self> {
         Some(match why {
             Refused::WrongMac => Self::NotForUs,

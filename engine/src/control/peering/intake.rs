@@ -205,8 +205,8 @@ impl Intake {
                 Ok(None)
             }
             Ok(Admission::Admitted(admitted)) => {
-                // Under load the sender has proved that it receives at its address, and the limit
-                // of that address applies.
+                // Under load, apply the limit of the sender's address: the sender has proved that
+                // it receives there.
                 let may_read = load == Load::Normal || self.may_read_source(link, from, now);
                 if !may_read || !self.may_read(link, table.peers_mut(), now) {
                     return Err(Discard::OverBudget);
@@ -332,7 +332,7 @@ impl Intake {
         let known = table.find_proven(&proven, expected)?;
         let known_guard = known.and_then(|mark| Some(table.peers().get(mark)?.session().guard()));
         let mut guard = known_guard.unwrap_or_default();
-        // A copy of an accepted message ends here and has no effect (R8).
+        // This refuses a copy of a message that was already accepted; the copy has no effect (R8).
         let accepted = finish.accept(&mut self.checker, &mut guard);
         let established = accepted.map_err(discard_of)?;
         let mark = match known {

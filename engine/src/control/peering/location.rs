@@ -48,10 +48,10 @@ const CHALLENGE_BYTES: usize = LINK_HEADER_BYTES + TOKEN_BYTES + TAG_BYTES;
 /// the peer to send both the response and its own challenge.
 pub(super) const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
 
-/// The time after which a peer with keys and without a validated address is challenged again.
+/// The time after which a peer that has keys but no validated address is challenged again.
 const CHALLENGED_AGAIN_AFTER: Nanos = RETRY_AFTER;
 
-/// The time after which a peer with keys and without a validated address gets a new handshake.
+/// The time after which a new handshake begins with a peer that has keys but no validated address.
 const VALIDATED_WITHIN: Nanos = ATTEMPT_LIFE;
 
 /// A port, and an address that is reached through it.
@@ -318,7 +318,8 @@ impl Reach {
         self.answered.push((index, to));
     }
 
-    /// Returns the destination of the answer that made this session, whose keys the peer has used.
+    /// Returns the destination of the answer that created this session. The peer has used the
+    /// session's keys.
     pub(super) fn take_answered(&mut self, index: SessionIndex) -> Option<Location> {
         let place = self.answered.iter().position(|(of, _)| *of == index)?;
         Some(self.answered.remove(place).1)

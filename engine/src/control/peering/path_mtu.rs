@@ -1,5 +1,5 @@
-//! The longest frame that the path of a link accepts: found with path challenges of that length
-//! (RFC 8899, datagram packetization layer path MTU discovery), and confirmed regularly. Only
+//! Finds the longest frame that the path of a link accepts, by path challenges of that length (RFC
+//! 8899, datagram packetization layer path MTU discovery), and confirms it regularly. Only
 //! responses to this node's challenges count, so an attacker can lower the path MTU only by
 //! dropping long frames.
 //!
@@ -41,7 +41,7 @@ const COMMON: [u16; 14] = [
 /// The number of times that a challenge is sent before it counts as unanswered (MAX_PROBES).
 const PROBES_MAX: u8 = 3;
 
-/// The time to wait for a response (PROBE_TIMER, at least one second).
+/// The time for which a response is awaited (PROBE_TIMER, at least one second).
 const PROBE_TIMER: Nanos = Nanos::from_secs(1);
 
 /// The interval at which the limit of a link in use is confirmed (CONFIRMATION_TIMER).

@@ -29,7 +29,8 @@ pub(super) struct Schedule {
     frames: u64,
     /// Whether the worker that forwards the next frame wakes the slow path.
     watches: bool,
-    /// Whether sessions have lost their keys in a recovery and begin new handshakes at once.
+    /// Whether a recovery has removed the keys of the sessions, which must begin new handshakes at
+    /// once.
     is_recovering: bool,
 }
 

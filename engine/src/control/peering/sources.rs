@@ -159,7 +159,7 @@ mod tests {
         Address::Udp(SocketAddr::new(ip, 7_000))
     }
 
-    /// The number of attempts of this source in one second that are accepted.
+    /// The number of this source's attempts that are accepted in one second.
     fn in_a_second(sources: &mut Sources, from: Address, second: u64, attempts: u64) -> usize {
         let time = |n: u64| Nanos(second * 1_000_000_000 + n * 1_000_000_000 / attempts);
         (0..attempts).filter(|n| sources.may_read(from, time(*n))).count()

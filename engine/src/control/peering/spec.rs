@@ -252,7 +252,8 @@ impl PeerSpec {
         self
     }
 
-    /// Sets the pre-shared key that both operators configure. A psk requires the peer's static key.
+    /// Sets the pre-shared key (psk), which both operators must configure. A psk requires the
+    /// peer's static key.
     #[must_use]
     pub fn with_psk(mut self, psk: Psk) -> Self {
         self.psk = psk;

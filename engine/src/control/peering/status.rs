@@ -1,5 +1,5 @@
-//! The state of one link: its start time, the state that is reported, and the reason why the link
-//! is down.
+//! The state of one link: the reported state, the time at which it began, and the reason why the
+//! link is down.
 
 use strowger_crypto::{Nanos, handshake::HandshakeError, handshake::Refused};
 use strowger_frame::Address;

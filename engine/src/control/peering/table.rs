@@ -190,7 +190,7 @@ impl LinkTable {
         views
     }
 
-    /// The link of the peer at this location, or the mark of an unknown sender.
+    /// The link of the peer at this location or, if there is none, the mark of an unknown sender.
     pub(super) fn link_at(&self, at: Location) -> Mark {
         self.peers.at(at).unwrap_or(Mark::unknown(0))
     }
@@ -466,7 +466,7 @@ impl LinkTable {
         expected: Option<Mark>,
     ) -> Result<Option<Mark>, Discard> {
         if let Some(mark) = self.shared.keys.get(&proven.static_key).or(expected) {
-            // XX cannot authenticate with a psk, so a peer with a psk is refused.
+            // Refuse a peer with a psk: an XX handshake cannot authenticate with a psk.
             return match self.peers.get(mark) {
                 Some(peer) if *peer.spec().psk.expose() == *Psk::NONE.expose() => Ok(Some(mark)),
                 _ => Err(Discard::NotAllowed),

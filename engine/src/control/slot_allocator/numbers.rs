@@ -90,7 +90,8 @@ pub(super) struct Entry {
 pub struct Numbers {
     pub(super) slot_max: Slot,
     pub(super) entries: BTreeMap<Slot, Entry>,
-    /// Numbers that are aliases or will be again, and some numbers that were aliases earlier.
+    /// Numbers that are aliases or will become aliases again, and some numbers that were aliases
+    /// earlier.
     pub(super) aliases: BTreeSet<Slot>,
     /// Numbers that are kept for a user, and some that were kept earlier.
     pub(super) kept_for: HashMap<Who, Vec<Slot>>,
