@@ -59,7 +59,7 @@ impl HandshakeSocket {
         (from, (self.worker_of)(from, workers).min(workers - 1) as u8)
     }
 
-    /// Sends one message, and counts it as a frame made here. Sends nothing if the pool is
+    /// Sends one message, and counts it as a frame that this switch generated. Sends nothing if the pool is
     /// exhausted.
     pub(super) fn send(&mut self, to: Address, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
