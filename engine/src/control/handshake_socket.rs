@@ -59,8 +59,8 @@ impl HandshakeSocket {
         (from, (self.worker_of)(from, workers).min(workers - 1) as u8)
     }
 
-    /// Sends one message, and counts it as a frame that this switch generated. Sends nothing if the pool is
-    /// exhausted.
+    /// Sends one message, and counts it as a frame that this switch generated. Sends nothing if the
+    /// pool is exhausted.
     pub(super) fn send(&mut self, to: Address, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
         let mut frame = chunk.into_frame(HEADROOM_BYTES, message.len());
