@@ -14,7 +14,7 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Asks for completions. The caller checks the rings once more after this call.
+    /// Asks for completions. After this call the caller must check the rings once more.
     pub(crate) fn want_completions(&self) {
         self.completions.fall_asleep();
     }
@@ -29,7 +29,7 @@ impl Attention {
         self.completions.must_wake()
     }
 
-    /// Asks for frames. The caller reads the counters once more after this call.
+    /// Asks for frames. After this call the caller must read the counters once more.
     pub(crate) fn want_frames(&self) {
         self.frames.fall_asleep();
     }
@@ -44,7 +44,7 @@ impl Attention {
         self.frames.is_asleep()
     }
 
-    /// Whether a worker that has switched frames wakes the slow path. Usually one load.
+    /// Whether a worker that has switched frames must wake the slow path. This is usually one load.
     ///
     /// There is no fence between the counters and this load, so a worker may miss a request that is
     /// a few nanoseconds old. The worker that switches the next frame sees the request. If no frame

@@ -36,9 +36,9 @@ pub(crate) struct PortQueue {
     pub(crate) number: u16,
     /// The queue.
     pub(crate) port: Box<dyn Port>,
-    /// Counts drops of frames that came in by this port or were to leave by it.
+    /// Counts dropped frames that arrived on the port or were to be sent on it.
     pub(crate) discards: Arc<DiscardTally>,
-    /// Whether the worker punts beacons that come in by the port.
+    /// Whether the worker punts beacons that arrive on the port.
     pub(crate) accepts_beacons: bool,
     /// Whether the port is in the worker's list of ports to flush.
     pub(crate) is_listed: bool,
@@ -58,19 +58,20 @@ impl std::fmt::Debug for PortQueue {
 pub(crate) enum Command {
     /// Poll this port.
     Plug(Box<PortQueue>),
-    /// Stop polling this port and return it. The slow path has detached the port's links before.
+    /// Stop polling this port and return it. The slow path sends this command after it has detached
+    /// the port's links.
     Unplug(u16),
-    /// Add a link. If the link's port belongs to this worker and its address is known, the worker
-    /// admits the address at the port.
+    /// Add a link. If the link's port belongs to this worker and the link's address is known, the
+    /// worker registers the address with the port.
     Attach(Box<Link>, Option<Address>),
     /// Remove a link.
     Detach(Mark),
     /// Use this slot table.
     Slots(Box<SlotTable>),
-    /// Write this slot number into the return paths of packets that come in by the link.
+    /// Write this slot number into the return paths of packets that arrive on the link.
     Renumber(Mark, Slot, Box<ReturnPath>),
-    /// Read and write slot numbers by another scheme. The command replaces the table and all return
-    /// paths together.
+    /// Change the scheme by which slot numbers are read and written. The command replaces the table
+    /// and all return paths together.
     Grow(Box<Growth>),
     /// Open the frames of this session.
     Open(Box<RxSession>),
@@ -80,24 +81,25 @@ pub(crate) enum Command {
     Close(SessionIndex),
     /// Seal the link's frames with this sealer.
     Seal(Mark, Box<Sealer>),
-    /// Return the link's sealer, because its keys are too old. Frames for the link wait for new
-    /// keys.
+    /// Return the link's sealer, because its keys are too old. Frames to be sent on the link wait
+    /// for new keys.
     Unseal(Mark),
-    /// Drop the frames that wait for keys, and accept no more of them: the peer does not answer.
+    /// Drop the frames that wait for keys, and queue no further ones, because the peer does not
+    /// answer.
     DropPending(Mark),
-    /// Send one of the link's own messages, through its egress queue or to an address behind a
-    /// port. An empty message is a keepalive.
+    /// Send one of the link's own messages: through its egress queue, or through a port to an
+    /// address. An empty message is a keepalive.
     SendLinkMessage(Mark, Sealed, Option<(u16, Address)>, ArrayVec<u8, LINK_MESSAGE_BYTES_MAX>),
-    /// Send a path challenge with this token to this address behind a port, in a frame of this
+    /// Send a path challenge with this token through a port to this address, in a frame of this
     /// length in bytes.
     Probe(Mark, (u16, Address), [u8; 8], u16),
-    /// Allow data to leave by a sealed link, or only the link's own messages: the link is down, or
-    /// its address is not validated.
+    /// Set whether data may be sent on a sealed link, or only the link's own messages. Only the
+    /// latter are sent while the link is down or its address is not validated.
     AllowData(Mark, bool),
-    /// Send a packet of the switch itself. The packet starts with its switch header and enters at
-    /// slot 1 (wire.md 1.3).
+    /// Send a packet that the switch itself made. The packet starts with its switch header, and its
+    /// ingress is slot 1 (wire.md 1.3).
     Transmit(Vec<u8>),
-    /// Send a handshake message to an address behind a port.
+    /// Send a handshake message through a port to an address.
     Send(u16, Address, Vec<u8>),
     /// Change the link's address, and perhaps its port.
     SetAddress {
@@ -107,25 +109,25 @@ pub(crate) enum Command {
         port: u16,
         /// The worker that owns the port's queue, if only one worker has a queue of the port.
         home: Option<u8>,
-        /// The link's address behind the port.
+        /// The link's address, which is reached through the port.
         at: Address,
     },
     /// Remove the link's address.
     ClearAddress(Mark),
-    /// Punt frames of unknown peers at this port, or drop them.
+    /// Set whether frames from unknown peers that arrive on this port are punted or dropped.
     AcceptUnknown(u16, bool),
-    /// Punt beacons at this port, or drop them.
+    /// Set whether beacons that arrive on this port are punted or dropped.
     AcceptBeacons(u16, bool),
-    /// Send frames of up to this length in bytes by the link.
+    /// Set the length in bytes of the longest frame that may be sent on the link.
     SetMtu(Mark, u16),
     /// Report all links and sessions.
     Inventory(Box<Inventory>),
 }
 
-/// All links and sessions of a worker. After a panic it is uncertain which commands the workers
-/// have applied, so the slow path requests this list.
+/// All links and sessions of a worker. The slow path requests this list after a panic, because it
+/// is then uncertain which commands the workers have applied.
 ///
-/// The slow path allocates the memory.
+/// The slow path allocates the list.
 #[derive(Debug)]
 pub(crate) struct Inventory {
     /// The number of the inventory.
@@ -144,7 +146,8 @@ impl Inventory {
     }
 }
 
-/// A larger scheme: the table that reads it, and the return path of each link.
+/// The change to a larger scheme: the slot table for the scheme, and the new return path of each
+/// link.
 ///
 /// The forms have the same order in both.
 #[derive(Debug)]
@@ -153,8 +156,8 @@ pub(crate) struct Growth {
     pub(crate) return_paths: Vec<(Mark, ReturnPath)>,
 }
 
-/// A worker's answer to one command, with the content that the command replaced or could not use.
-/// The slow path frees the content.
+/// A worker's answer to one command. It contains the item that the command replaced, or that the
+/// worker could not use. The slow path frees the content.
 #[derive(Debug)]
 #[allow(dead_code)] // several contents are only freed
 pub(crate) enum Completion {
@@ -168,8 +171,8 @@ pub(crate) enum Completion {
     Unplugged(Box<PortQueue>),
     /// The port refused this neighbour.
     AttachRefused(Box<Link>, AdmitError),
-    /// The port's number was out of range, or no place for a port was free. Returns the queue of
-    /// the command.
+    /// The port's number was out of range, or the worker had no free entry for a port. Returns the
+    /// queue of the command.
     PlugRefused(Box<PortQueue>),
     /// A session that was removed or replaced.
     Session(Box<RxSession>),
@@ -185,16 +188,15 @@ pub(crate) enum Completion {
     Inventoried(Box<Inventory>),
 }
 
-/// The length of the longest of a link's own messages: the token of a path challenge, with some
-/// reserve.
+/// The maximum length of a link's own message: the token of a path challenge, with some reserve.
 pub(crate) const LINK_MESSAGE_BYTES_MAX: usize = 32;
 
-/// The kinds of punts whose queues are shared among links. No link may take the last free places (a
-/// dynamic threshold: A. Choudhury and E. Hahne, 1998).
+/// The kinds of punts whose queues are shared among links. No link may take the last free places of
+/// a queue (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum PuntKind {
-    /// A packet for the switch itself.
+    /// A packet addressed to this switch.
     Packet,
     /// A notice that a packet was dropped.
     DropNotice,
@@ -259,7 +261,7 @@ impl PuntQueues {
 
 /// Handshake messages from addresses that belong to no link, and beacons.
 ///
-/// Each host may hold at most as many places as are free, so a place remains for another host.
+/// A host may hold at most as many places as are free, so a place remains for another host.
 #[derive(Debug)]
 pub(crate) struct UnknownSenders {
     queue: ArrayQueue<HandshakeDatagram>,
@@ -281,7 +283,7 @@ impl UnknownSenders {
         self.held.iter().enumerate().map(move |(n, row)| &row[cell(n) % UNKNOWN_SENDER_CELLS])
     }
 
-    /// Adds a datagram, or returns it: none of the `places` is free, or its sender already holds
+    /// Adds a datagram. Returns it if none of the `places` is free, or if its sender already holds
     /// its share.
     pub(crate) fn push(
         &self,
@@ -352,17 +354,17 @@ pub(crate) fn hash_of_host(from: Address) -> u32 {
 /// A message from a worker to the slow path.
 #[derive(Debug)]
 pub(crate) enum Punt {
-    /// A packet for the switch itself, with the label and shift with which it came in.
+    /// A packet addressed to this switch, with the label and the shift that it had on arrival.
     Packet {
         /// The worker that received it.
         worker: u8,
-        /// The link that it came in by.
+        /// The link that it arrived on.
         ingress: Mark,
-        /// The slot that it came in by.
+        /// Its ingress slot.
         ingress_slot: Slot,
         /// The rights of the ingress link.
         rights: Rights,
-        /// The time at which it came in.
+        /// The time of its arrival.
         at: Now,
         /// The frame.
         frame: Frame,
@@ -378,29 +380,29 @@ pub(crate) enum Punt {
         link: Mark,
         /// Path challenge or path response.
         kind: Kind,
-        /// The port and the address that it came from.
+        /// The port that it arrived on, and its source address.
         from: Option<(u16, Address)>,
         /// The frame: link header and message.
         frame: Frame,
     },
     /// The worker has opened the first frame of a session, which proves that the peer has the keys.
     FirstFrame(SessionIndex),
-    /// An authenticated frame of a link came from an address other than the link's.
+    /// An authenticated frame of a link arrived from an address other than the link's.
     Roamed {
         /// The link.
         link: Mark,
-        /// The port that it came in by.
+        /// The port that it arrived on.
         port: u16,
         /// Its source address.
         from: Address,
         /// Its length in bytes, including the tag.
         bytes: u16,
     },
-    /// The frames of a session come in at this worker, and another worker opens them.
+    /// The frames of a session arrive at this worker, but another worker opens them.
     Migrate(SessionIndex, u8),
-    /// A link's sealer has used up so much of its keys that a new handshake is due.
+    /// A link's sealer has sent so much with its keys that a new handshake is due.
     RekeyDue(Mark),
-    /// A frame was to leave by an idle link that has no keys: a handshake is due.
+    /// A frame was to be sent on an idle link that has no keys, so a handshake is due.
     Unsealed(Mark),
     /// The kernel refused to send a handshake message.
     SendFailed {
@@ -435,20 +437,20 @@ impl Punt {
 pub(crate) struct DropNotice {
     /// The worker that dropped it.
     pub(crate) worker: u8,
-    /// The link that it came in by.
+    /// The link that it arrived on.
     pub(crate) ingress: Mark,
-    /// The slot that it came in by.
+    /// Its ingress slot.
     pub(crate) ingress_slot: Slot,
-    /// The rights of the link that it came in by.
+    /// The rights of the link that it arrived on.
     pub(crate) rights: Rights,
-    /// The time at which it came in.
+    /// The time of its arrival.
     pub(crate) at: Now,
     /// The drop reason.
     pub(crate) discard: Discard,
-    /// For a trace packet without hops left: the reason for which the next step would have dropped
-    /// the packet.
+    /// For a trace packet whose hops are used up: the reason for which the packet would have been
+    /// dropped if it had one more hop.
     pub(crate) dry_run: Option<Discard>,
-    /// Its next hop, if the lookup found one.
+    /// The packet's next hop, if the lookup found one.
     pub(crate) next_hop: Option<NextHopInfo>,
     /// The length of the packet in bytes, excluding link header and tag.
     pub(crate) packet_bytes: u16,
@@ -457,28 +459,29 @@ pub(crate) struct DropNotice {
     pub(crate) head: ArrayVec<u8, HEAD_BYTES_MAX>,
 }
 
-/// A next hop, as the worker saw it at the time of the drop.
+/// The state of a next hop at the time of the drop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NextHopInfo {
     /// The link.
     pub(crate) link: Mark,
-    /// Frames in its egress queue.
+    /// The number of frames in its egress queue.
     pub(crate) queue_frames: u16,
-    /// The longest packet that may leave by it, in bytes, including the link header and excluding
-    /// the tag.
+    /// The length of the longest packet that may be sent on the link, in bytes, including the link
+    /// header and excluding the tag.
     pub(crate) packet_bytes_max: u16,
 }
 
-/// A handshake message or a beacon: no part of it is authenticated.
+/// A handshake message or a beacon. No part of it is authenticated.
 ///
-/// Handshake datagrams have separate queues, so that unknown peers cannot crowd out known ones.
+/// Handshake messages from unknown peers have a separate queue, so that they cannot take the places
+/// of those from known peers.
 #[derive(Debug)]
 pub(crate) struct HandshakeDatagram {
     /// The worker that received it.
     pub(crate) worker: u8,
-    /// The port that it came in by.
+    /// The port that it arrived on.
     pub(crate) port: u16,
-    /// The link with this source address, or an unknown mark.
+    /// The mark of the link that has this source address, or the mark of an unknown sender.
     pub(crate) link: Mark,
     /// Its source address.
     pub(crate) from: Address,
@@ -496,7 +499,7 @@ pub(crate) enum Handoff {
 }
 
 impl Handoff {
-    /// Whether the frame is known to be control. An unopened frame is not known to be control.
+    /// Whether the frame is known to be control. This is not known of an unopened frame.
     #[inline]
     pub(crate) fn is_control(&self) -> bool {
         matches!(self, Self::Egress { is_control: true, .. })

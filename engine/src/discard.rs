@@ -8,7 +8,7 @@ macro_rules! discards {
     ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+) => {
         /// The reason for which a frame is dropped.
         ///
-        /// Every frame that does not leave by a slot has exactly one of these reasons.
+        /// Every frame that is not sent through a slot has exactly one of these reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         #[non_exhaustive]
@@ -54,7 +54,7 @@ discards! {
     KeysExpired = "keys_expired",
     /// The next hop's link has no keys: its handshake is not finished, or they have expired.
     LinkDown = "link_down",
-    /// The neighbour that sent the frame has no right to send there.
+    /// The neighbour that sent the frame has no right to send to this destination.
     NotAllowed = "not_allowed",
     /// The frame is longer than the next hop's path accepts.
     TooBig = "too_big",
@@ -68,15 +68,16 @@ discards! {
     SlotGone = "slot_gone",
     /// The ingress slot does not fit into the width of the director.
     ReturnPath = "return_path",
-    /// The frame would leave by the slot that it came in by.
+    /// The frame would be sent back through its ingress slot.
     UTurn = "u_turn",
     /// The label has no room for the shift.
     LabelFull = "label_full",
     /// The packet has no hops left.
     HopsSpent = "hops_spent",
-    /// The label continues behind an endpoint.
+    /// The label continues after the director of an endpoint.
     BeyondEndpoint = "beyond_endpoint",
-    /// The egress queue is full, and the frame is the newest of the ingress with the largest share.
+    /// The egress queue is full and refused the frame, or a frame of an ingress with a smaller
+    /// share displaced it, or no chunk is left in which the frame could wait.
     EgressFull = "egress_full",
     /// The queue to the slow path, or this link's share of it, is full.
     PuntFull = "punt_full",
@@ -88,7 +89,7 @@ discards! {
     ExitGone = "exit_gone",
     /// The frame's ingress link is being detached.
     IngressGone = "ingress_gone",
-    /// The handshake message is malformed, or its hello cannot be read.
+    /// The handshake message is malformed, or its hello cannot be parsed.
     HandshakeMalformed = "handshake_malformed",
     /// The first mac of the handshake message is wrong: the message is for another static key, or
     /// is invalid.
@@ -98,56 +99,60 @@ discards! {
     /// The handshake message cannot be decrypted: the psk differs, or the message is forged.
     HandshakeUnreadable = "handshake_unreadable",
     /// The stamp of the initiation is not later than that of an earlier one of its peer: a replay,
-    /// or a clock that is behind.
+    /// or the peer's clock is behind.
     HandshakeStale = "handshake_stale",
     /// The handshake message has a wrong identity proof, or proves another identity than the
     /// expected one.
     HandshakeIdentity = "handshake_identity",
     /// The two ends have no version, suite, label width or seal mode in common.
     HandshakeDisagreement = "handshake_disagreement",
-    /// The switch's own handshake message came back, or the peer has its key.
+    /// The handshake message is one that the switch itself sent, or its sender has the switch's
+    /// key.
     HandshakeOurselves = "handshake_ourselves",
-    /// The handshake is of a node that is not configured, and unknown peers are not accepted.
+    /// The handshake is from a node that is not configured, and the switch accepts no unknown
+    /// peers.
     UnknownPeer = "unknown_peer",
-    /// The rate limit for handshakes, beacons or packets for the switch itself is used up, or the
-    /// limit of unknown peers is reached.
+    /// The rate limit for handshakes, for beacons or for packets addressed to this switch is used
+    /// up, or the limit of unknown peers is reached.
     OverBudget = "over_budget",
     /// The slow path cannot handle the frame.
     Unhandled = "unhandled",
-    /// The frame answers no request that this switch has sent recently.
+    /// The frame is not an answer to any request that this switch has sent recently.
     Unsolicited = "unsolicited",
     /// The slow path panicked while it processed the frame, and was reset.
     Abandoned = "abandoned",
     /// The switch itself has processed the frame: a handshake message, a beacon, a keepalive, a
     /// control message. This is not a failure.
     Handled = "handled",
-    /// Port: no neighbour has the frame's source address.
+    /// Port: the frame's source address belongs to no neighbour.
     UnknownSender = "unknown_sender",
     /// Port: the frame is longer than the buffer.
     Truncated = "truncated",
     /// Port: the kernel's metadata of the frame is invalid.
     Malformed = "malformed",
-    /// Port: no neighbour has the frame's destination address.
+    /// Port: the frame's destination address belongs to no neighbour.
     NoNeighbour = "no_neighbour",
     /// Port: the frame is longer than the path accepts.
     PathTooNarrow = "path_too_narrow",
-    /// Port: a path probe was longer than the path accepts. This is the result that the probe asks
-    /// for, and not a failure.
+    /// Port: a path probe was longer than the path accepts. This is a result of the probe, and not
+    /// a failure.
     PathProbe = "path_probe",
     /// Port: the kernel refused to send the frame.
     SendRefused = "send_refused",
-    /// Port: earlier frames to this neighbour have not left the machine, and use up its share.
+    /// Port: earlier frames to this neighbour are not transmitted yet, and use up its share of the
+    /// send buffers.
     SendStalled = "send_stalled",
     /// Port: the far end is closed.
     PeerGone = "peer_gone",
-    /// There is no memory for the frame, at a port or for one of the switch's own messages.
+    /// The pool has no free chunk for the frame, at a port or for one of the switch's own messages.
     PoolEmpty = "pool_empty",
     /// Port: a test dropped the frame on purpose.
     Injected = "injected",
 }
 
 impl Discard {
-    /// Whether the frame has served its purpose. Counters separate these reasons from failures.
+    /// Whether the frame was dropped because it is completely processed. Counters separate these
+    /// reasons from failures.
     pub const fn is_handled(self) -> bool {
         matches!(self, Self::Handled | Self::PathProbe)
     }

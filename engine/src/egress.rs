@@ -1,13 +1,19 @@
-//! The egress queue of one next hop: which frames wait, and which are dropped when it is full.
+//! The egress queue of one next hop: the order of its frames, and the choice of the frames that are
+//! dropped when the queue is full.
 //!
 //! A queue is *contended* from the time at which its port leaves frames in it until the port has
-//! taken all. Only then do the ingresses share its places. A frame that finds no free place
-//! displaces the newest frame of the ingress that holds the most, if that ingress then still holds
-//! no less than the ingress of the new frame (longest queue drop: B. Suter et al., "Buffer
-//! Management Schemes for Supporting TCP in Gigabit Routers with Per-Flow Queueing", 1999). The
-//! port takes frames in the order of arrival, so ingresses with equal parts of the queue get equal
-//! parts of the link: max-min fairness without a queue for each ingress. A queue that is not
-//! contended has room for a whole burst, so no shares are counted for it.
+//! taken all. Only then do the ingresses share its places.
+//!
+//! A data frame that finds no free place may displace the newest data frame of another ingress: the
+//! one with the largest share. It does so only if the share of the entering ingress, including the
+//! new frame, would be less than that largest share is before the exchange. So the largest share
+//! shrinks. The new frame counts with at most the weight of the displaced frame. (This is longest
+//! queue drop: B. Suter et al., "Buffer Management Schemes for Supporting TCP in Gigabit Routers
+//! with Per-Flow Queueing", 1999.)
+//!
+//! The port takes frames in the order of arrival, so ingresses with equal parts of the queue get
+//! equal parts of the link. The result is max-min fairness without a queue for each ingress. A
+//! queue that is not contended has room for a whole burst, so no shares are counted for it.
 
 mod drain;
 mod shares;
@@ -30,7 +36,7 @@ use crate::{
 /// Places for control frames and for the link's own messages.
 const CONTROL_PLACES: usize = EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
 
-/// The highest value of [`Egress::ahead`] at which control frames still leave first.
+/// The highest value of [`Egress::ahead`] at which control frames are still sent before data.
 const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
 
 /// The egress queue of one next hop: bounded, shared fairly among ingresses, with reserved places
@@ -41,9 +47,9 @@ pub(crate) struct Egress {
     control: ArrayVec<Frame, CONTROL_PLACES>,
     /// Whether the port left frames here when it was last offered the queue.
     contended: bool,
-    /// The number of data frames that the port left.
+    /// The number of data frames that the port left in the queue.
     left_behind: u16,
-    /// Places reserved for frames that are still in their burst.
+    /// Places reserved for frames that have not been moved from their burst into the queue.
     data_reserved: u16,
     control_reserved: u16,
     /// The amount by which control is ahead of waiting data: each control frame adds
@@ -153,21 +159,23 @@ impl Egress {
         Ok(entry(false, Some(at)))
     }
 
-    /// The newest control frame of the ingress with the most control frames, if it has at least two
-    /// more than `slot`.
+    /// The newest control frame of the ingress that has the most control frames of all ingresses
+    /// except `slot`. `None` if that ingress does not have at least two more than `slot`.
     fn control_to_displace(&self, slot: u16) -> Option<u16> {
         let most = self.shares.most_control_but(slot)?;
         let newest = newest_of(&self.control, most.slot)?;
         (self.shares.of(slot).control + 1 < most.control).then_some(newest)
     }
 
-    /// The newest data frame of the ingress that holds the most, if that ingress still holds no
-    /// less than `slot` after the exchange.
+    /// The newest data frame of the ingress that has the largest share of all ingresses except
+    /// `slot`. `None` unless `slot`, with one more frame of at most the displaced frame's weight,
+    /// would hold less than the other ingress holds now.
     fn data_to_displace(&self, slot: u16, weight_wanted: u16) -> Option<u16> {
         let heaviest = self.shares.heaviest_but(slot)?;
         let newest = newest_of(&self.data, heaviest.slot)?;
         let displaced = weight(self.data.get(usize::from(newest))?.len());
-        // An ingress without a frame in the queue gets one in, however long the frame is.
+        // The new frame counts with at most the weight of the displaced frame, so an ingress
+        // without a frame in the queue can enter a frame of any length.
         let entering = weight_wanted.min(displaced);
         self.shares.is_below(slot, entering, heaviest).then_some(newest)
     }
@@ -246,7 +254,7 @@ impl Egress {
         sent
     }
 
-    /// Offers control first. When control is far ahead of waiting data, data leaves first until
+    /// Offers control first. When control is far ahead of waiting data, data is sent first until
     /// three of four frames are data.
     #[cold]
     fn offer_control(&mut self, sent: &mut Sent, take: &mut impl FnMut(&mut Burst)) {
@@ -303,10 +311,10 @@ impl Egress {
         }
     }
 
-    /// Moves the waiting frames out of the memory into which ports receive. Drops frames for which
-    /// there is no other memory, and returns their number.
+    /// Moves the waiting frames out of the chunks into which ports receive. Drops frames for which
+    /// no other chunk is left, and returns their number.
     ///
-    /// `drains` is the number of frames that left the queue recently.
+    /// `drains` is the number of frames that were sent from the queue recently.
     #[cold]
     pub(crate) fn settle(&mut self, pool: &mut Pool, drains: usize) -> usize {
         let Self { data, control, shares, .. } = self;
@@ -321,7 +329,7 @@ impl Egress {
             }
             is_settled
         };
-        // Control first: it has priority for the memory that is left.
+        // Control first: it has priority for the chunks that are left.
         control.retain(|frame| settle(frame, true));
         data.retain(|frame| settle(frame, false));
         before - data.len() - control.len()
@@ -334,7 +342,7 @@ impl Egress {
     }
 }
 
-/// The ingress slot as the shares count it. Slot numbers are below 2^16.
+/// The ingress slot as the key of a share. Slot numbers are below 2^16.
 fn slot_of(frame: &Frame) -> u16 {
     frame.ingress_slot().number() as u16
 }

@@ -1,4 +1,4 @@
-//! A link as one worker uses it: its rights, its seal, its egress queue and its counters.
+//! One worker's view of a link: its rights, its seal, its egress queue and its counters.
 //!
 //! Every frame, on every kind of port, begins with the link header of wire.md section 3:
 //!
@@ -44,12 +44,12 @@ use crate::{
     slots::ReturnPath,
 };
 
-/// The rate of control packets of one link that are sent before data.
+/// The rate limit, per link, of control packets that are sent before data.
 const CONTROL_RATE: Rate = Rate::per_second(CONTROL_WEIGHT_PER_SECOND, CONTROL_WEIGHT_AT_ONCE);
-/// The rate of notes that each frame of one link could cause.
+/// The rate limit, per link, of notes that each frame of the link could cause.
 const NOTE_RATE: Rate = Rate::per_second(LINK_NOTES_PER_SECOND, LINK_NOTES_AT_ONCE);
 
-/// The kind of node behind a link.
+/// The kind of node at the far end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
     /// Another switch: it processes the rest of the label.
@@ -62,34 +62,35 @@ pub enum Behind {
 /// Counters of one slot on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct SlotTally {
-    /// Frames that came in by the slot and were opened.
+    /// The number of frames that arrived on the slot and were opened.
     pub(crate) frames_in: Counter,
     /// The bytes of these frames, including the link header.
     pub(crate) bytes_in: Counter,
-    /// Frames that left by the slot.
+    /// The number of frames that were sent through the slot.
     pub(crate) frames_out: Counter,
     /// The bytes of these frames, including the link header.
     pub(crate) bytes_out: Counter,
-    /// Frames that came in by the slot and were dropped, or that were dropped at its egress queue.
+    /// The number of frames that arrived on the slot and were dropped, or that were dropped at its
+    /// egress queue.
     pub(crate) discards: Counter,
     /// Keepalives among `frames_in`; the others are data.
     pub(crate) keepalives_in: Counter,
     /// The link's own messages among `frames_out`; the others are data.
     pub(crate) link_messages_out: Counter,
-    /// Frames that found the link without keys to seal them.
+    /// The number of frames to be sent for which the link had no keys.
     pub(crate) unsealed: Counter,
-    /// Frames that came in by the slot and carry its former number in their return paths, because
-    /// the director is too narrow for the present one.
+    /// The number of frames that arrived on the slot and carry its former number in their return
+    /// paths, because the director is too narrow for the present number.
     pub(crate) by_former: Counter,
-    /// The time of the last frame that came in, in the worker's nanoseconds.
+    /// The time of the last frame that arrived, in the worker's nanoseconds.
     pub(crate) heard_ns: Counter,
-    /// Punts of this link that the slow path has taken, by [`PuntKind`]. Only the slow path writes
-    /// these.
+    /// The number of punts of this link that the slow path has taken, by [`PuntKind`]. Only the
+    /// slow path writes these counts.
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
-/// The destinations to which a neighbour's frames may be forwarded. By default unknown peers may
-/// send to none.
+/// The destinations to which a neighbour's frames may be forwarded. By default there are none for
+/// unknown peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Other neighbours, through this switch.
@@ -107,11 +108,11 @@ impl Rights {
     pub const NONE: Self = Self { transit: false, endpoints: false, control: false };
 }
 
-/// The protection of frames that leave by a link.
+/// The protection of frames that are sent on a link.
 #[derive(Debug)]
 pub(crate) enum LinkProtection {
-    /// No protection: for endpoints of this machine, and where the operator configured a plain
-    /// link.
+    /// No protection. This is for endpoints of this machine, and for links that the operator
+    /// configured as plain.
     Plain {
         /// Frames sent so far, wrapping.
         counter: u32,
@@ -120,7 +121,7 @@ pub(crate) enum LinkProtection {
     Sealed(Option<Box<Sealer>>),
 }
 
-/// One worker's replica of an attachment. The slow path makes and frees it.
+/// One worker's replica of an attachment. The slow path allocates and frees it.
 pub(crate) struct Link {
     pub(crate) mark: Mark,
     pub(crate) slot: Slot,
@@ -131,25 +132,26 @@ pub(crate) struct Link {
     pub(crate) rights: Rights,
     pub(crate) return_path: ReturnPath,
     pub(crate) protection: LinkProtection,
-    /// The longest frame, including the tag, that the path accepts.
+    /// The length of the longest frame that the path accepts, including the tag.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
     /// Whether frames may wait here for keys, because a handshake is likely to succeed.
     pub(crate) accepts_pending: bool,
-    /// For a sealed link: whether data may leave, or only the link's own messages.
+    /// For a sealed link: whether data may be sent, or only the link's own messages.
     pub(crate) allows_data: bool,
     pub(crate) pending: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
-    /// Limits the drop notices about packets that came in by this link.
+    /// Limits the drop notices about packets that arrived on this link.
     pub(crate) drop_notices: TokenBucket,
-    /// Limits handshake initiations from the link's address; the next field limits answers. Either
-    /// can be forged, and a flood of one kind must not suppress the other.
+    /// Limits handshake initiations from the link's address; the next field limits answers. They
+    /// are limited separately, because either can be forged and a flood of one kind must not
+    /// suppress the other.
     pub(crate) initiations: TokenBucket,
     pub(crate) handshake_answers: TokenBucket,
-    /// The rate at which the egress queue drains. The worker reads it when memory runs low.
+    /// The rate at which the egress queue drains. The worker reads it when free chunks run low.
     pub(crate) drain: Drain,
     /// Limits the control packets from this link that are sent before data.
     pub(crate) control: TokenBucket,
-    /// Limits the packets from this link to the switch itself.
+    /// Limits the packets from this link that are addressed to this switch.
     pub(crate) packets_up: TokenBucket,
     /// Limits the notes that every frame could cause.
     pub(crate) notes: TokenBucket,
@@ -160,7 +162,7 @@ pub(crate) struct Link {
     pub(crate) tally: Arc<SlotTally>,
 }
 
-/// The part of a link that the slow path configures.
+/// The properties of a link that the slow path configures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSpec {
     pub(crate) mark: Mark,
@@ -180,7 +182,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// A frame that waits for the keys of its next hop. Its mark is that of its ingress link.
+/// A frame that waits for the keys of its next hop. The frame's mark names its ingress link.
 #[derive(Debug)]
 pub(crate) struct PendingFrame {
     pub(crate) frame: Frame,
@@ -254,7 +256,8 @@ impl Link {
         }
     }
 
-    /// Makes slot 1. Packets of the switch itself come in by slot 1, and no packet leaves by it.
+    /// Makes slot 1. It is the ingress of packets that the switch itself makes, and no packet is
+    /// sent through it.
     pub(crate) fn own(scheme: &Scheme) -> Self {
         let spec = LinkSpec {
             mark: OWN,
@@ -272,7 +275,7 @@ impl Link {
     /// Checks the length of a plain frame, and that the link is plain.
     #[inline]
     pub(crate) fn open_plain<'f>(&self, frame: &'f mut Frame) -> Result<Opened<'f>, Discard> {
-        // A plain frame on a sealed link proves nothing: any node can send one.
+        // A plain frame on a sealed link is refused: any node can send one, so it proves nothing.
         match self.protection {
             LinkProtection::Sealed(_) => Err(Discard::BadLinkKind),
             LinkProtection::Plain { .. } if frame.len() < FRAME_BYTES_MIN => Err(Discard::TooShort),
@@ -280,8 +283,8 @@ impl Link {
         }
     }
 
-    /// Whether frames for this link need [`encapsulate_special`](Self::encapsulate_special) or are
-    /// handed to another worker.
+    /// Whether frames for this link must pass through
+    /// [`encapsulate_special`](Self::encapsulate_special) or are handed to another worker.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.home.is_some() | self.egress.is_contended()
@@ -335,11 +338,11 @@ impl Link {
         if self.egress.is_congested() {
             mark_congestion(frame);
         }
-        // A frame that fails here must not displace another one.
+        // The frame is sealed first: a frame that cannot be sealed must not displace another frame.
         self.protect(frame, tx)?;
         if let Some(displaced) = self.egress.enter(entry) {
-            // The list has room for a whole burst. A frame that is not noted would be missing from
-            // the balance (R3).
+            // The list has room for a whole burst. Each displaced frame must be in it: a frame that
+            // is missing would also be missing from the balance (R3).
             let noted = tx.displaced.try_push(displaced.ingress_slot());
             debug_assert!(noted.is_ok(), "counted after every burst");
         }
@@ -385,8 +388,8 @@ impl Link {
 
     /// Seals a frame in place.
     ///
-    /// A frame that came in plain and inside a train has another frame's bytes behind it, so the
-    /// tag does not fit. The pool then copies the frame and counts `frames_copied`.
+    /// The tag does not fit behind a frame that arrived plain and inside a train, because another
+    /// frame's bytes follow it. The pool then copies the frame and counts `frames_copied`.
     #[inline(never)] // a call costs little beside an AEAD, and the plain path stays short
     pub(crate) fn seal(
         &mut self,
@@ -397,7 +400,7 @@ impl Link {
         let LinkProtection::Sealed(Some(sealer)) = &mut self.protection else {
             return Err(Discard::LinkDown);
         };
-        // A path challenge may be longer: it tests the path.
+        // A path challenge may be longer, because it tests the path.
         let is_long = frame.len() + TAG_BYTES > usize::from(self.frame_bytes_max);
         if is_long && what != Sealed::PathChallenge {
             return Err(Discard::TooBig);
@@ -439,8 +442,8 @@ impl Link {
         (packet_bytes > usize::from(self.packet_bytes_max())).then_some(Discard::TooBig)
     }
 
-    /// The longest packet that may leave by this link, in bytes, including the link header and
-    /// excluding the tag.
+    /// The length of the longest packet that may be sent on this link, in bytes, including the link
+    /// header and excluding the tag.
     #[cold]
     pub(crate) fn packet_bytes_max(&self) -> u16 {
         match self.protection {
@@ -479,8 +482,8 @@ impl Link {
         !self.listed
     }
 
-    /// Adds the link to the list, unless it is already in it. The list has a place for every link,
-    /// so this allocates nothing.
+    /// Adds the link to the list, unless the list already contains it. The list has a place for
+    /// every link, so this allocates nothing.
     #[inline]
     fn list(&mut self, tx_pending: &mut Vec<Mark>) {
         if !mem::replace(&mut self.listed, true) {
@@ -489,7 +492,7 @@ impl Link {
         }
     }
 
-    /// Counts a frame that came in by this link.
+    /// Counts a frame that arrived on this link.
     #[inline]
     pub(crate) fn count_arrival(&self, frame: &Frame, now: Now) {
         self.tally.frames_in.add(1);
@@ -498,21 +501,21 @@ impl Link {
     }
 }
 
-/// Frames that may be displaced before they are counted: one for each frame of a burst, and a few
-/// because of commands.
+/// The maximum number of frames that may be displaced before they are counted: one for each frame
+/// of a burst, and a few because of commands.
 pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
 
-/// The part of a worker's state that a link needs to send a frame. One reference replaces five
-/// arguments.
+/// The part of a worker's state that a link needs to send a frame. It is passed as one reference
+/// instead of five arguments.
 pub(crate) struct TxContext {
     /// The time of this poll.
     pub(crate) now: Now,
     pub(crate) pool: Pool,
-    /// Links with frames that were not yet offered to a port, each once.
+    /// The links with frames that were not yet offered to a port. Each link is listed once.
     pub(crate) tx_pending: Vec<Mark>,
     /// The ingress slots of displaced frames.
     pub(crate) displaced: ArrayVec<Slot, DISPLACED_MAX>,
-    /// A link whose sealer has used up so much of its keys that a new handshake is due.
+    /// A link whose sealer has sent so much with its keys that a new handshake is due.
     pub(crate) rekey_due: Option<Mark>,
 }
 

@@ -1,5 +1,5 @@
-//! The chunks that a switch needs for itself, as a sum of named needs. The needs of ports are added
-//! to these.
+//! The number of chunks that a switch needs for itself, as a sum of named needs. The needs of ports
+//! are added to this sum.
 
 use strowger_frame::{BURST_MAX, reserve::Chunks};
 
@@ -8,22 +8,23 @@ use crate::limits::{
     FRAMES_WAITING_MAX, HANDOFF_FRAMES_MAX, HANDSHAKES_MAX, LINK_MESSAGES_MAX, PUNTS_MAX,
 };
 
-/// The highest number of frames in one egress queue.
+/// The maximum number of frames in one egress queue.
 pub(crate) const EGRESS_QUEUE_FRAMES: u32 =
     (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
-/// Frames in egress queues of busy ports before memory runs low: two bursts.
+/// The number of frames that egress queues of busy ports hold before free chunks run low: two
+/// bursts.
 pub const EGRESS_WAITING: u32 = 2 * BURST_MAX as u32;
-/// Frames for neighbours behind shared ports that may stay when memory runs low: four bursts in
-/// single chunks, and one burst of longer frames.
+/// The number of frames for neighbours on shared ports that may stay queued when free chunks run
+/// low: four bursts in single chunks, and one burst of longer frames.
 const EGRESS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * BURST_MAX as u32 };
-/// Path challenges that need a train chunk and wait for the kernel. A challenge without a chunk is
-/// sent again.
+/// The number of path challenges that need a train chunk and wait for the kernel. If no chunk is
+/// free, the challenge is sent again later.
 const LONG_CHALLENGES: u32 = 4;
-/// Frames that a worker makes for the slow path and that wait for the kernel: one round of
-/// commands.
+/// The number of frames that a worker makes for the slow path and that wait for the kernel: one
+/// round of commands.
 const MADE_FRAMES: u32 = 2 * COMMANDS_MAX as u32;
 
-/// The properties of a switch that decide how much memory it needs.
+/// The properties of a switch that determine the number of chunks that it needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwitchShape {
     /// The number of workers.
@@ -48,7 +49,7 @@ impl SwitchShape {
     /// The needs of one worker's pool, excluding those of its ports.
     ///
     /// A queue that all workers share counts in equal parts. If a worker has more frames in it than
-    /// its part, they use memory that is free elsewhere in its pool.
+    /// its part, they use chunks that are free elsewhere in its pool.
     pub fn needs(self) -> Vec<SwitchNeed> {
         let part_of = |queued: usize| queued.div_ceil(self.workers.max(1)) as u32;
         let trains = |trains| Chunks { trains, singles: 0 };
@@ -62,7 +63,8 @@ impl SwitchShape {
         need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
         if self.is_sealed {
             need("path challenges and answers that wait", trains(part_of(LINK_MESSAGES_MAX)));
-            // From addresses of links, and from other addresses.
+            // One queue for messages from addresses of links, and one for those from other
+            // addresses.
             need("handshakes that wait", trains(part_of(2 * HANDSHAKES_MAX)));
             need("handshakes and probes to send", Chunks { trains: 0, singles: MADE_FRAMES });
             need("long path challenges", trains(LONG_CHALLENGES));
@@ -72,7 +74,7 @@ impl SwitchShape {
         needs
     }
 
-    /// The chunks for frames in egress queues when memory runs low. The pool reserves them for
+    /// The chunks for frames in egress queues when free chunks run low. The pool reserves them for
     /// [`PoolUser::WAITING`](strowger_frame::reserve::PoolUser::WAITING).
     pub fn egress_when_low(self) -> Chunks {
         let Chunks { trains: long, singles: short } = self.endpoints;

@@ -31,8 +31,8 @@ impl Rate {
     }
 }
 
-/// A token bucket (RFC 2697) in the form of the generic cell rate algorithm (ITU-T I.371): its
-/// content is stored as the time at which it is full again.
+/// A token bucket (RFC 2697), implemented as the generic cell rate algorithm (ITU-T I.371): its
+/// content is stored as the time at which it will be full again.
 ///
 /// A new bucket is full. All calls on one bucket pass the same [`Rate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl TokenBucket {
         has
     }
 
-    /// Whether the bucket has `tokens`. Takes none.
+    /// Whether the bucket has `tokens`. It takes none.
     pub fn has(&self, tokens: u32, rate: Rate, now: Now) -> bool {
         self.missing_ns(rate, now).saturating_add(rate.cost_ns(tokens)) <= rate.burst_ns
     }
@@ -66,17 +66,17 @@ impl TokenBucket {
         self.missing_ns(rate, now) == 0
     }
 
-    /// The time that it takes to fill the bucket.
+    /// The time until the bucket is full.
     fn missing_ns(&self, rate: Rate, now: Now) -> u64 {
         match self.full_at.0.saturating_sub(now.0) {
-            // An empty bucket needs less time: the clock was set back.
+            // Even an empty bucket needs less time, so the clock was set back.
             missing if missing > rate.burst_ns => 0,
             missing => missing,
         }
     }
 }
 
-/// A token bucket and its rate, where the rate differs between buckets.
+/// A token bucket together with its rate, for buckets whose rates differ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateLimiter {
     rate: Rate,
@@ -94,7 +94,7 @@ impl RateLimiter {
         self.bucket.take(self.rate, now)
     }
 
-    /// Whether at least this part of the tokens is left.
+    /// Whether at least this part of the tokens is left in the bucket.
     pub(crate) fn has_percent(&self, percent: u32, now: Now) -> bool {
         let used_max = self.rate.burst_ns / 100 * u64::from(100 - percent.min(100));
         self.bucket.missing_ns(self.rate, now) <= used_max

@@ -30,12 +30,12 @@ pub(crate) struct RxSession {
     limits: PuntLimits,
 }
 
-/// Limits the notes and punts of a worker about one session, so that no peer crowds out the others
-/// (R12).
+/// Rate limits of a worker's notes and punts about one session. Because of them, no peer can take
+/// the places of others (R12).
 #[derive(Debug, Default)]
 struct PuntLimits {
-    /// The last time at which a frame came in by this worker's own ports, or the session moved to
-    /// this worker.
+    /// The last time at which a frame arrived on one of this worker's own ports, or the session
+    /// moved to this worker.
     last_own_port: Now,
     heard: TokenBucket,
     roamed: TokenBucket,
@@ -51,7 +51,7 @@ const LINK_MESSAGE_RATE: Rate = Rate::per_second(LINK_MESSAGES_PER_SECOND, LINK_
 pub(crate) enum Place {
     /// On this worker.
     Here(Box<RxSession>),
-    /// On another worker, to which this worker hands the frames.
+    /// On another worker, to which this worker hands off the frames.
     OtherWorker(SessionIndex, u8),
 }
 
@@ -76,11 +76,11 @@ pub(crate) fn place_of(index: SessionIndex) -> usize {
     index.number() as usize % SESSIONS_MAX
 }
 
-/// One bit for each place of a session index: whether the switch awaits the answer to a handshake
-/// there.
+/// A bitmap with one bit for each place of a session index. The bit shows whether the switch waits
+/// for the answer to a handshake whose index has this place.
 ///
-/// The slow path sets the bits. A worker drops an answer to any other place. Two indices may share
-/// a place.
+/// The slow path sets the bits. A worker drops an answer if the bit of its index is not set. Two
+/// indices may share a bit.
 #[derive(Debug)]
 pub(crate) struct AwaitedPlaces(Box<[AtomicU64]>);
 
@@ -164,7 +164,7 @@ impl RxSession {
         Self { index, link, openers, limits: PuntLimits::default() }
     }
 
-    /// Notes that a frame came in by one of this worker's own ports, or that the session moved to
+    /// Records that a frame arrived on one of this worker's own ports, or that the session moved to
     /// this worker.
     #[inline]
     pub(crate) fn note_own_port(&mut self, now: Now) {
@@ -181,10 +181,10 @@ impl RxSession {
         self.limits.roamed.take(NOTE_RATE, now)
     }
 
-    /// Whether the worker may note that frames come in by another worker, and only by that one.
+    /// Whether the worker may note that frames arrive at another worker, and only at that one.
     ///
-    /// If a peer's lanes come in by several workers, the session stays at its worker. Otherwise the
-    /// session would move back and forth forever.
+    /// If a peer's lanes arrive at several workers, the session stays at its worker. Otherwise the
+    /// session would move between them without end.
     pub(crate) fn may_note_migrated(&mut self, now: Now) -> bool {
         let since_own_port = now.0.saturating_sub(self.limits.last_own_port.0);
         u128::from(since_own_port) >= SESSION_NOTE_INTERVAL.as_nanos()

@@ -13,9 +13,9 @@ pub enum NextHop {
     Neighbour(Mark),
     /// The endpoint with this mark. The label ends there.
     Endpoint(Mark),
-    /// The switch itself: its slow path.
+    /// This switch: the packet goes to its slow path.
     Switch,
-    /// A former number, which still leads to its user for a time.
+    /// A former number of a slot, which still leads to the slot's user for a time.
     Alias {
         /// The user.
         to: Mark,
@@ -24,7 +24,7 @@ pub enum NextHop {
         /// Whether the user is an endpoint.
         is_endpoint: bool,
     },
-    /// No next hop: the worker drops the packet for this reason ([`Discard::EmptySlot`],
+    /// No next hop. The worker drops the packet for this reason ([`Discard::EmptySlot`],
     /// [`Discard::SlotGone`], [`Discard::NoDirector`]).
     Drop(Discard),
 }
@@ -84,8 +84,8 @@ enum Shape {
     ByForm { mask: u64, near: Box<[Option<NearForm>]> },
 }
 
-/// The table from directors to next hops. Each worker has a copy, which the slow path replaces as a
-/// whole.
+/// The table that maps directors to next hops. Each worker has a copy, which the slow path replaces
+/// as a whole.
 #[derive(Debug)]
 pub struct SlotTable {
     shape: Shape,
@@ -182,8 +182,8 @@ impl SlotTable {
     }
 }
 
-/// The return path that a link writes: the directors of its slot in all forms, reversed and at the
-/// top of 64 bits, so that one OR inserts them.
+/// The return path that a link writes. It contains the directors of the link's slot in all forms,
+/// each reversed and at the top of 64 bits, so that one OR inserts it.
 #[derive(Clone, Copy, Debug)]
 pub struct ReturnPath {
     bits: [u64; FORMS_MAX],
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(return_path.in_form(3), None);
         assert_eq!(return_path.in_form(255), None);
         assert_eq!(return_path.former_in_form(0), None);
-        // The first former number that fits is used where the slot does not fit.
+        // Where the slot does not fit, the first former number that fits is used.
         let return_path =
             [7, 2, 8].map(Slot::new).into_iter().fold(return_path, |return_path, former| {
                 return_path.or_former(&scheme::V3X5X8, former)

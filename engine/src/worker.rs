@@ -1,4 +1,4 @@
-//! One worker: one core's share of the data plane. After its start it allocates nothing, never
+//! One worker: one core's share of the data plane. Once started, a worker allocates nothing, never
 //! blocks, and reads no clock.
 //!
 //! | file | content |
@@ -7,7 +7,7 @@
 //! | `open` | opening of sealed frames, and what they prove about a peer |
 //! | `transmit` | sending from egress queues to ports; actions before and after the thread sleeps |
 //! | `verdict` | the outcome for one frame |
-//! | `punt` | punts to the slow path, and packets of the switch itself |
+//! | `punt` | punts to the slow path, and packets that the switch itself makes |
 //! | `handoff` | frames from and to other workers |
 //! | `pending` | frames that wait for keys |
 //! | `apply` | commands of the slow path |
@@ -40,10 +40,10 @@ use crate::{
     session::Sessions, slots::SlotTable,
 };
 
-/// The queue index of a frame that came in by no port of this worker.
+/// The queue index of a frame that arrived on no port of this worker.
 const NO_QUEUE: usize = usize::MAX;
 
-/// One core's share of a switch: its tables, its queue of every port, its memory.
+/// One core's share of a switch: its tables, its queue of every port, and its pool.
 pub struct Worker {
     number: u8,
     hops_max: u8,
@@ -57,7 +57,7 @@ pub struct Worker {
     backlog: Backlog,
     handoff_rings: HandoffRings,
     slow_path: SlowPath,
-    /// The worker that handed off the frame in process.
+    /// The worker that handed off the frame that is being processed.
     handed_off_by: u8,
     alias_used: punt::AliasUsed,
 }
@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// Sets the waker of the slow path. The worker calls it at most once for each flush, and only
-    /// if there is something new.
+    /// if it has something new for the slow path.
     pub fn set_slow_path_waker(&mut self, waker: Arc<dyn Wake>) {
         self.slow_path.waker = Some(waker);
     }
@@ -99,7 +99,7 @@ impl Worker {
         usize::from(self.number)
     }
 
-    /// The memory of this worker's frames.
+    /// The pool of this worker's frames.
     pub fn pool_mut(&mut self) -> &mut Pool {
         &mut self.tx.pool
     }

@@ -35,7 +35,7 @@ enum Rule {
     Abort,
 }
 
-/// The system allocator behind a rule that each thread sets for itself.
+/// The system allocator, with an optional guard on each thread.
 #[derive(Debug)]
 pub struct GuardedAlloc;
 

@@ -6,11 +6,13 @@ use std::{mem, ptr::NonNull};
 
 use crate::pool::ChunkRef;
 
-/// Tag of a frame: the neighbour behind a port from which the frame came or to which it is sent.
+/// The tag of a frame: the neighbour from which a port received the frame, or to which the frame is
+/// sent.
 ///
-/// The port's owner chooses the marks; the port puts a neighbour's mark on each frame received from
-/// it. The low 16 bits are a small index for tables. The high 16 bits are a generation, so that a
-/// frame with an old mark is not mistaken for one of the index's next user.
+/// The port's owner chooses the marks. The port sets the neighbour's mark on each frame that it
+/// receives from that neighbour. The low 16 bits are a small index for tables. The high 16 bits are
+/// a generation, so that a frame with an old mark is not attributed to a later neighbour with the
+/// same index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark(pub u32);
 
@@ -21,16 +23,16 @@ impl Mark {
         Self((generation as u32) << 16 | index as u32)
     }
 
-    /// Index for tables.
+    /// The index for tables.
     #[inline]
     pub const fn index(self) -> usize {
         (self.0 & 0xffff) as usize
     }
 
-    /// Mark of a frame from an address that belongs to no neighbour.
+    /// The mark of a frame from an address that belongs to no neighbour.
     ///
-    /// A port uses it if [`Port::accept_unknown`](crate::Port::accept_unknown) is on. `number`
-    /// distinguishes such senders within one burst.
+    /// A port uses this mark if [`Port::accept_unknown`](crate::Port::accept_unknown) is on.
+    /// `number` distinguishes such senders within one burst.
     #[inline]
     pub const fn unknown(number: u8) -> Self {
         Self::new(Self::UNKNOWN_FROM | number as u16, 0)
@@ -42,17 +44,17 @@ impl Mark {
         self.index() >= Self::UNKNOWN_FROM as usize
     }
 
-    /// First of the 256 indices of unknown senders; no neighbour has one of them.
+    /// The first of the 256 indices of unknown senders. No neighbour has one of these indices.
     const UNKNOWN_FROM: u16 = 0xff00;
 
-    /// Number of earlier uses of the index, modulo 2^16.
+    /// The number of earlier uses of the index, modulo 2^16.
     #[inline]
     pub const fn generation(self) -> u16 {
         (self.0 >> 16) as u16
     }
 }
 
-/// One packet in memory: a handle of 32 bytes. Dropping it returns its memory.
+/// A handle of 32 bytes to one packet in a chunk. Dropping it releases the packet's bytes.
 pub struct Frame {
     at: NonNull<u8>,
     chunk: ChunkRef,
@@ -108,19 +110,19 @@ impl Frame {
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len()) }
     }
 
-    /// Free bytes in front of the packet; 0 inside a train.
+    /// The number of free bytes in front of the packet. It is 0 inside a train.
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// Free bytes behind the packet; 0 inside a train.
+    /// The number of free bytes behind the packet. It is 0 inside a train.
     #[inline]
     pub fn tailroom(&self) -> usize {
         usize::from(self.tailroom)
     }
 
-    /// The neighbour from which the frame came or to which it is sent.
+    /// The neighbour from which the frame was received or to which it is sent.
     #[inline]
     pub fn mark(&self) -> Mark {
         self.mark
@@ -131,7 +133,7 @@ impl Frame {
         self.chunk
     }
 
-    /// Sets the neighbour from which the frame came or to which it is sent.
+    /// Sets the neighbour from which the frame was received or to which it is sent.
     #[inline]
     pub fn set_mark(&mut self, mark: Mark) {
         self.mark = mark;
@@ -188,13 +190,14 @@ impl Frame {
 
     /// Number of the train chunk, unique in the process; `None` for a single chunk.
     ///
-    /// For counting the train chunks that a queue of frames holds.
+    /// It serves to count the train chunks that a queue of frames holds.
     #[inline]
     pub fn train_chunk(&self) -> Option<std::num::NonZeroUsize> {
         self.chunk.train()
     }
 
-    /// Whether `next` starts where this frame ends, in the same chunk: one vector can span both.
+    /// Whether `next` starts where this frame ends, in the same chunk. If so, one I/O vector can
+    /// span both.
     #[inline]
     pub fn adjoins(&self, next: &Self) -> bool {
         // Compares addresses; reads neither frame through the other.
@@ -210,9 +213,10 @@ impl Drop for Frame {
     }
 }
 
-/// Memory of frames in transmission, which the kernel still reads. Dropping it returns the memory.
+/// The chunk references of frames in transmission, whose bytes the kernel still reads. Dropping
+/// this value releases the references.
 ///
-/// It joins frames of one chunk, so that releasing them costs one atomic operation for all.
+/// It joins frames of one chunk, so that one atomic operation releases all of them.
 pub struct HeldFrames {
     chunk: ChunkRef,
     refs: u32,
@@ -228,13 +232,13 @@ impl std::fmt::Debug for HeldFrames {
 }
 
 impl HeldFrames {
-    /// Takes over a frame's memory.
+    /// Takes over a frame's reference to its chunk.
     #[inline]
     pub fn new(frame: Frame) -> Self {
         Self { chunk: mem::ManuallyDrop::new(frame).chunk, refs: 1 }
     }
 
-    /// Takes over the memory of another frame in the same chunk.
+    /// Takes over the reference of another frame in the same chunk.
     ///
     /// # Errors
     /// Returns the frame if it lies in another chunk.
@@ -257,7 +261,7 @@ impl Drop for HeldFrames {
     }
 }
 
-/// The uncut rest of a chunk that is being cut into frames. Dropping it releases the rest.
+/// The rest of a chunk that is being cut into frames. Dropping it releases the rest.
 pub struct Train {
     chunk: ChunkRef,
     at: NonNull<u8>,
@@ -265,7 +269,7 @@ pub struct Train {
     left: u32,
     segment: u32,
     tailroom: u32,
-    /// References of the chunk that are not yet assigned to a frame.
+    /// The references of the chunk that are not yet assigned to a frame.
     refs: u32,
     mark: Mark,
 }
@@ -308,7 +312,7 @@ impl Train {
         }
     }
 
-    /// Sets the mark of every frame cut from now on.
+    /// Sets the mark of all frames that are cut after this call.
     #[inline]
     #[must_use]
     pub fn with_mark(mut self, mark: Mark) -> Self {
@@ -316,13 +320,14 @@ impl Train {
         self
     }
 
-    /// Bytes not yet cut off.
+    /// The number of bytes that are not yet cut off.
     #[inline]
     pub fn remaining(&self) -> usize {
         self.left as usize
     }
 
-    /// Cuts off the next frame: `segment` bytes, or the rest. `None` at the end.
+    /// Cuts off the next frame: `segment` bytes, or all that are left. Returns `None` if none are
+    /// left.
     #[inline]
     pub fn next_frame(&mut self) -> Option<Frame> {
         if self.left == 0 || self.refs == 0 || self.segment == 0 {
@@ -348,7 +353,8 @@ impl Train {
     /// Cuts off a frame of `len` bytes with `headroom` bytes in front of it and `tailroom` behind
     /// it.
     ///
-    /// `None` if fewer bytes remain. For chunks from [`crate::Chunk::into_carving`].
+    /// Returns `None` if fewer bytes remain. This is for chunks from
+    /// [`crate::Chunk::into_carving`].
     #[inline]
     pub fn carve(&mut self, headroom: usize, len: usize, tailroom: usize) -> Option<Frame> {
         let rooms_fit = headroom <= usize::from(u16::MAX) && tailroom <= usize::from(u16::MAX);
@@ -366,7 +372,7 @@ impl Train {
         Some(Frame { at, chunk: self.chunk, len: len as u16, headroom, tailroom, mark: self.mark })
     }
 
-    /// The only frame of a train without bytes.
+    /// The only frame of a train that has no bytes.
     pub(crate) fn take_empty(&mut self) -> Frame {
         debug_assert_eq!((self.left, self.refs), (0, 1), "an empty train has one reference");
         self.refs = 0;

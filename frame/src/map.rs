@@ -1,20 +1,20 @@
-//! One memory mapping, in huge pages where possible. It lives as long as its last chunk.
+//! One memory mapping, in huge pages where possible. It exists until its last chunk is dropped.
 
 use std::{io, ptr::NonNull};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Kind of pages under a mapping.
+/// The kind of pages that back a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// Reserved huge pages (`MAP_HUGETLB`).
     HugePages,
     /// Ordinary pages with transparent huge pages requested (`MADV_HUGEPAGE`).
     TransparentHugePages,
-    /// As [`TransparentHugePages`](Self::TransparentHugePages), because this process may not use
-    /// the reserved huge pages.
+    /// As [`TransparentHugePages`](Self::TransparentHugePages). Huge pages are reserved, but this
+    /// process may not use them.
     HugePagesRefused,
-    /// Ordinary pages: huge ones are refused or not requested.
+    /// Ordinary pages. Huge pages were refused or not requested.
     SmallPages,
 }
 
@@ -78,9 +78,9 @@ impl Mapping {
 
     /// Maps huge pages and populates them all.
     ///
-    /// Where a cgroup's limit forbids their use, the kernel maps them nevertheless and kills the
-    /// process at the first access (SIGBUS). The error value is `true` if pages are reserved and
-    /// were refused.
+    /// If a cgroup's limit forbids this process to use them, the kernel maps them nevertheless and
+    /// kills the process at the first access (SIGBUS). The error value is `true` if pages are
+    /// reserved but were refused.
     fn huge(
         bytes: usize,
         flag: i32,
@@ -93,7 +93,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Start of the mapping; page-aligned.
+    /// The start of the mapping, which is page-aligned.
     pub fn at(&self) -> NonNull<u8> {
         self.at
     }
@@ -103,7 +103,8 @@ impl Mapping {
         self.bytes
     }
 
-    /// Offset of `len` bytes from `at` in this mapping; `None` if they do not all lie in it.
+    /// The offset in this mapping of the `len` bytes from `at`. `None` if not all of them are in
+    /// the mapping.
     ///
     /// Compares addresses and reads nothing.
     #[inline]
@@ -119,7 +120,8 @@ impl Mapping {
     }
 }
 
-/// Populates every page, or returns the kernel's reason (Linux 5.14; earlier ones refuse).
+/// Populates every page, or returns the kernel's error. This needs Linux 5.14; earlier kernels
+/// refuse.
 fn populate(mapping: &Mapping) -> io::Result<()> {
     const MADV_POPULATE_WRITE: i32 = 23;
     let at = mapping.at.as_ptr().cast();

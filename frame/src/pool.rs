@@ -1,11 +1,12 @@
-//! Chunks and their pool: the memory of frames, its owner, and its return from other threads.
+//! Chunks and their pool: the memory of frames, the thread that owns it, and its return from other
+//! threads.
 //!
 //! A pool never grows. Taking a chunk from an empty pool fails and is counted.
 //!
 //! Every worker owns one [`Pool`]. Any thread may drop its frames: the last frame of a chunk pushes
 //! the chunk onto the owner's return stack, and the owner takes the whole stack at once. A push is
-//! a compare-exchange, taking is one swap, so neither waits for the other. No thread pops a single
-//! element, so the ABA problem does not arise.
+//! a compare-exchange and taking is one swap, so neither side waits for the other. No thread pops a
+//! single element, so the ABA problem does not arise.
 //!
 //! ```
 //! use strowger_frame::{ChunkClass, Pool, PoolSpec};
@@ -35,17 +36,19 @@ use crate::{
     tally::Counter,
 };
 
-/// Headroom of every received frame before colouring, in bytes.
+/// The headroom of every received frame before cache colouring, in bytes.
 pub const HEADROOM_BYTES: usize = 256;
-/// Bytes of a train chunk from [`Chunk::start`] on: at least one coalesced datagram.
+/// The number of bytes of a train chunk from [`Chunk::start`] on: enough for one coalesced
+/// datagram.
 pub const TRAIN_DATA_BYTES: usize = 64 << 10;
-/// Distance between train chunks: the data and one page of headroom, in bytes.
+/// The distance between train chunks, in bytes: the data and one page of headroom.
 pub const TRAIN_STRIDE_BYTES: usize = TRAIN_DATA_BYTES + 4096;
-/// Distance between single chunks, in bytes: a UMEM chunk of AF_XDP.
+/// The distance between single chunks, in bytes: one UMEM chunk of AF_XDP.
 pub const SINGLE_STRIDE_BYTES: usize = 4096;
 
-/// Step of cache colouring. Frames at equal offsets of their chunks would share a few sets of the
-/// first-level cache, so the data of each chunk starts some cache lines later than its neighbour's.
+/// The step of cache colouring. The data of each chunk starts some cache lines later than that of
+/// the chunk before it. Otherwise frames would start at equal offsets of their chunks and compete
+/// for a few sets of the first-level cache.
 const COLOUR_BYTES: usize = 64;
 const TRAIN_COLOURS: usize = 48;
 const SINGLE_COLOURS: usize = 8;
@@ -62,7 +65,7 @@ pub enum ChunkClass {
     Single,
 }
 
-/// Size of a pool, in chunks of each class.
+/// The size of a pool, as a number of chunks of each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSpec {
     /// Number of [`ChunkClass::Train`] chunks.
@@ -74,7 +77,7 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
-    /// Memory that such a pool maps, in bytes.
+    /// The number of bytes of memory that such a pool maps.
     pub const fn bytes(&self) -> usize {
         self.trains as usize * TRAIN_STRIDE_BYTES + self.singles as usize * SINGLE_STRIDE_BYTES
     }
@@ -83,12 +86,12 @@ impl PoolSpec {
 const EMPTY: u32 = 0;
 const CLOSED: u32 = u32::MAX;
 
-/// State of a chunk, outside the memory that the kernel or a peer may write.
+/// The state of a chunk. It is outside the memory that the kernel or a peer may write.
 #[repr(align(64))]
 pub(crate) struct ChunkHead {
-    /// Number of live frames in the chunk.
+    /// The number of live frames in the chunk.
     refs: AtomicU32,
-    /// Next chunk on the return stack: index + 1, or `EMPTY`.
+    /// The next chunk on the return stack: index + 1, or `EMPTY`.
     next: AtomicU32,
     index: u32,
     class: ChunkClass,
@@ -98,28 +101,30 @@ pub(crate) struct ChunkHead {
 
 const _: () = assert!(cfg!(loom) || mem::size_of::<ChunkHead>() == 64);
 
-/// The part of a pool that outlives its owner while chunks are outstanding.
+/// The state of a pool that outlives the pool's owner while chunks are outstanding.
 struct PoolState {
     heads: Box<[ChunkHead]>,
-    /// Top of the return stack: index + 1, `EMPTY`, or `CLOSED` after the owner was dropped.
+    /// The top of the return stack: index + 1, or `EMPTY`, or `CLOSED` after the owner was dropped.
     returned: AtomicU32,
-    /// Chunks outstanding after the owner was dropped; meaningless before.
+    /// The number of chunks that were outstanding when the owner was dropped and have not come
+    /// back. It has no meaning before.
     outstanding: AtomicU64,
     mapping: std::sync::Arc<Mapping>,
     watch: Watch,
 }
 
-/// A pool of chunks, as its owner sees it. Only the owner takes chunks, so `Pool` is not `Clone`.
+/// A pool of chunks, for its owner. Only the owner takes chunks, so `Pool` is not `Clone`.
 pub struct Pool {
     state: NonNull<PoolState>,
     free_trains: Vec<u32>,
     free_singles: Vec<u32>,
     trains: Reserve,
     singles: Reserve,
-    /// By chunk: the user it is charged to.
+    /// By chunk: the user to which it is charged.
     users: Box<[PoolUser]>,
     user: PoolUser,
-    /// The number of pools of the mapping that run low; all of these pools share it.
+    /// The number of pools of the mapping in which free chunks run low. All pools of the mapping
+    /// share this counter.
     pools_low: std::sync::Arc<AtomicU32>,
     is_low: bool,
     /// Set when chunks begin to run low; `take_ran_low` clears it.
@@ -130,7 +135,7 @@ pub struct Pool {
 /// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolTally {
-    /// Frames whose payload was copied. 0 on every ordinary path.
+    /// Frames whose payload was copied. No ordinary path copies.
     pub frames_copied: Counter,
     /// Requests for a chunk that failed.
     pub exhausted: Counter,
@@ -161,7 +166,8 @@ impl Pool {
 
     /// Makes `owners` equal pools side by side in one mapping.
     ///
-    /// One registration with the kernel then serves all workers. `spec` is the size of each pool.
+    /// One registration with the kernel then covers the memory of all workers. `spec` is the size
+    /// of each pool.
     ///
     /// # Errors
     /// Returns the kernel's error if it refuses the memory.
@@ -212,7 +218,7 @@ impl Pool {
         Self {
             // SAFETY: `Box::into_raw` never returns null.
             state: unsafe { NonNull::new_unchecked(state) },
-            // Lowest chunks on top, so that a lightly used pool touches little memory.
+            // The lowest chunks are on top, so that a lightly used pool touches little memory.
             free_trains: (0..trains as u32).rev().collect(),
             free_singles: (trains as u32..chunks as u32).rev().collect(),
             trains: Reserve::new(spec.trains),
@@ -234,7 +240,7 @@ impl Pool {
 
     /// Takes an empty chunk for the user that [`set_user`](Self::set_user) set.
     ///
-    /// `None`, counted as `exhausted`, if all chunks are in use or reserved for others.
+    /// If all chunks are in use or reserved for others, it returns `None` and counts `exhausted`.
     #[inline]
     pub fn take(&mut self, class: ChunkClass) -> Option<Chunk> {
         self.take_for(self.user, class)
@@ -259,7 +265,7 @@ impl Pool {
 
     /// Takes back the chunks returned since the last call. Call it once per poll.
     ///
-    /// The chunks used last are taken again first, while they are still in the cache.
+    /// The chunks that were used last are taken first, while they are still in the cache.
     #[inline]
     pub fn reclaim(&mut self) {
         // Acquire: pairs with the Release in `give_back`: other threads' use of the returned memory
@@ -304,13 +310,13 @@ impl Pool {
         }
     }
 
-    /// Sets the user that chunks are charged to from now on.
+    /// Sets the user to which chunks are charged from now on.
     #[inline]
     pub fn set_user(&mut self, user: PoolUser) {
         self.user = user;
     }
 
-    /// Charges a chunk of this pool, taken before, to the current user.
+    /// Charges a chunk of this pool, which was taken earlier, to the current user.
     pub fn charge(&mut self, chunk: &Chunk) {
         let (head, user) = (chunk.head(), self.user);
         if !ptr::eq(head.state, self.state.as_ptr()) {
@@ -327,7 +333,7 @@ impl Pool {
         reserve.take(user);
     }
 
-    /// Reserves chunks for a user, independent of the number that the others hold.
+    /// Reserves chunks for a user, regardless of the number that other users hold.
     ///
     /// Returns the number of reserved chunks, which is less than `floor` if the pool is too small.
     pub fn reserve(&mut self, user: PoolUser, floor: Chunks) -> Chunks {
@@ -340,7 +346,7 @@ impl Pool {
     /// Whether chunks run low in this pool or another one of its mapping, as of their last
     /// [`reclaim`](Self::reclaim).
     ///
-    /// If so, [park](Self::park) frames that may wait for long.
+    /// If so, the caller should [park](Self::park) frames that may wait for long.
     #[inline]
     pub fn is_low(&self) -> bool {
         // Relaxed: a hint; readers expect no data behind it.
@@ -349,13 +355,14 @@ impl Pool {
 
     /// Whether chunks began to run low since the last call.
     ///
-    /// If so, wake sleeping holders of frames, so that they [park](Self::park) them.
+    /// If so, the caller should wake sleeping holders of frames, so that they [park](Self::park)
+    /// them.
     #[inline]
     pub fn take_ran_low(&mut self) -> bool {
         mem::take(&mut self.ran_low)
     }
 
-    /// Free chunks of this class, reserved ones included.
+    /// The number of free chunks of this class, reserved ones included.
     pub fn free(&mut self, class: ChunkClass) -> usize {
         self.reclaim();
         self.class(class).0.len()
@@ -366,8 +373,8 @@ impl Pool {
         &self.tally
     }
 
-    /// The mapping of this pool's chunks, for registration with the kernel. Each clone keeps it
-    /// mapped.
+    /// The mapping that contains this pool's chunks, for registration with the kernel. Each clone
+    /// keeps the memory mapped.
     pub fn mapping(&self) -> &std::sync::Arc<Mapping> {
         &self.state().mapping
     }
@@ -438,7 +445,8 @@ fn give_back(head: NonNull<ChunkHead>) {
     }
 }
 
-/// An empty chunk with one owner. Fill it, or post it to the kernel, and then make frames of it.
+/// An empty chunk with one owner. The owner fills it or posts it to the kernel, and then makes
+/// frames of it.
 ///
 /// Dropping it returns it to its pool.
 pub struct Chunk {
@@ -463,7 +471,7 @@ impl Chunk {
         unsafe { self.head.as_ref() }
     }
 
-    /// Length of the whole chunk, headroom included, in bytes.
+    /// The length of the whole chunk in bytes, headroom included.
     #[inline]
     pub fn room(&self) -> usize {
         match self.head().class {
@@ -472,10 +480,10 @@ impl Chunk {
         }
     }
 
-    /// Offset where data should start: after the headroom, with cache colouring (see
-    /// `COLOUR_BYTES`).
+    /// The offset at which data should start: after the headroom, plus an offset for cache
+    /// colouring (see `COLOUR_BYTES`).
     ///
-    /// From there a train chunk has at least [`TRAIN_DATA_BYTES`].
+    /// From this offset on, a train chunk has at least [`TRAIN_DATA_BYTES`].
     #[inline]
     pub fn start(&self) -> usize {
         let colours = match self.head().class {
@@ -485,13 +493,13 @@ impl Chunk {
         HEADROOM_BYTES + self.head().index as usize % colours * COLOUR_BYTES
     }
 
-    /// Address of the chunk, for posting it to the kernel while keeping it.
+    /// The address of the chunk, for a caller that posts the chunk to the kernel and keeps it.
     #[inline]
     pub fn at(&self) -> NonNull<u8> {
         self.head().base
     }
 
-    /// The chunk's bytes. Always initialised: a mapping starts zeroed.
+    /// The chunk's bytes. They are always initialised, because a mapping starts zeroed.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `room` bytes from `base` lie in the mapping and belong to this chunk alone.
@@ -530,13 +538,13 @@ impl Chunk {
         Train::new(ChunkRef(chunk.head), at, start, len, segment, room - start - len, frames as u32)
     }
 
-    /// Makes a train to be cut into frames of any size with [`Train::carve`].
+    /// Makes a train that the caller cuts into frames of any size with [`Train::carve`].
     #[inline]
     pub fn into_carving(self) -> Train {
         let chunk = ManuallyDrop::new(self);
         let room = chunk.room();
-        // One reference for each byte is more than carving can use; dropping the train releases the
-        // rest at once.
+        // One reference for each byte is more than carving can use. Dropping the train releases
+        // those that are left in one operation.
         chunk.head().refs.store(room as u32, Ordering::Relaxed);
         let at = chunk.head().base;
         Train::new(ChunkRef(chunk.head), at, 0, room, 0, 0, room as u32)
@@ -573,7 +581,7 @@ impl ChunkRef {
         }
     }
 
-    /// Number of the chunk within its pool.
+    /// The number of the chunk within its pool.
     #[inline]
     pub(crate) fn index(self) -> u32 {
         // SAFETY: the head lives as long as any reference does.
@@ -585,7 +593,7 @@ impl ChunkRef {
         unsafe { self.0.as_ref().class }
     }
 
-    /// Address of the chunk's head, for a train chunk.
+    /// The address of the chunk's head, for a train chunk.
     #[inline]
     pub(crate) fn train(self) -> Option<std::num::NonZeroUsize> {
         // SAFETY: the head lives as long as any reference does.

@@ -1,4 +1,4 @@
-//! Ports: the I/O of frames. A port works with addresses and marks, and uses no labels, keys or
+//! Ports: the input and output of frames. A port knows addresses and marks, but no labels, keys or
 //! slots.
 
 use std::{net::SocketAddr, os::fd::RawFd, sync::Arc};
@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use crate::{Burst, Frame, Mark, Pool, reserve::Chunks, tally::Counter};
 
-/// Address of a neighbour, in the terms of its port.
+/// The address of a neighbour, in the form that its port uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// The port has one neighbour and needs no address: memory, endpoint, unix.
@@ -56,7 +56,7 @@ pub enum AdmitError {
     WrongKind,
     /// Another mark has this address.
     Taken,
-    /// The port's table is full, or the mark's index lies beyond it.
+    /// The port's table is full, or the mark's index is out of its range.
     Full,
 }
 
@@ -72,13 +72,13 @@ impl std::fmt::Display for AdmitError {
 
 impl std::error::Error for AdmitError {}
 
-/// Why a port dropped a frame. Each reason has its counter.
+/// The reason for which a port dropped a frame. Each reason has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Loss {
-    /// The sender's address belongs to no neighbour.
+    /// The frame's source address belongs to no neighbour.
     UnknownSender,
-    /// The frame was longer than its memory and arrived truncated.
+    /// The frame was longer than its buffer and was truncated on arrival.
     Truncated,
     /// The kernel's metadata of the frame is invalid.
     Malformed,
@@ -86,26 +86,25 @@ pub enum Loss {
     NoNeighbour,
     /// The frame is too long for the path, as the kernel reports (`EMSGSIZE`).
     PathTooNarrow,
-    /// A path MTU probe is too long for the path: the result that the probe asks for, not a
-    /// failure.
+    /// A path MTU probe is too long for the path. This is a result of the probe, and not a failure.
     PathProbe,
     /// The kernel refused to send the frame (no route, refused, no buffers).
     SendRefused,
-    /// Earlier frames to this neighbour have not left the machine and fill its share of the send
+    /// Earlier frames to this neighbour are not transmitted yet, and use up its share of the send
     /// buffers.
     ///
-    /// The next hop does not answer, or the interface is slow.
+    /// This means that the next hop does not answer or that the interface is slow.
     SendStalled,
-    /// The far side of this port is closed: a closed endpoint, an exited process.
+    /// The far end of this port is closed: an endpoint was closed, or a process exited.
     PeerGone,
-    /// The pool has no memory for the frame.
+    /// The pool has no free chunk for the frame.
     PoolEmpty,
-    /// A fault wrapper dropped the frame on purpose.
+    /// A fault-injection wrapper dropped the frame on purpose.
     Injected,
 }
 
 impl Loss {
-    /// Number of reasons.
+    /// The number of reasons.
     pub const COUNT: usize = 11;
     /// All reasons in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -140,26 +139,27 @@ impl Loss {
     }
 }
 
-/// The reason why the kernel dropped packets for a port before they became frames.
+/// The reason for which the kernel dropped packets for a port before they became frames.
 ///
-/// Most counts are the kernel's own. The packet reasons cover every dropped packet once; the others
-/// explain them or show a bug.
+/// Most counts are the kernel's own. The reasons that count packets cover every dropped packet
+/// once. The other reasons explain such drops or indicate a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum KernelDrop {
-    /// Packets: the socket's buffer is full (`SO_RXQ_OVFL`, `PACKET_STATISTICS`).
+    /// Packets: the socket's receive buffer is full (`SO_RXQ_OVFL`, `PACKET_STATISTICS`).
     ///
-    /// The kernel counts buffers: a train that it coalesced, or that arrived as one over loopback,
-    /// counts once. So the count is the number of datagrams if there are no trains, and otherwise a
-    /// lower bound.
+    /// The kernel counts buffers. A train that it coalesced, or that arrived as one buffer over
+    /// loopback, counts once. So the count is exact if there are no trains, and otherwise a lower
+    /// bound of the number of datagrams.
     SocketFull,
     /// Packets: the receive ring is full, because the worker takes too few packets (AF_XDP).
     RxRingFull,
-    /// Packets: no chunk to receive into, or the packet is longer than one (AF_XDP).
+    /// Packets: no chunk was free to receive into, or the packet was longer than a chunk (AF_XDP).
     RxDropped,
-    /// Times that the kernel found no chunk to receive into (AF_XDP).
+    /// The number of times that the kernel found no chunk to receive into (AF_XDP).
     FillRingEmpty,
-    /// Times that the port requested no packets, because the pool had no chunk for them.
+    /// The number of times that the port requested no packets, because the pool had no free chunk
+    /// for them.
     ///
     /// Arrived packets wait in the kernel's buffer, which drops them once it is full.
     PoolEmpty,
@@ -170,7 +170,7 @@ pub enum KernelDrop {
 }
 
 impl KernelDrop {
-    /// Number of reasons.
+    /// The number of reasons.
     pub const COUNT: usize = 7;
     /// All reasons in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -217,12 +217,12 @@ impl KernelTally {
         self.0[drop as usize].set(n);
     }
 
-    /// Count of one reason.
+    /// The count of one reason.
     pub fn of(&self, drop: KernelDrop) -> u64 {
         self.0[drop as usize].read()
     }
 
-    /// Packets dropped, for all reasons.
+    /// The number of packets dropped, for all reasons.
     pub fn read(&self) -> u64 {
         KernelDrop::ALL
             .into_iter()
@@ -239,31 +239,32 @@ impl KernelTally {
 #[derive(Debug, Default)]
 #[repr(align(64))] // on cache lines of its own: each tally has another writer
 pub struct PortTally {
-    /// Received frames, lost ones included.
+    /// Received frames, including frames that were then lost.
     pub frames_in: Counter,
     /// Bytes of the received frames.
     pub bytes_in: Counter,
-    /// Frames that the far side of the port took.
+    /// Frames that the far end of the port accepted.
     pub frames_out: Counter,
     /// Bytes of the sent frames.
     pub bytes_out: Counter,
-    /// Frames that the port made, such as a fault wrapper's duplicates. A source in R3's balance.
+    /// Frames that the port made, such as duplicates from a fault-injection wrapper. They are a
+    /// source in R3's balance.
     pub frames_made: Counter,
-    /// Receive operations with a result; one may be a coalesced train.
+    /// Receive operations that returned something. One operation may return a coalesced train.
     pub trains_in: Counter,
-    /// Send operations; one may be a train.
+    /// Send operations. One operation may send a train.
     pub trains_out: Counter,
-    /// Trains refused on the path to a neighbour (segmentation offload, `EIO`). Frames are then
-    /// sent to it one by one for some time.
+    /// The number of trains that the kernel refused to send to a neighbour (segmentation offload,
+    /// `EIO`). For some time after that, the port sends frames to this neighbour one by one.
     pub trains_refused: Counter,
-    /// Retries with trains after a refusal.
+    /// The number of times that the port tried a train again after a refusal.
     pub trains_retried: Counter,
-    /// Packets dropped by the kernel before they became frames. Not part of the balance.
+    /// Packets that the kernel dropped before they became frames. They are not part of the balance.
     pub kernel_drops: KernelTally,
     /// Frames whose payload this port copied to send it, because the kernel could not read it in
     /// place.
     ///
-    /// The pool's own counter counts the copies on receive.
+    /// Copies on receive are counted by the pool's own counter.
     pub frames_copied: Counter,
     losses: [Counter; Loss::COUNT],
 }
@@ -275,12 +276,12 @@ impl PortTally {
         self.losses[loss as usize].add(n);
     }
 
-    /// Frames lost for this reason.
+    /// The number of frames lost for this reason.
     pub fn lost(&self, loss: Loss) -> u64 {
         self.losses[loss as usize].read()
     }
 
-    /// Frames lost for all reasons.
+    /// The number of frames lost for all reasons.
     pub fn total_lost(&self) -> u64 {
         self.losses.iter().map(Counter::read).sum()
     }
@@ -289,11 +290,11 @@ impl PortTally {
 /// The state of a port when its worker is about to block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
-    /// Work may be waiting: do not block.
+    /// Work may be waiting: the worker must not block.
     Ready,
-    /// No work is waiting; this descriptor becomes readable when there is some.
+    /// No work is waiting. This descriptor becomes readable when there is work.
     Wait(RawFd),
-    /// No work is waiting, and no descriptor reports it: the worker must poll.
+    /// No work is waiting, and no descriptor will report new work: the worker must poll.
     Poll,
 }
 
@@ -308,27 +309,28 @@ pub enum Arm {
 /// - each frame that the port took is sent or counted as a [`Loss`];
 /// - a received frame has its neighbour's mark, and its payload is not copied in this process.
 pub trait Port: Send {
-    /// Receives frames into `burst` until it is full, with memory from `pool`.
+    /// Receives frames into `burst` until it is full. The frames are in chunks from `pool`.
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst);
 
     /// Takes frames for neighbour `to` from the front of `frames`.
     ///
-    /// Frames that it cannot take now stay, in order, for the next call. It takes frames that can
-    /// never be sent and counts them as lost.
+    /// Frames that the port cannot take now stay in `frames`, in order, for the next call. The port
+    /// also takes frames that can never be sent, and counts them as lost.
     fn tx_burst(&mut self, to: Mark, frames: &mut Burst);
 
     /// Sends the frames that `tx_burst` took. Call it once after a round of `tx_burst`.
     ///
-    /// A round may hold several bursts: the more frames to one neighbour, the longer the train.
+    /// A round may hold several bursts. The more frames it has for one neighbour, the longer the
+    /// train.
     fn flush(&mut self);
 
     /// Whether this neighbour takes no frames now.
     ///
-    /// The state begins with a `tx_burst` that leaves frames; the port ends the state in a later
-    /// `rx_burst`, `flush` or [`arm`](Self::arm). Callers may offer frames meanwhile, usually at
-    /// the cost of a useless system call. A worker may sleep while a neighbour is blocked: `arm`
-    /// returns a descriptor that becomes readable when the neighbour takes frames again. A caller
-    /// must offer frames at every poll to a port that always returns `false`.
+    /// This state begins with a `tx_burst` that leaves frames. The port ends it in a later
+    /// `rx_burst`, `flush` or [`arm`](Self::arm). Callers may offer frames in the meantime, usually
+    /// at the cost of a useless system call. A worker may sleep while a neighbour is blocked: `arm`
+    /// returns a descriptor that becomes readable when the neighbour takes frames again. If a port
+    /// always returns `false` here, the caller must offer its frames at every poll.
     fn is_blocked(&self, _to: Mark) -> bool {
         false
     }
@@ -341,32 +343,33 @@ pub trait Port: Send {
     /// Binds `mark` to `at`: frames from `at` carry the mark, and frames to the mark go to `at`.
     ///
     /// # Errors
-    /// [`AdmitError`]; nothing has changed.
+    /// [`AdmitError`]. In this case nothing has changed.
     fn admit(&mut self, mark: Mark, at: Address) -> Result<(), AdmitError>;
 
     /// Removes the neighbour with this mark.
     fn forget(&mut self, mark: Mark);
 
-    /// Sets whether frames from unknown senders are delivered, under a [`Mark::unknown`].
+    /// Sets whether frames from unknown senders are delivered. They then carry a [`Mark::unknown`].
     ///
     /// By default a port drops them and counts [`Loss::UnknownSender`].
     fn accept_unknown(&mut self, _accept: bool) {}
 
-    /// The address of a neighbour's mark or, until the next `rx_burst`, of an unknown sender's
-    /// mark.
+    /// The address of the neighbour with this mark. For the mark of an unknown sender, the address
+    /// is known until the next `rx_burst`.
     fn address_of(&self, _mark: Mark) -> Option<Address> {
         None
     }
 
-    /// Sends one frame to an address, neighbour or not. For rare frames: handshakes and answers.
+    /// Sends one frame to an address, whether or not it is a neighbour's. This is for rare frames:
+    /// handshake messages and answers.
     ///
     /// A frame that cannot be sent is counted as lost.
     fn send_to(&mut self, _to: Address, _frame: Frame) {
         self.tally().count_loss(Loss::NoNeighbour, 1);
     }
 
-    /// Sends a path MTU probe: as [`send_to`](Self::send_to), but a probe that is too long for the
-    /// path counts as [`Loss::PathProbe`].
+    /// Sends a path MTU probe. It works as [`send_to`](Self::send_to), but a probe that is too long
+    /// for the path counts as [`Loss::PathProbe`].
     fn send_probe(&mut self, to: Address, probe: Frame) {
         self.send_to(to, probe);
     }
@@ -377,8 +380,8 @@ pub trait Port: Send {
     /// Before the first such frame it uses the local address that received the last frame.
     fn authenticated(&mut self, _frame: &Frame) {}
 
-    /// The errno of the last send to an address, if the kernel refused that send and has accepted
-    /// none since.
+    /// The errno of the last send to an address. `None` if the kernel did not refuse that send, or
+    /// has accepted one since.
     ///
     /// The error is one of `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` and `EINVAL`. It is known for
     /// neighbours, and for the last few addresses for which [`send_to`](Self::send_to) failed. It
@@ -387,36 +390,36 @@ pub trait Port: Send {
         None
     }
 
-    /// Prepares for the worker to block and returns the source of its wake-up.
+    /// Prepares for the worker to block. Returns how the worker will learn of new work.
     fn arm(&mut self) -> Arm;
 
-    /// Reports that the descriptor from [`arm`](Self::arm) is readable. The caller calls it before
-    /// `disarm`.
+    /// Reports that the descriptor from [`arm`](Self::arm) is readable. The caller calls this
+    /// before `disarm`.
     ///
-    /// If a port checks an expensive source only at intervals, it then checks the source in its
-    /// next `rx_burst`.
+    /// A port that checks an expensive source only at intervals then checks it in its next
+    /// `rx_burst`.
     fn on_readable(&mut self) {}
 
     /// Reports that the worker is awake again.
     fn disarm(&mut self) {}
 
-    /// Longest frame that this port can send, in bytes.
+    /// The length of the longest frame that this port can send, in bytes.
     fn frame_bytes_max(&self) -> usize;
 
-    /// Chunks that the port needs to keep receiving at its usual rate. The worker reserves them in
-    /// its pool.
+    /// The number of chunks that the port needs to receive at its usual rate. The worker reserves
+    /// them in its pool.
     fn receive_chunks(&self) -> Chunks {
         Chunks::default()
     }
 
-    /// The port's counters, for sharing with readers.
+    /// The port's counters, which other threads may read.
     fn tally(&self) -> &Arc<PortTally>;
 
     /// A short description for operators: `udp 127.0.0.1:7000 (io_uring)`.
     fn describe(&self) -> &str;
 
-    /// Reports the reason why a frame of this port's last burst was dropped. Only a capture records
-    /// the reason.
+    /// Reports the reason for which a frame of this port's last burst was dropped. The reason is
+    /// only recorded in a capture.
     fn note_discard(&mut self, _frame: &Frame, _reason: &'static str) {}
 }
 
@@ -426,7 +429,7 @@ impl std::fmt::Debug for dyn Port {
     }
 }
 
-/// Implements the methods of [`Port`] that a wrapper passes unchanged to the port inside.
+/// Implements those methods of [`Port`] that a wrapper passes unchanged to the port inside it.
 ///
 /// Use `delegate_port!(self, self.inner)` among the wrapper's other methods.
 #[macro_export]

@@ -1,16 +1,17 @@
-//! Reservations in a pool: each port has a floor of chunks that no other user can take.
+//! Reservations in a pool: each port has a floor, which is a number of chunks that no other user
+//! can take.
 //!
 //! Chunks beyond all floors are shared. This module counts chunks and never touches their memory.
 //!
-//! The scheme is that of shared packet buffers in switches: a reserved minimum for each port, and a
-//! shared rest. A chunk counts for the user that took it until it is back in the pool, even if
-//! another thread holds it.
+//! The scheme is that of shared packet buffers in switches: each port has a reserved minimum, and
+//! the rest is shared. A chunk is charged to the user that took it until it is back in the pool,
+//! even if another thread holds it.
 
-/// The number of chunks of a class that no floor may take: one burst, so that a pool too small for
-/// all floors still serves users without a floor.
+/// The number of chunks of a class that no floor may include. It is one burst, so that a pool that
+/// is too small for all floors still has chunks for users without a floor.
 const SHARED_MIN: u32 = crate::BURST_MAX as u32;
 
-/// Users of one pool: two of the pool's own, and one for each port number.
+/// The number of users of one pool: two of the pool's own, and one for each port number.
 const USERS_MAX: usize = 2 + 1024;
 
 /// A user of a pool, to which chunks are charged.
@@ -43,21 +44,23 @@ pub struct Chunks {
     pub singles: u32,
 }
 
-/// The part of the memory for waiting frames that one egress queue may use; see [`Pool::park`].
+/// The share of the chunks for waiting frames that one egress queue may use; see [`Pool::park`].
 ///
-/// A queue that drains may use all of it, provided that it leaves the same amount to others. A
-/// queue that does not drain leaves a part free for those that do.
+/// A queue that drains may use all of these chunks, provided that it leaves the same number to
+/// others. A queue that does not drain leaves some of them free for those that do.
 ///
 /// [`Pool::park`]: crate::Pool::park
 #[derive(Debug)]
 pub struct QueueShare {
-    /// Frames that the egress sent recently; the same number of waiting frames will leave soon.
+    /// The number of frames that the egress sent recently. The same number of waiting frames will
+    /// be sent soon.
     drains: usize,
-    /// Chunks of each class left to queues that drain; at most half of them.
+    /// The number of chunks of each class that are left to queues that drain. At most half of the
+    /// chunks for waiting frames are left in this way.
     spared: u32,
-    /// Frames of the queue that are parked.
+    /// The number of parked frames of the queue.
     pub(crate) held: usize,
-    /// Frames that were dropped; their chunks will soon be free.
+    /// The number of frames that were dropped. Their chunks will soon be free.
     pub(crate) dropped: usize,
 }
 
@@ -69,7 +72,7 @@ impl QueueShare {
         Self { drains, spared, held: 0, dropped: 0 }
     }
 
-    /// Chunks of a class that the queue's next frame must leave free.
+    /// The number of chunks of a class that must stay free after the queue's next frame.
     pub(crate) fn leaves(&self, reserve: &Reserve) -> usize {
         let half = reserve.floor(PoolUser::WAITING) / 2;
         if self.held < self.drains { 0 } else { self.spared.min(half) as usize }
@@ -93,7 +96,7 @@ impl Share {
 pub(crate) struct Reserve {
     total: u32,
     shares: Box<[Share]>,
-    /// Reserved free chunks: the unused parts of all floors.
+    /// The number of reserved free chunks: the sum of the unused parts of all floors.
     kept: u32,
     floors: u32,
     is_low: bool,
@@ -105,7 +108,7 @@ impl Reserve {
         Self { total, shares, kept: 0, floors: 0, is_low: false }
     }
 
-    /// Sets a user's floor and returns it; it is below `floor` if the pool is too small.
+    /// Sets a user's floor and returns it. If the pool is too small, the floor is below `floor`.
     pub(crate) fn set_floor(&mut self, user: PoolUser, floor: u32) -> u32 {
         let share = &mut self.shares[user.index()];
         let others = self.floors - share.floor;
@@ -141,7 +144,7 @@ impl Reserve {
         self.kept += u32::from(share.taken < share.floor);
     }
 
-    /// Chunks that this user may still take within its floor.
+    /// The number of chunks that this user may still take within its floor.
     pub(crate) fn unused(&self, user: PoolUser) -> u32 {
         self.shares[user.index()].unused()
     }
@@ -150,9 +153,10 @@ impl Reserve {
         self.shares[user.index()].floor
     }
 
-    /// Updates and returns whether few unreserved chunks are left.
+    /// Updates the state in which few unreserved chunks are left, and returns whether it applies.
     ///
-    /// The state begins at an eighth of them and ends at a quarter.
+    /// This state begins when at most an eighth of the unreserved chunks is left, and ends when
+    /// more than a quarter is left.
     #[inline]
     pub(crate) fn update_low(&mut self, free: usize) -> bool {
         let left = free.saturating_sub(self.kept as usize);

@@ -3,9 +3,9 @@
 //!
 //! The ring allocates only when it is made.
 //!
-//! Each side keeps its own cursor and a cached copy of the other side's. It reads the shared cursor
-//! only when the copy indicates full or empty (as in the rings of DPDK and Snabb). One store
-//! publishes a burst.
+//! Each side keeps its own cursor and a cached copy of the other side's cursor. It reads the shared
+//! cursor only if the copy indicates that the ring is full or empty (as in the rings of DPDK and
+//! Snabb). One store publishes a burst.
 //!
 //! ```
 //! let (mut producer, mut consumer) = strowger_frame::ring::ring(2);
@@ -27,9 +27,9 @@ use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 struct Padded<T>(T);
 
 struct Shared<T> {
-    /// Items taken so far, wrapping. The consumer writes it.
+    /// The number of items taken so far, wrapping. The consumer writes it.
     head: Padded<AtomicUsize>,
-    /// Items pushed so far, wrapping. The producer writes it.
+    /// The number of items pushed so far, wrapping. The producer writes it.
     tail: Padded<AtomicUsize>,
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
 }
@@ -86,8 +86,8 @@ impl<T> Shared<T> {
 }
 
 impl<T: Send> Producer<T> {
-    /// Free places, at least; reads the consumer's cursor only if the cached copy shows fewer than
-    /// `wanted`.
+    /// A lower bound of the number of free places. It reads the consumer's cursor only if the
+    /// cached copy shows fewer than `wanted`.
     #[inline]
     pub fn room(&mut self, wanted: usize) -> usize {
         let capacity = self.shared.slots.len();
@@ -112,7 +112,8 @@ impl<T: Send> Producer<T> {
         Ok(())
     }
 
-    /// Pushes items from the front of `items` until the ring is full; returns how many.
+    /// Pushes items from the front of `items` until the ring is full. Returns the number of pushed
+    /// items.
     ///
     /// The consumer sees all of them at once.
     #[inline]
@@ -158,26 +159,27 @@ impl<T: Send> Producer<T> {
         self.room(wanted) >= wanted
     }
 
-    /// Whether the ring is full, as currently visible.
+    /// Whether the ring is full, as far as this side sees.
     #[inline]
     pub fn is_full(&mut self) -> bool {
         self.room(1) == 0
     }
 
-    /// Items that the consumer has not taken, as currently visible.
+    /// The number of items that the consumer has not taken, as far as this side sees.
     #[inline]
     pub fn waiting(&self) -> usize {
         // Relaxed: a hint; a push reads the cursor again with Acquire.
         self.tail.wrapping_sub(self.shared.head.0.load(Ordering::Relaxed))
     }
 
-    /// As [`waiting`](Self::waiting) from the cached cursor: an upper bound without a shared read.
+    /// As [`waiting`](Self::waiting), but from the cached cursor: an upper bound that needs no
+    /// shared read.
     #[inline]
     pub fn waiting_seen(&self) -> usize {
         self.tail.wrapping_sub(self.head_seen)
     }
 
-    /// Number of places.
+    /// The number of places.
     pub fn capacity(&self) -> usize {
         self.shared.slots.len()
     }
@@ -187,10 +189,11 @@ impl<T: Send> Producer<T> {
         Arc::strong_count(&self.shared) == 1
     }
 
-    /// Drops the items that a dropped consumer left and returns how many; `None` while the consumer
-    /// lives.
+    /// Drops the items that a dropped consumer left, and returns their number. Returns `None` while
+    /// the consumer exists.
     ///
-    /// The ring's own memory stays until the producer is dropped, because a worker frees nothing.
+    /// The ring's own memory is freed only when the producer is dropped, because a worker frees
+    /// nothing.
     pub fn clear_disconnected(&mut self) -> Option<usize> {
         // `get_mut` comes after all accesses of the consumer, including its drop.
         let left = Arc::get_mut(&mut self.shared)?.clear();
@@ -221,7 +224,7 @@ impl<T: Send> Consumer<T> {
         Some(item)
     }
 
-    /// Pops items until `items` is full; returns how many.
+    /// Pops items until `items` is full or the ring is empty. Returns the number of popped items.
     #[inline]
     pub fn pop_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
         let n = self.waiting(items.remaining_capacity()).min(items.remaining_capacity());
@@ -250,7 +253,7 @@ impl<T: Send> Consumer<T> {
         self.shared.head.0.store(self.head, Ordering::Release);
     }
 
-    /// Whether no item is waiting, as currently visible.
+    /// Whether no item is waiting, as far as this side sees.
     #[inline]
     pub fn is_empty(&mut self) -> bool {
         self.waiting(1) == 0
@@ -263,7 +266,7 @@ impl<T: Send> Consumer<T> {
 }
 
 impl<T> Shared<T> {
-    /// Drops all items; returns how many.
+    /// Drops all items and returns their number.
     fn clear(&mut self) -> usize {
         // Acquire: the last use of each side comes before this; Arc's count ensures that too.
         let head = self.head.0.load(Ordering::Acquire);

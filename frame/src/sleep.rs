@@ -1,7 +1,7 @@
-//! A flag that shows wakers whether a thread sleeps, so that they skip the system call if it does
-//! not.
+//! A flag that shows whether a thread sleeps. If it does not, a waker needs no system call.
 //!
-//! The flag blocks and wakes nothing itself; `strowger-io`'s doorbell puts an eventfd behind it.
+//! The flag itself neither blocks nor wakes a thread; `strowger-io`'s doorbell combines it with an
+//! eventfd.
 //!
 //! Neither side may miss a write of the other. Each writes, fences, then reads the value that the
 //! other writes (Dekker's pattern, the "store buffer" test of memory models):
@@ -26,7 +26,7 @@
 
 use crate::sync::{AtomicBool, Ordering, fence};
 
-/// Whether one thread sleeps or is about to. One sleeper, any number of wakers.
+/// Whether one thread sleeps or is about to sleep. There is one sleeper and any number of wakers.
 #[derive(Debug)]
 pub struct SleepFlag(AtomicBool);
 

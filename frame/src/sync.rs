@@ -124,7 +124,7 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Stands for memory that is freed by hand; does nothing without loom.
+/// Stands for memory that is freed by hand. It does nothing without loom.
 ///
 /// Loom tracks cells, not pointers. With this cell it detects a use that is not ordered before the
 /// freeing, and memory that is never freed.
@@ -137,7 +137,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts the life of the memory.
+    /// Records the allocation of the memory.
     pub(crate) fn new() -> Self {
         Self {
             #[cfg(loom)]

@@ -7,15 +7,15 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`. Only the one writer may call this; a second writer loses counts, but memory safety
-    /// holds.
+    /// Adds `n`. Only one thread may call this. A second writer would lose counts, but would not
+    /// violate memory safety.
     #[inline]
     pub fn add(&self, n: u64) {
         // Relaxed: a statistic; readers expect no data behind it.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Sets the count, for gauges such as a time of last use. Same single writer as
+    /// Sets the count, for gauges such as a time of last use. It has the same single writer as
     /// [`add`](Self::add).
     #[inline]
     pub fn set(&self, n: u64) {

@@ -1,18 +1,18 @@
-//! The rate at which an egress queue drains. The worker computes it when memory runs low.
+//! The rate at which an egress queue drains. The worker computes it when free chunks run low.
 
-/// The number of frames that leave in a window of time.
+/// Counts the frames that are sent from a queue in a window of time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Drain {
     window: u64,
-    /// Frames that had left when the window began.
+    /// The number of frames that had been sent when the window began.
     left: u64,
     /// The average number of frames in a window before this one.
     before: u64,
 }
 
 impl Drain {
-    /// The number of frames that left in this window and the one before. `left` is the total number
-    /// of frames that have left.
+    /// The number of frames that were sent in this window and the one before. `left` is the total
+    /// number of frames that have been sent.
     pub(crate) fn recent(&mut self, window: u64, left: u64) -> usize {
         let windows = window.saturating_sub(self.window);
         if let Some(before) = left.saturating_sub(self.left).checked_div(windows) {

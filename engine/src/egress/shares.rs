@@ -1,4 +1,4 @@
-//! The part of a contended egress queue that each ingress holds.
+//! The share of a contended egress queue that each ingress holds.
 
 use arrayvec::ArrayVec;
 
@@ -6,7 +6,7 @@ use crate::limits::{
     EGRESS_CONTROL_FRAMES_MAX, EGRESS_DATA_FOR_CONTROL, EGRESS_FRAMES_MAX, FRAME_WEIGHT_BYTES,
 };
 
-/// The highest number of ingresses with a frame in one queue.
+/// The maximum number of ingresses that have a frame in one queue.
 const SHARES_MAX: usize = EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX;
 
 /// The weight of a frame: one for the work that any frame causes, and one for each 256 bytes.
@@ -17,15 +17,16 @@ pub(crate) fn weight(frame_bytes: usize) -> u16 {
 
 /// The charge of a frame in its queue.
 ///
-/// A control frame leaves sooner than a data frame: the 16 places for control get a quarter of a
-/// contended link, the 64 places for data three quarters. So a control frame is charged more.
+/// A control frame is charged more than a data frame, because it is sent sooner: of a contended
+/// link, the 16 places for control get a quarter, and the 64 places for data get three quarters.
 fn charge(weight: u16, is_control: bool) -> u16 {
     weight.saturating_mul(if is_control { CONTROL_CHARGE } else { DATA_CHARGE })
 }
 
 const DATA_CHARGE: u16 = EGRESS_DATA_FOR_CONTROL;
 const CONTROL_CHARGE: u16 = EGRESS_DATA_FOR_CONTROL + 1;
-// Per place and round: a quarter of the link for 16 places, three quarters for 64.
+// The share of the link per place: for control it is a quarter for 16 places (4/256 each), and for
+// data it is three quarters for 64 places (3/256 each).
 const _: () = assert!(EGRESS_FRAMES_MAX == 4 * EGRESS_CONTROL_FRAMES_MAX);
 
 /// The part of a queue that one ingress holds.
@@ -33,7 +34,7 @@ const _: () = assert!(EGRESS_FRAMES_MAX == 4 * EGRESS_CONTROL_FRAMES_MAX);
 pub(crate) struct Share {
     /// The ingress slot.
     pub(crate) slot: u16,
-    /// The charges of its frames, control included.
+    /// The sum of the charges of its frames, including control frames.
     pub(crate) held: u16,
     /// The number of its control frames.
     pub(crate) control: u16,
@@ -50,19 +51,20 @@ impl Shares {
         found.copied().unwrap_or(Share { slot, ..Share::default() })
     }
 
-    /// The largest share, excluding that of this ingress.
+    /// The largest share of all ingresses except this one.
     pub(crate) fn heaviest_but(&self, slot: u16) -> Option<Share> {
         let others = self.0.iter().filter(|share| share.slot != slot);
         others.max_by_key(|share| share.held).copied()
     }
 
-    /// The share with the most control frames, excluding that of this ingress.
+    /// The share with the most control frames, of all ingresses except this one.
     pub(crate) fn most_control_but(&self, slot: u16) -> Option<Share> {
         let others = self.0.iter().filter(|share| share.slot != slot);
         others.max_by_key(|share| share.control).copied()
     }
 
-    /// Whether this ingress, with one more data frame of `weight`, still holds less than `other`.
+    /// Whether this ingress, with one more data frame of `weight`, would hold less than `other`
+    /// holds.
     pub(crate) fn is_below(&self, slot: u16, weight: u16, other: Share) -> bool {
         self.of(slot).held.saturating_add(charge(weight, false)) < other.held
     }
@@ -95,7 +97,7 @@ impl Shares {
         }
     }
 
-    /// Recounts one of its control frames as data.
+    /// Counts one of the ingress' control frames as data from now on.
     pub(crate) fn demote(&mut self, slot: u16, weight: u16) {
         if let Some(share) = self.0.iter_mut().find(|share| share.slot == slot) {
             share.control = share.control.saturating_sub(1);

@@ -66,8 +66,8 @@ impl Worker {
             Command::Unplug(number) => return self.unplug(number),
             Command::Open(mut session) => {
                 session.note_own_port(now);
-                // The frames that the former worker has handed off precede those of this worker's
-                // ports (R7).
+                // The frames that the former worker has handed off must be processed before those
+                // of this worker's ports (R7).
                 self.schedule.rings_first = true;
                 return returned(self.sessions.put(Place::Here(session)));
             }
@@ -125,7 +125,7 @@ impl Worker {
             Command::SetAddress { link, port, home, at } => {
                 self.change_port(link, port, home);
                 if let Some((_, queue)) = self.link_and_queue(link) {
-                    // Fails only if another link has the address. That link keeps it.
+                    // This fails only if another link has the address. That link then keeps it.
                     let _ = queue.port.admit(link, at);
                 }
             }
@@ -180,7 +180,7 @@ impl Worker {
                 queue.port.forget(mark);
                 queue.discards.count_many(Discard::ExitGone, waiting);
             }
-            // The port belongs to another worker, or was unplugged.
+            // The port belongs to another worker, or was removed.
             None => self.slow_path.orphan_drops.count_many(Discard::ExitGone, waiting),
         }
         self.tx.tx_pending.retain(|&listed| listed != mark);
@@ -190,9 +190,9 @@ impl Worker {
         Completion::Detached(link)
     }
 
-    /// Moves a link behind another port. Frames that wait for the former port's queue leave by the
-    /// new one. If that port belongs to another worker, they are dropped, because they are sealed
-    /// on this worker's lane.
+    /// Moves a link to another port. Frames that wait for the former port's queue are sent on the
+    /// new port. If the new port belongs to another worker, they are dropped, because they are
+    /// sealed on this worker's lane.
     fn change_port(&mut self, mark: Mark, port: u16, home: Option<u8>) {
         let home = home.filter(|&home| home != self.number);
         let Some(link) = self.links.get_mut(mark) else { return };
@@ -240,7 +240,7 @@ impl Worker {
         Some((link, queue))
     }
 
-    /// Makes a frame and counts it as made, even if there is no memory for it.
+    /// Makes a frame. It is counted as made even if no chunk is free for it.
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
         let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
@@ -252,9 +252,9 @@ impl Worker {
         Some(chunk?.into_frame(HEADROOM_BYTES, bytes))
     }
 
-    /// Sends one of a link's own messages: through its egress queue, or to an address that is being
-    /// validated, behind any port. Zeros pad it to `padded_bytes`; a padded message probes the path
-    /// MTU.
+    /// Sends one of a link's own messages: through its egress queue, or through any port to an
+    /// address that is being validated. Zeros pad it to `padded_bytes`; a padded message probes the
+    /// path MTU.
     fn send_link_message(
         &mut self,
         mark: Mark,

@@ -32,13 +32,13 @@ use crate::{
 pub(super) struct Found {
     pub(super) egress: Mark,
     pub(super) is_control: bool,
-    /// The slot that the packet came in by. Ingresses share the places of a contended egress queue.
+    /// The packet's ingress slot. Ingresses share the places of a contended egress queue.
     pub(super) ingress_slot: Slot,
 }
 
 impl Worker {
     /// Polls once: applies commands, takes bursts from ports and from other workers, and transmits.
-    /// Returns the number of switched frames; 0 means that the poll was idle.
+    /// Returns the number of switched frames; it is 0 if the poll was idle.
     pub fn poll(&mut self, now: Now) -> usize {
         let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
         self.tx.now = now;
@@ -48,7 +48,7 @@ impl Worker {
 
         let (ports, rings) = (self.ports.len(), self.handoff_rings.workers());
         let (mut switched, had_turn) = if rings > 0 { self.take_first(now) } else { (0, 0) };
-        // One burst from each in turn, so that the first is ahead by at most one burst.
+        // Takes one burst from each in turn, so that the first is ahead by at most one burst.
         self.schedule.begin(ports + rings);
         for round in 0..BURSTS_PER_POLL {
             let mut has_more = 0;
@@ -147,8 +147,8 @@ impl Worker {
         with_header!(header, header => self.swap(ingress, header))
     }
 
-    /// One step (wire.md 1.2). It writes only after all checks, so a frame that is dropped is
-    /// unchanged.
+    /// Makes one forwarding step (wire.md 1.2). It writes only after all checks, so a frame that is
+    /// dropped is unchanged.
     #[inline(always)]
     pub(super) fn swap<R: Register>(
         &self,
@@ -180,7 +180,7 @@ impl Worker {
             }
             NextHop::Switch => {
                 // A link without the control right may still send replies. The slow path checks
-                // that.
+                // whether the packet is one.
                 check_label_ends(&header, entry.width())?;
                 return Err(Verdict::PUNT_PACKET);
             }
@@ -303,21 +303,21 @@ impl Worker {
     }
 }
 
-/// A packet may leave by the slot that it came in by only if the operator allows U-turns (wire.md
+/// A packet may be sent back through its ingress slot only if the operator allows U-turns (wire.md
 /// 1.2).
 #[inline]
 fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
     if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
 }
 
-/// A sender without the right gets the same error as for an empty slot; the counters distinguish
-/// the two.
+/// The check of the sender's rights. A sender without the right gets the same error as for an empty
+/// slot; the counters distinguish the two.
 #[inline]
 fn check_right(has: bool) -> Result<(), Discard> {
     if has { Ok(()) } else { Err(Discard::NotAllowed) }
 }
 
-/// Where a label ends, only its end marker may remain (wire.md 1.3).
+/// At the end of a label, only the end marker may remain (wire.md 1.3).
 #[inline]
 fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<(), Discard> {
     let forward = header.label().forward(header.shift()).register();
@@ -325,7 +325,8 @@ fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<()
     if rest == R::ZERO || rest == R::ONE { Ok(()) } else { Err(Discard::BeyondEndpoint) }
 }
 
-/// The director of a former number of the link, if the present number does not fit the width.
+/// The director of a former number of the link. It is used if the present number does not fit the
+/// width.
 #[cold]
 #[inline(never)]
 fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {

@@ -54,14 +54,14 @@ impl Outgoing {
         }
     }
 
-    /// Sends a frame, unless its holder already has its share, which is four times the number of
-    /// free places.
+    /// Sends a frame, unless its holder already has its share. The share is four times the number
+    /// of free places.
     ///
     /// A single holder gets at most four fifths of the ring, so another one always finds a place (a
     /// dynamic threshold, as for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
-        // Data frames leave some places free for control (R12).
+        // Data frames do not take the last places, which are for control (R12).
         let kept = if handoff.is_control() { 0 } else { HANDOFF_CONTROL_FRAMES_MAX };
         let free = HANDOFF_FRAMES_MAX.saturating_sub(self.holders.len() + kept);
         let at = self.held.iter().position(|(of, _)| *of == holder);
@@ -85,7 +85,7 @@ pub(crate) struct HandoffRings {
     /// By worker; `None` for this one.
     to: Vec<Option<Outgoing>>,
     from: Vec<Consumer<Handoff>>,
-    /// By ring: frames taken from it that are not processed yet. Empty between polls.
+    /// By ring: the frames taken from it that are not yet processed. Empty between polls.
     staged: Vec<ArrayVec<Handoff, BURST_MAX>>,
     wakers: Vec<Option<Arc<dyn Wake>>>,
     /// Bit `w` is set if worker `w` was sent frames since its waker was last called.
@@ -208,7 +208,7 @@ impl Worker {
     }
 
     /// Processes handoffs that must precede the frames of this worker's ports (R7): later frames of
-    /// the flow may come in by these ports, because the kernel steers them here or the session has
+    /// the flow may arrive on these ports, because the kernel steers them here or the session has
     /// moved.
     ///
     /// Returns the number of frames, and a word in which bit `r` is set for each ring `r` that was
@@ -234,11 +234,11 @@ impl Worker {
         (taken, had)
     }
 
-    /// Whether later frames of the same flow may come in by a port of this worker.
+    /// Whether later frames of the same flow may arrive on a port of this worker.
     fn may_overtake(&self, handoff: &Handoff) -> bool {
         match handoff {
             Handoff::WrongWorker { .. } => true,
-            // The worker that has a session opens its frames, whichever port they come in by.
+            // The worker that has a session opens its frames, whichever port they arrive on.
             Handoff::Egress { ingress_slot, .. } => {
                 let by = self.links.mark_at(*ingress_slot);
                 self.links.get(by).is_some_and(|link| {
@@ -275,7 +275,7 @@ impl Worker {
         self.handed_off_by = by;
         let verdict = self.decide(&mut frame, NO_QUEUE, now);
         let discard = match verdict.outcome() {
-            // The frame was handed off before: its session is being moved.
+            // The frame was handed off before, so its session is being moved.
             Outcome::WrongWorker { .. } => Discard::NoSession,
             Outcome::Drop { discard, next_hop: None, .. } => discard,
             _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),
@@ -285,8 +285,8 @@ impl Worker {
     }
 }
 
-/// The share of an unknown host: one of eight groups. A sender that forges many addresses gets
-/// eight shares at most.
+/// The holder of frames of an unknown host: one of eight groups. A sender that forges many
+/// addresses gets at most eight shares.
 fn sources_of(from: Option<Address>) -> Holder {
     from.map_or(0, hash_of_host) & 7
 }

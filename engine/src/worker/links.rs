@@ -12,7 +12,7 @@ pub(super) struct LinkTable {
     by_mark: Vec<Option<Box<Link>>>,
     /// Indexed by slot: the mark of the link that has the slot, or was the last to have it.
     by_slot: Vec<Mark>,
-    /// Slot 1: packets of the switch itself come in by it.
+    /// Slot 1, the ingress of packets that the switch itself makes.
     own: Box<Link>,
 }
 
@@ -25,7 +25,7 @@ impl LinkTable {
         }
     }
 
-    /// The link with this mark, unless the mark's index has another user now.
+    /// The link with this mark. `None` if the mark's index has another user now.
     #[inline]
     pub(super) fn get(&self, mark: Mark) -> Option<&Link> {
         let link = self.by_mark.get(mark.index())?.as_deref()?;
@@ -39,12 +39,12 @@ impl LinkTable {
         (link.mark == mark).then_some(link)
     }
 
-    /// Slot 1.
+    /// Slot 1, the ingress of packets that the switch itself makes.
     pub(super) fn own(&self) -> &Link {
         &self.own
     }
 
-    /// As [`get`](Self::get), or slot 1 for a packet of the switch itself.
+    /// As [`get`](Self::get), but returns slot 1 for a packet that the switch itself made.
     #[cold]
     pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
         if mark == OWN { Some(&self.own) } else { self.get(mark) }

@@ -1,4 +1,4 @@
-//! Sealed frames: opens them, and notes what they prove about a peer.
+//! Opens sealed frames, and queues notes of what they prove about a peer.
 
 use strowger_frame::Frame;
 use strowger_wire::{limits::TAG_BYTES, link_header::Kind};
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Worker {
-    /// Opens a frame with its session's keys, and notes what the frame proves.
+    /// Opens a frame with its session's keys, and queues notes of what the frame proves.
     #[inline(never)] // a call costs little beside an AEAD, and the plain path stays short
     pub(super) fn open_sealed<'f>(
         &mut self,
@@ -34,7 +34,7 @@ impl Worker {
             session.note_own_port(now);
         }
         if matches!(kind, Kind::PathChallenge | Kind::PathResponse) {
-            // A peer answers a challenge from any address, so the message proves no address.
+            // The message proves no address, because a peer answers a challenge from any address.
             let may = session.may_punt_link_message(now);
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             if first {

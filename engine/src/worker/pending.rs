@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Keeps a frame that its next hop refused because the next hop has no keys, if a handshake is
-    /// likely to succeed and there is room. Otherwise returns it.
+    /// Queues a frame that its next hop refused for lack of keys, if a handshake is likely to
+    /// succeed and there is room. Otherwise returns the frame.
     #[cold]
     pub(super) fn hold_for_keys(
         &mut self,
@@ -26,7 +26,7 @@ impl Worker {
         let lacks_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
         let link = self.links.get_mut(egress).filter(|link| lacks_keys && link.accepts_pending);
         let Some(link) = link else { return Err((discard, waiting.frame)) };
-        // If there is no room for the note, the slow path reads the counter.
+        // If there is no room for the note, the slow path learns of the frame from the counter.
         link.tally.unsealed.add(1);
         let has_room = link.pending.len() < LINK_FRAMES_WAITING_MAX;
         let has_place = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
@@ -41,7 +41,7 @@ impl Worker {
         kept
     }
 
-    /// Sends the frames that wait for keys before any later frame, since the link has keys.
+    /// Sends the frames that waited for keys, before any later frame. The link has keys now.
     #[cold]
     pub(super) fn send_pending(&mut self, egress: Mark) {
         let Some(link) = self.links.get_mut(egress) else { return };
@@ -52,7 +52,8 @@ impl Worker {
         }
     }
 
-    /// Drops the frames that wait for keys, since the peer does not answer, and lets no more wait.
+    /// Drops the frames that wait for keys and queues no further ones, because the peer does not
+    /// answer.
     #[cold]
     pub(super) fn drop_pending(&mut self, egress: Mark) {
         let Some(link) = self.links.get_mut(egress) else { return };
@@ -64,7 +65,7 @@ impl Worker {
         }
     }
 
-    /// Sends one frame by a next hop of this worker.
+    /// Sends one frame to a next hop of this worker.
     pub(super) fn send_from_pending(&mut self, egress: Mark, waiting: PendingFrame) {
         let PendingFrame { mut frame, ingress_slot, is_control } = waiting;
         let Self { links, tx, .. } = self;

@@ -6,15 +6,16 @@ use strowger_frame::{Address, Mark};
 
 use crate::{command::PortQueue, discard::DiscardTally, limits::PORTS_MAX};
 
-/// The port queues that one worker polls, in a vector without gaps, and the index of each port's
-/// queue. Never grows.
+/// The port queues that one worker polls, in a vector without gaps, and an index from port numbers
+/// to queues. Never grows.
 pub(super) struct PortQueues {
     /// Boxed, so that a queue can be returned to the slow path without an allocation.
     #[allow(clippy::vec_box)]
     queues: Vec<Box<PortQueue>>,
     /// By port number: the index in `queues`.
     index: Vec<Option<u16>>,
-    /// Numbers of ports that were sent frames since their last flush, or have sends in flight.
+    /// The numbers of ports to which frames were given since their last flush, or that have sends
+    /// in flight.
     unflushed: Vec<u16>,
 }
 
@@ -68,7 +69,7 @@ impl PortQueues {
         Some((queue.number, queue.port.address_of(mark)?))
     }
 
-    /// Adds a queue, or returns it if there is no room.
+    /// Adds a queue. Returns it if there is no room.
     pub(super) fn insert(&mut self, queue: Box<PortQueue>) -> Result<(), Box<PortQueue>> {
         let number = usize::from(queue.number);
         if self.queues.len() == PORTS_MAX || number >= self.index.len() {
@@ -90,7 +91,7 @@ impl PortQueues {
         Some(removed)
     }
 
-    /// The queue of a port for sending. It is added to the list for the next flush.
+    /// The queue of a port, for sending. The port is added to the list for the next flush.
     #[inline]
     pub(super) fn transmit_queue(&mut self, port: u16) -> Option<&mut PortQueue> {
         let at = self.index_of(port)?;

@@ -1,4 +1,5 @@
-//! Punts and notes to the slow path, and packets of the switch itself, which come in by slot 1.
+//! Punts and notes to the slow path, and packets that the switch itself makes (their ingress is
+//! slot 1).
 
 use std::cell::Cell;
 
@@ -27,23 +28,24 @@ use crate::{
     rate::Rate,
 };
 
-/// The rate for each link of drop notices, initiations and handshake answers, each kind separately.
+/// The rate limit, per link, of drop notices, handshake initiations and handshake answers. It
+/// applies to each kind separately.
 const LINK_PUNT_RATE: Rate = Rate::per_second(LINK_PUNTS_PER_SECOND, LINK_PUNTS_AT_ONCE);
-/// The rate for each link of packets for the switch itself.
+/// Rate limit, per link, of packets addressed to this switch.
 const PACKET_UP_RATE: Rate = Rate::per_second(PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE);
 
-/// The shortest time between two reports that frames name a former slot number.
+/// The minimum time between two reports that frames name a former slot number.
 const ALIAS_NOTE_NS: u64 = 100_000_000;
 
-/// Whether a frame has named a slot by its former number.
+/// Records whether a frame has named a slot by its former number.
 #[derive(Default)]
 pub(super) struct AliasUsed {
-    /// The number and the start of the frame, until it is noted.
+    /// The number and the start of the frame, until the note is queued.
     seen: Cell<Option<(u16, DropNotice)>>,
     is_new: Cell<bool>,
-    /// The time of the last report, in units of [`ALIAS_NOTE_NS`].
+    /// The time of the last report, as a count of [`ALIAS_NOTE_NS`].
     window: Cell<u64>,
-    /// Whether the step is a dry run, for a trace, that notes nothing.
+    /// Whether the forwarding step is a dry run for a trace. A dry run notes nothing.
     is_dry: Cell<bool>,
 }
 
@@ -67,8 +69,8 @@ impl Worker {
         }
     }
 
-    /// The user of a former number. The use is noted only if the frame is forwarded; a dropped
-    /// frame causes an error instead.
+    /// The user of a former number. The worker notes the use only if the frame is forwarded. A
+    /// dropped frame causes an error instead.
     #[cold]
     #[allow(clippy::too_many_arguments)] // by value, as below
     pub(super) fn pass_alias<R: Register>(
@@ -91,7 +93,7 @@ impl Worker {
         to
     }
 
-    /// Remembers, at a limited rate, a frame that names a slot by its former number.
+    /// Stores a frame that names a slot by its former number, at a limited rate.
     #[cold]
     pub(super) fn note_alias<R: Register>(
         &self,
@@ -103,7 +105,7 @@ impl Worker {
         if self.alias_used.is_dry.get() {
             return;
         }
-        // The arrival was just counted, so this is the present time.
+        // The arrival was just counted, so its time is the present time.
         let window = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
         if self.alias_used.window.replace(window) != window {
             let mut head = [0; HEAD_BYTES_MAX];
@@ -129,8 +131,9 @@ impl Worker {
         }
     }
 
-    /// Whether a link may queue one more punt of a kind. It may if it has fewer in the queue than
-    /// places are free, so that another link always finds a place. If so, it counts the punt.
+    /// Whether a link may queue one more punt of a kind; if so, the punt is counted. A link may do
+    /// so while it has fewer punts in the queue than places are free, so that another link always
+    /// finds a place.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
         let free = self.slow_path.punts.free(kind);
@@ -140,12 +143,12 @@ impl Worker {
                 link.punts[kind as usize] += u64::from(may);
                 may
             }
-            // The ingress is the switch itself, or a link that was detached.
+            // The packet was made by the switch itself, or its ingress link was detached.
             None => free > 0,
         }
     }
 
-    /// Sends a frame to the slow path, or returns it if there is no room.
+    /// Sends a frame to the slow path. Returns it if there is no room.
     #[cold]
     fn punt(&mut self, kind: PuntKind, punt: Punt) -> Result<(), (Discard, Frame)> {
         self.slow_path.has_news = true;
@@ -195,7 +198,8 @@ impl Worker {
         self.slow_path.has_news = true;
     }
 
-    /// Queues a note that every frame of the link would cause, within the link's limit.
+    /// Queues a note of a kind that every frame of the link would cause, within the link's rate
+    /// limit.
     #[cold]
     pub(super) fn note_often(&mut self, link: Mark, note: Punt) {
         let now = self.tx.now;
@@ -204,7 +208,7 @@ impl Worker {
         }
     }
 
-    /// Notes that a link's frames come from an address other than the link's.
+    /// Queues a note that a link's frames arrive from an address other than the link's.
     #[cold]
     pub(super) fn note_roamed(&mut self, link: Mark, from: Mark, bytes: usize, queue: usize) {
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
@@ -213,14 +217,14 @@ impl Worker {
         }
     }
 
-    /// Punts a packet for the switch itself.
+    /// Punts a packet addressed to this switch.
     pub(super) fn punt_packet(&mut self, frame: Frame) -> Result<(), (Discard, Frame)> {
         let (ingress, at) = (frame.mark(), self.tx.now);
         let Some(link) = self.links.ingress_mut(ingress) else {
             return Err((Discard::IngressGone, frame));
         };
         let (rights, ingress_slot) = (link.rights, link.slot);
-        // The packet may answer one of the switch's own requests, so a few are punted.
+        // A few of these packets are punted, because they may answer the switch's own requests.
         if !rights.control && !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return Err((Discard::NotAllowed, frame));
         }
@@ -236,15 +240,15 @@ impl Worker {
         self.punt(PuntKind::Packet, packet)
     }
 
-    /// Whether beacons are punted at this port. Returns one word: a larger result would use
-    /// registers that the plain path needs.
+    /// Whether beacons are punted at this port. The result is one word, because a larger one would
+    /// use registers that the plain path needs.
     #[cold]
     #[inline(never)]
     pub(super) fn accepts_beacons(&mut self, queue: usize) -> bool {
         self.ports.at(queue).is_some_and(|queue| queue.accepts_beacons)
     }
 
-    /// Punts a message that is not authenticated.
+    /// Punts a handshake message or a beacon, which is not authenticated.
     pub(super) fn punt_handshake(
         &mut self,
         frame: Frame,
@@ -258,8 +262,8 @@ impl Worker {
             return Err((Discard::Malformed, frame));
         };
         let is_beacon = header.kind == Kind::Beacon;
-        // A message that cannot be a handshake, or that answers none of the switch's own, gets no
-        // place.
+        // A message gets no place if it cannot be a handshake message, or if it answers none of the
+        // switch's own messages.
         if !is_beacon && !could_be_handshake(&header, frame.len()) {
             return Err((Discard::Malformed, frame));
         }
@@ -267,7 +271,7 @@ impl Worker {
         if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        // Unknown senders have a separate queue. Beacons count as unknown, whichever their source
+        // Unknown senders have a separate queue. All beacons belong to it, whatever their source
         // address.
         let is_known = !is_beacon && !link.is_unknown();
         // Each known sender may punt a few at a time.
@@ -299,10 +303,10 @@ impl Worker {
         pushed.map_err(|full| (Discard::PuntFull, full.frame))
     }
 
-    /// Counts a drop at the port that the frame came in by.
+    /// Counts a drop at the port on which the frame arrived.
     #[cold]
     pub(super) fn discard(&mut self, queue: usize, discard: Discard, frame: &Frame) {
-        // A frame that has served its purpose does not count as a discard of its slot.
+        // A frame that is completely processed does not count as a discard of its slot.
         if discard != Discard::Handled
             && let Some(link) = self.links.get(frame.mark())
         {
@@ -313,12 +317,12 @@ impl Worker {
                 queue.discards.count(discard);
                 queue.port.note_discard(frame, discard.name());
             }
-            // Another worker has handed off the frame, and has its port.
+            // The frame was handed off by another worker, to which its ingress port belongs.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
-    /// Counts a drop at the port that the frame should have left by.
+    /// Counts a drop at the port on which the frame was to be sent.
     #[cold]
     pub(super) fn count_at_egress(&mut self, egress: Mark, discard: Discard) {
         let discards = self.links.get(egress).and_then(|link| {
@@ -327,7 +331,7 @@ impl Worker {
         });
         match discards {
             Some(discards) => discards.count(discard),
-            // The link was detached, and its port may have been unplugged.
+            // The link was detached, and its port may have been removed.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
@@ -378,8 +382,8 @@ impl Worker {
         }
     }
 
-    /// Returns the outcome of the step that a trace packet would take with one more hop: runs the
-    /// step on a copy of the packet's start.
+    /// Returns the outcome that a trace packet would have if it had one more hop. To find it, the
+    /// function runs the forwarding step on a copy of the packet's start.
     fn dry_run(
         &self,
         ingress: Mark,
@@ -398,7 +402,7 @@ impl Worker {
                 let link = self.links.get(egress);
                 let refused = match link {
                     None => Some(Discard::ExitGone),
-                    // Another worker has its queue and its sealer.
+                    // The queue and the sealer belong to another worker.
                     Some(link) if link.home.is_some() => None,
                     Some(link) => link.dry_run(frame_bytes, is_control),
                 };
@@ -420,7 +424,7 @@ impl Worker {
         })
     }
 
-    /// Sends a packet of the switch itself, which comes in by slot 1.
+    /// Sends a packet that the switch itself made. Its ingress is slot 1.
     pub(super) fn originate(&mut self, packet: &[u8], now: Now) {
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + packet.len()) else { return };
         frame.set_mark(OWN);
@@ -438,8 +442,8 @@ impl Worker {
         self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
     }
 
-    /// Whether a control packet is sent before data. Packets of the switch itself are; a limit
-    /// applied when they were made.
+    /// Whether a control packet is sent before data. All packets that the switch itself makes are:
+    /// they were rate-limited when they were made.
     #[cold]
     pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let ingress = frame.mark();
@@ -448,7 +452,7 @@ impl Worker {
     }
 }
 
-/// Returns whether the packet asks for no errors, and whether it is a trace packet.
+/// Returns whether the packet's sender asks for no errors, and whether it is a trace packet.
 fn flags<R: Register>(header: &Header<'_, R>) -> (bool, bool) {
     (header.no_errors(), header.is_control() && header.wants_telemetry())
 }

@@ -1,5 +1,5 @@
 //! The order in which a worker polls its ports and rings. The order changes in every poll, so that
-//! none is first more often than another (R23).
+//! no port or ring is first more often than another (R23).
 
 use crate::limits::{PORTS_MAX, WORKERS_MAX};
 
@@ -7,9 +7,10 @@ use crate::limits::{PORTS_MAX, WORKERS_MAX};
 pub(super) struct Schedule {
     /// State of the generator that shuffles the order.
     random: u64,
-    /// The ports, and after them the rings, that are polled next, in this order.
+    /// The ports and, after them, the rings, in the order in which they are polled next.
     pub(super) order: Vec<u16>,
-    /// Whether a session has moved to this worker: the frames in the rings then come first.
+    /// Whether a session has moved to this worker. The frames in the rings are then processed
+    /// first.
     pub(super) rings_first: bool,
     /// Frames received since the last flush.
     pub(super) unflushed_frames: usize,
@@ -80,8 +81,8 @@ mod tests {
         ] {
             let polls = 64 * 400;
             let mut schedule = Schedule::new();
-            // By place: how often it precedes all others of `few`, and how often it follows all of
-            // them.
+            // By place: the number of times that it precedes all others of `few`, and that it
+            // follows all of them.
             let (mut firsts, mut lasts) = (vec![0_u32; count], vec![0_u32; count]);
             for _ in 0..polls {
                 schedule.begin(count);

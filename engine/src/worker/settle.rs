@@ -1,11 +1,12 @@
-//! Egress queues under memory pressure: waiting frames leave the memory into which ports receive.
+//! Egress queues when free chunks run low: waiting frames are moved out of the chunks into which
+//! ports receive.
 
 use super::Worker;
 use crate::{discard::Discard, limits::EGRESS_DRAIN_WINDOW_NS_LOG2};
 
 impl Worker {
-    /// Moves the frames of contended queues to separate memory. Frames for which that memory has no
-    /// room are dropped and counted as `egress_full`.
+    /// Moves the frames of contended queues to chunks that are set apart for waiting frames. Frames
+    /// for which no such chunk is free are dropped and counted as `egress_full`.
     #[cold]
     pub(super) fn settle(&mut self) {
         let window = self.tx.now.0 >> EGRESS_DRAIN_WINDOW_NS_LOG2;

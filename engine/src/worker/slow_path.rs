@@ -20,13 +20,13 @@ pub(crate) struct SlowPath {
     pub(crate) commands: Consumer<Command>,
     pub(crate) completions: Producer<Completion>,
     pub(crate) punts: Arc<PuntQueues>,
-    /// The places at which the switch awaits answers to handshakes.
+    /// Shows which session indices wait for answers to handshakes.
     pub(crate) awaited: Arc<AwaitedPlaces>,
-    /// Counts drops of frames whose port belongs to another worker, or is removed.
+    /// Counts drops of frames whose port belongs to another worker or was removed.
     pub(crate) orphan_drops: Arc<DiscardTally>,
-    /// Frames that this worker made for the slow path.
+    /// The number of frames that this worker made for the slow path.
     pub(crate) frames_made: Arc<Counter>,
-    /// The difference between the switch's time and the caller's.
+    /// The difference between the switch's clock and the caller's.
     pub(crate) skew: Arc<Counter>,
     /// Wakes the slow path.
     pub(crate) waker: Option<Arc<dyn Wake>>,
@@ -35,12 +35,12 @@ pub(crate) struct SlowPath {
 }
 
 impl SlowPath {
-    /// Wakes the slow path after a command, if it waits for completions.
+    /// Wakes the slow path after a command, if the slow path waits for completions.
     pub(super) fn note_completion(&mut self) {
         self.has_news |= self.punts.attention.must_tell_completion();
     }
 
-    /// Wakes the slow path after frames, if it waits for traffic.
+    /// Wakes the slow path after frames, if the slow path waits for traffic.
     #[inline]
     pub(super) fn note_frames(&mut self) {
         self.has_news |= self.punts.attention.must_tell_frames();

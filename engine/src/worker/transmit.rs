@@ -34,8 +34,8 @@ impl Worker {
         }
     }
 
-    /// Once per poll: offers contended queues to ports that take frames again, and flushes ports
-    /// with sends in flight. A blocked queue costs one call.
+    /// Offers contended queues to ports that take frames again, and flushes ports with sends in
+    /// flight. The worker calls this once per poll. A blocked queue costs one call.
     pub(super) fn offer_again(&mut self) {
         if !self.tx.tx_pending.is_empty() {
             self.transmit(); // frames that commands have added
@@ -62,7 +62,7 @@ impl Worker {
         self.ports.of_port(link.port).is_some_and(|queue| queue.port.is_blocked(mark))
     }
 
-    /// Flushes if enough frames came in since the last flush, or if few come in.
+    /// Flushes if enough frames arrived since the last flush, or if the rate of arrival is low.
     #[inline]
     pub(super) fn flush_after(&mut self, arrived: usize) {
         self.schedule.unflushed_frames += arrived;
@@ -92,7 +92,8 @@ impl Worker {
     fn count_displaced(&mut self) {
         for slot in mem::take(&mut self.tx.displaced) {
             let by = self.links.mark_at(slot);
-            // At the port that the frame came in by, if that port belongs to this worker.
+            // The drop is counted at the port on which the frame arrived, if that port belongs to
+            // this worker.
             self.count_at_egress(by, Discard::EgressFull);
         }
     }
@@ -107,8 +108,8 @@ impl Worker {
             may_block &= arm != Arm::Ready && queue.port.is_flushed();
             each(arm);
         }
-        // A blocked port wakes the thread when it takes frames again. Check once more: the port may
-        // just have taken frames again, or may not report it.
+        // A blocked port wakes the thread when it takes frames again. The port must be checked once
+        // more here: it may just have taken frames again, or it may be unable to report it.
         may_block && self.backlog.contended.iter().all(|&mark| self.is_blocked(mark))
     }
 

@@ -27,9 +27,10 @@ pub(super) enum Outcome {
     WrongWorker { worker: u8 },
     /// The frame goes to the slow path.
     Punt(PuntReason),
-    /// A keepalive, which has no content.
+    /// The frame is a keepalive, which has no content.
     Consumed,
-    /// Drop the frame and count the reason. If `next_hop` refused it, it may wait there for keys.
+    /// The worker drops the frame and counts the reason. If `next_hop` refused the frame, the frame
+    /// may wait there for keys.
     Drop { discard: Discard, next_hop: Option<Mark>, is_control: bool },
 }
 
@@ -80,19 +81,19 @@ impl Verdict {
         Self(PUNT_LINK_MESSAGE | (kind as u64) << ARGUMENT_SHIFT | from.0 as u64)
     }
 
-    /// A drop that no next hop caused.
+    /// A drop that was not caused by a next hop.
     #[inline]
     pub(super) const fn drop(discard: Discard) -> Self {
         Self(DROP | (discard as u64) << ARGUMENT_SHIFT)
     }
 
-    /// A drop that the next hop caused.
+    /// A drop that was caused by the next hop.
     #[inline]
     pub(super) const fn refused(discard: Discard, next_hop: Mark, is_control: bool) -> Self {
         Self(Self::drop(discard).0 | HAS_NEXT_HOP | Self::transmit(next_hop, is_control).0)
     }
 
-    /// The next hop and the control flag, for a frame that is ready to leave.
+    /// The next hop and the control flag, for a frame that is ready to be sent.
     #[inline]
     pub(super) fn as_transmit(self) -> Option<(Mark, bool)> {
         (self.0 & OUTCOME_MASK == TRANSMIT).then_some((self.mark(), self.is_control()))

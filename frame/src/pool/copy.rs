@@ -1,4 +1,4 @@
-//! Copies of payload: into fresh memory, or out of memory that other users need. `frames_copied`
+//! Copies of payload: into a new chunk, or out of chunks that other users need. `frames_copied`
 //! counts all copies.
 
 use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
@@ -8,14 +8,14 @@ use crate::{
 };
 
 impl Pool {
-    /// Copies `frame` and its mark into fresh memory. `None` if the pool is empty.
+    /// Copies `frame` and its mark into a new chunk. Returns `None` if the pool has no free chunk.
     pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.copy_bytes(frame.bytes())?;
         copy.set_mark(frame.mark());
         Some(copy)
     }
 
-    /// As [`copy`](Self::copy), for bytes in a chunk that its holder keeps.
+    /// As [`copy`](Self::copy), for bytes in a chunk that stays with its holder.
     ///
     /// # Panics
     /// If the bytes are more than a frame can hold.
@@ -34,14 +34,16 @@ impl Pool {
         Some(chunk.into_frame(start, bytes.len()))
     }
 
-    /// Moves a frame that may wait for long out of the memory into which ports receive.
+    /// Moves a frame that may wait for long out of the chunks into which ports receive.
     ///
-    /// A frame in a single chunk of this pool stays in place, and the chunk counts for
+    /// A frame in a single chunk of this pool stays in place, and its chunk is charged to
     /// [`PoolUser::WAITING`] from now on. Any other frame is copied into such a chunk, or into a
-    /// train chunk if it is too long. Returns `false` if no memory is left for it; the caller then
-    /// drops the frame. `share` counts the parked frames of the queue. A queue gets at most half of
-    /// the memory that is left. A queue that does not drain yields to those that do: this also
-    /// returns `false` for its parked frames.
+    /// train chunk if it is too long. Returns `false` if no chunk is left for the frame; the caller
+    /// then drops it.
+    ///
+    /// `share` counts the parked frames of the queue. A queue gets at most half of the chunks that
+    /// are left. If a queue does not drain, it gives up chunks for queues that drain: this function
+    /// then returns `false` for its parked frames also.
     #[cold]
     pub fn park(&mut self, frame: &mut Frame, share: &mut QueueShare) -> bool {
         let chunk = frame.chunk();
@@ -63,7 +65,7 @@ impl Pool {
             return false;
         }
         if ours && chunk.class() == into {
-            // A train chunk may hold other frames; it is charged once, to the waiting ones.
+            // A train chunk may hold other frames. It is charged once, to the waiting frames.
             self.recharge(index, into, PoolUser::WAITING);
         } else {
             let Some(mut copy) = self.copy_into(PoolUser::WAITING, into, frame.bytes()) else {
