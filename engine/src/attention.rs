@@ -1,8 +1,8 @@
 //! Flags with which the slow path asks workers to wake it for completions or for frames.
 //!
 //! The slow path asks for completions while a change is under way, and for frames while no link
-//! carries any. A worker that forwards wakes it once. After that the slow path reads the counters
-//! at intervals.
+//! carries any. The first worker that then forwards a frame wakes it once. After that the slow path
+//! reads the counters at intervals.
 
 use strowger_frame::sleep::SleepFlag;
 
@@ -24,7 +24,7 @@ impl Attention {
         self.completions.wake_up();
     }
 
-    /// Whether a worker that has completed a command wakes the slow path.
+    /// Whether a worker that has completed a command must wake the slow path.
     pub(crate) fn must_tell_completion(&self) -> bool {
         self.completions.must_wake()
     }
@@ -46,10 +46,10 @@ impl Attention {
 
     /// Whether a worker that has switched frames must wake the slow path. This is usually one load.
     ///
-    /// There is no fence between the counters and this load, so a worker may miss a request that is
-    /// a few nanoseconds old. The worker that switches the next frame sees the request. If no frame
-    /// follows, the slow path notices at its next timer; no timer is longer than the lifetime of
-    /// keys.
+    /// A worker may miss a request that is a few nanoseconds old, because there is no fence between
+    /// the counters and this load. The worker that switches the next frame sees the request. If no
+    /// frame follows, the slow path notices at its next timer; no timer is longer than the lifetime
+    /// of keys.
     #[inline]
     pub(crate) fn must_tell_frames(&self) -> bool {
         self.frames.is_asleep() && self.frames.must_wake()

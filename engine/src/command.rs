@@ -149,7 +149,7 @@ impl Inventory {
 /// The change to a larger scheme: the slot table for the scheme, and the new return path of each
 /// link.
 ///
-/// The forms have the same order in both.
+/// The table and the return paths number the scheme's forms in the same order.
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) table: SlotTable,
@@ -161,7 +161,7 @@ pub(crate) struct Growth {
 #[derive(Debug)]
 #[allow(dead_code)] // several contents are only freed
 pub(crate) enum Completion {
-    /// Applied; nothing to return.
+    /// The command was applied, and there is nothing to return.
     Done,
     /// The replaced table.
     Slots(Box<SlotTable>),
@@ -400,7 +400,7 @@ pub(crate) enum Punt {
     },
     /// The frames of a session arrive at this worker, but another worker opens them.
     Migrate(SessionIndex, u8),
-    /// A link's sealer has sent so much with its keys that a new handshake is due.
+    /// A link's sealer has sealed so many packets with its keys that a new handshake is due.
     RekeyDue(Mark),
     /// A frame was to be sent on an idle link that has no keys, so a handshake is due.
     Unsealed(Mark),
@@ -423,7 +423,7 @@ pub(crate) enum Punt {
 }
 
 impl Punt {
-    /// Returns the frame in the message, if there is one.
+    /// Returns the frame that the message contains, if any.
     pub(crate) fn into_frame(self) -> Option<Frame> {
         match self {
             Self::Packet { frame, .. } | Self::LinkMessage { frame, .. } => Some(frame),
@@ -432,7 +432,7 @@ impl Punt {
     }
 }
 
-/// A dropped packet: the information that errors and trace replies need.
+/// The information about a dropped packet that errors and trace replies need.
 #[derive(Clone, Debug)]
 pub(crate) struct DropNotice {
     /// The worker that dropped it.
@@ -489,7 +489,7 @@ pub(crate) struct HandshakeDatagram {
     pub(crate) frame: Frame,
 }
 
-/// A frame that one worker hands to another.
+/// A frame that one worker hands off to another.
 #[derive(Debug)]
 pub(crate) enum Handoff {
     /// A frame for the worker that owns the next hop's port.

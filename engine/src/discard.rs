@@ -23,7 +23,7 @@ macro_rules! discards {
             /// The number of reasons.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The name in counters, captures and JSON: lower case with underscores.
+            /// The name in counters, captures and JSON, in lower case with underscores.
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$variant => $name, )+ }
             }
@@ -44,7 +44,7 @@ discards! {
     BadWidth = "bad_width",
     /// The switch header's count of used bits exceeds the label width.
     BadHeader = "bad_header",
-    /// No session has the frame's index.
+    /// The frame's session index belongs to no session.
     NoSession = "no_session",
     /// The frame's tag is wrong.
     BadSeal = "bad_seal",
@@ -60,7 +60,7 @@ discards! {
     TooBig = "too_big",
     /// The label has no bits left, and the packet has not reached an endpoint.
     LabelSpent = "label_spent",
-    /// The low bits of the label are no director in this switch's scheme.
+    /// The low bits of the label are not a director in this switch's scheme.
     NoDirector = "no_director",
     /// The slot never had a user.
     EmptySlot = "empty_slot",
@@ -79,9 +79,9 @@ discards! {
     /// The egress queue is full and refused the frame, or a frame of an ingress with a smaller
     /// share displaced it, or no chunk is left in which the frame could wait.
     EgressFull = "egress_full",
-    /// The queue to the slow path, or this link's share of it, is full.
+    /// The queue to the slow path is full, or this link's share of the queue is used up.
     PuntFull = "punt_full",
-    /// The handoff ring to another worker, or this ingress' share of it, is full.
+    /// The handoff ring to another worker is full, or this ingress' share of the ring is used up.
     HandoffFull = "handoff_full",
     /// The queue of commands to the worker that should send the frame is full.
     CommandsFull = "commands_full",
@@ -98,13 +98,13 @@ discards! {
     HandshakeNetwork = "handshake_network",
     /// The handshake message cannot be decrypted: the psk differs, or the message is forged.
     HandshakeUnreadable = "handshake_unreadable",
-    /// The stamp of the initiation is not later than that of an earlier one of its peer: a replay,
-    /// or the peer's clock is behind.
+    /// The stamp of the initiation is not later than that of an earlier initiation of the same
+    /// peer. The message is a replay, or the peer's clock is behind.
     HandshakeStale = "handshake_stale",
     /// The handshake message has a wrong identity proof, or proves another identity than the
     /// expected one.
     HandshakeIdentity = "handshake_identity",
-    /// The two ends have no version, suite, label width or seal mode in common.
+    /// The two ends have no common version, suite, label width or seal mode.
     HandshakeDisagreement = "handshake_disagreement",
     /// The handshake message is one that the switch itself sent, or its sender has the switch's
     /// key.
@@ -157,8 +157,8 @@ impl Discard {
         matches!(self, Self::Handled | Self::PathProbe)
     }
 
-    /// Whether the sender of the packet may get an error: the switch could read the packet (wire.md
-    /// 5).
+    /// Whether the sender of the packet may get an error. This requires that the switch could parse
+    /// the packet (wire.md 5).
     pub const fn is_reported(self) -> bool {
         matches!(
             self,

@@ -45,15 +45,15 @@ const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
 pub(crate) struct Egress {
     pub(crate) data: Burst,
     control: ArrayVec<Frame, CONTROL_PLACES>,
-    /// Whether the port left frames here when it was last offered the queue.
+    /// Whether the port left frames in the queue when it was last offered the queue.
     contended: bool,
     /// The number of data frames that the port left in the queue.
     left_behind: u16,
     /// Places reserved for frames that have not been moved from their burst into the queue.
     data_reserved: u16,
     control_reserved: u16,
-    /// The amount by which control is ahead of waiting data: each control frame adds
-    /// [`EGRESS_DATA_FOR_CONTROL`], and each data frame subtracts one.
+    /// The lead of control over waiting data: each control frame that is sent adds
+    /// [`EGRESS_DATA_FOR_CONTROL`], and each data frame that is sent subtracts one.
     ahead: u16,
     /// The share of each ingress, while the queue is contended.
     shares: Shares,
@@ -134,7 +134,7 @@ impl Egress {
         self.contended
     }
 
-    /// Finds the place for one more frame in a contended queue. It changes nothing.
+    /// Finds the place for one more frame in a contended queue, without changing the queue.
     #[cold]
     pub(crate) fn admit(
         &self,
@@ -211,7 +211,7 @@ impl Egress {
         Some(frame)
     }
 
-    /// Reserves a place for one of the link's own messages. Some places are only for these
+    /// Reserves a place for one of the link's own messages. Some places are reserved for such
     /// messages.
     #[cold]
     pub(crate) fn reserve_link_message(&mut self) -> Result<(), Discard> {
@@ -237,7 +237,8 @@ impl Egress {
         usize::from(self.left_behind) >= EGRESS_MARK_FRAMES
     }
 
-    /// Offers the frames to `take`, control first, and returns how many frames and bytes it took.
+    /// Offers the frames to `take`, control first. Returns the number of frames and bytes that
+    /// `take` removed.
     ///
     /// `take` removes frames from the front and leaves those that the port does not take now.
     #[inline]
@@ -280,8 +281,8 @@ impl Egress {
             self.ahead = self.ahead.saturating_add(gone * EGRESS_DATA_FOR_CONTROL);
         }
         self.control.extend(control);
-        // Data waits while the port has not taken all control; otherwise data would occupy the
-        // port's place for control.
+        // Data is not offered until the port has taken all control. Otherwise data would occupy the
+        // places in the port that control needs.
         if self.control.is_empty() && !self.data.is_empty() {
             let before = self.data.len();
             sent.take_from(&mut self.data, take);
@@ -289,8 +290,8 @@ impl Egress {
         }
     }
 
-    /// Updates the shares after the port has left frames, or has taken the last of the frames that
-    /// it had left.
+    /// Updates the shares after the port has left frames in the queue, or has taken the last of the
+    /// frames that it had left.
     #[cold]
     fn note_left(&mut self, gone: u64) {
         let was_contended = self.contended;

@@ -1,5 +1,5 @@
-//! The Strowger switch: frames in, frames out. The caller passes the time and the received frames,
-//! so the same code runs under a simulator.
+//! The Strowger switch, which receives frames and sends them on. The caller passes the time and the
+//! received frames, so the same code runs under a simulator.
 //!
 //! The path of a packet, and the module of each step:
 //!
@@ -14,8 +14,8 @@
 //! | or the worker drops the frame and counts the reason | [`discard`] |
 //!
 //! Workers punt rare packets through queues to the slow path in [`control`]. The slow path sends
-//! commands to the workers. [`limits`] holds every bound, [`wire`] the formats of labels and
-//! headers.
+//! commands to the workers. [`limits`] contains all bounds, and [`wire`] contains the formats of
+//! labels and headers.
 //!
 //! ```
 //! use strowger_engine::{Now, control::{Switch, SwitchConfig}};
@@ -50,7 +50,7 @@ pub mod slots;
 mod slots;
 pub mod worker;
 
-/// A point in time: nanoseconds since a moment that the caller chose.
+/// A point in time, as the number of nanoseconds since a moment that the caller chose.
 ///
 /// The engine compares and subtracts times; it never reads a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

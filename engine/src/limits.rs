@@ -69,8 +69,8 @@ pub(crate) const EGRESS_CONTROL_RUN: u16 = EGRESS_CONTROL_FRAMES_MAX as u16;
 pub(crate) const EGRESS_DATA_FOR_CONTROL: u16 = 3;
 
 /// The number of bytes that weigh as much as the work for one frame. Shares of an egress queue and
-/// the control rate count one for each frame and one for each 256 bytes: 7 Gbit/s where a frame
-/// costs 300 ns.
+/// the control rate count one for each frame and one for each 256 bytes. If a frame costs 300 ns,
+/// this corresponds to 7 Gbit/s.
 pub(crate) const FRAME_WEIGHT_BYTES: usize = 256;
 
 /// The rate of control packets that are sent before data, for one ingress on one worker, as weight
@@ -78,7 +78,7 @@ pub(crate) const FRAME_WEIGHT_BYTES: usize = 256;
 /// trace of the longest path sends 64 requests, and a switch answers 100 requests per second of one
 /// ingress.
 pub(crate) const CONTROL_WEIGHT_PER_SECOND: u32 = 500;
-/// See [`CONTROL_WEIGHT_PER_SECOND`]: the burst.
+/// The burst that goes with [`CONTROL_WEIGHT_PER_SECOND`].
 pub(crate) const CONTROL_WEIGHT_AT_ONCE: u32 = 128;
 
 /// If a port leaves at least this number of frames in an egress queue, the worker marks congestion
@@ -116,7 +116,7 @@ pub(crate) const SESSION_NOTE_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of path challenges and responses of one session that a worker punts per second: four
 /// times the number that two probes in each direction in 100 ms need.
 pub(crate) const LINK_MESSAGES_PER_SECOND: u32 = 160;
-/// See [`LINK_MESSAGES_PER_SECOND`]: the burst.
+/// The burst that goes with [`LINK_MESSAGES_PER_SECOND`].
 pub(crate) const LINK_MESSAGES_AT_ONCE: u32 = 16;
 
 /// The maximum number of handshake messages from addresses of links that wait for the slow path,
@@ -128,14 +128,14 @@ pub(crate) const HANDSHAKES_MAX: usize = 64;
 /// without a configured address. This is enough for one attempt, several hosts behind one address,
 /// and their third messages.
 pub(crate) const READS_PER_SECOND_AND_HOST: u32 = 5;
-/// See [`READS_PER_SECOND_AND_HOST`]: the burst.
+/// The burst that goes with [`READS_PER_SECOND_AND_HOST`].
 pub(crate) const HOST_READS_AT_ONCE: u32 = 10;
 
 /// As [`READS_PER_SECOND_AND_HOST`], but for one network: four times the rate of one host. Only
 /// fifty flooding networks together use up the rate at which the slow path reads from unknown
 /// senders.
 pub(crate) const READS_PER_SECOND_AND_NETWORK: u32 = 20;
-/// See [`READS_PER_SECOND_AND_NETWORK`]: the burst.
+/// The burst that goes with [`READS_PER_SECOND_AND_NETWORK`].
 pub(crate) const NETWORK_READS_AT_ONCE: u32 = 40;
 
 /// The number of cookies sent per second to one host: a tenth of the total rate. It is not small,
@@ -196,19 +196,19 @@ pub(crate) const LINK_MESSAGES_MAX: usize = 8 * LINK_MESSAGES_AT_ONCE as usize;
 /// The number of packets addressed to this switch that a worker punts per second for one ingress.
 /// The slow path answers [`ANSWERS_PER_SECOND`] requests and sends [`QUESTIONS_MAX`].
 pub(crate) const PACKETS_UP_PER_SECOND: u32 = 400;
-/// See [`PACKETS_UP_PER_SECOND`]: the burst.
+/// The burst that goes with [`PACKETS_UP_PER_SECOND`].
 pub(crate) const PACKETS_UP_AT_ONCE: u32 = 2 * ANSWERS_AT_ONCE;
 
 /// The rate limit, for one link on one worker, of notes that every frame could cause. Only the
 /// first such note contains new information.
 pub(crate) const LINK_NOTES_PER_SECOND: u32 = 20;
-/// See [`LINK_NOTES_PER_SECOND`]: the burst.
+/// The burst that goes with [`LINK_NOTES_PER_SECOND`].
 pub(crate) const LINK_NOTES_AT_ONCE: u32 = 2;
 
 /// The number of drop notices, of handshake initiations and of handshake answers that a worker
 /// punts per second for one link. Each kind has a separate limit. The slow path answers fewer.
 pub(crate) const LINK_PUNTS_PER_SECOND: u32 = 1_000;
-/// See [`LINK_PUNTS_PER_SECOND`]: the burst.
+/// The burst that goes with [`LINK_PUNTS_PER_SECOND`].
 pub(crate) const LINK_PUNTS_AT_ONCE: u32 = 8;
 
 /// The number of bytes of a dropped packet that a drop notice holds: the longest switch header and
@@ -225,24 +225,24 @@ pub(crate) const GOODBYE_RETRY_S_MAX: u32 = 3_600;
 /// The number of requests from one ingress that a switch answers per second. A trace of the longest
 /// path sends 64.
 pub(crate) const ANSWERS_PER_SECOND: u32 = 100;
-/// See [`ANSWERS_PER_SECOND`]: the burst.
+/// The burst that goes with [`ANSWERS_PER_SECOND`].
 pub(crate) const ANSWERS_AT_ONCE: u32 = 64;
 
 /// The number of errors that a switch sends per second about packets of one ingress (RFC 4443,
 /// section 2.4 (f)).
 pub(crate) const ERRORS_PER_SECOND: u32 = 20;
-/// See [`ERRORS_PER_SECOND`]: the burst.
+/// The burst that goes with [`ERRORS_PER_SECOND`].
 pub(crate) const ERRORS_AT_ONCE: u32 = 10;
 
 /// The number of notices about its own packets that a switch accepts per second from one ingress.
 /// Each notice becomes an event, and every switch on a path may send one.
 pub(crate) const NOTICES_PER_SECOND: u32 = 4;
-/// See [`NOTICES_PER_SECOND`]: the burst.
+/// The burst that goes with [`NOTICES_PER_SECOND`].
 pub(crate) const NOTICES_AT_ONCE: u32 = 16;
 
 /// The number of goodbyes that a switch accepts from one neighbour per second.
 pub(crate) const GOODBYES_PER_SECOND: u32 = 1;
-/// See [`GOODBYES_PER_SECOND`]: the burst.
+/// The burst that goes with [`GOODBYES_PER_SECOND`].
 pub(crate) const GOODBYES_AT_ONCE: u32 = 4;
 
 /// The maximum number of the switch's own requests that wait for replies.
@@ -294,8 +294,8 @@ pub(crate) const COMMANDS_PER_POLL: usize = 4;
 /// a flood of them takes no further numbers. The total is at most half of all numbers.
 pub const UNKNOWN_NUMBERS_PER_LINK: usize = 4;
 
-/// The divisor for the slot numbers that unknown peers leave to configured ones: an eighth of all
-/// numbers, and at least one.
+/// The divisor for the number of slot numbers that are reserved for configured peers: an eighth of
+/// all numbers, and at least one.
 pub(crate) const NUMBERS_RESERVED_DIVISOR: usize = 8;
 /// See [`NUMBERS_RESERVED_DIVISOR`].
 pub(crate) const NUMBERS_RESERVED_MIN: usize = 1;

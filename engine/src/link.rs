@@ -97,7 +97,7 @@ pub struct Rights {
     pub transit: bool,
     /// Endpoints of this switch.
     pub endpoints: bool,
-    /// The switch itself, with control messages.
+    /// This switch, with control messages.
     pub control: bool,
 }
 
@@ -114,10 +114,10 @@ pub(crate) enum LinkProtection {
     /// No protection. This is for endpoints of this machine, and for links that the operator
     /// configured as plain.
     Plain {
-        /// Frames sent so far, wrapping.
+        /// The number of frames sent so far, wrapping.
         counter: u32,
     },
-    /// Sealed on this worker's lane; `None` before the first handshake.
+    /// Frames are sealed on this worker's lane. `None` before the first handshake.
     Sealed(Option<Box<Sealer>>),
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Link {
     /// The length of the longest frame that the path accepts, including the tag.
     pub(crate) frame_bytes_max: u16,
     pub(crate) egress: Egress,
-    /// Whether frames may wait here for keys, because a handshake is likely to succeed.
+    /// Whether frames may wait here for keys. This is so if a handshake is likely to succeed.
     pub(crate) accepts_pending: bool,
     /// For a sealed link: whether data may be sent, or only the link's own messages.
     pub(crate) allows_data: bool,
@@ -155,7 +155,7 @@ pub(crate) struct Link {
     pub(crate) packets_up: TokenBucket,
     /// Limits the notes that every frame could cause.
     pub(crate) notes: TokenBucket,
-    /// Punts of this link, by [`PuntKind`].
+    /// The number of punts of this link, by [`PuntKind`].
     pub(crate) punts: [u64; PuntKind::COUNT],
     /// Whether the link is in one of the worker's lists of links with frames to send.
     pub(crate) listed: bool,
@@ -369,7 +369,7 @@ impl Link {
         }
     }
 
-    /// Punts of this kind that the slow path has not taken.
+    /// The number of punts of this kind that the slow path has not taken.
     pub(crate) fn punts_waiting(&self, kind: PuntKind) -> u64 {
         self.punts[kind as usize].saturating_sub(self.tally.punts_taken[kind as usize].read())
     }
@@ -471,8 +471,8 @@ impl Link {
         Ok(())
     }
 
-    /// Offers the port the frames of the egress queue. Returns whether the port took all; otherwise
-    /// the link stays listed.
+    /// Offers the frames of the egress queue to the port. Returns whether the port took all of
+    /// them. If not, the link stays in the list.
     pub(crate) fn transmit(&mut self, port: &mut dyn Port) -> bool {
         let mark = self.mark;
         let sent = self.egress.offer(|frames| port.tx_burst(mark, frames));
@@ -515,7 +515,7 @@ pub(crate) struct TxContext {
     pub(crate) tx_pending: Vec<Mark>,
     /// The ingress slots of displaced frames.
     pub(crate) displaced: ArrayVec<Slot, DISPLACED_MAX>,
-    /// A link whose sealer has sent so much with its keys that a new handshake is due.
+    /// A link whose sealer has sealed so many packets with its keys that a new handshake is due.
     pub(crate) rekey_due: Option<Mark>,
 }
 

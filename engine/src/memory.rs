@@ -31,8 +31,8 @@ pub struct SwitchShape {
     pub workers: usize,
     /// Whether the switch has an identity, and therefore sealed links.
     pub is_sealed: bool,
-    /// The highest number of endpoints with a separate port at one worker, by the chunk class of
-    /// their longest frame.
+    /// The maximum number of endpoints that have a separate port on one worker, by the chunk class
+    /// of their longest frame.
     pub endpoints: Chunks,
 }
 

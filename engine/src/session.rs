@@ -1,5 +1,5 @@
-//! The sessions whose frames a worker opens: maps the index in a link header to the keys, or to the
-//! worker that has them.
+//! The sessions whose frames a worker opens. A table maps the index in a link header to the keys,
+//! or to the worker that has them.
 
 use strowger_crypto::{Nanos, OpenRefused, Openers};
 use strowger_frame::{
@@ -18,7 +18,7 @@ use crate::{
     rate::{Rate, TokenBucket},
 };
 
-/// A session whose frames this worker opens. Only this worker moves its replay windows.
+/// A session whose frames this worker opens. Only this worker advances its replay windows.
 #[derive(Debug)]
 pub(crate) struct RxSession {
     /// The session index in the peer's frames.
@@ -121,7 +121,8 @@ impl AwaitedPlaces {
 
 /// The result of opening a frame.
 pub(crate) struct Vouched<'f> {
-    /// Whether this is the first frame with its index, which proves that the peer has the keys.
+    /// Whether this is the first frame with its session index. Such a frame proves that the peer
+    /// has the keys.
     pub(crate) first: bool,
     pub(crate) opened: Opened<'f>,
 }
@@ -176,7 +177,7 @@ impl RxSession {
         self.limits.heard.take(NOTE_RATE, now)
     }
 
-    /// Whether the rate limit allows a note that frames come from another address.
+    /// Whether the rate limit allows a note that frames arrive from another address.
     pub(crate) fn may_note_roamed(&mut self, now: Now) -> bool {
         self.limits.roamed.take(NOTE_RATE, now)
     }

@@ -1,5 +1,5 @@
-//! The slot table: maps the low bits of a label to the next hop with one indexed load, or with two
-//! if the scheme's widest form has more than ten bits.
+//! The slot table, which maps the low bits of a label to the next hop with one indexed load. If the
+//! scheme's widest form has more than ten bits, two loads are needed.
 
 use strowger_frame::Mark;
 use strowger_wire::{Scheme, Slot, limits::FORMS_MAX, scheme::SchemeError};
@@ -72,7 +72,8 @@ struct NearForm {
     /// The first entry of this form, and the number of its entries.
     first: u32,
     count: u32,
-    /// The entry for data bits above that number: a director of a slot without a user.
+    /// The entry for data bits that exceed `count`. Such a director belongs to a slot without a
+    /// user.
     beyond: Entry,
 }
 
@@ -80,7 +81,7 @@ struct NearForm {
 enum Shape {
     /// Indexed by the label's low bits.
     Flat { mask: u64 },
-    /// The low bits select the form, and the form's data bits select the entry.
+    /// The label's low bits select the form, and the form's data bits select the entry.
     ByForm { mask: u64, near: Box<[Option<NearForm>]> },
 }
 
@@ -295,7 +296,7 @@ mod tests {
     fn a_return_path_knows_which_forms_hold_it() {
         let return_path = ReturnPath::new(&scheme::V3X5X8, Slot::new(9));
         assert_eq!(return_path.in_form(0), None);
-        // Slot 9 in 7 bits: 8 in five bits, and the prefix 10.
+        // Slot 9 in 7 bits is the number 8 in five bits, and the prefix 10.
         assert_eq!(return_path.in_form(1), Some(0b010_0010_u64.reverse_bits()));
         assert!(return_path.in_form(2).is_some());
         assert_eq!(return_path.in_form(3), None);

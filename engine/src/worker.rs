@@ -4,7 +4,7 @@
 //! | file | content |
 //! |---|---|
 //! | `forward` | the path of a packet: poll, receive, classify, lookup, swap, encapsulate, dispatch |
-//! | `open` | opening of sealed frames, and what they prove about a peer |
+//! | `open` | opening of sealed frames, and notes of what they prove about a peer |
 //! | `transmit` | sending from egress queues to ports; actions before and after the thread sleeps |
 //! | `verdict` | the outcome for one frame |
 //! | `punt` | punts to the slow path, and packets that the switch itself makes |

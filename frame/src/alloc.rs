@@ -25,7 +25,7 @@ thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Allocator calls on threads with a guard, since the process started.
+/// The number of allocator calls on threads with a guard, since the process started.
 static TOTAL_CALLS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ enum Rule {
 #[derive(Debug)]
 pub struct GuardedAlloc;
 
-/// Counts this thread's allocator calls while the guard lives; a guard from [`forbid`] aborts the
-/// process at the first call.
+/// Counts this thread's allocator calls until the guard is dropped. A guard from [`forbid`] aborts
+/// the process at the first call.
 #[derive(Debug)]
 pub struct Guard {
     calls_before: u64,
@@ -59,7 +59,7 @@ pub fn forbid() -> Guard {
     begin(Rule::Abort)
 }
 
-/// Allocator calls counted by all guards of the process so far.
+/// The number of allocator calls that all guards of the process have counted so far.
 pub fn total_calls() -> u64 {
     TOTAL_CALLS.load(Ordering::Relaxed)
 }
@@ -79,7 +79,7 @@ fn begin(rule: Rule) -> Guard {
 }
 
 impl Guard {
-    /// Allocator calls on this thread since the guard was made.
+    /// The number of allocator calls on this thread since the guard was made.
     pub fn calls(&self) -> u64 {
         CALLS.get() - self.calls_before
     }

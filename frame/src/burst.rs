@@ -4,10 +4,10 @@ use arrayvec::ArrayVec;
 
 use crate::Frame;
 
-/// Maximum number of frames in a burst.
+/// The maximum number of frames in a burst.
 ///
-/// 64 frames amortise the fixed work of a poll, and the handles of a full burst (2 KiB) stay in the
-/// first-level cache.
+/// With 64 frames, the fixed work of a poll is a small part of the work, and the handles of a full
+/// burst (2 KiB) stay in the first-level cache.
 pub const BURST_MAX: usize = 64;
 
 /// Up to [`BURST_MAX`] frames in order of arrival.

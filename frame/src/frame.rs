@@ -1,6 +1,6 @@
-//! One packet in owned memory, and trains of packets in one chunk.
+//! Frames, each of which owns the bytes of one packet, and trains of frames in one chunk.
 //!
-//! Frames of a train share the chunk, but no bytes.
+//! The frames of a train share a chunk, but no bytes.
 
 use std::{mem, ptr::NonNull};
 
@@ -38,7 +38,7 @@ impl Mark {
         Self::new(Self::UNKNOWN_FROM | number as u16, 0)
     }
 
-    /// Whether the mark stands for an unknown sender.
+    /// Whether the mark is that of an unknown sender.
     #[inline]
     pub const fn is_unknown(self) -> bool {
         self.index() >= Self::UNKNOWN_FROM as usize
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Frame {
 }
 
 impl Frame {
-    /// Length, in bytes.
+    /// The length of the packet, in bytes.
     #[inline]
     #[allow(clippy::len_without_is_empty)] // `is_empty` follows below; the lint wants it adjacent
     pub fn len(&self) -> usize {
@@ -103,7 +103,7 @@ impl Frame {
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len()) }
     }
 
-    /// The packet's bytes, for rewriting in place.
+    /// The packet's bytes, which the caller may rewrite in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `&mut self` makes the access exclusive.
@@ -188,7 +188,7 @@ impl Frame {
         true
     }
 
-    /// Number of the train chunk, unique in the process; `None` for a single chunk.
+    /// The number of the train chunk, which is unique in the process. `None` for a single chunk.
     ///
     /// It serves to count the train chunks that a queue of frames holds.
     #[inline]

@@ -9,13 +9,14 @@
 //! | [`map`] | one memory mapping, in huge pages where possible |
 //! | [`pool`] | chunks of a mapping: ownership, and their return from other threads |
 //! | [`reserve`] | reserved minimum of chunks for each user of a pool |
-//! | [`frame`] | one packet in owned memory; trains of frames that share a chunk |
+//! | [`frame`] | frames, each of which owns one packet's bytes; trains of frames that share a chunk
+//! |
 //! | [`burst`] | up to 64 frames handled together |
 //! | [`ring`] | single-producer single-consumer ring |
-//! | [`sleep`] | sleep flag of a thread, and the trait of what wakes it |
+//! | [`sleep`] | sleep flag of a thread, and the trait of its wakers |
 //! | [`port`] | the trait that every I/O backend implements |
 //! | [`tally`] | counters with one writer |
-//! | [`alloc`] | allocator that aborts when a worker thread allocates |
+//! | [`alloc`] | allocator that can abort the process when a worker thread allocates |
 //! | [`sync`] | atomics: those of std, or of loom |
 //!
 //! This crate depends on no label, key or socket.

@@ -31,7 +31,7 @@ impl std::fmt::Display for Backing {
     }
 }
 
-/// A private anonymous mapping, unmapped on drop.
+/// A private anonymous mapping. Dropping it unmaps it.
 #[derive(Debug)]
 pub struct Mapping {
     at: NonNull<u8>,
@@ -45,9 +45,10 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps at least `bytes`, rounded up to a page, zeroed.
+    /// Maps `bytes`, rounded up to whole pages. The memory is zeroed.
     ///
-    /// `huge` requests huge pages and falls back to ordinary ones without an error.
+    /// `huge` requests huge pages. If they are refused, the mapping has ordinary pages, without an
+    /// error.
     ///
     /// # Errors
     /// Returns the kernel's error if it refuses ordinary pages too.
@@ -98,7 +99,7 @@ impl Mapping {
         self.at
     }
 
-    /// Length, in bytes.
+    /// The length of the mapping, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,7 +1,7 @@
 //! Chunks and their pool: the memory of frames, the thread that owns it, and its return from other
 //! threads.
 //!
-//! A pool never grows. Taking a chunk from an empty pool fails and is counted.
+//! A pool never grows. If no chunk is free, taking one fails and is counted.
 //!
 //! Every worker owns one [`Pool`]. Any thread may drop its frames: the last frame of a chunk pushes
 //! the chunk onto the owner's return stack, and the owner takes the whole stack at once. A push is
@@ -127,7 +127,7 @@ pub struct Pool {
     /// share this counter.
     pools_low: std::sync::Arc<AtomicU32>,
     is_low: bool,
-    /// Set when chunks begin to run low; `take_ran_low` clears it.
+    /// This is set when free chunks begin to run low; `take_ran_low` clears it.
     ran_low: bool,
     tally: std::sync::Arc<PoolTally>,
 }
@@ -135,9 +135,9 @@ pub struct Pool {
 /// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolTally {
-    /// Frames whose payload was copied. No ordinary path copies.
+    /// The number of frames whose payload was copied. No ordinary path copies.
     pub frames_copied: Counter,
-    /// Requests for a chunk that failed.
+    /// The number of failed requests for a chunk.
     pub exhausted: Counter,
 }
 
@@ -263,7 +263,7 @@ impl Pool {
         Some(Chunk { head: NonNull::from(&self.state().heads[index as usize]) })
     }
 
-    /// Takes back the chunks returned since the last call. Call it once per poll.
+    /// Takes back the chunks that were returned since the last call. Call it once per poll.
     ///
     /// The chunks that were used last are taken first, while they are still in the cache.
     #[inline]
@@ -343,7 +343,7 @@ impl Pool {
         }
     }
 
-    /// Whether chunks run low in this pool or another one of its mapping, as of their last
+    /// Whether free chunks ran low in this pool or another pool of its mapping at the pool's last
     /// [`reclaim`](Self::reclaim).
     ///
     /// If so, the caller should [park](Self::park) frames that may wait for long.
@@ -353,7 +353,7 @@ impl Pool {
         self.pools_low.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether chunks began to run low since the last call.
+    /// Whether free chunks began to run low since the last call.
     ///
     /// If so, the caller should wake sleeping holders of frames, so that they [park](Self::park)
     /// them.
@@ -513,7 +513,7 @@ impl Chunk {
     #[inline]
     pub fn into_frame(self, start: usize, len: usize) -> Frame {
         let mut train = self.into_train(start, len, len);
-        // `None` only for an empty datagram, which is a frame too.
+        // The train returns `None` only for an empty datagram, which is also a frame.
         train.next_frame().unwrap_or_else(|| train.take_empty())
     }
 
@@ -557,8 +557,8 @@ impl Drop for Chunk {
     }
 }
 
-/// A frame's reference to its chunk. It is not counted separately: each holder keeps its number of
-/// references.
+/// A frame's reference to its chunk. The type does not count references: each holder keeps the
+/// number of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkRef(NonNull<ChunkHead>);
 

@@ -14,7 +14,7 @@ pub enum Address {
     Only,
     /// A UDP socket address.
     Udp(SocketAddr),
-    /// A MAC address on an Ethernet. The VLAN, if any, belongs to the port.
+    /// A MAC address on an Ethernet. The VLAN, if any, is a property of the port.
     Ether([u8; 6]),
 }
 
@@ -49,7 +49,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Why a port refuses a neighbour.
+/// The reason for which a port refuses a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmitError {
     /// The address is not of this port's kind, such as an IPv6 address for an IPv4 socket.
@@ -82,7 +82,7 @@ pub enum Loss {
     Truncated,
     /// The kernel's metadata of the frame is invalid.
     Malformed,
-    /// No neighbour has the destination mark of the frame.
+    /// The frame's destination mark belongs to no neighbour.
     NoNeighbour,
     /// The frame is too long for the path, as the kernel reports (`EMSGSIZE`).
     PathTooNarrow,
@@ -121,7 +121,7 @@ impl Loss {
         Self::Injected,
     ];
 
-    /// Name in counters and captures: lower case with underscores.
+    /// The name in counters and captures: lower case with underscores.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownSender => "unknown_sender",
@@ -161,11 +161,13 @@ pub enum KernelDrop {
     /// The number of times that the port requested no packets, because the pool had no free chunk
     /// for them.
     ///
-    /// Arrived packets wait in the kernel's buffer, which drops them once it is full.
+    /// Arrived packets wait in the kernel's buffer. The kernel drops further ones when the buffer
+    /// is full.
     PoolEmpty,
-    /// Receive descriptors that the kernel refused: a bug (AF_XDP). Linux 6.18 counts none.
+    /// The number of receive descriptors that the kernel refused, which indicates a bug (AF_XDP).
+    /// Linux 6.18 does not count them.
     RxInvalid,
-    /// Transmit descriptors that the kernel refused: a bug (AF_XDP).
+    /// The number of transmit descriptors that the kernel refused, which indicates a bug (AF_XDP).
     TxInvalid,
 }
 
@@ -183,7 +185,7 @@ impl KernelDrop {
         Self::TxInvalid,
     ];
 
-    /// Name in counters and JSON: lower case with underscores, distinct from every [`Loss`].
+    /// The name in counters and JSON: lower case with underscores, distinct from every [`Loss`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::SocketFull => "kernel_socket_full",
@@ -202,7 +204,7 @@ impl KernelDrop {
     }
 }
 
-/// Kernel drops by reason. The port's thread writes; any thread reads.
+/// Kernel drops by reason. The port's thread writes them; any thread may read them.
 #[derive(Debug, Default)]
 pub struct KernelTally([Counter; KernelDrop::COUNT]);
 
@@ -232,7 +234,7 @@ impl KernelTally {
     }
 }
 
-/// Counters of a port. The port's thread writes; any thread reads.
+/// Counters of a port. The port's thread writes them; any thread may read them.
 ///
 /// While no frame is in transit, `frames_in` = frames passed to callers of `rx_burst` + receive
 /// losses, and frames taken by `tx_burst` = `frames_out` + send losses.
@@ -298,10 +300,11 @@ pub enum Arm {
     Poll,
 }
 
-/// A source and sink of frames: a UDP socket, a NIC queue, a unix socket, a ring of this process.
+/// A source and sink of frames: a UDP socket, a NIC queue, a unix socket, or a ring of this
+/// process.
 ///
-/// One worker owns a port, and no other thread calls it. Another thread may construct it; it
-/// belongs to the first thread that receives with it.
+/// One worker owns a port, and no other thread calls it. Another thread may construct it. From the
+/// first call of `rx_burst` on, it belongs to the calling thread.
 ///
 /// The contract, which the conformance suite in `strowger-io` checks for every backend:
 /// - no method blocks, and no method allocates after construction;
@@ -324,7 +327,7 @@ pub trait Port: Send {
     /// train.
     fn flush(&mut self);
 
-    /// Whether this neighbour takes no frames now.
+    /// Whether the port takes no frames for this neighbour now.
     ///
     /// This state begins with a `tx_burst` that leaves frames. The port ends it in a later
     /// `rx_burst`, `flush` or [`arm`](Self::arm). Callers may offer frames in the meantime, usually
@@ -383,7 +386,7 @@ pub trait Port: Send {
     /// The errno of the last send to an address. `None` if the kernel did not refuse that send, or
     /// has accepted one since.
     ///
-    /// The error is one of `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` and `EINVAL`. It is known for
+    /// The error is one of `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` and `EINVAL`. It is recorded for
     /// neighbours, and for the last few addresses for which [`send_to`](Self::send_to) failed. It
     /// explains to operators why a link is down; the data path does not depend on it.
     fn last_send_error(&self, _to: Address) -> Option<i32> {
@@ -501,7 +504,7 @@ macro_rules! delegate_port {
     };
 }
 
-/// A boxed port is a port, so wrappers accept either.
+/// A boxed port implements [`Port`], so wrappers accept either.
 impl<P: Port + ?Sized> Port for Box<P> {
     #[inline]
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {

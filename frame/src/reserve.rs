@@ -21,10 +21,10 @@ pub struct PoolUser(u16);
 impl PoolUser {
     /// The user without a floor.
     pub const COMMON: Self = Self(0);
-    /// Frames that wait for a blocked egress. Its floor is also its limit.
+    /// Frames that wait for a blocked egress. The floor of this user is also its limit.
     pub const WAITING: Self = Self(1);
 
-    /// The port with this number. Ports from number 1,024 on share [`COMMON`](Self::COMMON).
+    /// The port with this number. Ports with numbers from 1,024 on share [`COMMON`](Self::COMMON).
     pub const fn port(number: u16) -> Self {
         let user = number as usize + 2;
         if user < USERS_MAX { Self(user as u16) } else { Self::COMMON }

@@ -1,5 +1,5 @@
-//! Single-producer single-consumer ring, bounded and lock-free. A push to a full ring returns the
-//! item.
+//! A bounded, lock-free ring with a single producer and a single consumer. A push to a full ring
+//! returns the item.
 //!
 //! The ring allocates only when it is made.
 //!
@@ -40,14 +40,14 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Shared<T> {}
 
-/// The pushing side.
+/// The producer's side of a ring.
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     tail: usize,
     head_seen: usize,
 }
 
-/// The popping side.
+/// The consumer's side of a ring.
 pub struct Consumer<T> {
     shared: Arc<Shared<T>>,
     head: usize,
@@ -153,7 +153,7 @@ impl<T: Send> Producer<T> {
         self.shared.tail.0.store(self.tail, Ordering::Release);
     }
 
-    /// Whether there is room for `wanted` items, as currently visible.
+    /// Whether there is room for `wanted` items, as far as this side sees.
     #[inline]
     pub fn has_room(&mut self, wanted: usize) -> bool {
         self.room(wanted) >= wanted

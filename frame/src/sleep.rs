@@ -37,8 +37,8 @@ impl Default for SleepFlag {
 }
 
 impl SleepFlag {
-    /// First step of the sleeper. The sleeper must then check for work once more, and block only if
-    /// there is none.
+    /// The first step of the sleeper. The sleeper must then check for work once more, and block
+    /// only if there is none.
     #[inline]
     pub fn fall_asleep(&self) {
         // Relaxed: the fence below orders it.
@@ -64,7 +64,7 @@ impl SleepFlag {
 
     /// Whether the waker must wake the sleeper. Call it after publishing the work.
     ///
-    /// Returns `true` to one waker at most, until the sleeper sets the flag again.
+    /// Returns `true` to at most one waker, until the sleeper sets the flag again.
     #[inline]
     pub fn must_wake(&self) -> bool {
         // SeqCst: pairs with the fence in `fall_asleep`.
@@ -77,7 +77,7 @@ impl SleepFlag {
 
 /// Wakes one thread that may sleep. Doorbells and the like implement it.
 pub trait Wake: Send + Sync {
-    /// Wakes the thread if it sleeps; costs one fence and one load otherwise.
+    /// Wakes the thread if it sleeps. Otherwise the call costs one fence and one load.
     ///
     /// Call it after publishing the work.
     fn wake(&self);

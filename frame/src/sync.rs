@@ -1,4 +1,4 @@
-//! Atomics of `std`, or of `loom` under `--cfg loom`. Callers choose the orderings.
+//! Atomics of `std`, or of `loom` under `--cfg loom`. Callers choose the memory orderings.
 
 #[cfg(not(loom))]
 pub use std::sync::{
@@ -22,8 +22,8 @@ pub use loom::{
 /// Loom explores the other order of two accesses only if one of them modifies the atomic, and it
 /// remembers only the last of the accesses before a modification. Where a thread loads and then
 /// modifies, as in every compare-exchange loop, its own load hides the loads of others, and loom
-/// skips orders: in a model of the return stack, all but one. The gate avoids that. Relaxed: a gate
-/// orders nothing.
+/// skips orders: in a model of the return stack, all but one. The gate avoids that. Accesses to a
+/// gate are relaxed, because it orders nothing.
 #[cfg(loom)]
 mod gated {
     use loom::sync::atomic::{self, Ordering};
@@ -58,7 +58,7 @@ mod gated {
                     self.passed().swap(value, order)
                 }
 
-                /// Never fails spuriously, as loom's does not.
+                /// This never fails spuriously, because loom's operation does not.
                 ///
                 /// # Errors
                 /// Returns the value if it is not `current`.

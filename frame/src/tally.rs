@@ -1,4 +1,5 @@
-//! Counters with one writer and any number of readers: no locks, no read-modify-write instructions.
+//! Counters with one writer and any number of readers. They need no locks and no read-modify-write
+//! instructions.
 
 use crate::sync::{AtomicU64, Ordering};
 

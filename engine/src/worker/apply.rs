@@ -1,5 +1,5 @@
-//! Commands of the slow path: the worker applies a few in each poll and returns one completion for
-//! each. This code allocates and frees nothing.
+//! Applies the commands of the slow path. The worker applies a few in each poll and returns one
+//! completion for each. This code allocates and frees nothing.
 
 use std::mem;
 
@@ -26,7 +26,7 @@ impl Worker {
     /// Applies a few commands.
     pub(super) fn apply_commands(&mut self, now: Now) {
         for _ in 0..COMMANDS_PER_POLL {
-            // Take a command only if there is room for its completion.
+            // A command is taken only if there is room for its completion.
             if self.slow_path.completions.is_full() {
                 return;
             }

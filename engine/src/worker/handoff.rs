@@ -30,7 +30,8 @@ const UNOPENED_UNKNOWN: Holder = 3 << 16;
 /// One worker's ring to another, and the number of places that each holder has.
 struct Outgoing {
     ring: Producer<Handoff>,
-    /// The holder of each place, oldest first. The sender cannot read the ring's items.
+    /// The holder of each place, oldest first. The list is needed because the sender cannot read
+    /// the ring's items.
     holders: VecDeque<Holder>,
     held: ArrayVec<(Holder, u16), HANDOFF_FRAMES_MAX>,
 }
@@ -57,8 +58,8 @@ impl Outgoing {
     /// Sends a frame, unless its holder already has its share. The share is four times the number
     /// of free places.
     ///
-    /// A single holder gets at most four fifths of the ring, so another one always finds a place (a
-    /// dynamic threshold, as for punts).
+    /// A single holder gets at most four fifths of the ring, so another holder always finds a place
+    /// (a dynamic threshold, as for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
         // Data frames do not take the last places, which are for control (R12).
@@ -82,7 +83,7 @@ impl Outgoing {
 /// One worker's rings to and from all others.
 #[derive(Default)]
 pub(crate) struct HandoffRings {
-    /// By worker; `None` for this one.
+    /// The rings to other workers, by worker; `None` for this worker.
     to: Vec<Option<Outgoing>>,
     from: Vec<Consumer<Handoff>>,
     /// By ring: the frames taken from it that are not yet processed. Empty between polls.
@@ -188,7 +189,7 @@ impl Worker {
     }
 
     /// Hands a frame to the worker that opens its session. The frame is unopened, so its place
-    /// counts for its source address, which may be forged.
+    /// counts for its source address. This address may be forged.
     #[cold]
     pub(super) fn handoff_to_session(
         &mut self,

@@ -8,7 +8,7 @@ use crate::{limits::ATTACHED_MAX, link::Link, mark::OWN};
 
 /// The links of one worker. Never grows.
 pub(super) struct LinkTable {
-    /// Indexed by [`Mark::index`].
+    /// The links, indexed by [`Mark::index`].
     by_mark: Vec<Option<Box<Link>>>,
     /// Indexed by slot: the mark of the link that has the slot, or was the last to have it.
     by_slot: Vec<Mark>,
@@ -81,7 +81,7 @@ impl LinkTable {
         self.by_mark.get_mut(mark.index())?.take_if(|link| link.mark == mark)
     }
 
-    /// Notes which link has a slot.
+    /// Records which link has a slot.
     pub(super) fn note_slot(&mut self, slot: Slot, mark: Mark) {
         if let Some(entry) = self.by_slot.get_mut(slot.index()) {
             *entry = mark;

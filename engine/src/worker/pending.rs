@@ -1,5 +1,5 @@
-//! Frames that wait for the keys of an idle link, in the order of arrival. The slow path is
-//! notified, begins a handshake, and ends the wait.
+//! Frames that wait for the keys of an idle link, in the order of arrival. The worker notifies the
+//! slow path, which begins a handshake and then sends a command to send or drop the frames.
 
 use std::mem;
 

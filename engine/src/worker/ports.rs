@@ -109,7 +109,7 @@ impl PortQueues {
         !self.unflushed.is_empty()
     }
 
-    /// Flushes the listed ports. Those with sends in flight stay listed.
+    /// Flushes the listed ports. Ports with sends in flight stay listed.
     pub(super) fn flush(&mut self) {
         let Self { queues, index, unflushed } = self;
         unflushed.retain(|&number| {

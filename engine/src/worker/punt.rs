@@ -157,7 +157,7 @@ impl Worker {
         } else {
             &self.slow_path.punts.packets
         };
-        // Another worker took the last place.
+        // Another worker has taken the last place.
         match queue.push(punt).map_err(Punt::into_frame) {
             Err(Some(frame)) => {
                 self.unpunt(frame.mark(), kind);

@@ -25,9 +25,9 @@ impl Schedule {
     /// Begins a poll of `count` ports and rings: all orders are equally likely (Fisher and Yates,
     /// as in Knuth, "Seminumerical Algorithms", 3.4.2, algorithm P).
     ///
-    /// A rotation by a fixed step is biased: with four places, the second and the fourth then
-    /// follow the first more often than the third does, and an idle first port costs the third its
-    /// share.
+    /// A rotation by a fixed step is biased: with four ports, the second and the fourth then follow
+    /// the first more often than the third does. If the first port is idle, the third gets less
+    /// than its share.
     #[inline]
     pub(super) fn begin(&mut self, count: usize) {
         if self.order.len() != count {

@@ -14,8 +14,8 @@ use crate::{
     session::AwaitedPlaces,
 };
 
-/// A worker's ends of the queues and counters that it shares with the slow path. The slow path
-/// makes them.
+/// One worker's ends of the queues and counters that it shares with the slow path. The slow path
+/// allocates them.
 pub(crate) struct SlowPath {
     pub(crate) commands: Consumer<Command>,
     pub(crate) completions: Producer<Completion>,

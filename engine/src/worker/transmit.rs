@@ -98,8 +98,8 @@ impl Worker {
         }
     }
 
-    /// Prepares for a sleep of the thread: passes the wake-up source of each port to `each`, and
-    /// returns whether the thread may sleep. Call [`disarm`](Self::disarm) afterwards.
+    /// Prepares the worker for a sleep of its thread. It passes the wake-up source of each port to
+    /// `each`, and returns whether the thread may sleep. Call [`disarm`](Self::disarm) afterwards.
     pub fn arm(&mut self, mut each: impl FnMut(Arm)) -> bool {
         let mut may_block = self.tx.tx_pending.is_empty() && self.slow_path.commands.is_empty();
         may_block &= self.handoff_rings.is_empty();

@@ -8,7 +8,7 @@ use crate::discard::Discard;
 /// The outcome for one frame, packed into one word.
 ///
 /// An enum with fields of different sizes is written field by field and copied as a whole, so each
-/// copy waits until the writes have reached the cache: 10 ns for each packet of a burst. A word
+/// copy stalls until the writes have reached the cache: 10 ns for each packet of a burst. A word
 /// stays in a register. Read it with [`outcome`](Self::outcome).
 ///
 /// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the
@@ -41,7 +41,7 @@ pub(super) enum PuntReason {
     Packet,
     /// An authenticated message of a link, and the mark of its source address.
     LinkMessage { kind: Kind, from: Mark },
-    /// A handshake message or a beacon: nothing in it is authenticated.
+    /// A handshake message or a beacon. No part of it is authenticated.
     Handshake,
 }
 

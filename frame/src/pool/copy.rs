@@ -149,7 +149,7 @@ mod tests {
         pool.reserve(PoolUser::port(3), Chunks { trains: 0, singles: 2 });
         pool.set_user(PoolUser::port(3));
         let mut kept = Vec::new();
-        // The port takes all that it can: its floor, and the unreserved chunks.
+        // The port takes all the chunks that it can: those of its floor, and the unreserved ones.
         while let Some(chunk) = pool.take(ChunkClass::Single) {
             kept.push(chunk.into_frame(256, 100));
         }
@@ -202,7 +202,7 @@ mod tests {
         // The queue gets up to the number that it drains, and no more than it leaves to others.
         assert_eq!(park(&mut pool, &mut drains, 3, 20), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 20), 4);
-        // Four chunks are free, so a stuck queue yields until six are.
+        // Four chunks are free, so a stuck queue gives up chunks until six are free.
         assert_eq!(pool.singles.unused(PoolUser::WAITING), 4);
         assert_eq!(park(&mut pool, &mut stuck, 0, 0), 3);
         assert_eq!(park(&mut pool, &mut other, 0, 0), 3);
