@@ -555,7 +555,8 @@ pub fn emit_plain<'f, R: Register>(
     header.emit(packet)
 }
 
-/// The kind in a frame's link header, if the frame has a valid length.
+/// The kind in a frame's link header. Returns an error if the frame's length or the kind is not
+/// valid.
 #[inline]
 pub(crate) fn kind_of(frame: &Frame) -> Result<Kind, Discard> {
     let bytes = frame.bytes();

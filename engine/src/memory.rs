@@ -36,7 +36,7 @@ pub struct SwitchShape {
     pub endpoints: Chunks,
 }
 
-/// A named need of one worker's pool.
+/// One need of a worker's pool, with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchNeed {
     /// The use of the chunks.

@@ -67,7 +67,7 @@ impl Place {
 /// A worker's sessions, by index.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    /// Indexed by [`place_of`]. Never grows.
+    /// The places, indexed by [`place_of`]. The vector never grows.
     places: Box<[Option<Place>]>,
 }
 

@@ -72,7 +72,7 @@ struct NearForm {
     /// The first entry of this form, and the number of its entries.
     first: u32,
     count: u32,
-    /// The entry for data bits that exceed `count`. Such a director belongs to a slot without a
+    /// The entry for data bits of `count` or more. Such a director belongs to a slot without a
     /// user.
     beyond: Entry,
 }

@@ -59,18 +59,18 @@ const _: () = assert!(TRAIN_STRIDE_BYTES.is_multiple_of(SINGLE_STRIDE_BYTES));
 /// The two sizes of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkClass {
-    /// 64 KiB and one page: holds a train of frames.
+    /// A chunk of 64 KiB and one page, which holds a train of frames.
     Train,
-    /// One page: holds one frame.
+    /// A chunk of one page, which holds one frame.
     Single,
 }
 
 /// The size of a pool, as a number of chunks of each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSpec {
-    /// Number of [`ChunkClass::Train`] chunks.
+    /// The number of [`ChunkClass::Train`] chunks.
     pub trains: u32,
-    /// Number of [`ChunkClass::Single`] chunks.
+    /// The number of [`ChunkClass::Single`] chunks.
     pub singles: u32,
     /// Whether to request huge pages.
     pub huge_pages: bool,
@@ -506,7 +506,8 @@ impl Chunk {
         unsafe { std::slice::from_raw_parts_mut(self.head().base.as_ptr(), self.room()) }
     }
 
-    /// Makes one frame of `len` bytes from offset `start`; the rest becomes headroom and tailroom.
+    /// Makes one frame of `len` bytes that starts at offset `start`. The rest of the chunk becomes
+    /// headroom and tailroom.
     ///
     /// # Panics
     /// If the range does not lie in the chunk, or is longer than 65,535 bytes.
@@ -517,7 +518,8 @@ impl Chunk {
         train.next_frame().unwrap_or_else(|| train.take_empty())
     }
 
-    /// Makes a train: frames of `segment` bytes from offset `start`; the last may be shorter.
+    /// Makes a train: frames of `segment` bytes each, from offset `start` on. The last frame may be
+    /// shorter.
     ///
     /// A `segment` of 0 counts as `len`.
     ///

@@ -315,7 +315,7 @@ pub trait Port: Send {
     /// Receives frames into `burst` until it is full. The frames are in chunks from `pool`.
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst);
 
-    /// Takes frames for neighbour `to` from the front of `frames`.
+    /// Takes frames to be sent to the neighbour `to` from the front of `frames`.
     ///
     /// Frames that the port cannot take now stay in `frames`, in order, for the next call. The port
     /// also takes frames that can never be sent, and counts them as lost.
@@ -504,7 +504,7 @@ macro_rules! delegate_port {
     };
 }
 
-/// A boxed port implements [`Port`], so wrappers accept either.
+/// A boxed port implements `Port`, so wrappers accept either.
 impl<P: Port + ?Sized> Port for Box<P> {
     #[inline]
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {

@@ -142,7 +142,7 @@ impl Worker {
         if packet.is_keepalive() {
             return Err(Verdict::CONSUMED);
         }
-        // `parse` checks all lengths; the code after it checks none.
+        // `parse` checks all lengths, so the code after it checks none.
         let header = AnyHeader::parse(packet.packet())?;
         with_header!(header, header => self.swap(ingress, header))
     }

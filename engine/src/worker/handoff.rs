@@ -89,7 +89,7 @@ pub(crate) struct HandoffRings {
     /// By ring: the frames taken from it that are not yet processed. Empty between polls.
     staged: Vec<ArrayVec<Handoff, BURST_MAX>>,
     wakers: Vec<Option<Arc<dyn Wake>>>,
-    /// Bit `w` is set if worker `w` was sent frames since its waker was last called.
+    /// Bit `w` is set if frames were sent to worker `w` since its waker was last called.
     given: u64,
 }
 
@@ -130,7 +130,7 @@ impl HandoffRings {
         }
     }
 
-    /// Wakes the workers that were sent frames since the last call.
+    /// Wakes the workers to which frames were sent since the last call.
     pub(super) fn wake_others(&mut self) {
         let mut given = mem::take(&mut self.given);
         while given != 0 {

@@ -6,11 +6,11 @@ use strowger_wire::Slot;
 
 use crate::{limits::ATTACHED_MAX, link::Link, mark::OWN};
 
-/// The links of one worker. Never grows.
+/// The links of one worker. The tables never grow.
 pub(super) struct LinkTable {
     /// The links, indexed by [`Mark::index`].
     by_mark: Vec<Option<Box<Link>>>,
-    /// Indexed by slot: the mark of the link that has the slot, or was the last to have it.
+    /// By slot: the mark of the link that has the slot, or that was the last to have it.
     by_slot: Vec<Mark>,
     /// Slot 1, the ingress of packets that the switch itself makes.
     own: Box<Link>,

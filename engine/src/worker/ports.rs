@@ -7,12 +7,12 @@ use strowger_frame::{Address, Mark};
 use crate::{command::PortQueue, discard::DiscardTally, limits::PORTS_MAX};
 
 /// The port queues that one worker polls, in a vector without gaps, and an index from port numbers
-/// to queues. Never grows.
+/// to queues. Neither grows after the start.
 pub(super) struct PortQueues {
-    /// Boxed, so that a queue can be returned to the slow path without an allocation.
+    /// The queues are boxed, so that one can be returned to the slow path without an allocation.
     #[allow(clippy::vec_box)]
     queues: Vec<Box<PortQueue>>,
-    /// By port number: the index in `queues`.
+    /// By port number: the index of the port's queue in `queues`.
     index: Vec<Option<u16>>,
     /// The numbers of ports to which frames were given since their last flush, or that have sends
     /// in flight.

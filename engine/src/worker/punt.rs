@@ -274,7 +274,7 @@ impl Worker {
         // Unknown senders have a separate queue. All beacons belong to it, whatever their source
         // address.
         let is_known = !is_beacon && !link.is_unknown();
-        // Each known sender may punt a few at a time.
+        // The rate of messages from each known sender is limited.
         let at = self.tx.now;
         let known = self.links.get_mut(link).filter(|_| is_known);
         let is_over_budget = known.is_some_and(|link| {
@@ -336,7 +336,8 @@ impl Worker {
         }
     }
 
-    /// Punts a drop notice, if the packet asks for errors and the link's limit allows it.
+    /// Punts a drop notice, if the packet asks for errors and the link's rate limit allows the
+    /// notice.
     #[cold]
     pub(super) fn notify_drop(&mut self, discard: Discard, frame: &Frame, egress: Option<Mark>) {
         let at = self.tx.now;

@@ -3,16 +3,16 @@
 
 use crate::limits::{PORTS_MAX, WORKERS_MAX};
 
-/// One worker's schedule. Never grows.
+/// One worker's schedule. It never grows.
 pub(super) struct Schedule {
-    /// State of the generator that shuffles the order.
+    /// The state of the random number generator that shuffles the order.
     random: u64,
     /// The ports and, after them, the rings, in the order in which they are polled next.
     pub(super) order: Vec<u16>,
     /// Whether a session has moved to this worker. The frames in the rings are then processed
     /// first.
     pub(super) rings_first: bool,
-    /// Frames received since the last flush.
+    /// The number of frames received since the last flush.
     pub(super) unflushed_frames: usize,
 }
 

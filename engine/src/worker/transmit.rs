@@ -1,5 +1,4 @@
-//! Sending from egress queues to ports, and the actions of a worker before and after its thread
-//! sleeps.
+//! Sends frames from egress queues to ports, and prepares a worker for the sleep of its thread.
 
 use std::mem;
 
@@ -72,8 +71,8 @@ impl Worker {
         }
     }
 
-    /// Flushes the ports, and wakes other workers and the slow path where there is something new
-    /// for them.
+    /// Flushes the ports, and wakes those of the other workers and the slow path that have
+    /// something new to process.
     pub(super) fn flush(&mut self) {
         self.schedule.unflushed_frames = 0;
         if self.ports.has_unflushed() {
