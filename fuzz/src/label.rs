@@ -164,7 +164,7 @@ impl Spelling {
     }
 }
 
-/// The bits up to the highest one, the end marker; and those below it.
+/// The bits without the zeros above the highest one, which is the end marker.
 fn trimmed(bits: &Bits) -> Bits {
     let length = bits.iter().rposition(|&bit| bit).map_or(0, |top| top + 1);
     bits[..length].to_vec()
@@ -176,7 +176,7 @@ fn unmarked(bits: &Bits) -> Bits {
     bits
 }
 
-/// As wide as a register that keeps four bits at the top free.
+/// The bits, padded to the width of the register. `None` unless four bits at the top stay free.
 fn fitted(bits: &Bits, register_bits: usize) -> Option<Bits> {
     let mut bits = trimmed(bits);
     if bits.len() + 4 > register_bits {

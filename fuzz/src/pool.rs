@@ -97,7 +97,7 @@ struct Pool {
     copied: u64,
 }
 
-/// At most half of what 16 bits hold: the limit of a frame's reported rooms.
+/// Limits a room to half of what 16 bits hold: this is the limit of a frame's reported rooms.
 fn reported(room: usize) -> usize {
     room.min(usize::from(u16::MAX) / 2)
 }

@@ -1,7 +1,7 @@
 //! Properties of one switch step, on the real worker with memory ports.
 //!
-//! A model reads the bytes itself and predicts for each frame the slot and the bytes with which it
-//! leaves, or the reason for its drop. It never looks at the worker's tables.
+//! A model reads the bytes itself and predicts for each frame its egress slot and its bytes there,
+//! or the reason for its drop. It never looks at the worker's tables.
 //!
 //! Input is bytes, so that a corpus file can be written by hand; see [`Case::read`]. For every
 //! input: no panic (R2); counters balance once all frames are handled (R3); at most one frame out
@@ -228,7 +228,7 @@ impl Case {
 /// The expected outcome of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It leaves by this slot with these bytes, link header aside.
+    /// It is sent on this slot with these bytes. The link header is not compared.
     Leaves(u32, Vec<u8>),
     /// It is dropped.
     Ends(Discard),
@@ -455,7 +455,8 @@ impl Rig {
         }
     }
 
-    /// Without frames of the switch's own messages, for which this worker has no memory.
+    /// The discards, without those of the switch's own messages, for which this worker's pool has
+    /// no free chunk.
     fn discards(&self) -> HashMap<Discard, u64> {
         let balance = self.switch.balance();
         balance.by_reason().filter(|(reason, _)| *reason != Discard::PoolEmpty).collect()
@@ -466,7 +467,7 @@ impl Rig {
 #[derive(Default)]
 struct Seen {
     ended: Vec<Discard>,
-    /// Frames that went there and back.
+    /// The number of frames that went there and back.
     back_again: usize,
 }
 
@@ -536,7 +537,7 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     true
 }
 
-/// The return label as the node behind the egress computes it (wire.md 1.3, 1.4).
+/// The return label as the node reached through the egress computes it (wire.md 1.3, 1.4).
 fn return_path<R: Register>(case: &Case, passed: &Passed<R>, ingress: Slot) -> Option<Label<R>> {
     if passed.wrote {
         return passed.label.reverse(passed.shift, None).ok();

@@ -72,7 +72,7 @@ fn chunks_returned_by_two_threads_and_the_owner_are_each_taken_once() {
         let taken = pool.take(ChunkClass::Single).map(|chunk| {
             let cell = &cells[number(&pool, &chunk)];
             let frame = frame(chunk, cell, 9);
-            // The owner's return meets the other thread's on the stack.
+            // The owner and the other thread may return frames to the stack at the same time.
             use_up(frame, cell, 9);
         });
         for user in users {

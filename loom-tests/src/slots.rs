@@ -32,7 +32,8 @@ const WORKERS: usize = 2;
 const SLOT: u32 = 0;
 const FIRST: Mark = Mark::new(0, 0);
 const SECOND: Mark = Mark::new(1, 0);
-/// How often the number reached the second user, so that a model that never gets there fails.
+/// The number of times that the slot number reached the second user, so that a model that never
+/// gets there fails.
 static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
 /// Polls of a worker, and looks of the slow path at the reports, before each stops: loom does not
 /// accept endless loops.

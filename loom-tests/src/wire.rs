@@ -1,5 +1,5 @@
-//! Notifications of a wire: an end that sleeps as the ring is full wakes when there is room, and
-//! the fate of each frame to an end that goes is known.
+//! Notifications of a wire: an end that sleeps because the ring is full wakes when there is room,
+//! and the fate of each frame to an end that is dropped is known.
 //!
 //! Both ends are those of `strowger-io`; the frames have real chunks.
 
@@ -44,7 +44,8 @@ fn an_end_that_waits_for_room_is_woken_or_sees_it() {
                 Pool::new(&PoolSpec { trains: 0, singles: 1, huge_pages: false }).expect("memory");
             let mut taken = Burst::new();
             far.rx_burst(&mut none, &mut taken);
-            // The far end stays, so that room, not its going, wakes the near end.
+            // The far end stays, so that the free room wakes the near end, and not the end of the
+            // wire.
             (far, taken.len())
         });
         let arm = near.arm();

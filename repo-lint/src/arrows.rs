@@ -1,4 +1,4 @@
-//! Which crate may import which, and which module of the engine.
+//! The imports that are allowed between crates, and between modules of the engine.
 
 use crate::{
     CRYPTO, ENGINE, FRAME, Faults, IO, OWN_FOLDER, RUNTIME, Repo, WIRE, list, text, without_tests,
@@ -27,7 +27,7 @@ const TESTKIT: &str = "strowger-testkit";
 /// Imports that are allowed as dev-dependencies alone: the engine is tested over the memory port.
 const ARROWS_OF_TESTS: [(&str, &str); 1] = [(ENGINE, IO)];
 
-/// What the engine, which is sans I/O, does not use.
+/// Facilities that the engine does not use, since it is sans I/O.
 const ABSENT_FROM_THE_ENGINE: [&str; 7] =
     ["std::time", "std::net", "std::fs", "std::thread", "println!", "Mutex", "RwLock"];
 
@@ -63,7 +63,7 @@ pub fn crates_import_along_the_arrows(repo: &Repo) -> Faults {
     faults
 }
 
-/// Only `control` knows workers, the worker knows of `control` its configuration alone, and the
+/// Only `control` may name workers. The worker may name only the configuration of `control`. The
 /// engine does no I/O.
 pub fn inside_the_engine_the_worker_knows_no_control(repo: &Repo) -> Faults {
     let mut faults = Faults::new(

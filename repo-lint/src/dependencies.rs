@@ -1,4 +1,4 @@
-//! Crates of others: deny.toml gives a reason for each, and allows each licence.
+//! External crates: deny.toml gives a reason for each, and allows each licence.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +52,7 @@ pub fn licences_are_those_that_deny_toml_allows(repo: &Repo) -> Faults {
         .iter()
         .filter_map(toml::Value::as_str)
         .collect();
-    // Without a network, cargo knows the crates of this platform alone.
+    // Without a network, cargo can list only the crates of this platform.
     let rustc = Command::new("rustc").arg("-vV").output().expect("rustc runs");
     let host = String::from_utf8_lossy(&rustc.stdout).into_owned();
     let host = host.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc has a host");

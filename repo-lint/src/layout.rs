@@ -64,7 +64,7 @@ pub fn the_repository_is_complete(repo: &Repo) -> Faults {
     faults
 }
 
-/// Manifests say what a registry and a reader want to know.
+/// Manifests contain the fields that registries and readers need.
 pub fn manifests_describe_their_crates(repo: &Repo) -> Faults {
     let mut faults = Faults::new("say it in the crate's Cargo.toml");
     for package in repo.members() {

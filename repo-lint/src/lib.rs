@@ -41,7 +41,7 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// The repository that this crate lies in.
+    /// The repository that contains this crate.
     ///
     /// Its files are those that git tracks. Without git they are all files outside of target folders.
     pub fn here() -> Self {
@@ -122,7 +122,7 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The faults that a check found, and how to mend them.
+/// The faults that a check found, and how to fix them.
 #[must_use]
 #[derive(Debug)]
 pub struct Faults {

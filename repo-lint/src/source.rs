@@ -1,10 +1,10 @@
-//! What every Rust file keeps to, and every text file.
+//! Rules for every Rust file, and for every text file.
 
 use std::fs;
 
 use crate::{Faults, Repo, without_tests};
 
-/// Lines of a file at most, its tests not counted.
+/// Maximum number of lines of a file without its tests.
 const LINES_MAX: usize = 700;
 
 /// Code that may not be committed. `concat!`: this file is checked, too.

@@ -1,4 +1,4 @@
-//! Network namespaces, relays as processes, and packets by the slots on their path.
+//! Network namespaces, relays as processes, and packets built from the slots on their path.
 
 pub mod netns;
 pub mod relay;
@@ -14,7 +14,7 @@ use strowger_wire::{
 /// Bytes of a packet before its payload: link header and switch header.
 pub const HEADERS_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 
-/// The label of a packet that enters and leaves each switch by these slots.
+/// The label of a packet along this path: the ingress and egress slot of each switch.
 pub fn label(scheme: &Scheme, path: &[(u32, u32)]) -> Label<u64> {
     let hop =
         |&(ingress, egress)| Hop { scheme, ingress: Slot::new(ingress), egress: Slot::new(egress) };
@@ -22,7 +22,7 @@ pub fn label(scheme: &Scheme, path: &[(u32, u32)]) -> Label<u64> {
     Label::build(&hops).expect("the hops fit into a label").0
 }
 
-/// A packet that enters and leaves each switch by these slots.
+/// A packet along this path: the ingress and egress slot of each switch.
 pub fn packet(path: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
     packet_in(&V3X5X8, path, payload)
 }

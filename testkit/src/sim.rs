@@ -27,7 +27,7 @@ pub const SECOND: u64 = 1_000_000_000;
 /// Nanoseconds of a millisecond.
 pub const MS: u64 = 1_000_000;
 
-/// Datagrams that wait at one port at most; later ones are lost.
+/// Maximum number of datagrams that wait at one port. Later ones are lost.
 const QUEUE_DATAGRAMS_MAX: usize = 8_192;
 
 /// Bytes of a frame before the payload, as an endpoint sees them: link header and switch header.
@@ -63,7 +63,7 @@ struct State {
     now_ns: u64,
     /// Datagrams in flight, with their time of arrival.
     in_flight: VecDeque<(u64, Datagram)>,
-    /// Longer datagrams are lost.
+    /// Maximum length of a datagram. Longer ones are lost.
     bytes_max: Option<usize>,
     loss_per_million: usize,
     /// Only handshake datagrams are lost.
@@ -106,7 +106,7 @@ impl SimNet {
         self.state().loses_handshakes = true;
     }
 
-    /// Loses datagrams that are longer, from now on.
+    /// From now on, loses datagrams that are longer than this.
     pub fn set_mtu(&self, bytes_max: usize) {
         self.state().bytes_max = Some(bytes_max);
     }
@@ -146,7 +146,7 @@ impl SimNet {
         self.state().steer.insert((to, from), worker);
     }
 
-    /// Delivers a datagram with any sender's address, past loss, delay and log.
+    /// Delivers a datagram with any sender's address, without loss, delay or log.
     pub fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.state().deliver(Datagram { from, to, bytes: bytes.to_vec() });
     }

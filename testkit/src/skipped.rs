@@ -70,7 +70,7 @@ fn record(extent: Extent, reason: &str) {
         Extent::Whole => "SKIPPED",
         Extent::Case => "SKIPPED a case of",
     };
-    // Straight to the descriptor: the harness captures what `eprintln!` writes.
+    // Written directly to the descriptor: the harness captures what `eprintln!` writes.
     let _ = writeln!(io::stderr(), "{what} {program} {test}: {reason}");
     let written = record_file().and_then(|file| {
         if let Some(folder) = file.parent() {
@@ -153,7 +153,7 @@ fn forget_ended_runs(folder: &Path) {
     }
 }
 
-/// How many tests of this run were skipped, and why.
+/// The number of tests of this run that were skipped, and the reasons.
 pub fn summary() -> String {
     let text = record_file().and_then(fs::read_to_string).unwrap_or_default();
     summary_of(&text)

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long any condition may take on a busy machine.
+/// Maximum time that any condition may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Calls `ask` until it returns a value. Panics at the [`DEADLINE`].

@@ -35,7 +35,7 @@ use strowger_testkit::{
 };
 use strowger_wire::{Label, hello::Timestamp, link_header::SessionIndex};
 
-/// Number of hostile packets; the default takes seconds.
+/// The number of hostile packets. A run with the default takes a few seconds.
 fn attacks() -> u64 {
     std::env::var("STROWGER_ATTACKS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
 }
@@ -117,7 +117,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     let before: Vec<_> = row.nodes.iter_mut().map(Node::free_chunks).collect();
     let mut memory = 0;
     row.net.start_log();
-    // Recent datagrams, and some old ones under keys that have expired.
+    // The capture holds recent datagrams, and some old ones sealed with keys that have expired.
     let mut captured: Vec<Datagram> = Vec::new();
     let mut delivered = HashSet::new();
     let (mut sent, mut hostile, mut forwarded) = (0_u64, 0_u64, 0_u64);
@@ -129,7 +129,8 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             if captured.is_empty() {
                 break;
             }
-            // Mostly recent datagrams, for which the replay window decides, in random order.
+            // Most are recent datagrams in random order, so that the replay window decides about
+            // them.
             let newest = captured.len() - 1 - rng.below(captured.len().min(200));
             let any = rng.below(captured.len());
             let at = if rng.below(4) > 0 { newest } else { any };
@@ -137,7 +138,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             row.net.inject(from, to, &bytes);
             hostile += 1;
         }
-        // A few rekeys in the whole run.
+        // The steps are long enough for a few rekeys in the whole run.
         row.advance((600 * SECOND).saturating_mul(32) / wanted.max(3_200));
         row.net.take_received(host(66));
         for d in row.net.take_log() {
@@ -335,7 +336,7 @@ impl Alone {
         self.net.take_received(from).into_iter().map(|d| d.bytes).collect()
     }
 
-    /// Every count that could grow.
+    /// All sizes of state that hostile packets could make grow.
     fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
         (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
@@ -367,7 +368,8 @@ impl Alone {
     }
 }
 
-/// An initiation to the node with this seed that only `from` can have made.
+/// An initiation for the node with seed `to`, authenticated with the key of the node with seed
+/// `from`.
 fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
     let (local, offer) = (identity(from), Offer::default());
     let index = SessionIndex::new(77).expect("small");
@@ -385,7 +387,7 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
         let stranger = initiation(9, 2, 5);
         for round in 0..4_000 {
             let mut bytes = match round % 4 {
-                // The lengths of handshake messages, and others.
+                // Random bytes, some with the lengths of handshake messages.
                 0 => rng.bytes(896),
                 1 => {
                     let len = rng.below(1_500);
@@ -424,7 +426,7 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
         pair.advance(50 * MS);
-        // Junk to each index at which A awaits an answer, also just before A tries again.
+        // Junk is sent to each index at which A awaits an answer, also just before A retries.
         for d in pair.net.take_log().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
             assert_ne!(d.to, host(66), "an answer was sent");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
@@ -456,7 +458,7 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     let mut spoofed = 0_u8;
     let run = |alone: &mut Alone, ns: u64, asked: &mut u64, answered: &mut u64, n: &mut u8| {
         for _ in 0..100 {
-            // From addresses that receive nothing or answer nothing.
+            // The flood comes from addresses that receive nothing or do not answer.
             *n = n.wrapping_add(1);
             alone.net.inject(host(100 + *n % 100), host(2), &flood);
             *asked += 1;
@@ -533,7 +535,7 @@ fn r12_a_flood_of_unknown_peers_does_not_delay_a_known_peer_s_new_keys() {
         send(&mut pair.at_a, pair.to_b, b"as ever");
         pair.now.0 += 100 * MS;
         for _ in 0..4 {
-            // Before A's messages, and more than the queue holds.
+            // The junk arrives before A's messages, and is more than the queue holds.
             for n in 0..200 {
                 pair.net.inject(host(100 + n % 100), host(2), &noise);
             }
@@ -557,7 +559,7 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
     }
     pair.run_for(100);
     let before = pair.a.peer_view(2).handshakes;
-    // Complete and fresh, from a known peer.
+    // A complete and fresh initiation from a known peer.
     let mut flood = initiation(3, 2, 5);
     pair.net.start_log();
     for turn in 0..250 {
@@ -793,7 +795,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
             pair.b.workers[0].poll(pair.now);
         }
         if round % 10 == 0 {
-            // The peer moves, so it is sent a challenge and answers.
+            // The peer moves, so it receives a challenge and answers.
             let outer = host(1 + 10 * (round / 10 % 2) as u8);
             pair.net.move_socket(host(1), outer);
         }
@@ -807,7 +809,7 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
     assert_eq!(discards(&pair), before, "a packet of the well-behaved peer was refused");
     assert!(pair.b.count(Discard::OverBudget) + pair.b.count(Discard::PuntFull) > 100_000);
-    // It moved a moment ago. A challenge that the move lost is forgotten after 5 s.
+    // The peer has just moved. A challenge that the move lost is discarded after 5 s.
     (0..300).for_each(|_| pair.advance(20 * MS));
     assert!(pair.carries_packets());
     pair.assert_even();

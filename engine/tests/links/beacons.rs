@@ -105,7 +105,8 @@ impl Listener {
     }
 }
 
-/// A beacon of this node with some bytes of another's, by a node that knows the network's name.
+/// A beacon whose bytes from `at` on are overwritten with `over`. The forger knows the network's
+/// name, so the MAC is valid.
 fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_BYTES] {
     bytes[at..at + over.len()].copy_from_slice(over);
     let (covered, mac) = bytes.split_at_mut(BEACON_BYTES - MAC_BYTES);
@@ -189,7 +190,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         let is_told = |event: &Event| matches!(event, Event::PeerSuggested { slot: Some(_), .. });
         let [a, b] = [&pair.a, &pair.b].map(|node| node.events.iter().any(is_told));
         assert!(if who == 3 { a || b } else { (a, b) == (who == 2, who == 1) });
-        // The link stays up over new keys and longer.
+        // The link stays up through a renewal of its keys and after it.
         run_for(&mut pair, 400);
         assert!(pair.carries_packets() && pair.a.peer_view(2).handshakes >= 2);
         pair.assert_even();
@@ -256,7 +257,7 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
             .with_identity(*identity(3 - own).identity())
     });
     hears(&mut pair.a);
-    // First a beacon of a peer that is not expected, then the peer's own.
+    // First the beacon of an unexpected peer arrives, then that of the expected peer.
     pair.net.inject(host(66), host(1), &beacon::encode(&identity(9)));
     pair.run_for(1);
     assert!(pair.net.take_received(host(66)).is_empty());
@@ -306,7 +307,8 @@ fn r8_an_unsigned_beacon_is_never_followed() {
         let mut listener = Listener::new(unknown_peers);
         let before = listener.state();
         let (ours, other) = (beacon::encode(&identity(1)), beacon::encode(&identity(9)));
-        // Key, identity and signature of another node; the mac of our network is valid in all of them.
+        // The key, the identity or the signature is another node's. The MAC of the network is valid
+        // in each of these beacons.
         for (from, to) in [(12, 44), (44, 76), (76, 140)] {
             let bytes = forged(ours, &other[from..to], from);
             let seals = listener.node.count(Discard::BadSeal);
@@ -316,7 +318,8 @@ fn r8_an_unsigned_beacon_is_never_followed() {
                 + (listener.node.count(Discard::NotAllowed) - refused);
             assert_eq!(counted, 1, "byte {from}");
         }
-        // Flipped bits, shorter and longer: the network's mac is wrong or missing.
+        // Beacons with a flipped bit, and beacons that are too short or too long: the network's MAC
+        // is wrong or missing.
         for bit in 0..8 * BEACON_BYTES {
             let mut bytes = ours;
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -364,7 +367,8 @@ fn r8_a_replayed_beacon_causes_one_shorter_initiation_and_no_state() {
             answers += listener.net.take_received(host(number)).len();
         }
     }
-    // Not more often than the session tries anyway, at growing intervals.
+    // The node does not answer more often than it would retry the handshake anyway, at growing
+    // intervals.
     assert!((5..=30).contains(&answers), "{answers}");
     listener.advance(SECOND);
     assert_eq!((listener.node.peer_view(1).at, listener.node.is_up()), (None, false));
@@ -377,7 +381,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     listener.net.start_log();
-    // From 100 identities made for the attack, each from its own address.
+    // These are the beacons of 100 identities made for the attack, each sent from its own address.
     let beacons: Vec<_> = (100..200).map(|seed| beacon::encode(&identity(seed))).collect();
     for round in 0..200 {
         for (number, bytes) in beacons.iter().enumerate() {
@@ -400,7 +404,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let began = listener.net.take_log();
     let calls = began.iter().filter(|d| d.from == host(2) && d.to.port() == 7_000);
     let calls: Vec<_> = calls.filter(|d| kind(&d.bytes) == 1).collect();
-    // Ten seconds. Each call is kept for five.
+    // The flood lasts ten seconds, and each call is kept for five.
     assert!((1..=3 * BEACON_CALLS_MAX).contains(&calls.len()), "{}", calls.len());
     assert!(calls.iter().all(|d| d.bytes.len() == INITIATION_BYTES));
     let refused = listener.node.count(Discard::OverBudget) + listener.node.count(Discard::PuntFull);
@@ -411,7 +415,8 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     assert_eq!(listener.node.free_chunks(), before.2);
     listener.node.assert_even();
 
-    // One key and many addresses, or bad signatures: as many as the budget allows are checked.
+    // Beacons with bad signatures arrive at a high rate. The node checks as many as its budget
+    // allows.
     let bytes = forged(beacon::encode(&identity(3)), &[0; 64], 76);
     let seals = listener.node.count(Discard::BadSeal);
     for _ in 0..1_000 {
@@ -476,10 +481,10 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
             .sum();
         assert_eq!(refused > 0, !both);
         if both {
-            // They renew their keys.
+            // Both nodes renew their keys.
             run_rounds(&mut nodes, 20 * 400);
             assert!(nodes.iter().all(|node| node.is_up() && node.switch.peers().len() == 1));
-            // One node stops: the other forgets it and its slot.
+            // One node stops. The other one removes it and frees its slot.
             let gone = nodes.pop().expect("two");
             gone.assert_even();
             drop(gone);
@@ -505,7 +510,7 @@ fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identit
     }
     let answers = listener.net.take_received(host(9));
     let [answer] = answers.as_slice() else { panic!("one reply: {answers:?}") };
-    // The reply first comes from the wrong address, then from the right one: it belongs to another
+    // The reply first comes from the wrong address, then from the right one. It belongs to another
     // identity.
     assert!(listener.hear(host(66), &answer.bytes).is_empty());
     assert_eq!(listener.node.count(Discard::NoSession), 1);

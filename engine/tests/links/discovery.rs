@@ -160,7 +160,8 @@ fn without_a_policy_an_unknown_peer_s_search_is_not_answered() {
     assert!(pair.b.count(Discard::UnknownPeer) > 0 && !pair.a.switch.peers()[0].is_up());
     assert_eq!(pair.b.switch.slots().len(), slots);
 
-    // Allowed, but no place is free: the searching node does not show a link.
+    // Unknown peers are allowed, but none of the permitted links is free. The searching node does
+    // not show a link.
     let full = UnknownPeerPolicy::default().with_links_max(0);
     let births = [(1, policy), (2, Some(full))]
         .map(|(seed, unknown_peers)| NodeSpec { unknown_peers, ..NodeSpec::new(seed) });
@@ -181,7 +182,7 @@ fn a_discovered_peer_that_restarts_is_found_again() {
     for (a, b, unknown_peers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
         let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
         pair.until_up();
-        // A restart: the node remembers nothing.
+        // The node restarts and keeps no state.
         let birth = NodeSpec { unknown_peers, restarts_before: 1 + pair.now.0, ..NodeSpec::new(2) };
         pair.b = Node::new(&pair.net, &birth, pair.now);
         let spec = knows(b, 1, pair.b.peer_spec(1, true));

@@ -1,5 +1,5 @@
-//! Junk against handshakes: answers to session numbers that bystanders can read keep no link down, at any rate.
-//! Virtual time.
+//! Junk against handshakes. A passive observer can read session indices and send forged answers to
+//! them. These answers keep no link down, at any rate. Virtual time.
 
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
@@ -19,11 +19,11 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// The facts that a bystander sees: source and destination of each packet, and the session numbers
+/// What a passive observer sees: the source and destination of each packet, and the session indices
 /// in the clear.
 #[derive(Default)]
 struct Bystander {
-    /// Session numbers in packets to a host, and in its initiations.
+    /// The session indices in packets to a host, and in its initiations.
     visible: Vec<(u8, [u8; 3])>,
 }
 
@@ -43,7 +43,8 @@ impl Bystander {
         }
     }
 
-    /// Sends responses and cookies of these lengths to each number, with the peer's address as their source.
+    /// Sends responses and cookies of these lengths to each session index, with the peer's address
+    /// as their source.
     fn inject(&self, pair: &Pair, rng: &mut Rng, lengths: &[usize]) -> u64 {
         for (to, number) in &self.visible {
             for (first, &len) in [0x20, 0x30, 0x21].into_iter().zip(lengths) {
@@ -58,8 +59,8 @@ impl Bystander {
 
 #[test]
 fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
-    // One datagram in 10 ms to each end, to the number of its newest initiation: responses of 8 bytes, and cookies
-    // and responses of their right lengths.
+    // Each end gets one datagram every 10 ms, with the session index of its newest initiation:
+    // responses of 8 bytes, and cookies and responses of their right lengths.
     for (first, len) in [(0x20, 8), (0x30, 8), (0x30, 64), (0x20, 896)] {
         let mut pair = Pair::new();
         let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x12));
@@ -74,7 +75,7 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
             }
             pair.now.0 += 10 * MS;
             for end in [1, 2] {
-                // The bystander sees each packet, and its junk arrives before the peer's answer.
+                // The observer sees each packet, and its junk arrives before the peer's answer.
                 if end == 1 { &mut pair.a } else { &mut pair.b }.poll(pair.now);
                 bystander.look(&pair.net.take_log());
                 let newest = bystander.visible.iter().rfind(|(to, _)| *to == end);
@@ -109,7 +110,7 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     let before = pair.a.peer_view(2).handshakes;
     let (mut injected, mut sent, mut got) = (0, 0, 0);
     for round in 0..400 * 20 {
-        // About 1,400 a second, before the peers' own datagrams.
+        // About 1,400 datagrams a second arrive before the peers' own.
         injected += bystander.inject(&pair, &mut rng, &[8, 8]);
         injected += bystander.inject(&pair, &mut rng, &[896, 64, 896]);
         if round % 20 == 0 {
@@ -128,8 +129,8 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     pair.assert_even();
 }
 
-/// A response to this initiation whose mac alone is valid: from a node that in this test has B's key, and another
-/// psk.
+/// A response to this initiation in which only the MAC is valid. Its sender has, in this test, B's
+/// key but another PSK.
 fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     let b = identity(2);
     let mut entropy = SeededEntropy::new(7);
@@ -161,7 +162,7 @@ fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
         let flown = pair.net.take_log();
         let first = flown.iter().find(|d| d.from == host(1) && kind(&d.bytes) == 1);
         forged = first.map(|d| with_a_right_mac(&d.bytes, &offer)).or(forged);
-        // Before the real response arrive more than the slow path reads in one poll.
+        // More junk than the slow path reads in one poll arrives before the real response.
         for _ in 0..200 {
             if let Some(forged) = &forged {
                 pair.net.inject(host(66), host(1), forged);

@@ -43,7 +43,8 @@ fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
         }
         assert!(hub.is_up());
 
-        // The first is gone or idle without a goodbye; the NAT gives its address to the second.
+        // The first peer vanished or is idle, and sent no goodbye. The NAT gives its address to the
+        // second peer.
         net.move_socket(host(3), host(2));
         for _ in 0..20 {
             send(&mut at_new, to_hub, b"from here");
@@ -59,7 +60,8 @@ fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
         poll(&mut [&mut hub, &mut new], &mut now, MS);
         assert_eq!(receive(&mut at_new).as_deref(), Some(&b"to there"[..]), "{recovered}");
 
-        // Both exchange their addresses: the last one that proves an address has it.
+        // The two peers exchange their addresses. An address belongs to the peer that proved it
+        // last.
         net.move_socket(host(3), host(4));
         for _ in 0..40 {
             send(&mut at_new, to_hub, b"from there");
@@ -179,7 +181,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
     pair.run_for(5);
     let snapshot = pair.b.switch.snapshot(pair.now);
     let mut last = snapshot.clone();
-    // Until the node stops its timestamps stay below the last limit that it saved.
+    // Until the node stops, its timestamps stay below the last limit that it saved.
     for _ in 0..4 {
         pair.run_with_traffic(200);
         let stamp = 1_000 * HOUR + pair.now.0;
@@ -291,7 +293,8 @@ fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
             node.fuse.arm(0);
         }
         hub.fuse.arm(0);
-        // Longer than any goodbye, and than the longest back-off between two attempts.
+        // The test waits longer than any goodbye can announce, and longer than the longest back-off
+        // between two attempts.
         for _ in 0..1_200 {
             for (_, end, there, back) in &mut rim {
                 send(&mut at_hub, *there, b"there");

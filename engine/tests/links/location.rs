@@ -113,7 +113,7 @@ impl Couple {
         self.reborn_at(restarts_before, 1, seeks);
     }
 
-    /// The same, with a wall clock that shows this at time 0.
+    /// Like `reborn`, with a wall clock that shows `wall` at time 0.
     fn reborn_at(&mut self, restarts_before: u64, wall: u64, seeks: SocketAddr) {
         (self.a, self.at_a) = Self::client(&self.net, (restarts_before, wall), seeks, self.now);
     }
@@ -132,7 +132,7 @@ impl Couple {
         }
     }
 
-    /// Sends this many packets each way; returns how many arrived at A, and at B.
+    /// Sends this many packets in each direction. Returns the numbers that arrived at A and at B.
     fn handoff_rings(&mut self, count: u32) -> (u32, u32) {
         let mut arrived = (0, 0);
         while receive(&mut self.at_a).is_some() || receive(&mut self.at_b).is_some() {}
@@ -156,8 +156,9 @@ impl Couple {
     }
 }
 
-/// A makes keys with B at its own address, but each sealed packet of A is injected with the victim's address. A
-/// answers nothing, and B has much data for A. Returns the bytes from and to the victim's address.
+/// A completes a handshake with B at its own address, but each sealed packet of A is injected with
+/// the victim's address as its source. A does not answer, and B has much data for A. Returns the
+/// bytes from and to the victim's address.
 fn flood(couple: &mut Couple) -> (usize, usize) {
     let (mut came, mut went) = (0, 0);
     couple.net.start_log();
@@ -193,7 +194,8 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
 
 #[test]
 fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
-    // The peer's first packet comes from the victim's address, or one after many.
+    // Either the first packet of the peer comes from the victim's address, or one after many
+    // others.
     for (is_late, written) in
         [(false, None), (true, None), (false, Some(host(1))), (true, Some(host(1)))]
     {
@@ -275,7 +277,7 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     assert!(couple.handoff_rings(100).1 > 0);
     couple.run_for(2);
     assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(11))));
-    // It stops there and restarts at its first address; it does not have B's address.
+    // The peer stops there and restarts at its first address, without B's address.
     couple.net.move_socket(host(1), host(1));
     couple.a =
         Node::new(&couple.net, &NodeSpec { restarts_before: 1, ..NodeSpec::new(1) }, couple.now);
@@ -328,7 +330,7 @@ fn a_peer_at_another_listener_or_family_is_answered_there_and_its_data_follows()
         (3, v6_listener(), Some(2)),
     ] {
         let more = More { at, worker };
-        // The peer connects, or is searched for at an address where it does not reply.
+        // Either the peer connects, or B searches for it at an address where it does not reply.
         for written in [None, Some(victim())] {
             let mut couple = Couple::new(workers, &[more], at, written);
             if let Some(worker) = worker {
@@ -373,7 +375,7 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
     }
 }
 
-/// A present wall-clock time, in nanoseconds since 1970.
+/// A current wall-clock time, in nanoseconds since 1970.
 const TODAY: u64 = 1_750_000_000 * SECOND;
 
 #[test]
@@ -452,7 +454,7 @@ fn one_key_on_two_nodes_is_detected_and_reported() {
     let places = [Address::Udp(host(1)), Address::Udp(elsewhere)];
     assert!(two.iter().all(|at| places.contains(at)) && two[0] != two[1], "{two:?}");
     assert!(couple.b.peer_view(1).key_on_two_nodes.is_some());
-    // The copy stops; after a while there is one again.
+    // The copy stops, and after a while another one starts.
     couple.net.cut(elsewhere, true);
     couple.run_for(700);
     assert_eq!(couple.b.peer_view(1).key_on_two_nodes, None);

@@ -1,4 +1,5 @@
-//! The path MTU: found, shown, checked and respected. On a network that loses long datagrams, in virtual time.
+//! The path MTU: it is found, shown, checked and respected. The simulated network loses long
+//! datagrams. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -55,7 +56,7 @@ fn right_size(pair: &mut Pair) -> Option<u16> {
     }
 }
 
-/// The longest packet at A's egress, as a trace reports it.
+/// The maximum packet size of A's egress, as a trace reports it.
 fn traced(pair: &mut Pair) -> Option<u16> {
     let label = path(&[
         hop(1, pair.a.peer_view(2).slot.number()),
@@ -93,7 +94,7 @@ fn the_path_mtu_is_found_and_just_that_size_passes() {
         pair.advance(MS);
         assert_eq!(receive(&mut pair.at_b), None);
         assert_eq!(pair.a.count(Discard::TooBig), 1);
-        // With the link header, without the tag.
+        // The size includes the link header but not the tag.
         assert_eq!(right_size(&mut pair), Some(bytes - 16));
         assert_eq!(traced(&mut pair), Some(bytes - 16));
         pair.assert_even();
@@ -127,7 +128,7 @@ fn a_path_that_changes_is_followed_down_soon_and_up_seldom() {
     until_found(&mut pair, 1_472);
     for narrow in [1_372, 1_280, 1_100, 600] {
         pair.net.set_mtu(usize::from(narrow));
-        // It is probed every 15 seconds; after three losses the search starts.
+        // The path MTU is probed every 15 seconds. The search starts after three lost probes.
         let took = until_found(&mut pair, narrow);
         assert!(took < 70 * SECOND, "{took} ns");
         drain(&mut pair);

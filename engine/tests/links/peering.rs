@@ -43,7 +43,7 @@ fn a_link_comes_up_when_both_ends_start_at_once() {
     pair.run_for(10);
     assert_eq!(pair.a.peer_view(2).handshakes, pair.b.peer_view(1).handshakes);
     assert!(pair.a.peer_view(2).handshakes <= 2, "{:?}", pair.a.peer_view(2));
-    // Handshakes and keepalives arrived where they belong: no loss is counted at the slot.
+    // Handshakes and keepalives were handled, so no loss is counted at the slot.
     assert!(pair.a.count(Discard::Handled) > 0);
     assert!(pair.a.switch.slots().iter().all(|slot| slot.discards == 0));
     pair.assert_even();
@@ -69,7 +69,8 @@ fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
 fn data_from_another_address_alone_does_not_move_a_peer() {
     let mut pair = Pair::new();
     pair.until_up();
-    // Fresh and authentic, but from another address: a relayed packet.
+    // This packet is fresh and authentic but comes from another address, as if an attacker relayed
+    // it.
     let fresh = snatched(&mut pair, b"relayed");
     pair.net.inject(host(66), host(2), &fresh);
     pair.advance(1_000);
@@ -122,7 +123,7 @@ fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
         pair.net.inject(host(66), host(2), &answer.bytes);
     }
     pair.run_for(1);
-    // The peer's next packets move the link back, and the attacker could open nothing.
+    // The peer's next packets move the link back, and the attacker could not decrypt anything.
     for _ in 0..20 {
         send(&mut pair.at_a, pair.to_b, b"still here");
         pair.advance(100 * MS);
@@ -137,7 +138,8 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
     let mut pair = Pair::new();
     pair.net.start_log();
     pair.until_up();
-    // All recorded datagrams from an unknown address, while the next handshake is in progress.
+    // All recorded datagrams are sent again from an unknown address while the next handshake is in
+    // progress.
     let mut handshakes = pair.net.take_log();
     pair.run_with_traffic(119);
     for _ in 0..300 {
@@ -205,7 +207,7 @@ fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
-    // Each probes the other from time to time, so neither takes the link for quiet.
+    // Each end probes the other from time to time, so neither considers the link quiet.
     let always = Liveness::default().with_always(true);
     for (node, of, is_known) in [(&mut a, 2, true), (&mut b, 1, false)] {
         let spec = node.peer_spec(of, is_known).with_liveness(always);
@@ -218,7 +220,7 @@ fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     }
     assert!(a.is_up() && b.is_up());
     assert_eq!(b.peer_view(1).at, at(1));
-    // It stays so through rekeyings, although no data is sent.
+    // The link stays up through rekeyings, although no data is sent.
     for _ in 0..6_000 {
         now.0 += 100 * MS;
         a.poll(now);
@@ -297,7 +299,7 @@ fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
     for (who_says, retry_after_s) in [(1, 30), (2, 30), (1, 0)] {
         let mut pair = fast();
         pair.until_up();
-        // Keys so old that new ones may be requested at once.
+        // The keys are now so old that new ones may be requested at once.
         pair.run_for(6);
         let (a, b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
         let (says, slot) = if who_says == 1 { (&mut pair.a, a) } else { (&mut pair.b, b) };
@@ -384,7 +386,7 @@ fn two_workers() -> Pair {
     let b = NodeSpec { workers: 2, ..NodeSpec::new(2) };
     let mut pair = Pair::with(NodeSpec::new(1), b, |_, spec| spec);
     pair.until_up();
-    // Until the path MTU is known, so that only data is lost.
+    // Wait until the path MTU is known, so that only data can be lost afterwards.
     pair.run_for(1);
     pair
 }
@@ -434,7 +436,8 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         let (mut sent, mut last, mut arrived) = (0_u32, 0, 0_u32);
         for round in 0..3_000 {
             if rng.below(40) == 0 {
-                // Frames in two queues of the kernel have no order, so both are empty when the flow moves.
+                // Frames in two kernel queues have no defined order, so both queues must be empty
+                // when the flow moves.
                 for worker in &mut pair.b.workers {
                     worker.poll(pair.now);
                 }
@@ -447,7 +450,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
             }
             pair.now.0 += 3 * MS;
             pair.a.poll(pair.now);
-            // The workers and the slow path of B, in any order.
+            // The workers and the slow path of B are polled in random order.
             for _ in 0..rng.below(6) {
                 match rng.below(3) {
                     2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
@@ -493,12 +496,12 @@ fn a_peer_whose_frames_alternate_between_workers_stays_with_one() {
     let mut pair = two_workers();
     let mut arrived = 0_u32;
     for n in 0..2_000_u32 {
-        // As from a peer with two lanes, which the NIC delivers to two queues.
+        // The packets arrive as from a peer with two lanes, which the NIC delivers to two queues.
         pair.net.steer(host(2), host(1), n as usize % 2);
         send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
         pair.now.0 += 3 * MS;
         pair.a.poll(pair.now);
-        // The workers and the slow path of B, in any order.
+        // The workers and the slow path of B are polled in random order.
         for _ in 0..rng.below(6) {
             match rng.below(3) {
                 2 => pair.b.events.extend(pair.b.switch.poll(pair.now)),
@@ -618,7 +621,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
         pair.now = Now((now as u64).min(u64::MAX - 1_000 * SECOND));
         let took = pair.until_up();
         assert!(took < 60 * SECOND, "{took} ns after {jump}");
-        // The link works on: timers run, keys are renewed.
+        // The link continues to work: timers run, keys are renewed.
         let before = pair.a.peer_view(2).handshakes;
         pair.run_with_traffic(150);
         assert!(pair.a.peer_view(2).handshakes > before, "no new keys after {jump}");
@@ -646,7 +649,7 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
         arrived += u32::from(receive(&mut pair.at_b).is_some());
     }
     assert_eq!((sent, arrived), (1_700, 1_700));
-    // It comes back, having missed everything, and the link continues.
+    // The slow path runs again after it missed all events, and the link continues.
     pair.until_up();
     assert!(pair.carries_packets());
     pair.assert_even();
@@ -686,7 +689,8 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     pair.until_up();
     let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
-    // Back and forth between two switches, as often as a label can encode.
+    // The packet goes back and forth between two switches, the maximum number of times that a label
+    // can encode.
     let mut hops = vec![hop(slot_a.number(), b_at_a.number())];
     hops.extend((0..12).map(|n| {
         if n % 2 == 0 {

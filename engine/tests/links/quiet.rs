@@ -62,7 +62,7 @@ fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
         if chats {
             pair.run_with_traffic(130);
         }
-        // Work in progress is completed: one renewal of its keys at most.
+        // Work in progress is completed, which renews the keys at most once.
         pair.net.start_log();
         pair.run_for(200);
         let after: usize = pair.net.take_log().iter().map(|d| d.bytes.len()).sum();
@@ -221,7 +221,8 @@ fn a_rarely_used_link_loses_nothing_and_one_with_constant_liveness_is_never_idle
     pair.until_up();
     for gap in [50, 59, 61, 100, 121, 141, 170, 175, 178, 179, 180, 181, 185, 189, 190, 200, 400] {
         for number in 0..4_u8 {
-            // A little later each time, so that each instant of a key's life is covered.
+            // Each round is a little later in the life of a key, so that all phases of it are
+            // covered.
             pair.advance(u64::from(number) * 30 * MS);
             send(&mut pair.at_a, pair.to_b, &[number]);
             pair.run_for(gap);

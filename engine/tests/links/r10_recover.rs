@@ -30,7 +30,7 @@ fn busy() -> Pair {
     })
 }
 
-/// Whether packets pass in both directions, after any time.
+/// Whether both ends show the link as up, and packets pass in both directions.
 fn is_well(pair: &mut Pair) -> bool {
     pair.a.is_up() && pair.b.is_up() && pair.carries_packets()
 }
@@ -48,7 +48,8 @@ fn mended(pair: &mut Pair) -> u64 {
 
 #[test]
 fn r10_a_panic_in_any_draw_of_randomness_leaves_a_link_that_works_within_a_second() {
-    // Every draw of the first handshake, of the rekeyings, and between them.
+    // The panic happens at each draw of randomness in the first handshake, in the rekeyings, and
+    // between them.
     for draw in 1..=24 {
         let mut pair = busy();
         pair.a.fuse.arm(draw);
@@ -186,7 +187,7 @@ fn r10_a_peer_without_an_address_is_found_again_and_so_is_an_unknown_one() {
 #[test]
 fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
     let mut pair = busy();
-    // B alone starts: A's randomness panics while A reads B's initiation.
+    // Only B starts a handshake: A's randomness panics while A reads B's initiation.
     pair.net.cut(strowger_testkit::sim::host(1), true);
     pair.advance(MS);
     pair.net.cut(strowger_testkit::sim::host(1), false);
@@ -274,7 +275,8 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
     for draws in 1..=4 {
         pair.a.fuse.arm(draws);
         let now = pair.now;
-        // Twice before the workers have answered, and again in the handshakes that follow.
+        // The slow path recovers twice before the workers have answered, and again in the
+        // handshakes that follow.
         pair.a.switch.recover(now);
         pair.a.switch.recover(now);
         assert!(mended(&mut pair) <= SECOND);
@@ -289,7 +291,7 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
 fn r1_quarantines_restart_when_the_slow_path_recovers() {
     let mut node = Node::without_port(&NodeSpec::new(1), Now(1));
     let (slot, endpoint) = node.add_endpoint();
-    // In steps: a jump of the clock would not count.
+    // Time advances in steps, since a jump of the clock would not count.
     let mut now = 1;
     let mut turn = |node: &mut Node, at: u64| {
         while now < at {

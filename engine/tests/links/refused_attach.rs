@@ -38,7 +38,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     assert!(kept.iter().all(|kept| kept.who.is_none()), "nothing is saved: {kept:?}");
     let states: Vec<_> = node.switch.slots().iter().map(|view| (view.slot, view.state)).collect();
     assert_eq!(states, [(slot, SlotState::Quarantined)], "labels may still name the number");
-    // The same key and name, where the port accepts it.
+    // The same key and name are attached again, where the port accepts the address.
     let again = node.switch.add_peer(node.peer_spec(1, true), now).expect("the key is free");
     advance(&mut node, &mut now, 1);
     assert!(again != slot && node.events.contains(&Event::SlotAttached(again)));

@@ -19,7 +19,7 @@ fn rekeying_under_loss_refuses_no_data() {
     let mut pair = Pair::new();
     pair.net.set_loss(300_000, 11);
     pair.until_up();
-    // 20 minutes with a packet twice a second: about ten rekeys.
+    // The test runs for 20 minutes with two packets a second, which makes about ten rekeys.
     for round in 0..2_400_u32 {
         send(&mut pair.at_a, pair.to_b, &round.to_be_bytes());
         pair.advance(SECOND / 2);

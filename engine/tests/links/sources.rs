@@ -54,7 +54,8 @@ impl Hub {
     }
 }
 
-/// A flood from one real address: it gets a cookie and repeats the same valid initiation with it.
+/// A sender that floods from one real address. It obtains a cookie and repeats the same valid
+/// initiation with it.
 struct Flooder {
     at: u8,
     cookie: Option<strowger_crypto::handshake::Cookie>,

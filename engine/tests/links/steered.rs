@@ -1,5 +1,5 @@
-//! Handshakes by a handshake socket, which the slow path reads itself: no worker handles them or their answers (R9).
-//! Virtual time.
+//! Handshakes through a handshake socket, which the slow path reads itself: no worker handles them
+//! or their answers (R9). Virtual time.
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,

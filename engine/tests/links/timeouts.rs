@@ -61,7 +61,7 @@ impl Driven {
         }
     }
 
-    /// Polls since the last call.
+    /// The number of polls since the last call.
     fn polled(&mut self) -> u64 {
         std::mem::take(&mut self.polls)
     }
@@ -99,7 +99,7 @@ impl Town {
         }
     }
 
-    /// The hub's polls in each minute.
+    /// The number of polls of the hub in each minute.
     fn minutes(&mut self) -> [u64; MINUTES] {
         std::array::from_fn(|_| {
             (0..6_000).for_each(|_| self.advance(10 * MS));
@@ -136,7 +136,7 @@ fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
     for links in [1_u8, 10] {
         let mut town = Town::new(links, |spec| spec);
         let minutes = town.minutes();
-        // In the first minute keys are made, and the path MTU is found.
+        // In the first minute the keys are made and the path MTU is found.
         assert!(minutes[0] <= 60 * u64::from(links), "{minutes:?}");
         assert!(minutes[1..4].iter().all(|polls| *polls <= 2 * u64::from(links)), "{minutes:?}");
         assert!(town.states().iter().all(|state| *state == LinkState::Quiet));
@@ -150,7 +150,8 @@ fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake()
     let mut town = Town::new(1, |spec| spec);
     town.net.cut(host(2), true);
     let minutes = town.minutes();
-    // An attempt every 12 to 16 s. The node awaits the response for 10 s and then frees the index.
+    // The node makes an attempt every 12 to 16 s. It awaits the response for 10 s and then frees
+    // the index.
     assert!(minutes[2..].iter().all(|polls| (3..=10).contains(polls)), "{minutes:?}");
     let trouble = |event: &Event| matches!(event, Event::LinkTrouble(..));
     assert_eq!(town.hub.node.events.iter().filter(|e| trouble(e)).count(), 1);
@@ -161,7 +162,8 @@ fn a_link_that_is_asked_always_is_asked_once_an_interval() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(10 * SECOND)).with_always(true);
     let mut town = Town::new(1, |spec| spec.with_liveness(liveness));
     let minutes = town.minutes();
-    // A probe and a response in each direction are 12 a minute, and each causes one more poll.
+    // A probe and a response in each direction are 12 datagrams a minute, and each causes one more
+    // poll.
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
     assert_eq!(town.states(), [LinkState::Up]);
     // The switch detects the death in time, although it is polled only when that is due.
@@ -183,7 +185,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     (0..30).for_each(|_| town.advance(100 * MS));
     let (to, at_far) = (view(&town.hub.node, 2).slot, view(&town.rim[0].node, 1).slot);
     let label = path(&[hop(own, to.number()), hop(at_far.number(), far)]);
-    // It is silent, and still has keys.
+    // The link is silent, and its keys are still valid.
     (0..1_000).for_each(|_| town.advance(100 * MS));
     assert_eq!(town.states(), [LinkState::Up]);
     town.hub.polled();

@@ -41,7 +41,7 @@ impl Open {
         }
     }
 
-    /// An unknown peer completes a handshake by XX, and sends nothing more.
+    /// An unknown peer completes an XX handshake, and sends nothing more.
     fn come(&mut self) {
         self.came += 1;
         let mut seed = [7; 32];
@@ -67,7 +67,7 @@ impl Open {
         self.net.take_received(host(66)).into_iter().map(|datagram| datagram.bytes).collect()
     }
 
-    /// This many in a second, for this long.
+    /// In each of `seconds` seconds, `per_second` unknown peers connect.
     fn flood(&mut self, per_second: u64, seconds: u64) {
         for _ in 0..per_second * seconds {
             self.come();

@@ -208,7 +208,7 @@ fn w5_3_a_ping_is_answered_from_slot_1_of_every_switch_on_the_way() {
 #[test]
 fn w5_3_a_ping_to_an_empty_slot_is_not_answered() {
     let mut row = Row::new(2);
-    // An endpoint that sends no replies.
+    // The destination is an endpoint that sends no replies.
     let question = Question::Ping { payload_bytes: 0 };
     assert_eq!(row.ask(way(&[(1, 9), (2, 3)]), question), [Answer::Silence]);
     assert!(row.endpoint.receive().expect("the switch is there").is_some());
@@ -254,7 +254,8 @@ fn w5_4_a_trace_to_a_switch_ends_at_its_slot_1() {
     assert_eq!((last.slot_in, last.slot_out, last.behind), (2, Some(1), Stands::Switch));
 }
 
-/// A packet of the left neighbour to an empty slot of the first switch, and the answer.
+/// Sends a packet from the left neighbour to an empty slot of the first switch. Returns the
+/// answers.
 fn send_astray(row: &mut Row, slot: u32, flags: Flags, payload: &[u8]) -> Vec<Vec<u8>> {
     let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
     row.send(HeaderRepr { flags, flow: 0xbeef, ..HeaderRepr::new(label, shift, 30) }, payload);
@@ -318,7 +319,7 @@ fn w5_10_errors_and_answers_keep_to_their_rates() {
     for _ in 0..2_000 {
         errors += send_astray(&mut row, 20, Flags::default(), &[0; 60]).len();
     }
-    // Two seconds: ten replies at once, then twenty a second.
+    // In two seconds the switch sends ten replies at once, then twenty a second.
     assert!((45..=52).contains(&errors), "{errors}");
     let mut pongs = 0;
     let (label, shift) = (Label::here(), 0);
@@ -361,8 +362,8 @@ fn w5_9_a_slot_without_the_right_to_ask_learns_as_much_as_of_an_empty_slot() {
     row.assert_even();
 }
 
-/// A former number leads on for a sender with the right to it. For others it looks like an empty slot, and the
-/// present number stays hidden.
+/// A former number still forwards packets of a sender that has the right to it. For other senders
+/// it looks like an empty slot, and the present number stays hidden.
 #[test]
 fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
     for behind in [Behind::Neighbour, Behind::Endpoint] {
@@ -402,7 +403,8 @@ fn w5_9_a_former_number_without_the_right_to_it_looks_like_an_empty_slot() {
     }
 }
 
-/// A packet dropped because its egress label has no room does not use a former number: it gets that error alone.
+/// A packet that is dropped because its label has no room for the egress does not use a former
+/// number: its sender gets only that error.
 #[test]
 fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
     let mut row = Row::new(1);
@@ -417,8 +419,8 @@ fn r4_a_dropped_packet_with_a_former_number_gets_one_error() {
         row.pass(MS);
         row.received();
     }
-    // The former number of slot 6 has ended. The other's would end too, so slot 6 gets a new
-    // number.
+    // The former number of slot 6 has expired. The former number of the other slot would expire
+    // too, so slot 6 gets a new number.
     row.nodes[0].switch.renumber(Slot::new(6), Some(Slot::new(7))).expect("the slot is attached");
     row.pass(10 * MS);
     row.now.0 += 1_000 * MS;
@@ -453,7 +455,7 @@ fn w5_9_switches_that_may_not_be_asked_still_answer_our_trace_by_an_error() {
     let mut row = Row::with_rights(2, Rights { control: false, ..Rights::ALL });
     let hops = row.trace(way(&[(1, 9), (2, 3)]));
     let seen: Vec<_> = hops.iter().map(|h| (h.hop, h.complaint.map(|why| why.name()))).collect();
-    // The endpoint behind it sends nothing, and did not report that the label ends there.
+    // The endpoint reached through it sends nothing, and did not report that the label ends there.
     assert_eq!(seen, [(0, None), (1, Some("hops_spent")), (2, None)]);
     assert_eq!(hops[1].word, None);
 }
@@ -467,7 +469,8 @@ fn w5_7_too_big_carries_the_largest_size() {
     let narrow = narrow.with_frame_bytes_max(400).with_slot(Slot::new(10));
     row.nodes[1].switch.attach(narrow).expect("free");
     row.pass(MS);
-    // Behind an egress of the second switch, whose header was already written for the third.
+    // The packet is too big for an egress of the second switch, whose worker has already written
+    // the header for the third switch.
     let answers = row.ask(way(&[(1, 9), (2, 10), (2, 1)]), Question::Ping { payload_bytes: 500 });
     let [Answer::Complaint(complaint)] = answers[..] else { panic!("{answers:?}") };
     assert_eq!(complaint.why, Reason::TOO_BIG);
@@ -477,8 +480,8 @@ fn w5_7_too_big_carries_the_largest_size() {
 
 #[test]
 fn r4_an_error_storm_makes_no_storm() {
-    // Two switches whose labels point at each other's empty slots, and packets with a false data flag: errors go back
-    // and forth only as often as new packets arrive.
+    // The labels of two switches point at each other's empty slots, and the packets have a false
+    // data flag. The errors must not cause further errors: they end when no new packets arrive.
     let mut row = Row::new(2);
     let (label, shift) = way(&[(2, 9), (2, 20), (2, 3)]).depart().expect("short");
     for _ in 0..100 {
@@ -595,7 +598,8 @@ fn w5_7_a_sender_with_the_number_of_a_detached_slot_gets_slot_gone() {
 #[test]
 fn w5_7_a_sender_that_fills_an_egress_gets_few_congestion_errors() {
     let mut row = Row::new(1);
-    // A wire whose far end takes nothing: it holds 16 frames, and the egress queue is bounded.
+    // The far end of this wire takes nothing: the wire holds 16 frames, and the egress queue is
+    // bounded.
     let (near, far) = memory::wire(16).expect("descriptors");
     let port = row.nodes[0].switch.plug_at(0, Box::new(far)).expect("room");
     let stuck =
@@ -643,7 +647,7 @@ fn notices(row: &mut Row) -> usize {
 fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() {
     let mut row = Row::new(1);
     let label = way(&[(1, 2), (2, 7), (2, 1)]);
-    // Nothing was sent, so this header is a foreign one.
+    // The switch has sent nothing, so this header is not from one of its packets.
     let mut foreign = [0; 16];
     let control = Flags { control: true, ..Flags::default() };
     HeaderRepr { flags: control, flow: 7, ..HeaderRepr::new(label, 0, 9) }
@@ -673,14 +677,14 @@ fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() 
     }
     assert_eq!(notices(&mut row), 0);
     assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_007);
-    // Repeated: no more than the budget of its ingress.
+    // Repeated notices are limited to the budget of their ingress.
     for _ in 0..500 {
         moved(&mut row, header);
     }
     let taken = notices(&mut row);
     assert!((15..=18).contains(&taken), "{taken} in half a second");
     assert!(row.nodes[0].count(Discard::OverBudget) > 480);
-    // Long after, the notice has no effect.
+    // Much later, the notice has no effect.
     row.pass(5_000 * MS);
     row.nodes[0].events.clear();
     moved(&mut row, header);
@@ -698,7 +702,8 @@ fn w5_14_an_error_about_a_foreign_header_ends_no_question() {
     let sent = row.received().remove(0);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
     let header = HeaderRepr { flags, ..HeaderRepr::new(Label::here(), 0, 9) };
-    // The right flow on another path: an error, too big, slot gone, congestion.
+    // The messages "error", "too big", "slot gone" and "congestion" have the right flow but another
+    // path.
     let mut bent = sent[8..24].to_vec();
     bent[15] ^= 1;
     for kind in [&[1, 7, 4, 0][..], &[1, 8, 0, 0, 2, 0], &[1, 10, 0, 0, 0, 0, 0, 7], &[1, 11, 0, 0]]
@@ -724,7 +729,7 @@ fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
     row.nodes[1].switch.renumber(Slot::new(4), Some(Slot::new(6))).expect("the slot is attached");
     row.pass(1_000 * MS);
     row.nodes[0].events.clear();
-    // There is no answer from behind it, but the switch on the path reports the drop.
+    // No answer comes from beyond this egress, but the switch on the path reports the drop.
     let answers = row.ask(way(&[(1, 9), (2, 4), (2, 1)]), Question::Ping { payload_bytes: 0 });
     assert_eq!(answers, [Answer::Silence]);
     let told = Event::SlotMovedAway { by: Slot::new(9), from: Slot::new(4), to: Slot::new(6) };
@@ -736,7 +741,7 @@ fn w5_14_a_question_along_a_former_number_gets_a_notice_and_an_answer() {
 fn goodbyes_of_a_neighbour_are_limited_in_rate() {
     let mut row = Row::new(1);
     let flags = Flags { control: true, no_errors: true, ..Flags::default() };
-    // As it arrives from a neighbour's slot 1: the return path names only that slot.
+    // The label is as it arrives from a neighbour's slot 1: the return path names only that slot.
     let label = Label::new(Label::<u64>::here().register() | 0b1000 << 60);
     let departing = HeaderRepr { flags, ..HeaderRepr::new(label, 4, 9) };
     let goodbye = [&[1, 12, 1, 0, 0, 0, 0, 0][..], b"again"].concat();

@@ -217,7 +217,7 @@ fn through(from: u32, to: u32) -> Label {
     Label::build(&[hop]).expect("a path of one hop").0
 }
 
-/// A valid packet from one slot to another, numbered.
+/// A valid packet from one slot to another, which carries this number.
 fn numbered(from: u32, to: u32, number: u32) -> Vec<u8> {
     packet(through(from, to), 0, 64, &number.to_be_bytes())
 }
@@ -331,7 +331,7 @@ fn r3_counters_balance_at_rest() {
                     let bytes = any_bytes(&mut rng, &[2, 3, 9]);
                     rig.send(9, &bytes); // or its wire is full, and the frame was never sent
                 }
-                // Rarely taken, so that queues fill.
+                // Frames are taken rarely, so that queues fill.
                 if rng.one_in(3) {
                     rig.take_all();
                 }
@@ -396,7 +396,8 @@ fn r4_one_frame_in_gives_at_most_one_out() {
         let after = rig.switch.balance();
         assert!(out <= 1, "{out} frames result from {bytes:x?}");
         assert_eq!(after.frames_out - before.frames_out, out as u64);
-        // Errors are not sent, since the worker has no memory for them: they are dropped and counted.
+        // Errors are not sent, since the worker's pool has no free chunk for them: they are dropped
+        // and counted.
         let discarded = |of: &Balance| of.discarded() - of.discards[Discard::PoolEmpty as usize];
         assert_eq!(discarded(&after) - discarded(&before), 1 - out as u64);
         through += out;
@@ -574,7 +575,8 @@ fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
     let refused = u64::from(data) - 4 - EGRESS_FRAMES_MAX as u64;
     assert_eq!(rig.count_at(2, Discard::EgressFull), refused);
 
-    // Control still finds a place, and leaves first; a full egress does not delay another one.
+    // A control packet still finds a place, and is sent first. A full egress does not delay another
+    // one.
     for number in 0..EGRESS_CONTROL_FRAMES_MAX as u32 {
         assert!(rig.send(2, &as_control(numbered(2, 3, 1_000 + number))));
     }
@@ -919,7 +921,8 @@ fn three_switches_in_a_row_there_and_back() {
         frame.bytes_mut().copy_from_slice(&bytes);
         from.send(frame).expect("room");
     };
-    // As an endpoint does with a packet: the return path at full width (wire.md 1.3), with room for its own slot.
+    // The test does what an endpoint does with a packet: it takes the return path at full width
+    // (wire.md 1.3), with room for its own slot.
     let return_path = |frame: &mut Frame, own_slot: u32| {
         let ingress = Slot::new(frame.mark().0);
         let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];

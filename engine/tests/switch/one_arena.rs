@@ -210,8 +210,9 @@ fn turn_until(nodes: &mut [Node], what: &str, mut happened: impl FnMut(&[Node]) 
     }
 }
 
-/// Sends packets from one client to another through the switch in the middle, which receives them by `from` and sends
-/// them by `to`. The payloads must keep their addresses, and no frame may be copied.
+/// Sends packets from one client to another through the switch in the middle, which receives them
+/// over `from` and sends them over `to`. The payloads must keep their addresses, and no frame may
+/// be copied.
 fn pass(from: Backend, to: Backend) {
     let spec = PoolSpec { trains: 96, singles: 1024, huge_pages: false };
     let mut pools = Pool::group(&spec, 3).unwrap();
@@ -268,7 +269,8 @@ fn pass(from: Backend, to: Backend) {
     HeaderRepr::new(label, shift, 9).emit(&mut packet[8..]).unwrap();
     packet.resize(HEAD + PAYLOAD_BYTES, 0);
     let (mut sent, mut received, mut room) = (0_u8, 0_u8, vec![0; 4096]);
-    // Many at once, so that UDP makes trains of them, whose frames have no headroom.
+    // Many packets are sent at once, so that UDP makes trains of them, whose frames have no
+    // headroom.
     const PACKETS: u8 = 200;
     turn_until(&mut nodes, "packets", |_| {
         while sent < PACKETS && sent - received < 24 {

@@ -71,7 +71,7 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
     for (name, slot) in [("c", 5), ("a", 0), ("b", 2)] {
         assert_eq!(attach(&mut switch, name), Ok(Slot::new(slot)));
     }
-    // None is free, so it gets the one that is free first, and waits for it.
+    // No number is free. The user gets the one that becomes free first, and must wait for it.
     assert_eq!(attach(&mut switch, "late"), Ok(Slot::new(4)));
     assert_eq!(switch.opens_in(Slot::new(4)), Some(Duration::from_nanos(QUARANTINE_NS)));
     assert_eq!(attach(&mut switch, "too late"), Err(AttachError::SlotsFull));
@@ -102,7 +102,7 @@ fn a_number_pinned_to_another_opens_when_it_has_rested() {
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "pinned").with_slot(Slot::new(2));
     assert_eq!(switch.attach(pinned), Ok(Slot::new(2)));
-    // The former user gets another.
+    // The former user gets another number.
     assert_eq!(attach(&mut switch, "b"), Ok(Slot::new(6)));
     let events = settle(&mut switch, &mut worker, 60);
     assert!(!events.contains(&Event::SlotAttached(Slot::new(2))), "{events:?}");
@@ -158,7 +158,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(why, Err(RenumberError::EmptySlot(Slot::new(5))), "it is not there yet");
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
-    // Once more over a restart, with the rest of its time.
+    // The same across a restart: the number keeps the rest of its time.
     pass(&mut switch, &mut worker, 51, 50 + alias_ns / 2);
     let snapshot = switch.snapshot(Now(50 + alias_ns / 2));
     let (mut switch, mut worker) = self::switch();
@@ -171,7 +171,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(state(&switch, 3), Some((SlotState::Quarantined, String::new())));
     settle(&mut switch, &mut worker, 9 + alias_ns / 2 + QUARANTINE_NS);
     assert_eq!(state(&switch, 3), None);
-    // No other user gets the number of an absent peer before its time.
+    // No other user gets the number of an absent peer before its time ends.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
     let pinned = wish(&mut switch, "d").with_slot(Slot::new(3));

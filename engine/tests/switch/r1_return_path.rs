@@ -83,7 +83,7 @@ impl Between {
         let mut frame = self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, bytes);
         let bytes = frame.bytes_mut();
         bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
-        // As from a switch on that side, which it left from slot 1.
+        // The packet looks as if it came from slot 1 of a switch on that side.
         HeaderRepr::new(label, 0, 9).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
         let mut burst = Burst::new();
         burst.push(frame);
@@ -123,7 +123,7 @@ fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     between.pass(100);
     between.renumber(7, 9);
     between.pass(100);
-    // Old labels, of four bits each, in both directions.
+    // Packets with old labels, of four bits each, are sent in both directions.
     for _ in 0..10 {
         let answer = between.send(RIGHT, to_left).expect("the former number is valid");
         assert_eq!(answer, to_right);

@@ -42,7 +42,7 @@ const SEATS: usize = 9;
 const SLOT_MAX: u32 = 13;
 const QUARANTINE_NS: u64 = 1_000;
 const ALIAS_NS: u64 = 1_500;
-/// A frame is switched within this time after it was sent: its way is part of the quarantine.
+/// Maximum time from the sending of a frame to its switching. The quarantine covers this time, too.
 const ON_ITS_WAY_NS: u64 = 200;
 const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
@@ -65,7 +65,7 @@ impl Wake for Alarm {
     }
 }
 
-/// The last user of a number, as the model has it.
+/// The last user of a number, as the model records it.
 #[derive(Clone, Copy, Default)]
 struct Owner {
     user: u64,
@@ -93,7 +93,7 @@ struct Reply {
     to: Issued,
 }
 
-/// A wire, and the user behind it.
+/// A wire, and the user reached through it.
 struct Seat {
     port: PortId,
     worker: usize,
@@ -130,9 +130,9 @@ struct Seen {
     panics: u64,
     answers: u64,
     answered: u64,
-    /// Replies from a user by a number that is now an alias.
+    /// The number of replies from a user by a number that is now an alias.
     answered_by_alias: u64,
-    /// Replies that met a full queue.
+    /// The number of replies that were lost, since a queue was full.
     crowded_out: u64,
 }
 
@@ -160,7 +160,7 @@ fn growing() -> (Scheme, Scheme) {
     let between = Form::new(5, 2, 0b10);
     (
         Scheme::new(&[a, b]).expect("prefix-free"),
-        // Between these two, so that forms change their places.
+        // The new form lies between these two, so that forms change their places.
         Scheme::new(&[a, between, b]).expect("prefix-free"),
     )
 }
@@ -239,7 +239,8 @@ impl Rig {
 
     fn let_time_pass(&mut self) {
         let next = self.now + 1 + self.rng.below(120) as u64;
-        // Twice: one worker hands frames off, and the other has them for as long again.
+        // Each worker has two turns: one worker may hand frames off, and the other one may then
+        // hold them for as long again.
         for worker in (0..WORKERS).chain(0..WORKERS) {
             if self.waits_since[worker].is_some_and(|since| since + ON_ITS_WAY_NS <= next) {
                 self.poll_workers(worker);
@@ -295,7 +296,7 @@ impl Rig {
         }
     }
 
-    /// The user of a number, unless it is being detached.
+    /// A random seat, if its user is not being detached.
     fn seat_with(&mut self) -> Option<usize> {
         let seat = self.rng.below(SEATS);
         self.seats[seat].user.as_ref().is_some_and(|user| !user.leaving).then_some(seat)
@@ -371,7 +372,7 @@ impl Rig {
         owner.withdrawn = Some(owner.withdrawn.map_or(at, |before| before.min(at)));
     }
 
-    /// All numbers of a user end at this time.
+    /// Records that all numbers of a user end at this time.
     fn withdraw_all(&mut self, seat: usize, at: u64) {
         let user = self.seats[seat].user.as_ref().expect("a user");
         let mut slots = user.aliases.clone();
@@ -490,7 +491,7 @@ impl Rig {
         }
     }
 
-    /// The last user of this number is gone.
+    /// Records that the last user of this number is gone.
     fn leave(&mut self, slot: u32) {
         let had = |seat: &Seat| {
             seat.user.as_ref().is_some_and(|user| user.slot == slot || user.to == Some(slot))

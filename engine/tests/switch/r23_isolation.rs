@@ -128,7 +128,7 @@ impl Rig {
         self.pool.reclaim();
     }
 
-    /// One control packet with this message.
+    /// Sends one control packet with this message.
     fn send_bytes(&mut self, from: u32, label: Label, message: &[u8]) {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else { return };
         let start = chunk.start();
@@ -234,9 +234,9 @@ fn data(slot: u32, per_poll: usize) -> Sender {
     Sender { slot, worker: 0, per_poll, payload_bytes: 40, is_control: false }
 }
 
-/// Runs `polls` polls in which each sender sends and the far end of the egress takes `drain`
-/// frames. The egress belongs to the last worker, and `idle` unused ports are plugged in behind
-/// each sender's.
+/// Runs `polls` polls. In each poll, each sender sends, and the far end of the egress takes `drain`
+/// frames. The egress belongs to the last worker. After the port of each sender, `idle` unused
+/// ports are plugged in.
 fn contend(
     workers: usize,
     senders: &[Sender],
@@ -267,7 +267,7 @@ fn contend(
     (rig, arrived)
 }
 
-/// Each sender has at least this part of an equal share.
+/// Asserts that each sender has at least this part of an equal share.
 #[track_caller]
 fn assert_shares(arrived: &BTreeMap<u32, Arrived>, senders: &[Sender], part: f64, what: &str) {
     let total: u32 = arrived.values().map(|sum| sum.frames).sum();
@@ -406,7 +406,7 @@ fn r12_r23_control_of_an_innocent_survives_a_flood_with_the_control_flag() {
 
 #[test]
 fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
-    // All of the control is within its budget, and fills the egress.
+    // All control packets are within their budget, and they fill the egress.
     let mut rig = Rig::new(1);
     rig.poll_ns = 8_000_000;
     rig.neighbour(0, EXIT, 4);
@@ -424,7 +424,7 @@ fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
     rig.assert_even();
 }
 
-/// A port that counts how often the worker offers it frames.
+/// A port that counts the number of times that the worker offers it frames.
 struct Offered {
     inner: MemoryPort,
     offers: Arc<AtomicUsize>,
@@ -537,7 +537,8 @@ fn here() -> Label {
 
 #[test]
 fn r23_packets_for_the_switch_by_many_leave_an_innocent_its_places() {
-    // The slow path is polled rarely, and four ingresses send it more than it has places for.
+    // The slow path is polled rarely, and four ingresses send it more packets than its queue has
+    // places.
     let mut rig = Rig::new(1);
     rig.neighbour(0, 2, 64);
     let hostile: Vec<u32> = (3..7).collect();

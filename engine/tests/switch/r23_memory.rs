@@ -1,5 +1,6 @@
-//! R23 for memory: any number of egresses may be stuck, each waiting frame holding a chunk of 68 KiB, and another
-//! pair keeps its packets. Every verdict is a count.
+//! R23 for the frame pool: any number of egresses may be stuck, with each waiting frame holding a
+//! chunk of 68 KiB. The packets between two other neighbours are still forwarded. Every verdict is
+//! a count.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,7 +30,7 @@ use strowger_wire::{
 
 /// Nanoseconds from one poll to the next.
 const POLL_NS: u64 = 100_000;
-/// The memory of one worker with one UDP listener (`strowger` computes it from its configuration).
+/// The pool of one worker with one UDP listener (`strowger` computes it from its configuration).
 const MEMORY: PoolSpec = PoolSpec { trains: 932, singles: 384, huge_pages: false };
 const SETTLED: Chunks = Chunks { trains: 64, singles: 256 };
 /// Chunks that the socket's calls receive into.
@@ -50,13 +51,13 @@ fn address(slot: u32) -> Address {
 #[derive(Default)]
 struct Kernel {
     incoming: VecDeque<(Address, Vec<u8>)>,
-    /// Datagrams that met a full receive queue, by their source slot.
+    /// The number of datagrams dropped because the receive queue was full, by source slot.
     overflows: BTreeMap<u32, u64>,
-    /// Receives that found no chunk.
+    /// The number of receives that found no free chunk.
     refused: u64,
-    /// For each slot, the frames that its send queue takes now.
+    /// For each slot, the number of frames that its send queue takes now.
     room: BTreeMap<u32, usize>,
-    /// For each slot, the frames that left.
+    /// For each slot, the number of frames sent.
     left: BTreeMap<u32, u64>,
 }
 
@@ -192,8 +193,9 @@ impl Wake for Woken {
     }
 }
 
-/// A relay with one listener. A, B and a hostile neighbour are behind one socket. Other neighbours,
-/// whose send queues take nothing, are behind it or behind another worker's socket.
+/// A relay with one listener. A, B and a hostile neighbour are reached through one socket. Other
+/// neighbours, whose send queues take nothing, are reached through it or through another worker's
+/// socket.
 struct Relay {
     switch: Switch,
     workers: Vec<Worker>,
@@ -325,7 +327,8 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
         let polls = 3_000_u32;
         for poll in 0..polls {
             relay.flood(per_poll, poll);
-            // In bursts that the send queue to B takes in half the time before the next one.
+            // Packets to B come in bursts. The send queue to B takes a burst in half of the time
+            // before the next one.
             if poll % 16 == 0 {
                 relay.sockets[0].arrive(48, A, B);
             }
@@ -351,7 +354,8 @@ fn r23_a_worker_that_sleeps_is_woken_for_the_memory_that_its_exits_hold() {
         (0..3).for_each(|_| relay.poll_worker(1));
     }
     assert_eq!(relay.copied(), 0, "memory has not run low");
-    // These use up exactly the rest. The first worker sees it in its next poll, when the other one sleeps.
+    // These frames use up exactly the remaining chunks. The first worker detects this in its next
+    // poll, while the other one sleeps.
     let rest = free(&mut relay) - SETTLED.trains as usize;
     relay.flood(rest, poll);
     relay.poll();

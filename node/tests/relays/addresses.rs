@@ -136,7 +136,8 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
 
-    // The provider gives the router another address. Its state for our flow stays as long as we send.
+    // The provider gives the router another address. The router's state for this flow stays as long
+    // as the relay sends.
     translate(&router, "198.51.100.77");
     ip(&router, "addr del 198.51.100.1/24 dev wan");
     ip(&router, "addr add 198.51.100.77/24 dev wan");

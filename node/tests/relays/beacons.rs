@@ -45,7 +45,7 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
             });
         }
         assert_relays_exchange(&first, &second);
-        // The quicker of the two has reported it, with the address.
+        // The faster of the two relays has reported its peer, with the address.
         let told = [events(&first, "peer_suggested"), events(&second, "peer_suggested")].concat();
         let detail = told[0]["detail"].as_str().unwrap();
         assert!(detail.contains(" at 02:00:00:00:00:0"), "{detail}");

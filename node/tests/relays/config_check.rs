@@ -166,14 +166,14 @@ fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
         return skip("only root has rights that a relay can give up");
     }
     let process = "[process]\nuser = \"nobody\"\n";
-    // A folder of root's, in which the configured user cannot write.
+    // A folder that root owns, in which the configured user cannot write.
     fs::create_dir(place.path("ours")).unwrap();
     place.refused(
         &format!("switch.state = \"DIR/ours/state\"\n{process}"),
         3,
         &[&["the state file: ", "/ours/state", "ermission denied", "chown nobody"]],
     );
-    // A folder of another user, in which neither the configured user nor root may write.
+    // A folder that another user owns, in which neither the configured user nor root may write.
     fs::create_dir(place.path("theirs")).unwrap();
     chown(place.path("theirs"), Some(12_345), None).unwrap();
     fs::set_permissions(place.path("theirs"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -190,7 +190,7 @@ fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
             &["the socket of [[unix]] local: ", "/theirs/local", "chown nobody"],
         ],
     );
-    // The configured user's own folder.
+    // Now the configured user owns the folder.
     chown(place.path("theirs"), Some(NOBODY), Some(NOBODY)).unwrap();
     place.fine(&format!(
         "switch.state = \"DIR/theirs/state\"\n{process}{udp}capture = \"DIR/theirs/cap.pcapng\"\n\
@@ -363,7 +363,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
         peer("own", 1, &address("198.51.100.1:7000", "wan")),
         peer("all", 2, &address("198.51.100.255:7000", "wan")),
         peer("mac", 3, &address(MACS[0], "lan")),
-        // Another relay on this machine, and two others.
+        // These peers are other relays, one on this machine and one on another.
         peer("beside", 4, &address("198.51.100.1:7001", "wan")),
         peer("far", 5, &address(MACS[1], "lan")),
     );
@@ -422,8 +422,8 @@ fn config_check_works_beside_a_running_relay() {
     ));
     eventually("the state is written", || state.exists().then_some(()));
     let (mut near, mut far) = (relay.client(), relay.client_of("other", 5));
-    // Each client has sent one packet to the switch itself, and the slow path counts its end after the worker has
-    // taken it.
+    // Each client has sent one packet to the switch itself. The slow path counts how the packet
+    // ended after the worker has taken it.
     eventually("both packets are counted", || {
         let discards = relay.ask(r#"{"show":"discards"}"#)["discards"].take();
         let all: u64 = discards.as_object().unwrap().values().filter_map(|n| n.as_u64()).sum();

@@ -29,7 +29,7 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         until_up([&first, &second]);
         assert_relays_exchange(&first, &second);
 
-        // The choice and its reason, at the start and on request.
+        // The relay reports the choice and its reason, at the start and on request.
         let rung = if backend == "af_xdp" { "xdp_copy" } else { "af_packet" };
         let chosen = format!("lan: ether e0 queue 0 at {} by {rung}", MACS[0]);
         assert!(first.said.contains(&chosen), "{}", first.said);
@@ -68,7 +68,8 @@ fn private(file: &Path) {
     netns::run(&format!("chmod 600 {}", file.display())).unwrap();
 }
 
-/// The machine of the far end has a third relay behind UDP: frames pass between UDP and Ethernet there.
+/// A third relay on the far machine is reached over UDP: frames pass between UDP and Ethernet
+/// there.
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     let Some([near, far]) = pair() else { return };
@@ -131,7 +132,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     }
 }
 
-/// With the capabilities that docs/relay/systemd.md names and no other right.
+/// The relay runs with the capabilities that docs/relay/systemd.md names, and with no other rights.
 #[test]
 fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let Some([near, _far]) = pair() else { return };
@@ -199,7 +200,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         assert_is_nobody(&first);
         until_up([&first, &second]);
         assert_relays_exchange(&first, &second);
-        // Also over UDP, from a third relay beside the first.
+        // The same over UDP, from a third relay beside the first.
         let third = "[[udp]]\naddress = \"127.0.0.1:7001\"\nseal = \"plain\"\n[[neighbour]]\nname = \
                      \"n\"\naddress = \"127.0.0.1:7000\"\nslot = 2\n[[unix]]\nname = \"local\"\npath = \
                      \"DIR/local\"\nslot = 4\n";
@@ -266,13 +267,13 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
         let said = refused(STROWGER, dir, &relay(more));
         assert!(said.contains(why) && !dir.join("control").exists(), "{said}");
     }
-    // The folder is root's: the later user could not write there, and the start reports that.
+    // The folder belongs to root. The later user could not write there, and the start reports that.
     let said =
         refused(STROWGER, dir, &relay(&format!("switch.state = \"DIR/state\"\n{as_nobody}")));
     let folder = dir.display();
     let why = format!("state file {folder}/state: nobody cannot write in {folder}");
     assert!(said.contains(&why) && said.contains("chown nobody"), "{said}");
-    // An ordinary user cannot become another one; it may name itself.
+    // An ordinary user cannot become another one, but may name itself.
     if let Err(why) = netns::run("setpriv --version") {
         return skip(&why);
     }
@@ -336,7 +337,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
         });
         netns::run(&format!("kill -CONT {}", relay.child.id())).unwrap();
         let told = eventually("the relay reports the drops", || {
-            // A socket reports them only with the next datagram.
+            // A socket reports the kernel's drops only with the next datagram.
             assert!(client.send(&packet, DEADLINE).unwrap());
             let told = relay.ask(r#"{"show":"discards"}"#);
             let of_port = told["ports"][0]["kernel_drops_by_reason"].clone();

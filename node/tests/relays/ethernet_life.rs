@@ -21,7 +21,7 @@ use strowger_testkit::{
     },
 };
 
-/// A neighbour by a plain link at slot 2, and an endpoint at slot 4.
+/// A neighbour over a plain link at slot 2, and an endpoint at slot 4.
 fn plain(mac: &str, more: &str) -> String {
     format!(
         "[[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nseal = \"plain\"\n{more}\n\
@@ -39,9 +39,9 @@ fn has_program(Namespace(name): &Namespace) -> bool {
     netns::run(&format!("ip -n {name} link show dev e0")).unwrap().contains("xdp")
 }
 
-/// One worker for each queue: each worker sends by its own queue, and its frames arrive by the same queue of the
-/// other end. The links are plain, so each worker switches the frames of its queue; a sealed session has one worker,
-/// to which the others hand its frames off.
+/// One worker for each queue: each worker sends on its own queue, and its frames arrive on the same
+/// queue of the other end. The links are plain, so each worker switches the frames of its queue. A
+/// sealed session belongs to one worker, to which the others hand its frames off.
 #[test]
 fn all_queues_of_an_interface_carry_traffic() {
     let Some([near, far]) = pair_with("numrxqueues 2 numtxqueues 2") else { return };
@@ -119,8 +119,8 @@ fn a_vlan_is_a_wire_of_its_own() {
     }
 }
 
-/// Attached by `strowger slot attach` and detached by `slot detach`; the capture contains the frames as they were on
-/// the wire.
+/// A neighbour is attached by `strowger slot attach` and detached by `slot detach`. The capture
+/// contains the frames as they were on the wire.
 #[test]
 fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
     let Some([near, far]) = pair() else { return };
@@ -162,7 +162,7 @@ fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
     }
 }
 
-/// Slots that are not pinned are the same after a kill -9, in any order of the file.
+/// Slots that are not pinned are the same after a kill -9, whatever their order in the file.
 #[test]
 fn r11_neighbours_by_mac_address_have_their_slots_again() {
     let Some([near, _far]) = pair() else { return };
@@ -213,7 +213,7 @@ fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
         .unwrap()
 }
 
-/// Not a separate test: it is both ends of the connection below.
+/// This is not a separate test: it is both ends of the connection below.
 #[test]
 fn child_of_tcp() {
     match std::env::var(ROLE).as_deref() {
@@ -266,7 +266,7 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
             assert_passes_along(&[(4, 2), (2, 4)], &mut at_second, &mut at_first, &[n; 1000]);
         }
     };
-    // It gives up its rights, and still releases everything.
+    // The relay gives up its rights, and still releases everything.
     let config = |mac: &str| plain(mac, "backend = \"af_xdp\"") + "[process]\nuser = \"nobody\"\n";
     let mut first = Relay::within(&near, Home::without_key(), &config(MACS[1]));
     let second = Relay::within(&far, Home::without_key(), &config(MACS[0]));
@@ -277,7 +277,8 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
             exchange(&first, &second);
         });
         let directory = first.kill();
-        // At once: the former process may still have the queue or the interface, and the start waits for it.
+        // The relay restarts at once: the former process may still have the queue or the interface,
+        // and the start waits for it.
         first = Relay::within(&near, directory, &config(MACS[1]));
         assert!(first.said.contains("by xdp_copy"), "{}", first.said);
     }

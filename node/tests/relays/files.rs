@@ -19,7 +19,7 @@ struct Place {
 }
 
 impl Place {
-    /// `None` and a skipped test without rights to give up.
+    /// Returns `None` and skips the test if there are no rights to give up.
     fn new() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let all = fs::Permissions::from_mode(0o755);
@@ -112,7 +112,7 @@ fn a_link_in_the_place_of_a_state_file_leads_nowhere() {
     place.refused(&config, &["state file", "symbolic link"]);
     symlink(place.ours("secret"), place.theirs("state.new")).unwrap();
     fs::remove_file(place.theirs("state")).unwrap();
-    // Root writes the file beside it when the relay stays root.
+    // A relay that stays root writes the file beside it.
     fs::remove_file(place.theirs("state.lock")).unwrap();
     let unix = "[[unix]]\nname = \"local\"\npath = \"OURS/local\"\n";
     let config = format!("switch.state = \"THEIRS/state\"\n{unix}");
@@ -192,7 +192,7 @@ fn no_file_of_root_s_is_given_away_by_a_second_name() {
 #[test]
 fn a_lock_and_a_capture_are_their_owner_s_alone() {
     let Some(place) = Place::new() else { return };
-    // Left by an older relay, with rights for everyone.
+    // An older relay has left this file, to which everyone has rights.
     fs::write(place.theirs("state.lock"), "").unwrap();
     fs::set_permissions(place.theirs("state.lock"), fs::Permissions::from_mode(0o666)).unwrap();
     chown(place.theirs("state.lock"), Some(NOBODY), Some(NOBODY)).unwrap();

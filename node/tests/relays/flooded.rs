@@ -18,10 +18,10 @@ use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// Each has its own address.
+/// The number of unknown senders. Each has its own address.
 const SENDERS: u8 = 8;
-/// Handshakes of each sender between two readings of the relay's counters: those of all senders fit
-/// into a socket.
+/// The number of handshakes of each sender between two readings of the relay's counters. The
+/// handshakes of all senders together fit into a socket's queue.
 const AT_ONCE: u64 = 32;
 
 /// A sender that is not configured. Every second one has the key of the responder, which does not
@@ -52,7 +52,7 @@ impl UnknownSender {
         Self { socket, message }
     }
 
-    /// Replies so far; none is longer than its request (R8).
+    /// The number of replies so far. No reply is longer than its request (R8).
     fn replies(&self) -> u64 {
         let mut bytes = [0; 2_048];
         let each = std::iter::from_fn(|| self.socket.recv(&mut bytes).ok());
@@ -176,7 +176,7 @@ fn r9_a_relay_forwards_while_unknown_peers_flood_its_handshake_socket() {
     }
 }
 
-/// Set where the kernel is to refuse.
+/// Set in the child process, where the kernel refuses programs on sockets.
 const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
 
 /// In a network namespace whose sockets may have no program, this test runs itself once more.

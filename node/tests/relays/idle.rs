@@ -1,5 +1,6 @@
-//! An idle relay sleeps: its slow path, its workers and the thread of the control socket. Wake-ups are counted over
-//! some seconds; the bounds are far below the cost of ticks, and far above what is seen.
+//! An idle relay sleeps: its slow path, its workers and the thread of the control socket. Wake-ups
+//! are counted over some seconds. The bounds are far below the cost of ticks, and far above the
+//! observed counts.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 
@@ -29,7 +30,7 @@ fn waits(pid: u32) -> BTreeMap<String, u64> {
     waits
 }
 
-/// Leaves the relay alone for a while: its slow path and all threads together hardly wake up.
+/// Asserts that the slow path and the threads of a relay that is left alone hardly wake up.
 #[track_caller]
 fn assert_asleep(relay: &Relay) {
     let woken = slow_path_wakeups(relay);

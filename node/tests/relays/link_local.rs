@@ -70,7 +70,7 @@ fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface()
         eventually(&format!("{listen} to {at}"), || {
             [&first, &second].iter().all(|relay| peer(relay)["up"] == true).then_some(())
         });
-        // As people write it, however it was configured.
+        // The address is shown in the usual notation, however it was configured.
         assert_eq!(peer(&first)["address"], format!("[{}%e0]:7000", AT[1]));
         assert_eq!(peer(&second)["address"], format!("[{}%e0]:7000", AT[0]));
         let attach = |at: &str| {

@@ -97,7 +97,7 @@ fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     full.args(["-c", filler]).arg(relay.get_program()).args(relay.get_args()).stdout(Stdio::null());
     let _relay = KillOnDrop(full.spawn().expect("python3 runs"));
     eventually("it serves its control socket", || near.file("control").exists().then_some(()));
-    // Each start of the other end gives lines, which fill the pipe for good.
+    // Each start of the other end makes the relay write lines, which fill the pipe.
     for _ in 0..2 {
         let far = far(&there, &near);
         eventually("the link is up", || far.is_up().then_some(()));

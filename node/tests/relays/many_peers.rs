@@ -1,5 +1,5 @@
-//! Thousands of peers: the costs of a check of the configuration, of a start and of an end grow linearly with their
-//! number. Valgrind counts instructions; time decides nothing.
+//! Thousands of peers: the costs of a check of the configuration, of a start and of a stop grow
+//! linearly with their number. Valgrind counts instructions. Time decides nothing.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,8 @@ use std::{
 
 use strowger_testkit::{harness::relay::KillOnDrop, skip};
 
-/// Linear is 2, quadratic is 4. Costs that do not depend on the number make it less.
+/// Maximum ratio of two costs. Linear growth gives 2, quadratic growth 4. Costs that do not depend
+/// on the number of peers make the ratio smaller.
 const RATIO_MAX: f64 = 2.6;
 
 fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {

@@ -16,7 +16,7 @@ use strowger_testkit::{
 /// Bytes of a packet's frame without its payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;
 
-/// An endpoint at slot 4 and a peer behind UDP at slot 2.
+/// An endpoint at slot 4 and a peer over UDP at slot 2.
 fn by_udp(key: &str, own: u8, peer: u8) -> String {
     format!(
         "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -124,7 +124,7 @@ fn an_ethernet_port_takes_the_mtu_of_its_interface() {
             Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, "")),
             Relay::within(&far, b, &by_ethernet(&key_a, Some(MACS[0]), backend, "")),
         ];
-        // Except for the length field in front of each packet.
+        // The length field in front of each packet takes 2 bytes of the MTU.
         assert_found(&relays, [1_500 - 2; 2]);
         let [a, b] = relays;
         a.stop();

@@ -1,5 +1,5 @@
-//! Which peers get a link between relays as processes: the pinned identity, and unknown peers as the policy allows;
-//! and the reasons that they get when it ends.
+//! Which peers get a link between relays as processes: peers with the pinned identity, and unknown
+//! peers as the policy allows. Each peer also gets the reason when its link ends.
 
 use serde_json::Value;
 use strowger_testkit::{
@@ -96,7 +96,8 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     };
     let fast = "[unknown_peers]\nallow = true\nmax = 1\ninterval_ms = 500\nmultiplier = 3\nalways = true\n";
 
-    // Off by default: without a listener for peers the key is ignored, elsewhere it is refused. Nothing of it stays.
+    // The policy is off by default. Without a listener for peers the key is ignored, elsewhere it
+    // is refused. No state of the peer stays.
     let (a, b) = (Home::new(), Home::new());
     let guest = a.start_with(&looks(&b));
     let known = peer(&format!("key = \"{}\"", Home::new().key));
@@ -122,12 +123,12 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     let way = packet(&[(4, 2), (slot, 4)], b"let me in");
     assert!(at_guest.send(&way, DEADLINE).unwrap());
     eventually("the relay refuses it", || (host.discards("not_allowed") > before).then_some(()));
-    // It looks like an empty slot.
+    // To this peer, each of these slots looks empty.
     for to in [1, 4, 200] {
         let (pings, code) = probe(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
         assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
     }
-    // One peer at a time.
+    // Only one unknown peer may be connected at a time.
     let c = Home::new();
     let second = c.start_with(&looks(&b));
     eventually("the relay refuses it", || (host.discards("over_budget") > 0).then_some(()));
@@ -181,7 +182,7 @@ fn a_goodbye_ends_its_link_and_no_other() {
     assert_eq!(told["detail"], "code 3, retry after 60 s: detached by the operator");
     assert!(!right.is_up());
 
-    // The end on the left did not affect the right.
+    // The end of the left link did not affect the right link.
     let downs = middle.events("link_down");
     assert!(downs.iter().all(|event| event["slot"] == 2), "{downs:?}");
     middle.stop();

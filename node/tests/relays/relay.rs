@@ -38,7 +38,7 @@ fn run(arguments: &[&str]) -> Output {
     strowger(arguments).output().expect("the command runs")
 }
 
-/// Its line on standard error.
+/// The line of the command on standard error.
 fn complaint(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(said.lines().count(), 1, "one line: {said}");
@@ -127,7 +127,7 @@ impl Relay {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Stops it; returns its last output.
+    /// Stops the relay by this signal. Returns its last output.
     fn stop(mut self, signal: &str) -> String {
         self.signal(signal);
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
@@ -376,7 +376,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     for rubbish in ["", "{}", "nonsense", "[1,2", "{\"show\":\"all\"}", "\u{0}\u{7f}", "{\"a\":{"] {
         assert!(relay.ask(rubbish)["error"].is_string(), "{rubbish}");
     }
-    // Bytes that are neither text nor a line.
+    // These bytes are neither text nor a line.
     relay.connect().write_all(&[0xff; 100]).unwrap();
     // The relay refuses a line without end once it is too long, and closes the connection.
     let mut endless = relay.connect();
@@ -384,7 +384,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     assert_eq!(answer_on(&endless)["kind"], "line_too_long");
     assert_eq!(endless.read(&mut [0; 64]).unwrap_or(0), 0, "the connection has ended");
 
-    // More hanging clients than places, with half a line each.
+    // There are more hanging clients than places, each with half a line.
     let hanging: Vec<UnixStream> = (0..40)
         .map(|_| {
             let mut stream = relay.connect();
@@ -414,7 +414,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     relay.stop("TERM");
 }
 
-/// Every size of a datagram up to a packet, and the largest.
+/// The datagrams have each size up to that of a packet, and the largest size.
 #[test]
 fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
     for variant in ["", "switch.workers = 2"] {
@@ -432,12 +432,12 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
         for size in (0..=2000).chain([65_507]) {
             let mut bytes: Vec<u8> = (0..size).map(|_| random() as u8).collect();
             if size % 3 == 0 && size >= LINK_HEADER_BYTES {
-                // Beyond the first checks, so that the later ones are reached, too.
+                // These bytes pass the first checks, so that the later checks are reached, too.
                 bytes[0] = 0x50;
                 bytes.iter_mut().skip(LINK_HEADER_BYTES).take(2).for_each(|byte| *byte &= 0x13);
             }
             let from = if size % 7 == 0 { &unknown } else { &a };
-            // Our own socket may refuse the longest datagram, which then is not sent.
+            // The test's own socket may refuse the longest datagram, which then is not sent.
             sent += u64::from(from.send_to(&bytes, address).is_ok());
             if size % 50 == 0 {
                 eventually("all datagrams are received", || {
@@ -450,7 +450,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
             (balance["frames_in"] == sent && balance["balanced"] == true).then_some(balance)
         });
         assert_eq!(balance["frames_made"], 0);
-        // Random bytes that were a valid packet went to b, and no longer wait there.
+        // Random bytes that were a valid packet went to b. Remove them from its queue.
         b.set_nonblocking(true).unwrap();
         while b.recv_from(&mut [0; 4096]).is_ok() {}
         b.set_nonblocking(false).unwrap();

@@ -35,7 +35,7 @@ fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     for round in 1..=3 {
         let before = handshakes(&first);
         assert_eq!(first.ask(PANIC)["kind"], "no_answer");
-        // Immediately: the workers have the keys.
+        // Packets pass immediately, since the workers have the keys.
         for _ in 0..20 {
             assert_exchange(&mut at_a, &mut at_b);
         }

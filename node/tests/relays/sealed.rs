@@ -57,7 +57,7 @@ fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
         first.stop();
         second.stop();
     }
-    // One end requests it and the other does not, so it is not used.
+    // One end requests header-only seals and the other does not, so they are not used.
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, Some(b.at), "seal = \"header-only\"");
     let second = b.start(&a.key, Some(a.at), "");
@@ -171,7 +171,7 @@ fn after_a_kill_the_link_comes_back() {
 
 #[test]
 fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
-    // Another key than the configured one: its handshake is not allowed.
+    // The peer has another key than the configured one: its handshake is not allowed.
     let (a, b, other) = (Home::new(), Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
     let wrong = other.start(&a.key, Some(a.at), "");
@@ -186,7 +186,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
     wrong.stop();
     first.stop();
 
-    // The right keys, and a psk at one end, or two different ones.
+    // The keys are right, but only one end has a PSK, or the PSKs differ.
     let psk = |home: &Home| {
         let file = home.file("psk");
         assert!(strowger(&["key", "psk", file.to_str().unwrap()]).status.success());
@@ -221,7 +221,7 @@ fn an_unknown_peer_gets_no_byte() {
     let relay = a.start(&b.key, None, "");
     let unknown = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut sent = 0;
-    // Every kind of link packet, long and short.
+    // The datagrams have every kind of link packet, long and short.
     for kind in 0..16_u8 {
         for length in [0, 1, 8, 24, 64, 896, 1200] {
             let mut bytes = vec![0x5a; length];

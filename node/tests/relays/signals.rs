@@ -8,7 +8,7 @@ use std::{
 
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// The command of a relay with a peer at `home`'s address, behind these words.
+/// The command of a relay with a peer at `home`'s address, after these words.
 fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
     let dir = home.path().to_str().unwrap();
     let config = format!(

@@ -76,12 +76,12 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     });
     while other.receive(&mut [0; 2048], Duration::ZERO).unwrap().is_some() {}
 
-    // Without a number, the lowest free one. The same as text.
+    // Without a number, the slot gets the lowest free one. This request has text as its output.
     let output = relay.command(&["slot", "renumber", "9"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with("slot 9 is slot 0 now"), "{said}");
     assert_goes(&V3X5X8, (4, 0), &mut local, &mut other);
-    assert_goes(&V3X5X8, (4, 9), &mut local, &mut other); // as long as it is valid
+    assert_goes(&V3X5X8, (4, 9), &mut local, &mut other); // while it is valid
 
     for (arguments, word) in [
         (["slot", "renumber", "77", "78"], "nothing is attached to slot 77"),
@@ -204,7 +204,7 @@ fn a_scheme_grows_while_packets_go_on() {
     let relay = home.start_with(&second_endpoint(&home, &switch));
     let (mut local, mut other) = (relay.client_of("local", 4), relay.client_of("other", 20));
     assert_goes(&small, (4, 20), &mut local, &mut other);
-    // In a form that the scheme does not have.
+    // The label has a form that the scheme does not have.
     assert!(local.send(&packet_in(&grown, &[(4, 20)], b"too early"), DEADLINE).unwrap());
     eventually("the discard is counted", || (relay.discards("no_director") == 1).then_some(()));
 

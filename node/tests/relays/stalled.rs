@@ -18,7 +18,7 @@ const CLIENTS: usize = 14;
 
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    // A limit for a hang: on one machine a packet that is not lost arrives at once.
+    // A limit in case of a hang: on one machine a packet that is not lost arrives at once.
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket
 }
@@ -43,7 +43,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
     let at = what.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
     let at = at.to_owned();
 
-    // One packet at a time: a loss is detected, and none is caused by a burst.
+    // Packets are sent one at a time, so that each loss is detected, and no burst causes one.
     let passes = |n: usize| {
         let to_b = packet(&[(2, 3)], b"from one to the other");
         let mut bytes = [0; 2048];
@@ -60,12 +60,11 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
             .map(|n| {
                 let served = Client::connect(relay.path(&format!("u{n}"))).unwrap();
                 let slot = 10 + n as u32;
-                // With two alternating lengths, so that the kernel joins none of them: each has a
-                // chunk.
+                // The lengths alternate, so that the kernel joins no packets, and each has a chunk.
                 let data = packet(&[(2, slot)], &[7; 60]);
                 let mut control = packet(&[(2, slot)], &[7; 90]);
                 control[LINK_HEADER_BYTES + 1] |= if with_control { CONTROL } else { 0 };
-                // Until its queue refuses more: then it is full.
+                // Send until the queue of the client refuses more: then it is full.
                 let before = discards().unwrap_or_default();
                 eventually("the client's queue is full", || {
                     for _ in 0..32 {

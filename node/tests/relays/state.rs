@@ -20,8 +20,8 @@ fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {
     start_by(Command::new(crate::STROWGER), folder, endpoints, "")
 }
 
-/// The same with another command, which gets the command's arguments appended, and with more lines
-/// in `[switch]`.
+/// Like `start`, with another command, to which the command's arguments are appended, and with more
+/// lines in `[switch]`.
 fn start_by(
     mut command: Command,
     folder: &Path,
@@ -74,7 +74,7 @@ fn r11_after_kill_9_the_same_endpoints_have_the_same_slots() {
         says(&said, line);
     }
     kill(child);
-    // Without `b`, with another endpoint, and in another order.
+    // The relay restarts without `b`, with another endpoint, and in another order.
     let (child, said) = start(folder.path(), &["z", "c", "a"]);
     for line in ["state: 3 slots as before", "slot 0: a", "slot 3: c", "slot 4: z"] {
         says(&said, line);
@@ -105,7 +105,7 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::create_dir(folder.path().join("kept")).expect("made");
     let state = folder.path().join("kept/state");
-    // One form, and the same with an additional one. The third scheme decodes other numbers.
+    // The first scheme has one form, the second an additional one. The third decodes other numbers.
     let [small, grown, other] = [
         Scheme::new(&[Form::new(3, 1, 0b1), Form::new(8, 3, 0b000)]).expect("sane"),
         Scheme::new(&[Form::new(3, 1, 0b1), Form::new(5, 2, 0b10), Form::new(8, 3, 0b000)])

@@ -67,7 +67,7 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
 fn ask(folder: &Path, arguments: &[&str], answer: &Value) -> Output {
     let socket = folder.join("control");
     let listener = UnixListener::bind(&socket).unwrap();
-    // As text that is escaped no more than JSON requires.
+    // The answer is text that is escaped no more than JSON requires.
     let line = format!("{answer}\n");
     let relay = thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();

@@ -8,7 +8,7 @@ use strowger_testkit::harness::{
 
 const CLIENT: &str = "10.77.0.9:7000";
 
-/// An endpoint at slot 4 and a peer behind UDP at slot 2, with or without an address.
+/// An endpoint at slot 4 and a peer over UDP at slot 2, with or without an address.
 fn config(key: &str, listen: &str, peer: &str) -> String {
     format!(
         "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -25,7 +25,8 @@ fn asked_at_the_second_address(listen: &str) {
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {
         netns::run(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
     }
-    // No route leads back to the first, so the kernel drops packets from it (RFC 3704, strict).
+    // No route leads back to the first address, so the kernel drops packets from it (RFC 3704,
+    // strict).
     netns::run(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
     let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1";
     netns::run(&format!("ip netns exec {} {strict}", near.0)).unwrap();

@@ -94,8 +94,9 @@ pub fn veth([a, b]: [End<'_>; 2]) -> Result<(), String> {
     wait_until_up([(in_a, a), (in_b, b)])
 }
 
-/// Waits until the kernel lets frames leave by these interfaces. The carrier is there as soon as both ends are up, but
-/// the kernel attaches the transmit queues later, and drops frames until then (`linkwatch`, operstate of RFC 2863).
+/// Waits until the kernel sends frames on these interfaces. The carrier is there as soon as both
+/// ends are up, but the kernel attaches the transmit queues later, and drops frames until then
+/// (`linkwatch`, operstate of RFC 2863).
 fn wait_until_up(ends: [(&String, &str); 2]) -> Result<(), String> {
     let deadline = Instant::now() + DEADLINE;
     for (namespace, interface) in ends {
@@ -128,12 +129,12 @@ pub fn join([a, b]: &[Namespace; 2], words: &str) -> Result<(), String> {
     veth([(a, "e0", &a_words), (b, "e0", &b_words)])
 }
 
-/// Two namespaces that are joined, or `None` and a skipped test.
+/// Two namespaces that are joined. Returns `None` and skips the test if they cannot be made.
 pub fn pair() -> Option<[Namespace; 2]> {
     pair_with("")
 }
 
-/// The same, with further words of `ip link add` for each end.
+/// Like `pair`, with further words of `ip link add` for each end.
 pub fn pair_with(words: &str) -> Option<[Namespace; 2]> {
     let make = || -> Result<[Namespace; 2], String> {
         let pair = [Namespace::new()?, Namespace::new()?];
@@ -165,7 +166,7 @@ impl Veth {
         Ok(Self { a, b })
     }
 
-    /// The pair, or `None` and a skipped test.
+    /// The pair. Returns `None` and skips the test if the pair could not be made.
     pub fn or_skip(made: Result<Self, String>) -> Option<Self> {
         made.inspect_err(|why| skip(why)).ok()
     }

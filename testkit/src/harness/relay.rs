@@ -56,7 +56,7 @@ pub fn loopback_address() -> SocketAddr {
     let process = std::process::id();
     let [.., high, low] = process.to_be_bytes();
     let ip = Ipv4Addr::new(127, high | 0x40, low, 1 + (number % HOSTS) as u8);
-    // Process numbers have 22 bits at most.
+    // Process IDs have at most 22 bits.
     let port = 7_000 + (process >> 14) as u16 + 256 * (number / HOSTS);
     SocketAddr::from((ip, port))
 }
@@ -131,7 +131,7 @@ impl Home {
         self.start_in("test", sections)
     }
 
-    /// The same in a network of this name.
+    /// Like `start_with`, in a network of this name.
     pub fn start_in(self: &Arc<Self>, network: &str, sections: &str) -> Relay {
         let config = format!(
             "[identity]\nkey = \"DIR/key\"\nnetwork = \"{network}\"\n\
@@ -157,8 +157,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay with this configuration, in which `DIR` is its folder, and waits until it is ready. `command` is
-    /// the command, behind others that run it.
+    /// Starts a relay with this configuration, in which `DIR` is its folder, and waits until it is
+    /// ready. `command` is the relay's command, which may follow other commands that run it.
     pub fn start(command: &str, home: Arc<Home>, config: &str) -> Self {
         let dir = home.path().to_str().unwrap();
         let config = format!("control.socket = \"{dir}/control\"\n{}", config.replace("DIR", dir));
@@ -207,7 +207,7 @@ impl Relay {
         strowger(&[arguments, &["--socket", socket.to_str().unwrap()]].concat())
     }
 
-    /// The same with `--json`. Returns the reply.
+    /// Like `command`, with `--json`. Returns the reply.
     pub fn command_json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -235,12 +235,12 @@ impl Relay {
         self.ask(r#"{"show":"peers"}"#)["peers"][0]["up"] == true
     }
 
-    /// Frames that it has copied.
+    /// The number of frames that the relay has copied.
     pub fn copied(&self) -> u64 {
         self.ask(r#"{"show":"status"}"#)["frames_copied"].as_u64().unwrap()
     }
 
-    /// Frames that it has dropped for this reason.
+    /// The number of frames that the relay has dropped for this reason.
     pub fn discards(&self, reason: &str) -> u64 {
         self.ask(r#"{"show":"discards"}"#)["discards"][reason].as_u64().unwrap_or_default()
     }
@@ -250,8 +250,8 @@ impl Relay {
         self.client_of("local", 4)
     }
 
-    /// A client of the unix endpoint with this socket at this slot, once the relay has taken a packet from it: packets
-    /// that arrive before are dropped.
+    /// A client of the unix endpoint with this socket at this slot. Packets are dropped until the
+    /// relay has taken a packet from the client, so this function waits for that.
     pub fn client_of(&self, socket: &str, slot: u32) -> Client {
         let taken = || {
             let slots = self.ask(r#"{"show":"slots"}"#);
@@ -315,7 +315,7 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// A configuration with a unix endpoint at slot 4 and a peer behind the interface `e0` at slot 2.
+/// A configuration with a unix endpoint at slot 4 and a peer over the interface `e0` at slot 2.
 pub fn by_ethernet(key: &str, mac: Option<&str>, backend: &str, more: &str) -> String {
     let address = mac.map(|mac| format!("address = \"{mac}\"\n")).unwrap_or_default();
     format!(
@@ -337,7 +337,7 @@ pub fn assert_passes(from: &mut Client, to: &mut Client, payload: &[u8]) {
     assert_passes_along(&[(4, 2), (2, 4)], from, to, payload);
 }
 
-/// Asserts that a packet passes along this path: the slots by which it enters and leaves each switch.
+/// Asserts that a packet passes along this path: the ingress and egress slot of each switch.
 pub fn assert_passes_along(
     path: &[(u32, u32)],
     from: &mut Client,

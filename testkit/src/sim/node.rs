@@ -42,12 +42,13 @@ pub fn key(seed: u8) -> StaticPublic {
     *identity(seed).static_public()
 }
 
-/// Panics once, at the n-th call of [`tick`](Fuse::tick) after it was armed. Clones count together.
+/// Panics once, at the n-th call of [`tick`](Fuse::tick) after it was armed. Clones share one
+/// count.
 #[derive(Clone, Debug, Default)]
 pub struct Fuse(Arc<AtomicU64>);
 
 impl Fuse {
-    /// Sets after how many calls it panics; 0 is never.
+    /// Sets the number of calls after which it panics. With 0 it never panics.
     pub fn arm(&self, calls: u64) {
         self.0.store(calls, Ordering::Relaxed);
     }
@@ -87,7 +88,8 @@ pub struct NodeSpec {
     pub workers: usize,
     /// The policy for unknown peers; without one they are refused.
     pub unknown_peers: Option<UnknownPeerPolicy>,
-    /// How often it has started before: each start has another clock and other randomness.
+    /// The number of times that it has started before. Each start has another clock and other
+    /// randomness.
     pub restarts_before: u64,
     /// The time of its wall clock at time 0.
     pub wall: u64,
@@ -118,7 +120,7 @@ pub struct Node {
     pub port: PortId,
     /// Panics in its source of randomness.
     pub fuse: Fuse,
-    /// How often its slow path has recovered from a panic.
+    /// The number of times that its slow path has recovered from a panic.
     pub restarts: u32,
 }
 
@@ -199,12 +201,12 @@ impl Node {
         self.switch.peers().iter().all(|peer| peer.is_up())
     }
 
-    /// How many frames it has dropped for this reason.
+    /// The number of frames that it has dropped for this reason.
     pub fn count(&self, discard: Discard) -> u64 {
         self.switch.balance().discards[discard as usize]
     }
 
-    /// Asserts R3: each frame that came in has left, is queued or is counted.
+    /// Asserts R3: each frame that it received was sent, is queued or is counted.
     #[track_caller]
     pub fn assert_even(&self) {
         let balance = self.switch.balance();

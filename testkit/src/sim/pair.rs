@@ -6,7 +6,7 @@ use strowger_wire::{Hop, Label, Slot, scheme::V3X5X8, switch_header::HeaderRepr}
 
 use super::{HEADERS_BYTES, MS, Node, NodeSpec, SimNet};
 
-/// A hop that comes in and leaves by these slots.
+/// A hop with these ingress and egress slots.
 pub fn hop(ingress: u32, egress: u32) -> Hop<'static> {
     Hop { scheme: &V3X5X8, ingress: Slot::new(ingress), egress: Slot::new(egress) }
 }
@@ -104,7 +104,7 @@ impl Pair {
         }
     }
 
-    /// The same with a packet in each direction every 20 s.
+    /// Like `run_for`, with a packet in each direction every 20 s.
     pub fn run_with_traffic(&mut self, seconds: u64) {
         for second in 0..seconds {
             if second % 20 == 0 {
@@ -132,7 +132,7 @@ impl Pair {
         );
     }
 
-    /// Whether a packet in each direction arrives.
+    /// Whether packets arrive in both directions.
     pub fn carries_packets(&mut self) -> bool {
         while receive(&mut self.at_a).is_some() || receive(&mut self.at_b).is_some() {}
         send(&mut self.at_a, self.to_b, b"to b");
