@@ -35,8 +35,8 @@ fn control_messages_parse_totally_and_encode_to_the_same_bytes() {
 
 /// Sends packets with any header and payload to a switch with two neighbours and a slow path.
 ///
-/// At most one frame is sent back or forwarded for each, and a frame that is sent back is no longer
-/// than the packet.
+/// For each packet, at most one frame is sent back or forwarded. A frame that is sent back is no
+/// longer than the packet.
 #[test]
 fn a_switch_never_amplifies() {
     check!().with_type::<(u8, u8, u8, u64, Vec<u8>)>().for_each(
@@ -97,8 +97,8 @@ fn a_switch_never_amplifies() {
     );
 }
 
-/// Whether this is a control packet with a request. A switch replies to requests whatever the E
-/// flag is.
+/// Whether this is a control packet with a request. A switch replies to requests, with or without
+/// the E flag.
 fn is_question(flags: u8, kind: u8) -> bool {
     flags & 0x40 != 0 && [1, 3, 5].contains(&(kind % 14))
 }

@@ -1,7 +1,8 @@
-//! Properties of link crypto: providers agree byte for byte, parsers are total, the replay window
-//! equals its model.
+//! Properties of link crypto: providers agree byte for byte, parsers accept any input without a
+//! panic, and the replay window equals its model.
 //!
-//! Plain tests by default. Coverage-guided: `cargo bolero test -p strowger-fuzz crypto::<name>`.
+//! These are plain tests by default. Coverage-guided: `cargo bolero test -p strowger-fuzz
+//! crypto::<name>`.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -85,7 +86,7 @@ fn hellos_parse_totally() {
     });
 }
 
-/// Parses a valid hello with any byte changed, and every truncation, which must be refused.
+/// Parses a valid hello with any byte changed, and every truncation of it. Each must be refused.
 #[test]
 fn altered_hellos_parse_totally() {
     let good = good_hello();
@@ -102,14 +103,15 @@ fn altered_hellos_parse_totally() {
     });
 }
 
-/// Parses any bytes as a beacon. Only the identity that a beacon names can sign it, with or without
-/// the network's MAC.
+/// Parses any bytes as a beacon. Only the identity that a beacon names can sign it, whether the
+/// beacon has the network's MAC or not.
 #[test]
 fn beacons_parse_totally_and_verify_only_if_signed() {
     let ours = local(4);
     let good = beacon::encode(&ours);
     check!().for_each(|bytes: &[u8]| {
-        // The input as it is, written over a valid beacon, and as flipped bits of one.
+        // The input is tested as it is, written over a valid beacon, and as bits to flip in a valid
+        // one.
         let mut over = good;
         let mut turned = good;
         for (place, byte) in bytes.iter().enumerate().take(good.len()) {
@@ -126,7 +128,7 @@ fn beacons_parse_totally_and_verify_only_if_signed() {
     });
 }
 
-/// A hello byte by byte, as in the table of its module.
+/// A hello built byte by byte, as in the table of its module.
 fn good_hello() -> Vec<u8> {
     let mut bytes = vec![0, 0, 1, 1, 1, 0, 1, 0, 1]; // versions, suites, seal, widths, flags, lanes
     bytes.extend_from_slice(&1400u16.to_be_bytes());
@@ -142,7 +144,7 @@ fn good_hello() -> Vec<u8> {
 
 /// Passes any bytes to the cookie checker and to both initiators.
 ///
-/// They are refused without a reply (R8), and the true message is still accepted afterwards.
+/// The bytes are refused without a reply (R8), and the true message is still accepted afterwards.
 #[test]
 fn handshake_messages_parse_totally() {
     let (a, b) = (local(1), local(2));
@@ -186,7 +188,7 @@ fn handshake_messages_parse_totally() {
     assert!(known.read_response(&response).is_ok(), "a forged message ended a handshake");
 }
 
-/// Opens any bytes: an opener accepts what its peer sealed, once, and nothing else.
+/// Opens any bytes. An opener accepts each packet that its peer sealed once, and nothing else.
 #[test]
 fn openers_accept_each_sealed_packet_once_and_nothing_else() {
     let (a, b) = (local(1), local(2));
@@ -246,7 +248,7 @@ fn the_replay_window_agrees_with_its_model() {
             };
             let got = window.rebuild(counter as u32);
             if counter + REPLAY_WINDOW_PACKETS < window.edge() {
-                // Behind the window: never reconstructed as itself.
+                // The counter is below the window, so it is never reconstructed as itself.
                 assert_ne!(got.map(|fresh| fresh.counter()), Ok(counter));
             } else if model.insert(counter) {
                 let fresh = got.expect("new in the model");
@@ -260,7 +262,7 @@ fn the_replay_window_agrees_with_its_model() {
     });
 }
 
-/// Parses any text as a key file or a name; a valid one is written back the same.
+/// Parses any text as a key file or a name. A valid one is written back the same.
 #[test]
 fn keys_and_names_parse_totally() {
     let good = IdentityKey::generate(&mut SeededEntropy::new(5)).expect("seeded");

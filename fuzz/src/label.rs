@@ -18,7 +18,7 @@ use strowger_wire::{
 /// Bits, lowest first.
 type Bits = Vec<bool>;
 
-/// Reads big-endian numbers from the front of the input; zeros once it is exhausted.
+/// Reads big-endian numbers from the front of the input, and zeros once it is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -69,7 +69,7 @@ struct Spelling {
     forms: Vec<(Bits, usize, Vec<Option<u32>>)>,
 }
 
-/// 1 0 3 2 5 4 ...: `n ^ 1` without bit arithmetic.
+/// The sequence 1 0 3 2 5 4 ...: `n ^ 1` without bit arithmetic.
 fn pairs(count: u32, first: Option<u32>) -> Vec<Option<u32>> {
     let swapped = (0..count / 2).flat_map(|pair| [Some(2 * pair + 1), Some(2 * pair)]);
     [first].into_iter().chain(swapped.skip(1)).collect()
@@ -131,7 +131,7 @@ impl Spelling {
         self.forms.iter().map(|(prefix, data_bits, _)| prefix.len() + data_bits).collect()
     }
 
-    /// The slot in exactly this many bits; slot 1 with zeros above it.
+    /// The slot in exactly this many bits. Slot 1 has zeros above it.
     fn in_width(&self, slot: u32, width: usize) -> Option<Bits> {
         let widths = self.widths();
         if slot == 1 {
@@ -151,7 +151,7 @@ impl Spelling {
         self.widths().into_iter().find(fits)
     }
 
-    /// Slot and form of the first director.
+    /// Reads the slot and the form of the first director.
     fn read(&self, bits: &[bool]) -> Option<(u32, usize)> {
         for (form, (prefix, data_bits, slots)) in self.forms.iter().enumerate() {
             if bits.starts_with(prefix) {
@@ -326,7 +326,7 @@ fn one_step_agrees_with_lists_of_bits() {
     });
 }
 
-/// Moves a label through hops; returns the arriving label and its shift.
+/// Moves a label through hops. Returns the label on arrival and its shift.
 fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>, u16) {
     let (mut label, mut shift) = (label, shift);
     for hop in hops {
@@ -351,7 +351,7 @@ fn a_reversed_path_leads_back() {
         let mut hops: Vec<Hop<'_>> = Vec::new();
         for index in 0..=count {
             let spelling = Spelling::chosen(input.byte());
-            // Slots of the scheme; 1 only where a path may begin or end.
+            // The slots are those of the scheme. Slot 1 is used only where a path may begin or end.
             let held = |number: u16| match u32::from(number) % 300 {
                 1 => Slot::new(0),
                 number if spelling.width_for(&[number]).is_none() => Slot::new(number % 16),
@@ -403,8 +403,8 @@ fn a_reversed_path_leads_back() {
         let (arrived, shift) = walk(label, shift, &home);
         assert!(arrived.is_at_end(shift));
         let again = reverse(arrived, shift, home.last().expect("one at least"));
-        // The same path. If it begins at slot 1 its first director may be narrower now: that
-        // director does not need room for an ingress slot.
+        // The path is the same. If it begins at slot 1, its first director may be narrower now:
+        // that director does not need room for an ingress slot.
         let again = again.expect("as long as the forward path, or shorter");
         if from_switch {
             assert!(again.bits() <= there.bits());
@@ -421,7 +421,7 @@ fn a_reversed_path_leads_back() {
 #[test]
 fn label_text_parses_as_it_is_written() {
     fn law<R: Register>(text: &[u8]) {
-        // The model splits at dots and knows only the positions of whole groups.
+        // The model splits at dots and uses only the positions of whole groups.
         let digits_max = R::BITS as usize / 4;
         let groups: Vec<&[u8]> = text.split(|&byte| byte == b'.').collect();
         let digits: Vec<u8> = groups.concat();
@@ -463,7 +463,7 @@ fn label_text_parses_as_it_is_written() {
         law::<u64>(text);
         law::<u128>(text);
         law::<U256>(text);
-        // Any bytes, and then the same bytes mapped into the alphabet of labels.
+        // The text is any bytes, and then the same bytes mapped into the alphabet of labels.
         let folded: Vec<u8> =
             text.iter().map(|&byte| b"0123456789abcdefAF.."[usize::from(byte) % 20]).collect();
         law::<u64>(&folded);
@@ -513,7 +513,8 @@ fn a_header_parses_and_is_rewritten_in_place() {
     }
     check!().with_max_len(64).for_each(|packet| {
         let mut packets = [packet.to_vec(), packet.to_vec()];
-        // Once unchanged, and once with the first byte in the range that is mostly valid.
+        // The packet is used once unchanged, and once with the first byte in the range that is
+        // mostly valid.
         if let Some(first) = packets[1].first_mut() {
             *first = 0x10 | *first & 3;
         }
@@ -549,7 +550,7 @@ fn a_header_parses_and_is_rewritten_in_place() {
 fn a_scheme_decodes_what_it_encodes() {
     check!().with_max_len(64).for_each(|input| {
         let (serialized, lows) = input.split_at(input.len() / 2);
-        // Random bytes are rarely a valid scheme; a scheme built from them always is.
+        // Random bytes are rarely a valid scheme. A scheme built from them always is.
         let drawn = drawn_scheme(serialized);
         assert_eq!(Scheme::parse(drawn.serialize().as_bytes()), Ok(drawn));
         let parsed = Scheme::parse(serialized);

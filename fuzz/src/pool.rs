@@ -18,10 +18,10 @@ use strowger_frame::{
 const TRAINS: usize = 2;
 const SINGLES: usize = 3;
 
-/// Maximum number of live frames; the oldest is dropped for a new one.
+/// Maximum number of live frames. When it is reached, the oldest frame is dropped for a new one.
 const FRAMES_MAX: usize = 24;
 
-/// Reads big-endian numbers from the front; zeros once the input is exhausted.
+/// Reads big-endian numbers from the front, and zeros once the input is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -68,7 +68,7 @@ struct Cutting {
     chunk: usize,
     at: usize,
     left: usize,
-    /// 0 for a train that is carved.
+    /// The length of a segment. It is 0 for a train that is carved.
     segment: usize,
     headroom: usize,
     tailroom: usize,
@@ -76,7 +76,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    /// Whether it holds its chunk; a carved train does until it is dropped.
+    /// Whether it holds its chunk. A carved train holds its chunk until it is dropped.
     fn holds(&self) -> bool {
         self.segment == 0 || self.left > 0
     }
@@ -88,7 +88,7 @@ struct Pool {
     base: usize,
     /// The expected bytes of the mapping.
     mirror: Vec<u8>,
-    /// By chunk: number of live handles.
+    /// The number of live handles of each chunk.
     handles: [usize; TRAINS + SINGLES],
     frames: Vec<Live>,
     trains: Vec<Cutting>,
@@ -146,7 +146,7 @@ impl Pool {
         self.handles[from..to].iter().filter(|&&handles| handles == 0).count()
     }
 
-    /// Takes a chunk; succeeds exactly if the model has a free one.
+    /// Takes a chunk. This must succeed exactly if the model has a free one.
     fn take(&mut self, class: ChunkClass) -> Option<(Chunk, usize)> {
         let free = self.free(class);
         let taken = self.real.take(class);

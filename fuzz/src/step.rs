@@ -41,15 +41,15 @@ const ATTACHED_MAX: usize = 6;
 /// Maximum number of frames sent into one switch.
 const PACKETS_MAX: usize = 8;
 
-/// A scheme that needs two loads, so that the other kind of table is used too.
+/// A scheme whose lookup needs two loads, so that the other kind of table is used too.
 ///
-/// Two bits distinguish its forms, but one prefix has three bits, and `110` begins none.
+/// Two bits distinguish its forms, but one prefix has three bits, and no prefix begins with `110`.
 fn wide() -> Scheme {
     Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 3, 2), Form::new(16, 2, 0)])
         .expect("prefix-free")
 }
 
-/// Reads big-endian numbers from the front; zeros once the input is exhausted.
+/// Reads big-endian numbers from the front, and zeros once the input is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -81,9 +81,9 @@ struct Case {
     slot_max: u32,
     u_turns: bool,
     hops_max: u8,
-    /// Slot number, whether it is an endpoint, whether it is detached.
+    /// For each slot: its number, whether it is an endpoint, and whether it is detached.
     slots: Vec<(u32, bool, bool)>,
-    /// Index into `slots` of the ingress, and the bytes.
+    /// For each packet: the index into `slots` of its ingress, and its bytes.
     packets: Vec<(usize, Vec<u8>)>,
 }
 
@@ -127,7 +127,7 @@ impl Case {
         case
     }
 
-    /// Raw bytes: their number (1), and the bytes.
+    /// Reads raw bytes: their number (1), and the bytes.
     fn raw(input: &mut Input<'_>) -> Vec<u8> {
         let len = usize::from(input.byte());
         input.bytes(len)
@@ -160,7 +160,7 @@ impl Case {
         };
         let mut at = 0;
         let directors = input.byte();
-        // One in eight may overlap the return path, where no bits are free.
+        // One in eight packets may overlap the return path, where no bits are free.
         let room = if directors >> 5 == 0 { R::BITS } else { R::BITS - u32::from(shift) };
         for _ in 0..directors % 8 {
             let Some(director) = self.director(input.byte(), input.byte()) else { continue };
@@ -270,7 +270,7 @@ impl Case {
                     _ => D::NoSession,
                 });
             }
-            // Sealed, without a session.
+            // The packet is sealed, and there is no session.
             4 | 5 | 8 | 9 => return Fate::Ends(D::NoSession),
             6 if bytes.len() < FRAME_BYTES_MIN => return Fate::Ends(D::TooShort),
             6 => {}
@@ -361,7 +361,7 @@ impl Case {
 struct Rig {
     switch: Switch,
     worker: Worker,
-    /// In the order of the case's slots.
+    /// The far ends in the order of the case's slots.
     far: Vec<MemoryPort>,
     pool: Pool,
     now: Now,
@@ -410,7 +410,7 @@ impl Rig {
         panic!("the switch does not come to rest");
     }
 
-    /// Sends a frame in and returns its outcome; checks R2, R3 and R4.
+    /// Sends a frame into the switch and returns its outcome. Checks R2, R3 and R4.
     fn send(&mut self, case: &Case, from: usize, bytes: &[u8]) -> Fate {
         let before = self.discards();
         let class = if bytes.len() < 3_000 { ChunkClass::Single } else { ChunkClass::Train };
@@ -494,10 +494,11 @@ fn run(input: &[u8]) -> Seen {
     seen
 }
 
-/// Follows the return path of a packet that left, and the return path of the packet sent along it.
+/// Follows the return path of a packet that was forwarded, and the return path of the packet sent
+/// along it.
 ///
-/// The first leads to the packet's ingress, the second to its egress. `false` if there is no return
-/// path.
+/// The first leads to the packet's ingress, the second to its egress. Returns `false` if there is
+/// no return path.
 fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &[u8]) -> bool {
     let there = case.passed::<R>(from, &bytes[LINK_HEADER_BYTES..]).expect("it left");
     let ingress = Slot::new(case.slots[from].0);

@@ -11,9 +11,8 @@
 //! | `pool.rs` | chunks that return, trains in two threads, pools that end first |
 //! | `slots.rs` | a slot number that passes to another user while two workers forward |
 //! | `sleep.rs` | the sleep flag, and the doorbell |
-//! | `wire.rs` | notifications of a wire: an end that waits for room, an end that goes |
-//! | `xdp_ring.rs` | our side of the rings shared with the kernel, against a model of the kernel's
-//! side |
+//! | `wire.rs` | notifications of a wire: an end that waits for room, an end that is dropped |
+//! | `xdp_ring.rs` | our side of the rings shared with the kernel, against a model of the kernel |
 
 #![cfg(test)]
 
@@ -24,7 +23,7 @@ mod slots;
 mod wire;
 mod xdp_ring;
 
-/// Runs of a scenario on plain threads.
+/// The number of runs of a scenario on plain threads.
 #[cfg(not(loom))]
 const ROUNDS: usize = 2_000;
 
@@ -54,7 +53,7 @@ fn run(preemptions: Option<usize>, scenario: impl Fn() + Send + Sync + 'static) 
     eprintln!("{name}: {} orders, preemptions at most {bound:?}", runs.load(Relaxed));
 }
 
-/// Runs the scenario many times on plain threads: no model.
+/// Runs the scenario many times on plain threads. This is not a model.
 #[cfg(not(loom))]
 fn run(_preemptions: Option<usize>, scenario: impl Fn()) {
     let name = std::thread::current().name().unwrap_or("?").to_owned();
@@ -67,8 +66,8 @@ use loom::thread::{spawn, yield_now};
 #[cfg(not(loom))]
 use std::thread::{spawn, yield_now};
 
-/// Stands for memory that loom does not track: fails if two uses, one of them a write, are not
-/// ordered.
+/// Stands for memory that loom does not track. It fails if two uses are not ordered and one of them
+/// is a write.
 ///
 /// Does nothing on plain threads, where the tests compare the bytes. Loom runs its threads one at a
 /// time on one thread, hence `Rc`.

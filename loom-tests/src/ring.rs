@@ -10,7 +10,7 @@ use strowger_frame::ring::{Consumer, Producer, ring};
 
 use crate::{check, spawn};
 
-/// Pushes `items` without waiting; returns how many it pushed.
+/// Pushes `items` without waiting. Returns the number of items pushed.
 fn put(mut producer: Producer<u32>, items: u32) -> u32 {
     (0..items).map_while(|item| producer.push(item).ok()).count() as u32
 }

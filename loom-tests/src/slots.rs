@@ -28,15 +28,15 @@ use strowger_wire::scheme::F4;
 use crate::{check_bounded, spawn, yield_now};
 
 const WORKERS: usize = 2;
-/// The number that both users have, one after the other.
+/// The slot number that both users have, one after the other.
 const SLOT: u32 = 0;
 const FIRST: Mark = Mark::new(0, 0);
 const SECOND: Mark = Mark::new(1, 0);
 /// The number of times that the slot number reached the second user, so that a model that never
 /// gets there fails.
 static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
-/// Polls of a worker, and looks of the slow path at the reports, before each stops: loom does not
-/// accept endless loops.
+/// The number of polls of a worker, and of reads of the reports by the slow path, before each
+/// stops: loom does not accept endless loops.
 const BREATHS: usize = 3;
 const TRIES: usize = 3;
 
@@ -108,7 +108,7 @@ impl Control {
         });
     }
 
-    /// Reads the reports; returns whether all workers have passed.
+    /// Reads the reports. Returns whether all workers have passed.
     fn has_passed<T>(
         &mut self,
         awaited: &strowger_engine::control::grace_period::Barrier<T>,
@@ -154,7 +154,7 @@ fn two_workers() -> (Control, Vec<Worker>) {
 
 /// Takes the number from the first user and gives it to the second, as soon as the tokens allow it.
 ///
-/// `issued` says when labels of the second user may exist.
+/// `issued` tells when labels of the second user may exist.
 fn hand_on(mut control: Control, issued: &AtomicUsize) {
     let withdrawn = control.numbers.withdraw(FIRST).expect("it has it");
     control.publish_tables();
@@ -177,7 +177,7 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
     let wish = SlotRequest { slot: Some(Slot::new(SLOT)), ..SlotRequest::default() };
     let given = control.numbers.allocate(wish, SECOND, Now(2)).expect("its quarantine is over");
     assert!(matches!(control.numbers.publish(given, Now(2)), Published::Now));
-    // From here on a label may name the number and mean the second user.
+    // From here on, a label may contain the number and mean the second user.
     HANDED_ON.fetch_add(1, Relaxed);
     issued.store(1, Relaxed);
     control.publish_tables();
@@ -187,8 +187,8 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
 fn a_number_never_leads_to_its_old_user_once_labels_mean_the_new_one() {
     check_bounded(2, || {
         let (control, workers) = two_workers();
-        // Stands for the label's way through the network: an atomic of the standard library, which
-        // orders nothing in the model.
+        // Stands for the way of the label through the network. It is an atomic of the standard
+        // library, which orders nothing in the model.
         let issued = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = workers
             .into_iter()

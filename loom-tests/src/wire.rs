@@ -12,7 +12,7 @@ use crate::{check, spawn};
 
 const THERE: Mark = Mark(2);
 
-/// A wire with one place in each direction, and `frames` frames.
+/// Makes a wire with one place in each direction, and `frames` frames.
 fn narrow(frames: u32) -> (MemoryPort, MemoryPort, Pool, Burst) {
     let (mut near, mut far) = wire(1).expect("descriptors");
     near.admit(THERE, Address::Only).expect("a free address");
@@ -26,7 +26,7 @@ fn narrow(frames: u32) -> (MemoryPort, MemoryPort, Pool, Burst) {
     (near, far, pool, burst)
 }
 
-/// Whether a worker that sleeps beside this would wake at once.
+/// Whether a worker that sleeps on this would wake at once.
 fn is_rung(arm: Arm) -> bool {
     let mut waiter = Waiter::with_capacity(1);
     waiter.add(arm);

@@ -97,8 +97,8 @@ impl Place for Mapping {
 
 /// The kernel as consumer: `xskq_cons_peek_desc`, `xskq_cons_release`, `__xskq_cons_release`.
 ///
-/// It reads our index again only after it consumed all known items, and publishes only then what it
-/// consumed.
+/// It reads our index again only after it has consumed all known items. Only then does it publish
+/// what it consumed.
 struct Taker {
     ring: Mapping,
     cached_producer: u32,
@@ -186,7 +186,7 @@ fn the_kernel_takes_our_items_once_and_in_order() {
         taken.extend(std::iter::from_fn(|| kernel.take()));
         assert_eq!(taken.len() as u64, put);
         in_order(&taken);
-        // It has published that by now, across the wrap.
+        // The kernel has published that by now, across the wrap.
         assert_eq!((submit.pending(), submit.room(SIZE)), (0, SIZE));
     });
 }
@@ -221,7 +221,8 @@ fn we_take_the_kernels_items_once_and_in_order() {
     });
 }
 
-/// The kernel sets its flag before it sleeps and looks once more; we publish and read the flag.
+/// The kernel sets its flag before it sleeps and checks once more. We publish and then read the
+/// flag.
 #[test]
 fn the_kernel_sees_an_item_or_is_woken() {
     check(|| {
@@ -233,7 +234,7 @@ fn the_kernel_sees_an_item_or_is_woken() {
             submit.publish();
             submit.wants_wakeup()
         });
-        // `xsk_set_tx_need_wakeup`; the kernel orders it before the look.
+        // The code is that of `xsk_set_tx_need_wakeup`. The kernel orders it before the check.
         ring.flags().store(NEED_WAKEUP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let seen = kernel.take().is_some();

@@ -1,5 +1,5 @@
-//! Links under attack: replayed, reflected, truncated, corrupted and forged packets and floods are neither delivered
-//! nor forwarded, leave no state, and are counted. Virtual time.
+//! Links under attack: packets that are replayed, reflected, truncated, corrupted or forged, and
+//! floods. They are neither delivered nor forwarded, leave no state, and are counted. Virtual time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -262,7 +262,7 @@ fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reo
 fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     let two = |seed| NodeSpec { workers: 2, ..NodeSpec::new(seed) };
     let mut pair = Pair::with(two(1), two(2), |_, spec| spec);
-    // A second endpoint of A on the other worker: its packets use the other lane.
+    // The second endpoint of A is on the other worker, so its packets use the other lane.
     let (slot, mut other) = {
         let spec = strowger_io::EndpointSpec::default();
         let (port, endpoint) = strowger_io::endpoint::pair(&spec).expect("memory");
@@ -284,7 +284,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         send(&mut other, to_b, b"on another");
         send(&mut pair.at_b, pair.to_a, b"and back");
         if round % 50 == 0 {
-            // The kernel moves flows between workers meanwhile.
+            // Meanwhile, the kernel moves flows between workers.
             pair.net.steer(host(2), host(1), round as usize / 50 % 2);
             pair.net.steer(host(1), host(2), round as usize / 100 % 2);
         }
@@ -292,7 +292,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
         for d in pair.net.take_log().into_iter().filter(|d| matches!(kind(&d.bytes), 4 | 5 | 8 | 9))
         {
             *lanes.entry((d.from, d.bytes[0] & 15)).or_default() += 1;
-            // Each combination of receiver, lane, session and counter is sealed once.
+            // No two packets may be sealed with the same receiver, lane, session and counter.
             let header = [d.bytes[0] & 15, d.bytes[1], d.bytes[2], d.bytes[3]];
             let counter: [u8; 4] = d.bytes[4..8].try_into().expect("eight bytes");
             assert!(seen.insert((d.to, header, counter)), "R5: {:?} in round {round}", d);
@@ -304,7 +304,7 @@ fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     pair.assert_even();
 }
 
-/// A node whose one configured peer is absent, and an unknown peer's address at host 66.
+/// A node whose only configured peer is absent. An unknown peer has the address host 66.
 struct Alone {
     net: SimNet,
     node: Node,
@@ -393,7 +393,7 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
                     let len = rng.below(1_500);
                     rng.bytes(len)
                 }
-                // A valid initiation of an unknown peer, with one bit flipped.
+                // This is a valid initiation of an unknown peer, with one bit flipped.
                 2 => {
                     let mut bytes = stranger.clone();
                     let bit = rng.below(8 * bytes.len());
@@ -626,7 +626,7 @@ fn an_unknown_peer_has_a_slot_and_reaches_nothing_through_it() {
         };
         let mut bytes = packet(label, &PING);
         bytes[8 + 1] |= 0x40; // a control message
-        bytes[8 + 4..8 + 6].fill(0); // from a switch: no bits are used yet
+        bytes[8 + 4..8 + 6].fill(0); // the packet comes from a switch: no bits are used yet
         bytes[16..24].copy_from_slice(&label.register().to_be_bytes());
         let frame = sealed(&mut keys, Sealed::Data, &bytes[8..], alone.now);
         alone.net.inject(host(66), host(2), &frame);
@@ -858,8 +858,8 @@ fn each_right_opens_one_way_and_no_other() {
         assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
         assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
 
-        // A control request to the switch itself gets a reply if the sender has the right to
-        // control.
+        // A control request to the switch itself gets a reply only if the sender has the right to
+        // send such requests.
         let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), 1)]);
         let mut question = packet(to_switch, &PING);
         question[8 + 1] |= 0x40;

@@ -166,7 +166,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         hears(&mut pair.a);
         hears(&mut pair.b);
         if who != 3 {
-            // One of them receives beacons, but its own beacons are lost.
+            // One of the nodes receives beacons, but its own beacons are lost.
             pair.net.cut(host(GROUP), true);
         }
         let says = |pair: &Pair, number: u8| {
@@ -271,7 +271,7 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
 #[test]
 fn r10_beacons_continue_after_a_recovery() {
     let mut listener = Listener::new(unknown_peers());
-    // A call is in progress. The recovery frees what it held.
+    // A call is in progress. The recovery must free what the call held.
     assert_eq!(listener.hear(host(9), &beacon::encode(&identity(9))).len(), 1);
     listener.node.switch.recover(listener.now);
     let mut said = 0;
@@ -344,7 +344,7 @@ fn a_key_with_a_known_identity_is_not_accepted_from_another_identity() {
     hears(&mut node);
     let mut listener = Listener { net, node, now };
     listener.advance(SECOND);
-    // A valid beacon, but the operator has configured this key for another identity.
+    // The beacon is valid, but the operator has configured this key for another identity.
     assert!(listener.hear(host(1), &beacon::encode(&identity(1))).is_empty());
     assert_eq!(listener.node.count(Discard::NotAllowed), 1);
     listener.node.assert_even();
@@ -389,7 +389,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
         }
         listener.advance(50 * MS);
         if round == 100 {
-            // Handshakes from others are accepted meanwhile.
+            // Handshakes from other nodes are accepted meanwhile.
             let handshakes = listener.node.count(Discard::Handled);
             let mut peer = Node::new(&listener.net, &NodeSpec::new(1), listener.now);
             peer.add_peer(2, true, listener.now);

@@ -1,5 +1,5 @@
-//! Peers without a configured key: found by XX, accepted by the pinned identity or by the policy for unknown peers,
-//! lost and found again. Virtual time.
+//! Peers without a configured key. They are found by an XX handshake, are accepted by the pinned
+//! identity or by the policy for unknown peers, and are lost and found again. Virtual time.
 
 use strowger_crypto::Psk;
 use strowger_engine::{
@@ -88,8 +88,8 @@ fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
     }
 }
 
-/// After XX both ends start the path MTU search with the first keys, as configured peers do: the first answer carries
-/// the size, not the second.
+/// After XX both ends start the path MTU search with the first keys, as configured peers do: the
+/// size is in the first answer, not in the second.
 #[test]
 fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
     let policy = Some(UnknownPeerPolicy::default());
@@ -97,7 +97,7 @@ fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
         let mut pair = pair(a, b, unknown_peers);
         pair.run_for(60);
         let views = [pair.a.peer_view(2), pair.b.peer_view(1)];
-        // Two handshakes if both started at once; no key was renewed yet.
+        // Each end has two handshakes if both started at once. No key has been renewed yet.
         assert!(views.iter().all(|view| view.handshakes <= 2), "{views:?}");
         let agreed = |view: &PeerView| view.agreed.map(|agreed| agreed.frame_bytes_max);
         views.map(|view| (view.frame_bytes_max, agreed(&view)))
@@ -113,7 +113,7 @@ fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
 fn a_peer_configured_by_address_alone_has_the_rights_of_an_unknown_peer() {
     let rights = Rights { endpoints: true, ..Rights::NONE };
     let policy = UnknownPeerPolicy::default().with_rights(rights);
-    // Both search for each other, or one arrives as an unknown peer.
+    // Either both ends search for each other, or one arrives as an unknown peer.
     let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
     pair.until_up();
     assert_eq!((pair.a.peer_view(2).rights, pair.b.peer_view(1).rights), (rights, rights));

@@ -65,8 +65,8 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
         let mut pair = Pair::new();
         let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x12));
         pair.net.start_log();
-        // In the first second every handshake is lost, as if the other end started later. The junk has time to use up
-        // the budget of that peer.
+        // In the first second every handshake is lost, as if the other end started later. In that
+        // time the junk can use up the budget of that peer.
         pair.net.set_handshake_loss(1_000_000, 0);
         let (mut injected, mut up) = (0, None);
         for round in 0..3_000 {

@@ -1,5 +1,5 @@
-//! Junk costs the slow path as many instructions with 1,000 peers as with 10. Callgrind counts
-//! them. Without valgrind the test is skipped.
+//! Junk costs the slow path the same number of instructions with 1,000 peers as with 10. Callgrind
+//! counts them. Without valgrind the test is skipped.
 
 use std::{env, fs, process::Command};
 

@@ -168,7 +168,7 @@ fn a_silent_peer_that_moves_to_another_worker_s_flow_is_followed_by_its_probes()
     pair.assert_even();
 }
 
-/// B restarts with this wall-clock time; returns how long it takes until A accepts its handshake, in nanoseconds.
+/// B restarts with this wall-clock time. Returns the nanoseconds until A accepts its handshake.
 fn begins_again(wall: u64, keeps: bool) -> u64 {
     const HOUR: u64 = 3_600 * SECOND;
     let first = NodeSpec { wall: 1_000 * HOUR, ..NodeSpec::new(2) };
@@ -189,7 +189,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
         last = pair.b.switch.snapshot(pair.now);
     }
     assert!(last.stamps_until > snapshot.stamps_until);
-    // No keys have to be renewed in the meantime.
+    // Wait until the keys are new enough that no renewal is due in the meantime.
     while pair.now.0 - pair.a.peer_view(2).keys_since.expect("keys").0 > 30 * SECOND {
         pair.run_with_traffic(1);
     }

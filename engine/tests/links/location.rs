@@ -53,7 +53,7 @@ struct More {
     worker: Option<usize>,
 }
 
-/// A client, A, that has the address of a server, B; an endpoint at each.
+/// A client, A, that has the address of a server, B. Each has an endpoint.
 struct Couple {
     net: SimNet,
     a: Node,
@@ -73,7 +73,8 @@ fn endpoint_of(node: &mut Node) -> Endpoint {
 }
 
 impl Couple {
-    /// A has B's address `seeks`, B has A's address `written`, and B has more than one listener.
+    /// `seeks` is B's address as A has it, and `written` is A's address as B has it. B has more
+    /// than one listener.
     fn new(workers: usize, more: &[More], seeks: SocketAddr, written: Option<SocketAddr>) -> Self {
         let (net, now) = (SimNet::default(), Now(1));
         let mut b = Node::new(&net, &NodeSpec { workers, ..NodeSpec::new(2) }, now);
@@ -204,7 +205,7 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
             couple.run_for(2);
             assert_eq!(couple.handoff_rings(10), (10, 10));
         } else {
-            // A initiates, B responds, and A sends nothing yet.
+            // A initiates and B responds, but A has sent no packet yet.
             for _ in 0..3 {
                 couple.a.poll(couple.now);
             }
@@ -428,7 +429,7 @@ fn a_silent_node_whose_address_changes_is_followed_before_it_has_data() {
 fn one_key_on_two_nodes_is_detected_and_reported() {
     let mut couple = Couple::new(1, &[], host(2), None);
     couple.run_for(3);
-    // A copy of A, with its key, at another address.
+    // This is a copy of A, with A's key, at another address.
     let elsewhere = host(9);
     let mut twin = Node::without_port(
         &NodeSpec { restarts_before: 1, wall: 1_000, ..NodeSpec::new(1) },
@@ -505,7 +506,7 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
 
 #[test]
 fn a_peer_that_restarts_right_after_a_handshake_is_answered_at_once() {
-    // Either of them may have the smaller key.
+    // Either of the two nodes may have the smaller key.
     for of in [1, 2] {
         let mut pair =
             Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST));

@@ -103,7 +103,7 @@ fn the_path_mtu_is_found_and_just_that_size_passes() {
 
 #[test]
 fn packets_of_1400_bytes_right_after_link_up_are_not_lost_on_a_path_of_1500() {
-    // Over IPv6, over IPv4, and over Ethernet without IP.
+    // The path is IPv6, IPv4, or Ethernet without IP.
     for narrow in [1_452, 1_472, 1_498] {
         let mut pair = Pair::new();
         pair.net.set_mtu(narrow);

@@ -161,7 +161,7 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
 
 #[test]
 fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
-    // B waits for A; an attacker delivers A's first message first, from another address.
+    // B waits for A. An attacker delivers A's first message before A does, from another address.
     let net = SimNet::default();
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
@@ -357,7 +357,7 @@ fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
 
 #[test]
 fn a_switch_that_restarts_gets_its_link_back() {
-    // The restarted node initiates, or, if it has no address, the other one must find it.
+    // Either the restarted node initiates, or it has no address and the other node must find it.
     for knows_where in [true, false] {
         let mut pair = Pair::new();
         pair.until_up();
@@ -470,7 +470,7 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         assert_eq!(u64::from(sent), u64::from(arrived) + lost, "lost packets are counted");
         assert!(lost < u64::from(sent) / 20, "{lost} of {sent}");
 
-        // The session has moved: the worker that receives the flow opens it alone.
+        // The session has moved: the worker that receives the flow opens it without the other one.
         pair.net.steer(host(2), host(1), 1);
         for _ in 0..20 {
             assert!(pair.carries_packets());
@@ -561,8 +561,8 @@ fn r23_frames_forged_under_a_visible_session_leave_others_the_ring() {
     let mut pair = two_workers();
     pair.run_for(3);
     let fresh = snatched(&mut pair, b"to be forged");
-    // The peer's packets arrive at the worker that does not own its session, and so do the forged
-    // ones.
+    // The peer's packets arrive at a worker that does not own its session, and so do the forged
+    // packets.
     for from in [1, 66, 67] {
         pair.net.steer(host(2), host(from), 1);
     }
@@ -634,7 +634,8 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
 fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
     let mut pair = Pair::new();
     pair.until_up();
-    // The slow path is gone, as after a panic: only the workers poll, for almost as long as keys live.
+    // The slow path is gone, as after a panic. Only the workers poll, for almost the lifetime of
+    // the keys.
     let began = pair.now.0;
     let mut arrived = 0;
     let mut sent = 0;
@@ -720,7 +721,7 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
             .iter()
             .filter(|d| kind(&d.bytes) == 4 && d.bytes.len() > 24)
             .count();
-        // Each crossing uses a hop; a label of 13 hops ends by itself.
+        // Each crossing uses a hop. A label of 13 hops ends by itself.
         assert_eq!(crossed, usize::from(hops_left).min(13), "{hops_left} hops");
         assert_eq!(spent(&pair) - before, u64::from(hops_left <= 13));
     }

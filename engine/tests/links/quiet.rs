@@ -176,7 +176,7 @@ fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
     };
     assert_eq!((down, trouble, why.name()), (slot, slot, "no_answer"));
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64);
-    // No frame waits for an absent peer.
+    // No frame is queued for an absent peer.
     send(&mut pair.at_a, pair.to_b, b"anybody?");
     pair.advance(MS);
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64 + 1);

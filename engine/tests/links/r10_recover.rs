@@ -238,7 +238,7 @@ fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
                 }
             };
             pair.run_for(1);
-            // The last call may have been a moment ago.
+            // The last call of the waker may have been a moment ago.
             for _ in 0..20 {
                 if !pair.a.switch.is_settled() {
                     pair.advance(MS);

@@ -24,7 +24,8 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         poll(&mut node, now);
         node.switch.detach(Slot::new(slot)).expect("the slot is there");
         poll(&mut node, now);
-        // Forward, back, and forward again: each jump counts for a few seconds at most.
+        // The clock jumps forward, back, and forward again. Each jump counts for a few seconds at
+        // most.
         for to in [now + leap, now, now + leap] {
             now = to;
             poll(&mut node, now);

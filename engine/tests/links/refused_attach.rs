@@ -51,7 +51,8 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
 
 #[test]
 fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
-    // A plain neighbour at the second worker alone has the address: the first one's port accepts the peer.
+    // Only a plain neighbour at the second worker has the address, so the first worker's port
+    // accepts the peer.
     let (net, mut now) = (SimNet::default(), Now(SECOND));
     let mut node = Node::without_port(&NodeSpec { workers: 2, ..NodeSpec::new(2) }, now);
     let ports = [0, 1].map(|worker| {
@@ -68,7 +69,7 @@ fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
     advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::Taken)));
     assert_eq!(node.switch.peers().len(), 0);
-    // The address is free at the first worker's port: the mark is forgotten.
+    // The address is free at the first worker's port: the mark is removed.
     let made = node.switch.balance().frames_made;
     advance(&mut node, &mut now, 20);
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");

@@ -1,4 +1,5 @@
-//! Handshakes of peers without a configured address under floods: each source has its share. Virtual time.
+//! Floods of handshakes when peers have no configured address: each source has its share. Virtual
+//! time.
 
 use strowger_crypto::{
     Psk, SeededEntropy,
@@ -12,7 +13,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// A hub that has the keys of twenty peers and none of their addresses, and these peers.
+/// A hub that has the keys of twenty peers and none of their addresses. The peers are included.
 struct Hub {
     net: SimNet,
     hub: Node,
@@ -142,8 +143,8 @@ fn r12_one_address_does_not_have_all_the_cookies() {
     hub.hub.assert_even();
 }
 
-/// The queue to the slow path has 64 places. Without a handshake socket a flood from one address fills it in every
-/// poll before the other sources.
+/// The queue to the slow path has 64 places. Without a handshake socket, a flood from one address
+/// fills it in every poll before the messages of other sources arrive.
 #[test]
 fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
     for ports in [1, 200] {

@@ -1,4 +1,5 @@
-//! How often an idle switch polls its slow path: only when `next_timeout` or the waker asks for it. Virtual time.
+//! When an idle switch polls its slow path: only when `next_timeout` or the waker asks for it.
+//! Virtual time.
 
 use std::sync::{
     Arc,

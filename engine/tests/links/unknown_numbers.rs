@@ -1,5 +1,5 @@
-//! Slot numbers while unknown peers come and go: those in use, in quarantine and kept are bounded together, so that a
-//! configured peer always gets one. Virtual time.
+//! Slot numbers while unknown peers come and go. The total of the numbers in use, in quarantine and
+//! kept is bounded, so that a configured peer always gets one. Virtual time.
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
@@ -87,7 +87,7 @@ impl Open {
         (links_max * UNKNOWN_NUMBERS_PER_LINK).min(slot_max / 2)
     }
 
-    /// The operator attaches something at any free number: it is usable at once.
+    /// The operator attaches something at any free number, which must be usable at once.
     fn attach(&mut self, name: &str) -> u32 {
         let (near, _far) = wire(4).expect("descriptors");
         let port = self.node.switch.plug_at(0, Box::new(near)).expect("a place");
@@ -113,7 +113,7 @@ fn unknown_peers_leave_numbers_for_configured_peers() {
     for n in 0..100 {
         node.attach(&n.to_string());
     }
-    // The flood continues, and peers with numbers keep them.
+    // The flood continues, and the peers that have numbers keep them.
     node.flood(10, 10);
     let views = node.node.switch.slots();
     let named = views.iter().filter(|view| view.state == SlotState::Attached && !view.is_unknown);
@@ -130,7 +130,7 @@ fn a_switch_with_few_numbers_keeps_some_for_configured_peers() {
         node.attach(&n.to_string());
     }
     // One number is left. It is reserved for the operator, although unknown peers have freed some
-    // of theirs.
+    // of their numbers.
     for _ in 0..600 {
         node.advance(SECOND / 5);
     }

@@ -269,7 +269,7 @@ fn w5_7_an_error_bears_its_cause_s_header_and_no_more() {
     let back = send_astray(&mut row, 20, Flags::default(), &[0xaa; 100]);
     assert_eq!(back.len(), 1);
     let (header, message) = back[0][8..].split_at(16);
-    // The flags E and C, and the flow of the cause.
+    // The packet has the flags E and C, and the flow of the packet that caused the error.
     assert_eq!((header[1], &header[6..8]), (0xc0, &[0xbe, 0xef][..]));
     let (label, shift) = way(&[(2, 20), (2, 3)]).depart().expect("short");
     let mut cause = [0; 16];
@@ -290,7 +290,7 @@ fn r4_an_error_replaces_its_cause_and_is_never_larger_than_it() {
     for payload in 0..64 {
         row.pass(1_000 * MS);
         let back = send_astray(&mut row, 20, Flags::default(), &vec![0; payload]);
-        // 16 bytes of header and 4 in front of the offending header of 16.
+        // An error has 16 bytes of header and 4 more before the offending header of 16 bytes.
         assert_eq!(back.len(), usize::from(payload >= 20), "{payload}");
         assert!(back.iter().all(|error| error.len() <= 24 + payload));
     }
@@ -302,7 +302,7 @@ fn r4_no_error_is_sent_about_an_error_nor_where_none_is_wanted() {
     let mut row = Row::new(1);
     let unwanted = Flags { no_errors: true, ..Flags::default() };
     assert!(send_astray(&mut row, 20, unwanted, &[0; 100]).is_empty());
-    // An error whose sender forgot the flag E.
+    // This is an error in which the sender did not set the flag E.
     let control = Flags { control: true, ..Flags::default() };
     let mut error = [0; 100];
     error[..4].copy_from_slice(&[1, 7, 4, 0]);
@@ -353,7 +353,7 @@ fn w5_9_a_slot_without_the_right_to_ask_learns_as_much_as_of_an_empty_slot() {
     row.pass(MS);
     assert_eq!(row.received().first().map(|error| error[24..28].to_vec()), empty);
     assert_eq!(row.nodes[0].count(Discard::NotAllowed), 1);
-    // A ping.
+    // This is a ping.
     let control = Flags { control: true, ..Flags::default() };
     let header = HeaderRepr { flags: control, ..HeaderRepr::new(Label::here(), 0, 9) };
     row.send(header, &[1, 1, 0, 0, 0, 0, 0, 9].repeat(5));
@@ -572,7 +572,7 @@ fn w5_7_a_sender_with_a_former_number_gets_the_new_one() {
         "the packet is delivered"
     );
     let told = row.received();
-    // The notice "slot moved" from 3 to 6, and the packet's header.
+    // Received: the notice "slot moved" from 3 to 6, and the packet's header.
     assert_eq!(told[0][24..36], [1, 9, 0, 0, 0, 0, 0, 3, 0, 0, 0, 6]);
     assert_eq!((told.len(), told[0].len()), (1, 24 + 12 + 16));
     row.assert_even();
@@ -588,7 +588,7 @@ fn w5_7_a_sender_with_the_number_of_a_detached_slot_gets_slot_gone() {
     row.pass(MS);
     assert_eq!(row.nodes[0].count(Discard::SlotGone), 1);
     let told = row.received();
-    // The notice "slot gone" for 3, and the packet's header.
+    // Received: the notice "slot gone" for 3, and the packet's header.
     assert_eq!(told.len(), 1);
     assert_eq!(told[0][24..32], [1, 10, 0, 0, 0, 0, 0, 3]);
     assert_eq!(told[0].len(), 24 + 8 + 16);
@@ -619,8 +619,8 @@ fn w5_7_a_sender_that_fills_an_egress_gets_few_congestion_errors() {
     let full = row.nodes[0].count(Discard::EgressFull);
     assert_eq!(full, 50, "of {sent} frames");
     assert!((1..=13).contains(&told.len()), "{} of {full} were reported", told.len());
-    // The error "congestion", and the packet's header as it arrived, although it was already written for the next
-    // hop.
+    // Received: the error "congestion" with the packet's header as it arrived, although the header
+    // was already written for the next hop.
     let mut cause = [0; 16];
     HeaderRepr::new(label, shift, 9).emit(&mut cause).expect("room");
     for error in told {
@@ -668,8 +668,8 @@ fn w5_14_a_notice_is_accepted_only_about_recent_packets_and_at_a_limited_rate() 
     moved(&mut row, header);
     assert_eq!(notices(&mut row), 1);
     assert_eq!(row.nodes[0].count(Discard::Unsolicited), 2_000);
-    // Another flow, another path, another kind of packet, or more hops left than were sent: each is
-    // unsolicited.
+    // A notice is unsolicited if its header has another flow, another path, another kind of packet,
+    // or more hops left than were sent.
     for (at, bit) in [(6, 1), (7, 1), (15, 1), (14, 0x80), (1, 0x20), (1, 0x80), (2, 0x40)] {
         let mut bent = header.to_vec();
         bent[at] ^= bit;

@@ -1,5 +1,6 @@
-//! The invariants of architecture.md, section 8, each by its name, on switches with memory ports in virtual time.
-//! Each poll of a worker runs with allocation forbidden on its thread.
+//! The invariants of architecture.md, section 8. Each has a test with its name, on switches with
+//! memory ports in virtual time. Each poll of a worker runs with allocation forbidden on its
+//! thread.
 
 use std::{
     collections::BTreeMap,
@@ -69,7 +70,7 @@ impl Rig {
         }
     }
 
-    /// One worker, and neighbours on these slots.
+    /// A rig with one worker, and with neighbours on these slots.
     fn new(slots: &[u32]) -> Self {
         let mut rig = Self::with(1, SwitchConfig::default());
         for &slot in slots {
@@ -88,7 +89,7 @@ impl Rig {
         port
     }
 
-    /// A neighbour; the test holds its end of the wire.
+    /// Attaches a neighbour. The test holds its end of the wire.
     fn neighbour(&mut self, worker: usize, slot: u32, depth: usize) {
         self.wired(worker, slot, depth, Behind::Neighbour);
     }
@@ -126,7 +127,7 @@ impl Rig {
         self.events.extend(events);
     }
 
-    /// Polls until nothing changes any more.
+    /// Polls until nothing changes.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             self.poll();
@@ -158,7 +159,7 @@ impl Rig {
         burst.is_empty()
     }
 
-    /// The frames that arrived at the neighbour on `slot`, one burst at most.
+    /// The frames that arrived at the neighbour on `slot`, at most one burst.
     fn taken(&mut self, slot: u32) -> Burst {
         let mut burst = Burst::new();
         self.far.get_mut(&slot).expect("a wire there").rx_burst(&mut self.pool, &mut burst);
@@ -200,7 +201,7 @@ impl Rig {
     }
 }
 
-/// A packet of a header with this label and `payload`.
+/// A packet whose header has this label, with `payload`.
 fn packet(label: Label, shift: u16, hops_left: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; FRAME_BYTES_MIN];
     bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
@@ -286,8 +287,8 @@ fn r2_no_byte_string_panics_the_data_plane() {
 struct Chain(Vec<Rig>);
 
 impl Chain {
-    /// Three switches. Slot 2 leads to the previous one and slot 3 to the next one, if any; slot 9 of each to a
-    /// neighbour of the test.
+    /// Three switches. Slot 2 leads to the previous one and slot 3 to the next one, if there is
+    /// one. Slot 9 of each leads to a neighbour that the test holds.
     fn of_three(depth: usize) -> Self {
         let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::with(1, SwitchConfig::default())).collect();
         for at in 0..2 {
@@ -406,7 +407,7 @@ fn r4_one_frame_in_gives_at_most_one_out() {
     assert!(through > 500 && ended > 500, "{through} forwarded, {ended} discarded");
 }
 
-/// Checks the numbers of the frames that arrived at `slot`: within a flow they must increase.
+/// Checks the numbers of the frames that arrived at `slot`: they must increase within a flow.
 fn in_order(arrived: &[Frame], last: &mut BTreeMap<u16, u32>) {
     for frame in arrived {
         let mut bytes = frame.bytes()[LINK_HEADER_BYTES..].to_vec();
@@ -425,7 +426,8 @@ fn of_flow(mut bytes: Vec<u8>, flow: u16) -> Vec<u8> {
 
 #[test]
 fn r7_order_within_a_flow_is_kept() {
-    // Slots 2 and 3 on the first worker, 5 and 6 on the second: half of the paths cross workers.
+    // Slots 2 and 3 are on the first worker, 5 and 6 on the second: half of the paths cross
+    // workers.
     for seed in 1..=6 {
         let mut rng = Rng::new(seed);
         let mut rig = Rig::with(2, SwitchConfig::default());
@@ -538,7 +540,7 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     rig.settle();
     rig.assert_even();
 
-    // The slow path dies: its half of the rings is dropped.
+    // The slow path stops: its half of the rings is dropped.
     let Rig { switch, mut workers, mut far, mut pool, now, .. } = rig;
     drop(switch);
     let mut burst = Burst::new();
@@ -645,7 +647,7 @@ fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
 
 #[test]
 fn r13_the_data_plane_allocates_nothing() {
-    // `poll` runs under `forbid()` throughout; here everything changes during traffic.
+    // `poll` runs under `forbid()` throughout. In this test, slots and ports change during traffic.
     let config = SwitchConfig::default().with_quarantine(std::time::Duration::from_nanos(50));
     let mut rig = Rig::with(2, config);
     let mut rng = Rng::new(0x13);
@@ -784,7 +786,7 @@ fn the_hop_limit_bounds_a_loop_that_the_width_does_not() {
     let mut rig = Rig::with(1, config);
     rig.neighbour(0, 2, 4);
     rig.settle();
-    // A label that turns around here ten times, from a sender that allows 255 hops.
+    // The label turns around here ten times, and its sender allows 255 hops.
     let (label, _) = Label::<u64>::build(
         &[Hop { scheme: &V3X5X8, egress: Slot::new(2), ingress: Slot::new(2) }; 10],
     )
@@ -879,7 +881,7 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
     }
     rig.settle();
     rig.events.clear();
-    // An empty slot is ignored, and one that is named twice is detached once.
+    // An empty slot is ignored, and a slot that is listed twice is detached once.
     rig.switch.detach_all([5, 3, 4, 5].map(Slot::new));
     assert_eq!(
         (rig.switch.name_at(Slot::new(3)), rig.switch.name_at(Slot::new(2))),
@@ -901,7 +903,7 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
 #[test]
 fn three_switches_in_a_row_there_and_back() {
     let mut chain = Chain::of_three(64);
-    // Slots of different widths, so that the return path needs wider directors.
+    // The slots have different widths, so that the return path needs wider directors.
     let (a_slot, b_slot) = (200, 12);
     let mut a = chain.0[0].endpoint(0, a_slot);
     let mut b = chain.0[2].endpoint(0, b_slot);

@@ -1,6 +1,6 @@
-//! A sealed frame received by any backend is sent by any other from the same memory. The test follows the address of
-//! its payload through a switch, and no port counts a copy. Ethernet's veth pairs are in a network namespace that
-//! ends with the test.
+//! A sealed frame that any backend received is sent by any other from the same memory. The test
+//! follows the address of the payload through a switch, and no port counts a copy. Ethernet's veth
+//! pairs are in a network namespace that ends with the test.
 
 #![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
@@ -54,7 +54,7 @@ enum Backend {
 
 use Backend::{Memory, Mmsg, Packet, Unix, Uring, Xdp};
 
-/// The end addresses of the payloads of a port's frames. Sealing writes before and behind them.
+/// The end addresses of the payloads of a port's frames. Sealing writes before and after them.
 #[derive(Clone, Debug, Default)]
 struct Ends {
     came: Arc<Mutex<HashSet<usize>>>,
@@ -102,7 +102,7 @@ impl Port for Watched {
     strowger_frame::delegate_port!(self, self.inner);
 }
 
-/// One end of a hop, and its address for the other end.
+/// One end of a hop, and the address under which it reaches the other end.
 type End = (Box<dyn Port>, Address);
 
 /// Both ends of a hop, with the pools of their switches. `pair` is the name of the hop's veth pair.

@@ -1,5 +1,5 @@
-//! R11: after a restart the same peers have the same slots, in any order and whatever was in progress; and a number
-//! passes to another user only after its quarantine.
+//! R11: after a restart the same peers have the same slots, in any order and whatever was in
+//! progress. A number passes to another user only after its quarantine.
 
 use std::time::Duration;
 
@@ -190,7 +190,7 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
     assert_eq!(state(&switch, 2), Some((SlotState::Retiring, "b".to_owned())));
-    // `c` returns to its former number: it is its own, so it need not wait.
+    // `c` returns to its former number. The number is its own, so it need not wait.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "c").with_slot(Slot::new(3));
@@ -231,7 +231,7 @@ fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
     }
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotFree(Slot::new(4))], "no renumbering completes later");
-    // Its user has not come back, so it is free for others by now.
+    // The number's user has not come back, so the number is free for others by now.
     assert_eq!(switch.renumber(Slot::new(0), Some(Slot::new(2))), Ok(Slot::new(2)));
     let events = settle(&mut switch, &mut worker, 51 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotMoved(Slot::new(0), Slot::new(2))]);
@@ -248,7 +248,8 @@ fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
     );
 }
 
-/// All numbers belong to peers that are not configured. Older files have them by key alone.
+/// A snapshot in which all numbers belong to peers that are not configured. Older files identify
+/// the peers by key alone.
 fn crowded(unknown: bool) -> Snapshot {
     let numbers = [0, 2, 3, 4, 5, 6].map(|slot| Kept {
         slot: Slot::new(slot),
@@ -272,7 +273,8 @@ fn a_start_succeeds_although_numbers_are_kept_for_others() {
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
         let known = wish(&mut switch, "known").with_key([3; 32]);
         assert_eq!(switch.attach(known), Ok(Slot::new(3)), "the user's own number");
-        // More peers than before: each gets a number, and waits until no old label names it.
+        // There are more peers than before. Each gets a number, and waits until no old label names
+        // the number.
         let slots: Vec<Slot> =
             (0..5).map(|n| attach(&mut switch, &format!("new {n}")).expect("a number")).collect();
         assert_eq!(slots, [0, 2, 4, 5, 6].map(Slot::new));

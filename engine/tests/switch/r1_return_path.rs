@@ -1,5 +1,6 @@
-//! Return paths while numbers change: answers along the label that a switch built reach the sender as long as its
-//! former numbers lead to it, even if its present number needs more bits. Virtual time.
+//! Return paths while numbers change. An answer along the label that a switch built reaches the
+//! sender as long as the sender's former numbers lead to it, even if its present number needs more
+//! bits. Virtual time.
 
 use strowger_engine::{
     Now,
@@ -107,7 +108,7 @@ impl Between {
     }
 }
 
-/// The label that names a slot in its fewest bits.
+/// The label that names a slot in as few bits as possible.
 fn to(slot: u32) -> Label {
     let director = V3X5X8.encode_least(Slot::new(slot)).expect("a slot of the scheme");
     Label::new(director.bits() | 1 << director.width())

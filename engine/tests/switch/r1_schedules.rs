@@ -1,12 +1,14 @@
-//! R1 by random schedules on real switches, against a simple model of who had which number when. Events are attach,
-//! detach, renumber, drain, growth of the scheme, aliases that expire, frames, workers that poll or stall, and a slow
-//! path that panics between any two steps and recovers. The model never reads the switch's tables. Every frame names
-//! its sender and its destination: the user of the number when the label was issued. Labels come from events and from
-//! return paths, and are used as long as a packet may be on its way: until the quarantine's length after the number
-//! was taken away. Neighbours answer some frames at once, along the return path that the switch built and nothing
-//! else. Such an answer must reach the sender as long as both of its numbers are in use: the one that names the
-//! sender, and the one that named the receiver, former or not. `STROWGER_R1_EVENTS` sets the number of events (10^8
-//! in release for a long run), `STROWGER_R1_SEED` the seed. A failure prints the seed.
+//! R1 by random schedules on real switches. A simple model records which user had each number, and
+//! when. Events are attach, detach, renumber, drain, growth of the scheme, aliases that expire,
+//! frames, workers that poll or stall, and a slow path that panics between any two steps and
+//! recovers. The model never reads the switch's tables. Every frame names its sender and its
+//! destination: the user of the number when the label was issued. Labels come from events and from
+//! return paths. They are used as long as a packet may be in flight: until the quarantine's length
+//! after the number was taken away. Neighbours answer some frames at once, and only along the
+//! return path that the switch built. Such an answer must reach the sender as long as two numbers
+//! are in use: the one that names the sender, and the one that named the receiver, former or not.
+//! `STROWGER_R1_EVENTS` sets the number of events (10^8 in release for a long run),
+//! `STROWGER_R1_SEED` the seed. A failure prints the seed.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +40,7 @@ use strowger_wire::{
 
 const WORKERS: usize = 2;
 const SEATS: usize = 9;
-/// Few numbers, so that each is assigned again as soon as it may be.
+/// The numbers are few, so that each is assigned again as soon as it may be.
 const SLOT_MAX: u32 = 13;
 const QUARANTINE_NS: u64 = 1_000;
 const ALIAS_NS: u64 = 1_500;
@@ -46,9 +48,10 @@ const ALIAS_NS: u64 = 1_500;
 const ON_ITS_WAY_NS: u64 = 200;
 const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
-/// A frame: the headers, sender, destination, the number used, and the answer's number.
+/// The length of a frame: the headers, sender, destination, the number used, and the answer's
+/// number.
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
-/// A reply arrives within this time, if at all.
+/// Maximum time in which a reply arrives, if it arrives at all.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
 /// A waker that panics once, at the n-th call: the slow path stops between any two of its steps.
@@ -73,7 +76,8 @@ struct Owner {
     withdrawn: Option<u64>,
     /// Whether any issued label names it.
     named: bool,
-    /// Whether an event announced that it leads to its user: before, an answer may come too early.
+    /// Whether an event announced that it leads to its user. Before that, an answer may come too
+    /// early.
     announced: bool,
 }
 
@@ -87,8 +91,8 @@ struct Issued {
 struct Reply {
     id: u64,
     sent: u64,
-    /// The replying user, by the number in the request's label, and the receiver of the reply, by
-    /// the number in the return path.
+    /// The user that replies, by the number in the request's label, and the receiver of the reply,
+    /// by the number in the return path.
     by: Issued,
     to: Issued,
 }
@@ -108,12 +112,12 @@ struct User {
     to: Option<u32>,
     aliases: Vec<u32>,
     leaving: bool,
-    /// The time when its drain ends, if it drains.
+    /// The time when its drain ends, if it is draining.
     drained: Option<u64>,
     is_endpoint: bool,
 }
 
-/// Counts of what happened, so that a schedule that tests nothing is noticed.
+/// Counts of what happened. They show if a schedule tests nothing.
 #[derive(Debug, Default)]
 struct Seen {
     sent: u64,
@@ -154,7 +158,8 @@ struct Rig {
     seen: Seen,
 }
 
-/// A scheme with a prefix to spare, and its extension. (Not `v3x5x8`, which numbers differently.)
+/// A scheme with a prefix to spare, and its extension. It is not `v3x5x8`, which numbers
+/// differently.
 fn growing() -> (Scheme, Scheme) {
     let (a, b) = (Form::new(3, 1, 0b1), Form::new(8, 3, 0b000));
     let between = Form::new(5, 2, 0b10);
@@ -305,7 +310,7 @@ impl Rig {
     /// Checks a number that was just assigned against the model.
     fn given(&mut self, slot: u32, user: u64) {
         assert!(slot != 1 && slot <= SLOT_MAX);
-        // Frames that arrived long ago and were not read have an old return path.
+        // Frames that arrived long ago and have not been read have an old return path.
         (0..SEATS).for_each(|seat| self.receive(seat));
         let owner = &mut self.owners[slot as usize];
         if owner.named {
@@ -327,7 +332,8 @@ impl Rig {
             return;
         }
         if self.waits_since[self.seats[seat].worker].is_some() {
-            // Frames of the last user at this end of a plain wire would count as this one's.
+            // Frames of the last user at this end of a plain wire would be counted as frames of
+            // this user.
             self.poll_workers(self.seats[seat].worker);
         }
         self.users += 1;

@@ -1,5 +1,5 @@
-//! R23 in the data plane: whatever one neighbour does, every other one keeps its traffic, up to its fair share of
-//! scarce resources. Memory wires; every verdict is a count.
+//! R23 in the data plane: whatever one neighbour does, every other neighbour keeps its traffic, up
+//! to its fair share of scarce resources. Ports are memory wires. Every verdict is a count.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use strowger_wire::{
     Hop, Label, Slot, link_header::LINK_HEADER_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
 };
 
-/// Nanoseconds from one poll to the next.
+/// The time from one poll to the next, in nanoseconds.
 const POLL_NS: u64 = 1_000;
 
 fn memory(singles: u32) -> Pool {
@@ -159,7 +159,8 @@ impl Rig {
         let mut taken = 0;
         while taken < n {
             let mut burst = Burst::new();
-            // A receive fills a burst's free places, so the frames already in it limit the number.
+            // A receive fills the free places of a burst, so the frames already in it limit the
+            // number.
             let fill = burst.capacity() - (n - taken).min(burst.capacity());
             for _ in 0..fill {
                 burst.push(self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, 1));
@@ -274,7 +275,7 @@ fn assert_shares(arrived: &BTreeMap<u32, Arrived>, senders: &[Sender], part: f64
     let share = f64::from(total) / senders.len() as f64;
     for sender in senders {
         let got = arrived.get(&sender.slot).map_or(0, |sum| sum.frames);
-        // A few frames may still wait.
+        // A few frames may still be queued.
         assert!(f64::from(got + 8) >= part * share, "{what}: slot {} of {arrived:?}", sender.slot);
     }
 }
@@ -357,7 +358,8 @@ fn r23_long_frames_do_not_displace_short_ones() {
     let senders = [Sender { payload_bytes: 1_400, ..data(2, 64) }, data(3, 64)];
     let (mut rig, arrived) = contend(1, &senders, 0, 8, 16, 800);
     let (long, short) = (arrived[&2], arrived[&3]);
-    // A frame counts once for each 256 bytes begun: six to one here.
+    // A frame counts once for each 256 bytes begun. Here, a long frame counts six times and a short
+    // one once.
     assert!(short.frames > 4 * long.frames, "{arrived:?}");
     assert!(long.bytes > short.bytes / 2, "short frames do not displace long ones: {arrived:?}");
     rig.assert_even();
@@ -573,7 +575,7 @@ fn r23_a_ring_between_workers_is_shared_equally_by_its_ingresses() {
         hostile.iter().for_each(|&slot| rig.neighbour(0, slot, 512));
         let mut arrived = BTreeMap::new();
         for _ in 0..100 {
-            // The other worker is slow: one poll for eight of this one's.
+            // The other worker is slow: it is polled once for eight polls of this one.
             for _ in 0..8 {
                 for &slot in &hostile {
                     rig.send(64, slot, 199, 40, false);

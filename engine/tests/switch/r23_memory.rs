@@ -28,14 +28,14 @@ use strowger_wire::{
     Hop, Label, Slot, link_header::LINK_HEADER_BYTES, scheme::V3X5X8, switch_header::HeaderRepr,
 };
 
-/// Nanoseconds from one poll to the next.
+/// The time from one poll to the next, in nanoseconds.
 const POLL_NS: u64 = 100_000;
 /// The pool of one worker with one UDP listener (`strowger` computes it from its configuration).
 const MEMORY: PoolSpec = PoolSpec { trains: 932, singles: 384, huge_pages: false };
 const SETTLED: Chunks = Chunks { trains: 64, singles: 256 };
-/// Chunks that the socket's calls receive into.
+/// The chunks into which the socket's calls receive.
 const RECEIVED_AT_ONCE: Chunks = Chunks { trains: 64, singles: 0 };
-/// The datagrams that the kernel queues for a socket that is not read.
+/// The number of datagrams that the kernel queues for a socket that is not read.
 const KERNEL_QUEUE: usize = 512;
 
 const A: u32 = 2;
@@ -47,7 +47,7 @@ fn address(slot: u32) -> Address {
     Address::Udp(SocketAddr::from(([192, 0, 2, 1], slot as u16)))
 }
 
-/// Stands for the kernel and the network behind one socket.
+/// Stands for the kernel and the network that one socket reaches.
 #[derive(Default)]
 struct Kernel {
     incoming: VecDeque<(Address, Vec<u8>)>,
@@ -207,7 +207,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// `stuck` egresses, all of the last worker's.
+    /// Makes a relay with `stuck` egresses, all of which belong to the last worker.
     fn new(workers: usize, stuck: u32) -> Self {
         let mut pools = Pool::group(&MEMORY, workers).expect("memory");
         for pool in &mut pools {
@@ -247,14 +247,14 @@ impl Relay {
         panic!("the relay does not settle");
     }
 
-    /// One poll of each worker that is awake.
+    /// Polls each worker that is awake, once.
     fn poll(&mut self) {
         self.now.0 += POLL_NS;
         (0..self.workers.len()).for_each(|at| self.poll_worker(at));
     }
 
-    /// One poll of a worker, unless it sleeps: a worker that may block does so until a port has frames for it or
-    /// another worker wakes it.
+    /// Polls a worker once, unless it sleeps. A worker that may block does so until a port has
+    /// frames for it or another worker wakes it.
     fn poll_worker(&mut self, at: usize) {
         let worker = &mut self.workers[at];
         let is_called = self.woken[at].0.swap(false, Ordering::Relaxed);
@@ -266,7 +266,7 @@ impl Relay {
         }
     }
 
-    /// The hostile neighbour sends to all stuck ones in turn.
+    /// The hostile neighbour sends to all stuck egresses in turn.
     fn flood(&self, n: usize, poll: u32) {
         for nth in 0..n as u32 {
             let slot = FIRST_STUCK + (poll * n as u32 + nth) % self.stuck;
@@ -342,7 +342,8 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
 
 #[test]
 fn r23_a_worker_that_sleeps_is_woken_for_the_memory_that_its_exits_hold() {
-    // One worker's socket is flooded with frames for stuck egresses of another, which sleeps whenever it may.
+    // One worker's socket is flooded with frames for stuck egresses of another worker, which sleeps
+    // whenever it may.
     let mut relay = Relay::new(2, 200);
     let free = |relay: &mut Relay| relay.workers[0].pool_mut().free(ChunkClass::Train);
     let before = free(&mut relay);

@@ -1,4 +1,5 @@
-//! Relays whose network changes: the machine's own addresses, the state of a router. In network namespaces.
+//! Relays in network namespaces whose network changes: the machine's own addresses, or the state of
+//! a router.
 
 use serde_json::Value;
 use strowger_testkit::{

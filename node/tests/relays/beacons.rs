@@ -1,5 +1,5 @@
-//! Relays as processes in two network namespaces that find each other by their beacons, without configured addresses.
-//! Over a veth pair.
+//! Relays as processes in two network namespaces that find each other by their beacons, without
+//! configured addresses. A veth pair joins the namespaces.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use strowger_testkit::{
 
 const GROUP: &str = "03:73:74:72:6f:77";
 
-/// The configuration of [`by_ethernet`], and beacons.
+/// The configuration of [`by_ethernet`], with beacons.
 fn with_beacons(key: &str, backend: &str) -> String {
     let config = by_ethernet(key, None, backend, "");
     config.replace("[[unix]]", "beacon = true\nbeacon_s = 1\n[[unix]]")

@@ -18,7 +18,7 @@ use strowger_testkit::{
 };
 use tempfile::TempDir;
 
-/// The library, and the files with the offsets of the clocks.
+/// The preloaded library, and the files with the offsets of the clocks.
 struct Shim {
     directory: TempDir,
 }
@@ -46,7 +46,7 @@ impl Shim {
 
     /// Sets the offset of this clock, in seconds.
     fn set(&self, clock: &str, seconds: i64) {
-        // Replaced atomically: a relay never reads a part of it.
+        // The file is replaced atomically: a relay never reads a part of it.
         let new = self.file("new");
         fs::write(&new, seconds.to_string()).unwrap();
         fs::rename(new, self.file(clock)).unwrap();
@@ -87,7 +87,7 @@ fn handshakes(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
 }
 
-/// A new folder with this one's key.
+/// Makes a new folder with the key of this one.
 fn moved(home: &Home) -> Arc<Home> {
     let new = Home::without_key();
     fs::rename(home.file("key"), new.file("key")).unwrap();
@@ -107,7 +107,7 @@ fn a_relay_that_starts_in_1970_reports_it_and_gets_its_link_once_the_clock_is_se
     until_up([&a, &b]);
     let made = handshakes(&b);
 
-    // A restarts at another address, so B cannot look for it. A's clock has lost the time.
+    // A restarts at another address, so B cannot search for it. A's clock has lost the time.
     let dir_a = moved(&a.kill());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     shim.set("real", 100 - now);

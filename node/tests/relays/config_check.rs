@@ -41,7 +41,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Writes a configuration, in which DIR stands for the folder.
+    /// Writes a configuration, in which `DIR` stands for the folder.
     fn write(&self, sections: &str) -> String {
         let dir = self.0.path().to_str().unwrap();
         let text = format!("control.socket = \"DIR/control\"\n{sections}").replace("DIR", dir);
@@ -71,7 +71,7 @@ impl Place {
         assert_eq!(everything_in(self.0.path()), before);
     }
 
-    /// Asserts that the check passes with this many notes; returns the output.
+    /// Asserts that the check passes with this many notes. Returns the output.
     #[track_caller]
     fn fine(&self, sections: &str) -> String {
         let file = self.write(sections);
@@ -106,7 +106,7 @@ fn is_root() -> bool {
 const UDP: &str = "[[udp]]\nname = \"wan\"\naddress = \"127.0.0.1:0\"\n";
 const IDENTITY: &str = "[identity]\nkey = \"DIR/key\"\n";
 
-/// Peers, each with another key.
+/// A peer with a key that depends on `number`.
 fn peer(name: &str, number: u8, more: &str) -> String {
     let key = format!("{number:02x}").repeat(32);
     format!("[[peer]]\nname = \"{name}\"\nkey = \"{key}\"\n{more}\n")
@@ -280,7 +280,7 @@ fn config_check_reports_the_program_that_has_a_port_or_a_socket() {
          [[unix]]\nname = \"local\"\npath = \"DIR/local\"\n"
     );
     // The sockets belong to this test's process, whose name the kernel cuts at 15 bytes. A child
-    // that another test has just forked has them, too.
+    // that another test has just forked has the sockets, too.
     let process = "(process ";
     let program = fs::read_to_string("/proc/self/comm").unwrap();
     let used = format!("in use by {}", program.trim());
@@ -306,7 +306,7 @@ fn config_check_reports_ports_that_an_ordinary_user_may_not_bind() {
         place.write("[[udp]]\nname = \"dns\"\naddress = \"127.0.0.1:99\"\nseal = \"plain\"\n");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    // In a network namespace, where the kernel's default for unprivileged ports applies.
+    // The test uses a network namespace, where the kernel's default for unprivileged ports applies.
     let Ok(space) = Namespace::new() else { return skip("no network namespace") };
     netns::run(&format!("ip -n {} link set dev lo up", space.0)).unwrap();
     let mut outer = Command::new("ip");
@@ -388,7 +388,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     let (code, said) = within(&["relay", "--config", &file]);
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("peer \"own\"") && said.contains("config check` shows 2 more"), "{said}");
-    // While it runs, the check queries it at the control socket.
+    // While the relay runs, the check queries it at the control socket.
     let directory = Home::new();
     let relay = Relay::within(
         &near,
