@@ -4,7 +4,7 @@ use crate::{
     CRYPTO, ENGINE, FRAME, Faults, IO, OWN_FOLDER, RUNTIME, Repo, WIRE, list, text, without_tests,
 };
 
-/// What each of our crates may import; a crate may always import itself in its tests.
+/// The crates that each of our crates may import. A crate may always import itself in its tests.
 const ARROWS: [(&str, &[&str]); 13] = [
     (WIRE, &[]),
     (FRAME, &[]),
@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("strowger-repo-lint", &[]),
 ];
 
-/// What tests share. Every crate may import it, and only as a dev-dependency.
+/// The crate that tests share. Every crate may import it, and only as a dev-dependency.
 const TESTKIT: &str = "strowger-testkit";
 
 /// Imports that are allowed as dev-dependencies alone: the engine is tested over the memory port.
@@ -91,9 +91,10 @@ pub fn inside_the_engine_the_worker_knows_no_control(repo: &Repo) -> Faults {
     faults
 }
 
-/// `WorkerLoop` is the only loop around a worker in what is shipped, and the only code that blocks for one.
+/// In the published code, `WorkerLoop` is the only loop around a worker, and the only code that
+/// blocks for one.
 ///
-/// Benchmarks and tests step a worker by hand where they count.
+/// Benchmarks and tests may step a worker by hand.
 pub fn one_loop_runs_around_a_worker(repo: &Repo) -> Faults {
     let mut faults = Faults::new("run it by strowger_runtime::WorkerLoop");
     let is_shipped = |file: &str| {

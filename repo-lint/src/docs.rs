@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{Faults, Repo, layout::FOLDERS, without_tests};
 
-/// The targets of `[text](target)` in a page, code blocks left out.
+/// The targets of `[text](target)` in a page, without those in code blocks.
 fn links(page: &str) -> Vec<String> {
     let prose: String = page.split("```").step_by(2).collect();
     let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -23,7 +23,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Links between pages lead to a file, and to a heading that it has.
+/// Each link between pages must lead to a file, and to a heading in it.
 pub fn links_between_pages_lead_somewhere(repo: &Repo) -> Faults {
     let mut faults = Faults::new("correct the link");
     for file in repo.markdown_files() {
@@ -52,7 +52,8 @@ pub fn links_between_pages_lead_somewhere(repo: &Repo) -> Faults {
 
 /// Each file of a crate that a page names in code (`engine/src/limits.rs`) exists.
 ///
-/// A page in a crate's folder may name its files relative to that. The changelog may name former files.
+/// A page in a crate's folder may name its files relative to that folder. The changelog may name
+/// files that no longer exist.
 pub fn files_that_pages_name_exist(repo: &Repo) -> Faults {
     let mut faults = Faults::new("name the file where it is now");
     for page in repo.markdown_files().filter(|page| *page != "CHANGELOG.md") {
@@ -136,7 +137,7 @@ pub fn operators_pages_name_every_key_drop_reason_and_command(repo: &Repo) -> Fa
     faults
 }
 
-/// Decisions are numbered without a gap and have four parts.
+/// Decisions are numbered without a gap, and each has four parts.
 pub fn decisions_are_numbered_and_say_what_was_measured(repo: &Repo) -> Faults {
     let mut faults = Faults::new("a decision has a number and four parts");
     let mut numbers = Vec::new();

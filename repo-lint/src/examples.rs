@@ -2,7 +2,7 @@
 
 use crate::{Faults, Repo};
 
-/// Fields that `strowger demo --json` has at least; the README explains each.
+/// The fields that `strowger demo --json` must have at least. The README explains each.
 const DEMO_FIELDS: [&str; 11] = [
     "ok",
     "balanced",
@@ -17,7 +17,7 @@ const DEMO_FIELDS: [&str; 11] = [
     "sealed",
 ];
 
-/// Lines of the embed example, blank ones included.
+/// The number of lines of the embed example, with blank lines.
 const EMBED_LINES_MAX: usize = 25;
 
 /// The code block of a page that follows this mark: `<!-- mark -->`.

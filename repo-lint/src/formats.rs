@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{Faults, OWN_FOLDER, Repo};
 
-/// Each section and requirement that code or a page cites stands in docs/wire.md.
+/// Each section and requirement that code or a page cites exists in docs/wire.md.
 pub fn cited_sections_and_requirements_exist(repo: &Repo) -> Faults {
     let mut faults = Faults::new("docs/wire.md has no such section or requirement");
     let page = repo.read("docs/wire.md");

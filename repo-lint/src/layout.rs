@@ -1,4 +1,4 @@
-//! The folders and files that the repository has, and what each manifest says.
+//! The folders and files that the repository must have, and the contents of each manifest.
 
 use crate::{CRYPTO, ENGINE, FRAME, Faults, IO, Repo, WIRE, list, text};
 

@@ -29,7 +29,7 @@ const ENGINE: &str = "strowger-engine";
 const IO: &str = "strowger-io";
 const RUNTIME: &str = "strowger-runtime";
 
-/// The folder of this crate: its own text quotes what it looks for.
+/// The folder of this crate. Its own text quotes the text that the checks search for.
 const OWN_FOLDER: &str = "repo-lint/";
 
 /// The repository's files, and its packages as cargo describes them.
@@ -57,7 +57,7 @@ impl Repo {
                 found
             }
         };
-        // Git lists a file that is deleted and not yet committed.
+        // Git also lists a file that is deleted and not yet committed.
         files.retain(|file| root.join(file).is_file());
         files.sort();
         Self { root: root.to_owned(), files, packages: OnceLock::new() }
@@ -149,7 +149,7 @@ impl Faults {
         self.found.extend(faults);
     }
 
-    /// Panics if there is a fault; the message lists all of them, each on a line.
+    /// Panics if there is a fault. The message lists all faults, one on each line.
     #[track_caller]
     pub fn assert_none(mut self) {
         self.found.dedup();

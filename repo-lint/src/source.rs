@@ -7,7 +7,7 @@ use crate::{Faults, Repo, without_tests};
 /// Maximum number of lines of a file without its tests.
 const LINES_MAX: usize = 700;
 
-/// Code that may not be committed. `concat!`: this file is checked, too.
+/// Code that may not be committed. `concat!` is needed because this file is checked, too.
 const BANNED: [&str; 4] = [
     concat!("to", "do!("),
     concat!("unimpl", "emented!("),
@@ -18,11 +18,12 @@ const BANNED: [&str; 4] = [
 /// Parts of names that say nothing about what is named.
 const EMPTY_NAMES: [&str; 7] = ["Manager", "Helper", "Util", "Common", "helper", "util", "common"];
 
-/// Folders that only one machine has.
+/// Folders that exist only on one machine.
 const MACHINE_PATHS: [&str; 3] =
     [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
-/// Rust files begin with a `//!` line, are short, leave nothing unfinished, and give names that mean something.
+/// Rust files begin with a `//!` line, are short, leave nothing unfinished, and use names with a
+/// meaning.
 pub fn rust_files_keep_the_style(repo: &Repo) -> Faults {
     let mut faults = Faults::new("docs/style.md says why");
     for (file, code) in repo.rust_files() {

@@ -1,10 +1,10 @@
-//! Where `unsafe` may stand, and that docs/unsafe.md lists each file that has it.
+//! Checks where `unsafe` is allowed, and that docs/unsafe.md lists each file that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Faults, Repo, layout::FOLDERS};
 
-/// The crates that may use `unsafe`; every other one forbids it.
+/// The crates that may use `unsafe`. Every other crate forbids it.
 const UNSAFE_CRATES: [&str; 2] = ["frame", "io-backends"];
 
 /// `unsafe` is forbidden in every crate but two, which document each block.

@@ -13,7 +13,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// A hub that has the keys of twenty peers and none of their addresses. The peers are included.
+/// A hub and twenty peers. The hub has the keys of these peers and none of their addresses.
 struct Hub {
     net: SimNet,
     hub: Node,

@@ -49,7 +49,7 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         assert_eq!(peers["peers"][0]["address"], MACS[0]);
         assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
 
-        // One relay ends and restarts: it finds the queue free, and its peer finds it.
+        // One relay ends and restarts. It must find the queue free, and its peer must find it.
         let key = fs::read(first.path("key")).unwrap();
         first.stop();
         let again = Home::without_key();
@@ -138,7 +138,7 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let Some([near, _far]) = pair() else { return };
     let directory = Home::without_key();
     let made = netns::run(&format!("chown 65534:65534 {}", directory.path().display()));
-    // The command itself may lie where others cannot read.
+    // The command itself may be where other users cannot read.
     let command = directory.path().join("strowger");
     fs::copy(STROWGER, &command).unwrap();
     if let Err(why) = made.and(netns::run("setpriv --version")) {
@@ -157,7 +157,7 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     relay.stop();
 }
 
-/// The rights of each thread of a relay that has given them up, as the kernel reports them.
+/// Asserts the rights of each thread of a relay that has given them up, as the kernel reports them.
 fn assert_is_nobody(relay: &Relay) {
     let tasks = format!("/proc/{}/task", relay.child.id());
     let tasks: Vec<_> = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path()).collect();
@@ -178,8 +178,8 @@ fn assert_is_nobody(relay: &Relay) {
     }
 }
 
-/// The relay starts as root and runs as `nobody`: open sockets keep working, files are kept, and at
-/// the end nothing of the relay is left on the interface.
+/// The relay starts as root and runs as `nobody`. Open sockets keep working, and files are kept. At
+/// the end, nothing of the relay is left on the interface.
 #[test]
 fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     let Some([near, far]) = pair() else { return };
@@ -240,7 +240,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     }
 }
 
-/// Runs the command once; returns its errors.
+/// Runs the command once. Returns its errors.
 fn refused(before: &str, directory: &Path, config: &str) -> String {
     let file = directory.join("relay.toml");
     let config = config.replace("DIR", directory.to_str().unwrap());
@@ -289,7 +289,8 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     relay.stop();
 }
 
-/// A relay that is stopped for a while: the kernel's drops are shown by reason, and the sums match the frames sent.
+/// A relay is stopped for a while. The kernel's drops are shown by reason, and the sums match the
+/// number of frames sent.
 #[test]
 fn what_the_kernel_drops_is_shown_by_reason() {
     let Some([near, far]) = pair() else { return };

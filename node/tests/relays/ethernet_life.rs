@@ -1,5 +1,5 @@
-//! The life of a relay's Ethernet ports: several queues, VLANs, neighbours that are attached while it runs, other
-//! traffic on the wire, and kills. In network namespaces.
+//! The life of a relay's Ethernet ports, in network namespaces: several queues, VLANs, neighbours
+//! that are attached while the relay runs, other traffic on the wire, and kills.
 
 use std::{
     collections::BTreeSet,
@@ -244,8 +244,9 @@ fn child_of_tcp() {
     }
 }
 
-/// Like ssh over the same interface: the kernel's connections pass beside our frames while our program is attached,
-/// after a kill -9, and beside the relay that restarts at once.
+/// Other connections over the same interface, such as ssh: the kernel's connections continue beside
+/// our frames while our program is attached, after a kill -9, and beside the relay that restarts at
+/// once.
 #[test]
 fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     let Some([near, far]) = pair() else { return };
@@ -290,8 +291,8 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     server.wait().unwrap();
 }
 
-/// A link that goes down and up is the same interface, and needs no rights. A removed interface is reported by its
-/// relay, which continues with all else and stops in order.
+/// A link that goes down and up is the same interface, and needs no rights. A relay reports a
+/// removed interface, continues with everything else, and stops in order.
 #[test]
 fn a_link_comes_back_and_a_removed_interface_is_reported() {
     for backend in ["af_xdp", "af_packet"] {
@@ -349,8 +350,8 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
     }
 }
 
-/// A bond changes its member, or an operator the address: packets pass again in both directions
-/// over the sealed link, without a restart.
+/// A bond changes its member, or an operator changes the address. Packets pass again in both
+/// directions over the sealed link, without a restart.
 #[test]
 fn an_own_mac_address_that_changes_is_followed() {
     for backend in ["af_packet", "af_xdp"] {
@@ -389,8 +390,8 @@ fn an_own_mac_address_that_changes_is_followed() {
     }
 }
 
-/// Without VLAN tags AF_XDP cannot distinguish frames of other VLANs: if an operator switches the offload on under a
-/// running relay, the relay reports it, and a start uses AF_PACKET.
+/// Without VLAN tags AF_XDP cannot distinguish frames of other VLANs. If an operator switches the
+/// offload on under a running relay, the relay reports it. A relay that starts then uses AF_PACKET.
 #[test]
 fn an_interface_that_starts_and_stops_to_strip_tags_is_reported() {
     let Some([near, _far]) = pair() else { return };

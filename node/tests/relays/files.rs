@@ -1,5 +1,5 @@
-//! Files at the start of a relay: an ordinary user puts files into a folder that root's relay uses. A deadline ends
-//! what hangs.
+//! Files at the start of a relay: an ordinary user puts files into a folder that root's relay uses.
+//! A deadline ends each command that hangs.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use strowger_testkit::{eventually, harness::relay::*, skip};
 /// The user of `[process]` in these tests, and its group.
 const NOBODY: u32 = 65_534;
 
-/// A folder of the configured user, beside one of root's.
+/// A folder of the configured user, beside a folder of root.
 struct Place {
     directory: tempfile::TempDir,
 }
@@ -43,7 +43,7 @@ impl Place {
         self.directory.path().join("ours").join(name)
     }
 
-    /// A relay with these sections, in which THEIRS and OURS stand for the folders.
+    /// A relay with these sections, in which `THEIRS` and `OURS` stand for the folders.
     fn command(&self, sections: &str) -> Command {
         let socket = if sections.contains("control.socket") {
             ""
@@ -252,7 +252,7 @@ fn a_capture_overwrites_no_other_file() {
 #[test]
 fn a_control_socket_whose_queue_is_full_is_not_waited_for() {
     let Some(place) = Place::new() else { return };
-    // A listener that never accepts, with its queue full.
+    // The socket belongs to a listener that never accepts, and its queue is full.
     let script = "import socket,sys,os\ns=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0)\n\
                   c=[]\nfor _ in range(3):\n x=socket.socket(socket.AF_UNIX); x.setblocking(False); c.append(x)\n try: x.connect(sys.argv[1])\n except BlockingIOError: pass\n\
                   print('full',flush=True); sys.stdin.read()";
@@ -292,7 +292,7 @@ fn a_key_of_another_user_is_refused_and_a_link_of_root_s_is_followed() {
     chown(&theirs, Some(12_345), None).unwrap();
     let config = "[identity]\nkey = \"THEIRS/key\"\n";
     place.refused(config, &["key file", "user 12345"]);
-    // As with secrets mounted into containers: a link to the current version.
+    // The key is a link to the current version, as with secrets mounted into containers.
     fs::create_dir(place.ours("day")).unwrap();
     fs::rename(place.ours("key"), place.ours("day/key")).unwrap();
     symlink("day", place.ours("today")).unwrap();

@@ -60,8 +60,8 @@ impl UnknownSender {
     }
 }
 
-/// Sends handshakes until it is stopped, no faster than the relay's sockets can take them: drops of the sockets would
-/// not test the relay. Returns the numbers of handshakes and of replies.
+/// Sends handshakes until it is stopped, at most as fast as the relay's sockets can take them:
+/// drops at the sockets would not test the relay. Returns the numbers of handshakes and of replies.
 fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64) {
     let counted = || {
         let port = wan(home);
@@ -72,7 +72,7 @@ fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64
         let before = counted();
         for sender in senders {
             for _ in 0..AT_ONCE {
-                // Refused only if the relay is gone, which another assertion finds out.
+                // A send is refused only if the relay is gone, which another assertion detects.
                 knocks += u64::from(sender.socket.send(&sender.message).is_ok());
             }
             replies += sender.replies();
@@ -96,8 +96,8 @@ fn door(home: &Home) -> Option<Value> {
     queues.iter_mut().find(|queue| queue["worker"].is_null()).map(Value::take)
 }
 
-/// A relay with this many workers, which has its peer's address or not, continues while unknown peers send
-/// handshakes.
+/// Asserts that a relay with this many workers, with or without its peer's address, continues while
+/// unknown peers send handshakes.
 fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     let (a, b) = (Home::new(), Home::new());
     let more = format!("[unknown_peers]\nallow = true\n[switch]\nworkers = {workers}");
@@ -179,7 +179,7 @@ fn r9_a_relay_forwards_while_unknown_peers_flood_its_handshake_socket() {
 /// Set in the child process, where the kernel refuses programs on sockets.
 const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
 
-/// In a network namespace whose sockets may have no program, this test runs itself once more.
+/// This test runs itself once more in a network namespace whose sockets may have no program.
 #[test]
 fn r9_without_steering_workers_punt_handshakes_and_keep_forwarding() {
     if env::var_os(INSIDE).is_none() {

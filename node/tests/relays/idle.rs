@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 use crate::STROWGER;
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// The counting time.
+/// The time for which wake-ups are counted.
 const FOR: Duration = Duration::from_secs(6);
 
-/// The cost of fixed ticks in that time: 50 a second, and 20 without an identity.
+/// The number of wake-ups by fixed ticks in that time: 50 a second, and 20 without an identity.
 const TICKS: u64 = 120;
 
 fn slow_path_wakeups(relay: &Relay) -> u64 {
@@ -70,7 +70,7 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
     let first = Relay::start(STROWGER, first, &config(at[1], &peer(&second_key, at[2])));
     let second = Relay::start(STROWGER, second, &config(at[2], &peer(&first_key, at[1])));
     until_up([&first, &second]);
-    // The path MTU is searched once; then the link has keys and sends nothing.
+    // The path MTU is searched once. After that, the link has keys and sends nothing.
     eventually("the path MTU is known", || {
         let is_found =
             |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["mtu_found"] == true;

@@ -1,5 +1,5 @@
-//! `strowger init` and `strowger config add-peer`, and the README's commands for two relays, run as
-//! printed there.
+//! `strowger init`, `strowger config add-peer`, and the README's commands for two relays. The
+//! commands run as they are printed there.
 
 use std::{
     fs,
@@ -43,7 +43,7 @@ fn shell(folder: &Path, line: &str) -> Command {
     command
 }
 
-/// A page of the repository.
+/// The text of a page of the repository.
 fn page(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     fs::read_to_string(root.join(name)).unwrap()
@@ -75,7 +75,7 @@ impl Drop for Jobs {
 #[test]
 fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
     let folder = tempfile::tempdir().unwrap();
-    // An address for this test alone, so that no other test has the ports.
+    // The address is for this test alone, so that no other test has the ports.
     let [.., high, low] = std::process::id().to_be_bytes();
     let here = format!("127.{}.{low}.77:", high | 0x40);
     let block = block("two relays").replace("127.0.0.1:", &here);
@@ -110,7 +110,7 @@ fn two_relays_are_linked_and_pinged_by_the_readme_s_commands() {
     let output = strowger(&["ping", "bobby", "--socket", &socket]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("\"bobby\"") && stderr(&output).contains("its links: bob"));
-    // A text of hex digits is a name. With dots it is a label.
+    // A text of hex digits is a name. A text with dots is a label.
     let key = "05".repeat(32);
     let attach = ["slot", "attach", "ada", &format!("{here}9"), "--key", &key, "--socket", &socket];
     let output = strowger(&attach);

@@ -1,5 +1,5 @@
-//! A relay that starts before the network is ready: its address, its interface and the interface of a link-local peer
-//! appear later. In a network namespace.
+//! A relay in a network namespace that starts before the network is ready: its address, its
+//! interface and the interface of a link-local peer appear later.
 
 use std::{
     fs,
@@ -28,7 +28,8 @@ fn start(name: &str, dir: &str, sections: &str) -> KillOnDrop {
     KillOnDrop(relay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-/// A namespace whose loopback is up: before that the kernel has no table of local addresses, and binds any.
+/// A namespace whose loopback is up. Before that, the kernel has no table of local addresses, and
+/// binds any address.
 fn namespace() -> Option<Namespace> {
     let make = || -> Result<Namespace, String> {
         let namespace = Namespace::new()?;

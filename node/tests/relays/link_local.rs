@@ -1,4 +1,4 @@
-//! IPv6 link-local neighbours, with their interface by name or by number. In two network namespaces.
+//! IPv6 link-local neighbours in two network namespaces, with their interface by name or by number.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use strowger_testkit::{
 fn pair_v6() -> Option<[Namespace; 2]> {
     let pair = pair()?;
     for Namespace(name) in &pair {
-        // No duplicate address detection, since there is no second user of the address.
+        // Duplicate address detection is off, since there is no second user of the address.
         let set = |what: &str| {
             netns::run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.{what}"))
         };

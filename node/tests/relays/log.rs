@@ -1,4 +1,4 @@
-//! The lines of a relay on standard error; a reader that stops reading does not delay the relay.
+//! The lines of a relay on standard error. A reader that stops reading does not delay the relay.
 
 use std::{
     fs,
@@ -71,7 +71,7 @@ fn a_relay_whose_output_is_not_read_keeps_running() {
     let mut command = command(&near, &there);
     let mut relay =
         KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    // Both pipes are broken before the relay writes its last lines of the start.
+    // Both pipes are broken before the relay writes the last lines of its start.
     drop((relay.0.stdout.take(), relay.0.stderr.take()));
     eventually("it serves its control socket", || near.file("control").exists().then_some(()));
     let far = far(&there, &near);
@@ -86,7 +86,7 @@ fn a_relay_whose_output_is_not_read_keeps_running() {
 }
 
 /// `a_standard_error_that_is_not_read_delays_nobody_...` tests that nothing waits for a reader.
-/// Here, the lines of a running relay take that path.
+/// Here, the lines of a running relay are written in the same way.
 #[test]
 fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     let (near, there) = (Home::new(), Home::new());

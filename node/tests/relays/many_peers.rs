@@ -17,7 +17,7 @@ const RATIO_MAX: f64 = 2.6;
 
 fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
     let shown = dir.to_str().unwrap();
-    // Plain links: with sealed ones the handshakes would take most of the instructions.
+    // The links are plain: with sealed ones, the handshakes would take most of the instructions.
     let mut text = format!(
         "control.socket = \"{shown}/control\"\n\
          [switch]\nscheme = \"811448c100\"\nslot_max = 4095\nstate = \"{shown}/state\"\n\
@@ -41,21 +41,21 @@ fn counted(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Instructions of all threads together.
+/// The number of instructions of all threads together.
 fn count(dir: &Path) -> f64 {
     let counted = fs::read_to_string(dir.join("out")).expect("it counts");
     let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum");
     totals.trim().parse().unwrap()
 }
 
-/// The instructions of the command until it ends.
+/// The number of instructions of the command until it ends.
 fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
     let output = counted(dir, arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     count(dir)
 }
 
-/// Instructions of a relay that starts, is ready, and is stopped at once.
+/// The number of instructions of a relay that starts, is ready, and is stopped at once.
 fn instructions_of_a_life(dir: &Path, file: &Path) -> f64 {
     let mut command = counted(dir, &["relay", "--config", file.to_str().unwrap()]);
     let relay = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

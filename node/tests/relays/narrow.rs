@@ -1,5 +1,5 @@
-//! Two relays as processes in two network namespaces, on a path whose MTU is below that of one end's interface: the
-//! path MTU is found, shown and respected.
+//! Two relays as processes in two network namespaces. The MTU of their path is below that of one
+//! end's interface. The path MTU is found, shown and respected.
 
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fn too_big(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"discards"}"#)["discards"]["too_big"].as_u64().unwrap_or_default()
 }
 
-/// Asserts that both find a path MTU of this many bytes, show it, and send no longer frame.
+/// Asserts that both relays find a path MTU of this many bytes, show it, and send no longer frame.
 fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     until_up([&relays[0], &relays[1]]);
     for (relay, bytes) in relays.iter().zip(found) {
@@ -90,8 +90,9 @@ fn failures(relay: &Relay) -> Vec<String> {
 #[test]
 fn a_path_that_takes_less_than_the_interface_is_found_out() {
     let Some([near, far]) = pair() else { return };
-    // Frames that are longer than the far end's interface takes (by more than the 4 bytes of a VLAN tag) are lost
-    // there without an error; longer frames of the far end itself are refused by its kernel.
+    // Frames that are too long for the far end's interface (by more than the 4 bytes of a VLAN tag)
+    // are lost there without an error. The far end's own kernel refuses longer frames that the far
+    // end sends.
     for (Namespace(name), mtu, at) in [(&near, 9_000, 1), (&far, 1_400, 2)] {
         netns::run(&format!("ip -n {name} link set dev e0 mtu {mtu}")).unwrap();
         netns::run(&format!("ip -n {name} addr add 10.77.0.{at}/24 dev e0")).unwrap();
@@ -104,7 +105,7 @@ fn a_path_that_takes_less_than_the_interface_is_found_out() {
     ];
     assert_found(&relays, [1_404 - 20 - 8, 1_400 - 20 - 8]);
     let [a, b] = relays;
-    // The far end's kernel refused its longest probes, as expected: no drop.
+    // The far end's kernel refused its longest probes, as expected. This is not a drop.
     let answer = b.ask(r#"{"show":"discards"}"#);
     assert!(answer["discards"]["path_probe"].as_u64() > Some(0), "{answer}");
     for relay in [&a, &b] {

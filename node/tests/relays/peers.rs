@@ -73,7 +73,7 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
     });
     its.stop();
 
-    // Another node at that address, which accepts any peer.
+    // Another node, which accepts any peer, is at that address.
     second.stop();
     let other = Home::new();
     let address = format!("[[udp]]\nname = \"there\"\naddress = \"{}\"\n", b.at);

@@ -9,11 +9,11 @@ use std::{
 
 use strowger_testkit::{harness::relay::*, skip};
 
-/// A control group, until it is dropped.
+/// A control group, which is removed when this is dropped.
 struct Group(PathBuf);
 
 impl Group {
-    /// With half a core's time, of version 1 or 2, as this machine allows.
+    /// Makes a group with half a core's time, of version 1 or 2, as this machine allows.
     fn new() -> Option<Self> {
         let name = format!("strowger-quota-{}", std::process::id());
         let first = Path::new("/sys/fs/cgroup/cpu").join(&name);

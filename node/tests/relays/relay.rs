@@ -1,5 +1,5 @@
-//! `strowger relay` as a process over real sockets of this machine: it forwards, answers requests, survives attacks,
-//! and stops. A deadline ends what hangs.
+//! `strowger relay` as a process over real sockets of this machine: it forwards, answers requests,
+//! survives attacks, and stops. A deadline ends each command that hangs.
 
 use std::{
     fs,
@@ -46,7 +46,7 @@ fn complaint(output: &Output) -> String {
     said
 }
 
-/// A relay that runs; dropping it kills the process.
+/// A relay that runs. Dropping it kills the process.
 struct Relay {
     child: Child,
     lines: Receiver<String>,
@@ -55,8 +55,8 @@ struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay with this configuration, in which `DIR` stands for a new folder with the control socket
-    /// `control`; waits until it is ready.
+    /// Starts a relay with this configuration, in which `DIR` stands for a new folder with the
+    /// control socket `control`. Waits until the relay is ready.
     fn start(config: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), config)
     }
@@ -167,7 +167,8 @@ fn socket() -> UdpSocket {
     socket
 }
 
-/// One listener on a port that the kernel chooses, and neighbours a and b at slots 2 and 3.
+/// A configuration with one listener on a port that the kernel chooses, and neighbours a and b at
+/// slots 2 and 3.
 fn two_neighbours(a: &UdpSocket, b: &UdpSocket, more: &str) -> String {
     let (a, b) = (a.local_addr().unwrap(), b.local_addr().unwrap());
     format!(
@@ -188,7 +189,7 @@ fn packet(ingress: u32, egress: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payload of the next packet, which has passed one hop.
+/// Receives the payload of the next packet, which has passed one hop.
 fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut bytes = [0; 2048];
     let (len, _) = socket.recv_from(&mut bytes).expect("a packet arrives");
@@ -209,7 +210,7 @@ fn assert_forwards(relay: SocketAddr, a: &UdpSocket, b: &UdpSocket) {
     assert_eq!(receive(a), b"and back");
 }
 
-/// The same relay with one worker and with two.
+/// Additions to a configuration: none for one worker, and a line for two.
 const VARIANTS: [&str; 2] = ["", "switch.workers = 2"];
 
 #[test]
@@ -342,8 +343,8 @@ fn slots_come_and_go_while_traffic_flows() {
             }
             done.store(true, Ordering::Relaxed);
         });
-        // The number is in quarantine: labels that still name it and numbers that were never used get different
-        // errors.
+        // The number is in quarantine. The error for a label that still contains it differs from
+        // the error for a number that was never used.
         a.send_to(&packet(2, 5, b"late"), address).unwrap();
         a.send_to(&packet(2, 4, b"never"), address).unwrap();
         let reasons = eventually("both are counted", || {
@@ -394,14 +395,14 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
         .collect();
     assert!(relay.ask(r#"{"show":"slots"}"#)["slots"].is_array());
 
-    // A client that sends requests and never reads the answers.
+    // This client sends requests and never reads the answers.
     let mut deaf = relay.connect();
     deaf.set_nonblocking(true).unwrap();
     let request = "{\"show\":\"status\"}\n".repeat(100);
     while deaf.write(request.as_bytes()).is_ok() {}
     assert!(relay.ask(r#"{"show":"slots"}"#)["slots"].is_array());
 
-    // Many requests at once are answered in order, also those before the end of input.
+    // Many requests at once are answered in order, also those just before the end of input.
     let mut hasty = relay.connect();
     hasty.write_all(b"{\"show\":\"slots\"}\n{\"show\":\"ports\"}\nrubbish\n").unwrap();
     hasty.shutdown(std::net::Shutdown::Write).unwrap();
@@ -515,7 +516,7 @@ fn a_busy_port_is_one_clear_line() {
 
 #[test]
 fn a_relay_does_not_share_its_port_with_a_second_one() {
-    // Sockets of several workers share a port, which another process must not share.
+    // The sockets of several workers share a port, which another process must not share.
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, "switch.workers = 2"));
     let config =
@@ -605,7 +606,7 @@ fn the_sample_passes_the_check_as_it_is_and_with_every_key() {
     let file = directory.path().join("sample.toml");
     for text in [sample, all] {
         fs::write(&file, &text).unwrap();
-        // The file is for no particular machine: there is no key, and there are no interfaces with
+        // The file is not made for this machine: there is no key, and there are no interfaces with
         // these names.
         let output = run(&["config", "check", "--text-only", file.to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}\n{text}");

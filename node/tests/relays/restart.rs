@@ -1,5 +1,5 @@
-//! The slow path of a relay as a process panics: it restarts while packets pass, and repeated panics end the relay. A
-//! request on the control socket causes the panic, in debug builds only.
+//! The slow path of a relay as a process panics. It restarts while packets pass, and repeated
+//! panics end the relay. A request on the control socket causes the panic, in debug builds only.
 #![cfg(debug_assertions)]
 
 use std::{

@@ -1,5 +1,5 @@
-//! Two relays as processes, with a sealed link over the loopback and a unix endpoint on each: only the peer with the
-//! keys is served.
+//! Two relays as processes, with a sealed link over the loopback and a unix endpoint on each. Only
+//! the peer with the right keys is served.
 
 use std::{
     fs,
@@ -68,8 +68,8 @@ fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
     second.stop();
 }
 
-/// Copies datagrams between two addresses until it is stopped; each stage is a new socket towards `far`, like a NAT
-/// that forgets its state.
+/// Copies datagrams between two addresses until it is stopped. Each stage is a new socket towards
+/// `far`, like a NAT that loses its state.
 fn translate(near: &UdpSocket, far: SocketAddr, renewals: &AtomicU8, done: &AtomicBool) {
     let mut back = None;
     let outer = || {
@@ -205,7 +205,7 @@ fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
         second.stop();
     }
 
-    // The same PSK at both ends.
+    // Both ends have the same PSK.
     fs::copy(a.file("psk"), b.file("psk")).unwrap();
     let first = a.start(&b.key, Some(b.at), &psk_a);
     let second = b.start(&a.key, Some(a.at), &psk_b);
@@ -260,7 +260,7 @@ fn events_are_reported_as_peers_are_added_and_removed() {
     };
     until("link_up", 2);
 
-    // A peer is attached while traffic flows, and is detached again.
+    // A peer is attached while traffic flows, and is then detached.
     let third = Home::new();
     let control = a.file("control");
     let control = control.to_str().unwrap();
@@ -325,8 +325,8 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
         "the peer has no right to control"
     );
 
-    // Slot 200 of the second relay is empty. The reply says where and why, in the words of the
-    // counters.
+    // Slot 200 of the second relay is empty. The reply tells the place and the reason, in the terms
+    // of the counters.
     let (trace, code) = probe(&first, &["trace"], &[(1, 2), (2, 200)]);
     assert_eq!((&trace[0]["hops"][1]["discard"], code), (&"empty_slot".into(), Some(1)));
     assert_eq!(trace[0]["why"], "discarded at hop 1: empty_slot (slot 200)");

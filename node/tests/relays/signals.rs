@@ -1,4 +1,5 @@
-//! Signals to a relay: only a second SIGINT or SIGTERM ends it without a goodbye, or leaves its sockets.
+//! Signals to a relay: only a second SIGINT or SIGTERM ends it without a goodbye, or without
+//! removing its sockets.
 
 use std::{
     fs,
@@ -56,7 +57,7 @@ impl<'h> Running<'h> {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Waits for the next line with these words.
+    /// Waits for the next line that contains these words.
     fn says(&mut self, words: &str) -> String {
         loop {
             let line = self.lines.next().expect("the relay logs another line").expect("text");
@@ -104,7 +105,7 @@ fn a_signal_without_a_meaning_is_logged_and_no_link_minds() {
     far.stop();
 }
 
-/// As when an ssh connection breaks: the kernel and the shell both send the signal.
+/// The kernel and the shell both send the signal, as when an ssh connection breaks.
 #[test]
 fn a_relay_whose_terminal_closes_sends_goodbye_and_leaves_no_socket() {
     let (near, there) = (Home::new(), Home::new());

@@ -1,4 +1,5 @@
-//! Slots of a relay as a process that get other numbers, are drained, and outgrow their scheme, while packets pass.
+//! Slots of a relay as a process. They get other numbers, are drained, and outgrow their scheme,
+//! while packets pass.
 
 use std::{fs, time::Duration};
 
@@ -16,7 +17,7 @@ use strowger_testkit::{
     harness::{packet_in, relay::*},
 };
 
-/// Asserts that a packet passes from the endpoint at one number to that at another.
+/// Asserts that a packet passes from the endpoint at one slot number to the endpoint at another.
 fn assert_goes(scheme: &Scheme, way: (u32, u32), from: &mut Client, to: &mut Client) {
     let text = format!("from {} to {}", way.0, way.1);
     assert!(from.send(&packet_in(scheme, &[way], text.as_bytes()), DEADLINE).unwrap());
@@ -102,8 +103,9 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     relay.stop();
 }
 
-/// Replies along a label of four bits may be lost once the former number expires: the command
-/// reports that. A number in quarantine is refused at once, with the time.
+/// Replies along a label of four bits may be lost once the former number expires. The command
+/// reports that. A number in quarantine is refused at once, and the error has the time when it is
+/// free.
 #[test]
 fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the_time() {
     let home = Home::new();
@@ -130,7 +132,7 @@ fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the
     relay.command_json(&["slot", "detach", "10"]);
     drop((local, other, relay));
 
-    // All three are in quarantine: each is shown with the time when it is free.
+    // All three are in quarantine. Each is shown with the time when it becomes free.
     fs::remove_file(home.file("local")).unwrap();
     fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&state);
@@ -152,7 +154,7 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     // A separate thread writes the journal.
     eventually("the event is in the journal", || relay.events("slot_draining").pop());
     assert_eq!(relay.events("slot_draining").len(), 1);
-    // Under another number it continues to drain.
+    // Under another number, the slot continues to drain.
     relay.command_json(&["slot", "renumber", "5", "6"]);
     assert_eq!(state_of(&relay, 6), "draining");
     let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;

@@ -1,4 +1,4 @@
-//! Local clients of a relay that stop reading: other senders lose nothing. Time decides nothing.
+//! Local clients of a relay that stop reading. Other senders lose nothing. Time decides nothing.
 
 use std::{fmt::Write as _, net::UdpSocket, time::Duration};
 
@@ -13,7 +13,7 @@ use strowger_testkit::{
 
 /// The flag that makes a packet a control packet, in the switch header's second byte.
 const CONTROL: u8 = 0x40;
-/// So many clients that their queues together would hold more chunks than a worker has.
+/// The number of clients. Their queues together would hold more chunks than a worker has.
 const CLIENTS: usize = 14;
 
 fn socket() -> UdpSocket {

@@ -1,5 +1,5 @@
-//! The state file of a relay as a process: after a kill its slots are as before; a damaged file is refused and kept;
-//! a relay whose file cannot be written continues.
+//! The state file of a relay as a process. After a kill, the relay's slots are as before. A damaged
+//! file is refused and kept. A relay whose file cannot be written continues.
 
 use std::{
     fs,
@@ -15,7 +15,8 @@ use strowger_wire::{
     scheme::{Form, V4X8},
 };
 
-/// Starts a relay with these endpoints in this folder; returns its output until it was ready or had ended.
+/// Starts a relay with these endpoints in this folder. Returns its output until it was ready or had
+/// ended.
 fn start(folder: &Path, endpoints: &[&str]) -> (Child, Vec<String>) {
     start_by(Command::new(crate::STROWGER), folder, endpoints, "")
 }
@@ -55,7 +56,7 @@ fn start_by(
     (child, said)
 }
 
-/// SIGKILL: no goodbye and no cleanup.
+/// Kills the relay with SIGKILL: there is no goodbye and no cleanup.
 fn kill(mut child: Child) {
     child.kill().expect("it runs");
     child.wait().expect("it has ended");
@@ -86,7 +87,7 @@ fn r11_after_kill_9_the_same_endpoints_have_the_same_slots() {
     }
     kill(child);
 
-    // One byte changed: the relay refuses the file in one line, and leaves it as it is.
+    // When one byte is changed, the relay refuses the file in one line, and leaves it as it is.
     let state = folder.path().join("kept/state");
     let mut bytes = fs::read(&state).expect("the state file is there");
     let at = bytes.len() / 2;
@@ -195,7 +196,7 @@ fn a_relay_survives_a_full_disk_and_writes_the_state_file_when_there_is_room() {
 #[test]
 fn a_relay_runs_on_when_the_state_file_cannot_be_written() {
     let folder = tempfile::tempdir().expect("a folder");
-    // No folder `kept`: as with a full disk, the relay cannot write there.
+    // The folder `kept` is missing, so the relay cannot write there, as with a full disk.
     let (child, said) = start(folder.path(), &["a"]);
     says(&said, "warning: state file");
     says(&said, "slot 0: a");

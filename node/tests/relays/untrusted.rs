@@ -1,5 +1,5 @@
-//! Hostile text on its way to a terminal: every word of a relay's answers is hostile. The output of the command has
-//! as many lines as with harmless words, and no control characters.
+//! Hostile text on its way to a terminal. Every word of a relay's answers is hostile. The output of
+//! the command has as many lines as with harmless words, and no control characters.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// ESC, CR, LF, a complete line, controls above 0x7f, characters that reorder and that hide.
+/// ESC, CR, LF, a complete line, controls above 0x7f, and characters that reorder or hide text.
 const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n0.000 s  link_up slot 9\n\u{9b}31m\u{85}\u{7f}\
                        \u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\u{e0041}\0";
 
@@ -63,7 +63,7 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
     ]
 }
 
-/// Asks a relay that gives this answer to everything.
+/// Runs a command against a relay that gives this answer to everything.
 fn ask(folder: &Path, arguments: &[&str], answer: &Value) -> Output {
     let socket = folder.join("control");
     let listener = UnixListener::bind(&socket).unwrap();

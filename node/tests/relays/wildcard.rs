@@ -1,5 +1,5 @@
-//! Relays that listen at all addresses: they answer from the address that the request was sent to, and `[::]` serves
-//! IPv4, too. In two network namespaces.
+//! Relays in two network namespaces that listen on all addresses. They answer from the address that
+//! the request was sent to, and `[::]` serves IPv4, too.
 
 use strowger_testkit::harness::{
     netns::{self, *},
@@ -18,8 +18,8 @@ fn config(key: &str, listen: &str, peer: &str) -> String {
     )
 }
 
-/// A client with IPv4 alone sends to the second of the server's addresses, and receives from no
-/// other one, as behind a stateful firewall.
+/// A client that has only IPv4 sends to the second of the server's addresses, and receives from no
+/// other address, as if a stateful firewall protected it.
 fn asked_at_the_second_address(listen: &str) {
     let Some([near, far]) = pair() else { return };
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {

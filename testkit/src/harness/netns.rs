@@ -27,7 +27,8 @@ pub fn run(line: &str) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A network namespace with this name, whose loopback is up. Dropping it removes the name.
+/// A network namespace with this name, whose loopback is up. Dropping it removes the namespace's
+/// name.
 #[derive(Debug)]
 pub struct Namespace(pub String);
 
@@ -43,7 +44,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs `ip` with these words in it. Returns its standard output.
+    /// Runs `ip` with these words in the namespace. Returns its standard output.
     #[track_caller]
     pub fn ip(&self, words: &str) -> String {
         run(&format!("ip -n {} {words}", self.0)).unwrap()
@@ -73,7 +74,7 @@ impl Drop for Namespace {
 /// One end of a veth pair: the namespace, the interface's name, and further words of `ip link add`.
 pub type End<'a> = (&'a Namespace, &'a str, &'a str);
 
-/// Makes a veth pair and sets its ends up.
+/// Makes a veth pair and sets both ends up.
 ///
 /// IPv6 is off, so that the kernel sends nothing on its own. VLAN tags stay in the frames, where an XDP program sees
 /// them.
@@ -111,7 +112,7 @@ fn wait_until_up(ends: [(&String, &str); 2]) -> Result<(), String> {
     Ok(())
 }
 
-/// Switches features of an interface in the namespace with this name.
+/// Turns features of an interface on or off, in the namespace with this name.
 pub fn offload(
     namespace: &str,
     interface: &str,
@@ -123,7 +124,8 @@ pub fn offload(
         .map_err(|why| format!("{features:?}: {why}"))
 }
 
-/// Joins two namespaces by interfaces `e0` with the addresses [`MACS`]. `words` are further words for each end.
+/// Joins two namespaces by interfaces `e0` with the addresses [`MACS`]. `words` are further words
+/// of `ip link add` for each end.
 pub fn join([a, b]: &[Namespace; 2], words: &str) -> Result<(), String> {
     let [a_words, b_words] = MACS.map(|mac| format!("address {mac} {words}"));
     veth([(a, "e0", &a_words), (b, "e0", &b_words)])

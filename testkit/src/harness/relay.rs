@@ -47,7 +47,7 @@ pub fn strowger(arguments: &[&str]) -> Output {
 
 /// An address of the loopback that is unique to one test.
 ///
-/// Nothing binds it before the relay does: a process that another test starts meanwhile would
+/// Nothing may bind it before the relay does: a process that another test starts meanwhile would
 /// inherit the socket for a moment.
 pub fn loopback_address() -> SocketAddr {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
@@ -65,9 +65,9 @@ pub fn loopback_address() -> SocketAddr {
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
-    /// The public key, as peers configure it; empty without a key.
+    /// The public key, as peers configure it. It is empty without a key.
     pub key: String,
-    /// The PeerId, as peers pin it; empty without a key.
+    /// The PeerId, as peers pin it. It is empty without a key.
     pub peer_id: String,
     /// An address for its UDP listener.
     pub at: SocketAddr,
@@ -92,7 +92,7 @@ impl Home {
         Self::of(tempfile::tempdir().unwrap())
     }
 
-    /// This folder.
+    /// A relay's folder in this directory.
     pub fn of(directory: TempDir) -> Arc<Self> {
         let (key, peer_id) = (String::new(), String::new());
         Arc::new(Self { directory, key, peer_id, at: loopback_address() })
