@@ -1,8 +1,8 @@
 //! Properties of link crypto: providers agree byte for byte, parsers accept any input without a
 //! panic, and the replay window equals its model.
 //!
-//! These are plain tests by default. Coverage-guided: `cargo bolero test -p strowger-fuzz
-//! crypto::<name>`.
+//! By default these are plain tests. They are coverage-guided with
+//! `cargo bolero test -p strowger-fuzz crypto::<name>`.
 
 use std::collections::HashSet;
 use std::sync::Mutex;

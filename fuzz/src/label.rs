@@ -3,7 +3,8 @@
 //! The model shares no code with the engine: it spells directors from tables and moves single bits.
 //!
 //! Each test reads raw bytes, so that a corpus file can be written by hand; [`Input`] defines how.
-//! Plain tests by default; coverage-guided with `cargo bolero test -p strowger-fuzz label::<name>`.
+//! By default these are plain tests. They are coverage-guided with
+//! `cargo bolero test -p strowger-fuzz label::<name>`.
 
 use std::sync::LazyLock;
 

@@ -43,7 +43,7 @@ const PACKETS_MAX: usize = 8;
 
 /// A scheme whose lookup needs two loads, so that the other kind of table is used too.
 ///
-/// Two bits distinguish its forms, but one prefix has three bits, and no prefix begins with `110`.
+/// Two bits distinguish its forms, but one prefix has three bits, and no form begins with `110`.
 fn wide() -> Scheme {
     Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 3, 2), Form::new(16, 2, 0)])
         .expect("prefix-free")

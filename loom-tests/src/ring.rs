@@ -121,7 +121,7 @@ fn items_left_by_a_consumer_are_cleared_once() {
         assert!(matches!(cleared, None | Some(1)), "{cleared:?}");
         taker.join().expect("no panic");
         assert_eq!(producer.clear_disconnected(), Some(1 - cleared.unwrap_or(0)));
-        // The ring's memory is reusable.
+        // The slots of the ring can be used again.
         producer.push(item.clone()).expect("two places");
         drop(producer);
         assert_eq!(Arc::strong_count(&item), 1);

@@ -8,7 +8,7 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// The sequence of this seed.
+    /// Starts the sequence of this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed, state: seed }
     }
@@ -22,7 +22,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to `end` - 1. `end` is not 0.
+    /// A number from 0 to `end` - 1. `end` must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         assert!(end > 0, "no number is below 0");
         ((u128::from(self.next_u64()) * end as u128) >> 64) as usize
@@ -33,7 +33,7 @@ impl Rng {
         self.below(n) == 0
     }
 
-    /// This many bytes.
+    /// Returns this many random bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.next_u64() as u8).collect()
     }

@@ -1,8 +1,8 @@
 //! Switches on a simulated network, in virtual time.
 //!
-//! [`SimNet`] carries datagrams between addresses. It can log, lose, delay and cut. [`Node`] is a switch
-//! with its workers, [`Pair`] two of them with a sealed link. The test polls them by hand and passes the
-//! time; nothing reads a clock.
+//! [`SimNet`] carries datagrams between addresses. It can log, lose and delay them, and cut an
+//! address off. [`Node`] is a switch with its workers, and [`Pair`] is two nodes with a sealed
+//! link. The test polls the nodes and advances the time. Nothing reads a clock.
 
 mod node;
 mod pair;
@@ -22,15 +22,16 @@ use strowger_frame::{
 
 use crate::Rng;
 
-/// Nanoseconds of a second.
+/// The number of nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
-/// Nanoseconds of a millisecond.
+/// The number of nanoseconds in a millisecond.
 pub const MS: u64 = 1_000_000;
 
 /// Maximum number of datagrams that wait at one port. Later ones are lost.
 const QUEUE_DATAGRAMS_MAX: usize = 8_192;
 
-/// Bytes of a frame before the payload, as an endpoint sees them: link header and switch header.
+/// The number of bytes of a frame before the payload, as an endpoint sees them: link header and
+/// switch header.
 pub const HEADERS_BYTES: usize = 24;
 
 /// The address of the node with this seed.
@@ -53,9 +54,10 @@ pub struct Datagram {
 struct State {
     /// The queues by address and worker.
     queues: HashMap<(SocketAddr, usize), VecDeque<Datagram>>,
-    /// By receiver and sender: the worker whose socket the kernel would choose. Worker 0 by default.
+    /// For each receiver and sender: the worker whose socket the kernel would choose. The default
+    /// is worker 0.
     steer: HashMap<(SocketAddr, SocketAddr), usize>,
-    /// Sockets behind a NAT: the outer address by the inner one.
+    /// Sockets that have a NAT in front: the outer address for each inner address.
     moved: HashMap<SocketAddr, SocketAddr>,
     cut: BTreeSet<SocketAddr>,
     /// The time that a datagram is in flight.
@@ -66,14 +68,14 @@ struct State {
     /// Maximum length of a datagram. Longer ones are lost.
     bytes_max: Option<usize>,
     loss_per_million: usize,
-    /// Only handshake datagrams are lost.
+    /// If set, only handshake datagrams are lost.
     loses_handshakes: bool,
     rng: Option<Rng>,
     log: Vec<Datagram>,
     logging: bool,
 }
 
-/// A network of addresses. Clones are the same network.
+/// A network of addresses. All clones refer to the same network.
 #[derive(Clone, Debug, Default)]
 pub struct SimNet(Arc<Mutex<State>>);
 
@@ -92,7 +94,7 @@ impl SimNet {
         std::mem::take(&mut self.state().log)
     }
 
-    /// Loses this many datagrams in a million, chosen by the seed.
+    /// Loses this many datagrams in a million. The seed determines which.
     pub fn set_loss(&self, per_million: usize, seed: u64) {
         let mut state = self.state();
         state.loss_per_million = per_million;
@@ -116,7 +118,8 @@ impl SimNet {
         self.state().delay_ns = ns;
     }
 
-    /// Delivers the delayed datagrams that arrive until this time, and sets the time of later sends.
+    /// Delivers the delayed datagrams that arrive until this time. Datagrams that are sent later
+    /// are delayed from this time on.
     pub fn deliver_until(&self, now_ns: u64) {
         let mut state = self.state();
         state.now_ns = now_ns;
@@ -136,7 +139,7 @@ impl SimNet {
         };
     }
 
-    /// Moves a socket behind a NAT: other nodes receive from it and reach it only at `outer`.
+    /// Puts a NAT in front of a socket: other nodes receive from it and reach it only at `outer`.
     pub fn move_socket(&self, inner: SocketAddr, outer: SocketAddr) {
         self.state().moved.insert(inner, outer);
     }

@@ -20,7 +20,8 @@ use std::{
 /// The environment variable that names the file of the record.
 pub const RECORD_VARIABLE: &str = "STROWGER_SKIPPED";
 
-/// Records that this test is skipped, since the machine lacks a right or a tool. The test returns after it.
+/// Records that this test is skipped, since the machine lacks a right or a tool. The caller returns
+/// after this call.
 ///
 /// # Panics
 ///
@@ -32,7 +33,8 @@ pub fn skip(reason: &str) {
     record(Extent::Whole, reason);
 }
 
-/// Records that this test is skipped, since the kernel lacks what it tests. The test returns after it.
+/// Records that this test is skipped, since the kernel lacks what it tests. The caller returns
+/// after this call.
 pub fn unsupported(reason: &str) {
     record(Extent::Whole, reason);
 }
@@ -107,7 +109,8 @@ fn record_file() -> io::Result<PathBuf> {
     Ok(folder.join(run()))
 }
 
-/// This run: process number and start time of the cargo that started this process, or of the parent.
+/// Identifies this run: the process number and start time of the cargo that started this process,
+/// or of the parent process.
 fn run() -> String {
     let own = std::process::id();
     let mut id = parent(own).unwrap_or(own);

@@ -1,4 +1,4 @@
-//! Waiting for a condition. Nothing here sleeps. A deadline ends a hang, and decides no verdict.
+//! Waiting for a condition. Nothing here sleeps. A deadline ends a hang, but decides no verdict.
 
 use std::{
     thread,

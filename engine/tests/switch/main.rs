@@ -12,6 +12,6 @@ mod r1_schedules;
 mod r23_isolation;
 mod r23_memory;
 
-/// Tests forbid allocation on their own thread.
+/// The allocator with which tests forbid allocation on their own thread.
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;

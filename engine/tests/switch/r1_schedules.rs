@@ -543,7 +543,7 @@ impl Rig {
         }
     }
 
-    /// Sends a frame from a seat; `false` if there is no room for it.
+    /// Sends a frame from a seat. Returns `false` if there is no room for it.
     fn send_along(&mut self, from: usize, label: Label, words: [u64; 4]) -> bool {
         let Some(chunk) = self.pool.take(ChunkClass::Single) else {
             // All chunks are in use: read the frames that have arrived.

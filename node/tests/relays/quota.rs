@@ -13,7 +13,8 @@ use strowger_testkit::{harness::relay::*, skip};
 struct Group(PathBuf);
 
 impl Group {
-    /// Makes a group with half a core's time, of version 1 or 2, as this machine allows.
+    /// Makes a group that gets half of one core's time. The version is 1 or 2, as this machine
+    /// allows.
     fn new() -> Option<Self> {
         let name = format!("strowger-quota-{}", std::process::id());
         let first = Path::new("/sys/fs/cgroup/cpu").join(&name);

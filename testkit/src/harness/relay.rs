@@ -1,5 +1,5 @@
 //! Relays as processes of the command `strowger`, each with a separate folder, and requests to
-//! them.
+//! these relays.
 
 use std::{
     fs,
@@ -61,7 +61,8 @@ pub fn loopback_address() -> SocketAddr {
     SocketAddr::from((ip, port))
 }
 
-/// The folder of one relay: key, configuration, sockets. It outlives the relay, which may start there again.
+/// The folder of one relay: key, configuration, sockets. It outlives the relay, which may start
+/// again in the same folder.
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
@@ -69,7 +70,7 @@ pub struct Home {
     pub key: String,
     /// The PeerId, as peers pin it. It is empty without a key.
     pub peer_id: String,
-    /// An address for its UDP listener.
+    /// The address for the relay's UDP listener.
     pub at: SocketAddr,
 }
 
@@ -103,12 +104,12 @@ impl Home {
         self.directory.path()
     }
 
-    /// The path of a file in it.
+    /// The path of a file in this folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Sends a request to the relay that runs here.
+    /// Sends a request to the relay that runs in this folder. Returns the reply.
     pub fn ask(&self, request: &str) -> Value {
         let mut stream = UnixStream::connect(self.file("control")).expect("the relay runs");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -150,7 +151,7 @@ pub struct Relay {
     /// The process.
     pub child: Child,
     lines: Receiver<String>,
-    /// Its output on standard output until it was ready.
+    /// The lines that it wrote to standard output until it was ready.
     pub said: String,
     /// Its folder.
     pub home: Arc<Home>,
@@ -214,7 +215,7 @@ impl Relay {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// All events of this name.
+    /// All events of this name that the relay reports.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let mut events = self.ask(r#"{"show":"events"}"#);
         let mut events: Vec<Value> = serde_json::from_value(events["events"].take()).unwrap();
@@ -222,7 +223,8 @@ impl Relay {
         events
     }
 
-    /// Asserts that `strowger show` of this topic contains these words, and that its JSON form is a list.
+    /// Asserts that the output of `strowger show` for this topic contains these words, and that its
+    /// JSON form is a list.
     pub fn show(&self, topic: &str, words: &[&str]) {
         let output = self.command(&["show", topic]);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -265,14 +267,14 @@ impl Relay {
         client
     }
 
-    /// Kills it without cleanup. Returns its folder.
+    /// Kills the relay without cleanup. Returns its folder.
     pub fn kill(mut self) -> Arc<Home> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.home.clone()
     }
 
-    /// Stops it by SIGTERM, and asserts that its counters are balanced. Returns its folder.
+    /// Stops the relay by SIGTERM, and asserts that its counters are balanced. Returns its folder.
     pub fn stop(mut self) -> Arc<Home> {
         netns::run(&format!("kill -TERM {}", self.child.id())).unwrap();
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
@@ -294,7 +296,8 @@ impl Drop for Relay {
 pub struct KillOnDrop(pub Child);
 
 impl KillOnDrop {
-    /// Waits for the end. Returns the status, and what the process wrote into the pipes of its outputs.
+    /// Waits until the process ends. Returns its status, and what it wrote into the pipes of its
+    /// outputs.
     pub fn output(&mut self) -> Output {
         let status = self.0.wait().expect("the process is a child of this one");
         let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };

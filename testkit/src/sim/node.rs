@@ -58,7 +58,7 @@ impl Fuse {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts a call. Panics if it is the last one; the panic prints nothing.
+    /// Counts a call. Panics if it is the last one. The panic prints nothing.
     pub fn tick(&self) {
         let left = self.0.load(Ordering::Relaxed);
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
@@ -86,7 +86,7 @@ pub struct NodeSpec {
     pub seed: u8,
     /// Number of workers.
     pub workers: usize,
-    /// The policy for unknown peers; without one they are refused.
+    /// The policy for unknown peers. Without a policy they are refused.
     pub unknown_peers: Option<UnknownPeerPolicy>,
     /// The number of times that it has started before. Each start has another clock and other
     /// randomness.
@@ -98,7 +98,7 @@ pub struct NodeSpec {
 }
 
 impl NodeSpec {
-    /// One worker and no unknown peers.
+    /// A specification with one worker and without unknown peers.
     pub fn new(seed: u8) -> Self {
         let config = SwitchConfig::default();
         Self { seed, workers: 1, unknown_peers: None, restarts_before: 0, wall: 1, config }
@@ -112,13 +112,13 @@ pub struct Node {
     pub switch: Switch,
     /// The workers.
     pub workers: Vec<Worker>,
-    /// Events since the start; a test may take them.
+    /// Events since the start. A test may take them.
     pub events: Vec<Event>,
     /// Its address.
     pub at: SocketAddr,
     /// Its port on the network.
     pub port: PortId,
-    /// Panics in its source of randomness.
+    /// The fuse that panics in its source of randomness.
     pub fuse: Fuse,
     /// The number of times that its slow path has recovered from a panic.
     pub restarts: u32,
@@ -214,7 +214,7 @@ impl Node {
         assert!(balance.is_even(), "R3 at {}: {balance:?} {counts:?}", self.at);
     }
 
-    /// Free chunks (single, train) of each worker's pool.
+    /// The number of free chunks (single, train) of each worker's pool.
     pub fn free_chunks(&mut self) -> Vec<(usize, usize)> {
         let workers = self.workers.iter_mut();
         workers

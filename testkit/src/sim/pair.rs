@@ -11,7 +11,7 @@ pub fn hop(ingress: u32, egress: u32) -> Hop<'static> {
     Hop { scheme: &V3X5X8, ingress: Slot::new(ingress), egress: Slot::new(egress) }
 }
 
-/// The label of these hops. They fit into it.
+/// The label of these hops. The hops must fit into it.
 pub fn path(hops: &[Hop<'static>]) -> Label {
     Label::build(hops).expect("the hops fit into a label").0
 }
@@ -40,7 +40,7 @@ pub fn receive(at: &mut Endpoint) -> Option<Vec<u8>> {
     Some(frame.bytes()[HEADERS_BYTES..].to_vec())
 }
 
-/// Two nodes with a sealed link, an endpoint on each, and the labels between these.
+/// Two nodes with a sealed link, an endpoint on each, and the labels between these endpoints.
 #[derive(Debug)]
 pub struct Pair {
     /// The network.
@@ -115,7 +115,8 @@ impl Pair {
         }
     }
 
-    /// Advances the time until the link is up and carries packets. Returns how long it took.
+    /// Advances the time until the link is up and carries packets. Returns the nanoseconds that
+    /// this took.
     #[track_caller]
     pub fn until_up(&mut self) -> u64 {
         let began = self.now.0;
