@@ -1,5 +1,5 @@
-//! Returns every frame to the neighbour that sent it. The command line lists the neighbours; others get no
-//! reply.
+//! Returns every frame to the neighbour that sent it. The command line lists the neighbours; frames
+//! from any other address get no reply.
 //!
 //! ```text
 //! cargo run --release --example udp_reflect -- 127.0.0.1:7000 127.0.0.1:7001 127.0.0.1:7002
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         port.rx_burst(&mut pool, &mut burst);
         for frame in burst.drain(..) {
             let to = frame.mark();
-            // Frames of one neighbour together, so that they leave as trains.
+            // Collects consecutive frames to one neighbour, so that they are sent as one train.
             if back.last().is_some_and(|last| last.mark() != to) {
                 port.tx_burst(back[0].mark(), &mut back);
                 back.clear();

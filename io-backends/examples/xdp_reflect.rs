@@ -1,8 +1,10 @@
-//! Forwards Ethernet frames between two veth pairs on one core, and prints the rate for each second of that
-//! core's time. Makes and removes its own network namespaces, and needs the rights for that.
+//! Forwards Ethernet frames between two veth pairs on one core, and prints the number of frames per
+//! second of processor time. It makes and removes its own network namespaces, which requires
+//! privileges.
 //!
-//! `xdp_reflect <xdp_copy|xdp_generic|af_packet> <bytes> <seconds> [forward|trains|trains-copied]`:
-//! `trains` sends frames that lie side by side in one chunk, like frames received by UDP.
+//! Usage: `xdp_reflect <xdp_copy|xdp_generic|af_packet> <bytes> <seconds>
+//! [forward|trains|trains-copied]`. With `trains` it sends frames that lie next to each other in
+//! one chunk, like frames received over UDP.
 
 #[path = "../tests/ports/veth.rs"]
 mod veth;
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let word = |at: usize, other: &str| words.get(at).map_or(other.to_owned(), Clone::clone);
     let name = word(0, "xdp_copy");
     let mode = RxMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or("no such mode")?;
-    // Length without the 16 bytes of our header.
+    // Length of the packet: the frame without the 16 bytes of our header.
     let len = word(1, "64").parse::<usize>()? - 16;
     let time = Duration::from_secs_f64(word(2, "2").parse()?);
     let test = word(3, "forward");
@@ -110,7 +112,8 @@ fn send_all(source: &mut Station, len: usize, ended: &AtomicBool) {
     }
 }
 
-/// Processor time of this thread, so that the machine need not be idle.
+/// Processor time that this thread has used. Unlike elapsed time, it is valid on a busy machine
+/// too.
 fn cpu_seconds() -> f64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is writable and outlives the call.

@@ -1,18 +1,19 @@
-//! A wrapper around any port that writes its packets to a pcapng file, with the reason of each discard.
+//! A wrapper around any port. It writes the packets of the port to a pcapng file, with the reason
+//! of each discard.
 //!
-//! It does not block the worker or allocate on it. The worker copies packets into records that were made
-//! at the start, and a thread of the capture writes them. If the thread falls behind, the capture misses
-//! packets, and the file says how many.
+//! It does not block the worker and does not allocate on its thread. The worker copies packets into
+//! records that were allocated at the start, and a thread of the capture writes them. If that
+//! thread falls behind, the capture misses packets, and the file records how many.
 //!
 //! The link type is `LINKTYPE_USER0` (147). In Wireshark, choose a dissector for it under Preferences,
 //! Protocols, DLT_USER; without one, Wireshark shows the bytes with direction and comments.
 //!
-//! The capture holds the record of a received packet until the next call of the port, so that the reason
-//! of a discard stands beside the packet. A later discard, from a queue, is written as another packet, with
-//! its contents at that time.
+//! The capture holds the record of a received packet until the next call of the port, so that the
+//! reason of a discard is written with the packet. If the packet is discarded later, from a queue,
+//! it is written a second time, with its contents at that time.
 //!
-//! A capture is for diagnosis, not for speed: it copies bytes (but no frame, so `frames_copied` does not
-//! rise) and reads a clock once a burst.
+//! A capture is for diagnosis, not for speed: it copies the bytes of each packet and reads a clock
+//! once per burst. It does not copy frames, so `frames_copied` does not increase.
 
 use std::{
     fs::File,
@@ -43,17 +44,18 @@ mod pcapng;
 
 use pcapng::{Direction, Packet, Writer};
 
-/// The size of a capture.
+/// Capacity of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaptureSpec {
-    /// Bytes kept of each packet, up to 65,535.
+    /// Bytes recorded of each packet, up to 65,535.
     pub snap_bytes: usize,
-    /// Packets that may wait to be written. The memory is this times `snap_bytes`.
+    /// Maximum number of packets that wait to be written. The capture allocates this number times
+    /// `snap_bytes`.
     pub queue_frames: usize,
 }
 
 impl Default for CaptureSpec {
-    /// 2,048 bytes of each packet, 1,024 packets: 2 MiB.
+    /// 2,048 bytes of each packet and 1,024 packets: 2 MiB.
     fn default() -> Self {
         Self { snap_bytes: 2048, queue_frames: 1024 }
     }
@@ -62,19 +64,19 @@ impl Default for CaptureSpec {
 /// Counters of a capture.
 #[derive(Debug, Default)]
 pub struct CaptureTally {
-    /// Packets in both directions, and later discards.
+    /// Packets captured in both directions, and later discards.
     pub passed: Counter,
-    /// Packets that were not written, because too many were waiting.
+    /// Packets that were not written because no record was free.
     pub missed: Counter,
 }
 
-/// A packet that waits to be written.
+/// A packet that is waiting to be written.
 #[derive(Debug, Default)]
 struct Record {
     at_ns: u64,
     direction: Direction,
     len: usize,
-    /// Address of the packet in memory: a discard finds its record by it.
+    /// Address of the packet in memory, by which a discard finds the record.
     address: usize,
     discard: Option<&'static str>,
     kept: usize,
@@ -85,12 +87,12 @@ struct Record {
 pub struct Capture<P> {
     inner: P,
     clock: Box<dyn FnMut() -> u64 + Send>,
-    /// Empty records from the writer thread, and full records to it.
+    /// Empty records arrive from the writer thread; full records are sent to it.
     empty: Consumer<Box<Record>>,
     full: Producer<Box<Record>>,
     /// Empty records that were taken and not used.
     returned: ArrayVec<Box<Record>, BURST_MAX>,
-    /// The packets of the last receive burst, which the switch may still discard.
+    /// The packets of the last receive burst. The switch may still discard them.
     arrived: ArrayVec<Box<Record>, BURST_MAX>,
     tally: Arc<CaptureTally>,
     ending: Arc<AtomicBool>,
@@ -105,18 +107,18 @@ impl<P> std::fmt::Debug for Capture<P> {
 }
 
 impl<P: Port> Capture<P> {
-    /// Captures to a new file; replaces an existing file. Times are the time of day.
+    /// Captures to a new file, and replaces an existing file. Timestamps are the wall-clock time.
     ///
     /// # Errors
-    /// The file cannot be made, or there is no file descriptor or thread left.
+    /// The file cannot be created, or no file descriptor or thread is available.
     pub fn to_path(inner: P, path: impl AsRef<Path>, spec: &CaptureSpec) -> io::Result<Self> {
         Self::to_file(inner, File::create(path)?, spec)
     }
 
-    /// Captures to an open, empty file. Times are the time of day.
+    /// Captures to an open, empty file. Timestamps are the wall-clock time.
     ///
     /// # Errors
-    /// There is no file descriptor or thread left.
+    /// No file descriptor or thread is available.
     pub fn to_file(inner: P, file: File, spec: &CaptureSpec) -> io::Result<Self> {
         Self::new(inner, BufWriter::new(file), spec, || {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -124,12 +126,12 @@ impl<P: Port> Capture<P> {
         })
     }
 
-    /// Captures to `out`, to which a thread of the capture writes.
+    /// Captures to `out`, to which the capture's thread writes.
     ///
-    /// `clock` returns nanoseconds since 1970; it is called once a burst.
+    /// `clock` returns nanoseconds since 1970. It is called once per burst.
     ///
     /// # Errors
-    /// There is no file descriptor or thread left.
+    /// No file descriptor or thread is available.
     pub fn new(
         inner: P,
         out: impl Write + Send + 'static,
@@ -138,7 +140,7 @@ impl<P: Port> Capture<P> {
     ) -> io::Result<Self> {
         let snap_bytes = spec.snap_bytes.min(usize::from(u16::MAX));
         let records = spec.queue_frames.max(1);
-        // Each ring has room for all records, so that no side finds it full.
+        // Each ring has room for all records, so neither side ever finds it full.
         let (mut fill, empty) = ring(records);
         let (full, waiting) = ring(records);
         for _ in 0..records {
@@ -189,7 +191,8 @@ impl<P: Port> Capture<P> {
         Some(record)
     }
 
-    /// Passes the last received packets to the writer: the switch will not discard them any more.
+    /// Passes the last received packets to the writer, because the switch can no longer discard
+    /// them.
     fn publish_arrived(&mut self) {
         if !self.arrived.is_empty() {
             self.full.push_burst(&mut self.arrived);
@@ -224,7 +227,7 @@ impl<P> Drop for Capture<P> {
     }
 }
 
-/// The part of the writer thread.
+/// State of the writer thread.
 struct Writing {
     waiting: Consumer<Box<Record>>,
     fill: Producer<Box<Record>>,
@@ -251,7 +254,8 @@ impl Writing {
             let ending = self.ending.load(Ordering::Acquire);
             while let Some(record) = self.waiting.pop() {
                 last_ns = record.at_ns;
-                // After an error the records still go round, so that the worker is not affected.
+                // After an error the thread still returns records, so that the worker is not
+                // affected.
                 if let Some(writer) = &mut writer
                     && written.is_ok()
                 {
@@ -267,7 +271,7 @@ impl Writing {
                     let (passed, missed) = (self.tally.passed.read(), self.tally.missed.read());
                     written = writer.statistics(last_ns, passed, missed);
                 }
-                // Flush, so that the file can be read while the capture runs.
+                // Flushes, so that the file can be read while the capture runs.
                 written = written.and_then(|()| writer.flush());
             }
             if ending {
@@ -297,7 +301,7 @@ impl Record {
 
     /// Whether the frame lies inside the packet of this record.
     ///
-    /// A frame that a link has decrypted begins later than its packet did.
+    /// A link decrypts a frame in place, so a decrypted frame begins after the start of its packet.
     fn spans(&self, frame: &Frame) -> bool {
         let at = frame.bytes().as_ptr().addr();
         at >= self.address && at + frame.len() <= self.address + self.len
@@ -330,7 +334,8 @@ impl<P: Port> Port for Capture<P> {
         }
         let at_ns = (self.clock)();
         let offered = frames.len();
-        // Before the call: afterwards the frames are gone, but only then is it known which were taken.
+        // Makes the records before the call. The call consumes the frames, and only its result
+        // shows which frames it took.
         let mut records = ArrayVec::<Box<Record>, BURST_MAX>::new();
         records.extend(frames.iter().map_while(|f| self.record(at_ns, Direction::Outbound, f)));
         self.inner.tx_burst(to, frames);

@@ -1,7 +1,7 @@
-//! A doorbell: an eventfd and a flag that says whether a thread sleeps.
+//! A doorbell: an eventfd, and a flag that shows whether a thread sleeps.
 //!
-//! Ringing costs one fence and one load while the sleeper is awake, and one `write` while it sleeps. It
-//! does not block or allocate.
+//! While the sleeper is awake, ringing costs one fence and one load; while it sleeps, also one
+//! `write`. Ringing does not block or allocate.
 //!
 //! [`strowger_frame::sleep`] describes the protocol of the flag and why no ring is lost.
 //!
@@ -33,7 +33,7 @@ struct Shared {
     waker: WakerCell,
 }
 
-/// The sleeper's half. Not `Clone`: one thread at a time sleeps on a doorbell.
+/// The sleeper's half. It is not `Clone`, because only one thread at a time sleeps on a doorbell.
 #[derive(Debug)]
 pub struct Doorbell {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ pub struct DoorbellWaker {
 }
 
 impl Doorbell {
-    /// Makes a doorbell that has not rung.
+    /// Makes a doorbell that is not armed.
     ///
     /// # Errors
     /// The process has no file descriptor left.
@@ -73,7 +73,7 @@ impl Doorbell {
         DoorbellWaker { shared: self.shared.clone() }
     }
 
-    /// Prepares to sleep: from now on a ring makes the descriptor readable.
+    /// Prepares to sleep. From now on, ringing makes the descriptor readable.
     ///
     /// Check for work once more after this call, and block only if there is none.
     #[inline]
@@ -83,7 +83,8 @@ impl Doorbell {
         self.shared.flag.fall_asleep();
     }
 
-    /// Ends the sleep: rings are cheap again, and the descriptor is not readable.
+    /// Ends the sleep. Ringing makes no system call from now on, and the descriptor is not
+    /// readable.
     #[inline]
     pub fn disarm(&mut self) {
         if self.armed {
@@ -100,8 +101,8 @@ impl Doorbell {
 
     /// Resets the eventfd.
     ///
-    /// A waker that saw the flag earlier may still write after this. The next sleep then ends at once,
-    /// which is harmless.
+    /// A waker that read the flag earlier may still write after this call. The next sleep then ends
+    /// at once, which is harmless.
     fn reset(&mut self) {
         if !self.armed {
             return;
@@ -114,7 +115,7 @@ impl Doorbell {
         unsafe { libc::read(fd, (&raw mut rung).cast(), size_of::<u64>()) };
     }
 
-    /// Stores the waker of a task that sleeps on this doorbell.
+    /// Stores the waker of a task that waits for this doorbell.
     #[cfg(feature = "async")]
     pub(crate) fn register(&self, waker: &std::task::Waker) {
         self.shared.waker.register(waker);
@@ -135,7 +136,7 @@ impl Wake for DoorbellWaker {
 }
 
 impl DoorbellWaker {
-    /// Wakes the sleeper if it sleeps. Call this after publishing the work.
+    /// Wakes the sleeper if it sleeps. Call this after the work has been published.
     #[inline]
     pub fn wake(&self) {
         if self.shared.flag.must_wake() {

@@ -1,10 +1,10 @@
-//! A port whose other end is code of this process.
+//! A port whose far end is code in this process.
 //!
-//! The switch holds the port, the code holds the [`Endpoint`]. Frames move by ownership and are not copied.
-//! When one half is dropped, the other stays valid and reports it.
+//! The switch holds the port, and the code holds the [`Endpoint`]. Frames are moved, not copied.
+//! When one of the two is dropped, the other stays valid and reports that its far end is gone.
 //!
-//! The mark of a received frame is the number of the ingress slot, the slot by which the packet entered
-//! the switch. The return path is computed from it and the label.
+//! The mark of a received frame is the number of the ingress slot, on which the packet entered the
+//! switch. The return path is computed from this number and the label.
 //!
 //! ```
 //! use std::time::Duration;
@@ -58,32 +58,33 @@ use crate::{
 
 pub use self::split::{EndpointReceiver, EndpointSender, split_pair};
 
-/// Free bytes in front of each frame that an endpoint makes: room for the header of a link.
+/// Free bytes in front of each frame that an endpoint makes. A link writes its header there.
 pub const HEADROOM_BYTES: usize = 128;
-/// Free bytes behind each frame, at least: room for the tag of a sealed link.
+/// Minimum number of free bytes after each frame. A sealed link writes its tag there.
 pub const TAILROOM_BYTES: usize = 64;
 
-/// The size of an endpoint.
+/// Capacity of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
-    /// Frames that can wait each way, rounded up to a power of two.
+    /// Maximum number of frames that wait in each direction, rounded up to a power of two.
     pub depth_frames: usize,
-    /// The memory for frames to send; only [`ChunkClass::Train`] chunks are used.
+    /// The pool for frames to send. Only [`ChunkClass::Train`] chunks are used.
     pub pool: PoolSpec,
 }
 
 impl Default for EndpointSpec {
-    /// 1,024 frames each way, and 4 MiB for frames to send.
+    /// 1,024 frames in each direction, and 4 MiB for frames to send.
     fn default() -> Self {
         let pool = PoolSpec { trains: 64, singles: 0, huge_pages: false };
         Self { depth_frames: 1024, pool }
     }
 }
 
-/// The switch's half.
+/// The half that the switch holds.
 pub type EndpointPort = MemoryPort;
 
-/// The half for code of this process. One thread at a time uses it; it can move between threads.
+/// The half that code of this process holds. It can move between threads, but only one thread at a
+/// time uses it.
 #[derive(Debug)]
 pub struct Endpoint {
     end: End,
@@ -91,19 +92,20 @@ pub struct Endpoint {
     waiter: Waiter,
 }
 
-/// Makes frames from an endpoint's own memory.
+/// Makes frames from the endpoint's own pool.
 #[derive(Debug)]
 struct FrameMaker {
     pool: Pool,
-    /// The chunk that frames are cut from.
+    /// The chunk from which frames are cut.
     carving: Option<Train>,
 }
 
-/// Frames of one length in one chunk, with free bytes behind each: see [`Endpoint::train_with_room`].
+/// Frames of one length in one chunk, with free bytes after each frame: see
+/// [`Endpoint::train_with_room`].
 #[derive(Debug)]
 pub struct SpacedTrain {
     train: Train,
-    /// Headroom of the first frame. The room behind each frame is the headroom of the next.
+    /// Headroom of the first frame. The free bytes after a frame are the headroom of the next one.
     headroom: usize,
     segment: usize,
     room: usize,
@@ -111,7 +113,7 @@ pub struct SpacedTrain {
 }
 
 impl SpacedTrain {
-    /// The next frame to fill and send; `None` at the end.
+    /// Returns the next frame to fill and send, or `None` after the last one.
     #[inline]
     pub fn next_frame(&mut self) -> Option<Frame> {
         self.frames = self.frames.checked_sub(1)?;
@@ -131,10 +133,10 @@ impl fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// Why a frame cannot be sent. The error holds the frame.
+/// Why a frame cannot be sent. The error returns the frame.
 #[derive(Debug)]
 pub enum SendError {
-    /// The switch has not yet taken the earlier frames.
+    /// The ring is full, because the switch has not yet taken the earlier frames.
     Full(Frame),
     /// The switch's port has been dropped.
     Gone(Frame),
@@ -151,10 +153,10 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// Makes a port for the switch and the endpoint behind it.
+/// Makes a port for the switch, and the endpoint at its far end.
 ///
 /// # Errors
-/// There is no memory or no file descriptor left.
+/// There is not enough memory, or no file descriptor is available.
 pub fn pair(spec: &EndpointSpec) -> io::Result<(EndpointPort, Endpoint)> {
     let (near, far) = wire::ends(spec.depth_frames)?;
     let maker = FrameMaker { pool: Pool::new(&spec.pool)?, carving: None };
@@ -167,15 +169,16 @@ impl FrameMaker {
         if len > usize::from(u16::MAX) {
             return None;
         }
-        // An odd number of cache lines, so that the frames of a chunk use all sets of the first-level
-        // cache and not every second one.
+        // The stride is an odd number of cache lines. The frames of a chunk then use all sets of
+        // the first-level cache; with an even number they would use only every second set.
         let lines = (HEADROOM_BYTES + len + TAILROOM_BYTES).div_ceil(64) | 1;
         let tailroom = lines * 64 - HEADROOM_BYTES - len;
         let mut cut = |train: &mut Train| train.carve(HEADROOM_BYTES, len, tailroom);
         if let Some(frame) = self.carving.as_mut().and_then(&mut cut) {
             return Some(frame);
         }
-        // Release the old chunk first: if no frame of it is in use, it is the next one that is taken.
+        // Releases the old chunk first. If no frame of it is in use, the pool returns the same
+        // chunk next.
         self.carving = None;
         let carving = self.carving.insert(self.pool.take(ChunkClass::Train)?.into_carving());
         cut(carving)
@@ -210,24 +213,27 @@ impl FrameMaker {
 impl Endpoint {
     /// Returns a frame of `len` bytes with arbitrary contents, to fill and send.
     ///
-    /// It has [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] behind. Several frames share a chunk.
-    /// `None` if the memory is in use (counted in [`pool_tally`](Self::pool_tally)) or `len` is above 65,535.
+    /// The frame has [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] after it. Several frames
+    /// share a chunk. Returns `None` if no chunk is free, which [`pool_tally`](Self::pool_tally)
+    /// counts, or if `len` is above 65,535.
     pub fn frame(&mut self, len: usize) -> Option<Frame> {
         self.maker.frame(len)
     }
 
-    /// Returns `frames` frames of `segment` bytes that lie side by side, to fill and send.
+    /// Returns `frames` frames of `segment` bytes, next to each other in one chunk, to fill and
+    /// send.
     ///
-    /// A port with segmentation offload sends them as one train. `None` if the memory is in use, if the
-    /// frames have more than 65,536 bytes together, or if there would be none.
+    /// A port with segmentation offload sends them as one train. Returns `None` if no chunk is
+    /// free, if the frames have more than 65,536 bytes in total, or if there would be no frame.
     pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         self.maker.train(segment, frames)
     }
 
-    /// As [`train`](Self::train), with `room` free bytes behind each frame.
+    /// As [`train`](Self::train), with `room` free bytes after each frame.
     ///
-    /// The first hop writes the tag of a sealed link there (16 bytes), so that the sealed frames lie side by
-    /// side. `None` also if the frames and their room do not fit into a chunk.
+    /// The first hop of a sealed link writes its tag (16 bytes) there, so that the sealed frames
+    /// are next to each other. Also returns `None` if the frames and the free bytes do not fit into
+    /// a chunk.
     pub fn train_with_room(
         &mut self,
         segment: usize,
@@ -237,7 +243,8 @@ impl Endpoint {
         self.maker.train_with_room(segment, frames, room)
     }
 
-    /// Sends frames from the front of `frames` and returns their number. Frames without room stay, in order.
+    /// Sends frames from the front of `frames` and returns their number. Frames for which the ring
+    /// has no room stay in `frames`, in order.
     ///
     /// # Errors
     /// [`Gone`]; all frames stay.
@@ -259,10 +266,10 @@ impl Endpoint {
         }
     }
 
-    /// Sends one frame, and waits up to `timeout` for room.
+    /// Sends one frame. If the ring is full, blocks up to `timeout`.
     ///
     /// # Errors
-    /// [`SendError`] with the frame; `Full` if the time is up.
+    /// [`SendError`] with the frame; it is `Full` if the timeout has expired.
     pub fn send_wait(&mut self, mut frame: Frame, timeout: Duration) -> Result<(), SendError> {
         let started = Instant::now();
         loop {
@@ -307,7 +314,8 @@ impl Endpoint {
         Ok(one.pop())
     }
 
-    /// Takes the oldest received frame, and waits up to `timeout` for one. `None` if the time is up.
+    /// Takes the oldest received frame. If there is none, blocks up to `timeout`. Returns `None` if
+    /// the timeout has expired.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -336,7 +344,8 @@ impl Endpoint {
         if self.end.is_armed() {
             self.end.disarm();
         }
-        // Read before taking: frames that the port sent before it was dropped are then visible.
+        // Reads the flag before taking frames: frames that the port sent before it was dropped are
+        // then visible.
         let gone = self.end.is_gone();
         let before = frames.len();
         let n = self.end.take(frames);
@@ -348,7 +357,7 @@ impl Endpoint {
         Ok(n)
     }
 
-    /// Blocks until the switch has done something or the time is up.
+    /// Blocks until the switch has sent or taken frames, or the timeout expires.
     fn sleep(&mut self, interest: Interest, timeout: Duration) {
         let arm = self.end.arm(interest);
         self.waiter.begin();
@@ -357,27 +366,29 @@ impl Endpoint {
         self.end.disarm();
     }
 
-    /// Call before blocking on the descriptor ([`AsRawFd`]) with a poll of your own: says whether to block.
+    /// Prepares for a poll of the caller's own on the descriptor ([`AsRawFd`]); returns whether to
+    /// block.
     ///
-    /// After it the descriptor becomes readable when a frame arrives, when there is room after a full send,
-    /// and when the port is dropped. The next receiving call resets it.
+    /// After this call, the descriptor becomes readable when a frame arrives, when the port is
+    /// dropped and, after a send found the ring full, when there is room. The next receiving call
+    /// resets it.
     pub fn arm(&mut self) -> Arm {
         self.end.arm(Interest::FramesOrRoom)
     }
 
-    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting.
+    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting here.
     pub fn is_gone(&self) -> bool {
         self.end.is_gone()
     }
 
-    /// The counters of this half: `frames_out` went to the switch.
+    /// The counters of this half. `frames_out` counts frames sent to the switch.
     ///
     /// Frames that the port had not taken when it was dropped count as `PeerGone`.
     pub fn tally(&self) -> &Arc<PortTally> {
         &self.end.tally
     }
 
-    /// The counters of the memory for frames to send.
+    /// The counters of the pool for frames to send.
     pub fn pool_tally(&self) -> &Arc<PoolTally> {
         self.maker.pool.tally()
     }
@@ -391,7 +402,8 @@ impl AsRawFd for Endpoint {
 
 #[cfg(feature = "async")]
 impl Endpoint {
-    /// Takes the oldest received frame, or stores the task's waker. Needs no runtime.
+    /// Takes the oldest received frame, or stores the task's waker. It works with any async
+    /// runtime.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -404,21 +416,21 @@ impl Endpoint {
             return Poll::Ready(frame);
         }
         self.end.bell().register(cx.waker());
-        // After the waker is stored: a far end that sees the armed flag also finds the waker.
+        // Armed after the waker is stored: a far end that sees the armed flag also finds the waker.
         if let Arm::Wait(_) = self.end.arm(Interest::FramesOrRoom) {
             return Poll::Pending;
         }
         match self.receive().transpose() {
             Some(frame) => Poll::Ready(frame),
             None => {
-                // There is room to send, but no frame, and this task waits for a frame.
+                // There is room to send, but no frame to take, and this task waits for a frame.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
         }
     }
 
-    /// Waits for a frame and takes it.
+    /// Waits until a frame arrives, and takes it.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).

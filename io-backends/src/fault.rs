@@ -1,12 +1,14 @@
-//! A wrapper around any port that drops, duplicates, reorders, corrupts and delays frames, for tests.
+//! A wrapper around any port. It drops, duplicates, reorders, corrupts and delays frames, for
+//! tests.
 //!
-//! The same seed and the same calls give the same faults: it reads no clock. Frames that it drops count as
-//! [`Loss::Injected`].
+//! It reads no clock, so the same seed and the same calls give the same faults. Frames that it
+//! drops count as [`Loss::Injected`].
 //!
-//! Time is counted in calls: of `rx_burst` for received frames, of `flush` for sent ones. A held frame
-//! moves on after its number of calls, whether other frames follow or not.
+//! The unit of time is one call: of `rx_burst` for received frames, of `flush` for sent frames. A
+//! delayed frame is passed on after its number of calls, even if no other frame follows.
 //!
-//! At rest, `frames_in + frames_made + taken by tx_burst = delivered + frames_out + losses +`
+//! When no call is in progress, this holds:
+//! `frames_in + frames_made + taken by tx_burst = delivered + frames_out + losses +`
 //! [`held`](Fault::held).
 
 use std::{collections::VecDeque, io};
@@ -16,9 +18,10 @@ use strowger_frame::{
     port::{Arm, PortTally},
 };
 
-/// Maximum number of frames that one direction holds; when it is full, it takes no more.
+/// Maximum number of frames that one direction holds. When it is full, it accepts no more frames.
 const HELD_FRAMES_MAX: usize = 512;
-/// Maximum number of frames that one frame becomes: itself, its duplicate, and the one that it overtakes.
+/// Maximum number of frames that result from one frame: the frame, its duplicate, and the frame
+/// that it overtakes.
 const FRAMES_OF_ONE_MAX: usize = 3;
 
 const _: () = assert!(HELD_FRAMES_MAX > BURST_MAX * FRAMES_OF_ONE_MAX);
@@ -30,11 +33,12 @@ pub struct Faults {
     pub loss_per_million: u32,
     /// Frames that are followed by a copy.
     pub duplicate_per_million: u32,
-    /// Frames that the next frame in the same direction overtakes.
+    /// Frames that are overtaken by the next frame in the same direction.
     pub reorder_per_million: u32,
-    /// Frames with one flipped bit, at any position.
+    /// Frames in which one bit is flipped, at a random position.
     pub corrupt_per_million: u32,
-    /// Frames that are held for 1 to `delay_calls_max` calls. Frames behind them wait too, in order.
+    /// Frames that are held for 1 to `delay_calls_max` calls. Later frames wait behind them, so
+    /// that the order is kept.
     pub delay_per_million: u32,
     /// Maximum delay, in calls.
     pub delay_calls_max: u32,
@@ -51,9 +55,9 @@ pub struct FaultSpec {
     pub tx: Faults,
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output a step.
+/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one output per step.
 ///
-/// Part of this file so that a seed keeps its meaning.
+/// It is implemented here, so that a seed gives the same faults in every version.
 #[derive(Clone, Debug)]
 struct SplitMix64(u64);
 
@@ -66,7 +70,7 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number below `bound`, or 0 if `bound` is 0.
+    /// Returns a random number below `bound`, or 0 if `bound` is 0.
     fn below(&mut self, bound: u32) -> u32 {
         (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
@@ -78,7 +82,7 @@ impl SplitMix64 {
 
 #[derive(Debug)]
 struct Held {
-    /// The call at which the frame moves on.
+    /// Number of the call at which the frame is passed on.
     due: u64,
     to: Mark,
     frame: Frame,
@@ -91,7 +95,7 @@ struct Lane {
     random: SplitMix64,
     calls: u64,
     queue: VecDeque<Held>,
-    /// A frame that waits for the next one to overtake it, until it is due.
+    /// A frame that waits until the next frame overtakes it or until it is due.
     overtaken: Option<Held>,
 }
 
@@ -101,7 +105,7 @@ impl Lane {
         Self { faults, random: SplitMix64(seed), calls: 0, queue, overtaken: None }
     }
 
-    /// Whether frames can bypass the lane.
+    /// Whether this direction injects no faults and holds no frames, so that frames can bypass it.
     fn is_clear(&self) -> bool {
         self.faults == Faults::default() && self.held() == 0
     }
@@ -110,7 +114,7 @@ impl Lane {
         self.queue.len() + usize::from(self.overtaken.is_some())
     }
 
-    /// Number of frames that the lane can take in any case.
+    /// Number of frames that the lane can accept, whatever faults they get.
     fn room(&self) -> usize {
         (HELD_FRAMES_MAX - self.held()) / FRAMES_OF_ONE_MAX
     }
@@ -125,8 +129,8 @@ impl Lane {
 
     /// Applies the faults to a frame.
     ///
-    /// Each frame takes the same number of random draws, so that its faults depend only on the seed and on its
-    /// position.
+    /// Every frame uses the same number of random values, so that its faults depend only on the
+    /// seed and on the frame's position.
     fn take(&mut self, mut frame: Frame, to: Mark, pool: &mut Pool, tally: &PortTally) {
         let faults = self.faults;
         let lose = self.random.chance(faults.loss_per_million);
@@ -160,7 +164,7 @@ impl Lane {
         }
     }
 
-    /// Appends a frame behind all others; it is due after them.
+    /// Appends a frame. It is not due before the frames ahead of it.
     fn append(&mut self, mut held: Held) {
         let last_due = self.queue.back().map_or(0, |last| last.due);
         held.due = held.due.max(last_due);
@@ -168,7 +172,8 @@ impl Lane {
         self.queue.push_back(held);
     }
 
-    /// Returns the next frame that is due, if it goes to `to` (or to any neighbour, for `None`).
+    /// Returns the next frame that is due and whose destination is `to`; `None` stands for any
+    /// neighbour.
     fn next_due(&mut self, to: Option<Mark>) -> Option<Held> {
         let front = self.queue.front()?;
         let goes = front.due <= self.calls && to.is_none_or(|to| front.to == to);
@@ -182,7 +187,7 @@ pub struct Fault<P> {
     inner: P,
     rx: Lane,
     tx: Lane,
-    /// Memory for duplicates of sent frames.
+    /// Pool for duplicates of sent frames.
     pool: Pool,
 }
 
@@ -190,7 +195,7 @@ impl<P: Port> Fault<P> {
     /// Wraps `inner`.
     ///
     /// # Errors
-    /// There is no memory for duplicates.
+    /// There is not enough memory for duplicates.
     pub fn new(inner: P, spec: &FaultSpec) -> io::Result<Self> {
         let any = u32::from(spec.tx.duplicate_per_million > 0);
         let pool = PoolSpec { trains: 4 * any, singles: 256 * any, huge_pages: false };
@@ -203,7 +208,7 @@ impl<P: Port> Fault<P> {
         })
     }
 
-    /// Number of frames that are held now, both directions together.
+    /// Number of frames that are held now, in both directions.
     pub fn held(&self) -> usize {
         self.rx.held() + self.tx.held()
     }
@@ -213,7 +218,7 @@ impl<P: Port> Fault<P> {
         &self.inner
     }
 
-    /// Sends due frames, in runs to one neighbour, until the wrapped port takes no more.
+    /// Sends due frames, grouped by neighbour, until the wrapped port accepts no more.
     fn send_due(&mut self) {
         while let Some(first) = self.tx.next_due(None) {
             let to = first.to;
@@ -279,7 +284,7 @@ impl<P: Port> Port for Fault<P> {
     }
 
     fn arm(&mut self) -> Arm {
-        // Held frames move on when the port is polled.
+        // Held frames are passed on only when the port is polled.
         if self.held() > 0 { Arm::Ready } else { self.inner.arm() }
     }
 

@@ -3,26 +3,27 @@
 //! A backend moves frames between the switch and a socket, an interface or another thread, and counts the
 //! frames that it drops. It does not read labels.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`memory`] | a wire inside this process: two ports joined by two rings |
-//! | [`endpoint`] | a port whose other end is code of this process |
+//! | [`endpoint`] | a port whose far end is code in this process |
+//! | [`unix`] | a port whose far end is another process, over a unix socket (`SOCK_SEQPACKET`) |
 //! | [`unix`] | a port whose other end is another process, over `SOCK_SEQPACKET` |
-//! | [`udp`] | one UDP socket and any number of neighbours: recvmmsg or io_uring, GRO and GSO |
+//! | [`xdp`] | one queue of an Ethernet interface, over AF_XDP or AF_PACKET |
 //! | [`xdp`] | one queue of an Ethernet interface, by AF_XDP or AF_PACKET |
 //! | [`capture`] | a wrapper that writes the packets of a port to a pcapng file |
 //! | [`fault`] | a wrapper that drops, duplicates, reorders, corrupts and delays frames, from a seed |
-//! | [`doorbell`] | an eventfd and a flag: wakes a thread only while it sleeps |
-//! | [`wait`] | blocks a worker until a port has something to do |
-//! | [`sys`] | the machine: accounts, addresses, clocks, cores, probes |
-//! | `testgen` | traffic generators for benchmarks, with the feature `testgen` |
+//! | [`doorbell`] | an eventfd and a flag, which wake a thread only while it sleeps |
+//! | [`wait`] | blocks a worker until a port has work |
+//! | [`sys`] | properties and rights of the machine: accounts, addresses, clocks, cores, probes |
+//! | `testgen` | traffic generators for benchmarks; requires the feature `testgen` |
 //!
 //! **Marks.** A frame from [`rx_burst`](strowger_frame::Port::rx_burst) carries the mark of its
 //! neighbour. A frame for [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of the ingress
-//! slot. Ports that end at a user (endpoint, unix) deliver that number beside the packet, because the
-//! return path is computed from it; other ports ignore it.
+//! slot. Ports that lead to a user (endpoint, unix) deliver that number with the packet, because
+//! the return path is computed from it. Other ports ignore it.
 //!
-//! `unsafe` is allowed here for system calls: one operation in each block, with its reason.
+//! `unsafe` code is allowed in this crate for system calls. Each block has one operation and states
+//! why it is sound.
 
 pub mod capture;
 pub mod doorbell;

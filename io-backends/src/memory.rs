@@ -1,9 +1,10 @@
 //! A wire inside this process: two ports joined by two rings.
 //!
-//! Frames move by ownership and are not copied. Sending wakes a worker that sleeps at the far end; for a
-//! worker that is awake it costs one load.
+//! Frames are moved, not copied. Sending wakes the worker at the far end if it sleeps. If it is
+//! awake, sending costs only one load.
 //!
-//! One thread can poll both ends, as benchmarks and simulators do, or two threads can.
+//! Both ends can be polled by one thread, as in benchmarks and simulators, or each by its own
+//! thread.
 //!
 //! ```
 //! use strowger_frame::{Address, Burst, ChunkClass, Mark, Pool, PoolSpec, Port as _};
@@ -33,7 +34,7 @@ use strowger_frame::{
 
 use crate::wire::{self, End, Interest, bytes_of};
 
-/// Maximum length of a frame, in bytes: what a frame can hold.
+/// Maximum length of a frame in bytes, limited by the length field of a frame.
 const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 
 /// One end of a wire inside this process.
@@ -41,15 +42,15 @@ const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 pub struct MemoryPort {
     end: End,
     mark: Option<Mark>,
-    /// Frames have been queued since the far end was last woken.
+    /// Whether frames have been queued since the far end was last woken.
     unflushed: bool,
     name: &'static str,
 }
 
-/// Makes a wire with room for `depth` frames each way, rounded up to a power of two.
+/// Makes a wire with room for `depth` frames in each direction, rounded up to a power of two.
 ///
 /// # Errors
-/// The process has no file descriptor left for the doorbells.
+/// No file descriptor is available for the doorbells.
 pub fn wire(depth: usize) -> io::Result<(MemoryPort, MemoryPort)> {
     let (near, far) = wire::ends(depth)?;
     Ok((MemoryPort::new(near, "memory"), MemoryPort::new(far, "memory")))
@@ -62,7 +63,8 @@ impl MemoryPort {
 
     /// Whether the far end has been dropped.
     ///
-    /// Frames that it sent may still be waiting. Frames sent to it from now on count as [`Loss::PeerGone`].
+    /// Frames that it sent may still be waiting here. Frames sent to it from now on count as
+    /// [`Loss::PeerGone`].
     pub fn is_gone(&self) -> bool {
         self.end.is_gone()
     }

@@ -1,43 +1,45 @@
-//! Counts the train chunks that a queue of frames holds. It does not hold the frames.
+//! Counts the train chunks that are pinned by a queue of frames. It does not hold the frames.
 
 use std::{collections::VecDeque, num::NonZeroUsize};
 
 use strowger_frame::Frame;
 
-/// The train chunks of a first-in, first-out queue, whose frames are numbered in order.
+/// Number of train chunks in a first-in, first-out queue. Its frames have consecutive numbers.
 ///
-/// A short queue is not examined: each of its frames holds one chunk at most. In a longer queue,
-/// consecutive frames of one chunk count once.
+/// In a short queue each frame holds at most one chunk, so its frames are not examined. In a longer
+/// queue, consecutive frames of one chunk count as one chunk.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     /// The number of the last frame of each counted chunk.
     last_frames: VecDeque<u64>,
     newest: Option<NonZeroUsize>,
-    /// Frames from this number on were examined.
+    /// The frames with this number and above have been examined.
     counted_from: u64,
     max: usize,
 }
 
 impl Pinned {
-    /// Makes the count for a queue that may hold `max` train chunks.
+    /// Makes the counter for a queue that may hold `max` train chunks.
     pub(crate) fn new(max: usize) -> Self {
         Self { last_frames: VecDeque::with_capacity(max), newest: None, counted_from: 0, max }
     }
 
-    /// Whether this many frames can wait without being examined: half of the maximum number of chunks.
+    /// Whether so few frames wait that they need no examination: at most half of the maximum number
+    /// of chunks.
     #[inline]
     pub(crate) fn are_few(&self, frames: u64) -> bool {
         frames <= self.max as u64 / 2
     }
 
-    /// Notes that the frames up to this number wait in a short queue.
+    /// Records that the frames up to this number are in a short queue.
     #[inline]
     pub(crate) fn pass(&mut self, number: u64) {
         self.counted_from = number;
         self.last_frames.clear();
     }
 
-    /// Counts frames that are about to enter, the first with number `put`; frames before `left` have left.
+    /// Counts frames that are about to be queued. The first of them has number `put`. Frames before
+    /// `left` have left the queue.
     ///
     /// Returns how many of them may enter, and counts only those.
     #[cold]
@@ -63,7 +65,7 @@ impl Pinned {
         frames.len()
     }
 
-    /// Whether the queue has no room for another chunk, when the frames before `left` have left.
+    /// Whether the queue has no room for another chunk. Frames before `left` have left the queue.
     pub(crate) fn is_full(&self, left: u64) -> bool {
         let gone = self.last_frames.partition_point(|last| *last < left);
         self.held(left) - gone >= self.max

@@ -1,9 +1,9 @@
-//! A port whose other end is another process, over a unix socket of type `SOCK_SEQPACKET`.
+//! A port whose far end is another process, over a unix socket of type `SOCK_SEQPACKET`.
 //!
-//! The switch holds the [`UnixPort`], the other process a [`Client`]. When either process is killed, the
-//! other continues. The port trusts nothing that the client sends.
+//! The switch holds the [`UnixPort`], and the other process holds a [`Client`]. If either process
+//! is killed, the other one continues. The port trusts nothing that the client sends.
 //!
-//! Each message is one packet behind a header of four bytes in network byte order:
+//! Each message is one packet, preceded by a header of four bytes in network byte order:
 //!
 //! ```text
 //!   0       1       2       3       4 ...
@@ -12,15 +12,16 @@
 //!  +-------+-------+-------+-------+----------------
 //! ```
 //!
-//! - To the client: the number of the ingress slot (wire.md 1.3). `0xffffffff` without a packet means that
-//!   another client is being served; the connection then ends.
-//! - To the switch: zero. Another value, or a message without a whole header, counts as
+//! - To the client, it is the number of the ingress slot (wire.md 1.3). `0xffffffff` without a
+//!   packet means that the port serves another client; the connection then ends.
+//! - To the switch, it is zero. Another value, or a message shorter than the header, counts as
 //!   [`Loss::Malformed`], and a packet longer than the maximum as [`Loss::Truncated`].
 //!
-//! The port serves one client at a time. It turns away a second client, which may try again later. While
-//! there is no client, packets to the slot count as [`Loss::PeerGone`]. Packets that the kernel has taken
-//! count as sent, although a client that is killed may not have read them. While the pool is empty, packets
-//! wait in the socket and the client is slowed down; none is lost.
+//! The port serves one client at a time. It rejects a second client, which may try again later.
+//! While there is no client, packets to the slot count as [`Loss::PeerGone`]. Packets that the
+//! kernel has accepted count as sent, although a client that is killed may not have read them.
+//! While the pool is exhausted, packets wait in the socket, which slows the client down. None is
+//! lost.
 
 use std::{
     fmt, io,
@@ -49,29 +50,29 @@ pub use client::{Client, ClientError, Received};
 pub use socket::is_served;
 use socket::{Epoll, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN, Listener};
 
-/// Maximum number of messages in one system call, and of chunks that a port holds ready.
+/// Maximum number of messages in one system call, and of free chunks that a port holds for them.
 const RECEIVE_MAX: usize = 32;
 /// While a worker is busy, the port reads an idle socket only once in this many bursts, because an empty
 /// system call costs as much as switching a burst. After a sleep it reads at once.
 const IDLE_READ_EVERY: u32 = 4;
-/// The same for accepting clients.
+/// The same interval for accepting clients.
 const ACCEPT_EVERY: u32 = 64;
-/// While a client is blocked and the worker is busy, the port checks for room after 1, 2, 4 and so on up
-/// to this many bursts. A client that keeps reading is found soon; one that does not costs one system call
-/// in this many bursts.
+/// While a client is blocked and the worker is busy, the port checks for room after 1, 2, 4 and so
+/// on up to this many bursts. If the client reads, the port notices it soon. If it does not, the
+/// checks cost one system call in this many bursts.
 const ROOM_CHECK_EVERY_MAX: u32 = 256;
-/// Maximum length of a packet in a single chunk, at any start offset of the data.
+/// Maximum length of a packet in a single chunk, for any offset at which the data starts.
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
 /// Settings of a unix port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnixSpec {
-    /// Maximum length of a packet in bytes, both ways, up to 65,535.
+    /// Maximum length of a packet in bytes, in both directions, up to 65,535.
     ///
-    /// A packet of up to 3,328 bytes takes a single chunk of the pool (a train chunk if there is none), a
-    /// longer one a train chunk.
+    /// A packet of up to 3,328 bytes takes a single chunk of the pool, or a train chunk if no
+    /// single chunk is free. A longer packet takes a train chunk.
     pub frame_bytes_max: usize,
-    /// Mode of the socket's file: who may connect.
+    /// Mode of the socket file, which determines who may connect.
     pub mode: u32,
 }
 
@@ -85,9 +86,9 @@ impl Default for UnixSpec {
 /// Why a unix port cannot be opened.
 #[derive(Debug)]
 pub enum ListenError {
-    /// Another process listens at this path.
+    /// Another process is listening at this path.
     Busy(PathBuf),
-    /// The path names a file that is not a socket. The file is left alone.
+    /// The path refers to a file that is not a socket. The file is not changed.
     NotASocket(PathBuf),
     /// The path is empty, longer than the 107 bytes that the kernel takes, or contains a zero byte.
     PathTooLong(PathBuf),
@@ -95,12 +96,12 @@ pub enum ListenError {
     CallsRefused {
         /// The path of the socket.
         path: PathBuf,
-        /// The call for one message, and how it was refused.
+        /// The call for one message, and the error with which it was refused.
         error: CallError,
     },
     /// Another system call failed.
     System {
-        /// The operation that failed: `bind`.
+        /// The operation that failed, for example `bind`.
         what: &'static str,
         /// The path of the socket.
         path: PathBuf,
@@ -153,7 +154,7 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// The switch's half: a port for one client process.
+/// The half that the switch holds: a port for one client process.
 #[derive(Debug)]
 pub struct UnixPort {
     listener: Listener,
@@ -162,24 +163,24 @@ pub struct UnixPort {
     epoll: Epoll,
     spec: UnixSpec,
     mark: Option<Mark>,
-    /// Chunks for the next messages.
+    /// Free chunks for the next messages.
     ready: ArrayVec<Chunk, RECEIVE_MAX>,
-    /// Bursts until the port reads the socket again, and until it accepts again.
+    /// Number of bursts until the port reads the socket again, and until it accepts clients again.
     read_in: u32,
     accept_in: u32,
-    /// The kernel had no room for the last frames.
+    /// Whether the kernel had no room for the last frames.
     blocked: bool,
-    /// Bursts until the port checks for room again, and the last interval.
+    /// Number of bursts until the port checks for room again, and the last such interval.
     check_room_in: u32,
     check_room_every: u32,
-    /// The epoll set also waits for room.
+    /// Whether the epoll set also waits for room in the client's socket.
     waits_for_room: bool,
     tally: Arc<PortTally>,
     name: String,
 }
 
 impl UnixPort {
-    /// Listens at `path`. Removes the socket file of a process that no longer exists.
+    /// Listens at `path`. Removes the socket file if its process no longer exists.
     ///
     /// # Errors
     /// [`ListenError`].
@@ -211,7 +212,7 @@ impl UnixPort {
         })
     }
 
-    /// How packets would pass here, for `strowger doctor`.
+    /// Reports how packets would be sent and received on this machine, for `strowger doctor`.
     ///
     /// # Errors
     /// A sandbox refuses all calls that a port can use.
@@ -223,7 +224,7 @@ impl UnixPort {
         })
     }
 
-    /// Whether many messages go in one system call.
+    /// Checks that one system call can send or receive many messages.
     ///
     /// # Errors
     /// A sandbox refuses the calls for many messages.
@@ -236,7 +237,7 @@ impl UnixPort {
         self.client.is_some()
     }
 
-    /// Accepts the next client, or turns it away.
+    /// Accepts the next client. If another client is being served, rejects it.
     fn accept(&mut self) {
         self.accept_in = ACCEPT_EVERY;
         let Some(client) = self.listener.accept() else { return };
@@ -255,7 +256,8 @@ impl UnixPort {
         }
     }
 
-    /// Drops the client; another can connect at once. Closing removes it from the epoll set.
+    /// Drops the client, so that another one can connect at once. Closing its socket removes it
+    /// from the epoll set.
     fn hang_up(&mut self) {
         self.client = None;
         self.accept_in = 0;
@@ -263,7 +265,7 @@ impl UnixPort {
         self.waits_for_room = false;
     }
 
-    /// Notes that the kernel has no room for more frames.
+    /// Records that the kernel has no room for more frames.
     #[cold]
     fn note_blocked(&mut self) {
         if !self.blocked {
@@ -275,7 +277,7 @@ impl UnixPort {
 
     /// Checks whether a blocked client's socket has room again, if the check is due.
     ///
-    /// Room for some short messages is enough, so that frames leave in small bursts.
+    /// Room for some short messages is sufficient, so that frames are sent in small bursts.
     #[cold]
     fn check_room(&mut self) {
         if self.check_room_in > 0 {
@@ -287,12 +289,12 @@ impl UnixPort {
         self.blocked = self.client.as_ref().is_some_and(|client| !socket::has_room(client));
     }
 
-    /// Whether packets take single chunks.
+    /// Whether packets are received into single chunks.
     fn takes_singles(&self) -> bool {
         self.spec.frame_bytes_max <= SINGLE_BYTES_MAX
     }
 
-    /// Takes chunks for up to `wanted` messages, and returns how many are ready.
+    /// Takes chunks for up to `wanted` messages, and returns the number of chunks that are ready.
     fn make_ready(&mut self, pool: &mut Pool, wanted: usize) -> usize {
         while self.ready.len() < wanted.min(RECEIVE_MAX) {
             let chunk = if self.takes_singles() { pool.take(ChunkClass::Single) } else { None };
@@ -304,7 +306,8 @@ impl UnixPort {
         self.ready.len().min(wanted)
     }
 
-    /// Receives messages with one call; the frames go to `burst`. Returns the number of messages.
+    /// Receives messages with one call and appends their frames to `burst`. Returns the number of
+    /// messages.
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         let room = burst.remaining_capacity();
         let wanted = self.make_ready(pool, room);
@@ -315,7 +318,7 @@ impl UnixPort {
         let bytes = HEADER_BYTES + self.spec.frame_bytes_max;
         let mut parts = ArrayVec::<libc::iovec, RECEIVE_MAX>::new();
         for chunk in &mut self.ready[..wanted] {
-            // The header lies in the headroom, and the packet begins at the usual place.
+            // The header goes into the headroom, so that the packet begins at the usual offset.
             let start = chunk.start() - HEADER_BYTES;
             let room = &mut chunk.bytes_mut()[start..start + bytes];
             parts.push(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
@@ -346,14 +349,15 @@ impl UnixPort {
             .zip(got)
             .filter_map(|(chunk, message)| sort.message(chunk, message))
             .collect();
-        // In front, because these chunks are still in the cache.
+        // They are inserted in front, because they are still in the cache.
         for (at, chunk) in kept.into_iter().enumerate() {
             self.ready.insert(at, chunk);
         }
         got.len()
     }
 
-    /// Sends frames from the front with one call; returns how many the kernel took, or the errno.
+    /// Sends frames from the front with one call. Returns the number that the kernel accepted, or
+    /// the errno.
     fn send(calls: Calls, client: &OwnedFd, frames: &[Frame]) -> Result<usize, i32> {
         let mut headers = ArrayVec::<[u8; HEADER_BYTES], BURST_MAX>::new();
         headers.extend(frames.iter().map(|frame| frame.mark().0.to_be_bytes()));
@@ -381,7 +385,7 @@ fn message(parts: *mut libc::iovec, n: usize) -> libc::mmsghdr {
     message
 }
 
-/// Sorts received messages into frames and losses.
+/// Converts received messages to frames, or counts them as losses.
 struct Sort<'a> {
     mark: Option<Mark>,
     tally: &'a PortTally,
@@ -389,9 +393,9 @@ struct Sort<'a> {
 }
 
 impl Sort<'_> {
-    /// Handles a message that was received into `chunk`, behind its header.
+    /// Handles a message that was received into `chunk`, after its header.
     ///
-    /// Returns the chunk if it holds no frame.
+    /// Returns the chunk if the message gave no frame.
     fn message(&mut self, mut chunk: Chunk, message: &libc::mmsghdr) -> Option<Chunk> {
         self.tally.frames_in.add(1);
         self.tally.trains_in.add(1);
@@ -431,11 +435,12 @@ impl Port for UnixPort {
             self.read_in -= 1;
             return;
         }
-        // Enough calls to fill a burst, and no more, so that malformed messages cannot hold the worker.
+        // This many calls fill a burst. The limit prevents malformed messages from occupying the
+        // worker.
         for _ in 0..BURST_MAX / RECEIVE_MAX {
             let got = self.receive(pool, burst);
             if got < RECEIVE_MAX {
-                // The socket is empty, or there was no room.
+                // Either the socket is empty, or there was no free chunk.
                 self.read_in = if got == 0 && !burst.is_full() { IDLE_READ_EVERY - 1 } else { 0 };
                 return;
             }
@@ -463,7 +468,8 @@ impl Port for UnixPort {
                         }
                         libc::EINTR => continue,
                         libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN => {
-                            // Read what the client sent before it went; that ends the connection.
+                            // Read what the client sent before it disconnected. Reading then finds
+                            // the end of the connection.
                             self.read_in = 0;
                             (Loss::PeerGone, frames.len())
                         }
@@ -507,7 +513,8 @@ impl Port for UnixPort {
     }
 
     fn arm(&mut self) -> Arm {
-        // Only on a change: the client may still be blocked since the last sleep.
+        // Changes the epoll set only if necessary: the client may still be blocked since the last
+        // sleep.
         if self.blocked != self.waits_for_room
             && let Some(client) = &self.client
         {
@@ -518,7 +525,7 @@ impl Port for UnixPort {
             }
             self.waits_for_room = self.blocked;
         }
-        // The descriptor stays readable while anything waits.
+        // The descriptor stays readable as long as any event is pending.
         Arm::Wait(self.epoll.as_raw_fd())
     }
 

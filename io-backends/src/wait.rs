@@ -1,6 +1,7 @@
-//! Blocks a worker until a port has something to do: one `ppoll` over a fixed array of descriptors.
+//! Blocks a worker until a port has work, with one `ppoll` on a fixed array of descriptors.
 //!
-//! It allocates only when it is made. It does not block if a port has work or must be polled.
+//! It allocates only when it is created. It does not block if a port has work already or must be
+//! polled.
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,22 +21,22 @@ use std::{io, ptr, time::Duration};
 
 use strowger_frame::port::Arm;
 
-/// The descriptors that one worker waits for.
+/// The descriptors on which one worker blocks.
 pub struct Waiter {
     polled: Box<[libc::pollfd]>,
     used: usize,
-    /// A port is ready or must be polled, so blocking would be wrong.
+    /// Whether a port is ready or must be polled, so that blocking would be wrong.
     awake: bool,
 }
 
-/// Why a wait ended.
+/// The reason why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// A descriptor is ready: poll every port.
     Ready,
     /// The timeout passed.
     TimedOut,
-    /// A signal arrived: handle it, then wait again.
+    /// A signal arrived. Handle it, then wait again.
     Interrupted,
 }
 
@@ -46,7 +47,7 @@ impl std::fmt::Debug for Waiter {
 }
 
 impl Waiter {
-    /// Makes room for this many descriptors: one for each port and one for commands.
+    /// Allocates room for this many descriptors: one for each port and one for commands.
     pub fn with_capacity(descriptors: usize) -> Self {
         let none = libc::pollfd { fd: -1, events: 0, revents: 0 };
         Self { polled: vec![none; descriptors].into_boxed_slice(), used: 0, awake: false }
@@ -61,10 +62,12 @@ impl Waiter {
 
     /// Adds the result of a port's [`arm`](strowger_frame::Port::arm).
     ///
-    /// A port that must be polled keeps the worker from blocking, and so does a descriptor without room.
+    /// If a port must be polled, or if there is no room for its descriptor, the worker does not
+    /// block.
     #[inline]
     pub fn add(&mut self, arm: Arm) {
-        // `ppoll` ignores an entry without a descriptor; the entry keeps the positions in order.
+        // `ppoll` ignores an entry without a descriptor. The entry is added so that positions match
+        // the order of the calls.
         let (fd, revents) = match arm {
             Arm::Wait(fd) => (fd, 0),
             Arm::Ready | Arm::Poll => (-1, libc::POLLIN),
@@ -77,9 +80,10 @@ impl Waiter {
         self.used += 1;
     }
 
-    /// Whether the entry at position `nth`, from 0, needs attention after [`wait`](Self::wait).
+    /// Whether the entry at position `nth`, from 0, needs attention after [`wait`](Self::wait) has
+    /// returned.
     ///
-    /// Its descriptor was readable or failed, or the port must be polled.
+    /// This is so if its descriptor was readable or had an error, or if the port must be polled.
     #[inline]
     pub fn is_ready(&self, nth: usize) -> bool {
         nth < self.used && self.polled.get(nth).is_none_or(|polled| polled.revents != 0)
@@ -92,7 +96,8 @@ impl Waiter {
 
     /// Blocks until a descriptor is readable, a signal arrives or `timeout` passes (`None`: no limit).
     ///
-    /// An error of `ppoll` counts as ready: the port with the bad descriptor finds it when it is polled.
+    /// An error of `ppoll` counts as ready: the port with the invalid descriptor finds the error
+    /// when it is polled.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         if self.awake {
             return Waited::Ready;

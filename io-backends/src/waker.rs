@@ -1,7 +1,7 @@
-//! A cell in which one task stores its waker for other threads to call.
+//! A cell in which one task stores its waker, so that other threads can call it.
 //!
-//! It takes no lock. The waking side does not drop a waker, because that could free memory on a worker
-//! (R13).
+//! It uses no lock. The thread that wakes does not drop a waker, because dropping could free memory
+//! on a worker (R13).
 
 use std::{
     cell::UnsafeCell,
@@ -13,10 +13,10 @@ use std::{
 const FREE: u32 = 0;
 /// The task is storing its waker.
 const REGISTERING: u32 = 1;
-/// A thread is calling the waker, or has asked the registering task to call its own.
+/// A thread is calling the waker, or has requested that the registering task call its own.
 const WAKING: u32 = 2;
 
-/// A waker that one task at a time stores and any thread calls.
+/// Holds a waker. One task at a time stores it, and any thread calls it.
 pub(crate) struct WakerCell {
     state: AtomicU32,
     waker: UnsafeCell<Option<Waker>>,
@@ -41,8 +41,8 @@ impl std::fmt::Debug for WakerCell {
 impl WakerCell {
     /// Stores `waker`.
     ///
-    /// If another thread is waking at this moment, calls `waker` at once: its task polls again and
-    /// registers again.
+    /// If another thread is waking at this moment, it calls `waker` at once. The task then polls
+    /// again and registers again.
     pub(crate) fn register(&self, waker: &Waker) {
         // Acquire: pairs with Release in `wake`: the call of the old waker has ended.
         if self

@@ -1,8 +1,9 @@
 //! One end of a wire inside this process.
 //!
-//! A ring each way, a doorbell at each end, and a flag that says that an end is gone.
+//! A wire has a ring in each direction. Each end has a doorbell, and a flag that reports that the
+//! end is gone.
 //!
-//! Frames move by ownership and are not copied. The sender can tell what became of every frame that it
+//! Frames are moved, not copied. The sender can determine what happened to every frame that it
 //! queued.
 
 use std::{io, mem, sync::Arc};
@@ -20,18 +21,19 @@ use crate::{
     pinned::Pinned,
 };
 
-/// Maximum number of train chunks that the frames of one direction hold.
+/// Maximum number of train chunks pinned by the frames in one direction.
 ///
-/// A quarter of a typical pool, and enough for 256 bursts of trains. A far end that does not read holds no
-/// more.
+/// This is a quarter of a typical pool, and enough for 256 bursts of trains. If the far end does
+/// not read, its frames pin no more chunks than this.
 const CHUNKS_MAX: usize = 256;
 
-/// What one end tells the other apart from frames. Written at most once a sleep, and when the end closes.
+/// State that one end shares with the other, apart from frames. It is written at most once per
+/// sleep, and when the end closes.
 #[derive(Debug)]
 struct EndState {
-    /// This end could not queue all its frames and may sleep until there is room.
+    /// This end could not queue all its frames, and may sleep until there is room.
     blocked: AtomicBool,
-    /// This end is gone; `taken` is the number of frames that it took in all.
+    /// This end is gone. `taken` is the total number of frames that it took.
     gone: AtomicBool,
     taken: AtomicU64,
 }
@@ -60,14 +62,15 @@ pub(crate) struct Tx {
     there: Arc<EndState>,
     put: u64,
     pinned: Pinned,
-    /// The ring had no room for some of the last frames.
+    /// Whether the ring had no room for some of the last frames.
     blocked: bool,
-    /// The far end is gone, and the frames that it left in the ring have been freed.
+    /// Whether the far end is gone and the frames that it left in the ring have been freed.
     reclaimed: bool,
     tally: Arc<PortTally>,
-    /// Wakes the far end when frames arrive.
+    /// Doorbell of the far end, rung when frames have been queued.
     far: DoorbellWaker,
-    /// Last field: the far end learns that this end is gone after `to` and `from` are dropped.
+    /// The last field, so that the far end learns only after `to` and `from` are dropped that this
+    /// end is gone.
     _close_notice: Arc<CloseNotice>,
 }
 
@@ -78,15 +81,15 @@ pub(crate) struct Rx {
     here: Arc<EndState>,
     there: Arc<EndState>,
     taken: u64,
-    /// Frames were taken since the far end, if blocked, was last told that there is room.
+    /// Whether frames were taken since a blocked far end was last notified of room.
     notify_due: bool,
     tally: Arc<PortTally>,
-    /// Wakes the far end when there is room.
+    /// Doorbell of the far end, rung when there is room.
     far: DoorbellWaker,
     _close_notice: Arc<CloseNotice>,
 }
 
-/// Tells the far end that this end is gone, once both of its halves are dropped.
+/// Notifies the far end that this end is gone, when both halves of this end have been dropped.
 #[derive(Debug)]
 struct CloseNotice {
     here: Arc<EndState>,
@@ -102,14 +105,14 @@ impl Drop for CloseNotice {
     }
 }
 
-/// The events that a sleeping end waits for.
+/// The events for which a sleeping end waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
     FramesOrRoom,
     Room,
 }
 
-/// Makes a wire with room for `depth` frames each way, and its two ends.
+/// Makes a wire with room for `depth` frames in each direction, and returns its two ends.
 pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
     let (left, right) = (Doorbell::new()?, Doorbell::new()?);
     let bells = [right.waker(), right.waker()];
@@ -120,7 +123,7 @@ pub(crate) fn ends(depth: usize) -> io::Result<(End, End)> {
 /// A half of an end, and the doorbell that it sleeps on.
 pub(crate) type Half<T> = (T, Doorbell);
 
-/// Makes one end for a port, and the two halves of the other end, each with its own doorbell.
+/// Makes one end for a port, and the other end as two halves, each with its own doorbell.
 pub(crate) fn split_ends(depth: usize) -> io::Result<(End, Half<Tx>, Half<Rx>)> {
     let (near, room, frames) = (Doorbell::new()?, Doorbell::new()?, Doorbell::new()?);
     let far = [frames.waker(), room.waker()];
@@ -128,7 +131,8 @@ pub(crate) fn split_ends(depth: usize) -> io::Result<(End, Half<Tx>, Half<Rx>)> 
     Ok((End::new(near_halves, near), (tx, room), (rx, frames)))
 }
 
-/// Makes the halves of both ends, from the doorbells for frames and for room at each end.
+/// Makes the halves of both ends. The parameters are the doorbells for frames and for room at each
+/// end.
 fn halves(
     depth: usize,
     left: [DoorbellWaker; 2],
@@ -178,8 +182,8 @@ fn one_end(
 impl Tx {
     /// Queues frames from the front of `frames` while there is room, and returns their number.
     ///
-    /// If the far end is gone, removes all frames and counts them. Call [`ring`](Self::ring) to wake the far
-    /// end.
+    /// If the far end is gone, removes all frames and counts them as lost. Call
+    /// [`ring`](Self::ring) afterwards to wake the far end.
     #[inline]
     pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
         // Acquire: pairs with Release in `CloseNotice::drop`: `taken` is final.
@@ -207,7 +211,8 @@ impl Tx {
         n
     }
 
-    /// Counts the train chunks that many frames hold; returns how many frames may be queued.
+    /// Counts the train chunks of frames that are to be queued. Returns the number of frames that
+    /// may be queued.
     #[cold]
     fn enter(&mut self, frames: &[Frame]) -> usize {
         let waiting = self.to.waiting() as u64;
@@ -219,7 +224,7 @@ impl Tx {
         self.pinned.enter(frames, self.put, self.put - waiting)
     }
 
-    /// Whether the ring has room for a frame, as far as is visible now.
+    /// Whether the ring seems to have room for a frame.
     fn has_room(&self) -> bool {
         let waiting = self.to.waiting();
         waiting < self.to.capacity() && !self.pinned.is_full(self.put - waiting as u64)
@@ -236,7 +241,8 @@ impl Tx {
         self.there.gone.load(Ordering::Acquire)
     }
 
-    /// Prepares to sleep on `bell`, unless there is room or the far end is gone. Returns whether to sleep.
+    /// Prepares to sleep on `bell`. Returns whether to sleep: not if there is room or if the far
+    /// end is gone.
     pub(crate) fn arm_for_room(&mut self, bell: &mut Doorbell) -> bool {
         // Relaxed: the fence in the doorbell orders it.
         self.here.blocked.store(true, Ordering::Relaxed);
@@ -256,8 +262,8 @@ impl Tx {
 
     /// Frees the frames that the far end left in the ring, and counts them as lost.
     ///
-    /// Only once, after the far end is gone. The ring itself is freed when this end is dropped, which a
-    /// worker does not do: workers free no memory (R13).
+    /// It is called only once, after the far end is gone. The ring itself is freed when this end is
+    /// dropped, which does not happen on a worker, because workers free no memory (R13).
     #[cold]
     pub(crate) fn reclaim(&mut self) {
         if mem::replace(&mut self.reclaimed, true) {
@@ -282,7 +288,7 @@ impl Tx {
 }
 
 impl Rx {
-    /// Takes as many frames as `frames` has room for, and returns their number.
+    /// Takes frames while `frames` has room, and returns their number.
     ///
     /// The caller counts them with [`count_in`](Self::count_in).
     #[inline]
@@ -296,9 +302,10 @@ impl Rx {
         n
     }
 
-    /// Wakes a blocked far end, because the ring has been drained.
+    /// Wakes a far end that is blocked, because the ring has been drained.
     ///
-    /// Costs one fence each time the ring is drained. Full bursts do not pay for it.
+    /// It costs one fence each time the ring is drained. A full burst does not drain the ring and
+    /// costs nothing.
     #[inline]
     fn notify_room(&mut self) {
         self.notify_due = false;
@@ -321,14 +328,15 @@ impl Rx {
         self.tally.trains_in.add(u64::from(n > 0));
     }
 
-    /// Whether the far end has been dropped. Frames that it sent may still be waiting.
+    /// Whether the far end has been dropped. Frames that it sent may still be waiting here.
     pub(crate) fn is_gone(&self) -> bool {
         // Acquire: pairs with Release in `CloseNotice::drop`: a later `take` sees the frames that were
         // queued before.
         self.there.gone.load(Ordering::Acquire)
     }
 
-    /// Prepares to sleep on `bell`, unless there are frames or the far end is gone. Returns whether to sleep.
+    /// Prepares to sleep on `bell`. Returns whether to sleep: not if there are frames or if the far
+    /// end is gone.
     pub(crate) fn arm_for_frames(&mut self, bell: &mut Doorbell) -> bool {
         bell.arm(); // SeqCst fence: pairs with the one in `ring`
         if self.from.is_empty() && !self.is_gone() {
@@ -362,7 +370,8 @@ impl End {
         self.tx.put(frames)
     }
 
-    /// Whether the last [`put`](Self::put) left frames for want of room, and there is still none.
+    /// Whether the last [`put`](Self::put) left frames because the ring had no room, and it still
+    /// has none.
     pub(crate) fn is_blocked(&self) -> bool {
         self.tx.blocked && !self.tx.has_room() && !self.is_gone()
     }
@@ -385,10 +394,11 @@ impl End {
         self.rx.count_in(n, bytes);
     }
 
-    /// Prepares to sleep, unless there is something to do.
+    /// Prepares to sleep. Returns `Arm::Ready` if there is something to do.
     ///
-    /// That is: frames to take, if they are in `interest`; room, after the last `put` left frames; a far end
-    /// that has just gone. The last two are reported once.
+    /// There is something to do if `interest` includes frames and there are some, if there is room
+    /// after the last `put` left frames, or if the far end has just gone. The last two are reported
+    /// only once.
     pub(crate) fn arm(&mut self, interest: Interest) -> Arm {
         if self.tx.blocked {
             // Relaxed: the fence in the doorbell orders it.
@@ -421,7 +431,7 @@ impl End {
         self.bell.is_armed()
     }
 
-    /// Whether the far end has been dropped. Frames that it sent may still be waiting.
+    /// Whether the far end has been dropped. Frames that it sent may still be waiting here.
     pub(crate) fn is_gone(&self) -> bool {
         self.rx.is_gone()
     }

@@ -20,10 +20,10 @@ const PACKET_FLAGS: u16 = 2;
 const STATISTICS_RECEIVED: u16 = 4;
 const STATISTICS_DROPPED: u16 = 5;
 
-/// Resolution of times: 10 to the power of minus this, in seconds.
+/// Resolution of timestamps: 10 to the power of minus this, in seconds.
 const NANOSECONDS: u8 = 9;
 
-/// Direction of a packet at the port.
+/// Direction in which a packet passed the port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Direction {
     #[default]
@@ -31,14 +31,14 @@ pub(super) enum Direction {
     Outbound,
 }
 
-/// A packet to write.
+/// A packet that is to be written.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
     pub(super) at_ns: u64,
     pub(super) direction: Direction,
     /// The captured bytes.
     pub(super) bytes: &'a [u8],
-    /// Length of the packet.
+    /// Length of the whole packet, in bytes.
     pub(super) len: usize,
     pub(super) discard: Option<&'static str>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Packet<'a> {
 #[derive(Debug)]
 pub(super) struct Writer<W> {
     out: W,
-    /// The body of the current block; the length stands in front of it in the file.
+    /// The body of the current block. The file has the length in front of it.
     block: Vec<u8>,
 }
 
@@ -92,7 +92,7 @@ impl<W: Write> Writer<W> {
         self.finish_block(ENHANCED_PACKET)
     }
 
-    /// Writes the number of packets, and how many of them the capture missed.
+    /// Writes the number of packets that passed and the number that the capture missed.
     pub(super) fn statistics(&mut self, at_ns: u64, passed: u64, missed: u64) -> io::Result<()> {
         self.put(&0_u32.to_le_bytes());
         self.time(at_ns);
@@ -125,7 +125,7 @@ impl<W: Write> Writer<W> {
 
     /// Writes an option whose value is the concatenation of `parts`.
     fn option(&mut self, code: u16, parts: &[&[u8]]) {
-        // The length field has 16 bits; a longer value is cut off.
+        // The length field has 16 bits, so a longer value is truncated.
         let value: usize = parts.iter().map(|part| part.len()).sum();
         let len = u16::try_from(value).unwrap_or(u16::MAX);
         self.put(&code.to_le_bytes());

@@ -1,4 +1,4 @@
-//! An endpoint in two halves: one thread or task sends while another receives.
+//! An endpoint in two halves: one thread or task sends while another one receives.
 //!
 //! ```
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port as _};
@@ -42,12 +42,12 @@ use crate::{
     wire::{self, Rx, Tx, bytes_of},
 };
 
-/// Makes a port for the switch, and the endpoint behind it in two halves.
+/// Makes a port for the switch, and the endpoint at its far end as two halves.
 ///
-/// The port reports that the endpoint is gone when both halves are dropped.
+/// When both halves have been dropped, the port reports that the endpoint is gone.
 ///
 /// # Errors
-/// There is no memory or no file descriptor left.
+/// There is not enough memory, or no file descriptor is available.
 pub fn split_pair(
     spec: &EndpointSpec,
 ) -> io::Result<(EndpointPort, EndpointSender, EndpointReceiver)> {
@@ -58,7 +58,7 @@ pub fn split_pair(
     Ok((MemoryPort::new(near, "endpoint"), sender, receiver))
 }
 
-/// Blocks on an armed doorbell until it rings or the time is up.
+/// Blocks on an armed doorbell until it rings or the timeout expires.
 fn sleep(bell: &Doorbell, waiter: &mut Waiter, timeout: Option<Duration>) {
     waiter.begin();
     waiter.add(Arm::Wait(bell.as_raw_fd()));
@@ -85,12 +85,13 @@ impl EndpointSender {
         self.maker.frame(len)
     }
 
-    /// Returns frames of one length side by side, as [`Endpoint::train`](super::Endpoint::train).
+    /// Returns frames of one length, next to each other in one chunk, as
+    /// [`Endpoint::train`](super::Endpoint::train).
     pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         self.maker.train(segment, frames)
     }
 
-    /// Returns frames of one length with room behind each, as
+    /// Returns frames of one length with free bytes after each, as
     /// [`Endpoint::train_with_room`](super::Endpoint::train_with_room).
     pub fn train_with_room(
         &mut self,
@@ -101,7 +102,8 @@ impl EndpointSender {
         self.maker.train_with_room(segment, frames, room)
     }
 
-    /// Sends frames from the front of `frames` and returns their number. Frames without room stay, in order.
+    /// Sends frames from the front of `frames` and returns their number. Frames for which the ring
+    /// has no room stay in `frames`, in order.
     ///
     /// # Errors
     /// [`Gone`]; all frames stay.
@@ -109,7 +111,7 @@ impl EndpointSender {
         self.send_some(frames)
     }
 
-    /// Sends one frame, without waiting.
+    /// Sends one frame. Does not block.
     ///
     /// # Errors
     /// [`SendError`] with the frame.
@@ -123,10 +125,11 @@ impl EndpointSender {
         }
     }
 
-    /// Sends one frame, and waits for room: at most `timeout`, or without limit.
+    /// Sends one frame. If the ring is full, blocks up to `timeout`, or without limit if it is
+    /// `None`.
     ///
     /// # Errors
-    /// [`SendError`] with the frame; `Full` if the time is up.
+    /// [`SendError`] with the frame; it is `Full` if the timeout has expired.
     pub fn send_wait(
         &mut self,
         mut frame: Frame,
@@ -169,12 +172,12 @@ impl EndpointSender {
         self.tx.is_gone()
     }
 
-    /// The counters of this endpoint: `frames_out` went to the switch.
+    /// The counters of this endpoint. `frames_out` counts frames sent to the switch.
     pub fn tally(&self) -> &Arc<PortTally> {
         self.tx.tally()
     }
 
-    /// The counters of the memory for frames to send.
+    /// The counters of the pool for frames to send.
     pub fn pool_tally(&self) -> &Arc<PoolTally> {
         self.maker.pool.tally()
     }
@@ -197,7 +200,7 @@ impl EndpointReceiver {
         self.receive_some(burst)
     }
 
-    /// Takes the oldest received frame, without waiting.
+    /// Takes the oldest received frame. Does not block.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -207,9 +210,10 @@ impl EndpointReceiver {
         Ok(one.pop())
     }
 
-    /// Takes the oldest received frame, and waits for one: at most `timeout`, or without limit.
+    /// Takes the oldest received frame. If there is none, blocks up to `timeout`, or without limit
+    /// if it is `None`.
     ///
-    /// `None` if the time is up.
+    /// Returns `None` if the timeout has expired.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -219,9 +223,10 @@ impl EndpointReceiver {
         Ok(one.pop())
     }
 
-    /// Takes received frames, and waits for at least one: at most `timeout`, or without limit.
+    /// Takes received frames. If there is none, blocks up to `timeout`, or without limit if it is
+    /// `None`.
     ///
-    /// Returns their number; 0 if the time is up or `burst` is full.
+    /// Returns the number of frames. It is 0 if the timeout has expired or `burst` is full.
     ///
     /// # Errors
     /// As [`receive_burst`](Self::receive_burst).
@@ -259,7 +264,8 @@ impl EndpointReceiver {
         if frames.is_full() {
             return Ok(0);
         }
-        // Read before taking: frames that the port sent before it was dropped are then visible.
+        // Reads the flag before taking frames: frames that the port sent before it was dropped are
+        // then visible.
         let gone = self.rx.is_gone();
         let before = frames.len();
         let n = self.rx.take(frames);
@@ -267,12 +273,12 @@ impl EndpointReceiver {
         if n == 0 && gone { Err(Gone) } else { Ok(n) }
     }
 
-    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting.
+    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting here.
     pub fn is_gone(&self) -> bool {
         self.rx.is_gone()
     }
 
-    /// The counters of this endpoint: `frames_in` came from the switch.
+    /// The counters of this endpoint. `frames_in` counts frames received from the switch.
     pub fn tally(&self) -> &Arc<PortTally> {
         self.rx.tally()
     }
@@ -288,7 +294,8 @@ mod futures {
     use super::*;
 
     impl EndpointSender {
-        /// Ready if a frame may be sent, as far as is visible now. Needs no runtime.
+        /// Returns `Ready` if the ring seems to have room for a frame. It works with any async
+        /// runtime.
         ///
         /// # Errors
         /// [`Gone`].
@@ -300,7 +307,7 @@ mod futures {
             Poll::Ready(if self.is_gone() { Err(Gone) } else { Ok(()) })
         }
 
-        /// Sends one frame, and waits for room.
+        /// Sends one frame. If the ring is full, waits for room.
         ///
         /// # Errors
         /// [`SendError::Gone`] with the frame.
@@ -326,7 +333,7 @@ mod futures {
             self.poll_some(cx, &mut one).map_ok(|_| one.pop().expect("ready with a frame"))
         }
 
-        /// Takes received frames, at least one, or stores the task's waker.
+        /// Takes one or more received frames, or stores the task's waker if there is none.
         ///
         /// # Errors
         /// As [`receive_burst`](Self::receive_burst).
@@ -349,14 +356,15 @@ mod futures {
                     taken => return Poll::Ready(taken),
                 }
                 self.bell.register(cx.waker());
-                // After the waker is stored: a far end that sees the armed flag also finds the waker.
+                // Armed after the waker is stored: a far end that sees the armed flag also finds
+                // the waker.
                 if self.rx.arm_for_frames(&mut self.bell) {
                     return Poll::Pending;
                 }
             }
         }
 
-        /// Waits for a frame and takes it.
+        /// Waits until a frame arrives, and takes it.
         ///
         /// # Errors
         /// As [`receive_burst`](Self::receive_burst).

@@ -1,7 +1,8 @@
-//! An account (user and group) of this machine, and how a process becomes that account for good.
+//! An account (user and group) of this machine, and the steps by which a process permanently
+//! becomes that account.
 //!
-//! Afterwards no thread has a capability or can gain one, and other processes of the account cannot read
-//! the process's memory. Open files stay open.
+//! Afterwards no thread has a capability or can gain one, and other processes of the account cannot
+//! read the memory of the process. Open files stay open.
 
 use std::{
     ffi::{CStr, CString},
@@ -14,7 +15,7 @@ use super::{CallError, Errno, Refusal};
 
 /// Status of each thread of this process.
 const TASKS: &str = "/proc/self/task";
-/// `CAP_SETGID` and `CAP_SETUID`: the right to become another user.
+/// `CAP_SETGID` and `CAP_SETUID`, which allow a process to become another user.
 const SET_IDS: u64 = 1 << 6 | 1 << 7;
 /// The capabilities that override file modes and owners.
 ///
@@ -36,10 +37,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// Looks up the account with this name, and this group or the user's own.
+    /// Looks up the account of this user name. Its group is `group` or, without one, the user's
+    /// primary group.
     ///
     /// # Errors
-    /// There is no such user or group, the user is root, or this process has no right to become the user.
+    /// There is no such user or group, the user is root, or this process may not become the user.
     pub fn find(name: &str, group: Option<&str>) -> Result<Self, Refusal> {
         let (user, own_group) = user_of(name)?.ok_or_else(|| {
             let what = format!("there is no user \"{name}\"");
@@ -66,7 +68,8 @@ impl Account {
         }
     }
 
-    /// Whether the real, effective and saved user and group of the process are this account's.
+    /// Whether the real, effective and saved IDs of the process are the user and group of this
+    /// account.
     fn is_current(&self) -> bool {
         let (mut real, mut effective, mut saved) = (0, 0, 0);
         // SAFETY: each points to a number that may be written.
@@ -77,11 +80,11 @@ impl Account {
         users == [self.user; 3] && [real, effective, saved] == [self.group; 3]
     }
 
-    /// First step, while the process still has all rights.
+    /// First step, which is called while the process still has all rights.
     ///
-    /// From now on no program that the process runs gains more rights than it has (`PR_SET_NO_NEW_PRIVS`), or
-    /// inherits capabilities. Call it before other threads start: both settings belong to a thread and pass to
-    /// the threads that it starts.
+    /// From now on, no program that the process executes gains rights (`PR_SET_NO_NEW_PRIVS`) or
+    /// inherits capabilities. Call it before other threads start: each setting applies to one
+    /// thread and is inherited by the threads that it starts.
     ///
     /// # Errors
     /// More than one thread runs, or the kernel refused a call.
@@ -92,25 +95,27 @@ impl Account {
             return Err(Refusal::new(what, "drop rights before other threads start"));
         }
         let [effective, permitted, _] = capabilities()?;
-        // Ambient capabilities must be inheritable, so that set becomes empty too.
+        // Ambient capabilities must be inheritable, so the ambient set becomes empty too.
         set_capabilities([effective, permitted, 0])?;
         set_process("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)
     }
 
-    /// Second step: makes the process this account's for good, and checks all threads.
+    /// Second step: permanently gives the process the user and group of this account, and checks
+    /// all threads.
     ///
-    /// Sets user and group, removes all supplementary groups and all capabilities, and closes the memory to
-    /// other processes of the account. Open files stay open.
+    /// It sets user and group, removes all supplementary groups and all capabilities, and prevents
+    /// other processes of the account from reading the memory. Open files stay open.
     ///
-    /// If the process is this user already, only the calling thread loses its capabilities; it must be the
-    /// only thread that has any.
+    /// If the process already runs as this user, only the calling thread loses its capabilities. It
+    /// must be the only thread that has any.
     ///
     /// # Errors
-    /// The kernel refused a call, or rights are left. The process then has fewer rights than before and more
-    /// than it should: it has to end.
+    /// The kernel refused a call, or rights are left. The process must then exit, because it has
+    /// lost some of its rights but not all.
     pub fn drop_privileges(&self) -> Result<(), Refusal> {
         if !self.is_current() {
-            // The C library's calls affect all threads; the system calls would affect only one.
+            // The C library's calls affect all threads; the bare system calls would affect only
+            // one.
             // SAFETY: no group is passed.
             let done = unsafe { libc::setgroups(0, std::ptr::null()) };
             check("setgroups", done.into())?;
@@ -122,12 +127,12 @@ impl Account {
             check("setresuid", done.into())?;
         }
         set_capabilities([0; 3])?;
-        // Last, because a change of user resets it.
+        // This call is last, because a change of user resets the flag.
         set_process("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
         self.check_threads()
     }
 
-    /// Checks that all threads have the rights of the account and no more.
+    /// Checks that all threads have the user and group of the account and no capabilities.
     fn check_threads(&self) -> Result<(), Refusal> {
         let left_by = |status: &str, what: &str| {
             let thread = line(status, "Name").trim_start_matches("Name:").trim();
@@ -152,22 +157,23 @@ impl Account {
         Ok(())
     }
 
-    /// Runs `what` with the account's rights on files, on this thread.
+    /// Runs `what` on this thread with the account's rights on files.
     ///
-    /// Files that it makes belong to the account. It must not start threads, which would keep these rights.
+    /// Files that it makes belong to the account. It must not start threads, because they would
+    /// keep these rights.
     ///
     /// # Errors
-    /// This process may not do so; `what` did not run.
+    /// This process may not change its rights on files. In this case, `what` did not run.
     ///
     /// # Panics
-    /// Aborts the process if the former rights cannot be restored.
+    /// Aborts the process if the previous rights cannot be restored.
     pub fn with_file_rights<T>(&self, what: impl FnOnce() -> T) -> Result<T, Refusal> {
         if self.is_current() {
             return Ok(what());
         }
         let before = FileRights::now()?;
         let [effective, permitted, inheritable] = before.capabilities;
-        // First, because nothing has changed yet if this is refused.
+        // This call is first: if it is refused, nothing has changed yet.
         set_groups(&[])?;
         let done = match self.apply_file_rights([
             effective & !FILE_CAPABILITIES,
@@ -190,7 +196,7 @@ impl Account {
     }
 }
 
-/// The rights that decide which files a thread may use.
+/// The user, groups and capabilities that decide which files a thread may use.
 struct FileRights {
     user: u32,
     group: u32,
@@ -199,7 +205,7 @@ struct FileRights {
 }
 
 impl FileRights {
-    /// The rights of the calling thread.
+    /// Returns the rights of the calling thread.
     fn now() -> Result<Self, Refusal> {
         // SAFETY: no groups are written; the result is their number.
         let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
@@ -229,7 +235,8 @@ impl FileRights {
     }
 }
 
-/// Sets the groups of this thread only, with the system call and not the C library.
+/// Sets the groups of this thread only. It makes the system call itself, because the C library's
+/// function affects all threads.
 fn set_groups(groups: &[libc::gid_t]) -> Result<(), Refusal> {
     // SAFETY: `groups` has this many entries and outlives the call.
     let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
@@ -242,7 +249,7 @@ fn file_group() -> u32 {
     group as u32
 }
 
-/// Whether this process may make and remove files in a folder.
+/// Whether this process may create and remove files in a folder.
 ///
 /// # Errors
 /// The kernel's reason.
@@ -253,16 +260,18 @@ pub fn may_write_in(folder: &Path) -> io::Result<()> {
     if may < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether a thread of this process can become another user and thereby lose all rights.
+/// Checks that a thread of this process can become another user and that it then has no rights
+/// left.
 ///
-/// Tried on a thread that then ends.
+/// The check runs on a separate thread, which then ends.
 ///
 /// # Errors
 /// The kernel refused a call, or rights are left.
 pub fn self_test() -> Result<(), Refusal> {
     const NOBODY: libc::c_long = 65_534;
     let attempt = std::thread::spawn(|| {
-        // The system calls, which affect only this thread, and not the C library's.
+        // These are the bare system calls, which affect only this thread, unlike the C library's
+        // functions.
         // SAFETY: the call takes only numbers.
         let done = unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) };
         check("setresgid", done)?;
@@ -320,12 +329,12 @@ fn check(step: &'static str, result: libc::c_long) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The error if the process still has rights after all calls succeeded.
+/// Returns the error for the case that all calls succeeded but the process still has rights.
 fn rights_left(what: &str) -> Refusal {
     Refusal::new(format!("rights are left: {what}"), "")
 }
 
-/// The status of each thread. Threads that end meanwhile are skipped.
+/// Returns the status of each thread. Threads that end in the meantime are skipped.
 fn statuses() -> Result<Vec<String>, Refusal> {
     let is_over =
         |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
@@ -342,7 +351,7 @@ fn line<'s>(status: &'s str, key: &str) -> &'s str {
     status.lines().find(is_it).unwrap_or_default()
 }
 
-/// The value of a status line with one hexadecimal number.
+/// The value of the line `key` of a status, as a hexadecimal number.
 fn number(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(line(status, key).split(':').nth(1)?.trim(), 16).ok()
 }
@@ -374,7 +383,7 @@ fn group_of(name: &str) -> Result<Option<u32>, Refusal> {
     })
 }
 
-/// Asks the user database, with a larger buffer as long as it asks for one.
+/// Looks up an entry of the user database. Enlarges the buffer until the entry fits.
 fn look_up<T>(
     name: &str,
     step: &'static str,
@@ -385,7 +394,7 @@ fn look_up<T>(
     loop {
         match ask(&name, &mut room) {
             (libc::ERANGE, _) if room.len() < ENTRY_BYTES_MAX => room.resize(2 * room.len(), 0),
-            // Some libraries return these errors for an unknown name.
+            // Some C libraries return these errors if the name is unknown.
             (0 | libc::ENOENT | libc::ESRCH, found) => return Ok(found),
             (errno, _) => {
                 return Err(CallError::new(step, errno).into());

@@ -1,4 +1,4 @@
-//! The IP and MAC addresses of this machine, in the network namespace of the thread.
+//! The IP and MAC addresses of this machine, in the network namespace of the calling thread.
 
 use std::{
     ffi::CStr,
@@ -13,7 +13,7 @@ pub type Mac = [u8; 6];
 /// An address of an interface, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// The interface. For an IPv4 address with a label, the label (`eth0:1`).
+    /// Name of the interface. For an IPv4 address that has a label, it is the label (`eth0:1`).
     pub interface: String,
     /// The address.
     pub at: AddressKind,
@@ -24,8 +24,8 @@ pub struct InterfaceAddress {
 pub enum AddressKind {
     /// An IP address.
     ///
-    /// For IPv4 with the broadcast addresses of its network: the one that follows from the prefix, and the
-    /// configured one, if it differs.
+    /// An IPv4 address comes with the broadcast addresses of its network: the one derived from the
+    /// prefix and, if it differs, the configured one.
     Ip(IpAddr, Vec<Ipv4Addr>),
     /// The MAC address of the interface.
     Mac(Mac),
@@ -100,13 +100,14 @@ fn kind(entry: &libc::ifaddrs) -> Option<AddressKind> {
     Some(AddressKind::Ip(ip, broadcasts))
 }
 
-/// The highest address of a network; `None` for a network of one or two addresses (RFC 3021).
+/// The highest address of a network. It is `None` if the network has only one or two addresses (RFC
+/// 3021).
 fn broadcast(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
     let mask = mask.to_bits();
     (mask.count_ones() < 31).then(|| Ipv4Addr::from_bits(ip.to_bits() | !mask))
 }
 
-/// The MAC address in a socket address of the list, if there is one of six bytes.
+/// The MAC address in a socket address of the list. It is `None` unless the address has six bytes.
 fn mac(at: *const libc::sockaddr) -> Option<Mac> {
     // SAFETY: a non-null pointer points to a socket address of the list, which begins with its family.
     if at.is_null() || i32::from(unsafe { (*at).sa_family }) != libc::AF_PACKET {
@@ -118,7 +119,7 @@ fn mac(at: *const libc::sockaddr) -> Option<Mac> {
     (at.sll_halen == 6 && at.sll_hatype == libc::ARPHRD_ETHER).then_some(*mac)
 }
 
-/// The IP address in a socket address of the list, if there is one.
+/// The IP address in a socket address of the list. It is `None` for other address families.
 fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
     if at.is_null() {
         return None;

@@ -1,6 +1,6 @@
-//! Notices of changes on this machine: interfaces, IP addresses and the wall clock.
+//! Reports changes on this machine: of interfaces, of IP addresses and of the wall clock.
 //!
-//! The kernel makes a descriptor readable; the caller finds out what has changed.
+//! The kernel makes a descriptor readable. The caller must find out what has changed.
 
 use std::{
     io,
@@ -10,14 +10,15 @@ use std::{
 
 use strowger_frame::port::Arm;
 
-/// The far future in seconds since 1970. A timer for then does not expire; setting the clock cancels it.
+/// A time in the far future, in seconds since 1970. A timer set to it does not expire in practice,
+/// but setting the clock cancels it.
 const NEVER_S: libc::time_t = 1 << 40;
 
 /// Interfaces and addresses: groups of rtnetlink(7).
 const GROUPS: u32 =
     (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
 
-/// Reports that something has changed on the machine, in this network namespace.
+/// Reports that something has changed on the machine or in this network namespace.
 #[derive(Debug)]
 pub struct MachineChanges {
     links: OwnedFd,
@@ -25,7 +26,7 @@ pub struct MachineChanges {
 }
 
 impl MachineChanges {
-    /// Watches from now on.
+    /// Starts to watch for changes.
     ///
     /// # Errors
     /// The kernel refused a descriptor, for example in a sandbox.
@@ -48,7 +49,7 @@ impl MachineChanges {
         Ok(changes)
     }
 
-    /// Arms the timer that setting the clock cancels. It reports once.
+    /// Arms the timer that is cancelled when the clock is set. It reports one change.
     fn arm_clock(&self) -> io::Result<()> {
         let never = libc::timespec { tv_sec: NEVER_S, tv_nsec: 0 };
         let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -59,7 +60,7 @@ impl MachineChanges {
         checked(unsafe { libc::timerfd_settime(fd, flags, &raw const timer, ptr::null_mut()) })
     }
 
-    /// The descriptors that become readable when something changes.
+    /// The descriptors that become readable when something has changed.
     pub fn arm(&self) -> [Arm; 2] {
         [Arm::Wait(self.links.as_raw_fd()), Arm::Wait(self.clock.as_raw_fd())]
     }
@@ -67,20 +68,21 @@ impl MachineChanges {
     /// Whether something has changed since the last call.
     pub fn take(&mut self) -> bool {
         let mut changed = false;
-        // When the kernel's queue overflows, it drops messages and returns an error; that counts too.
+        // If the kernel's queue overflows, the kernel drops messages and returns an error. The
+        // error counts as a change too.
         while is_read(self.links.as_raw_fd()) {
             changed = true;
         }
         if is_read(self.clock.as_raw_fd()) {
             changed = true;
-            // It worked before, so an error is not expected.
+            // The same call succeeded before, so no error is expected.
             let _ = self.arm_clock();
         }
         changed
     }
 }
 
-/// Whether there was a message or an error to read. Its contents do not matter.
+/// Whether a message or an error could be read. The contents of the message are not needed.
 fn is_read(fd: RawFd) -> bool {
     let mut message = [0_u8; 4_096];
     // SAFETY: `message` is writable for its length, and outlives the call.
@@ -111,7 +113,7 @@ mod tests {
         changes.take();
         let mut waiter = Waiter::with_capacity(2);
         changes.arm().into_iter().for_each(|arm| waiter.add(arm));
-        // Another program may change something in the meantime; then there is one report.
+        // Another program may change something in the meantime. That also gives one report.
         if waiter.wait(Some(Duration::from_millis(10))) == Waited::Ready {
             assert!(changes.take());
         }

@@ -1,7 +1,8 @@
 //! The clock that drives a switch.
 //!
-//! Unlike [`std::time::Instant`] it includes the time in which the machine was suspended, because keys
-//! expire and peers die meanwhile. It does not go back, and setting the wall clock does not change it.
+//! Unlike [`std::time::Instant`], it also counts the time in which the machine was suspended,
+//! because keys expire and peers fail in that time. It never goes back, and setting the wall clock
+//! does not change it.
 
 use std::time::Duration;
 

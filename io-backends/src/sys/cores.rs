@@ -1,13 +1,14 @@
-//! The cores that this process may use, and binding a thread to one.
+//! The cores that this process may use. Also binds a thread to a core.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// The numbers of the cores that this thread may run on, lowest first.
+/// The numbers of the cores that this thread may run on, in ascending order.
 ///
-/// Containers and `taskset` reduce them. Empty if the kernel does not report them.
+/// Containers and `taskset` restrict them. The list is empty if the kernel does not report the
+/// cores.
 pub fn usable_cores() -> Vec<usize> {
     let mut set = empty();
     // SAFETY: `set` is a whole `cpu_set_t`, writable, and outlives the call.
@@ -20,10 +21,11 @@ pub fn usable_cores() -> Vec<usize> {
     (0..highest).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect()
 }
 
-/// The processor time that the control groups of this process allow, in cores (`0.5`); `None` without a
-/// limit.
+/// The processor time that the control groups of this process allow, as a number of cores (`0.5`).
+/// `None` means no limit.
 ///
-/// Considers both versions of control groups, and all groups above its own that are visible.
+/// It considers both versions of control groups, and all visible parent groups of the process's
+/// group.
 pub fn cpu_quota() -> Option<f64> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let groups = read(Path::new("/proc/self/cgroup"))?;
@@ -63,7 +65,8 @@ fn quota_of(groups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) 
     groups.lines().filter_map(in_group).min_by(f64::total_cmp)
 }
 
-/// The folder of a group, and the top of its hierarchy as mounted here (proc(5), mountinfo).
+/// The folder of a group, and the root of the hierarchy at its mount point here (proc(5),
+/// mountinfo).
 fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, PathBuf)> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
@@ -78,7 +81,8 @@ fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, Pat
         fits.then(|| (root.to_owned(), PathBuf::from(point)))
     };
     let (root, top) = mounts.lines().find_map(mount)?;
-    // In a container the mount begins at the container's own group, or the path is relative to it.
+    // In a container, the root of the mount is the container's own group, or the path is relative
+    // to it.
     let inner = Path::new(group).strip_prefix(&root).unwrap_or(Path::new(group));
     let inner = inner.strip_prefix("/").unwrap_or(inner);
     let at = if inner.components().any(|part| part == std::path::Component::ParentDir) {
@@ -89,9 +93,9 @@ fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, Pat
     Some((at, top))
 }
 
-/// How many workers to start.
+/// The number of workers to start.
 ///
-/// One on each usable core, and no more than the quota keeps busy, rounded down; at least one.
+/// It is one per usable core, limited by the quota, rounded down, and at least one.
 pub fn workers_worth(usable: usize, quota: Option<f64>) -> usize {
     let by_quota = quota.map_or(usize::MAX, |quota| quota as usize);
     usable.min(by_quota).max(1)
@@ -100,7 +104,7 @@ pub fn workers_worth(usable: usize, quota: Option<f64>) -> usize {
 /// Binds the calling thread to a core.
 ///
 /// # Errors
-/// A sentence: which core, why not, and which cores are usable.
+/// A sentence that names the core, the reason, and the usable cores.
 pub fn pin_to_core(core: usize) -> Result<(), String> {
     let mut set = empty();
     if core >= 8 * size_of::<libc::cpu_set_t>() {
@@ -165,7 +169,8 @@ mod tests {
             ("/sys/fs/cgroup/slice/cpu.max", "20000 10000\n"),
         ];
         assert_eq!(of(&both), Some(2.0));
-        // In a container the mount begins at its own group, or the path is relative to it.
+        // In a container, the root of the mount is the container's own group, or the path is
+        // relative to it.
         let inside = "31 23 0:29 /docker/x /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
         let all = [
             ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000"),

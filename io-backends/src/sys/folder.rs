@@ -1,11 +1,11 @@
-//! A folder that was opened step by step, and the files in it.
+//! A folder whose path was opened component by component, and the files in the folder.
 //!
-//! Files are opened, replaced and removed relative to the folder's descriptor, so that no symbolic link
-//! of another user redirects them, and only regular files are opened.
+//! Files are opened, replaced and removed relative to the folder's descriptor, so that a symbolic
+//! link of another user cannot redirect the access. Only regular files are opened.
 //!
-//! A path is walked from the root, or from the current folder. A symbolic link on the way is followed if
-//! it belongs to root or to this user; a link of another user is an error. [`Folder::is_ours`] says whether
-//! only root and this user can change what the path names.
+//! A path is walked from the root or from the current folder. A symbolic link on the path is
+//! followed if its owner is root or this user; a link of another user is an error.
+//! [`Folder::is_ours`] returns whether only root and this user can change what the path refers to.
 
 use std::{
     collections::VecDeque,
@@ -29,23 +29,24 @@ const OTHERS_WRITE: u32 = 0o022;
 /// Sticky bit of a folder: only the owner of an entry may rename or remove it.
 const STICKY: u32 = 0o1000;
 
-/// An open folder, and how it was reached.
+/// An open folder, and whether its path is protected.
 #[derive(Debug)]
 pub struct Folder {
     at: OwnedFd,
     found: FileInfo,
-    /// Only root and this user could change the path to it.
+    /// Whether only root and this user could change the path to it.
     reached: bool,
 }
 
-/// What a file is opened for.
+/// The access for which a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// Read an existing file. If the name is a symbolic link, it is followed as on the way.
+    /// Read an existing file. If the name is a symbolic link, it is followed like a link on the
+    /// path.
     Read,
-    /// Read and write; made if it does not exist, with access for its owner only.
+    /// Read and write. If the file does not exist, it is created, with access for its owner only.
     ReadWrite,
-    /// Make a file that must not exist, with access for its owner only.
+    /// Create a file, with access for its owner only. It is an error if the file exists.
     CreateNew,
 }
 
@@ -76,7 +77,7 @@ impl FileInfo {
         self.mode & libc::S_IFMT == libc::S_IFSOCK
     }
 
-    /// Its type in words.
+    /// Name of its type, for messages.
     pub fn kind(&self) -> &'static str {
         match self.mode & libc::S_IFMT {
             libc::S_IFREG => "a regular file",
@@ -90,10 +91,11 @@ impl FileInfo {
 }
 
 impl Folder {
-    /// Walks to the folder of the last name of a path; returns it and that name.
+    /// Walks a path up to the folder that contains its last component. Returns the folder and that
+    /// component.
     ///
     /// # Errors
-    /// The kernel's error; `PermissionDenied` for a symbolic link of another user on the way.
+    /// The kernel's error; `PermissionDenied` for a symbolic link of another user on the path.
     pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
         let (folder, mut names) = Self::walk(path)?;
         match names.pop_front() {
@@ -104,7 +106,8 @@ impl Folder {
         }
     }
 
-    /// Walks to the last folder of a path, and returns the last name, which is not examined.
+    /// Walks a path up to its last folder. Returns it and the last component, which is not
+    /// examined.
     fn walk(path: &Path) -> io::Result<(Self, VecDeque<OsString>)> {
         let mut names = VecDeque::new();
         if path.is_relative() {
@@ -162,14 +165,15 @@ impl Folder {
         Ok(Self { found: info_of(&at)?, at: at.into(), reached: true })
     }
 
-    /// Whether only root and this user could make this entry and can remove it.
+    /// Whether only root and this user could create this entry and can remove it.
     fn keeps(&self, entry: &FileInfo, me: u32) -> bool {
-        // In a sticky folder anyone can make entries, but only the owner can remove one.
+        // In a folder with the sticky bit, any user with write permission can create entries, but
+        // only the owner of an entry can remove it.
         let is_sticky = self.found.mode & STICKY != 0 && is_owner(self.found.owner, me);
         self.reached && (self.is_closed(me) || is_sticky && is_owner(entry.owner, me))
     }
 
-    /// Whether only root and this user can make, rename and remove entries.
+    /// Whether only root and this user can create, rename and remove entries.
     fn is_closed(&self, me: u32) -> bool {
         is_owner(self.found.owner, me) && self.found.mode & OTHERS_WRITE == 0
     }
@@ -184,7 +188,7 @@ impl Folder {
         self.found.owner
     }
 
-    /// Looks up an entry; does not follow a symbolic link.
+    /// Looks up an entry. Does not follow a symbolic link.
     ///
     /// # Errors
     /// The kernel's error: `NotFound` if there is no such entry.
@@ -194,13 +198,13 @@ impl Folder {
 
     /// Opens a regular file.
     ///
-    /// Does not wait, for example for the other end of a pipe, and follows a symbolic link only for reading
-    /// (see [`OpenMode::Read`]).
+    /// The call does not block, for example on the other end of a pipe. It follows a symbolic link
+    /// only if the file is opened for reading (see [`OpenMode::Read`]).
     ///
     /// # Errors
     /// The kernel's error; `InvalidInput` if the file is not regular or has another hard link.
     pub fn open(&self, name: &OsStr, mode: OpenMode) -> io::Result<(File, FileInfo)> {
-        // Examined first, because opening a device can have an effect.
+        // The type is examined before opening, because opening a device can have an effect.
         let before = match self.find(name) {
             Ok(found) if found.is_link() && mode == OpenMode::Read => {
                 return self.open_linked(name);
@@ -226,15 +230,15 @@ impl Folder {
         if before.is_some_and(|before| before.id != found.id) {
             return Err(io::Error::other("another file took its place while it was opened"));
         }
-        // With a second hard link the file is also in another folder, which was not examined.
+        // A file with a second hard link is also in another folder, which was not examined.
         if mode != OpenMode::Read && file.metadata()?.nlink() > 1 {
             return Err(second_name());
         }
         Ok((file, found))
     }
 
-    /// Whether [`open`](Self::open) with [`OpenMode::ReadWrite`] would succeed, and the existing file, if
-    /// there is one. Opens and makes nothing.
+    /// Checks whether [`open`](Self::open) with [`OpenMode::ReadWrite`] would succeed, without
+    /// opening or creating anything. Returns the existing file, if there is one.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -261,7 +265,7 @@ impl Folder {
         Ok(Some(found))
     }
 
-    /// Whether this thread may replace the file of this name, or make one.
+    /// Checks that this thread may replace the file of this name, or create it.
     ///
     /// # Errors
     /// The kernel's reason; `PermissionDenied` if the sticky bit protects another user's file.
@@ -278,7 +282,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Follows the symbolic link of the last name, as links on the way are followed.
+    /// Follows the symbolic link at the last component, by the same rules as links on the path.
     fn open_linked(&self, name: &OsStr) -> io::Result<(File, FileInfo)> {
         let mut names = VecDeque::from([name.to_owned()]);
         let (mut folder, mut links) = (Self { at: self.at.try_clone()?, ..*self }, 0);
@@ -307,7 +311,7 @@ impl Folder {
         std::fs::read_link(format!("/proc/self/fd/{}", self.at.as_raw_fd()))
     }
 
-    /// Whether this thread may make and remove entries.
+    /// Checks that this thread may create and remove entries.
     ///
     /// # Errors
     /// The kernel's reason.
@@ -317,7 +321,7 @@ impl Folder {
         check(unsafe { libc::faccessat(at, c".".as_ptr(), wanted, libc::AT_EACCESS) }).map(drop)
     }
 
-    /// Renames a file within this folder; replaces an existing file.
+    /// Renames a file within this folder, and replaces an existing file.
     ///
     /// # Errors
     /// The kernel's error.
@@ -347,7 +351,7 @@ impl Folder {
             .sync_all()
     }
 
-    /// Sets the owner and group of a file. For a symbolic link, of the link itself.
+    /// Sets the owner and group of a file. If it is a symbolic link, the link itself is changed.
     ///
     /// # Errors
     /// The kernel's error.
@@ -359,9 +363,9 @@ impl Folder {
     }
 }
 
-/// Sets the mode of a socket's file that this user has just made.
+/// Sets the mode of a socket file that this user has just created.
 ///
-/// Does not change a file that has replaced it.
+/// If another file has taken its place, that file is not changed.
 ///
 /// # Errors
 /// The kernel's error; `InvalidInput` if the file has been replaced.
@@ -373,7 +377,8 @@ pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
         return Err(wrong_type(&found));
     }
     if found.mode & 0o777 != mode {
-        // By the descriptor: `fchmodat` follows links, and `fchmod` refuses `O_PATH` descriptors.
+        // The mode is set through a descriptor. `fchmodat` follows links, and `fchmod` refuses
+        // `O_PATH` descriptors.
         let by_descriptor = CString::new(format!("/proc/self/fd/{}", at.as_raw_fd()))?;
         // SAFETY: the path ends in a zero byte and outlives the call.
         check(unsafe { libc::chmod(by_descriptor.as_ptr(), mode) })?;
@@ -381,7 +386,7 @@ pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
     Ok(found)
 }
 
-/// The user whose rights this thread uses for files.
+/// The user ID with which this thread accesses files.
 pub fn file_user() -> u32 {
     // SAFETY: the call takes only a number. An invalid user changes nothing, and the result is the current one.
     let user = unsafe { libc::setfsuid(u32::MAX) };
@@ -563,7 +568,7 @@ mod tests {
         let set = |name: &str, mode| {
             fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
         };
-        // The folder for temporary files is writable for all, with the sticky bit.
+        // The folder for temporary files is writable for all users and has the sticky bit.
         assert!(is_ours("a/b/file"));
         for (mode, ours) in [(0o775, false), (0o757, false), (0o1777, true), (0o755, true)] {
             set("a", mode);

@@ -1,22 +1,23 @@
-//! Sends and receives many messages in one system call (`recvmmsg`, `sendmmsg`), or one message in each
-//! call where a sandbox refuses those. The calls do not wait.
+//! Sends and receives many messages in one system call (`recvmmsg`, `sendmmsg`). If a sandbox
+//! refuses these calls, each message takes one call. The calls do not block.
 
 use std::{io, os::fd::RawFd, ptr};
 
 use super::{CallError, Errno, Refusal};
 
-/// The remedy where a sandbox refuses the calls that send and receive messages.
+/// The remedy if a sandbox refuses the calls that send and receive messages.
 pub(crate) const ALLOW_CALLS: &str =
     "allow recvmmsg and sendmmsg, or recvmsg and sendmsg, in the sandbox's seccomp profile";
 
-/// The calls that a port uses.
+/// The system calls that a port uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calls {
     one_by_one: bool,
 }
 
 impl Calls {
-    /// The calls for many messages if they are allowed, otherwise those for one.
+    /// Returns the calls for many messages if they are allowed, otherwise the calls for one
+    /// message.
     pub(crate) fn best() -> Self {
         Self { one_by_one: many_refused().is_some() }
     }
@@ -24,7 +25,7 @@ impl Calls {
     /// As [`best`](Self::best), after checking that the calls work.
     ///
     /// # Errors
-    /// The process may use neither, so a port could not send or receive.
+    /// The process may use neither kind of call, so a port could not send or receive.
     pub(crate) fn find() -> Result<Self, CallError> {
         let best = Self::best();
         match one_refused() {
@@ -33,7 +34,8 @@ impl Calls {
         }
     }
 
-    /// Sends the messages of `headers`. Returns how many were sent, at least one, or the errno of the first.
+    /// Sends the messages of `headers`. Returns the number of messages sent, at least one, or the
+    /// errno of the first message.
     ///
     /// # Safety
     /// Every pointer in `headers` is null with length 0, or points to that many readable bytes.
@@ -78,7 +80,7 @@ impl Calls {
     }
 }
 
-/// Makes the call for one message at a time, up to the first that fails.
+/// Makes one call per message, until one fails.
 #[cold]
 fn one_by_one(
     headers: &mut [libc::mmsghdr],
@@ -94,15 +96,15 @@ fn one_by_one(
     Ok(headers.len())
 }
 
-/// Whether the calls for many messages are allowed.
+/// Checks that the calls for many messages are allowed.
 pub(crate) fn many() -> Result<(), Refusal> {
     let sandbox = "allow recvmmsg and sendmmsg in the sandbox's seccomp profile";
     many_refused().map_or(Ok(()), |error| Err(error.with_remedy(sandbox)))
 }
 
-/// The call for many messages that is refused here, if one is.
+/// Returns the call for many messages that is refused here, or `None` if both are allowed.
 ///
-/// Tried without a socket: a kernel that knows the call returns `EBADF`.
+/// It passes an invalid descriptor: a kernel that allows the call returns `EBADF`.
 fn many_refused() -> Option<CallError> {
     // SAFETY: the descriptor is invalid, and no message is pointed to.
     let receive = || unsafe {
@@ -113,7 +115,7 @@ fn many_refused() -> Option<CallError> {
     refused("recvmmsg", || receive().into()).or_else(|| refused("sendmmsg", || send().into()))
 }
 
-/// The same for the calls for one message.
+/// Returns the call for one message that is refused here, or `None` if both are allowed.
 fn one_refused() -> Option<CallError> {
     let mut header = empty_header().msg_hdr;
     let at = &raw mut header;

@@ -1,17 +1,17 @@
-//! The machine: accounts, folders, addresses, clocks, cores, limits, and system calls that more than
-//! one kind of port makes.
+//! Properties and rights of the machine: accounts, folders, addresses, clocks, cores and limits.
+//! Also the system calls that are used by more than one kind of port.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`account`] | an ordinary user, and how a process becomes that user for good |
+//! | [`account`] | an unprivileged user, and how a process permanently becomes that user |
 //! | [`addresses`] | the IP and MAC addresses of this machine |
-//! | [`changes`] | notices from the kernel: addresses or links changed, the clock was set |
+//! | [`changes`] | notices from the kernel: changed addresses or interfaces, a new time |
 //! | [`clock`] | a clock that also runs while the machine is suspended |
-//! | [`cores`] | the cores that this process may use, and binding a thread to one |
-//! | [`folder`] | a folder opened step by step, and the files in it |
+//! | [`cores`] | the cores that this process may use; binds a thread to a core |
+//! | [`folder`] | a folder whose path was opened component by component, and the files in it |
 //! | [`probe`] | resource limits, and interface names and indices |
-//! | `refusal` | why the machine refuses something, and how to allow it: [`Refusal`] |
-//! | `messages` | many messages in one system call, or one call for each |
+//! | `refusal` | why the machine refuses an operation, and how to allow it: [`Refusal`] |
+//! | `messages` | sends and receives many messages per system call, or one per call |
 
 pub mod account;
 pub mod addresses;

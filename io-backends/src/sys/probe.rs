@@ -1,6 +1,7 @@
 //! Resource limits and interface names of this machine.
 //!
-//! For what ports need see [`udp::probe`](crate::udp::probe) and [`xdp::probe`](crate::xdp::probe()).
+//! The probes of the features that ports need are [`udp::probe`](crate::udp::probe) and
+//! [`xdp::probe`](crate::xdp::probe()).
 
 use std::{
     ffi::{CStr, CString},
@@ -12,11 +13,12 @@ use std::{
 pub struct Limit {
     /// The limit in force.
     pub now: Option<u64>,
-    /// The limit up to which the process may raise it.
+    /// The value up to which the process may raise the limit.
     pub max: Option<u64>,
 }
 
-/// Bytes of memory that may be locked. Memory that is registered with the kernel counts.
+/// Maximum number of bytes of memory that the process may lock. Memory that is registered with the
+/// kernel counts.
 ///
 /// # Errors
 /// The kernel's error; the arguments are valid, so none is expected.
@@ -24,7 +26,7 @@ pub fn locked_bytes_max() -> io::Result<Limit> {
     limit(libc::RLIMIT_MEMLOCK)
 }
 
-/// Number of files that may be open.
+/// Maximum number of files that the process may have open.
 ///
 /// # Errors
 /// As for [`locked_bytes_max`].
@@ -32,7 +34,7 @@ pub fn open_files_max() -> io::Result<Limit> {
     limit(libc::RLIMIT_NOFILE)
 }
 
-/// The type of a resource differs between C libraries.
+/// The type of a resource is not the same in all C libraries.
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]

@@ -1,8 +1,9 @@
-//! Why the machine refuses something, and how to allow it: one type for ports, probes and accounts.
+//! Why the machine refuses an operation, and how to allow it: one type for ports, probes and
+//! accounts.
 
 use std::{error::Error, fmt, io};
 
-/// An error number of the kernel. Its text is the name and the number: `EPERM (os error 1)`.
+/// An error number of the kernel. It is displayed as name and number: `EPERM (os error 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 
@@ -60,7 +61,7 @@ impl Error for Errno {}
 /// A system call or a socket option that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallError {
-    /// The call, the option or the step that failed: `bind`, `UDP_GRO`.
+    /// The call, the option or the step that failed, for example `bind` or `UDP_GRO`.
     pub call: &'static str,
     /// The kernel's error.
     pub errno: Errno,
@@ -71,12 +72,12 @@ impl CallError {
         Self { call, errno: Errno(errno) }
     }
 
-    /// The call that just failed, with the thread's error number.
+    /// The call that just failed, with the errno of this thread.
     pub(crate) fn last(call: &'static str) -> Self {
         Self { call, errno: Errno::last() }
     }
 
-    /// Adds the remedy, an instruction for the operator; empty if none is known.
+    /// Adds the remedy, which is an instruction for the operator. It is empty if none is known.
     pub(crate) fn with_remedy(self, remedy: impl Into<String>) -> Refusal {
         Refusal { what: self.call.to_owned(), errno: Some(self.errno), remedy: remedy.into() }
     }
@@ -94,9 +95,10 @@ impl Error for CallError {
     }
 }
 
-/// Something that does not work on this machine, and the remedy.
+/// An operation that does not work on this machine, and the remedy.
 ///
-/// Its text is one line: `io_uring_setup: EPERM (os error 1); allow io_uring in the seccomp profile`.
+/// It is displayed as one line: `io_uring_setup: EPERM (os error 1); allow io_uring in the seccomp
+/// profile`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     what: String,
@@ -105,7 +107,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that comes from no system call. `remedy` is empty if none is known.
+    /// A refusal that was not caused by a system call. `remedy` is empty if none is known.
     pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), errno: None, remedy: remedy.into() }
     }
@@ -118,12 +120,12 @@ impl Refusal {
         }
     }
 
-    /// The remedy: an instruction for the operator; empty if none is known.
+    /// The remedy, which is an instruction for the operator. It is empty if none is known.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }
 
-    /// The kernel's error, if a system call failed.
+    /// The kernel's error, if the refusal was caused by a system call.
     pub fn errno(&self) -> Option<Errno> {
         self.errno
     }

@@ -1,8 +1,8 @@
 //! Traffic generators for benchmarks of Ethernet ports (feature `testgen`).
 //!
-//! A source offers more frames than a forwarder can take, a sink counts each frame and its delay, and a
-//! redirect is the simplest possible forwarder. All three are XDP programs, so that none of them limits
-//! what is measured.
+//! A source offers more frames than a forwarder can forward. A sink counts the frames and their
+//! delays. A redirect is the simplest possible forwarder. All three are XDP programs, so that they
+//! are not the bottleneck of the measurement.
 
 mod programs;
 
@@ -33,20 +33,22 @@ use crate::{
 const MAP_READ: i32 = 1;
 const PROGRAM_RUN: i32 = 10;
 const MAP_TYPE_ARRAY: u32 = 2;
-/// Flag: the program's result decides where each frame goes.
+/// Flag: the frames are processed as if received, and the program's result decides where each one
+/// goes.
 const LIVE_FRAMES: u32 = 1 << 1;
-/// Frames in one batch of the flood, and of a paced source, which sends each frame when it is due.
+/// Number of frames in one batch. A flood uses the first value; a paced source, which sends each
+/// frame when it is due, uses the second.
 const BATCH_FLOOD: u32 = 64;
 const BATCH_PACED: u32 = 1;
-/// Frames in one call.
+/// Number of frames in one call.
 ///
-/// More than any measurement needs, because the first frame of a call takes the kernel tens of
-/// milliseconds. A signal ends the call.
+/// It is more than any measurement needs, because the first frame of each call takes the kernel
+/// tens of milliseconds. A signal ends the call.
 const FRAMES_A_CALL: u32 = u32::MAX;
 const NICEST: i32 = 19;
 const GRO_SET: u32 = 0x2c; // ETHTOOL_SGRO
 
-/// Buffer size of a packet socket: the same as that of our port.
+/// Buffer size of a packet socket. It is the same as that of an AF_PACKET port.
 const PACKET_BUFFER_BYTES: i32 = 4 << 20;
 
 /// `union bpf_attr` for running a program.
@@ -103,7 +105,7 @@ fn find(interface: &str) -> Result<Interface, Refusal> {
     })
 }
 
-/// The value of a map with one entry.
+/// Reads the value of a map with one entry.
 fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
     let key = 0_u32;
     let mut value = vec![0_u64; BYTES / 8].into_boxed_slice();
@@ -119,9 +121,9 @@ fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
     Ok(value)
 }
 
-/// Sends one frame over and over into an interface.
+/// Sends the same frame repeatedly into an interface.
 ///
-/// The frames are never in an skb, like those of a NIC's driver.
+/// No skb is allocated for the frames, as with frames from a NIC driver.
 #[derive(Debug)]
 pub struct Source {
     program: OwnedFd,
@@ -131,10 +133,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes a source of `frame`, whose last [`TRAILER_BYTES`] it overwrites.
+    /// Makes a source of copies of `frame`, whose last [`TRAILER_BYTES`] it overwrites.
     ///
-    /// It sends as fast as possible, or one frame every `interval_ns`, each with the time at which it was
-    /// sent.
+    /// Without `interval_ns`, it sends as fast as possible. Otherwise it sends one frame in every
+    /// `interval_ns`, and each frame contains the time at which it was sent.
     ///
     /// # Errors
     /// The kernel's error.
@@ -153,7 +155,7 @@ impl Source {
         Ok(Self { program, counts, frame, batch })
     }
 
-    /// Starts to send, on this core.
+    /// Starts to send on this core.
     ///
     /// # Errors
     /// The kernel's error.
@@ -164,12 +166,13 @@ impl Source {
         let (source, stopped) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let (stop, (tell, thread_number)) = (stopped.clone(), mpsc::channel());
         let thread = thread::Builder::new().name("source".to_owned()).spawn(move || {
-            // If the core is not available, the offered rate shows it.
+            // If the core is not available, the offered rate in the results is lower.
             let _ = pin_to_core(core);
             // SAFETY: the call takes nothing and returns a number.
             let number = unsafe { libc::gettid() };
-            // The scheduler divides a session's weight among its busy cores. A share for the source would be
-            // missing where a forwarder shares its core with the kernel.
+            // The scheduler divides the weight of a session among the cores that the session keeps
+            // busy. The source therefore runs with the lowest priority: otherwise its share would
+            // be missing on a core that a forwarder shares with the kernel.
             // SAFETY: the call takes only numbers; it affects only this thread.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, number as libc::id_t, NICEST) };
             let _ = tell.send(number);
@@ -201,7 +204,7 @@ impl Source {
         Ok(())
     }
 
-    /// Frames offered to the interface so far, including those it had no room for.
+    /// Number of frames offered to the interface so far, including those for which it had no room.
     ///
     /// # Errors
     /// The kernel's error.
@@ -222,7 +225,7 @@ impl Sending {
     /// Stops the source.
     ///
     /// # Errors
-    /// Why it ended before. Running programs on live frames needs Linux 5.18.
+    /// The reason why the source ended early. Running programs on live frames needs Linux 5.18.
     pub fn stop(mut self) -> Result<(), Refusal> {
         self.end()
     }
@@ -251,7 +254,8 @@ fn signal() -> i32 {
     libc::SIGRTMIN() + 7
 }
 
-/// Installs a handler that does nothing, so that the signal only ends a call.
+/// Installs a handler that does nothing, so that the only effect of the signal is to end a system
+/// call.
 fn hear_signals() -> Result<(), i32> {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
@@ -262,7 +266,7 @@ fn hear_signals() -> Result<(), i32> {
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
 
-/// Counts a source's frames where they arrive, until it is dropped.
+/// Counts the frames of a source where they arrive. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Sink {
     _link: OwnedFd,
@@ -276,7 +280,8 @@ pub struct Arrived {
     pub right: u64,
     /// Frames of our ethertype with another length or trailer.
     pub wrong: u64,
-    /// Number of frames for each delay, in buckets of [`BUCKET_NS`]; the last one holds all longer delays.
+    /// Number of frames for each delay, in buckets of [`BUCKET_NS`]. The last bucket counts all
+    /// longer delays.
     pub delays: Box<[u64]>,
 }
 
@@ -284,7 +289,7 @@ pub struct Arrived {
 pub const BUCKET_NS: u64 = 1 << BUCKET_SHIFT;
 
 impl Sink {
-    /// Attaches a sink for frames of this ethertype and length.
+    /// Attaches a sink for frames of this ethertype and this length.
     ///
     /// # Errors
     /// The kernel's error.
@@ -309,9 +314,10 @@ impl Sink {
     }
 }
 
-/// The simplest forwarder.
+/// The simplest possible forwarder.
 ///
-/// Sends each frame from one interface to another, unchanged and without an skb, until it is dropped.
+/// It sends each frame from one interface to another, unchanged and without an skb. Dropping it
+/// detaches it.
 #[derive(Debug)]
 pub struct Redirect {
     _link: OwnedFd,
@@ -330,7 +336,8 @@ impl Redirect {
     }
 }
 
-/// Makes a veth receive by polling (NAPI) even without a program, like a NIC. The switch for that is GRO.
+/// Makes a veth receive by polling (NAPI) even without a program, as a NIC does. Enabling GRO has
+/// this effect.
 ///
 /// # Errors
 /// The kernel's error.
@@ -355,9 +362,10 @@ pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
     if result < 0 { Err(at("ETHTOOL_SGRO")(errno())) } else { Ok(()) }
 }
 
-/// A packet socket as of a simple forwarder.
+/// A packet socket with the options that a simple forwarder would use.
 ///
-/// It receives this ethertype, if given, and sends past the queueing discipline.
+/// It receives frames of this ethertype, if one is given, and bypasses the queueing discipline when
+/// it sends.
 ///
 /// # Errors
 /// The kernel's error.

@@ -1,5 +1,5 @@
-//! The XDP programs of the source, the sink and the redirect, and the layout of the maps that they count
-//! in.
+//! The XDP programs of the source, the sink and the redirect, and the layout of the maps in which
+//! they count.
 
 use std::os::fd::RawFd;
 
@@ -22,17 +22,17 @@ const READ_CLOCK: i32 = 5; // bpf_ktime_get_ns
 const REDIRECT: i32 = 23;
 const XDP_DROP: i32 = 1;
 
-/// The trailer of a frame: this word, and the time at which it was sent, or 0.
+/// The trailer of a frame: this word, then the time at which the frame was sent, or 0.
 pub(super) const MAGIC: u32 = 0x0053_5752;
 /// Length of the trailer.
 pub const TRAILER_BYTES: usize = 12;
 
-/// The source's map: when the next frame is due, and the number of frames sent.
+/// The source's map: the time at which the next frame is due, and the number of frames sent.
 pub(super) const SOURCE_BYTES: usize = 16;
 const DUE: i16 = 0;
 const SENT: i16 = 8;
 
-/// The sink's map: right and wrong frames, then delays by bucket.
+/// The sink's map: the numbers of right and of wrong frames, then the delays by bucket.
 pub(super) const BUCKET_SHIFT: i32 = 8;
 pub(super) const BUCKETS: usize = 1 << 15;
 pub(super) const BUCKETS_AT: usize = 16;
@@ -51,7 +51,7 @@ const TIME: Reg = Reg(7);
 const COUNTS: Reg = Reg(8);
 
 impl Assembler {
-    /// `to =` the address of the only value of this map.
+    /// `to =` the address of the value of this map, which has one entry.
     fn set_value(&mut self, to: Reg, map: RawFd) {
         self.push(LOAD_WIDE, to, Reg(PSEUDO_MAP_VALUE), 0, map);
         self.push(0, Reg(0), Reg(0), 0, 0);
@@ -72,7 +72,8 @@ impl Assembler {
         self.exit();
     }
 
-    /// Loads the start and end of the frame; jumps to `short` if it is shorter than `bytes`.
+    /// Loads the start and end addresses of the frame. Jumps to `short` if the frame has fewer than
+    /// `bytes`.
     fn open_frame(&mut self, bytes: i32, short: crate::xdp::assembler::Target) {
         self.load(Width::Word, SECOND, CONTEXT, DATA);
         self.load(Width::Word, END, CONTEXT, DATA_END);
@@ -82,9 +83,10 @@ impl Assembler {
     }
 }
 
-/// Sends each frame to this interface.
+/// The program of a source: sends each frame to this interface.
 ///
-/// With `interval_ns` above 0, sends only the frames that are due, and writes the time into each.
+/// If `interval_ns` is above 0, it sends only the frames that are due, and writes the time into
+/// each.
 pub(super) fn source(
     map: RawFd,
     interface: u32,
@@ -102,7 +104,8 @@ pub(super) fn source(
         a.load_double(FIRST, COUNTS, DUE);
         a.if_above(FIRST, TIME, early);
         a.add(FIRST, interval_ns as i32);
-        // Late frames are not made up for; otherwise a pause would end in a burst.
+        // Frames that were not sent on time are skipped; otherwise a pause would be followed by a
+        // burst.
         a.if_above(FIRST, TIME, ahead);
         a.copy(FIRST, TIME);
         a.set_target(ahead);
@@ -124,9 +127,10 @@ pub(super) fn source(
     a.finish()
 }
 
-/// Counts and drops frames with a source's trailer, and their delay if the trailer has a time.
+/// The program of a sink: counts and drops the frames of this ethertype. If the source's trailer
+/// has a time, it also counts the delay.
 ///
-/// Drops frames of another ethertype without counting them.
+/// Drops frames of other ethertypes without counting them.
 pub(super) fn sink(map: RawFd, ethertype: u16, frame_bytes: u16) -> Vec<Instruction> {
     let as_it_lies = |word: u16| i32::from(word.to_be());
     let trailer = frame_bytes as i16 - TRAILER_BYTES as i16;

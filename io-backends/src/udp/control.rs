@@ -1,5 +1,6 @@
-//! Control messages: what the kernel reports with a datagram (segment size, drops, destination), and what
-//! a send passes with one. Parsing is total: any bytes give a result, without a panic.
+//! Control messages. A received one contains what the kernel reports about a datagram (segment
+//! size, drops, destination); a sent one contains parameters of the send. The parser accepts any
+//! bytes without a panic.
 
 use std::mem;
 
@@ -13,7 +14,8 @@ pub(super) const CONTROL_OUT_BYTES: usize = CONTROL_MESSAGE_BYTES + SOURCE_MESSA
 const SOURCE_MESSAGE_BYTES: usize = (HEAD_BYTES + 20).next_multiple_of(8);
 /// Room for one message with up to 8 bytes of data.
 pub(super) const CONTROL_MESSAGE_BYTES: usize = HEAD_BYTES + 8;
-/// What io_uring writes in front of a datagram: its header, the source address, the control messages.
+/// The data that io_uring writes in front of a datagram: its header, the source address, the
+/// control messages.
 pub(super) const LEAD_BYTES: usize = URING_HEAD_BYTES + Name::ROOM + CONTROL_IN_BYTES;
 
 const HEAD_BYTES: usize = mem::size_of::<libc::cmsghdr>();
@@ -29,29 +31,29 @@ const _: () = assert!(LEAD_BYTES.is_multiple_of(8));
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DatagramInfo {
     pub(super) from: Option<Key>,
-    /// The local address that it was sent to, if the socket reports that.
+    /// The local address to which it was sent, if the socket reports that.
     pub(super) to: Option<Source>,
     pub(super) bytes: usize,
-    /// Length of every datagram of a train but the last; 0 for a single datagram.
+    /// Length of every datagram of a train except the last one. It is 0 for a single datagram.
     pub(super) segment: usize,
-    /// Datagrams that this socket has dropped so far, if the kernel reported that.
+    /// Number of datagrams that this socket has dropped so far, if the kernel reported it.
     pub(super) drops: Option<u32>,
     pub(super) fault: Option<Fault>,
 }
 
-/// A local address to send from.
+/// A local address from which to send.
 ///
-/// An IPv4 address stands in the low 32 bits; on a dual-stack socket it is mapped (RFC 4291, section
-/// 2.5.5.2).
+/// An IPv4 address is in the low 32 bits. On a dual-stack socket it is an IPv4-mapped address (RFC
+/// 4291, section 2.5.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Source(pub(super) u128);
 
-/// Why a datagram is unusable.
+/// The reason why a datagram is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// It was longer than its buffer.
     Truncated,
-    /// The kernel's report of it is inconsistent.
+    /// The kernel's report about it is inconsistent.
     Malformed,
 }
 
@@ -64,7 +66,8 @@ impl<const BYTES: usize> ControlRoom<BYTES> {
     pub(super) const EMPTY: Self = Self([0; BYTES]);
 }
 
-/// Makes the control message that tells the kernel to cut a send into segments of this many bytes.
+/// Makes the control message that tells the kernel to split a send into segments of this many
+/// bytes.
 pub(super) fn segment_message(bytes: u16) -> ControlRoom<CONTROL_MESSAGE_BYTES> {
     let mut room = ControlRoom::EMPTY;
     room.0[..8].copy_from_slice(&(HEAD_BYTES + 2).to_ne_bytes());
@@ -84,7 +87,7 @@ pub(super) fn write_source(room: &mut [u8], source: Source, is_v4: bool) -> usiz
     room[..8].copy_from_slice(&(HEAD_BYTES + bytes).to_ne_bytes());
     room[8..12].copy_from_slice(&level.to_ne_bytes());
     room[12..16].copy_from_slice(&kind.to_ne_bytes());
-    // Interface index 0: the route decides.
+    // Interface index 0 means that the route decides.
     match is_v4 {
         true => room[20..24].copy_from_slice(&(source.0 as u32).to_be_bytes()),
         false => room[16..32].copy_from_slice(&source.0.to_be_bytes()),
@@ -133,21 +136,22 @@ impl DatagramInfo {
         }
         match (word(control, 8)? as i32, word(control, 12)? as i32) {
             (libc::SOL_UDP, libc::UDP_GRO) => {
-                // A negative size becomes larger than every bound, and is refused there.
+                // A negative size becomes larger than every limit, and the check of the limit
+                // rejects it.
                 self.segment = word(&control[..len], HEAD_BYTES)? as usize;
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 self.drops = Some(word(&control[..len], HEAD_BYTES)?);
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // The local address follows the interface index. It differs from the destination in the
-                // header if that was a multicast group.
+                // The local address follows the interface index. It differs from the destination
+                // address in the header if that is a multicast group.
                 let own: [u8; 4] = *control[..len].get(HEAD_BYTES + 4..)?.first_chunk()?;
                 self.to = Some(Source(u32::from_be_bytes(own).into()));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let own: [u8; 16] = *control[..len].get(HEAD_BYTES..)?.first_chunk()?;
-                // No reply can come from a multicast group.
+                // A multicast group cannot be the source of a reply.
                 self.to = (own[0] != 0xff).then_some(Source(u128::from_be_bytes(own)));
             }
             _ => {}
@@ -155,9 +159,9 @@ impl DatagramInfo {
         Some(len)
     }
 
-    /// As [`read`](Self::read), from what io_uring wrote in front of the datagram.
+    /// As [`read`](Self::read), with the data that io_uring wrote in front of the datagram.
     ///
-    /// `result` is that of the completion, which includes the lead.
+    /// `result` is the result of the completion. It includes the length of that data.
     #[inline]
     pub(super) fn read_lead(result: usize, lead: &[u8; LEAD_BYTES]) -> Self {
         let word = |at| word(lead, at).unwrap_or_default();
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn r2_no_lead_panics() {
-        // A small generator; the test needs many bytes, not good ones.
+        // A simple generator, because the test needs many bytes but not good randomness.
         let mut state = 1_u64;
         for _ in 0..20_000 {
             let mut lead = [0_u8; LEAD_BYTES];

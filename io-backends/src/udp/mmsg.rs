@@ -1,6 +1,7 @@
-//! Receiving with recvmmsg: several trains in one call, into chunks that were prepared for them.
+//! Receives with recvmmsg. One call receives several trains, each into a chunk that was prepared
+//! for it.
 //!
-//! The calls do not wait, and take no datagram for which there is no memory.
+//! The calls do not block. They leave datagrams in the socket for which the pool has no free chunk.
 
 use strowger_frame::{Burst, Chunk, ChunkClass, Pool, reserve::Chunks};
 
@@ -20,15 +21,16 @@ pub(super) struct Mmsg {
     vectors: Vec<libc::iovec>,
     names: Vec<Name>,
     controls: Vec<ControlRoom<CONTROL_IN_BYTES>>,
-    /// Filled from the front; a chunk that a call did not use stays for the next call.
+    /// Filled from the front. A chunk that a call did not use stays for the next call.
     chunks: Vec<Option<Chunk>>,
     class: ChunkClass,
     /// Bytes of a chunk that a datagram may use.
     room: usize,
-    /// Messages of the last call, and how many of them have been handled.
+    /// Number of messages of the last call, and the number of these that have been handled.
     received: usize,
     next: usize,
-    /// Messages to ask for: twice as many as in the last call, so that an idle port prepares few.
+    /// Number of messages to request: twice as many as the last call received, so that an idle port
+    /// prepares few.
     wanted: usize,
 }
 
@@ -36,9 +38,9 @@ pub(super) struct Mmsg {
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// With GRO each message may be a whole train, so its chunk must hold 64 KiB.
+    /// With GRO, each message may be a whole train, so its chunk must hold 64 KiB.
     ///
-    /// Without, it must hold the longest wanted datagram.
+    /// Without GRO, the chunk must hold the longest datagram that the port accepts.
     pub(super) fn new(gro: bool, frame_bytes_max: usize) -> Self {
         // The room that every single chunk has behind its start.
         let single = 3072;
@@ -62,7 +64,7 @@ impl Mmsg {
         }
     }
 
-    /// Maximum number of chunks that it takes.
+    /// Maximum number of chunks that it holds.
     pub(super) fn chunks_max(&self) -> Chunks {
         let n = MESSAGES_IN_MAX as u32;
         match self.class {
@@ -71,7 +73,7 @@ impl Mmsg {
         }
     }
 
-    /// Whether received messages wait to be handled.
+    /// Whether received messages are waiting to be handled.
     pub(super) fn is_waiting(&self) -> bool {
         self.next < self.received
     }
@@ -91,7 +93,8 @@ impl Mmsg {
                 if calls == CALLS_MAX || !self.receive(socket, rx_queue, pool) {
                     return;
                 }
-                // Fewer than asked for: the socket is empty, so do not call again now.
+                // The call returned fewer messages than requested, so the socket is empty and needs
+                // no second call.
                 calls = if self.received < self.wanted { CALLS_MAX } else { calls + 1 };
                 self.wanted = (2 * self.received).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
             }
@@ -109,7 +112,7 @@ impl Mmsg {
         }
     }
 
-    /// Makes one call; `false` if nothing was received.
+    /// Makes one call. Returns `false` if nothing was received.
     fn receive(&mut self, socket: &Socket, rx_queue: &RxQueue, pool: &mut Pool) -> bool {
         (self.received, self.next) = (0, 0);
         let ready = self.prepare(pool);
@@ -120,12 +123,13 @@ impl Mmsg {
         // SAFETY: `prepare` has pointed the first `ready` headers to a name, a control room and one
         // vector over a chunk that only we can access, each with its length.
         let received = unsafe { receive_messages(socket, &mut self.headers[..ready]) };
-        // On an error the next burst tries again: it is EAGAIN, or the report of an earlier send.
+        // If the call failed, the next burst tries again. The error is EAGAIN, or the report of an
+        // earlier send.
         self.received = received.unwrap_or(0);
         self.received > 0
     }
 
-    /// Prepares up to `wanted` headers; returns their number.
+    /// Prepares up to `wanted` headers, and returns their number.
     fn prepare(&mut self, pool: &mut Pool) -> usize {
         let names = self.names.as_mut_ptr();
         let controls = self.controls.as_mut_ptr();

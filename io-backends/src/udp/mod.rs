@@ -1,21 +1,21 @@
-//! UDP ports: any number of neighbours behind one socket.
+//! UDP ports: any number of neighbours on one socket.
 //!
-//! The kernel joins received datagrams into trains (`UDP_GRO`) and cuts sent trains into datagrams
-//! (`UDP_SEGMENT`). Payload is not copied here.
+//! The kernel joins received datagrams into trains (`UDP_GRO`) and splits sent trains into
+//! datagrams (`UDP_SEGMENT`). The port does not copy payload.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | `port` | the port, which combines the parts below |
-//! | `uring`, `mmsg` | receiving with io_uring, or with recvmmsg |
+//! | `uring`, `mmsg` | receive with io_uring, or with recvmmsg |
 //! | `rx_queue` | cuts received datagrams into frames and finds their neighbour |
-//! | `send`, `queue` | sending with sendmmsg |
-//! | `send_sockets` | which socket each neighbour is sent to by, so that none fills the send buffer of others |
-//! | `sources` | the local address that each sender used, on a wildcard socket |
-//! | `neighbours`, `name` | the neighbours behind the socket; socket addresses in the kernel's form |
-//! | `steer` | lets the kernel steer handshakes to a socket of their own |
-//! | `control` | control messages beside a datagram |
-//! | `select_mode` | finds by trying what the machine allows, and reports it in words |
-//! | `socket`, `limits` | system calls; the bounds and their reasons |
+//! | `send`, `queue` | send with sendmmsg |
+//! | `send_sockets` | the socket on which frames to each neighbour are sent; none blocks others |
+//! | `sources` | the local address to which each sender sent, on a wildcard socket |
+//! | `neighbours`, `name` | the neighbours of the socket; socket addresses in the kernel's form |
+//! | `steer` | makes the kernel steer handshakes to a separate socket |
+//! | `control` | control messages of datagrams |
+//! | `select_mode` | finds by trying what the machine supports, and reports it in words |
+//! | `socket`, `limits` | system calls; the limits and their reasons |
 //!
 //! ```no_run
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
@@ -63,10 +63,11 @@ use crate::sys::{
     messages::{self, ALLOW_CALLS, Calls},
 };
 
-/// Which backend to use.
+/// The backend to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// recvmmsg, which forwards most as measured. The report says whether io_uring would work.
+    /// recvmmsg, which forwarded the most frames when measured. The report says whether io_uring
+    /// would work.
     #[default]
     Auto,
     /// io_uring, or an error if it does not work.
@@ -78,39 +79,42 @@ pub enum BackendChoice {
 /// Settings of a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpSpec {
-    /// The local address; the kernel chooses a port for port number 0, and the report names it.
+    /// The local address. With port number 0 the kernel chooses a port, which the report contains.
     pub bind: SocketAddr,
-    /// How to receive.
+    /// The backend that receives.
     pub backend: BackendChoice,
-    /// Whether a socket at `[::]` also takes IPv4. Its neighbours then have plain IPv4 addresses.
+    /// Whether a socket at `[::]` also receives IPv4. Its IPv4 neighbours then have plain IPv4
+    /// addresses.
     pub dual_stack: bool,
     /// Size of the receive buffer and of the send buffer, in bytes.
     pub socket_buffer_bytes: usize,
-    /// Maximum number of neighbours; marks have an index below this.
+    /// Maximum number of neighbours. The index of a mark is below this.
     pub neighbours_max: u32,
-    /// Whether other sockets of this user may bind the same address, one for each worker.
+    /// Whether other sockets of this user may bind to the same address, one for each worker.
     ///
-    /// The kernel then spreads flows over them.
+    /// The kernel then distributes flows among these sockets.
     pub reuse_port: bool,
     /// Whether to receive trains (`UDP_GRO`).
     pub gro: bool,
     /// Whether to send trains (`UDP_SEGMENT`).
     pub gso: bool,
-    /// Receive buffers that io_uring has posted, rounded up to a power of two; each is a train chunk.
+    /// Number of receive buffers that io_uring has posted, rounded up to a power of two. Each is a
+    /// train chunk.
     ///
-    /// Fewer stay in the cache; with too few, the receive must be armed again more often.
+    /// Fewer buffers stay in the cache. With too few, the receive must be armed again more often.
     pub posted_buffers: u16,
-    /// Maximum length of a datagram while the kernel does not join trains.
+    /// Maximum length of a datagram if the kernel does not join datagrams into trains.
     ///
-    /// Longer ones count as `truncated`. While it joins them, there is room for any datagram.
+    /// Longer datagrams count as `truncated`. If the kernel does join datagrams, any datagram fits.
     pub frame_bytes_max: usize,
-    /// Simulates the kernel's refusal of io_uring, for tests.
+    /// Simulates a kernel that refuses io_uring, for tests.
     #[doc(hidden)]
     pub ring_errno_forced: Option<i32>,
-    /// Simulates the kernel's refusal to steer, for tests and measurements.
+    /// Simulates a kernel that refuses steering, for tests and measurements.
     #[doc(hidden)]
     pub steering_refused: bool,
-    /// The first of io_uring's sets of flags to try, for tests of those that older kernels take.
+    /// Index of the first set of io_uring flags to try. With it, tests cover the sets that older
+    /// kernels support.
     #[doc(hidden)]
     pub ring_mode_first: usize,
 }
@@ -121,8 +125,9 @@ impl UdpSpec {
         Self {
             bind,
             backend: BackendChoice::Auto,
-            // A tenth of a second at 300 Mbit/s, and the limit of many Linux installations. With less,
-            // the kernel drops bursts of trains before a worker wakes.
+            // This buffer holds a tenth of a second at 300 Mbit/s, and is the limit of many Linux
+            // installations. With a smaller one, the kernel drops bursts of trains before a worker
+            // wakes.
             socket_buffer_bytes: 4 << 20,
             neighbours_max: 1024,
             dual_stack: true,
@@ -139,20 +144,21 @@ impl UdpSpec {
 }
 
 impl UdpSpec {
-    /// Whether the socket takes IPv6 and IPv4.
+    /// Whether the socket receives both IPv6 and IPv4.
     pub(super) fn is_dual(&self) -> bool {
         self.dual_stack && self.bind.is_ipv6() && self.bind.ip().is_unspecified()
     }
 
-    /// Maximum number of train chunks that such a port holds for receiving, including one burst.
+    /// Maximum number of train chunks that a port with these settings holds for receiving,
+    /// including one burst.
     ///
-    /// Frames that wait to be sent come on top; the pool bounds those.
+    /// Frames that wait to be sent are not included. The pool limits those.
     pub fn train_chunks_max(&self) -> u32 {
         let posted = match self.backend {
             BackendChoice::Auto | BackendChoice::Mmsg => 0,
             BackendChoice::IoUring => u32::from(uring::entries(self.posted_buffers)),
         };
-        // A port whose ring has failed receives with recvmmsg and keeps the chunks of both.
+        // A port whose ring has failed receives with recvmmsg, and keeps the chunks of both.
         posted + limits::MESSAGES_IN_MAX as u32 + strowger_frame::BURST_MAX as u32
     }
 }
@@ -161,31 +167,31 @@ impl UdpSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UdpOpenError {
-    /// Another socket has this address (`EADDRINUSE`).
+    /// Another socket is bound to this address (`EADDRINUSE`).
     Busy {
-        /// The address asked for.
+        /// The requested address.
         at: SocketAddr,
     },
     /// This machine does not have the address (`EADDRNOTAVAIL`).
     NotLocal {
-        /// The address asked for.
+        /// The requested address.
         at: SocketAddr,
     },
     /// A system call failed.
     Call {
-        /// The address asked for.
+        /// The requested address.
         at: SocketAddr,
         /// The call and the kernel's error.
         error: CallError,
     },
     /// A sandbox refuses all calls that send or receive messages.
     CallsRefused {
-        /// The address asked for.
+        /// The requested address.
         at: SocketAddr,
-        /// The call for one message, and how it was refused.
+        /// The call for one message, and the error with which it was refused.
         error: CallError,
     },
-    /// The spec demands io_uring, which does not work here.
+    /// The spec requires io_uring, which does not work here.
     NoRing(Refusal),
 }
 
@@ -227,7 +233,7 @@ impl std::error::Error for UdpOpenError {
 pub struct OpenedUdpPort {
     /// The port, for one worker.
     pub port: UdpPort,
-    /// The chosen mode, and why nothing better was possible.
+    /// The selected mode, and the reasons why no better mode was possible.
     pub report: UdpReport,
 }
 
@@ -237,7 +243,7 @@ impl OpenedUdpPort {
         self.report.local
     }
 
-    /// The port as a trait object, and its report.
+    /// Returns the port as a trait object, and its report.
     pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, UdpReport) {
         (Box::new(self.port), self.report)
     }
@@ -245,13 +251,14 @@ impl OpenedUdpPort {
 
 /// Opens a socket for the given worker.
 ///
-/// May be called on any thread. The port then belongs to the thread that first receives with it.
+/// It may be called on any thread. The port then belongs to the first thread that receives with it.
 ///
 /// # Errors
-/// [`UdpOpenError`], with what to do about it.
+/// [`UdpOpenError`], which contains a remedy for the operator.
 pub fn open(spec: &UdpSpec, worker: usize) -> Result<OpenedUdpPort, UdpOpenError> {
     if spec.reuse_port {
-        // The kernel gives each socket of the address its share of the traffic, also a send socket.
+        // The kernel gives a share of the traffic to every socket bound to the address, including
+        // send sockets.
         let mut opened = open_with(spec, worker, |_| ())?;
         let why = "with reuse_port the kernel spreads flows over all sockets of the address";
         opened.report.send_sockets_refused = Some(Refusal::new(why, ""));
@@ -263,7 +270,7 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<OpenedUdpPort, UdpOpenError
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
         steers = shared.and_then(|()| socket.attach_to_group(&steer::first_alone()));
         if steers.is_err() {
-            // An error here shows in `bind`.
+            // If this fails, `bind` reports the error.
             let _ = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 0);
         }
     })?;
@@ -280,7 +287,7 @@ fn bind_refused(at: SocketAddr, errno: i32) -> UdpOpenError {
     }
 }
 
-/// As [`open`], and calls `before_bind` with the socket.
+/// As [`open`]. Calls `before_bind` with the socket before binding it.
 fn open_with(
     spec: &UdpSpec,
     worker: usize,
@@ -288,7 +295,7 @@ fn open_with(
 ) -> Result<OpenedUdpPort, UdpOpenError> {
     let at = spec.bind;
     let refused = |call| move |errno| UdpOpenError::Call { at, error: CallError::new(call, errno) };
-    // An open port that cannot receive would be worse than none.
+    // This check comes first: a port that opens but cannot receive would be worse than an error.
     Calls::find().map_err(|error| UdpOpenError::CallsRefused { at, error })?;
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
@@ -297,7 +304,8 @@ fn open_with(
         socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(refused("SO_REUSEPORT"))?;
     }
     never_fragment(&socket, at).map_err(refused("IP_MTU_DISCOVER"))?;
-    // Buffers and options first: they do not apply to datagrams that arrive earlier.
+    // Buffers and options are set before `bind`, because they do not apply to datagrams that have
+    // already arrived.
     let receive_buffer = select_mode::receive_buffer(&socket, spec.socket_buffer_bytes);
     let send_buffer = select_mode::send_buffer(&socket, spec.socket_buffer_bytes);
     let drops_counted = select_mode::count_drops(&socket);
@@ -342,7 +350,7 @@ fn open_with(
     Ok(OpenedUdpPort { port, report })
 }
 
-/// Makes a ring after a self-test, or returns why there is none.
+/// Makes a ring after a self-test, or returns the reason why that is not possible.
 #[allow(clippy::type_complexity)] // two halves of one result, which the caller takes apart
 fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpOpenError> {
     if spec.backend == BackendChoice::Mmsg {
@@ -353,7 +361,8 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpO
         None => select_mode::self_test_ring(spec.bind, spec.ring_mode_first),
     };
     if spec.backend == BackendChoice::Auto {
-        // The measurements are in decision 0011: equal with trains, and slower without.
+        // Decision 0011 contains the measurements: io_uring is equal with trains, and slower
+        // without.
         return Ok((
             None,
             self_tested.err().map(|why| (Backend::IoUring, why)).into_iter().collect(),
@@ -365,7 +374,7 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpO
     ring.map(|ring| (Some(ring), Vec::new())).map_err(UdpOpenError::NoRing)
 }
 
-/// Makes the kernel refuse a datagram that is too long for the path instead of fragmenting it.
+/// Makes the kernel refuse datagrams that are too long for the path, instead of fragmenting them.
 ///
 /// `PROBE` also ignores ICMP messages about the path MTU, which anyone can forge.
 fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
@@ -373,12 +382,13 @@ fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     } else {
         socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-        // For the IPv4 traffic of a dual-stack socket. An IPv6-only socket sends none.
+        // This option applies to the IPv4 traffic of a dual-stack socket. An IPv6-only socket sends
+        // none.
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     }
 }
 
-/// Asks the kernel to report the local address of each datagram, on a wildcard socket.
+/// On a wildcard socket, makes the kernel report the local address of each datagram.
 fn ask_own_address(socket: &Socket, at: SocketAddr) -> Result<bool, i32> {
     if !at.ip().is_unspecified() {
         return Ok(false);

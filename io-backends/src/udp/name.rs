@@ -1,6 +1,6 @@
-//! A socket address in the kernel's form, and as a key for lookups.
+//! A socket address in the kernel's form, and in the form of a lookup key.
 //!
-//! Parsing is total: bytes that are not an address give no key.
+//! The parser accepts any bytes. Bytes that are not an address give no key.
 
 use std::{
     mem,
@@ -25,7 +25,7 @@ pub(super) struct Name {
     bytes: [u8; Name::ROOM],
 }
 
-/// A socket address in two words; an IPv4 address stands in the low 32 bits of `ip`.
+/// A socket address in two words. An IPv4 address is in the low 32 bits of `ip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     ip: u128,
@@ -37,7 +37,7 @@ fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 impl Name {
-    /// Room for an address of either family.
+    /// Number of bytes for an address of either family.
     pub(super) const ROOM: usize = 32;
 
     pub(super) fn of(at: SocketAddr) -> Self {
@@ -103,7 +103,8 @@ impl Key {
         Self { ip, port_and_scope: u64::from(scope) << 16 | u64::from(at.port()) }
     }
 
-    /// Reads the key from the source of a datagram, as the kernel wrote it; `None` if it is not an address.
+    /// Reads the key from the source address of a datagram, as the kernel wrote it. Returns `None`
+    /// if the bytes are not an address.
     #[inline]
     pub(super) fn read(name: &[u8]) -> Option<Self> {
         let family = u16::from_ne_bytes(part(name, 0)?);
@@ -122,7 +123,7 @@ impl Key {
 }
 
 impl Key {
-    /// The address of the key, on a socket of the same family as `like`.
+    /// The address of the key, in the form of a socket of the same family as `like`.
     pub(super) fn address(&self, like: IpAddr) -> SocketAddr {
         let port = self.port_and_scope as u16;
         let scope = (self.port_and_scope >> 16) as u32;
@@ -133,7 +134,7 @@ impl Key {
     }
 }
 
-/// Whether a socket of one address can send to the other: both are of one family.
+/// Whether a socket bound to one address can send to the other: both must be of the same family.
 pub(super) fn same_kind(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4()
 }

@@ -1,4 +1,5 @@
-//! The neighbours behind a socket: mark to address for sends, address to mark for receives.
+//! The neighbours of a socket. Sends look up the address by the mark; receives look up the mark by
+//! the address.
 //!
 //! The tables have a fixed size; admitting and forgetting do not allocate.
 
@@ -23,27 +24,29 @@ use super::{
 pub(super) struct Neighbour {
     pub(super) name: Name,
     pub(super) mark: Mark,
-    /// Bursts to send frame by frame before trains are tried again, because the path refused segmentation;
-    /// 0 while it takes trains.
+    /// Number of bursts to send frame by frame before trains are tried again, because the path
+    /// refused segmentation. It is 0 while the path accepts trains.
     pub(super) gso_retry_in: u16,
-    /// Which socket the neighbour is sent to by.
+    /// The socket on which frames to the neighbour are sent.
     pub(super) send_state: SendState,
-    /// The local address to send from.
+    /// The local address from which to send.
     ///
-    /// The one that it last sent to or, once authenticated, the one that its last authenticated datagram
-    /// was sent to. `None` leaves it to the route.
+    /// It is the address to which the neighbour last sent. After its first authenticated datagram,
+    /// it is the address to which the last authenticated one was sent. With `None` the route
+    /// decides.
     pub(super) source: Option<Source>,
     is_authenticated: bool,
-    /// The last send error, and the sender's round at that time.
+    /// The last send error, and the round in which it occurred.
     pub(super) refused: Option<(i32, u64)>,
-    /// The message that frames to it may join, if `round` is the sender's current one.
+    /// Index of the message that further frames to it may join. Valid only if `round` is the
+    /// current round.
     pub(super) open: u32,
     pub(super) round: u64,
     key: Key,
 }
 
 impl Neighbour {
-    /// Maximum number of frames in its next message, up to `most`. Call it once for each burst.
+    /// Maximum number of frames in its next message, at most `most`. Call this once for each burst.
     #[inline]
     pub(super) fn segments_max(&mut self, most: u32, tally: &PortTally) -> u32 {
         if self.gso_retry_in == 0 {
@@ -57,20 +60,22 @@ impl Neighbour {
     }
 }
 
-/// The table in both directions.
+/// The table of neighbours, for both lookups.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    /// By the index of the mark.
+    /// Neighbours by the index of their mark.
     entries: Box<[Option<Neighbour>]>,
-    /// Open addressing with linear probing: index + 1 into `entries`, or `EMPTY`.
+    /// A hash table with open addressing and linear probing. A value is an index into `entries`
+    /// plus 1, or `EMPTY`.
     ///
-    /// At most half full, so probes are short; a table of our own, because a resize would allocate.
+    /// It is at most half full, so probe sequences are short. A standard hash map is not used,
+    /// because it would allocate when it grows.
     buckets: Box<[u32]>,
-    /// Keyed, because the addresses come from unknown senders.
+    /// Keyed, because unknown senders choose the addresses.
     hasher: RandomState,
-    /// The socket's local address; its family decides which neighbours are possible.
+    /// The socket's local address. Its family determines which neighbours are possible.
     local: SocketAddr,
-    /// The last result: the next train mostly comes from the same sender.
+    /// The last result, because the next train usually comes from the same sender.
     last: Option<(Key, Mark)>,
 }
 
@@ -78,7 +83,7 @@ const EMPTY: u32 = 0;
 
 impl Neighbours {
     pub(super) fn new(neighbours_max: u32, local: SocketAddr) -> Self {
-        // The index of a mark has 16 bits, so a larger table is useless.
+        // The index of a mark has 16 bits, so a larger table would not be used.
         let max = (neighbours_max as usize).clamp(1, 1 << 16);
         Self {
             entries: vec![None; max].into(),
@@ -98,7 +103,7 @@ impl Neighbours {
     #[inline]
     fn bucket(&self, key: &Key) -> usize {
         let mut at = self.home(key);
-        // Terminates because at least half of the buckets are empty.
+        // The loop ends because at least half of the buckets are empty.
         while let Some(index) = self.buckets[at].checked_sub(1) {
             if self.entries[index as usize].is_some_and(|entry| entry.key == *key) {
                 break;
@@ -128,7 +133,7 @@ impl Neighbours {
         self.entries.get_mut(mark.index())?.as_mut().filter(|entry| entry.mark == mark)
     }
 
-    /// Records that the neighbour sent a datagram to this local address.
+    /// Records the local address to which the neighbour sent a datagram.
     pub(super) fn heard_at(&mut self, mark: Mark, source: Source) {
         if let Some(neighbour) = self.at_mut(mark)
             && !neighbour.is_authenticated
@@ -137,7 +142,8 @@ impl Neighbours {
         }
     }
 
-    /// Records the same for an authenticated datagram. From now on only authenticated ones change it.
+    /// Records the same for an authenticated datagram. From then on only authenticated datagrams
+    /// change it.
     pub(super) fn authenticated_at(&mut self, mark: Mark, source: Source) {
         if let Some(neighbour) = self.at_mut(mark) {
             neighbour.is_authenticated = true;
@@ -145,20 +151,22 @@ impl Neighbours {
         }
     }
 
-    /// Forgets a local address that no longer exists: the route decides until the neighbour sends again.
+    /// Forgets a local address that no longer exists. The route decides until the neighbour sends
+    /// again.
     pub(super) fn forget_source(&mut self, mark: Mark) {
         if let Some(neighbour) = self.at_mut(mark) {
             (neighbour.source, neighbour.is_authenticated) = (None, false);
         }
     }
 
-    /// The local address to send from to the neighbour at this address.
+    /// The local address from which to send to the neighbour at this address.
     pub(super) fn source_for(&self, key: &Key) -> Option<Source> {
         let index = self.buckets[self.bucket(key)].checked_sub(1)?;
         self.entries[index as usize].as_ref()?.source
     }
 
-    /// The errno of the last send to the neighbour at this address, unless a later send succeeded.
+    /// The errno of the last send to the neighbour at this address. It is `None` if that send
+    /// succeeded.
     pub(super) fn last_send_error(&self, key: &Key) -> Option<i32> {
         let index = self.buckets[self.bucket(key)].checked_sub(1)?;
         let entry = self.entries[index as usize].as_ref()?;
@@ -201,7 +209,7 @@ impl Neighbours {
             is_authenticated: false,
             refused: None,
             open: 0,
-            // No sender reaches this round.
+            // A round number that no sender reaches.
             round: u64::MAX,
             key,
         });
@@ -215,8 +223,8 @@ impl Neighbours {
         self.last = None;
         let mut hole = self.bucket(&key);
         self.entries[mark.index()] = None;
-        // Close the gap: move up entries that probing had pushed past it. No probe then stops too early,
-        // and no tombstones pile up.
+        // Closes the gap: moves up entries that probing had placed after it. Later lookups then do
+        // not stop too early, and no tombstones are needed.
         let mask = self.buckets.len() - 1;
         let mut at = hole;
         loop {

@@ -1,7 +1,7 @@
 //! The port over one UDP socket.
 //!
-//! It receives with io_uring or recvmmsg, and sends with sendmmsg. The socket is not connected, so that any
-//! number of neighbours share it.
+//! It receives with io_uring or recvmmsg, and sends with sendmmsg. The socket is not connected, so
+//! any number of neighbours can share it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,11 +23,12 @@ use super::{
     uring::Uring,
 };
 
-/// A UDP socket as a port of the switch; made by [`open`](super::open).
+/// A UDP socket as a port of the switch, made by [`open`](super::open).
 pub struct UdpPort {
-    /// First field, dropped first: the kernel receives into its chunks from the socket.
+    /// The first field, so that it is dropped first: the kernel receives from the socket into its
+    /// chunks.
     ring: Option<Uring>,
-    /// Receives if there is no ring, or after the ring has failed.
+    /// Receives if there is no ring or if the ring has failed.
     mmsg: Mmsg,
     ring_is_broken: bool,
     sockets: SendSockets,
@@ -69,22 +70,22 @@ impl UdpPort {
         }
     }
 
-    /// Adds send sockets, bound to the same address, that receive nothing.
+    /// Adds send sockets. They are bound to the same address and receive nothing.
     pub(super) fn add_send_sockets(&mut self, more: impl IntoIterator<Item = Socket>) {
         self.sockets.add(more);
     }
 
-    /// From now on, sends to each neighbour from the local address that it sent to.
+    /// From now on, each neighbour's frames are sent from the local address to which it sent.
     pub(super) fn keep_sources(&mut self) {
         self.rx_queue.keep_sources();
     }
 
-    /// The socket also takes IPv4, with mapped addresses.
+    /// Makes the port send to IPv4 neighbours too, with IPv4-mapped addresses.
     pub(super) fn set_dual(&mut self) {
         self.is_dual = true;
     }
 
-    /// The form of an address on this socket.
+    /// Converts an address to the form that this socket uses.
     fn socket_address(&self, at: SocketAddr) -> SocketAddr {
         match at {
             SocketAddr::V4(at) if self.is_dual => (at.ip().to_ipv6_mapped(), at.port()).into(),
@@ -113,7 +114,7 @@ impl UdpPort {
     }
 }
 
-/// The plain form of an address: a mapped one is IPv4.
+/// Converts an IPv4-mapped address to IPv4. Other addresses stay as they are.
 fn plain_address(at: SocketAddr) -> SocketAddr {
     let SocketAddr::V6(v6) = at else { return at };
     v6.ip().to_ipv4_mapped().map_or(at, |ip| (ip, v6.port()).into())
@@ -212,7 +213,8 @@ impl Port for UdpPort {
         if ring.is_armed() {
             Arm::Wait(ring.fd(socket))
         } else {
-            // The pool has no chunk to receive into, and does not report when it has one.
+            // The pool has no free chunk to receive into, and does not report when it has one
+            // again.
             Arm::Poll
         }
     }

@@ -1,7 +1,7 @@
 //! A queue of messages for one socket.
 //!
-//! Frames that may go together become one message with `UDP_SEGMENT`, and all messages go to the kernel in
-//! one sendmmsg. Payload is not copied, and each frame is counted.
+//! Frames that may be sent together become one message with `UDP_SEGMENT`, and one sendmmsg passes
+//! all messages to the kernel. Payload is not copied, and each frame is counted.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 /// first-level cache.
 const PIECES_STRIDE: usize = PIECES_MAX + 4;
 
-/// Frames to one neighbour that are sent at once: all of `segment` bytes, the last one perhaps shorter.
+/// Frames to one neighbour that are sent in one message. Each has `segment` bytes; only the last
+/// one may be shorter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
     name: Name,
@@ -39,30 +40,31 @@ pub(super) struct Message {
     frames: u32,
     bytes: u32,
     pieces: u32,
-    /// Where a frame must begin to extend the last piece.
+    /// Address at which a frame must begin in order to extend the last piece.
     end: *const u8,
-    /// A shorter frame has ended the train.
+    /// Whether a shorter frame has ended the train.
     ended: bool,
 }
 
-/// Messages of one socket that wait to be sent, and the memory of their frames.
+/// Messages of one socket that are waiting to be sent, and the chunks of their frames.
 pub(super) struct Queue {
-    /// In order; those before `first` have been sent.
+    /// Messages in order. Those before `first` have been sent.
     pub(super) messages: Vec<Message>,
     first: usize,
-    /// Frames of `messages[first]` that were sent one by one, since `refusal` occurred.
+    /// Number of frames of `messages[first]` that were sent one by one since `refusal` occurred.
     gone: u32,
     refusal: i32,
     vectors: Vec<libc::iovec>,
-    /// Memory of all frames in `messages`, and for each the index of its message.
+    /// The chunks of all frames in `messages`, and for each the index of its message.
     ///
-    /// Released after the last message or, while the socket is full, with the messages that were sent.
+    /// They are released after the last message was sent. While the socket is full, they are
+    /// released message by message.
     held: Vec<HeldFrames>,
     held_for: Vec<u16>,
     frames: usize,
     /// See `take_cost`.
     cost: usize,
-    /// Built from `messages` for each call, so that no pointer outlives the call.
+    /// Headers that are built from `messages` for each call, so that no pointer outlives the call.
     headers: Vec<libc::mmsghdr>,
     controls: Vec<ControlRoom<CONTROL_OUT_BYTES>>,
     tally: Arc<PortTally>,
@@ -74,7 +76,7 @@ unsafe impl Send for Queue {}
 /// Result of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flushed {
-    /// Nothing waits.
+    /// All messages were sent.
     All,
     /// The socket is full.
     Full,
@@ -83,18 +85,19 @@ pub(super) enum Flushed {
 /// Approximate cost of a message in the send buffer, apart from its bytes.
 const MESSAGE_COST_BYTES: usize = 1024;
 
-/// Result of sending a message frame by frame.
+/// Result of sending the frames of a message one by one.
 enum Single {
     Done,
     Blocked,
 }
 
-/// Whether the socket's or the device's queue is full: the caller tries again.
+/// Whether the queue of the socket or of the device is full, so that the caller tries again later.
 pub(super) fn is_full(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// Whether the error reports an earlier datagram; the kernel returns such errors from the next call.
+/// Whether the error concerns an earlier datagram. The kernel returns such an error from the next
+/// call.
 fn is_earlier_error(errno: i32) -> bool {
     matches!(errno, libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EPROTO)
 }
@@ -127,10 +130,10 @@ impl Queue {
         }
     }
 
-    /// Number of frames of any kind that it can take.
+    /// Number of frames that it can accept, whatever their lengths and destinations.
     #[inline]
     pub(super) fn room(&self) -> usize {
-        // The arrays have the requested length; the capacity of a vector can be larger.
+        // The arrays have the requested length, but the capacity of a vector can be larger.
         let messages = self.headers.len() - self.messages.len();
         messages.min(self.headers.len() - self.frames)
     }
@@ -140,14 +143,14 @@ impl Queue {
         waiting.map(|message| message.frames).sum::<u32>() - self.gone
     }
 
-    /// Whether frames to this neighbour wait.
+    /// Whether frames to this neighbour are waiting.
     pub(super) fn has(&self, to: Mark) -> bool {
         self.messages.iter().skip(self.first).any(|message| message.mark == to)
     }
 
-    /// Takes frames to a neighbour, for which there is room.
+    /// Takes frames to a neighbour. The queue must have room for them.
     ///
-    /// They join the open message if they may; returns the message that is open afterwards.
+    /// If they fit, they join the open message. Returns the message that is open afterwards.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -168,7 +171,7 @@ impl Queue {
         open.unwrap_or_default()
     }
 
-    /// Adds `frame` to the message, if it may join.
+    /// Adds `frame` to the message, if it fits.
     #[inline]
     fn join(&mut self, at: usize, frame: &Frame, segments_max: u32) -> bool {
         let message = &mut self.messages[at];
@@ -199,7 +202,7 @@ impl Queue {
         true
     }
 
-    /// Begins a message with `frame`; returns its index.
+    /// Begins a message with `frame`, and returns the index of the message.
     #[inline]
     fn begin(&mut self, neighbour: &Neighbour, frame: &Frame) -> usize {
         let Neighbour { name, mark, source, .. } = *neighbour;
@@ -233,7 +236,7 @@ impl Queue {
         }
     }
 
-    /// Sends waiting messages, until the kernel takes no more.
+    /// Sends waiting messages until the kernel accepts no more.
     pub(super) fn flush(
         &mut self,
         socket: &Socket,
@@ -280,7 +283,7 @@ impl Queue {
                         self.messages[self.first].source = Some(source);
                     }
                     let Message { frames, mark, .. } = self.messages[self.first];
-                    // An error about the length says nothing about the path to the neighbour.
+                    // An error about the length does not mean that the neighbour is unreachable.
                     if errno != libc::EMSGSIZE
                         && let Some(neighbour) = neighbours.at_mut(mark)
                     {
@@ -308,7 +311,7 @@ impl Queue {
         (self.first, self.gone, self.frames) = (0, 0, 0);
     }
 
-    /// Releases the memory of the messages that were sent, while others wait.
+    /// Releases the chunks of the messages that were sent, while other messages wait.
     #[cold]
     pub(super) fn give_up_sent(&mut self) {
         let mut at = 0;
@@ -329,7 +332,7 @@ impl Queue {
         self.clear();
     }
 
-    /// Approximate cost in the send buffer of what was sent since the last call.
+    /// Approximate size that was charged to the send buffer since the last call.
     #[inline]
     pub(super) fn take_cost(&mut self) -> usize {
         std::mem::take(&mut self.cost)
@@ -378,8 +381,9 @@ impl Queue {
         self.first += sent;
     }
 
-    /// Sends the frames of the first message one by one, because the kernel refused it as a train with
-    /// `errno`. If they are taken, and the length was not the reason, the path takes no trains for a while.
+    /// Sends the frames of the first message one by one, because the kernel refused it as a train
+    /// with `errno`. If the kernel accepts the frames and the length was not the reason, trains are
+    /// not used on this path for a while.
     #[cold]
     fn send_singly(&mut self, socket: &Socket, neighbours: &mut Neighbours, errno: i32) -> Single {
         let message = self.messages[self.first];
@@ -394,7 +398,7 @@ impl Queue {
         let mut skip = self.gone as usize * message.segment as usize;
         for piece in 0..message.pieces as usize {
             let vector = self.vectors[self.first * PIECES_STRIDE + piece];
-            // A piece consists of whole frames, so the skipped part ends with a frame.
+            // A piece consists of whole frames, so the skipped part ends at the end of a frame.
             let mut at = skip.min(vector.iov_len);
             skip -= at;
             while at < vector.iov_len {
@@ -406,8 +410,8 @@ impl Queue {
                         self.tally.bytes_out.add(len as u64);
                         self.tally.trains_out.add(1);
                         self.cost += len + MESSAGE_COST_BYTES;
-                        // Some kernels also return EINVAL for segments that are too long; then only a shorter
-                        // last frame is taken.
+                        // Some kernels also return EINVAL for segments that are too long. Of such a
+                        // train, only a shorter last frame is accepted.
                         if errno != libc::EMSGSIZE
                             && len == message.segment as usize
                             && let Some(neighbour) = neighbours.at_mut(message.mark)
@@ -438,7 +442,7 @@ impl Queue {
     }
 }
 
-/// Sends one frame; tries again after the error of an earlier datagram, or a signal.
+/// Sends one frame. Tries again after a signal or after the error of an earlier datagram.
 pub(super) fn send_alone(
     socket: &Socket,
     name: &Name,

@@ -1,6 +1,6 @@
-//! Handles received datagrams for both backends.
+//! Handles the datagrams that either backend has received.
 //!
-//! Counts them, finds the neighbour and cuts them into frames. It makes no system calls.
+//! It counts them, finds the neighbour and cuts them into frames. It makes no system calls.
 
 use std::sync::Arc;
 
@@ -17,22 +17,24 @@ use super::{
     sources::Sources,
 };
 
-/// The train that is being cut, and the counters.
+/// The train that is being cut into frames, and the counters.
 #[derive(Debug)]
 pub(super) struct RxQueue {
-    /// A train that did not fit into the last burst.
+    /// The rest of a train that did not fit into the last burst.
     train: Option<Train>,
     mark: Mark,
     /// The kernel's last drop counter, which wraps. It counts buffers, so a dropped train counts as one.
     drops_seen: u32,
-    /// The unknown senders of this burst, by the numbers of their marks; `None` if they are not accepted.
+    /// The unknown senders of this burst, indexed by the numbers of their marks. It is `None` if
+    /// frames from unknown senders are not accepted.
     unknown_senders: Option<ArrayVec<Key, UNKNOWN_SENDERS_MAX>>,
-    /// On a wildcard socket: the local address that each datagram was sent to.
+    /// On a wildcard socket, the local address to which each datagram was sent.
     sources: Option<Sources>,
     tally: Arc<PortTally>,
 }
 
-/// Maximum number of unknown senders in one burst: one for each frame, and the one whose train is cut.
+/// Maximum number of unknown senders in one burst: one for each frame, and the sender of the train
+/// that is being cut.
 const UNKNOWN_SENDERS_MAX: usize = BURST_MAX + 1;
 
 impl RxQueue {
@@ -99,7 +101,8 @@ impl RxQueue {
         self.unknown_senders.as_ref()?.get(usize::from(mark.0 as u8)).filter(|_| mark.is_unknown())
     }
 
-    /// A mark for an unknown sender, if such are accepted and there is room.
+    /// Returns a mark for an unknown sender. Returns `None` if unknown senders are not accepted or
+    /// if there are too many.
     #[cold]
     fn unknown_mark(&mut self, from: Key) -> Option<Mark> {
         let unknown_senders = self.unknown_senders.as_mut()?;
@@ -111,7 +114,7 @@ impl RxQueue {
         Some(Mark::unknown(number as u8))
     }
 
-    /// Counts that the pool had no chunk; the datagrams stay in the socket.
+    /// Counts that the pool had no free chunk. The datagrams stay in the socket.
     #[cold]
     pub(super) fn note_pool_empty(&self) {
         self.tally.kernel_drops.add(KernelDrop::PoolEmpty, 1);
@@ -122,7 +125,7 @@ impl RxQueue {
         self.train.is_some()
     }
 
-    /// Moves frames of the train into `burst`; `false` if the burst is full.
+    /// Moves frames of the train into `burst`. Returns `false` if the burst is full.
     #[inline]
     pub(super) fn cut(&mut self, burst: &mut Burst) -> bool {
         let Some(train) = &mut self.train else { return !burst.is_full() };
@@ -139,7 +142,7 @@ impl RxQueue {
         false
     }
 
-    /// Handles the datagram in `chunk` from `start` on.
+    /// Handles the datagram in `chunk`, which begins at `start`.
     ///
     /// Call it only while no train is being cut and `burst` has room.
     #[inline]
@@ -191,7 +194,8 @@ impl RxQueue {
         }
     }
 
-    /// Drops the rest of the train if it came from this neighbour, which is an unknown sender now.
+    /// Drops the rest of the train if it came from this neighbour, because its sender is unknown
+    /// now.
     pub(super) fn forget(&mut self, mark: Mark) {
         if self.mark != mark {
             return;

@@ -1,5 +1,6 @@
-//! Finds by trying what this machine allows for UDP, and reports it in words: backend, GRO, GSO, buffer
-//! sizes. It does not check versions, and does not assume that an option works because it can be set.
+//! Finds by trying what this machine supports for UDP, and reports it in words: backend, GRO, GSO
+//! and buffer sizes. It does not check versions. That an option can be set does not prove that it
+//! works, so each is tested.
 
 use std::{
     fmt,
@@ -24,13 +25,13 @@ use crate::sys::{
     messages::{self, empty_header},
 };
 
-/// How long a datagram over loopback may take before it counts as lost.
+/// Time after which a datagram over loopback counts as lost.
 pub(super) const SELF_TEST_MAX: Duration = Duration::from_secs(1);
 
-/// How a port receives. Both backends send with sendmmsg.
+/// The backend that receives. Both backends send with sendmmsg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Multishot `recvmsg` of io_uring, into provided buffers.
+    /// Multishot `recvmsg` of io_uring, with provided buffers.
     IoUring,
     /// `recvmmsg`.
     Mmsg,
@@ -46,10 +47,10 @@ impl Backend {
     }
 }
 
-/// A requested buffer size and the actual one.
+/// The requested size of a buffer, and its actual size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferBytes {
-    /// Size in the spec.
+    /// The size that the spec requests.
     pub asked: usize,
     /// Size that the kernel reports, without the half that it reserves for bookkeeping.
     pub given: usize,
@@ -62,20 +63,21 @@ impl BufferBytes {
     }
 }
 
-/// The chosen mode of a UDP port, and why nothing better was possible.
+/// The selected mode of a UDP port, and the reasons why no better mode was possible.
 #[derive(Clone, Debug)]
 pub struct UdpReport {
-    /// The local address, with the port number that the kernel chose for 0.
+    /// The local address, including the port number that the kernel chose if 0 was requested.
     pub local: SocketAddr,
     /// The worker of the port.
     pub worker: usize,
-    /// How the port receives.
+    /// The backend that receives.
     pub backend: Backend,
-    /// The flags of the ring, with io_uring.
+    /// The flags of the ring. `None` without io_uring.
     pub ring: Option<&'static str>,
-    /// Better backends that do not work here.
+    /// Better backends that do not work here, and the reasons.
     pub refused: Vec<(Backend, Refusal)>,
-    /// Whether io_uring works but is not used, because recvmmsg forwards more as measured.
+    /// Whether io_uring works but is not used, because recvmmsg forwarded more frames when
+    /// measured.
     pub passed_over: bool,
     /// Whether the kernel joins received datagrams into trains (`UDP_GRO`).
     pub gro: Result<(), Refusal>,
@@ -87,20 +89,21 @@ pub struct UdpReport {
     pub send_buffer: BufferBytes,
     /// Whether the kernel reports how many datagrams it dropped (`SO_RXQ_OVFL`).
     pub drops_counted: Result<(), Refusal>,
-    /// Whether many messages go in one system call (`recvmmsg`, `sendmmsg`).
+    /// Whether one system call sends or receives many messages (`recvmmsg`, `sendmmsg`).
     pub many: Result<(), Refusal>,
-    /// Whether the socket takes IPv4 and IPv6.
+    /// Whether the socket receives both IPv4 and IPv6.
     pub dual_stack: bool,
     /// Number of send sockets, each with its own send buffer.
     ///
-    /// A neighbour whose frames do not leave the machine then does not fill the send buffer of others.
+    /// If a neighbour's frames are stuck in this machine, they thus do not fill the send buffer of
+    /// others.
     pub send_sockets: usize,
     /// Why there are no more send sockets.
     pub send_sockets_refused: Option<Refusal>,
 }
 
 impl UdpReport {
-    /// One sentence for each thing that would be faster or safer in another mode.
+    /// One sentence for each property that would be faster or safer in another mode.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (backend, refusal) in &self.refused {
@@ -181,24 +184,24 @@ impl fmt::Display for UdpReport {
 /// The results of trying each feature on loopback sockets, for `strowger doctor`.
 #[derive(Clone, Debug)]
 pub struct UdpCapabilities {
-    /// Sending and receiving a datagram with the calls that ports use.
+    /// Sends and receives a datagram with the calls that ports use.
     pub datagrams: Result<String, Refusal>,
-    /// Many messages in one system call.
+    /// Sends and receives many messages in one system call.
     pub many: Result<String, Refusal>,
-    /// Receiving a datagram with io_uring: the flags of the ring.
+    /// Receives a datagram with io_uring. The result is the flags of the ring.
     pub io_uring: Result<String, Refusal>,
-    /// Receiving a train as one message.
+    /// Receives a train as one message.
     pub gro: Result<String, Refusal>,
-    /// Sending a train with one message.
+    /// Sends a train as one message.
     pub gso: Result<String, Refusal>,
-    /// Socket buffers of the requested size.
+    /// Sets socket buffers of the requested size.
     pub buffers: Result<String, Refusal>,
-    /// Steering handshakes to a socket of their own.
+    /// Steers handshakes to a separate socket.
     pub steering: Result<String, Refusal>,
 }
 
 impl UdpCapabilities {
-    /// All results with their names.
+    /// All results, each with its name.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 7] {
         [
             ("udp", &self.datagrams),
@@ -212,7 +215,8 @@ impl UdpCapabilities {
     }
 }
 
-/// Tries everything that a UDP port may use. `buffer_bytes` is the socket buffer to request.
+/// Tries every feature that a UDP port may use. `buffer_bytes` is the size of the socket buffer to
+/// request.
 pub fn probe(buffer_bytes: usize) -> UdpCapabilities {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     UdpCapabilities {
@@ -230,7 +234,7 @@ pub fn probe(buffer_bytes: usize) -> UdpCapabilities {
     }
 }
 
-/// The loopback address of the same family, with a port that the kernel chooses.
+/// The loopback address of the same family, with port 0, so that the kernel chooses the port.
 pub(super) fn loopback(like: SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() }
 }
@@ -247,7 +251,7 @@ fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
     Ok((socket, local))
 }
 
-/// Sends `bytes` to `to`, in segments if `segment` is given.
+/// Sends `bytes` to `to`. If `segment` is given, they are split into segments of this length.
 pub(super) fn send(
     socket: &Socket,
     to: SocketAddr,
@@ -302,7 +306,7 @@ pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<Ring
     }
     let mut burst = Burst::new();
     let deadline = Instant::now() + SELF_TEST_MAX;
-    // Arms the receive before the datagram is sent, so that the wake-up is tested too.
+    // The receive is armed before the datagram is sent, so that the wake-up is tested too.
     let mut sent = false;
     while burst.is_empty() {
         if !ring.rx_burst(&socket, &mut neighbours, &mut rx_queue, &mut pool, &mut burst) {
@@ -324,7 +328,7 @@ pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<Ring
     }
 }
 
-/// Adds what would allow io_uring.
+/// Adds the remedy: how to allow io_uring.
 pub(super) fn ring_refused(error: CallError) -> Refusal {
     error.with_remedy(match error.errno.0 {
         libc::EPERM | libc::EACCES => {
@@ -338,11 +342,11 @@ pub(super) fn ring_refused(error: CallError) -> Refusal {
     })
 }
 
-/// Finds the maximum number of segments in one send, on loopback.
+/// Finds by trying the maximum number of segments in one send, over loopback.
 pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
     const OLD: &str = "UDP_SEGMENT needs Linux 4.18";
     let Ok((receiver, to)) = scratch(like) else {
-        // Without loopback: assume the least that the option guarantees.
+        // If loopback is not available, this assumes the least number that the option guarantees.
         let socket = Socket::new(like).map_err(|errno| CallError::new("socket", errno))?;
         let set = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0);
         return set
@@ -401,21 +405,21 @@ fn try_buffers(like: SocketAddr, asked: usize) -> Result<String, Refusal> {
     Ok(format!("{asked} bytes in each direction"))
 }
 
-/// Sets the receive buffer; with `CAP_NET_ADMIN` beyond `net.core.rmem_max`.
+/// Sets the receive buffer. With `CAP_NET_ADMIN` it may exceed `net.core.rmem_max`.
 pub(super) fn receive_buffer(socket: &Socket, asked: usize) -> BufferBytes {
     buffer(socket, asked, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
 }
 
-/// Sets the send buffer; with `CAP_NET_ADMIN` beyond `net.core.wmem_max`.
+/// Sets the send buffer. With `CAP_NET_ADMIN` it may exceed `net.core.wmem_max`.
 pub(super) fn send_buffer(socket: &Socket, asked: usize) -> BufferBytes {
     buffer(socket, asked, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
 
 fn buffer(socket: &Socket, asked: usize, force: i32, plain: i32) -> BufferBytes {
-    // The kernel doubles the value, so at most half of the range can be requested.
+    // The kernel doubles the value, so at most half of the maximum can be requested.
     let wanted = asked.min(i32::MAX as usize / 2) as i32;
     if socket.set(libc::SOL_SOCKET, force, wanted).is_err() {
-        // The size that is read back shows whether this worked.
+        // An error is ignored, because the size that is read back shows whether the call worked.
         let _ = socket.set(libc::SOL_SOCKET, plain, wanted);
     }
     let given = socket.read(libc::SOL_SOCKET, plain).unwrap_or_default() / 2;

@@ -1,9 +1,10 @@
-//! Sending: which frames wait for which socket, and what happens when it is full.
+//! Sends frames: which frames wait for which socket, and what happens when a socket is full.
 //!
 //! Payload is not copied, and each frame is counted.
 //!
-//! Sends do not use io_uring, even if receives do. Beside an io_uring receive, sendmmsg was measured as fast
-//! or 5 to 15 % faster; it needs no bookkeeping of sends in flight, and both backends can share it.
+//! Sends do not use io_uring, even if receives do. Together with an io_uring receive, sendmmsg was
+//! measured to be as fast or 5 to 15 % faster. It needs no bookkeeping of sends in flight, and both
+//! backends share it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -19,24 +20,27 @@ use super::{
     send_sockets::{Placement, SendBy, SendSockets},
 };
 
-/// Frames that `tx_burst` has taken and `flush` has not yet sent.
+/// Frames that `tx_burst` has accepted and `flush` has not yet sent.
 pub(super) struct TxQueue {
-    /// For the shared socket.
+    /// Messages for the shared socket.
     shared: Queue,
-    /// For the spare sockets. Each call that fills it also sends it, so it is empty in between.
+    /// Messages for a spare socket. Each call that fills this queue also sends it, so it is empty
+    /// between calls.
     spare: Queue,
-    /// Raised by each flush: a message of an earlier round takes no more frames.
+    /// Number of the current round. Each flush increases it, and frames do not join a message of an
+    /// earlier round.
     round: u64,
-    /// Maximum number of frames in a message; 1 without segmentation offload.
+    /// Maximum number of frames in a message. It is 1 without segmentation offload.
     segments_max: u32,
-    /// Consecutive flushes at which the kernel took nothing.
+    /// Number of consecutive flushes in which the kernel accepted nothing.
     stalled: u32,
-    /// Addresses to which `send_now` failed, and the errno.
+    /// The addresses to which `send_now` failed, and the errno.
     direct_errors: ArrayVec<(Key, i32), DIRECT_ERRORS_MAX>,
     tally: Arc<PortTally>,
 }
 
-/// Approximate cost in the send buffer of a frame that may be a message, apart from its bytes.
+/// Approximate size that the send buffer is charged for a frame, in addition to its bytes, if each
+/// frame may be a message.
 const FRAME_COST_BYTES: usize = 256;
 
 impl TxQueue {
@@ -74,7 +78,7 @@ impl TxQueue {
         if sockets.is_congested() || neighbour.send_state.by != SendBy::Shared {
             return self.tx_congested(sockets, neighbours, to, frames);
         }
-        // Each frame may need a message of its own.
+        // Each frame may need its own message.
         let taken = frames.len().min(self.shared.room());
         self.share(neighbour, frames, taken);
     }
@@ -85,8 +89,8 @@ impl TxQueue {
         if taken == 0 {
             return;
         }
-        // Frames join the neighbour's last message of this round, even if frames to others received in
-        // between: order is kept for each neighbour, not among neighbours.
+        // Frames join the neighbour's last message of this round, even if frames to other
+        // neighbours were added in between: order is kept per neighbour, not between neighbours.
         let open = (neighbour.round == self.round).then_some(neighbour.open as usize);
         let segments_max = neighbour.segments_max(self.segments_max, &self.tally);
         let open = self.shared.take(neighbour, frames.drain(..taken), open, segments_max);
@@ -94,7 +98,8 @@ impl TxQueue {
         neighbour.round = self.round;
     }
 
-    /// As [`tx_burst`](Self::tx_burst), under congestion: as far as the neighbour's allowance goes.
+    /// As [`tx_burst`](Self::tx_burst), under congestion. It takes frames only up to the
+    /// neighbour's allowance.
     #[cold]
     fn tx_congested(
         &mut self,
@@ -117,7 +122,8 @@ impl TxQueue {
                     self.share(neighbour, frames, taken);
                 }
                 Placement::Spare(number, bytes) => {
-                    // Frames to it that wait in the shared queue go first.
+                    // Frames to the same neighbour that wait in the shared queue must be sent
+                    // first.
                     if neighbour.round == self.round && !self.is_empty() {
                         self.flush(sockets, neighbours);
                     }
@@ -136,10 +142,10 @@ impl TxQueue {
         }
     }
 
-    /// Sends frames at once by a spare socket.
+    /// Sends frames at once on a spare socket.
     ///
-    /// Frames that it does not take are dropped: the neighbour's window is free, so it is full only of
-    /// frames of earlier trials.
+    /// Frames that the socket does not accept are dropped. The neighbour has not used up its
+    /// allowance, so if the socket is full, then only of frames of earlier trials.
     fn send_by_spare(
         &mut self,
         sockets: &mut SendSockets,
@@ -162,7 +168,7 @@ impl TxQueue {
         sockets.sent_by(number);
     }
 
-    /// Sends waiting frames, until the kernel takes no more.
+    /// Sends waiting frames until the kernel accepts no more.
     pub(super) fn flush(&mut self, sockets: &mut SendSockets, neighbours: &mut Neighbours) {
         sockets.begin_round();
         if self.is_empty() {
@@ -192,7 +198,7 @@ impl TxQueue {
         }
     }
 
-    /// Sends one frame to an address, past the frames that wait for neighbours.
+    /// Sends one frame to an address at once, before the frames that wait for neighbours.
     ///
     /// A frame that is too long for the path counts as `too_long`.
     pub(super) fn send_now(
@@ -230,14 +236,15 @@ impl TxQueue {
         }
     }
 
-    /// The errno of the last `send_now` to this address, if it failed.
+    /// The errno of the last `send_now` to this address. It is `None` if that send succeeded.
     pub(super) fn direct_error(&self, to: &Key) -> Option<i32> {
         let found = self.direct_errors.iter().find(|(refused, _)| refused == to);
         found.map(|(_, errno)| *errno)
     }
 }
 
-/// How many frames from the front fit into `bytes` of a send buffer, at least one, and their cost.
+/// Returns the number of frames from the front that fit into `bytes` of a send buffer, at least
+/// one, and the size that the buffer is charged for them.
 fn fitting(bytes: usize, frames: &Burst) -> (usize, usize) {
     let mut cost = 0;
     let mut taken = 0;
@@ -295,7 +302,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Takes one frame of each length; its first two bytes are its number.
+        /// Takes one frame of each length. Its number is in the first two bytes.
         fn take(&mut self, first: u16, lens: &[usize]) {
             let mut burst: Burst = lens
                 .iter()
@@ -349,7 +356,7 @@ mod tests {
 
     #[test]
     fn messages_that_were_sent_release_their_memory_while_the_rest_waits() {
-        // The kernel takes two messages of three; frames of the two neighbours alternate.
+        // The kernel accepts two of three messages. Frames to the two neighbours alternate.
         let mut bench = bench([Take(2), Errno(libc::EAGAIN)]);
         let other: SocketAddr = "127.0.0.1:9".parse().unwrap();
         bench.neighbours.admit(Mark(1), other).unwrap();
@@ -399,7 +406,7 @@ mod tests {
         bench.flush();
         assert_eq!(bench.arrived(), [0, 1, 2, 3, 4]);
         assert!(bench.tx_queue.is_empty() && bench.sockets.is_congested());
-        // Under congestion frames still leave in order, by any socket.
+        // Under congestion, frames are still sent in order, on whichever socket.
         for first in (5..400).step_by(5) {
             bench.take(first, &[1400, 1400, 1400, 1400, 900]);
             bench.flush();

@@ -1,31 +1,35 @@
-//! The send sockets of a port, and which neighbour uses which.
+//! The send sockets of a port, and the assignment of neighbours to them.
 //!
-//! A frame is charged to its socket until it has left the machine, so frames for a dead next hop or a slow
-//! interface fill a send buffer. This module keeps them from filling the buffer that the other neighbours
-//! use.
+//! A frame is charged to its socket until it has left the machine. Frames for a dead next hop or a
+//! slow interface therefore fill a send buffer. This module ensures that it is not the buffer that
+//! the other neighbours use.
 //!
-//! All sockets are bound to one address. Normally every neighbour sends by the *shared* socket, and a flush
-//! is one sendmmsg. The rules depend on the bytes in flight (`SIOCOUTQ`):
+//! All sockets are bound to one address. Normally the frames of all neighbours are sent on the
+//! *shared* socket, and a flush is one sendmmsg. The following rules depend on the bytes in flight
+//! (`SIOCOUTQ`):
 //!
-//! 1. After each quarter of the shared socket's buffer that was sent, the port reads the bytes in flight.
-//!    With a quarter or more in flight the socket is *congested*, until less than an eighth is in flight.
-//! 2. Under congestion each neighbour has an allowance on the shared socket. A neighbour that has used it up
-//!    is *on trial*: it gets a *spare* socket to itself, with the same allowance, until some of its frames
-//!    have left. Its frames share one queue behind the sockets, so what it sent earlier by the shared socket
-//!    has left too. It returns with a new allowance, which grows with each trial that ends with nothing in
+//! 1. Each time a quarter of the shared socket's buffer was sent, the port reads the bytes in
+//!    flight. If a quarter of the buffer or more is in flight, the socket is *congested*, until
+//!    less than an eighth is in flight.
+//! 2. Under congestion each neighbour has an allowance on the shared socket. A neighbour that has
+//!    used it up is *on trial*: it has a *spare* socket to itself, with the same allowance, until
+//!    some of its frames have left. After the sockets, all its frames share one queue, so frames
+//!    that were sent earlier on the shared socket have then left too. The neighbour returns to the
+//!    shared socket with a new allowance, which grows with each trial that ends with nothing in
 //!    flight.
-//! 3. While none of its frames leave, frames beyond that count as `send_stalled`, also after the congestion
-//!    has ended.
-//! 4. A neighbour on trial without progress gives way to the next one that needs a trial. After some such
-//!    trials it is *parked*: its frames are dropped until its next trial, which comes later each time.
+//! 3. While none of its frames leave, frames beyond this allowance count as `send_stalled`, even
+//!    after the congestion has ended.
+//! 4. A neighbour on trial without progress must give its socket to the next one that needs a
+//!    trial. After some such trials it is *parked*: its frames are dropped until its next trial.
+//!    The time until then grows with each failed trial.
 //! 5. If the shared socket still refuses a send, an unused spare socket replaces it.
 //!
-//! A neighbour that does not drain thus holds two allowances, however much it sends, and no frame of another
-//! neighbour is lost because of it. Order holds because frames of one flow meet in one queue behind all
-//! sockets: the kernel's neighbour table and its queueing disciplines classify a datagram by its addresses,
-//! not by its socket.
+//! A neighbour whose frames are stuck thus holds at most two allowances, however much is sent to
+//! it, and no frame of another neighbour is lost because of it. Order is kept because frames of one
+//! flow share one queue after the sockets: the kernel's neighbour table and its queueing
+//! disciplines classify a datagram by its addresses, not by its socket.
 //!
-//! The last socket takes frames to addresses only (handshakes, probes): see [`SendSockets::direct`].
+//! The last socket sends only to addresses (handshakes, probes): see [`SendSockets::direct`].
 
 use strowger_frame::Mark;
 
@@ -38,46 +42,46 @@ use super::{
     socket::Socket,
 };
 
-/// The socket that a neighbour uses.
+/// The socket on which a neighbour's frames are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SendBy {
     /// The shared socket.
     #[default]
     Shared,
-    /// None: it has used up its allowance and waits for a trial.
+    /// None: the neighbour has used up its allowance and waits for a trial.
     Waiting,
-    /// A spare socket, by number: it is on trial.
+    /// The spare socket with this number: the neighbour is on trial.
     Spare(u8),
-    /// None: its trials failed.
+    /// None: the neighbour is parked, because its trials failed.
     Parked,
 }
 
-/// State of a neighbour's sends.
+/// State of the sends to a neighbour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SendState {
     pub(super) by: SendBy,
-    /// Consecutive trials that ended with nothing in flight.
+    /// Number of consecutive trials that ended with nothing in flight.
     trust: u8,
-    /// Trials that ended without progress.
+    /// Number of trials that ended without progress.
     failed_trials: u8,
-    /// Bursts to drop before the next trial.
+    /// Number of bursts to drop before the next trial.
     parked_bursts: u16,
-    /// Bytes sent by the shared socket in `period`.
+    /// Bytes sent on the shared socket in `period`.
     spent: u32,
-    /// The period of congestion that `spent` belongs to.
+    /// The period of congestion in which `spent` was counted.
     period: u32,
 }
 
-/// Where the next frames may go.
+/// The socket for the next frames to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
-    /// To the shared socket, this many bytes.
+    /// The shared socket accepts this many bytes.
     Shared(usize),
-    /// At once by this spare socket, this many bytes.
+    /// This spare socket accepts this many bytes, which must be sent at once.
     Spare(u8, usize),
-    /// Nowhere yet: the caller keeps them.
+    /// No socket yet: the caller keeps the frames.
     Later,
-    /// Nowhere: the caller drops them.
+    /// No socket: the caller drops the frames.
     Lost,
 }
 
@@ -86,14 +90,15 @@ struct SendSocket {
     socket: Socket,
     /// Size of the send buffer, in bytes.
     capacity: usize,
-    /// The neighbour that uses it alone, if the neighbour's state agrees.
+    /// The neighbour that uses this socket alone. Valid only if the state of that neighbour names
+    /// this socket.
     owner: Option<Mark>,
     /// Bytes in flight when the trial began, and at the last check.
     base: usize,
     last: usize,
-    /// Whether the owner has sent by it.
+    /// Whether frames of the owner have been sent on it.
     has_sent: bool,
-    /// Consecutive rounds without progress, and the round of the last check.
+    /// Number of consecutive rounds without progress, and the round of the last check.
     stalled_rounds: u32,
     checked_in: u32,
 }
@@ -101,16 +106,17 @@ struct SendSocket {
 /// All sockets of a port.
 #[derive(Debug)]
 pub(super) struct SendSockets {
-    /// The first one also receives.
+    /// The sockets. The first one also receives.
     sockets: Vec<SendSocket>,
     /// Index of the shared socket.
     shared: usize,
-    /// Bytes sent by it since the last check, and the number at which the next check is due.
+    /// Bytes sent on the shared socket since the last check, and the number of bytes at which the
+    /// next check is due.
     sent: usize,
     check_at: usize,
     congested: bool,
     period: u32,
-    /// Number of flushes: the port's only measure of time.
+    /// Number of flushes so far. The port has no other measure of time.
     round: u32,
 }
 
@@ -130,7 +136,8 @@ impl SendSocket {
         }
     }
 
-    /// Reads the bytes in flight; whether some of the owner's frames have left since the last check.
+    /// Reads the bytes in flight. Returns whether some of the owner's frames have left since the
+    /// last check.
     fn check(&mut self, round: u32) -> bool {
         let in_flight = self.socket.in_flight();
         let moved = self.has_sent && (in_flight < self.last || in_flight <= self.base);
@@ -144,7 +151,7 @@ impl SendSocket {
 }
 
 impl SendSockets {
-    /// One socket, which receives and sends.
+    /// Begins with one socket, which receives and sends.
     pub(super) fn new(receiving: Socket) -> Self {
         let first = SendSocket::new(receiving);
         let check_at = first.capacity / CHECK_PART;
@@ -173,26 +180,26 @@ impl SendSockets {
         &self.sockets[usize::from(number)].socket
     }
 
-    /// Whether a neighbour needs a [`place`](Self::place) before it sends.
+    /// Whether [`place`](Self::place) must be called for a neighbour before its frames are sent.
     #[inline]
     pub(super) fn is_congested(&self) -> bool {
         self.congested
     }
 
-    /// The socket for frames to addresses, and those to try when it is full.
+    /// The socket for frames to addresses, followed by those to try when it is full.
     ///
-    /// It is separate so that data of neighbours does not delay a handshake.
+    /// It is a separate socket, so that data to neighbours does not delay a handshake.
     pub(super) fn direct(&self) -> impl Iterator<Item = &Socket> {
         self.sockets.iter().rev().map(|one| &one.socket)
     }
 
-    /// Begins a new round, because the port is flushed.
+    /// Begins a new round. Called when the port is flushed.
     #[inline]
     pub(super) fn begin_round(&mut self) {
         self.round = self.round.wrapping_add(1);
     }
 
-    /// Counts about `bytes` sent by the shared socket.
+    /// Counts about `bytes` as sent on the shared socket.
     #[inline]
     pub(super) fn count(&mut self, bytes: usize) {
         self.sent += bytes;
@@ -220,7 +227,8 @@ impl SendSockets {
         }
     }
 
-    /// Replaces the shared socket, which has refused a send, if another one has room.
+    /// Replaces the shared socket, which has refused a send. Returns `false` if no other socket has
+    /// room.
     #[cold]
     pub(super) fn replace_shared(&mut self, neighbours: &mut Neighbours) -> bool {
         if self.sockets.len() == 1 {
@@ -228,7 +236,7 @@ impl SendSockets {
         }
         self.set_congested();
         let unused = self.unused(neighbours).or_else(|| {
-            // A trial can wait, the shared socket cannot.
+            // Ends a trial if necessary: a trial can wait, but the shared socket cannot.
             let in_flight = |&number: &usize| self.sockets[number].socket.in_flight();
             let number = self.spares().min_by_key(in_flight)?;
             let one = &self.sockets[number];
@@ -244,14 +252,16 @@ impl SendSockets {
         true
     }
 
-    /// The spare sockets: neither the shared one nor the one for addresses, unless there are only two.
+    /// The spare sockets: all except the shared one and the one for addresses. If there are only
+    /// two sockets, the one for addresses is a spare socket too.
     fn spares(&self) -> impl Iterator<Item = usize> + use<> {
         let (shared, all) = (self.shared, self.sockets.len());
         let end = if all > 2 { all - 1 } else { all };
         (0..end).filter(move |number| *number != shared)
     }
 
-    /// The unused spare socket with the fewest bytes in flight, if it has room.
+    /// Returns the spare socket that is not in use and has the fewest bytes in flight, if it has
+    /// room.
     fn unused(&mut self, neighbours: &mut Neighbours) -> Option<u8> {
         let mut best = None;
         for number in self.spares() {
@@ -269,11 +279,11 @@ impl SendSockets {
         best.map(|(_, number)| number)
     }
 
-    /// The state of the neighbour that is on trial by a socket.
+    /// Returns the state of the neighbour that is on trial on this socket.
     fn owner(&mut self, number: usize, neighbours: &mut Neighbours) -> Option<SendState> {
         let owner = self.sockets[number].owner?;
         let send_state = neighbours.at_mut(owner).map(|neighbour| neighbour.send_state);
-        // A neighbour that was forgotten or has moved has another state now.
+        // If the neighbour was forgotten or moved, its state no longer names this socket.
         let current = send_state.filter(|send_state| send_state.by == SendBy::Spare(number as u8));
         if current.is_none() {
             self.sockets[number].owner = None;
@@ -281,7 +291,8 @@ impl SendSockets {
         current
     }
 
-    /// Where the next frames to `mark` may go. Call it again after sending that much.
+    /// Returns the socket for the next frames to `mark`. Call it again after that many bytes were
+    /// sent.
     #[cold]
     pub(super) fn place(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
         let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
@@ -327,18 +338,18 @@ impl SendSockets {
         }
     }
 
-    /// Bytes that a neighbour may have in flight by the shared socket, and again by a spare one.
+    /// Bytes that a neighbour may have in flight on the shared socket, and again on a spare one.
     fn allowance(&self, send_state: &SendState) -> usize {
         let least = self.sockets[self.shared].capacity / ALLOWANCE_PART;
         (least << send_state.trust) >> send_state.failed_trials
     }
 
-    /// Counts `bytes` to this neighbour by the shared socket.
+    /// Counts `bytes` to this neighbour as sent on the shared socket.
     pub(super) fn spend(&self, send_state: &mut SendState, bytes: usize) {
         send_state.spent = send_state.spent.saturating_add(bytes as u32);
     }
 
-    /// Records that the owner has sent by this spare socket.
+    /// Records that frames of the owner were sent on this spare socket.
     pub(super) fn sent_by(&mut self, number: u8) {
         let one = &mut self.sockets[usize::from(number)];
         one.last = one.socket.in_flight();
@@ -370,7 +381,7 @@ impl SendSockets {
         let mut most_stalled: Option<(u32, usize)> = None;
         for number in self.spares() {
             let Some(owner) = self.owner(number, neighbours) else { continue };
-            // A neighbour with more failed trials gives way sooner.
+            // A neighbour with more failed trials must end its trial sooner.
             let enough = if failed_trials < owner.failed_trials { 1 } else { PREEMPT_ROUNDS };
             let one = &mut self.sockets[number];
             if one.check(self.round) || !one.has_sent {
@@ -401,10 +412,10 @@ impl SendSockets {
         Placement::Spare(number, self.allowance(&send_state))
     }
 
-    /// Ends a trial without progress, for another neighbour.
+    /// Ends a trial without progress, to free the socket for another neighbour.
     ///
-    /// At first the neighbour only waits again, because a device may be slow to report what has left; after
-    /// some failed trials it is parked.
+    /// After its first failed trial the neighbour only waits again, because a device may be slow to
+    /// report what has left. After further failed trials it is parked.
     fn end_trial(&mut self, number: usize, neighbours: &mut Neighbours) {
         let owner = self.sockets[number].owner.take();
         let Some(neighbour) = owner.and_then(|owner| neighbours.at_mut(owner)) else { return };
@@ -420,7 +431,7 @@ impl SendSockets {
         send_state.failed_trials = (send_state.failed_trials + 1).min(FAILED_TRIALS_MAX);
     }
 
-    /// No spare socket is available now.
+    /// Handles the case that no spare socket is available now.
     fn wait(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
         let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
         let send_state = &mut neighbour.send_state;

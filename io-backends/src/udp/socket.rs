@@ -1,6 +1,6 @@
-//! A UDP socket and its options: one function for each system call.
+//! A UDP socket and its options, with one function for each system call.
 //!
-//! It does not retry; the caller handles the errno.
+//! It does not retry. The caller handles the errno.
 
 use std::{
     io, mem,
@@ -19,17 +19,17 @@ use crate::sys::messages::Calls;
 pub(super) struct Socket {
     fd: OwnedFd,
     calls: Calls,
-    /// Results of the next sends, instead of the kernel's.
+    /// Results of the next sends, in place of the kernel's results.
     #[cfg(test)]
     pub(super) forced: std::cell::RefCell<std::collections::VecDeque<Forced>>,
 }
 
-/// A result that loopback does not give by itself.
+/// A result that does not occur on loopback without intervention.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Forced {
     Errno(i32),
-    /// The kernel takes this many messages and leaves the rest.
+    /// The kernel accepts this many messages and leaves the rest.
     Take(usize),
 }
 
@@ -44,7 +44,7 @@ impl Socket {
         Self::with(at, false)
     }
 
-    /// The same, dual-stack if `at` is IPv6 and `dual` is set.
+    /// As `new`. The socket is dual-stack if `at` is IPv6 and `dual` is set.
     pub(super) fn with(at: SocketAddr, dual: bool) -> Result<Self, i32> {
         let domain = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         // SAFETY: the call takes and returns only numbers.
@@ -61,7 +61,7 @@ impl Socket {
             forced: Default::default(),
         };
         if at.is_ipv6() {
-            // Independent of the system's default.
+            // The option is set in both cases, so that the system's default has no effect.
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(!dual))?;
         }
         Ok(socket)
@@ -99,7 +99,7 @@ impl Socket {
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Attaches a program that chooses the socket of the group (`SO_REUSEPORT`) for each datagram.
+    /// Attaches a program that selects the socket of the group (`SO_REUSEPORT`) for each datagram.
     pub(super) fn attach_to_group(&self, program: &[libc::sock_filter]) -> Result<(), i32> {
         let len = program.len() as u16;
         let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
@@ -121,16 +121,16 @@ impl Socket {
         if read < 0 { Err(errno()) } else { Ok(value) }
     }
 
-    /// Bytes charged to the send buffer: sent by us, and still in the machine.
+    /// Bytes charged to the send buffer: sent on this socket, but still in the machine.
     pub(super) fn in_flight(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the request writes one int, which outlives the call.
         let result = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        // Without a result there is no sign of congestion.
+        // If the call fails, the socket counts as not congested.
         if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or_default() }
     }
 
-    /// Receives one datagram or train of up to 200 bytes; returns its length.
+    /// Receives one datagram or train of up to 200 bytes, and returns its length.
     pub(super) fn take_one(&self) -> Result<usize, i32> {
         let mut bytes = [0_u8; 200];
         let at = bytes.as_mut_ptr().cast();
@@ -139,7 +139,7 @@ impl Socket {
         if received < 0 { Err(errno()) } else { Ok(received as usize) }
     }
 
-    /// Waits until something can be received; `false` if `timeout_ms` passed.
+    /// Blocks until something can be received. Returns `false` if `timeout_ms` has passed.
     pub(super) fn wait_readable(&self, timeout_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, which outlives the call.
@@ -147,7 +147,8 @@ impl Socket {
     }
 }
 
-/// Sends the messages of `headers`. Returns how many were sent, at least one, or the errno of the first.
+/// Sends the messages of `headers`. Returns the number of messages sent, at least one, or the errno
+/// of the first message.
 ///
 /// # Safety
 /// Every pointer in `headers` is null with length 0, or points to that many readable bytes.

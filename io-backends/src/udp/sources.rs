@@ -1,6 +1,6 @@
-//! The local address that each sender last sent to, on a wildcard socket, so that a reply leaves from that
-//! address. The table is bounded. Under a flood it loses entries, and a reply then leaves from the address
-//! that the route selects.
+//! On a wildcard socket, the local address to which each sender last sent, so that a reply has that
+//! address as its source. The table has a fixed size. During a flood, entries are overwritten. A
+//! reply then has the source address that the route selects.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -9,13 +9,15 @@ use strowger_frame::{BURST_MAX, Frame};
 
 use super::{control::Source, limits::SOURCES_KEPT, name::Key};
 
-/// Local addresses by sender and by frame.
+/// The local addresses, by sender and by frame.
 #[derive(Debug)]
 pub(super) struct Sources {
-    /// By a keyed hash of the sender, because unknown senders fill it; a newer entry replaces an older one.
+    /// Entries by a keyed hash of the sender, because unknown senders fill the table. A newer entry
+    /// replaces an older one.
     of_senders: Box<[Option<(Key, Source)>]>,
     hasher: RandomState,
-    /// The memory of this burst's datagrams: start, length, and the local address that they were sent to.
+    /// The datagrams of this burst: start address, length, and the local address to which each was
+    /// sent.
     of_burst: ArrayVec<(usize, usize, Source), { BURST_MAX + 1 }>,
 }
 
@@ -30,7 +32,7 @@ impl Sources {
         }
     }
 
-    /// Begins a new burst; a datagram that is still being cut stays.
+    /// Begins a new burst. The entry of a datagram that is still being cut is kept.
     pub(super) fn begin(&mut self, is_cutting: bool) {
         let last = self.of_burst.pop().filter(|_| is_cutting);
         self.of_burst.clear();
@@ -41,7 +43,8 @@ impl Sources {
         self.hasher.hash_one(key) as usize & (SOURCES_KEPT - 1)
     }
 
-    /// Records that a datagram from `from` was sent to `to`; its bytes lie at `at`.
+    /// Records the local address to which a datagram from `from` was sent. The bytes of the
+    /// datagram are at `at`.
     pub(super) fn note(&mut self, from: Key, source: Source, at: usize, bytes: usize) {
         let slot = self.slot(&from);
         self.of_senders[slot] = Some((from, source));
@@ -51,15 +54,15 @@ impl Sources {
         self.of_burst.push((at, bytes, source));
     }
 
-    /// The local address that the last datagram from this address was sent to.
+    /// The local address to which the last datagram from this address was sent.
     pub(super) fn of(&self, from: &Key) -> Option<Source> {
         let (known, source) = self.of_senders[self.slot(from)]?;
         (known == *from).then_some(source)
     }
 
-    /// The local address that this frame of the burst was sent to.
+    /// The local address to which this frame of the burst was sent.
     pub(super) fn of_frame(&self, frame: &Frame) -> Option<Source> {
-        // A frame that was decrypted in place begins later than its datagram.
+        // A frame that was decrypted in place begins after the start of its datagram.
         let begin = frame.bytes().as_ptr().addr();
         let found = self.of_burst.iter().find(|(at, bytes, _)| (*at..at + bytes).contains(&begin));
         found.map(|(_, _, source)| *source)

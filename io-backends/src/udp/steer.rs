@@ -1,11 +1,13 @@
-//! Steering in the kernel (R9).
+//! Steers received datagrams in the kernel (R9).
 //!
-//! One socket for each worker at one address, and one more for everything that begins like a handshake
-//! message, so that handshakes of unknown senders do not fill a worker's queue. Found by trying; where the
-//! kernel refuses, workers receive handshakes and punt them.
+//! Each worker has one socket at a common address. One more socket receives everything that begins
+//! like a handshake message, so that handshakes of unknown senders do not fill a worker's queue.
+//! Whether steering works is found by trying. If the kernel refuses it, the workers receive the
+//! handshakes and punt them.
 //!
-//! A classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) chooses the socket of the group for each datagram.
-//! Its offset 0 is the payload; `SKF_NET_OFF` reaches the headers, from the network header on:
+//! A classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) selects the socket of the group for each
+//! datagram. Its offset 0 is the payload. `SKF_NET_OFF` addresses the headers, beginning with the
+//! network header:
 //!
 //! | load | meaning |
 //! |---|---|
@@ -14,12 +16,13 @@
 //! | network 20, IPv4; 40, IPv6 | source port |
 //!
 //! The worker is `((address ^ port) * 0x9E37_79B1) >> 16) % workers`, in 32 bits, as in [`worker_of`].
-//! With IP options or extension headers, other bytes stand where the port would. Such a flow may reach
-//! another worker than `worker_of` returns, and the engine hands its frames off.
+//! With IP options or extension headers, the program reads other bytes in place of the port. Such a
+//! flow may arrive at a worker other than the one that `worker_of` returns, and the engine hands
+//! its frames off.
 //!
-//! The program sees only the first frame of a train. The kernel joins only frames of one flow, so a sender
-//! who hides handshakes behind a data frame reaches a worker, which punts at most one full queue, within
-//! the budget for punts.
+//! The program reads only the first datagram of a train. The kernel joins only datagrams of one
+//! flow, so a sender can hide handshakes behind a data frame, and they then reach a worker. The
+//! worker punts at most one full queue of them, within the budget for punts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,14 +38,14 @@ use crate::sys::{CallError, Refusal};
 /// The odd number nearest to 2^32 divided by the golden ratio: spreads consecutive ports.
 const SPREAD: u32 = 0x9E37_79B1;
 
-/// The sockets of one address.
+/// The sockets at one address.
 #[derive(Debug)]
 pub struct Steered {
-    /// One socket for each worker, in the workers' order.
+    /// One socket for each worker, in the order of the workers.
     pub workers: Vec<OpenedUdpPort>,
-    /// The socket for handshakes, which the slow path reads; or why there is none.
+    /// The socket for handshakes, which the slow path reads, or the reason why there is none.
     ///
-    /// Without one, the workers' sockets receive handshakes.
+    /// If there is none, the workers' sockets receive the handshakes.
     pub slow: Result<OpenedUdpPort, Refusal>,
 }
 
@@ -55,8 +58,9 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
     let has_slow = steers.is_ok() && !spec.steering_refused;
     let shares = workers > 1 || steers.is_ok();
     if shares && !spec.reuse_port {
-        // Sockets that share an address also share it with other processes of this user, which would
-        // take a part of the frames. A socket that does not share detects them.
+        // Sockets that share an address also share it with other processes of this user, which
+        // would then receive part of the frames. Binding a socket that does not share the address
+        // detects such processes.
         try_alone(spec)?;
     }
     let mut spec = UdpSpec { reuse_port: spec.reuse_port || shares, ..spec.clone() };
@@ -64,7 +68,8 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
     let mut opened = Vec::new();
     for worker in 0..workers {
         let attach = |socket: &Socket| {
-            // With the first socket of the group, before a datagram can reach another.
+            // The program is attached with the first socket of the group, before a datagram can
+            // reach another socket.
             if let (0, Ok(program)) = (worker, &steers)
                 && let Err(errno) = socket.attach_to_group(program)
             {
@@ -79,7 +84,8 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
         Err(refusal) => Err(refusal.clone()),
         Ok(_) if !has_slow => Err(Refusal::new("switched off in the settings of the port", "")),
         Ok(_) => {
-            // Handshakes come one by one: no trains, and room for a short burst.
+            // Handshakes arrive one by one, so this socket needs no trains, and room only for a
+            // short burst.
             let slow = UdpSpec {
                 gro: false,
                 gso: false,
@@ -94,7 +100,8 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
             Ok(slow)
         }
     };
-    // Last, so that the program's socket numbers are those of the receiving sockets.
+    // Send sockets are opened last, so that the socket numbers in the program are those of the
+    // receiving sockets.
     let steers = steers.map(drop);
     for one in &mut opened {
         open_send_sockets(one, &spec, steers.clone(), SEND_SOCKETS);
@@ -105,9 +112,9 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
     Ok(Steered { workers: opened, slow })
 }
 
-/// Opens send sockets beside the one of `opened`, as many as the kernel allows.
+/// Opens more send sockets in addition to the socket of `opened`, as many as the kernel allows.
 ///
-/// The program of the group lets them receive nothing.
+/// With the program of the group they receive nothing.
 pub(super) fn open_send_sockets(
     opened: &mut OpenedUdpPort,
     spec: &UdpSpec,
@@ -145,7 +152,7 @@ pub(super) fn open_send_sockets(
     opened.port.add_send_sockets(sockets);
 }
 
-/// Checks that no other socket has the address.
+/// Checks that no other socket is bound to the address.
 pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), UdpOpenError> {
     let at = spec.bind;
     let step = |call| move |errno| UdpOpenError::Call { at, error: CallError::new(call, errno) };
@@ -153,7 +160,7 @@ pub(super) fn try_alone(spec: &UdpSpec) -> Result<(), UdpOpenError> {
     socket.bind(at).map_err(|errno| bind_refused(at, errno))
 }
 
-/// The program of a group with one receiving socket.
+/// The program of a group in which only the first socket receives.
 pub(super) fn first_alone() -> Vec<libc::sock_filter> {
     vec![libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }]
 }
@@ -161,10 +168,11 @@ pub(super) fn first_alone() -> Vec<libc::sock_filter> {
 /// Maximum length of a handshake message, with some reserve.
 const SLOW_BYTES_MAX: usize = 1_500;
 
-/// A quarter of a second of the slow path's budget: older messages would be answered too late.
+/// The slow path processes this much in a quarter of a second. Replies to messages that wait longer
+/// would be too late.
 const SLOW_BUFFER_BYTES: usize = 512 << 10;
 
-/// The worker that receives datagrams from this address, where steering works.
+/// The worker that receives datagrams from this address, if steering works.
 pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
     let address = match from.ip() {
         IpAddr::V4(ip) => ip.to_bits(),
@@ -177,7 +185,7 @@ pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
     spread as usize % workers.max(1)
 }
 
-/// Default of the kernel's limit on a socket's option memory. The program needs some hundred bytes.
+/// The kernel's default limit on a socket's option memory. The program needs some hundred bytes.
 const OPTMEM_BYTES: usize = 20_480;
 
 pub(super) fn refused(errno: i32) -> Refusal {
@@ -189,8 +197,8 @@ pub(super) fn refused(errno: i32) -> Refusal {
 
 /// The program for sockets of this address family.
 ///
-/// Handshakes go to the socket after the workers' ones, if there is one, and everything else to the socket
-/// of its worker.
+/// Handshakes go to the socket after those of the workers, if there is one. Everything else goes to
+/// the socket of its worker.
 fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filter> {
     use libc::{
         BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_MISC,
@@ -246,7 +254,7 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
     program
 }
 
-/// Tries it with two sockets of one address on loopback.
+/// Tests steering with two sockets at one address on loopback.
 ///
 /// A handshake's first byte must reach the second socket, and data the first.
 pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
@@ -307,10 +315,10 @@ mod tests {
         (steered, Pool::new(&pool).expect("memory"))
     }
 
-    /// Sends every kind from many sources.
+    /// Sends datagrams of every kind from many sources.
     ///
-    /// Only the slow path's socket receives handshakes, and the worker that `worker_of` names receives
-    /// everything else.
+    /// Only the slow path's socket may receive handshakes. Everything else must arrive at the
+    /// worker that `worker_of` returns.
     fn handshakes_apart(bind: &str) {
         let (mut steered, mut pool) = steered(bind, false);
         let Ok(slow) = &mut steered.slow else {

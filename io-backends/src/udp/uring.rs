@@ -1,12 +1,12 @@
 //! Receiving with io_uring.
 //!
-//! One multishot `recvmsg` into a ring of provided buffers, each a chunk of the pool. A chunk is not used
-//! for anything else while the kernel may write into it.
+//! It is one multishot `recvmsg` into a ring of provided buffers, each of which is a chunk of the
+//! pool. A chunk is not used for anything else while the kernel may write into it.
 //!
-//! [`open`](super::open) makes the ring, disabled, on any thread, and the worker's first call enables it. A
-//! ring with `DEFER_TASKRUN` belongs to the thread that enables it, and receives only while that thread is
-//! inside `io_uring_enter`. If the ring fails later, or another thread calls it, its port continues with
-//! recvmmsg.
+//! [`open`](super::open) makes the ring, disabled, on any thread. The worker's first call enables
+//! it. A ring with `DEFER_TASKRUN` belongs to the thread that enables it, and receives only while
+//! that thread is inside `io_uring_enter`. If the ring fails later, or if another thread uses it,
+//! the port continues with recvmmsg.
 
 use std::{
     os::fd::{AsRawFd, RawFd},
@@ -31,19 +31,20 @@ use crate::sys::{CallError, Errno};
 
 /// The only buffer group of a ring.
 const GROUP: u16 = 0;
-/// User data of the receive and of its cancellation.
+/// User data of the receive operation and of its cancellation.
 const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
-/// Bytes of a chunk that a train may use.
+/// Bytes of a chunk that are available for a train.
 const DATA_BYTES: usize = 64 << 10;
 /// Consecutive failed receives after which a ring counts as broken.
 ///
-/// The kernel may lack memory for a moment, but a kernel that always fails must not be asked again and
-/// again.
+/// The kernel may be out of memory for a moment. But if receives always fail, the port must not
+/// retry them without end.
 const FAILURES_MAX: u32 = 16;
-/// Number of calls within which a cancelled receive must end when a port is dropped, and how long each may
-/// wait. One call without waiting is usual. More are needed if the port is dropped on one thread while the
-/// thread that received with it is busy and must first enter the kernel.
+/// Maximum number of calls in which a cancelled receive must end when a port is dropped, and the
+/// maximum time that each call blocks. Usually one call without blocking is enough. More are needed
+/// if the port is dropped on one thread while the thread that received with it is busy and must
+/// first enter the kernel.
 const CANCEL_CALLS_MAX: u32 = 8;
 const CANCEL_WAIT_NS: u32 = 50_000_000;
 
@@ -52,22 +53,22 @@ const _: () = assert!(size_of::<BufRingEntry>() == 16);
 /// The flags of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RingMode {
-    /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside our calls.
+    /// `SINGLE_ISSUER` and `DEFER_TASKRUN`: the kernel receives only inside calls of this ring.
     Deferred,
-    /// `COOP_TASKRUN`: the kernel receives at our next system call of any kind.
+    /// `COOP_TASKRUN`: the kernel receives at the thread's next system call of any kind.
     Cooperative,
     /// No flags: the kernel interrupts the thread to receive.
     Plain,
 }
 
-/// Best first.
+/// The sets of flags, the best one first.
 ///
-/// A single issuer without deferred task work is not tried: it gains little, and would prevent another
-/// thread from ending the receive.
+/// A single issuer without deferred task work is not tried. It has little benefit, and another
+/// thread could not end the receive.
 const RING_MODES: [RingMode; 3] = [RingMode::Deferred, RingMode::Cooperative, RingMode::Plain];
 
 impl RingMode {
-    /// Name of the flags.
+    /// Name of this set of flags.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Deferred => "single issuer, deferred task work",
@@ -77,7 +78,7 @@ impl RingMode {
     }
 }
 
-/// The memory that tells the kernel which buffers it may fill.
+/// The memory in which the kernel finds the buffers that it may fill.
 struct BufferRing {
     memory: Mapping,
     entries: u16,
@@ -155,7 +156,7 @@ const _: () = assert!(size_of::<RawEntry>() == size_of::<BufRingEntry>());
 /// State of the ring after a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RingState {
-    /// Completions may have arrived.
+    /// The ring works, and completions may have arrived.
     Usable,
     /// The ring no longer works.
     Broken,
@@ -165,18 +166,19 @@ enum RingState {
 pub(super) struct Uring {
     ring: IoUring,
     buffers: BufferRing,
-    /// The chunk of each buffer id; `Some` while it is posted to the kernel.
+    /// The chunk of each buffer ID. It is `Some` while the chunk is posted to the kernel.
     posted: Vec<Option<Chunk>>,
-    /// Ids without a chunk, because the pool had none.
+    /// Buffer IDs without a chunk, because the pool had no free one.
     vacant: Vec<u16>,
     unpublished: bool,
     mode: RingMode,
-    /// The worker's thread has enabled the ring.
+    /// Whether the worker's thread has enabled the ring.
     enabled: bool,
-    /// The receive is active in the kernel.
+    /// Whether the receive is active in the kernel.
     armed: bool,
     failures: u32,
-    /// Sizes of the parts of the lead that the receive writes; read when it is submitted.
+    /// Sizes of the parts of the lead that the receive writes. The kernel reads it when the receive
+    /// is submitted.
     header: Box<libc::msghdr>,
 }
 
@@ -196,14 +198,16 @@ pub(super) fn entries(posted_buffers: u16) -> u16 {
 }
 
 impl Uring {
-    /// Makes a disabled ring with the first flags that the kernel takes, from `first_mode` on.
+    /// Makes a disabled ring with the first set of flags that the kernel accepts, beginning with
+    /// `first_mode`.
     pub(super) fn new(posted_buffers: u16, first_mode: usize) -> Result<Self, CallError> {
         let entries = entries(posted_buffers);
         let mut refused = CallError::new("io_uring_setup", libc::EINVAL);
         for mode in RING_MODES.into_iter().skip(first_mode) {
             match Self::with(mode, entries) {
                 Ok(uring) => return Ok(uring),
-                // Unknown flags: try fewer. Any other error would occur again.
+                // The kernel does not know these flags, so the next set is tried. Any other error
+                // would occur again.
                 Err(error) if error.errno == Errno(libc::EINVAL) => refused = error,
                 Err(error) => return Err(error),
             }
@@ -219,7 +223,8 @@ impl Uring {
         };
         let mut builder = IoUring::builder();
         builder.setup_r_disabled().setup_clamp();
-        // All buffers may complete at once, and some notices about receives that ended.
+        // The queue has room for the completions of all buffers at once, and for some notices about
+        // receives that ended.
         builder.setup_cqsize(2 * u32::from(entries).max(8));
         match mode {
             RingMode::Deferred => {
@@ -261,16 +266,17 @@ impl Uring {
         self.mode
     }
 
-    /// The descriptor that becomes readable when something arrives, while the receive is armed.
+    /// While the receive is armed, this is the descriptor that becomes readable when something
+    /// arrives.
     ///
-    /// With deferred task work it is the socket: a datagram stays there until this thread enters the ring,
-    /// and poll(2) on the ring itself was found not to wake. Otherwise it is the ring, because the kernel may
-    /// empty the socket as soon as it wakes the sleeper.
+    /// With deferred task work it is the socket: a datagram stays in it until this thread enters
+    /// the ring, and tests showed that poll(2) on the ring itself does not wake. Otherwise it is
+    /// the ring, because the kernel may empty the socket as soon as it wakes the sleeper.
     pub(super) fn fd(&self, socket: &Socket) -> RawFd {
         if self.mode == RingMode::Deferred { socket.fd() } else { self.ring.as_raw_fd() }
     }
 
-    /// Whether something may be waiting, without a system call.
+    /// Whether a datagram may be waiting. Makes no system call.
     pub(super) fn is_waiting(&mut self) -> bool {
         if !self.enabled || !self.ring.completion().is_empty() {
             return true;
@@ -284,7 +290,8 @@ impl Uring {
         self.armed
     }
 
-    /// Receives a burst; `false` if the ring is broken and all its completions have been taken.
+    /// Receives a burst. Returns `false` if the ring is broken and all its completions have been
+    /// taken.
     #[must_use]
     pub(super) fn rx_burst(
         &mut self,
@@ -327,7 +334,7 @@ impl Uring {
         self.posted.len() as u32
     }
 
-    /// Enables the ring on the worker's thread.
+    /// Enables the ring. Must be called on the worker's thread.
     #[cold]
     fn enable(&mut self) -> bool {
         self.enabled = self.ring.submitter().register_enable_rings().is_ok();
@@ -360,10 +367,10 @@ impl Uring {
                 let info = DatagramInfo::read_lead(result, lead);
                 rx_queue.take(neighbours, chunk, start, &info, burst);
             }
-            // All buffers were full; later datagrams wait in the socket.
+            // All buffers were full. Later datagrams stay in the socket.
             (Err(_), _) if result == -libc::ENOBUFS => {}
             (Err(_), _) => self.failures += 1,
-            // The kernel names no buffer, or an invalid one: a bug of the kernel.
+            // The kernel named no buffer or an invalid one, which is a bug of the kernel.
             (Ok(_), None) => self.failures += 1,
         }
     }
@@ -381,14 +388,14 @@ impl Uring {
 
     #[inline]
     fn post_chunk(&mut self, id: u16, chunk: Chunk) {
-        // The lead goes in front of the data, into what becomes the headroom.
+        // The lead goes in front of the data, into the bytes that become the headroom.
         let at = chunk.at().as_ptr().wrapping_add(chunk.start() - LEAD_BYTES);
         self.buffers.post(id, at as u64, (LEAD_BYTES + DATA_BYTES) as u32);
         self.posted[usize::from(id)] = Some(chunk);
         self.unpublished = true;
     }
 
-    /// Posts chunks for all vacant ids, as far as the pool has any, and publishes them.
+    /// Posts chunks for all vacant IDs, as long as the pool has free ones, and publishes them.
     #[inline]
     fn fill(&mut self, pool: &mut Pool) {
         while let Some(id) = self.vacant.pop() {
@@ -406,7 +413,7 @@ impl Uring {
 
     /// Arms the receive if it has ended, and lets the kernel do its deferred work.
     ///
-    /// Makes no system call if there is neither.
+    /// If neither is needed, it makes no system call.
     #[inline]
     fn submit(&mut self, socket: &Socket) -> RingState {
         if self.failures >= FAILURES_MAX {
@@ -421,7 +428,7 @@ impl Uring {
             // SAFETY: the socket and the header live as long as the ring; the buffers are chunks that
             // `posted` keeps until the kernel returns them.
             let pushed = unsafe { self.ring.submission().push(&receive) };
-            // The queue holds nothing else, so there is room.
+            // The queue is otherwise empty, so it has room.
             self.armed = pushed.is_ok();
         }
         let queue = self.ring.submission();
@@ -457,7 +464,8 @@ impl Uring {
         }
     }
 
-    /// Ends the receive and waits for its end; `false` if this thread cannot see it.
+    /// Cancels the receive and waits until it has ended. Returns `false` if this thread cannot
+    /// observe the end.
     fn cancel(&mut self) -> bool {
         if !self.armed {
             return true;
@@ -496,7 +504,7 @@ impl Drop for Uring {
         // must have ended visibly.
         let ended = !self.enabled || self.cancel();
         if !ended && self.mode != RingMode::Deferred {
-            // A leak is better than a chunk that has a new owner while the kernel writes to it.
+            // A leak is better than a chunk that is reused while the kernel still writes into it.
             for chunk in self.posted.drain(..).flatten() {
                 std::mem::forget(chunk);
             }

@@ -1,6 +1,6 @@
-//! The client of a unix port: code that another process links to be on a slot of a switch.
+//! The client of a unix port. Another process links this code to use a slot of a switch.
 //!
-//! It copies each packet once, into the caller's buffer, and blocks no longer than the timeout.
+//! It copies each packet once, into the caller's buffer, and blocks for at most the timeout.
 
 use std::{
     fmt, io,
@@ -11,7 +11,7 @@ use std::{
 
 use super::socket::{self, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN};
 
-/// A process on a slot, seen from that process.
+/// A connection to a slot, as the process at the slot uses it.
 #[derive(Debug)]
 pub struct Client {
     fd: OwnedFd,
@@ -22,27 +22,28 @@ pub struct Client {
 pub struct Received {
     /// Length in bytes.
     pub len: usize,
-    /// Number of the slot by which the packet entered the switch: the return path is computed from it.
+    /// Number of the slot on which the packet entered the switch. The return path is computed from
+    /// it.
     pub ingress: u32,
 }
 
 /// Why a client cannot send or receive.
 #[derive(Debug)]
 pub enum ClientError {
-    /// No process listens at this path: there is no such file, or its process has ended.
+    /// No process is listening at this path: there is no such file, or its process has ended.
     NotListening(io::Error),
-    /// The switch serves another client and has turned this one away.
+    /// The switch serves another client and has rejected this one.
     Busy,
     /// The switch has ended the connection, or its process has ended. Connect again.
     Gone,
-    /// The received packet was longer than the buffer, and is lost.
+    /// The received packet was longer than the buffer. It is lost.
     BufferTooShort {
         /// Length of the packet in bytes.
         needed: usize,
     },
-    /// The packet to send is longer than the kernel takes.
+    /// The packet to send is longer than the kernel accepts.
     PacketTooLong,
-    /// The received message has no whole header: the other end is not a switch.
+    /// The received message is shorter than its header, so the other end is not a switch.
     Malformed,
     /// Another system call failed.
     System(io::Error),
@@ -81,12 +82,13 @@ impl Client {
     /// If the switch serves another client, the first call after this one returns [`ClientError::Busy`].
     ///
     /// # Errors
-    /// `NotListening`, `Busy` if too many clients wait, or `System` (for example, no right to connect).
+    /// `NotListening`, `Busy` if too many clients are waiting, or `System` (for example, without
+    /// permission to connect).
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
         match socket::connect(path.as_ref()) {
             Ok(fd) => Ok(Self { fd }),
             Err(error) => Err(match error.kind() {
-                // Too many clients wait already.
+                // Too many clients are waiting already.
                 io::ErrorKind::WouldBlock => ClientError::Busy,
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                     ClientError::NotListening(error)
@@ -96,7 +98,7 @@ impl Client {
         }
     }
 
-    /// Sends a packet if there is room for it now; returns `false` if there is none.
+    /// Sends a packet if there is room for it now. Returns `false` if there is none.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -120,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Why the connection has ended: reads the last message of the switch, if there is one.
+    /// Returns why the connection has ended. Reads the last message of the switch, if there is one.
     fn close_reason(&mut self) -> ClientError {
         loop {
             match self.try_receive(&mut []) {
@@ -131,7 +133,8 @@ impl Client {
         }
     }
 
-    /// Sends a packet, and waits up to `timeout` for room; returns `false` if the time is up.
+    /// Sends a packet. If there is no room, blocks up to `timeout`. Returns `false` if the timeout
+    /// has expired.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -149,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Takes a packet if one has arrived.
+    /// Takes a packet if one has arrived. Does not block.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -158,7 +161,7 @@ impl Client {
         let at = part(header.as_mut_ptr(), HEADER_BYTES);
         let mut parts = [at, part(buffer.as_mut_ptr(), buffer.len())];
         let mut message = message(&mut parts);
-        let flags = libc::MSG_TRUNC; // returns the whole length, also of a packet that is cut off
+        let flags = libc::MSG_TRUNC; // returns the whole length, even if the packet is truncated
         let mut receive = || {
             // SAFETY: `message` and the buffers it points to belong to us, are writable and outlive it.
             let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, flags) };
@@ -188,7 +191,8 @@ impl Client {
         }
     }
 
-    /// Takes a packet, and waits up to `timeout` for one; `None` if the time is up.
+    /// Takes a packet. If there is none, blocks up to `timeout`. Returns `None` if the timeout has
+    /// expired.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -1,4 +1,5 @@
-//! The system calls behind a `SOCK_SEQPACKET` socket: making, binding, removing a stale file.
+//! System calls for `SOCK_SEQPACKET` sockets: makes and binds sockets, and removes stale socket
+//! files.
 
 use std::{
     ffi::CString,
@@ -13,22 +14,24 @@ use std::{
 use super::ListenError;
 use crate::sys::folder::set_socket_mode;
 
-/// Length of the header of a packet on the socket: the number of a slot, in network byte order.
+/// Length of the header of each packet on the socket: a slot number in network byte order.
 pub(super) const HEADER_BYTES: usize = 4;
 /// Header from the client to the switch. Any other value is malformed.
 pub(super) const HEADER_DOWN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 /// Header from the switch, without a packet: the switch serves another client, and the connection ends.
 pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
 
-/// Send buffer to ask for; the kernel may give less (`net.core.wmem_max`).
+/// Size of the send buffer to request. The kernel may give less (`net.core.wmem_max`).
 const BUFFER_BYTES: i32 = 1 << 20;
 
-/// Free bytes in a blocked client's send buffer before the port offers it frames again.
+/// Number of free bytes in a blocked client's send buffer at which the port offers it frames again.
 ///
-/// Some 20 short messages, so that frames flow again long before the egress queue overflows.
+/// This is room for some 20 short messages, so that frames are sent again long before the egress
+/// queue overflows.
 const ROOM_BYTES: i32 = 16 << 10;
 
-/// A socket bound to a file. On drop it removes the file, if it is still the same one.
+/// A socket bound to a file. When it is dropped, it removes the file, unless another file has
+/// replaced it.
 #[derive(Debug)]
 pub(super) struct Listener {
     fd: OwnedFd,
@@ -60,14 +63,14 @@ impl Listener {
         Ok(Self { fd, path: path.into(), file: made.id })
     }
 
-    /// Accepts the next client, if one waits.
+    /// Accepts the next client, if one is waiting.
     pub(super) fn accept(&self) -> Option<OwnedFd> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let none = std::ptr::null_mut();
         // SAFETY: null means that the peer's name is not wanted; we own the descriptor.
         let fd = unsafe { libc::accept4(self.fd.as_raw_fd(), none, none.cast(), flags) };
-        // No client waits, or it has left again, or there is no descriptor left: then the client waits
-        // and is accepted later.
+        // Either no client is waiting, or it has disconnected, or no descriptor is available. In
+        // the last case the client waits and is accepted later.
         if fd < 0 {
             return None;
         }
@@ -106,7 +109,8 @@ fn remove_if_stale(path: &Path, at: &SocketName) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed("remove the stale"))
         }
-        // Connected, another type of socket, a full queue, or no right to ask: the socket is in use.
+        // A connected socket, another type of socket, a full queue or missing permission: the
+        // socket is in use.
         _ => Err(ListenError::Busy(path.into())),
     }
 }
@@ -121,9 +125,9 @@ pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Whether a process listens at the file of a stream socket.
+/// Whether a process is listening on the stream socket at `path`.
 ///
-/// Does not wait, as a connection would if the listener's queue is full.
+/// It does not block, as a connection would if the listener's queue is full.
 ///
 /// # Errors
 /// The kernel refused to connect for another reason.
@@ -149,7 +153,7 @@ fn socket(kind: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Asks for larger buffers. A smaller one only makes smaller bursts.
+/// Requests larger buffers. If the kernel refuses, only the bursts become smaller.
 fn enlarge_buffers(fd: &OwnedFd) {
     let size = size_of::<i32>() as libc::socklen_t;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
@@ -163,7 +167,7 @@ pub(super) fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Whether the process at the other end has hung up.
+/// Whether the process at the other end has closed the connection.
 pub(super) fn has_hung_up(fd: &OwnedFd) -> bool {
     let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
     // SAFETY: `polled` is one entry, writable, and outlives the call.
@@ -171,14 +175,14 @@ pub(super) fn has_hung_up(fd: &OwnedFd) -> bool {
     found != 0
 }
 
-/// A path in the form of the system calls for unix sockets.
+/// A path in the form that the system calls for unix sockets require.
 struct SocketName {
     at: libc::sockaddr_un,
     len: libc::socklen_t,
 }
 
 impl SocketName {
-    /// `None` if the path is too long (107 bytes) or contains a zero byte.
+    /// Returns `None` if the path is longer than 107 bytes or contains a zero byte.
     fn new(path: &Path) -> Option<Self> {
         let path = CString::new(path.as_os_str().as_bytes()).ok()?;
         let bytes = path.as_bytes_with_nul();
@@ -208,11 +212,11 @@ impl SocketName {
     }
 }
 
-/// Whether a client's socket has room for some messages, or an error that ends its connection.
+/// Whether a client's socket has room for some messages, or has an error that ends its connection.
 ///
-/// `POLLOUT` alone would become set only when three quarters of the send buffer are free. A queue of 64
-/// frames would then wait until a thousand are read, and would drop frames without regard to fair shares
-/// (R23).
+/// `POLLOUT` alone is not suitable, because the kernel sets it only when three quarters of the send
+/// buffer are free. A queue of 64 frames would then wait until a thousand are read, and would drop
+/// frames without regard to fair shares (R23).
 pub(super) fn has_room(client: &OwnedFd) -> bool {
     let mut asked = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one entry, which outlives the call; the call does not wait.
@@ -220,7 +224,7 @@ pub(super) fn has_room(client: &OwnedFd) -> bool {
     ready > 0 || has_free(client).unwrap_or(false)
 }
 
-/// Whether [`ROOM_BYTES`] of the send buffer are free, or a quarter of a small one.
+/// Whether [`ROOM_BYTES`] of the send buffer are free or, in a small buffer, a quarter.
 fn has_free(client: &OwnedFd) -> io::Result<bool> {
     let (mut taken, mut size) = (0_i32, 0_i32);
     // SAFETY: `taken` is a writable integer, which the request fills in.
@@ -233,7 +237,7 @@ fn has_free(client: &OwnedFd) -> io::Result<bool> {
     Ok(size - taken >= ROOM_BYTES.min(size / 4))
 }
 
-/// One descriptor that stands for all descriptors that a port waits for.
+/// An epoll set: one descriptor in place of all descriptors that a port waits for.
 #[derive(Debug)]
 pub(super) struct Epoll(OwnedFd);
 
@@ -245,12 +249,12 @@ impl Epoll {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Also waits for `events` on `fd`. The kernel removes a closed descriptor.
+    /// Waits for `events` on `fd` too. The kernel removes a descriptor when it is closed.
     pub(super) fn add(&self, fd: RawFd, events: i32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events)
     }
 
-    /// Waits for other `events` on `fd`.
+    /// Changes the events on `fd` that the set waits for.
     pub(super) fn change(&self, fd: RawFd, events: i32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
     }

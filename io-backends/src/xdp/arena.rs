@@ -1,5 +1,6 @@
-//! One mapping of frames as the memory of all Ethernet ports: which socket has registered it with the
-//! kernel, and which interfaces have our program. It holds only weak references.
+//! One mapping of frames, which all Ethernet ports use. The arena records which socket has
+//! registered it with the kernel, and on which interfaces our program is attached. It holds only
+//! weak references.
 
 use std::{
     os::fd::OwnedFd,
@@ -10,15 +11,15 @@ use strowger_frame::{Pool, map::Mapping};
 
 use super::{interface::Interface, program::Attached, socket::Socket};
 
-/// The mapping of [`Pool::group`] as the UMEM of every worker and interface.
+/// The mapping of [`Pool::group`], used as the UMEM of every worker and interface.
 ///
-/// The first AF_XDP port registers it; later ports share the registration, so the memory is pinned once
-/// (twice, if one NIC supports zero-copy and another does not).
+/// The first AF_XDP port registers it. Later ports share the registration, so the memory is pinned
+/// only once (or twice, if one NIC supports zero-copy and another does not).
 pub struct Arena {
     mapping: Arc<Mapping>,
     registered: Vec<Registered>,
     attached: Vec<((u64, u32), Weak<Attached>)>,
-    /// No wait for locked memory has failed yet, so waiting is still worth while.
+    /// Whether waiting for locked memory is still useful, because no such wait has failed yet.
     pub(super) limit_may_rise: bool,
 }
 
@@ -30,9 +31,9 @@ struct Registered {
 /// Properties that sockets on one registration share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BindFlags {
-    /// Zero-copy: the device reads and writes the frames itself.
+    /// Zero-copy: the device itself reads and writes the frames.
     pub(super) zero_copy: bool,
-    /// A frame may lie in several descriptors (`XDP_USE_SG`).
+    /// Whether a frame may have several descriptors (`XDP_USE_SG`).
     pub(super) multi_buffer: bool,
 }
 
@@ -43,7 +44,7 @@ impl std::fmt::Debug for Arena {
 }
 
 impl Arena {
-    /// The arena of this pool's mapping.
+    /// Returns the arena of this pool's mapping.
     pub fn of(pool: &Pool) -> Self {
         let mapping = pool.mapping().clone();
         Self { mapping, registered: Vec::new(), attached: Vec::new(), limit_may_rise: true }
@@ -58,7 +59,7 @@ impl Arena {
         &self.mapping
     }
 
-    /// A bound socket with these flags whose registration another socket can share.
+    /// Returns a bound socket with these flags whose registration another socket can share.
     pub(super) fn registered_by(&mut self, flags: BindFlags) -> Option<Arc<OwnedFd>> {
         self.registered.retain(|registered| registered.by.strong_count() > 0);
         let on_terms = self.registered.iter().filter(|registered| registered.flags == flags);
@@ -69,7 +70,7 @@ impl Arena {
         self.registered.push(Registered { by: Arc::downgrade(&by.0), flags });
     }
 
-    /// Our program on this interface, if one of our ports has attached it.
+    /// Returns our program on this interface, if one of our ports has attached it.
     pub(super) fn attached(&mut self, interface: &Interface) -> Option<Arc<Attached>> {
         self.attached.retain(|(_, attached)| attached.strong_count() > 0);
         let (_, attached) = self.attached.iter().find(|(at, _)| *at == key(interface))?;

@@ -15,7 +15,7 @@ pub(crate) struct Instruction {
 
 const _: () = assert!(mem::size_of::<Instruction>() == 8);
 
-/// A register: 0 holds results, 1 to 5 arguments; 6 to 9 keep their value across calls.
+/// A register: 0 holds results, 1 to 5 hold arguments, and 6 to 9 keep their values across calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reg(pub(crate) u8);
 
@@ -26,7 +26,7 @@ pub(crate) enum Width {
     Word,
 }
 
-/// A jump target, which may lie further on.
+/// A jump target. Its position may be later in the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target(usize);
 
@@ -114,7 +114,7 @@ impl Assembler {
         Target(self.targets.len() - 1)
     }
 
-    /// Sets the target to the next instruction.
+    /// Places the target at the next instruction.
     pub(crate) fn set_target(&mut self, target: Target) {
         self.targets[target.0] = Some(self.instructions.len());
     }

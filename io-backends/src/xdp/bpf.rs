@@ -10,12 +10,12 @@ use std::{
 use super::assembler::Instruction;
 use crate::sys::CallError;
 
-/// Where the kernel runs a program.
+/// The point at which the kernel runs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attach {
     /// In the driver, before an skb exists.
     Driver,
-    /// After the driver, for drivers without XDP.
+    /// After the driver, for drivers that do not support XDP.
     Generic,
 }
 
@@ -31,7 +31,7 @@ const ATTACH_DRIVER: u32 = 1 << 2;
 /// Map type for AF_XDP sockets.
 pub(crate) const MAP_TYPE_XSK: u32 = 17;
 
-/// Program result: the frame continues as if there were no program.
+/// Program result: the frame is processed as if there were no program.
 pub(crate) const XDP_PASS: i32 = 2;
 
 /// Offsets in `struct xdp_md`.
@@ -39,7 +39,7 @@ pub(crate) const DATA: i16 = 0;
 pub(crate) const DATA_END: i16 = 4;
 pub(crate) const RX_QUEUE: i16 = 16;
 
-/// `union bpf_attr` for the commands in use. The kernel treats missing fields as zero.
+/// `union bpf_attr` for the commands that are used here. The kernel treats missing fields as zero.
 #[repr(C)]
 struct MapCreate {
     map_type: u32,
@@ -49,7 +49,7 @@ struct MapCreate {
     flags: u32,
 }
 
-/// Also used to read an entry.
+/// Used to write and to read an entry.
 #[repr(C)]
 struct MapEntry {
     map_fd: u32,
@@ -131,7 +131,7 @@ pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), CallError
     unsafe { bpf("BPF_MAP_UPDATE_ELEM", MAP_UPDATE, &update) }.map(drop)
 }
 
-/// Loads an XDP program. Needs capabilities.
+/// Loads an XDP program. Requires capabilities.
 pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, CallError> {
     let load = ProgramLoad {
         program_type: PROGRAM_TYPE_XDP,

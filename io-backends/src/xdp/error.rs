@@ -1,4 +1,4 @@
-//! Why an Ethernet port cannot be opened, and what to do about it.
+//! The reasons why an Ethernet port cannot be opened, and the remedies.
 
 use std::fmt;
 
@@ -11,73 +11,74 @@ use crate::sys::{CallError, Errno};
 pub enum EtherOpenError {
     /// There is no interface of this name in this network namespace.
     NoInterface {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
     },
     /// It is not an Ethernet interface (loopback, a tunnel).
     NotEthernet {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
     },
     /// The interface is down.
     InterfaceDown {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
     },
-    /// The interface has fewer queues, or has fewer by now.
+    /// The interface has no queue of this index, or has lost it in the meantime.
     NoQueue {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
-        /// The queue asked for, counted from 0.
+        /// The requested queue, counted from 0.
         queue: u32,
         /// Number of queues.
         queues: u32,
     },
     /// Another socket uses the queue and has not released it in time (`EBUSY`).
     QueueBusy {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
-        /// The queue asked for.
+        /// The requested queue.
         queue: u32,
     },
-    /// Another XDP program is on the interface. It is not replaced.
+    /// Another XDP program is attached to the interface. It is not replaced.
     ProgramPresent {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
         /// The kernel's error.
         errno: Errno,
     },
-    /// Ports of one interface share one program, and therefore ethertype and VLAN.
+    /// The port has another ethertype or VLAN than the open ports of this interface. They must be
+    /// equal, because these ports share one program.
     OtherTraffic {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
     },
     /// The ethertype is a length (below 0x0600), or the VLAN is not in 1 to 4094.
     BadSpec {
-        /// The ethertype asked for.
+        /// The requested ethertype.
         ethertype: u16,
-        /// The VLAN asked for.
+        /// The requested VLAN.
         vlan: Option<u16>,
     },
     /// The address is not a multicast address.
     NoGroup {
-        /// The address asked for.
+        /// The requested address.
         address: [u8; 6],
     },
     /// The pool's memory is not in the arena.
     ForeignPool,
     /// A system call failed.
     Call {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
         /// The call and the kernel's error.
         error: CallError,
     },
     /// No permitted mode works.
     NothingWorks {
-        /// The name asked for.
+        /// The requested name.
         interface: String,
-        /// The modes that were tried, and the reasons.
+        /// The modes that were tried, and the reasons why they failed.
         refused: Vec<RefusedMode>,
     },
 }

@@ -1,4 +1,5 @@
-//! The Ethernet header in front of a packet: written from a template, and parsed totally.
+//! The Ethernet header in front of a packet. It is written from a template, and its parser accepts
+//! any bytes.
 //!
 //! ```text
 //!  0               6               12          (12: 802.1Q, if the port has a VLAN)
@@ -6,8 +7,9 @@
 //! | destination   | source        | 8100  tag | ethertype | length    | packet ...
 //! +---------------+---------------+- - - - - -+-----------+-----------+
 //! ```
-//! The length is that of the packet. A short packet would otherwise arrive with the padding that Ethernet
-//! appends (to 60 bytes), and a sealed one could not be decrypted.
+//! The length field is the length of the packet. Ethernet pads short frames to 60 bytes; without
+//! this field, a short packet would arrive with the padding, and a sealed one could not be
+//! decrypted.
 
 use strowger_frame::Loss;
 
@@ -39,11 +41,11 @@ pub(super) struct Shape {
     pub(super) own: Mac,
     pub(super) ethertype: u16,
     pub(super) vlan: Option<u16>,
-    /// The group whose frames are also received.
+    /// The group whose frames the port also receives.
     pub(super) group: Option<Group>,
 }
 
-/// Whether the address belongs to one station, so that it can be a neighbour's.
+/// Whether the address is that of one station, so that it can belong to a neighbour.
 pub(super) fn is_one_station(mac: Mac) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }
@@ -53,7 +55,7 @@ impl Template {
         usize::from(self.len)
     }
 
-    /// Writes the header of a packet of `packet_bytes` to the beginning of `to`.
+    /// Writes the header of a packet of `packet_bytes` to the start of `to`.
     #[inline]
     pub(super) fn write(&self, packet_bytes: usize, to: &mut [u8]) {
         let len = self.len();
@@ -67,12 +69,13 @@ impl Shape {
         HEADER_BYTES + if self.vlan.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// Whether the port can send to this address without a mark: to one station, or to the group.
+    /// Whether the port can send to this address without a mark. It must be that of one station or
+    /// of the group.
     pub(super) fn reaches(&self, to: Mac) -> bool {
         is_one_station(to) || self.group.is_some_and(|group| group.address == to)
     }
 
-    /// Whether the frame goes to the group and begins with the agreed byte.
+    /// Whether the frame is addressed to the group and begins with the agreed byte.
     #[cold]
     fn is_for_group(&self, frame: &[u8]) -> bool {
         let (begin, group) = (self.header_bytes(), self.group);
@@ -81,7 +84,7 @@ impl Shape {
         })
     }
 
-    /// The header for frames to `to`.
+    /// Returns the header for frames to `to`.
     pub(super) fn template(&self, to: Mac) -> Template {
         let mut bytes = [0; HEADER_BYTES_MAX];
         bytes[..6].copy_from_slice(&to);
@@ -96,7 +99,8 @@ impl Shape {
         Template { bytes, len: self.header_bytes() as u8 }
     }
 
-    /// Parses a frame: `(source, begin, length)`, where the packet begins and its length.
+    /// Parses a frame. Returns `(source, begin, length)`: the offset at which the packet begins,
+    /// and its length.
     #[inline]
     pub(super) fn read(&self, frame: &[u8]) -> Result<(Mac, usize, usize), Loss> {
         let begin = self.header_bytes();
@@ -110,7 +114,8 @@ impl Shape {
         if word(begin - 4) != self.ethertype {
             return Err(Loss::Malformed);
         }
-        // Ethernet may deliver frames for other stations; forwarded, they would arrive twice.
+        // Ethernet may deliver frames for other stations. If the switch forwarded them, they would
+        // arrive twice.
         if header[..6] != self.own && !self.is_for_group(frame) {
             return Err(Loss::UnknownSender);
         }
@@ -188,7 +193,7 @@ mod tests {
                 frame[begin] = first;
                 assert_eq!(us.read(&frame), Err(Loss::UnknownSender));
             }
-            // Another group, broadcast, and a header alone.
+            // Frames to another group, to the broadcast address, and without a packet.
             frame[begin] = 0x70;
             for other in [[3, 0, 0, 0, 0, 8], [0xff; 6]] {
                 frame[..6].copy_from_slice(&other);

@@ -1,5 +1,5 @@
-//! The VLAN offloads of an interface (`ethtool -k`): which tags it removes from frames and keeps beside
-//! them. Ports read them; only tests and benchmarks change them.
+//! The VLAN offloads of an interface (`ethtool -k`): which tags it removes from frames and passes
+//! as metadata. Ports only read them; tests and benchmarks also change them.
 
 use std::{
     fs::File,
@@ -21,15 +21,17 @@ const NAME_WORDS: usize = 32 / mem::size_of::<u32>();
 const BLOCK_WORDS: usize = 4;
 const BLOCK_ACTIVE: usize = 2;
 
-/// Maximum number of features; kernels know different numbers.
+/// Maximum number of features. The number differs between kernels.
 const NAMES_MAX: usize = 1024;
 
-/// Features that remove tags from received frames: of 802.1Q, of 802.1ad.
+/// Features that remove the tags of received frames: 802.1Q and 802.1ad.
 pub const RX_VLAN_OFFLOADS: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
-/// Features that keep tags beside sent frames. The other end of a veth receives them so.
+/// Features that pass the tags of sent frames as metadata. The other end of a veth receives them in
+/// this form.
 pub const TX_VLAN_OFFLOADS: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
-/// The active features of [`RX_VLAN_OFFLOADS`]: an XDP program does not see tags of these kinds.
+/// The active features of [`RX_VLAN_OFFLOADS`]. An XDP program does not see the tags of these
+/// kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HiddenTags {
     on: [bool; 2],
@@ -39,7 +41,7 @@ impl HiddenTags {
     /// An XDP program sees every tag.
     pub const NONE: Self = Self { on: [false; 2] };
 
-    /// Whether any tag may be hidden.
+    /// Whether tags of any kind may be hidden.
     pub fn any(self) -> bool {
         self != Self::NONE
     }
@@ -49,7 +51,7 @@ impl HiddenTags {
         RX_VLAN_OFFLOADS.into_iter().zip(self.on).filter_map(|(name, on)| on.then_some(name))
     }
 
-    /// The command that leaves tags in the frames of this interface.
+    /// The command that makes this interface leave tags in the frames.
     pub fn remedy(self, interface: &str) -> String {
         let words = |names: &[&str]| names.iter().map(|name| format!(" {name} off")).collect();
         let off: String = words(&self.features().collect::<Vec<_>>());
@@ -60,7 +62,7 @@ impl HiddenTags {
     }
 }
 
-/// Reads which tags the interface of this name removes.
+/// Reads which tags the interface of this name removes from frames.
 ///
 /// # Errors
 /// There is no such interface, or the kernel refused the request.
@@ -69,7 +71,7 @@ pub fn hidden_tags(interface: &str) -> io::Result<HiddenTags> {
     hidden_tags_of(&ioctl_socket, interface).map_err(error)
 }
 
-/// The same, with an open socket.
+/// As `hidden_tags`, with an open socket.
 pub(super) fn hidden_tags_of(ioctl_socket: &OwnedFd, interface: &str) -> Result<HiddenTags, Unfit> {
     let names = names(ioctl_socket, interface)?;
     let mut answer = vec![0; 2 + names.len().div_ceil(32) * BLOCK_WORDS];
@@ -89,7 +91,7 @@ pub(super) fn hidden_tags_of(ioctl_socket: &OwnedFd, interface: &str) -> Result<
     Ok(HiddenTags { on: RX_VLAN_OFFLOADS.map(is_on) })
 }
 
-/// Switches features of an interface of this thread's network namespace, for tests and benchmarks.
+/// Changes features of an interface in this thread's network namespace, for tests and benchmarks.
 ///
 /// # Errors
 /// The kernel's error.
@@ -112,7 +114,7 @@ pub fn set_features(interface: &str, wanted: &[&str], on: bool) -> io::Result<()
         .map_err(error)
 }
 
-/// The same in another network namespace, named by its file (`/run/netns/NAME`).
+/// As `set_features`, in another network namespace, given by its file (`/run/netns/NAME`).
 ///
 /// # Errors
 /// The kernel's error.
@@ -145,7 +147,7 @@ fn names(ioctl_socket: &OwnedFd, interface: &str) -> Result<Vec<String>, Unfit> 
     let data = Some(&mut info[..]);
     ask(ioctl_socket, interface, libc::SIOCETHTOOL as _, "ETHTOOL_GSSET_INFO", data)?;
     let count = (info[4] as usize).min(NAMES_MAX);
-    // The kernel writes all names that it knows, whatever the length says.
+    // The kernel writes all names that it knows, whatever length is requested.
     let mut strings = vec![0_u32; 3 + NAMES_MAX * NAME_WORDS];
     (strings[0], strings[1], strings[2]) = (STRINGS, SET_OF_FEATURES, count as u32);
     let data = Some(&mut strings[..]);

@@ -1,7 +1,7 @@
-//! Multicast groups: frames to a group address reach all stations of a segment.
+//! Multicast groups. Frames to a group address arrive at all stations of a segment.
 //!
-//! The NIC drops such frames unless the interface has joined the group; it is a member while the port
-//! exists.
+//! The NIC drops such frames unless the interface has joined the group. The interface is a member
+//! as long as the port exists.
 
 use std::{
     mem,
@@ -14,15 +14,15 @@ use super::{
 };
 use crate::sys::CallError;
 
-/// A group whose frames a port receives, if they begin with the agreed byte.
+/// A group. The port receives frames to it that begin with the agreed byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Address of the group: the lowest bit of its first byte is set.
     pub address: [u8; 6],
     /// First byte of every packet to the group.
     ///
-    /// Others count as from unknown senders, because all stations would answer a packet that is meant for
-    /// one.
+    /// Packets with another first byte are treated as packets from unknown senders. Otherwise all
+    /// stations would answer a packet that is meant for one station.
     pub first_byte: u8,
 }
 
@@ -33,9 +33,9 @@ impl Group {
     }
 }
 
-/// A socket that receives nothing and holds the membership.
+/// A socket that holds the membership and receives nothing.
 ///
-/// The kernel ends the membership with the process, however that ends.
+/// The kernel ends the membership when the process ends, even if it is killed.
 pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
 
 /// Joins a group on the interface.

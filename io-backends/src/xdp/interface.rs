@@ -34,16 +34,17 @@ const _: () = assert!(mem::size_of::<Channels>() == 36);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
     pub(crate) index: u32,
-    /// Its network namespace, because an index is unique only within one.
+    /// Its network namespace. It is needed because an index is unique only within one namespace.
     pub(super) namespace: u64,
     pub(super) mac: Mac,
-    /// MTU: bytes after the 14 of the Ethernet header.
+    /// MTU: the number of bytes after the 14 bytes of the Ethernet header.
     pub(super) mtu: u32,
     /// Number of receive queues.
     pub(super) queues: u32,
     /// Whether the interface is up.
     pub(super) up: bool,
-    /// The VLAN tags that are removed from frames, so that an XDP program does not see them.
+    /// The kinds of VLAN tags that are removed from frames, so that an XDP program does not see
+    /// them.
     pub(super) hidden_tags: HiddenTags,
 }
 
@@ -89,7 +90,7 @@ impl Interface {
             "ETHTOOL_GCHANNELS",
             Some(&mut channels),
         );
-        // A driver without this request has one queue.
+        // A driver that does not support this request has one queue.
         let queues = result.map_or(1, |_| (channels.rx + channels.combined).max(1));
         let up = flags & libc::IFF_UP != 0;
         let hidden_tags = hidden_tags_of(&ioctl_socket, name)?;
@@ -115,10 +116,10 @@ pub(super) fn ioctl_socket() -> Result<OwnedFd, Unfit> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// No data, for requests without a structure of their own.
+/// The absent data argument of requests that have no structure of their own.
 const NOTHING: Option<&mut ()> = None;
 
-/// Makes a request about the interface of this name.
+/// Makes a request about the interface with this name.
 pub(super) fn ask<T: ?Sized>(
     socket: &OwnedFd,
     name: &str,
@@ -140,9 +141,10 @@ pub(super) fn ask<T: ?Sized>(
     if result < 0 { Err(Unfit::Call(CallError::last(call))) } else { Ok(asked) }
 }
 
-/// Whether an XDP program is attached to the interface, by anyone; `None` if the kernel does not report it.
+/// Whether any XDP program is attached to the interface. It is `None` if the kernel does not report
+/// it.
 ///
-/// Asks by rtnetlink, which needs no rights.
+/// The request uses rtnetlink, which requires no capabilities.
 pub(super) fn has_program(index: u32) -> Option<bool> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes and returns only numbers.
@@ -167,7 +169,8 @@ pub(super) fn has_program(index: u32) -> Option<bool> {
 
 const LINK_BYTES: usize = 32;
 
-/// Whether an answer to `RTM_GETLINK` reports a program; `None` for another message.
+/// Whether a reply to `RTM_GETLINK` reports a program. It is `None` if the message is not such a
+/// reply.
 fn tells_of_program(answer: &[u8]) -> Option<bool> {
     const XDP: u16 = 43; // IFLA_XDP
     const ATTACHED: u16 = 2; // IFLA_XDP_ATTACHED: in which mode; 0 is none

@@ -1,4 +1,4 @@
-//! The bounds of the Ethernet ports, each with its reason.
+//! The limits of the Ethernet ports, each with its reason.
 
 use std::time::Duration;
 
@@ -15,26 +15,29 @@ pub(super) const UMEM_HEADROOM_BYTES: usize = 256;
 
 /// Descriptors of the receive ring.
 ///
-/// 2,048 frames are 2 ms at a million a second, longer than a worker leaves a port alone.
+/// 2,048 frames arrive in 2 ms at a million per second. A worker polls each port more often than
+/// that.
 pub(super) const RX_RING: u32 = 2048;
 
-/// Descriptors of the transmit ring: some 340 frames even if each takes three.
+/// Descriptors of the transmit ring. They are enough for some 340 frames of three descriptors each.
 pub(super) const TX_RING: u32 = 1024;
 
 /// Descriptors of the completion ring.
 ///
-/// The kernel takes no descriptor from the transmit ring without room here.
+/// If this ring has no room, the kernel takes no descriptor from the transmit ring.
 pub(super) const COMPLETION_RING: u32 = 1024;
 
 /// Default number of chunks that a port has posted for receiving: 4 MiB.
 pub const FILL_RING_FRAMES: u32 = 1024;
 
-/// Maximum of the same.
+/// Maximum number of chunks that a port has posted for receiving.
 ///
-/// The fill ring has twice as many entries, because the kernel reports late how many it has taken.
+/// The fill ring has twice as many entries, because the kernel reports with a delay how many it has
+/// taken.
 pub const FILL_RING_FRAMES_MAX: u32 = 16_384;
 
-/// Ethernet headers that are separate from their frame: at most one for every two descriptors.
+/// Number of Ethernet headers that are stored apart from their frame: at most one for every two
+/// descriptors.
 pub(super) const HEADERS: usize = TX_RING as usize / 2;
 
 /// Distance between two such headers.
@@ -43,51 +46,54 @@ pub(super) const HEADER_STRIDE_BYTES: usize = 32;
 /// Chunks for those headers.
 pub(super) const HEADER_CHUNKS: usize = HEADERS * HEADER_STRIDE_BYTES / UMEM_CHUNK_BYTES;
 
-/// Chunks for copies of frames that the kernel cannot reach.
+/// Number of chunks for copies of frames that the kernel cannot access.
 pub(super) const SPARE_CHUNKS: usize = BURST_MAX;
 
-/// Single chunks that a port keeps for itself.
+/// Number of single chunks that a port keeps for its own use.
 pub const OWN_CHUNKS: u32 = (HEADER_CHUNKS + SPARE_CHUNKS) as u32;
 
-/// Maximum number of frames that wait for the device: a full ring.
+/// Maximum number of frames that wait for the device. It is the size of the ring.
 pub const SENDS_WAITING: u32 = TX_RING;
 
-/// Maximum number of train chunks that these hold.
+/// Maximum number of train chunks that the waiting frames hold.
 ///
-/// Frames from Ethernet lie in single chunks, others in trains of many.
+/// Frames received from Ethernet are in single chunks; other frames are in trains of many frames.
 pub const TRAINS_MAX: usize = 4 * BURST_MAX;
 
-/// Maximum number of descriptors of one frame: its header, and two if it crosses the end of a chunk.
+/// Maximum number of descriptors of one frame: one for its header, and two if the frame crosses the
+/// end of a chunk.
 pub(super) const DESCRIPTORS_PER_FRAME_MAX: u32 = 3;
 
 /// Maximum number of system calls without progress in one flush.
 pub(super) const IDLE_KICKS_MAX: u32 = 4;
 
-/// How long the device may send nothing before the port counts frames as lost.
+/// Time without any frame sent by the device, after which the port counts frames as lost.
 pub(super) const STALL_MAX: Duration = Duration::from_millis(100);
 
-/// How long opening waits for a queue or an interface that an earlier process has not yet released.
+/// Time for which opening waits for a queue or an interface that an earlier process has not yet
+/// released.
 ///
 /// The kernel closes a socket in the background, which took more than a second on a busy machine.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(4);
 
-/// The same for memory that an earlier process had locked.
+/// The same for memory that an earlier process has locked.
 ///
-/// Shorter, because waiting does not help if the limit is too low, and AF_PACKET still works.
+/// It is shorter, because waiting does not help if the limit is too low, and AF_PACKET works in any
+/// case.
 pub(super) const LOCKED_MAX: Duration = Duration::from_millis(1000);
 
-/// Interval of those attempts.
+/// Interval between these attempts.
 pub(super) const BUSY_RETRY: Duration = Duration::from_millis(10);
 
-/// How long a port that is dropped waits for frames that the kernel is still reading.
+/// Time for which a dropped port waits for frames that the kernel is still reading.
 pub(super) const LINGER_MAX: Duration = Duration::from_millis(50);
 
 /// Bursts between two reads of the kernel's statistics, under load.
 pub(super) const BURSTS_PER_STATISTICS: u32 = 512;
 
-/// Polls without a frame before a port reads the statistics.
+/// Number of polls without a frame after which a port reads the statistics.
 ///
-/// Not after the first one, because a port that keeps up with its neighbours finds nothing at every second
+/// It is not 1, because a port that keeps up with its neighbours finds no frame at every second
 /// poll.
 pub(super) const IDLE_POLLS: u32 = 32;
 
@@ -104,7 +110,7 @@ pub(super) const CALLS_MAX: u32 = 2;
 
 /// AF_XDP: maximum number of descriptors that one burst takes.
 ///
-/// As many frames as a burst has, and three times as many that are dropped.
+/// These are as many frames as a burst has, and three times as many that are dropped.
 pub(super) const DESCRIPTORS_MAX: usize = 4 * BURST_MAX;
 
 /// AF_PACKET: maximum number of frames that wait for one flush.

@@ -1,25 +1,27 @@
-//! Ethernet ports: one queue of an interface, by AF_XDP, or by AF_PACKET where AF_XDP does not work.
+//! Ethernet ports. Each is one queue of an interface, over AF_XDP, or over AF_PACKET where AF_XDP
+//! does not work.
 //!
-//! Payload is not copied where the kernel can reach it.
+//! Payload is not copied if the kernel can access it where it is.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | `port` | the port, which combines the parts below |
 //! | `xsk` | an AF_XDP socket with its rings; `rx_queue` receives, `tx_queue` sends |
 //! | `packet` | AF_PACKET |
 //! | `ring`, `socket` | rings shared with the kernel; system calls |
 //! | `program`, `assembler`, `bpf` | the XDP program, its assembler, and bpf(2) |
-//! | `arena` | one mapping as the memory of all ports |
+//! | `arena` | one mapping, which all ports use |
 //! | `ether`, `neighbours`, `own` | the header; the neighbours; the interface's MAC address |
 //! | `group` | multicast groups |
-//! | `select_mode`, `probe` | finds by trying what the machine allows, and reports it in words |
-//! | `interface`, `features`, `limits` | properties of an interface; its VLAN offloads; the bounds and their reasons |
+//! | `select_mode`, `probe` | finds by trying what the machine supports, and reports it in words |
+//! | `interface`, `features`, `limits` | properties of an interface; VLAN offloads; limits |
 //!
-//! Only [`open`] needs rights: it loads and attaches the program, makes the sockets and pins memory. The
-//! process may drop its rights afterwards.
+//! Only [`open`] requires privileges: it loads and attaches the program, makes the sockets and pins
+//! memory. The process may drop its privileges afterwards.
 //!
-//! If the NIC removes VLAN tags in hardware, AF_PACKET sees the tags but the program does not. A port on
-//! such an interface uses AF_PACKET (`ethtool -K eth0 rxvlan off` leaves tags in frames).
+//! If the NIC removes VLAN tags in hardware, AF_PACKET can read the tags but the program cannot. A
+//! port on such an interface uses AF_PACKET (`ethtool -K eth0 rxvlan off` makes the NIC leave tags
+//! in frames).
 //!
 //! ```no_run
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port};
@@ -83,7 +85,7 @@ use self::{
 };
 use crate::sys::CallError;
 
-/// Which mode to use.
+/// The mode to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModeChoice {
     /// The best mode that works here.
@@ -102,20 +104,21 @@ pub struct XdpSpec {
     pub interface: String,
     /// Index of the queue. Each queue belongs to one worker.
     pub queue: u32,
-    /// How to receive and send.
+    /// The modes that may be used.
     pub backend: ModeChoice,
-    /// Ethertype of our frames. All ports of an interface have the same one.
+    /// Ethertype of the port's frames. All ports of an interface must have the same one.
     pub ethertype: u16,
-    /// VLAN (802.1Q) of our frames, 1 to 4094; `None` for frames without a tag.
+    /// VLAN (802.1Q) of the port's frames, 1 to 4094. `None` means frames without a tag.
     pub vlan: Option<u16>,
-    /// Maximum number of neighbours; marks have an index below this.
+    /// Maximum number of neighbours. The index of a mark is below this.
     pub neighbours_max: u32,
-    /// Chunks posted to the kernel for receiving.
+    /// Number of chunks that are posted to the kernel for receiving.
     pub fill_ring_frames: u32,
-    /// Whether a frame may have several descriptors (`XDP_USE_SG`, Linux 6.6), its header apart, if there is
-    /// no room in front of it. Otherwise such frames are copied.
+    /// Whether a frame may have several descriptors (`XDP_USE_SG`, Linux 6.6). If there is no room
+    /// for the header in front of a frame, the header then has a descriptor of its own. Otherwise
+    /// such a frame is copied.
     pub multi_buffer: bool,
-    /// A group whose frames the port also receives, and to which it can send.
+    /// A group whose frames the port also receives and to which it can send.
     pub group: Option<Group>,
 }
 
@@ -141,28 +144,28 @@ impl XdpSpec {
 pub struct OpenedEtherPort {
     /// The port, for one worker.
     pub port: EtherPort,
-    /// The chosen mode, and why nothing better was possible.
+    /// The selected mode, and the reasons why no better mode was possible.
     pub report: EtherReport,
 }
 
 impl OpenedEtherPort {
-    /// The port as a trait object, and its report.
+    /// Returns the port as a trait object, and its report.
     pub fn boxed(self) -> (Box<dyn strowger_frame::Port>, EtherReport) {
         (Box::new(self.port), self.report)
     }
 }
 
-/// Checks the spec and the interface, without opening a port. Changes nothing.
+/// Checks the spec and the interface. It opens no port and changes nothing.
 ///
 /// # Errors
-/// Those of [`open`] about the spec and the interface.
+/// Those errors of [`open`] that concern the spec and the interface.
 pub fn check(spec: &XdpSpec) -> Result<(), EtherOpenError> {
     find(spec).map(drop)
 }
 
 fn find(spec: &XdpSpec) -> Result<Interface, EtherOpenError> {
     let name = || spec.interface.clone();
-    // Below 0x0600 the field is a length; 0 and 4095 are not VLANs.
+    // A value below 0x0600 in the field is a length. 0 and 4095 are not VLANs.
     if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
         return Err(EtherOpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
     }
@@ -186,10 +189,10 @@ fn find(spec: &XdpSpec) -> Result<Interface, EtherOpenError> {
 
 /// Opens a queue for the given worker, in the network namespace of the calling thread.
 ///
-/// The worker's pool lies in the arena; chunks of it are posted to the kernel.
+/// The worker's pool must be in the arena. Chunks of the pool are posted to the kernel.
 ///
 /// # Errors
-/// [`EtherOpenError`], with what to do about it.
+/// [`EtherOpenError`], which contains a remedy for the operator.
 pub fn open(
     spec: &XdpSpec,
     arena: &mut Arena,
@@ -216,7 +219,7 @@ pub fn open(
         port::Backend::Xdp(_) => UMEM_CHUNK_BYTES - UMEM_HEADROOM_BYTES,
         port::Backend::Packet(_) => usize::from(u16::MAX),
     };
-    // The kernel does not count the tag in the MTU.
+    // The MTU does not include the tag.
     let tag = if spec.vlan.is_some() { 4 } else { 0 };
     let frame_bytes_max = (by_mtu + tag).min(by_memory).saturating_sub(shape.header_bytes());
     let neighbours = Neighbours::new(spec.neighbours_max, shape);

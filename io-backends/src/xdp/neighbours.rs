@@ -1,4 +1,5 @@
-//! The neighbours behind an Ethernet port: mark to header for sends, source address to mark for receives.
+//! The neighbours of an Ethernet port. Sends look up the header by the mark; receives look up the
+//! mark by the source address.
 //!
 //! The tables have a fixed size; admitting and forgetting do not allocate.
 
@@ -14,23 +15,25 @@ struct Neighbour {
     template: Template,
 }
 
-/// The table in both directions.
+/// The table of neighbours, for both lookups.
 #[derive(Debug)]
 pub(super) struct Neighbours {
     shape: Shape,
-    /// By the index of the mark.
+    /// Neighbours by the index of their mark.
     entries: Box<[Option<Neighbour>]>,
-    /// Sorted by address. There is no hash, so no sender can choose addresses that make it slow.
+    /// Marks sorted by address. It is not a hash table, so senders cannot slow it down by their
+    /// choice of addresses.
     by_mac: Vec<(Mac, Mark)>,
-    /// The last result: the next frame mostly comes from the same sender.
+    /// The last result, because the next frame usually comes from the same sender.
     last: Option<(Mac, Mark)>,
-    /// The unknown senders of this burst, by the numbers of their marks; `None` if they are not accepted.
+    /// The unknown senders of this burst, indexed by the numbers of their marks. It is `None` if
+    /// frames from unknown senders are not accepted.
     unknown_senders: Option<ArrayVec<Mac, BURST_MAX>>,
 }
 
 impl Neighbours {
     pub(super) fn new(neighbours_max: u32, shape: Shape) -> Self {
-        // The index of a mark has 16 bits, so a larger table is useless.
+        // The index of a mark has 16 bits, so a larger table would not be used.
         let max = (neighbours_max as usize).clamp(1, 1 << 16);
         let entries = vec![None; max].into();
         Self { shape, entries, by_mac: Vec::with_capacity(max), last: None, unknown_senders: None }
@@ -40,7 +43,7 @@ impl Neighbours {
         &self.shape
     }
 
-    /// Changes this station's address: frames are sent from it and received for it.
+    /// Changes this station's address, from which frames are sent and for which they are received.
     pub(super) fn set_own(&mut self, own: Mac) {
         self.shape.own = own;
         for entry in self.entries.iter_mut().flatten() {
@@ -61,7 +64,7 @@ impl Neighbours {
         Some(self.by_mac[at].1)
     }
 
-    /// Begins a new burst: forgets the unknown senders of the last one.
+    /// Begins a new burst, and forgets the unknown senders of the last one.
     #[inline]
     pub(super) fn begin(&mut self) {
         if let Some(unknown_senders) = &mut self.unknown_senders {
@@ -73,7 +76,8 @@ impl Neighbours {
         self.unknown_senders = accept.then(ArrayVec::new);
     }
 
-    /// The mark of a sender: of a neighbour, or of an unknown sender if those are accepted.
+    /// The mark of a sender: a neighbour or, if frames from unknown senders are accepted, an
+    /// unknown sender.
     #[inline]
     pub(super) fn whose(&mut self, mac: Mac) -> Option<Mark> {
         self.mark_of(mac).or_else(|| self.unknown_mark(mac))
@@ -93,7 +97,7 @@ impl Neighbours {
         Some(Mark::unknown(number as u8))
     }
 
-    /// The address of a mark: of a neighbour, or of an unknown sender of this burst.
+    /// The address of a mark, which belongs to a neighbour or to an unknown sender of this burst.
     pub(super) fn address_of(&self, mark: Mark) -> Option<Mac> {
         if mark.is_unknown() {
             return self.unknown_senders.as_ref()?.get(usize::from(mark.0 as u8)).copied();
@@ -131,7 +135,7 @@ impl Neighbours {
         self.forget(mark);
         let template = self.shape.template(mac);
         self.entries[mark.index()] = Some(Neighbour { mark, mac, template });
-        // There is room: the table holds at most one address for each entry.
+        // There is room, because the table holds at most one address for each entry.
         let at = self.place_of(mac).unwrap_or_else(|at| at);
         self.by_mac.insert(at, (mac, mark));
         Ok(())
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(table.whose(mac(7)), Some(Mark::unknown(0)));
         assert_eq!(table.address_of(Mark::unknown(1)), Some(mac(8)));
         assert_eq!(table.address_of(Mark(1)), Some(mac(1)));
-        // No reply is possible to a multicast address or to our own.
+        // The port cannot reply to a multicast address or to its own.
         assert_eq!((table.whose([0xff; 6]), table.whose(mac(0))), (None, None));
         table.begin();
         assert_eq!(table.address_of(Mark::unknown(0)), None);

@@ -1,6 +1,7 @@
 //! The current MAC address of the interface.
 //!
-//! It can change while a port is open, by `ip link set address` or when a bond changes its active member.
+//! It can change while a port is open: by `ip link set address`, or when a bond changes its active
+//! member.
 
 use std::{
     mem,
@@ -10,8 +11,8 @@ use std::{
 use super::ether::Mac;
 use crate::sys::CallError;
 
-/// A socket that receives nothing and is bound to the interface, so that another interface of the same
-/// name is not asked.
+/// A socket that receives nothing. It is bound to the interface, so that the address is not read
+/// from another interface of the same name.
 pub(super) struct LocalMac(OwnedFd);
 
 impl LocalMac {
@@ -34,7 +35,7 @@ impl LocalMac {
         if bound < 0 { Err(CallError::last("bind")) } else { Ok(Self(fd)) }
     }
 
-    /// The current address; `None` when the interface is gone.
+    /// The current address. It is `None` if the interface is gone.
     pub(super) fn read(&self) -> Option<Mac> {
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };

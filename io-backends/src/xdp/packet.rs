@@ -1,8 +1,9 @@
-//! AF_PACKET, where AF_XDP does not work: recvmmsg into chunks, and sendmmsg with the header in a vector of
-//! its own, so that only the kernel copies payload. The calls do not wait.
+//! AF_PACKET, for machines where AF_XDP does not work. It receives with recvmmsg into chunks, and
+//! sends with sendmmsg. The header has a vector of its own, so that only the kernel copies payload.
+//! The calls do not block.
 //!
-//! A ring shared with the kernel (`TPACKET_V3`) is not used: each frame would have to be copied from it into
-//! a chunk, and its blocks are handed over late.
+//! A ring shared with the kernel (`TPACKET_V3`) is not used, because each frame would have to be
+//! copied from it into a chunk, and because the kernel passes on its blocks with a delay.
 
 use std::{
     mem,
@@ -30,7 +31,7 @@ use crate::sys::{
     messages::{Calls, empty_header},
 };
 
-/// The room that every single chunk has behind its start.
+/// Number of bytes that every single chunk has after its start offset.
 const SINGLE_ROOM_BYTES: usize = 3072;
 const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
 
@@ -38,20 +39,20 @@ const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
 pub(super) struct PacketSocket {
     fd: OwnedFd,
     calls: Calls,
-    /// The form of received frames: the kernel removes VLAN tags.
+    /// The form of received frames. They have no VLAN tag, because the kernel removes it.
     untagged: Shape,
     class: ChunkClass,
     room: usize,
     chunks: Vec<Option<Chunk>>,
     rx_headers: Vec<libc::mmsghdr>,
     rx_vectors: Vec<libc::iovec>,
-    /// Messages of the last call, and how many of them have been handled.
+    /// Number of messages of the last call, and the number of these that have been handled.
     received: usize,
     seen: usize,
-    /// Frames to send, from `first` on; frames that were sent are dropped at once.
+    /// Frames to send, beginning at `first`. Frames that were sent are dropped at once.
     waiting: Vec<Option<Frame>>,
     first: usize,
-    /// Index of the path MTU probe among them, if the last frame taken was one.
+    /// Index of the path MTU probe in `waiting`, if the last frame that was taken is one.
     probe: Option<usize>,
     tx_headers: Vec<libc::mmsghdr>,
     tx_vectors: Vec<[libc::iovec; 2]>,
@@ -60,10 +61,10 @@ pub(super) struct PacketSocket {
     device: DeviceState,
     tally: Arc<PortTally>,
     was_idle: bool,
-    /// The interface was down at some time, and may be gone for good, which the kernel does not report
-    /// again.
+    /// Whether the interface was down at some time. It may then be gone for good, which the kernel
+    /// does not report a second time.
     ///
-    /// Received frames do not disprove that, because they may have waited in the socket.
+    /// Received frames do not prove that it is up, because they may have waited in the socket.
     was_down: bool,
 }
 
@@ -82,8 +83,8 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
 
 /// The filter for received frames.
 ///
-/// To this station or to a group, with our ethertype, and with our VLAN or without one. The group is
-/// checked later.
+/// It accepts frames to this station or to a group, with our ethertype, and with our VLAN or
+/// without one. Whether the group is ours is checked later.
 fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     let Shape { ethertype, vlan, group, .. } = *shape;
     const LOAD_WORD: u16 = 0x20;
@@ -91,7 +92,7 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     const JUMP_EQUAL: u16 = 0x15;
     const AND: u16 = 0x54;
     const RETURN: u16 = 0x06;
-    // Offsets of a packet's metadata (`SKF_AD_OFF` and on).
+    // Offsets of the metadata of a packet (`SKF_AD_OFF` and above).
     const PACKET_KIND: u32 = -0x1000_i32 as u32 + 4;
     const TAG: u32 = -0x1000_i32 as u32 + 44;
     const TAG_PRESENT: u32 = -0x1000_i32 as u32 + 48;
@@ -103,16 +104,16 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     const TO_A_GROUP: u32 = 2;
     let mut program = vec![op(LOAD_WORD, PACKET_KIND)];
     if group.is_some() {
-        // Skips the comparison that follows.
+        // A match skips the next comparison.
         program.push(libc::sock_filter { code: JUMP_EQUAL, jt: 1, jf: 0, k: TO_A_GROUP });
     }
     program.push(must_be(TO_US));
     program.extend([op(LOAD_HALF, 12), must_be(u32::from(ethertype))]);
-    // The kernel or the NIC has removed tags and keeps them beside the frame. A frame without a tag, and
-    // a priority tag without a VLAN (IEEE 802.1Q, 6.9), give 0.
+    // The kernel or the NIC has removed tags and passes them as metadata. The value is 0 for a
+    // frame without a tag and for a priority tag without a VLAN (IEEE 802.1Q, 6.9).
     if vlan.is_some() {
         program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
-        // An 802.1ad tag numbers other VLANs.
+        // The VLAN in an 802.1ad tag is in another number space.
         program.extend([op(LOAD_WORD, TAG_KIND), must_be(u32::from(TAG_TYPE))]);
     }
     let vlan = vlan.unwrap_or_default();
@@ -152,13 +153,13 @@ impl PacketSocket {
             (libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES),
             (libc::SO_SNDBUFFORCE, RECEIVE_BUFFER_BYTES),
         ] {
-            // Without the right to set them, the buffers keep their size, and frames that do not fit are
-            // counted.
+            // An error is ignored. Without the right to set them, the buffers keep their size, and
+            // frames that do not fit are counted.
             let _ = set(&fd, libc::SOL_SOCKET, option, &bytes);
         }
-        // A queueing discipline in between would hide that the device is full.
+        // With a queueing discipline, the port could not detect that the device is full.
         let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32);
-        // Only a socket for all protocols sees frames that still have a tag.
+        // Only a socket for all protocols receives frames that still have a tag.
         let protocol = if shape.vlan.is_some() { libc::ETH_P_ALL as u16 } else { shape.ethertype };
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -206,7 +207,7 @@ impl PacketSocket {
         self.device == DeviceState::Gone
     }
 
-    /// Follows a change of the interface's address.
+    /// Uses the new address of the interface after a change.
     pub(super) fn set_own(&mut self, own: Mac) {
         self.untagged.own = own;
     }
@@ -229,7 +230,8 @@ impl PacketSocket {
                 if calls == CALLS_MAX || !self.receive(pool) {
                     break;
                 }
-                // Fewer than asked for: the socket is empty, so do not call again now.
+                // The call returned fewer messages than requested, so the socket is empty and needs
+                // no second call.
                 calls = if self.received < MESSAGES_MAX { CALLS_MAX } else { calls + 1 };
             }
             let at = self.seen;
@@ -272,14 +274,14 @@ impl PacketSocket {
         }
     }
 
-    /// Makes one call; `false` if nothing was received.
+    /// Makes one call. Returns `false` if nothing was received.
     fn receive(&mut self, pool: &mut Pool) -> bool {
         (self.received, self.seen) = (0, 0);
         let vectors = self.rx_vectors.as_mut_ptr();
         let mut ready = 0;
         for at in 0..MESSAGES_MAX {
             if self.chunks[at].is_none() {
-                // A train chunk serves as well if no single chunk is free.
+                // If no single chunk is free, a train chunk can be used too.
                 let chunk = pool.take(self.class);
                 self.chunks[at] = chunk.or_else(|| pool.take(ChunkClass::Train));
             }
@@ -312,10 +314,11 @@ impl PacketSocket {
         self.received > 0
     }
 
-    /// Checks whether the interface is gone, after `ENETDOWN`.
+    /// After `ENETDOWN`, checks whether the interface is gone.
     ///
-    /// The kernel reports `ENETDOWN` when the interface goes down, and only once even if it then disappears,
-    /// perhaps before it is gone. Therefore `arm` checks again.
+    /// The kernel reports `ENETDOWN` when the interface goes down, and does not report it again if
+    /// the interface then disappears. The report may arrive before the interface is gone. Therefore
+    /// `arm` checks again.
     fn note_end(&mut self) {
         self.was_down = true;
         // SAFETY: all fields are numbers, for which zero is a valid value.
@@ -358,7 +361,7 @@ impl PacketSocket {
         }
     }
 
-    /// Takes one frame. If it is too long for the interface, it counts as `too_long`.
+    /// Accepts one frame. If it is too long for the interface, it counts as `too_long`.
     pub(super) fn tx_alone(&mut self, template: &Template, frame: &mut Burst, too_long: Loss) {
         let before = frame.len();
         self.tx_burst(template, frame);
@@ -367,7 +370,7 @@ impl PacketSocket {
         }
     }
 
-    /// Sends waiting frames, until the kernel takes no more.
+    /// Sends waiting frames until the kernel accepts no more.
     pub(super) fn flush(&mut self) {
         let before = self.first;
         let vectors = self.tx_vectors.as_mut_ptr();
@@ -391,7 +394,7 @@ impl PacketSocket {
             };
             match refused {
                 libc::EINTR => {}
-                // The device or the socket is full: keep the frames.
+                // The device or the socket is full, so the frames stay in the queue.
                 libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => break,
                 libc::EMSGSIZE if self.probe == Some(self.first) => self.lose(Loss::PathProbe),
                 libc::EMSGSIZE => self.lose(Loss::PathTooNarrow),
@@ -399,7 +402,8 @@ impl PacketSocket {
                     self.device = DeviceState::Gone;
                     self.lose(Loss::PeerGone);
                 }
-                // Down, or without a carrier: drop each frame, so that no queue builds up.
+                // The interface is down or has no carrier. Each frame is dropped, so that no queue
+                // builds up.
                 _ => self.lose(Loss::SendRefused),
             }
         }
@@ -411,7 +415,7 @@ impl PacketSocket {
         } else if self.first > before {
             self.moved();
         } else {
-            // Read the clock only after a flush without progress.
+            // The clock is read only after a flush without progress.
             let now = Instant::now();
             let since = *self.stalled_since.get_or_insert(now);
             if self.device == DeviceState::Open && now - since > STALL_MAX {
@@ -429,7 +433,8 @@ impl PacketSocket {
 
     fn count_sent(&mut self, sent: usize) {
         let frames = &mut self.waiting[self.first..self.first + sent];
-        // The kernel has copied them, so their memory is free although other frames wait.
+        // The kernel has copied these frames, so their chunks are released even if other frames
+        // wait.
         let lens = frames.iter_mut().map(|frame| frame.take().map_or(0, |frame| frame.len()));
         let bytes = lens.sum::<usize>() as u64;
         self.tally.frames_out.add(sent as u64);
@@ -444,7 +449,7 @@ impl PacketSocket {
         self.first += 1;
     }
 
-    /// Maximum number of chunks that it takes.
+    /// Maximum number of chunks that it holds.
     pub(super) fn chunks_max(&self) -> Chunks {
         let n = MESSAGES_MAX as u32;
         match self.class {
@@ -478,7 +483,7 @@ impl PacketSocket {
         // SAFETY: `at` points to `len` bytes to be written, and both outlive the call.
         let read = unsafe { libc::getsockopt(self.fd(), level, option, at, &raw mut len) };
         if read == 0 {
-            // The kernel counts from the last read on, and resets the counter.
+            // The counter holds the drops since the last read, because reading resets it.
             self.tally.kernel_drops.add(KernelDrop::SocketFull, u64::from(now.tp_drops));
         }
     }

@@ -1,6 +1,6 @@
-//! The port over one queue of an Ethernet interface, by AF_XDP or by AF_PACKET.
+//! The port for one queue of an Ethernet interface, over AF_XDP or over AF_PACKET.
 //!
-//! Once open, it needs no rights. It does not reopen itself.
+//! It requires no privileges after it has been opened. It does not reopen itself.
 
 use std::sync::{
     Arc,
@@ -18,19 +18,19 @@ use super::{
     packet::PacketSocket, xsk::Xsk,
 };
 
-/// One queue of an Ethernet interface as a port of the switch; made by [`open`](super::open).
+/// One queue of an Ethernet interface as a port of the switch, made by [`open`](super::open).
 pub struct EtherPort {
     backend: Backend,
     neighbours: Neighbours,
     tally: Arc<PortTally>,
     frame_bytes_max: usize,
     described: String,
-    /// Membership in the group while the port exists.
+    /// Membership in the group. It lasts as long as the port.
     _group: Option<Membership>,
     own: LocalMac,
-    /// Bursts until the interface's address is read again.
+    /// Number of bursts until the interface's address is read again.
     read_address_in: u32,
-    /// Readable by other threads.
+    /// Whether the interface is gone, for other threads.
     gone: Arc<AtomicBool>,
 }
 
@@ -70,8 +70,8 @@ impl EtherPort {
 
     /// Whether the interface no longer exists.
     ///
-    /// Frames sent to it count as [`Loss::PeerGone`]. An interface that comes back under the same name is
-    /// another one and needs a new port.
+    /// Frames sent to it count as [`Loss::PeerGone`]. If an interface with the same name appears
+    /// later, it is a different one and requires a new port.
     pub fn is_gone(&self) -> bool {
         match &self.backend {
             Backend::Xdp(xsk) => xsk.is_gone(),
@@ -79,12 +79,14 @@ impl EtherPort {
         }
     }
 
-    /// The same for other threads. The port sets it when it notices, while it sends or prepares to block.
+    /// The same flag, for other threads. The port sets it when it notices the end, which happens
+    /// when it sends or prepares to block.
     pub fn gone(&self) -> &Arc<AtomicBool> {
         &self.gone
     }
 
-    /// Follows the interface's address: frames are sent from it and received for it only.
+    /// Reads the interface's address, and uses it from now on: frames are sent from it and received
+    /// only for it.
     #[cold]
     fn follow_own_address(&mut self) {
         self.read_address_in = BURSTS_PER_STATISTICS;
@@ -122,7 +124,7 @@ impl EtherPort {
             Backend::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
             Backend::Packet(packet) => packet.tx_alone(&template, &mut alone, too_long),
         }
-        // No room: the sender of a handshake repeats it.
+        // There was no room for the frame. The sender of a handshake sends it again.
         self.tally.count_loss(Loss::SendRefused, alone.len() as u64);
         self.flush();
     }

@@ -1,5 +1,5 @@
-//! Tries each feature of Ethernet ports for `strowger doctor`, without touching an interface of the machine.
-//! If permitted, it opens a port on the loopback interface of a new network namespace.
+//! Tries each feature of Ethernet ports for `strowger doctor`, without changing an interface of the
+//! machine. If permitted, it opens a port on the loopback interface of a new network namespace.
 
 use std::{
     mem,
@@ -29,22 +29,22 @@ use crate::sys::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EtherCapabilities {
-    /// Opening an AF_XDP socket (`CAP_NET_RAW`).
+    /// Opens an AF_XDP socket (`CAP_NET_RAW`).
     pub socket: Result<String, Refusal>,
-    /// Pinning memory for it (the limit of locked memory, or `CAP_IPC_LOCK`).
+    /// Pins memory for the socket (within the limit of locked memory, or with `CAP_IPC_LOCK`).
     pub memory: Result<String, Refusal>,
-    /// Loading the program (`CAP_BPF` and `CAP_NET_ADMIN`).
+    /// Loads the program (`CAP_BPF` and `CAP_NET_ADMIN`).
     pub program: Result<String, Refusal>,
-    /// Opening a port with its program attached, on the loopback of a new network namespace.
+    /// Opens a port and attaches its program, on the loopback interface of a new network namespace.
     pub self_test: Result<String, Refusal>,
-    /// Opening an AF_PACKET socket (`CAP_NET_RAW`).
+    /// Opens an AF_PACKET socket (`CAP_NET_RAW`).
     pub packet: Result<String, Refusal>,
     /// Names of the missing capabilities.
     pub missing: Vec<&'static str>,
 }
 
 impl EtherCapabilities {
-    /// All results with their names.
+    /// All results, each with its name.
     pub fn each(&self) -> [(&'static str, &Result<String, Refusal>); 5] {
         [
             ("af_xdp", &self.socket),
@@ -64,7 +64,8 @@ impl EtherCapabilities {
     }
 }
 
-/// Tries everything that an Ethernet port needs. `memory_bytes` is the size of the memory of its pools.
+/// Tries every feature that an Ethernet port needs. `memory_bytes` is the total size of the ports'
+/// pools.
 pub fn probe(memory_bytes: usize) -> EtherCapabilities {
     let missing = missing();
     EtherCapabilities {
@@ -79,8 +80,8 @@ pub fn probe(memory_bytes: usize) -> EtherCapabilities {
     }
 }
 
-/// The Ethernet interfaces of this network namespace that take VLAN tags off frames, so that ports use
-/// AF_PACKET there.
+/// The Ethernet interfaces of this network namespace that remove VLAN tags from frames. On these,
+/// ports use AF_PACKET.
 pub fn interfaces_that_hide_tags() -> Vec<(String, HiddenTags)> {
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     let hidden = |line: &str| {
@@ -132,7 +133,7 @@ pub(super) const LOOPBACK: Interface = Interface {
     hidden_tags: HiddenTags::NONE,
 };
 
-/// Opens a port on a thread of its own, whose network namespace ends with the thread.
+/// Opens a port on a separate thread, whose network namespace ends with the thread.
 fn self_test() -> Result<String, Refusal> {
     let attempt = std::thread::spawn(|| {
         enter_network().map_err(|errno| {
@@ -164,7 +165,8 @@ fn self_test() -> Result<String, Refusal> {
     attempt.join().unwrap_or_else(|_| Err(at("a thread")(libc::EAGAIN)))
 }
 
-/// Moves this thread into a new network namespace and sets its loopback interface ([`LOOPBACK`]) up.
+/// Moves this thread into a new network namespace, and brings its loopback interface ([`LOOPBACK`])
+/// up.
 pub(super) fn enter_network() -> Result<(), i32> {
     // SAFETY: the call takes only a number; it affects only this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {

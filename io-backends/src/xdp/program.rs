@@ -1,6 +1,6 @@
-//! The XDP program: redirects frames of our ethertype to the sockets and passes on everything else, so that
-//! ssh over the same NIC keeps working. A kernel link attaches it and ends with the process. It does not
-//! replace another program.
+//! The XDP program. It redirects frames of our ethertype to the sockets and passes all other frames
+//! to the network stack, so that ssh on the same NIC keeps working. It is attached by a kernel
+//! link, which ends with the process. It does not replace another program.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -15,17 +15,18 @@ use crate::sys::CallError;
 
 const REDIRECT_MAP: i32 = 51;
 
-/// The program and its map of sockets, loaded but not attached. Loading needs capabilities.
+/// The program and its map of sockets. It is loaded but not attached. Loading requires
+/// capabilities.
 #[derive(Debug)]
 pub(super) struct Program {
     program: OwnedFd,
     sockets: OwnedFd,
 }
 
-/// The attached program; dropping it detaches the program.
+/// The attached program. Dropping it detaches the program.
 #[derive(Debug)]
 pub(super) struct Attached {
-    /// First field, closed first, so that no frame is redirected to a closed socket.
+    /// The first field, so that it is closed first and no frame is redirected to a closed socket.
     _link: OwnedFd,
     program: Program,
     pub(super) attach: Attach,
@@ -33,11 +34,11 @@ pub(super) struct Attached {
     pub(super) vlan: Option<u16>,
 }
 
-/// The instructions of the program, about twenty.
+/// Returns the instructions of the program, about twenty.
 fn instructions(ethertype: u16, vlan: Option<u16>, sockets: RawFd) -> Vec<Instruction> {
     let (result, first, second, third) = (Reg(0), Reg(1), Reg(2), Reg(3));
     let (end, word, context) = (Reg(4), Reg(5), Reg(6));
-    // A load gives bytes in memory order, so the constants are in that order too.
+    // A load returns bytes in memory order, so the constants are in that order too.
     let as_it_lies = |word: u16| i32::from(word.to_be());
     let mut a = Assembler::default();
     let pass = a.target();
@@ -61,7 +62,7 @@ fn instructions(ethertype: u16, vlan: Option<u16>, sockets: RawFd) -> Vec<Instru
     }
     a.load(Width::Word, second, context, RX_QUEUE);
     a.set_map(first, sockets);
-    // Result of the call if the queue has no socket.
+    // This is the result of the call if the queue has no socket.
     a.set(third, XDP_PASS);
     a.call(REDIRECT_MAP);
     a.exit();
@@ -79,7 +80,8 @@ impl Program {
         Ok(Self { program, sockets })
     }
 
-    /// Attaches the program; on an error the program is returned, to be tried in another mode.
+    /// Attaches the program. On an error it returns the program, so that the caller can try another
+    /// mode.
     pub(super) fn attach(
         self,
         interface: u32,

@@ -1,12 +1,14 @@
 //! One side of a ring shared with the kernel.
 //!
-//! Appends items (fill, transmit) or takes them (receive, completion). It does not block, trusts no index
-//! of the kernel, and reads that index only when needed.
+//! This side either appends items (fill, transmit) or takes them (receive, completion). It does not
+//! block, does not trust the kernel's index, and reads that index only if necessary.
 //!
-//! The indices use all 32 bits and wrap; the position of an index is the index under the mask. The layout
-//! and the counterparts named at each ordering are those of Linux's `net/xdp/xsk_queue.h`.
+//! The indices use all 32 bits and wrap. The position of an index is the index masked by the ring's
+//! size. The layout, and the functions named in comments on memory ordering, are those of Linux's
+//! `net/xdp/xsk_queue.h`.
 //!
-//! Public only for the models in `loom-tests`, which play the kernel's side as that file does.
+//! It is public only for the models in `loom-tests`, which implement the kernel's side as that file
+//! does.
 
 use strowger_frame::sync::{Ordering, fence};
 
@@ -43,7 +45,7 @@ pub trait Place {
     fn consumer(&self) -> &Self::Index;
     /// Flags that the kernel sets.
     fn flags(&self) -> &Self::Index;
-    /// Number of items that it has room for: a power of two.
+    /// Maximum number of items that the ring holds. It is a power of two.
     fn size(&self) -> u32;
     /// Writes the item at an index, which must belong to this side.
     fn write(&mut self, index: u32, item: Self::Item);
@@ -51,20 +53,20 @@ pub trait Place {
     fn read(&self, index: u32) -> Self::Item;
 }
 
-/// The appending side: we write, the kernel takes.
+/// The appending side: this side writes, and the kernel takes.
 #[derive(Debug)]
 pub struct Submit<P> {
     place: P,
-    /// Items appended so far, published or not.
+    /// Number of items appended so far, whether published or not.
     next: u32,
-    /// Items published so far.
+    /// Number of items published so far.
     published: u32,
     /// The kernel's index when it was last read.
     taken: u32,
 }
 
 impl<P: Place> Submit<P> {
-    /// Our side of a new ring.
+    /// Begins to use this side of a new ring.
     pub fn new(place: P) -> Self {
         // Relaxed: the ring is new, and the kernel does not use it yet.
         let next = place.producer().load(Ordering::Relaxed);
@@ -72,7 +74,8 @@ impl<P: Place> Submit<P> {
         Self { place, next, published: next, taken }
     }
 
-    /// Number of free positions; reads the kernel's index again if they seem fewer than `wanted`.
+    /// Number of free positions. Reads the kernel's index again if there seem to be fewer than
+    /// `wanted`.
     #[inline]
     pub fn room(&mut self, wanted: u32) -> u32 {
         if self.free() < wanted {
@@ -97,7 +100,8 @@ impl<P: Place> Submit<P> {
         }
     }
 
-    /// Appends an item; returns `false` without room. The kernel sees the item after `publish`.
+    /// Appends an item. Returns `false` if there is no room. The kernel sees the item only after
+    /// `publish`.
     #[inline]
     #[must_use]
     pub fn put(&mut self, item: P::Item) -> bool {
@@ -127,7 +131,7 @@ impl<P: Place> Submit<P> {
         self.published.wrapping_sub(self.taken)
     }
 
-    /// Whether the kernel needs a wake-up call for the published items.
+    /// Whether a system call is needed to make the kernel process the published items.
     #[inline]
     pub fn wants_wakeup(&self) -> bool {
         // SeqCst: the kernel sets its flag and then reads the producer again; we publish and then read the
@@ -138,20 +142,20 @@ impl<P: Place> Submit<P> {
     }
 }
 
-/// The taking side: the kernel writes, we read.
+/// The taking side: the kernel writes, and this side reads.
 #[derive(Debug)]
 pub struct Collect<P> {
     place: P,
-    /// Items taken so far.
+    /// Number of items taken so far.
     next: u32,
-    /// Items whose positions were returned to the kernel.
+    /// Number of items whose positions were returned to the kernel.
     released: u32,
     /// The kernel's index when it was last read.
     put: u32,
 }
 
 impl<P: Place> Collect<P> {
-    /// Our side of a new ring.
+    /// Begins to use this side of a new ring.
     pub fn new(place: P) -> Self {
         // Relaxed: the ring is new, and the kernel does not use it yet.
         let next = place.consumer().load(Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! Receiving by AF_XDP: chunks are posted to the kernel and come back as frames.
+//! Receives over AF_XDP: chunks are posted to the kernel, which returns them as frames.
 //!
-//! A posted chunk stays here, so that nothing else can access it before the kernel returns it.
+//! A posted chunk is kept here, so that nothing else can access it before the kernel returns it.
 
 use strowger_frame::{
     Burst, Chunk, ChunkClass, Loss, Pool,
@@ -13,22 +13,24 @@ use super::{
     socket::{Descriptor, Rings},
 };
 
-/// The chunks that are posted, and those that are ready to be.
+/// The chunks that are posted, and those that are ready to be posted.
 pub(super) struct RxQueue {
-    /// By the chunk's index in the mapping.
+    /// Posted chunks by their index in the mapping.
     posted: Box<[Option<Chunk>]>,
     posted_count: usize,
     posted_max: usize,
-    /// The pool counts the chunks for this port.
+    /// Whether the pool counts the chunks for this port.
     charged: bool,
-    /// Chunks of the port that are not posted: the fill ring was full, or the received frame was dropped.
+    /// Chunks of the port that are not posted, because the fill ring was full or the received frame
+    /// was dropped.
     idle: Vec<Chunk>,
-    /// The frame of the last descriptor continues in the next one: it is too long for a chunk.
+    /// Whether the frame of the last descriptor continues in the next one. Such a frame is too long
+    /// for a chunk.
     is_multi_buffer: bool,
 }
 
 impl RxQueue {
-    /// Room for the chunks of a mapping of `bytes`; at most `posted_max` of them are posted.
+    /// Makes room for the chunks of a mapping of `bytes`. At most `posted_max` of them are posted.
     pub(super) fn new(bytes: usize, posted_max: usize) -> Self {
         Self {
             posted: (0..bytes / UMEM_CHUNK_BYTES).map(|_| None).collect(),
@@ -40,15 +42,15 @@ impl RxQueue {
         }
     }
 
-    /// Number of chunks that the kernel may write into.
+    /// Number of chunks into which the kernel may write.
     pub(super) fn posted(&self) -> usize {
         self.posted_count
     }
 
     /// Receives a burst.
     ///
-    /// With `pool_is_ours` the chunks belong to the pool, which also supplies new ones; otherwise frames
-    /// are copied into the pool.
+    /// If `pool_is_ours`, the chunks belong to the pool, which also supplies new ones. Otherwise
+    /// frames are copied into the pool.
     pub(super) fn rx_burst(
         &mut self,
         rings: &mut Rings,
@@ -63,7 +65,8 @@ impl RxQueue {
             let Some(descriptor) = rings.rx.take() else { break };
             descriptors += 1;
             let Some(mut chunk) = self.take_filled(&descriptor) else {
-                // A chunk that was not posted: a bug of the kernel, and there is nothing to return.
+                // This chunk was not posted, which is a bug of the kernel. There is no chunk to
+                // return.
                 frames += 1;
                 tally.count_loss(Loss::Malformed, 1);
                 continue;
@@ -129,7 +132,7 @@ impl RxQueue {
         descriptors
     }
 
-    /// Counts the first chunks for this port, which were taken when it was opened.
+    /// Counts the first chunks, which were taken when the port was opened, as chunks of this port.
     #[cold]
     fn charge(&mut self, pool: &mut Pool) {
         self.charged = true;
@@ -149,14 +152,15 @@ impl RxQueue {
         Some(chunk)
     }
 
-    /// Posts chunks up to the maximum, as far as there are any.
+    /// Posts chunks up to the maximum, as long as there are free ones.
     pub(super) fn post(&mut self, rings: &mut Rings, mut pool: Option<&mut Pool>) {
         while self.posted_count < self.posted_max {
             let idle = self.idle.pop();
             let fresh = || pool.as_mut().and_then(|pool| pool.take(ChunkClass::Single));
             let Some(chunk) = idle.or_else(fresh) else { break };
             let Some(offset) = self.offset_of(rings, &chunk) else { continue };
-            // The kernel reports late what it has taken, so there may seem to be no room.
+            // The kernel reports with a delay which entries it has taken, so the ring may seem to
+            // be full.
             if !rings.fill.put(offset as u64) {
                 self.idle.push(chunk);
                 break;
@@ -171,7 +175,8 @@ impl RxQueue {
         rings.mapping.offset_of(chunk.at().as_ptr(), UMEM_CHUNK_BYTES)
     }
 
-    /// Leaks the posted chunks: the kernel may still write into them, and does not report when it stops.
+    /// Leaks the posted chunks, because the kernel may still write into them and does not report
+    /// when it stops.
     pub(super) fn abandon(&mut self) {
         for chunk in &mut self.posted {
             std::mem::forget(chunk.take());

@@ -1,5 +1,5 @@
-//! Tries the modes from the best down: zero-copy, copies in the driver, copies after the driver, AF_PACKET.
-//! Keeps the reason of each failure. It does not check versions.
+//! Tries the modes in descending order: zero-copy, copies in the driver, copies after the driver,
+//! AF_PACKET. It records the reason of each failure. It does not check versions.
 
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -21,21 +21,21 @@ use crate::sys::{
     messages::{self, ALLOW_CALLS},
 };
 
-/// How a port receives and sends, from the best down.
+/// How a port receives and sends, the best mode first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RxMode {
-    /// AF_XDP with zero-copy: the device reads and writes the frames itself.
+    /// AF_XDP with zero-copy: the device itself reads and writes the frames.
     ZeroCopy,
     /// AF_XDP with the program in the driver; the kernel copies each frame once.
     Copy,
-    /// AF_XDP with the program after the driver; each frame becomes an skb first.
+    /// AF_XDP with the program after the driver. The kernel makes an skb of each frame first.
     Generic,
     /// AF_PACKET.
     Packet,
 }
 
 impl RxMode {
-    /// All modes, from the best down.
+    /// All modes, the best first.
     pub const ALL: [Self; 4] = [Self::ZeroCopy, Self::Copy, Self::Generic, Self::Packet];
 
     /// Its name in counters and JSON.
@@ -71,7 +71,7 @@ impl fmt::Display for RefusedMode {
     }
 }
 
-/// One line for each reason, in order.
+/// Returns one line for each reason, in order.
 pub(super) fn lines(refused: &[RefusedMode]) -> Vec<String> {
     let same = |a: &RefusedMode, b: &RefusedMode| {
         a.refusal == b.refusal && a.multi_buffer == b.multi_buffer
@@ -84,7 +84,7 @@ pub(super) fn lines(refused: &[RefusedMode]) -> Vec<String> {
     refused.chunk_by(same).filter_map(line).collect()
 }
 
-/// The chosen mode of an Ethernet port, and why nothing better was possible.
+/// The selected mode of an Ethernet port, and the reasons why no better mode was possible.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EtherReport {
@@ -92,34 +92,36 @@ pub struct EtherReport {
     pub interface: String,
     /// Index of the queue.
     pub queue: u32,
-    /// Number of receive queues of the interface; each needs a port.
+    /// Number of receive queues of the interface. Each queue needs a port.
     pub queues: u32,
     /// MAC address of the interface.
     pub mac: Mac,
     /// The worker of the port.
     pub worker: usize,
-    /// How it receives and sends, as the kernel has confirmed.
+    /// The mode in which the port receives and sends, as the kernel has confirmed.
     pub mode: RxMode,
-    /// Better modes that do not work here.
+    /// Better modes that do not work here, and the reasons.
     pub refused: Vec<RefusedMode>,
-    /// Whether a frame may have several descriptors; if not, a frame without headroom is copied.
+    /// Whether a frame may have several descriptors. If not, a frame without headroom is copied.
     pub multi_buffer: bool,
     /// Whether it shares the registered memory (UMEM) of an earlier port.
     pub shared: bool,
-    /// Chunks posted to the kernel for receiving.
+    /// Number of chunks that are posted to the kernel for receiving.
     pub fill_ring_frames: usize,
-    /// The number of chunks in the spec.
+    /// Number of chunks that the spec requests.
     pub fill_ring_frames_asked: usize,
-    /// How often the queue was still in use by its former owner.
+    /// Number of attempts in which the queue was still in use by its former owner.
     pub busy_retries: u32,
-    /// With AF_PACKET: whether many frames go in one system call (`recvmmsg`, `sendmmsg`).
+    /// With AF_PACKET: whether one system call sends or receives many frames (`recvmmsg`,
+    /// `sendmmsg`).
     pub many: Result<(), Refusal>,
-    /// With AF_PACKET: whether an XDP program is on the interface, which may take our frames first.
+    /// With AF_PACKET: whether an XDP program is attached to the interface. It may take our frames
+    /// first.
     pub program_there: bool,
 }
 
 impl EtherReport {
-    /// One sentence for each thing that would be faster or safer in another mode.
+    /// One sentence for each property that would be faster or safer in another mode.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lines(&self.refused);
         if self.mode != RxMode::Packet && !self.multi_buffer {
@@ -165,7 +167,7 @@ impl fmt::Display for EtherReport {
     }
 }
 
-/// Tries the permitted modes, from the best down.
+/// Tries the permitted modes, the best first.
 pub(super) fn select(
     spec: &XdpSpec,
     arena: &mut Arena,
@@ -209,7 +211,7 @@ pub(super) fn select(
         if mode == RxMode::Packet {
             match PacketSocket::open(interface, shape, tally) {
                 Ok(packet) => {
-                    // Detach the program of a mode that failed above.
+                    // Detaches the program of a mode that has failed.
                     drop(attached.take());
                     let program_there = interface::has_program(interface.index) == Some(true);
                     let report = report(mode, None, OpenResult::default(), refused);
@@ -250,9 +252,9 @@ pub(super) fn select(
     Err(EtherOpenError::NothingWorks { interface: spec.interface.clone(), refused })
 }
 
-/// Returns our program on the interface: the one of our other ports, or a new one.
+/// Returns our program on the interface: that of our other ports, or a new one.
 ///
-/// `ours` is the one that an earlier mode has attached.
+/// `ours` is the program that was attached for an earlier mode.
 fn attach(
     spec: &XdpSpec,
     arena: &mut Arena,
@@ -272,7 +274,8 @@ fn attach(
     if let Some(there) = ours.as_ref().filter(|there| there.attach == wanted) {
         return Ok(Ok(there.clone()));
     }
-    // An interface has one attach mode at a time: detach the program of an earlier mode first.
+    // An interface has only one attach mode at a time, so the program of an earlier mode is
+    // detached first.
     *ours = None;
     let mut program = match Program::load(spec.ethertype, spec.vlan, interface.queues) {
         Ok(program) => program,
@@ -288,7 +291,7 @@ fn attach(
                     return Err(EtherOpenError::ProgramPresent { interface, errno: error.errno });
                 }
                 libc::EBUSY | libc::EEXIST => {
-                    // It may be the program of our former process, which is still ending.
+                    // It may be the program of an earlier process of ours that is still ending.
                     program = back;
                     std::thread::sleep(BUSY_RETRY);
                 }
@@ -307,7 +310,7 @@ pub const GRANT: &str = "grant it with: setcap cap_net_raw,cap_net_admin,cap_bpf
      $(command -v strowger), or AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN CAP_BPF and \
      LimitMEMLOCK=infinity in the unit";
 
-/// The reason for AF_PACKET where tags are hidden: a program cannot tell the VLANs apart.
+/// The reason for using AF_PACKET if tags are hidden: a program cannot distinguish the VLANs.
 fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
     let features: Vec<_> = interface.hidden_tags.features().collect();
     let what = format!(
@@ -319,7 +322,7 @@ fn hidden_tags(spec: &XdpSpec, interface: &Interface) -> Refusal {
     Refusal::new(what, interface.hidden_tags.remedy(&spec.interface))
 }
 
-/// Adds what the operator can do about a failed call of an Ethernet port.
+/// Adds the remedy for a failed call of an Ethernet port.
 pub(crate) fn with_remedy(error: CallError) -> Refusal {
     error.with_remedy(match (error.call, error.errno.0) {
         ("XDP_UMEM_REG", libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {

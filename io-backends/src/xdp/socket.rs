@@ -1,6 +1,6 @@
-//! AF_XDP sockets: one function for each system call, and the four mapped rings.
+//! AF_XDP sockets, with one function for each system call, and the four mapped rings.
 //!
-//! It does not retry; the caller handles the errno.
+//! It does not retry. The caller handles the errno.
 
 use std::{
     io, mem,
@@ -19,7 +19,7 @@ use super::{
 /// An item of the receive and transmit rings.
 pub(super) type Descriptor = libc::xdp_desc;
 
-// Layout of the kernel's structures as used here.
+// The layout of the kernel's structures on which this module relies.
 const _: () = assert!(mem::size_of::<Descriptor>() == 16);
 const _: () = assert!(mem::offset_of!(Descriptor, len) == 8);
 const _: () = assert!(mem::offset_of!(Descriptor, options) == 12);
@@ -34,7 +34,7 @@ pub(crate) fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 
-/// An AF_XDP socket. It is reference-counted so that other sockets can share its UMEM.
+/// An AF_XDP socket. It is reference-counted, so that other sockets can share its UMEM.
 #[derive(Clone, Debug)]
 pub(super) struct Socket(pub(super) Arc<OwnedFd>);
 
@@ -93,7 +93,7 @@ impl Socket {
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
 
-    /// Reads into `value`, which keeps fields that an older kernel does not write.
+    /// Reads into `value`. Fields that an older kernel does not write keep their value.
     fn read<T>(&self, level: i32, option: i32, value: &mut T) -> Result<(), i32> {
         let mut len = mem::size_of::<T>() as libc::socklen_t;
         let at = std::ptr::from_mut(value).cast();
@@ -184,7 +184,7 @@ impl Socket {
         if fit && offsets.items.is_multiple_of(8) { Ok(shared) } else { Err(libc::EPROTO) }
     }
 
-    /// Binds to a queue; with `share`, to the UMEM of that socket and with its flags.
+    /// Binds to a queue. With `share`, the socket uses the UMEM and the flags of that socket.
     pub(super) fn bind(
         &self,
         interface: u32,
@@ -194,7 +194,7 @@ impl Socket {
     ) -> Result<(), i32> {
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
-            // The kernel refuses other flags together with this one.
+            // The kernel refuses other flags in addition to this one.
             sxdp_flags: if share.is_some() { libc::XDP_SHARED_UMEM } else { flags },
             sxdp_ifindex: interface,
             sxdp_queue_id: queue,
@@ -224,12 +224,12 @@ impl Socket {
     /// Sets the send buffer, to which the kernel charges frames in copy mode.
     pub(super) fn set_send_buffer(&self, bytes: i32) {
         if self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes).is_err() {
-            // The flush works with any size.
+            // An error is ignored, because flushing works with any size.
             let _ = self.set(libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
         }
     }
 
-    /// Takes the socket's pending error: `ENETDOWN` when its interface has gone.
+    /// Reads and clears the socket's pending error. It is `ENETDOWN` if the interface is gone.
     pub(super) fn take_error(&self) -> Option<i32> {
         let mut error = 0_i32;
         self.read(libc::SOL_SOCKET, libc::SO_ERROR, &mut error).ok()?;

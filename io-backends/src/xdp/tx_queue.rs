@@ -1,7 +1,7 @@
-//! Sending by AF_XDP.
+//! Sends over AF_XDP.
 //!
-//! Frames become descriptors, and stay held until the kernel reports that it has read them. Payload is
-//! copied only if the kernel cannot reach it; such copies are counted.
+//! Frames become descriptors, and are held until the kernel reports that it has read them. Payload
+//! is copied only if the kernel cannot access it. Such copies are counted.
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,15 +17,15 @@ use super::{
 };
 use crate::pinned::Pinned;
 
-/// Whether the device sends frames.
+/// State of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeviceState {
     Open,
-    /// Nothing has been sent for too long.
+    /// The device has sent nothing for too long.
     Stalled,
     /// The interface is down (`ENETDOWN`).
     Down,
-    /// The interface no longer exists (`ENXIO`); it does not come back.
+    /// The interface no longer exists (`ENXIO`). It does not come back.
     Gone,
 }
 
@@ -33,18 +33,18 @@ pub(super) enum DeviceState {
 struct InFlight {
     addr: u64,
     done: bool,
-    /// The header slot that it points to.
+    /// The header slot to which it points.
     header: Option<u16>,
-    /// In the last descriptor of a frame: the memory of the frame, and its length.
+    /// In the last descriptor of a frame, the memory of the frame and the frame's length.
     memory: Memory,
     bytes: u16,
 }
 
 enum Memory {
-    /// None: the frame continues in the next descriptor.
+    /// No memory, because the frame continues in the next descriptor.
     None,
     Frame(#[allow(dead_code)] Frame), // kept for its drop, not read
-    /// A chunk of the port that a frame was copied into.
+    /// A chunk of the port into which a frame was copied.
     Spare(Chunk),
 }
 
@@ -53,30 +53,32 @@ const IDLE: InFlight =
 const IN_FLIGHT_MAX: usize = (TX_RING + COMPLETION_RING) as usize;
 const _: () = assert!(IN_FLIGHT_MAX.is_power_of_two());
 
-/// Frames that `tx_burst` has taken and the kernel has not yet completed.
+/// Frames that `tx_burst` has accepted and the kernel has not yet completed.
 pub(super) struct TxQueue {
-    /// In the order of the transmit ring, from `first` on.
+    /// Descriptors in the order of the transmit ring, beginning at `first`.
     in_flight: Box<[InFlight]>,
     first: usize,
     next: usize,
-    /// The descriptor that should complete next: completions nearly always come in order.
+    /// The descriptor that should complete next, because completions nearly always arrive in order.
     expected: usize,
-    /// After the last flush, the kernel had not taken all descriptors.
+    /// Whether the kernel had not taken all descriptors after the last flush.
     pending: bool,
-    /// Chunks for headers that do not fit in front of their frame.
+    /// Chunks for headers that have no room in front of their frame.
     header_chunks: Vec<(usize, Chunk)>,
     free_headers: Vec<u16>,
     spare: Vec<Chunk>,
-    /// A frame may have several descriptors.
+    /// Whether a frame may have several descriptors.
     multi_buffer: bool,
     zero_copy: bool,
-    /// Frames that the device refused (`EBUSY`), among the next ones to complete.
+    /// Number of frames that the device refused (`EBUSY`). They are among the next ones to
+    /// complete.
     refused: u64,
-    /// The oldest frames in flight, which count as lost already because the interface is gone.
+    /// Number of the oldest frames in flight that already count as lost, because the interface is
+    /// gone.
     lost: u64,
     stalled_since: Option<Instant>,
     pub(super) device: DeviceState,
-    /// Train chunks that the frames in flight hold.
+    /// The train chunks that the frames in flight hold.
     pinned: Pinned,
     frames_put: u64,
     frames_done: u64,
@@ -126,9 +128,9 @@ impl TxQueue {
         self.waiting() == 0
     }
 
-    /// Whether the kernel has taken all descriptors, or does not take any for now.
+    /// Whether the kernel has taken all descriptors, or currently takes none.
     ///
-    /// It may complete them later: some drivers do so only with the next frame.
+    /// It may complete them later. Some drivers do so only with the next frame.
     pub(super) fn is_flushed(&self) -> bool {
         !self.pending || self.device != DeviceState::Open
     }
@@ -142,8 +144,8 @@ impl TxQueue {
         frames: &mut Burst,
     ) {
         if !matches!(self.device, DeviceState::Open | DeviceState::Gone) {
-            // The kernel may have sent the waiting descriptors without a call of ours (poll(2) makes it
-            // do so), and then nothing else would check.
+            // The kernel may have sent the waiting descriptors without a call of this port (poll(2)
+            // can cause that), and then no other code would check.
             self.flush(socket, rings);
         }
         if self.device != DeviceState::Open {
@@ -165,7 +167,8 @@ impl TxQueue {
         }
     }
 
-    /// Counts the train chunks that frames are about to hold; returns how many frames may be taken.
+    /// Counts the train chunks of frames that are to be sent. Returns the number of frames that may
+    /// be taken.
     fn pin(&mut self, frames: &[Frame]) -> usize {
         let n = frames.len() as u64;
         let may_go = if self.pinned.are_few(self.frames_put - self.frames_done + n) {
@@ -178,7 +181,7 @@ impl TxQueue {
         may_go
     }
 
-    /// How many frames from the front of `frames` can be taken now.
+    /// Returns the number of frames from the front of `frames` that can be taken now.
     fn room(&self, rings: &mut Rings, template: &Template, frames: &Burst) -> usize {
         let wanted = frames.len() as u32 * DESCRIPTORS_PER_FRAME_MAX;
         let places = IN_FLIGHT_MAX - self.waiting();
@@ -198,19 +201,19 @@ impl TxQueue {
         frames[..room].iter().take_while(&mut may_go).count()
     }
 
-    /// Whether the kernel cannot reach the frame where it lies.
+    /// Whether the frame must be copied, because the kernel cannot access it where it is.
     fn must_copy(&self, rings: &Rings, template: &Template, frame: &Frame) -> bool {
         let Some(offset) = rings.mapping.offset_of(frame.bytes().as_ptr(), frame.len()) else {
             return true;
         };
-        // Together with its header in front of it, inside one chunk of the UMEM.
+        // The frame with its header in front of it must be inside one chunk of the UMEM.
         let whole = frame.headroom() >= template.len()
             && (offset - template.len()) % UMEM_CHUNK_BYTES + template.len() + frame.len()
                 <= UMEM_CHUNK_BYTES;
         !self.multi_buffer && !whole
     }
 
-    /// Appends the descriptors of a frame, for which there is room.
+    /// Appends the descriptors of a frame. The ring must have room for them.
     #[inline]
     fn put(&mut self, rings: &mut Rings, template: &Template, mut frame: Frame) {
         let (header, len) = (template.len(), frame.len());
@@ -231,8 +234,8 @@ impl TxQueue {
         self.put_parts(rings, Some(header), offset, len, len, frame);
     }
 
-    /// Appends descriptors for the header, if it is separate, and for `bytes` from `offset` on, cut where a
-    /// chunk of the UMEM ends.
+    /// Appends descriptors for the header, if it is separate, and for `bytes` beginning at
+    /// `offset`. They are split where a chunk of the UMEM ends.
     #[inline]
     fn put_parts(
         &mut self,
@@ -293,7 +296,7 @@ impl TxQueue {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Has the kernel send the descriptors, and takes back what it has completed.
+    /// Makes the kernel send the descriptors, and takes back those that it has completed.
     pub(super) fn flush(&mut self, socket: &Socket, rings: &mut Rings) {
         rings.tx.publish();
         let mut pending = rings.tx.pending();
@@ -305,14 +308,16 @@ impl TxQueue {
                 break;
             }
             match socket.kick_tx() {
-                // In copy mode the device dropped one packet; its descriptors complete.
+                // In copy mode the device has dropped one packet, but the packet's descriptors
+                // complete.
                 Err(libc::EBUSY) if !self.zero_copy => self.refused += 1,
                 Err(libc::ENETDOWN) => {
                     self.device = DeviceState::Down;
                     break;
                 }
                 Err(libc::ENXIO | libc::ENODEV) => self.device = DeviceState::Gone,
-                // EAGAIN: the device or the socket has no room, or only a part was sent.
+                // EAGAIN means that the device or the socket has no room, or that only a part was
+                // sent.
                 Ok(()) | Err(_) => {}
             }
             // The completion ring may have been full.
@@ -329,13 +334,13 @@ impl TxQueue {
         self.check_stall(pending < before);
     }
 
-    /// Checks whether nothing has been sent for too long.
+    /// Checks whether the device has sent nothing for too long.
     fn check_stall(&mut self, moved: bool) {
         if !self.pending || moved {
             self.stalled_since = None;
             self.device = DeviceState::Open;
         } else {
-            // Read the clock only after a flush without progress.
+            // The clock is read only after a flush without progress.
             let now = Instant::now();
             let since = *self.stalled_since.get_or_insert(now);
             if self.device == DeviceState::Open && now - since > STALL_MAX {
@@ -415,8 +420,8 @@ impl TxQueue {
 
     /// Counts the frames in flight as lost, because the interface is gone or going.
     ///
-    /// Their memory stays here until the kernel completes them or the socket is closed, because the kernel
-    /// reports the end before it has stopped the device.
+    /// Their memory is kept until the kernel completes them or the socket is closed, because the
+    /// kernel reports the end of the interface before it has stopped the device.
     #[cold]
     fn give_up(&mut self) {
         let in_flight = (0..self.waiting()).map(|n| &self.in_flight[self.place(n)].memory);
@@ -432,16 +437,16 @@ impl TxQueue {
         self.first.wrapping_add(n) & (IN_FLIGHT_MAX - 1)
     }
 
-    /// The socket reports that the interface is gone.
+    /// Records that the interface is gone, as the socket has reported.
     pub(super) fn set_gone(&mut self) {
         self.device = DeviceState::Gone;
         self.give_up();
     }
 
-    /// Ends the port: frames without completion count as lost.
+    /// Ends the port. Frames that were not completed count as lost.
     ///
-    /// The last `pending` descriptors were not taken by the kernel. Memory that the kernel may still read is
-    /// leaked on purpose.
+    /// The kernel has not taken the last `pending` descriptors. Memory that the kernel may still
+    /// read is leaked on purpose.
     pub(super) fn abandon(&mut self, pending: usize) {
         let read_by_the_kernel = self.waiting().saturating_sub(pending);
         let mut headers_read = false;
@@ -485,7 +490,7 @@ mod tests {
         Pool::new(&PoolSpec { trains: 0, singles: 16, huge_pages: false }).unwrap()
     }
 
-    /// Appends descriptors with these addresses; the last one of each frame has memory.
+    /// Appends descriptors with these addresses. The last descriptor of each frame has memory.
     fn put(tx_queue: &mut TxQueue, pool: &mut Pool, descriptors: &[(u64, bool)]) {
         for &(addr, ends) in descriptors {
             let memory = match ends {
@@ -576,7 +581,7 @@ mod tests {
             assert_eq!(pool.free(ChunkClass::Single), 13, "the device may still read");
         }
         assert!(tx_queue.is_flushed());
-        // The kernel completes one of them; the other stays open.
+        // The kernel completes one of the two, and the other stays open.
         complete(&mut tx_queue, &[2, 3]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 14));
         tx_queue.zero_copy = true;

@@ -1,4 +1,5 @@
-//! One AF_XDP socket with its rings, opened with given bind flags. `select_mode` chooses the flags.
+//! One AF_XDP socket with its rings, opened with the given bind flags. `select_mode` selects the
+//! flags.
 
 use std::{
     sync::Arc,
@@ -36,10 +37,10 @@ pub(super) struct OpenResult {
 
 /// An open AF_XDP socket.
 pub(super) struct Xsk {
-    /// `None` only during drop.
+    /// It is `None` only while the value is dropped.
     socket: Option<Socket>,
     rings: Rings,
-    /// Bound: the kernel may write to the posted chunks.
+    /// Whether the socket is bound, so that the kernel may write into the posted chunks.
     is_bound: bool,
     attached: Option<Arc<Attached>>,
     rx_queue: RxQueue,
@@ -96,7 +97,7 @@ impl Xsk {
             idle_polls: 0,
         };
         let Some(socket) = xsk.socket.clone() else { return Err(at("socket(AF_XDP)")(0)) };
-        // Before `bind`, because some drivers read the fill ring only there.
+        // The chunks are posted before `bind`, because some drivers read the fill ring only then.
         xsk.rx_queue.post(&mut xsk.rings, Some(pool));
         let mut result = OpenResult {
             shared: share.is_some(),
@@ -126,7 +127,7 @@ impl Xsk {
         socket.statistics().map_err(at("XDP_STATISTICS"))?;
         attached.steer(queue, socket.fd())?;
         xsk.attached = Some(attached.clone());
-        // Any socket that shares the memory keeps it registered, so the first one may close.
+        // Any socket that shares the memory keeps it registered, so the first socket may be closed.
         arena.register(&socket, flags);
         Ok((xsk, result))
     }
@@ -180,7 +181,7 @@ impl Xsk {
         self.tx_queue.is_flushed()
     }
 
-    /// How to wait for the next event.
+    /// Returns how to wait for the next event.
     pub(super) fn arm(&mut self) -> strowger_frame::port::Arm {
         use strowger_frame::port::Arm;
         self.read_statistics();
@@ -192,7 +193,8 @@ impl Xsk {
             return Arm::Ready;
         }
         if self.rx_queue.posted() == 0 && !self.is_gone() {
-            // The pool has no chunk to receive into, and does not report when it has one.
+            // The pool has no free chunk to receive into, and does not report when it has one
+            // again.
             return Arm::Poll;
         }
         Arm::Wait(socket.fd())
@@ -202,7 +204,7 @@ impl Xsk {
     fn read_statistics(&mut self) {
         let Some(socket) = &self.socket else { return };
         let Ok(now) = socket.statistics() else { return };
-        // `tx_ring_empty_descs` is left out: finding nothing to send loses nothing.
+        // `tx_ring_empty_descs` is omitted: if there is nothing to send, nothing is lost.
         for (drop, count) in [
             (KernelDrop::RxDropped, now.rx_dropped),
             (KernelDrop::RxRingFull, now.rx_ring_full),
@@ -217,14 +219,14 @@ impl Xsk {
 
 /// Registers the arena's memory.
 ///
-/// The kernel releases memory that an earlier registration locked only some time after it ended, also one
-/// of an earlier process. Until then the limit seems to be reached.
+/// When a registration ends, the kernel releases the locked memory with a delay, even if it was the
+/// registration of an earlier process. Until then the limit seems to be reached.
 fn register(socket: &Socket, arena: &mut Arena) -> Result<(), i32> {
     let deadline = Instant::now() + LOCKED_MAX;
     loop {
         let registered = socket.register(arena.mapping());
         if registered != Err(libc::ENOBUFS) || !arena.limit_may_rise || Instant::now() > deadline {
-            // After one wait without success, the next modes do not wait.
+            // If one wait did not help, the next modes do not wait.
             arena.limit_may_rise = registered.is_ok();
             return registered;
         }
@@ -251,8 +253,8 @@ impl Drop for Xsk {
         }
         self.read_statistics();
         let pending = self.rings.tx.pending() as usize;
-        // Close the socket before any chunk is returned: in copy mode the kernel waits here until it no
-        // longer writes. A device that writes by DMA is stopped later, without notice.
+        // The socket is closed before any chunk is returned. In copy mode, closing blocks until the
+        // kernel no longer writes. A device that writes by DMA is stopped later, without notice.
         let closed = self.socket.take().and_then(|socket| Arc::into_inner(socket.0));
         if self.is_bound && (closed.is_none() || self.zero_copy) {
             self.rx_queue.abandon();
@@ -277,8 +279,8 @@ mod tests {
         *,
     };
 
-    /// A socket on the loopback interface of a new network namespace, which receives what it sends; `None`
-    /// without the rights for it.
+    /// A socket on the loopback interface of a new network namespace. It receives what it sends.
+    /// Returns `None` without the required privileges.
     fn on_loopback(pool: &mut Pool, posted: u32) -> Option<Xsk> {
         // Each test runs on its own thread.
         if let Err(errno) = enter_network() {
@@ -301,7 +303,7 @@ mod tests {
         Some(opened.map(|(xsk, _)| xsk).unwrap())
     }
 
-    /// Appends invalid descriptors, as a bug could: the kernel counts them and continues.
+    /// Appends invalid descriptors, as a bug could do. The kernel counts them and continues.
     #[test]
     fn descriptors_outside_the_umem_are_refused_and_counted() {
         let mut pool = Pool::new(&PoolSpec { trains: 0, singles: 200, huge_pages: false }).unwrap();

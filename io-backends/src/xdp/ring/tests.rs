@@ -1,5 +1,5 @@
-//! Tests the index logic against a model: a kernel that does anything the ring allows, as late as possible,
-//! from any starting index.
+//! Tests the index logic against a model: a kernel that does anything that the ring permits, as
+//! late as possible, beginning at any index.
 
 use std::{
     collections::VecDeque,
@@ -71,8 +71,8 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
         let start = if seed % 2 == 0 { u32::MAX - below(40) } else { below(1 << 20) };
         let heap = Heap::new(1 << (1 + seed % 5), start);
         let (mut ring, size) = (Submit::new(heap.clone()), heap.size());
-        // The model's state: published and not taken; appended and not published; read by the kernel but
-        // not yet reported.
+        // The model's state: items that are published and not taken, items that are appended and
+        // not published, and items that the kernel has read but not yet reported.
         let (mut shown, mut hidden) = (VecDeque::new(), VecDeque::new());
         let (mut next, mut unreported) = (0_u64, 0_u32);
         for _ in 0..2000 {
@@ -84,7 +84,8 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
                         hidden.push_back(next);
                         next += 1;
                     }
-                    // Rarely, because this reads the index, and the case of a stale index is tested too.
+                    // This is rare, because the call reads the index, and the case of a stale index
+                    // must be tested too.
                     if below(8) == 0 {
                         assert_eq!(ring.pending(), shown.len() as u32 + unreported, "seed {seed}");
                     }
