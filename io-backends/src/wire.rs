@@ -304,8 +304,7 @@ impl Rx {
 
     /// Wakes a far end that is blocked, because the ring has been drained.
     ///
-    /// It costs one fence each time the ring is drained. A full burst does not drain the ring and
-    /// costs nothing.
+    /// It costs one fence each time the ring is drained, and nothing after a full burst.
     #[inline]
     fn notify_room(&mut self) {
         self.notify_due = false;

@@ -75,7 +75,7 @@ pub(super) const STALLED_ROUNDS: u32 = 64;
 /// A device reports in some tens of microseconds what it has sent.
 pub(super) const PREEMPT_ROUNDS: u32 = 4;
 
-/// Number of failed trials after which a neighbour is parked.
+/// Number of failed trials that a neighbour may have without being parked.
 pub(super) const FAILED_TRIALS_FREE: u8 = 1;
 
 /// Number of bursts to a parked neighbour that are dropped before its next trial. Each failed trial

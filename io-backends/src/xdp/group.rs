@@ -21,7 +21,7 @@ pub struct Group {
     pub address: [u8; 6],
     /// First byte of every packet to the group.
     ///
-    /// Packets with another first byte are treated as packets from unknown senders. Otherwise all
+    /// Packets with another first byte count as packets from unknown senders. Otherwise all
     /// stations would answer a packet that is meant for one station.
     pub first_byte: u8,
 }

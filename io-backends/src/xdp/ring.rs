@@ -3,8 +3,8 @@
 //! This side either appends items (fill, transmit) or takes them (receive, completion). It does not
 //! block, does not trust the kernel's index, and reads that index only if necessary.
 //!
-//! The indices use all 32 bits and wrap. The position of an index is the index masked by the ring's
-//! size. The layout, and the functions named in comments on memory ordering, are those of Linux's
+//! The indices use all 32 bits and wrap. The position of an index is `index & mask`. The layout,
+//! and the functions named in comments on memory ordering, are those of Linux's
 //! `net/xdp/xsk_queue.h`.
 //!
 //! It is public only for the models in `loom-tests`, which implement the kernel's side as that file

@@ -1,4 +1,5 @@
-//! Captures, read back by a reader that shares only the specification with the writer.
+//! Tests of captures. The files are read by a reader that shares only the specification with the
+//! writer.
 
 use std::{
     io::{self, Write},
@@ -14,7 +15,7 @@ use strowger_io::{
 
 const HERE: Mark = Mark(1);
 
-/// A file in memory whose writer can be blocked.
+/// A file in memory. The test can block its writer.
 #[derive(Clone, Default)]
 struct Paper {
     written: Arc<Mutex<Vec<u8>>>,

@@ -1,4 +1,5 @@
-//! Endpoints, with each way of sending and receiving. No test sleeps; every wait has a deadline.
+//! Tests of endpoints, with each way of sending and receiving. No test sleeps; every wait has a
+//! deadline.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ fn no_pool() -> Pool {
     Pool::new(&PoolSpec { trains: 0, singles: 0, huge_pages: false }).expect("memory")
 }
 
-/// In place of a switch: returns every frame.
+/// In place of a switch: sends every received frame back.
 fn echo(port: &mut EndpointPort) -> usize {
     let mut burst = Burst::new();
     port.rx_burst(&mut no_pool(), &mut burst);
@@ -173,7 +174,7 @@ fn r10_a_dropped_endpoint_leaves_the_port_up_and_its_frames_counted() {
     assert_eq!(keep.len(), 3);
     drop(endpoint);
     assert!(port.is_gone());
-    // Frames that it sent earlier still arrive; frames to it count as lost.
+    // Frames that it sent before still arrive. Frames sent to it count as lost.
     let mut burst = Burst::new();
     port.rx_burst(&mut no_pool(), &mut burst);
     assert_eq!(burst.len(), 1);
@@ -205,7 +206,7 @@ fn a_dropped_port_is_a_clear_error_after_what_had_arrived() {
     assert_eq!(endpoint.receive().map(|_| ()), Err(Gone));
     assert_eq!(endpoint.receive_wait(LONG).map(|_| ()), Err(Gone));
     assert!(endpoint.is_gone());
-    // Three were taken, and one was waiting when the port was dropped.
+    // Three frames were taken, and one was waiting when the port was dropped.
     let tally = endpoint.tally();
     assert_eq!((tally.frames_out.read(), tally.lost(Loss::PeerGone)), (3, 1));
 }
@@ -236,7 +237,7 @@ mod asynchronous {
 
     use super::*;
 
-    /// Unparks its thread, and counts.
+    /// A waker that unparks its thread and counts its calls.
     struct Parked(Thread, AtomicU32);
 
     impl Wake for Parked {
@@ -254,7 +255,7 @@ mod asynchronous {
         Arc::new(Parked(std::thread::current(), AtomicU32::new(0)))
     }
 
-    /// A minimal runtime.
+    /// A minimal async runtime.
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         let waker = Waker::from(parked());

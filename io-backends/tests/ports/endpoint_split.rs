@@ -1,4 +1,5 @@
-//! Split endpoints: sender and receiver on different threads, and what happens when either is dropped.
+//! Tests of split endpoints: sender and receiver on different threads, and what happens when either
+//! is dropped.
 
 use std::{thread, time::Duration};
 
@@ -13,7 +14,7 @@ fn pool() -> Pool {
     Pool::new(&PoolSpec { trains: 0, singles: 0, huge_pages: false }).expect("memory")
 }
 
-/// Returns received frames until `count` were returned.
+/// Sends received frames back until `count` frames were sent.
 fn echo(mut port: EndpointPort, count: usize) -> EndpointPort {
     let (mut pool, mut burst, mut returned) = (pool(), Burst::new(), 0);
     while returned < count {

@@ -1,5 +1,5 @@
-//! Each kind of fault, alone and together, in both directions: the rates hold, all faults are counted, and a
-//! seed repeats a run.
+//! Tests of each kind of fault, alone and together, in both directions: the rates are correct, all
+//! faults are counted, and the same seed gives the same run.
 
 use strowger_frame::{Address, Burst, ChunkClass, Frame, Loss, Mark, Pool, PoolSpec, Port};
 use strowger_io::{
@@ -43,7 +43,8 @@ impl Wire {
         frame
     }
 
-    /// Sends `count` numbered frames in bursts of `size`; returns the frames that came out, and in which call.
+    /// Sends `count` numbered frames in bursts of `size`. Returns the frames that were delivered,
+    /// and in which call.
     fn run(&mut self, way: Way, count: u32, size: u32) -> Vec<(usize, Vec<u8>)> {
         let mut out = Vec::new();
         let mut sent = 0;

@@ -1,4 +1,5 @@
-//! Tests of every backend's ports. One program, because each program costs a link step.
+//! Tests of the ports of every backend. They form one program, because linking takes time for each
+//! program.
 #![allow(clippy::unwrap_used)] // functions that only tests call are tests too
 
 use strowger_frame::alloc::GuardedAlloc;
@@ -27,6 +28,6 @@ mod xdp_no_allocation;
 mod xdp_port;
 mod xdp_relay;
 
-/// Lets tests forbid allocation on their own thread.
+/// This allocator lets a test forbid allocation on its own thread.
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;

@@ -1,4 +1,5 @@
-//! Unix and AF_PACKET ports in a sandbox that refuses the calls for many messages, or all of them.
+//! Tests of unix and AF_PACKET ports in a sandbox that refuses the calls for many messages, or all
+//! calls.
 
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ fn a_unix_port_without_the_calls_for_many_messages_has_one_call_for_each() {
                 assert!(UnixPort::probe().unwrap().contains("one system call for each packet"));
                 port.admit(Mark(3), Address::Only).unwrap();
                 let mut client = Client::connect(&path).unwrap();
-                // More frames than one call takes, both ways.
+                // Sends more frames than one call takes, in both directions.
                 for n in 0..50 {
                     assert!(client.send(&[n; 100], DEADLINE).unwrap());
                 }

@@ -1,7 +1,8 @@
-//! A sandbox that refuses system calls, like old container profiles: a seccomp filter on a thread of the
-//! test.
+//! A sandbox that refuses system calls, as old container profiles do. It is a seccomp filter on a
+//! thread of the test.
 
-/// Runs `f` on a thread where these calls fail with `errno`; `None` without seccomp.
+/// Runs `f` on a thread where these calls fail with `errno`. Returns `None` if seccomp is not
+/// available.
 pub(crate) fn without<R: Send>(
     calls: &[i64],
     errno: i32,

@@ -1,5 +1,6 @@
-//! A program that puts a VLAN tag beside each frame that leaves an interface, as a VLAN device or a NIC
-//! does. Without VLAN devices in the kernel there is no other way to make such frames.
+//! A program that attaches a VLAN tag as metadata to each frame that leaves an interface, as a VLAN
+//! device or a NIC does. If the kernel has no VLAN devices, there is no other way to make such
+//! frames.
 
 use std::{
     ffi::CString,
@@ -33,11 +34,11 @@ struct Link {
     rest: [u64; 6],
 }
 
-/// Tags frames until it is dropped.
+/// Tags frames until this value is dropped.
 pub(crate) struct Tagging(#[allow(dead_code)] [OwnedFd; 2]);
 
 impl Tagging {
-    /// Tags frames that leave this interface of the thread's namespace.
+    /// Tags frames that are sent on this interface of the thread's namespace.
     pub(crate) fn new(interface: &str, kind: u16, tag: u16) -> io::Result<Self> {
         let op = |code: u8, to: u8, immediate: u32| {
             u64::from(code) | u64::from(to) << 8 | u64::from(immediate) << 32

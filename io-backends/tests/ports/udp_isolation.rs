@@ -1,5 +1,6 @@
-//! R23 for UDP ports: a neighbour whose frames do not leave the machine takes nothing from the others on the
-//! same socket. In network namespaces of the test; decided by counts.
+//! R23 for UDP ports: a neighbour whose frames are stuck in this machine must not take resources
+//! from the other neighbours of the socket. The tests use their own network namespaces, and their
+//! results are counts, not times.
 
 use std::{collections::HashMap, net::SocketAddr, process::Command};
 
@@ -8,23 +9,24 @@ use strowger_io::udp::{BackendChoice, UdpOpenError, UdpPort, UdpSpec, open};
 
 use crate::veth::{Namespace, Veth, until};
 
-/// Send buffer of a process without rights, with the default `net.core.wmem_max`.
+/// Send buffer of a process without privileges, with the default `net.core.wmem_max`.
 const STOCK_BUFFER_BYTES: usize = 212_992;
 
 const INNOCENT: Mark = Mark(0);
 const TRAINS: u32 = 16_000;
 
-/// The switch in namespace a, and one of its neighbours in b.
+/// The switch in namespace `a`, and one of its neighbours in namespace `b`.
 struct Bench {
     pool: Pool,
     theirs: Pool,
     hub: UdpPort,
     healthy: UdpPort,
-    /// The queue of each egress, the numbers of the frames that entered it, and how many did not.
+    /// For each egress, its queue, the number of frames that entered it, and the number that did
+    /// not.
     exits: HashMap<Mark, Burst>,
     sent: HashMap<Mark, u32>,
     refused: HashMap<Mark, u32>,
-    /// Number of the last frame that arrived at the healthy neighbour.
+    /// Number of the last frame that the healthy neighbour received.
     came: u32,
     /// Maximum number of chunks in use.
     pinned: usize,
@@ -42,7 +44,8 @@ fn in_namespace(namespace: &Namespace, line: &str) {
 }
 
 impl Bench {
-    /// `hub` and `there` are the addresses of the two ends of the veth pair; the healthy neighbour is `there`.
+    /// `hub` and `there` are the addresses of the two ends of the veth pair. The healthy neighbour
+    /// has the address `there`.
     fn new(veth: &Veth, hub: &str, there: &str, backend: BackendChoice) -> Option<Self> {
         let spec = UdpSpec {
             backend,
@@ -95,7 +98,8 @@ impl Bench {
         frame
     }
 
-    /// Sends frames to one neighbour through an egress queue like the engine's: 64 places, the newest is refused.
+    /// Sends frames to one neighbour through an egress queue like the engine's. It has 64 places,
+    /// and refuses the newest frame when it is full.
     fn send(&mut self, to: Mark, count: usize, len: usize) {
         let mut exit = self.exits.remove(&to).unwrap_or_default();
         for _ in 0..count {
@@ -112,7 +116,7 @@ impl Bench {
         self.exits.insert(to, exit);
     }
 
-    /// Receives at the healthy neighbour: all frames must arrive in order.
+    /// Receives at the healthy neighbour. All frames must arrive in order.
     fn receive(&mut self) {
         loop {
             let mut burst = Burst::new();
@@ -128,7 +132,8 @@ impl Bench {
         }
     }
 
-    /// Rounds of four frames to the healthy neighbour and some to each other; returns whether all arrived.
+    /// In each round, sends four frames to the healthy neighbour and `each` frames to each of the
+    /// others. Then waits until all frames to the healthy neighbour have arrived.
     fn rounds(&mut self, rounds: usize, others: &[Mark], each: usize) {
         for _ in 0..rounds {
             for &other in others {
@@ -151,14 +156,15 @@ impl Bench {
     }
 }
 
-/// Any number of next hops that do not answer, at full rate and at a low rate.
+/// Tests with several next hops that do not answer, at full rate and at a low rate.
 fn dead_next_hops(veth: &Veth, hub: &str, there: &str, dead: impl Fn(usize) -> String) {
     for backend in [BackendChoice::Mmsg, BackendChoice::IoUring] {
-        // Known limit: 100 next hops that fail at one moment still take a default send buffer from the others
-        // on an idle machine (9,600 of 16,000 refused); docs/threats.md says so.
+        // Known limit: if 100 next hops fail at the same time, they still take a default send
+        // buffer from the others on an idle machine (9,600 of 16,000 frames refused). See
+        // docs/threats.md.
         for (count, each, rounds) in [(3, 8, 4000), (3, 1, 4000), (40, 2, 2000)] {
             let Some(mut bench) = Bench::new(veth, hub, there, backend) else { continue };
-            // The next hop of the healthy neighbour is resolved first.
+            // Resolves the next hop of the healthy neighbour first.
             bench.rounds(20, &[], 0);
             let others: Vec<Mark> = (1..=count as u16).map(|n| Mark::new(n, 0)).collect();
             for (n, &mark) in others.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! R13 for UDP ports: forwarding does not allocate after they are open.
+//! R13 for UDP ports: after they have been opened, forwarding does not allocate.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn pair(spec: &UdpSpec) -> Result<(UdpPort, UdpPort), UdpOpenError> {
     Ok((a, b))
 }
 
-/// A mixture: trains, single frames, an empty one.
+/// Fills a burst with trains, single frames and an empty frame.
 fn fill(pool: &mut Pool, burst: &mut Burst) {
     let Some(chunk) = pool.take(ChunkClass::Train) else { return };
     let start = chunk.start();
@@ -60,7 +60,7 @@ fn r13_a_udp_port_allocates_nothing_after_it_is_open() {
         let (mut generation, mut rounds) = (0_u16, 0_u32);
         let deadline = Instant::now() + Duration::from_secs(60);
         while b.tally().frames_out.read() < FRAMES && Instant::now() < deadline {
-            // Neighbours are admitted and forgotten meanwhile.
+            // In the meantime, neighbours are admitted and forgotten.
             let mark = Mark::new(1 + generation % 99, generation);
             let _ = a.admit(mark, others[usize::from(generation) % others.len()]);
             a.forget(mark);

@@ -1,5 +1,5 @@
-//! UDP ports over loopback, with both backends: trains, order, unknown senders, sizes, wake-ups, memory. No
-//! test sleeps; they poll with a deadline.
+//! Tests of UDP ports over loopback, with both backends: trains, order, unknown senders, sizes,
+//! wake-ups, memory. No test sleeps; they poll with a deadline.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -31,8 +31,8 @@ fn v6() -> UdpSpec {
     UdpSpec { bind: "[::1]:0".parse().unwrap(), ..v4() }
 }
 
-/// Runs `test` with each backend that works here: io_uring with each set of flags that this or an older
-/// kernel takes, and recvmmsg.
+/// Runs `test` with each backend that works here: io_uring with each set of flags that this kernel
+/// or an older one supports, and recvmmsg.
 fn with_each_backend(spec: UdpSpec, test: impl Fn(&UdpSpec)) {
     let rings = (0..3).map(|mode| (BackendChoice::IoUring, mode));
     for (backend, ring_mode_first) in std::iter::once((BackendChoice::Mmsg, 0)).chain(rings) {
@@ -52,7 +52,7 @@ fn opened(spec: &UdpSpec) -> OpenedUdpPort {
     open(spec, 0).expect("opened a moment ago")
 }
 
-/// Two ports that have admitted each other as mark 0.
+/// Makes two ports that have admitted each other with mark 0.
 fn pair(spec: &UdpSpec) -> (UdpPort, UdpPort) {
     let (a, b) = (opened(spec), opened(spec));
     let (at_a, at_b) = (a.local_addr(), b.local_addr());
@@ -70,7 +70,8 @@ fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
     frame
 }
 
-/// `count` frames of `len` bytes side by side in one chunk, each filled with its number.
+/// Makes `count` frames of `len` bytes next to each other in one chunk. Each is filled with its
+/// number.
 fn train(pool: &mut Pool, len: usize, count: usize) -> Burst {
     let chunk = pool.take(ChunkClass::Train).expect("a free chunk");
     let start = chunk.start();
@@ -90,7 +91,7 @@ fn wait_readable(fd: RawFd, timeout: Duration) -> bool {
     unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
 }
 
-/// Blocks as a worker does, until the port may have something.
+/// Blocks as a worker does, until the port may have received something.
 fn wait(port: &mut UdpPort) {
     if let Arm::Wait(fd) = port.arm() {
         assert!(wait_readable(fd, DEADLINE), "{} was not woken", port.describe());
@@ -98,7 +99,7 @@ fn wait(port: &mut UdpPort) {
     port.disarm();
 }
 
-/// Receives until `done` returns true for the frames so far.
+/// Receives until `done` returns true for all frames received so far.
 fn receive_until(
     port: &mut UdpPort,
     pool: &mut Pool,
@@ -159,7 +160,8 @@ fn equal_frames_leave_as_one_message_and_arrive_as_one_train() {
                 return skip_case("GSO", &format!("{:?}", opened_a.report.gso));
             };
             let (mut a, mut b) = pair(spec);
-            // Three bursts in one round: trains join across bursts, up to the limit.
+            // Three bursts in one round: frames of different bursts join one train, up to the
+            // limit.
             for _ in 0..3 {
                 let mut burst = train(&mut pool, 100, 64);
                 a.tx_burst(Mark(0), &mut burst);
@@ -199,7 +201,8 @@ fn mixed_lengths_arrive_in_order() {
     with_each_backend(v4(), |spec| {
         let mut pool = pool(400);
         let (mut a, mut b) = pair(spec);
-        // Runs of equal frames, a shorter one that ends a train, longer ones that begin one, empty ones.
+        // The lengths are runs of equal frames, a shorter frame that ends a train, longer ones that
+        // begin one, and empty frames.
         let lens =
             [64, 64, 64, 10, 64, 64, 200, 200, 0, 0, 7, 1, 1400, 1400, 1400, 3, 64, 9000, 9000, 8];
         let lens: Vec<usize> = lens.iter().copied().cycle().take(120).collect();
@@ -278,7 +281,7 @@ fn frames_of_unknown_senders_are_counted_and_not_delivered() {
             receive_until(&mut b, &mut pool, |_, port| port.tally().frames_in.read() == 20);
         assert!(frames.is_empty());
         assert_eq!(b.tally().lost(Loss::UnknownSender), 20);
-        // Nothing is sent under a mark without a neighbour.
+        // Nothing is sent to a mark that has no neighbour.
         let mut burst = train(&mut pool, 80, 3);
         send(&mut b, Mark(0), &mut burst);
         assert!(burst.is_empty());
@@ -321,7 +324,7 @@ fn a_neighbour_forgotten_in_the_middle_of_its_train_gets_no_more_frames_through(
         let (mut a, mut b) = pair(spec);
         let mut burst = train(&mut pool, 50, 40);
         send(&mut a, Mark(0), &mut burst);
-        // A burst with room for ten: the rest of the train stays in the port.
+        // The burst has room for ten frames, so the rest of the train stays in the port.
         let filler = train(&mut pool, 50, 54);
         let mut burst = Burst::new();
         burst.extend(filler);
@@ -359,7 +362,7 @@ fn many_neighbours_share_a_socket_and_keep_their_marks() {
             socket.send_to(&[n as u8], at_hub).unwrap();
         }
         let frames = receive(&mut hub, &mut pool, usize::from(N));
-        // Each frame returns to its sender, all in one flush.
+        // Each frame is returned to its sender, all in one flush.
         for frame in frames {
             assert_eq!(frame.bytes(), [frame.mark().index() as u8]);
             let mark = frame.mark();
@@ -407,8 +410,8 @@ fn an_empty_pool_leaves_datagrams_in_the_kernel_and_recovers() {
         let mut theirs = pool(64);
         let mut ours = pool(4);
         let (mut a, mut b) = pair(spec);
-        // The pool is empty before anything arrives; then single datagrams arrive, and each takes a
-        // chunk.
+        // The pool is exhausted before anything arrives. Then single datagrams arrive, and each
+        // needs a chunk.
         let hoard: Vec<_> = std::iter::from_fn(|| ours.take(ChunkClass::Train)).collect();
         for n in 0..20 {
             let mut burst: Burst = [frame(&mut theirs, 30, n)].into_iter().collect();
@@ -455,7 +458,8 @@ fn a_blocked_worker_is_woken_by_a_datagram() {
                     assert!(begun.elapsed() < DEADLINE);
                 }
                 assert_eq!(burst[0].bytes(), [n; 9]);
-                // The other side sends again only after the reply, so each wait begins without a frame.
+                // The other side sends again only after the reply, so no frame is waiting when each
+                // wait begins.
                 b.tx_burst(Mark(0), &mut burst);
                 b.flush();
             }
@@ -522,7 +526,7 @@ fn a_ring_called_from_another_thread_is_replaced_by_recvmmsg() {
             .join()
             .unwrap();
         }
-        // Only a ring of a single issuer depends on the calling thread.
+        // Only a ring with a single issuer depends on the calling thread.
         if spec.backend == BackendChoice::IoUring && spec.ring_mode_first == 0 {
             assert!(b.describe().ends_with("(mmsg)"), "{}", b.describe());
         }
@@ -560,7 +564,7 @@ fn drops_of_the_kernel_are_counted() {
 
 #[test]
 fn a_full_socket_keeps_frames_in_order_and_loses_none() {
-    // A send buffer too small for one round, and a slow receiver.
+    // The send buffer is too small for one round, and the receiver is slow.
     with_each_backend(v4(), |spec| {
         let mut theirs = pool(200);
         let mut ours = pool(200);
@@ -630,9 +634,10 @@ fn a_refused_io_uring_is_reported_and_replaced() {
     );
 }
 
-/// Makes the kernel refuse `io_uring_setup` to this thread, as profiles of containers do.
+/// Makes the kernel refuse `io_uring_setup` on this thread, as container profiles do.
 fn forbid_rings_to_this_thread() -> bool {
-    // Load the number of the call; EPERM if it is io_uring_setup, otherwise allow.
+    // The filter loads the number of the call. It returns EPERM for io_uring_setup, and otherwise
+    // allows the call.
     let filter = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x0005_0001)]
         .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
     let allow = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
@@ -690,7 +695,7 @@ fn a_spec_bounds_the_chunks_that_its_port_keeps() {
         let mut theirs = pool(200);
         let mut ours = pool(held_max);
         let (mut a, mut b) = pair(spec);
-        // One by one, so that each datagram takes a chunk; nothing is sent back.
+        // The datagrams are sent one by one, so that each takes a chunk. Nothing is sent back.
         for n in 0..200 {
             let mut burst: Burst = [frame(&mut theirs, 30, n)].into_iter().collect();
             send(&mut a, Mark(0), &mut burst);
@@ -699,7 +704,8 @@ fn a_spec_bounds_the_chunks_that_its_port_keeps() {
         for _ in 0..20 {
             b.rx_burst(&mut ours, &mut burst);
             burst.clear();
-            // Within the maximum even with a burst in flight: the pool was never empty.
+            // The number of chunks stayed within the maximum, even with a burst in flight: the pool
+            // was never exhausted.
             assert_eq!(ours.tally().exhausted.read(), 0);
         }
     });

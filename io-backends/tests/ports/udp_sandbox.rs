@@ -1,4 +1,4 @@
-//! UDP ports in a sandbox that refuses system calls.
+//! Tests of UDP ports in a sandbox that refuses system calls.
 
 use std::time::{Duration, Instant};
 

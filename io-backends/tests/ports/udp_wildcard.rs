@@ -1,5 +1,6 @@
-//! UDP ports bound to a wildcard address: replies leave from the address that the sender used, and `[::]`
-//! also takes IPv4. Over loopback, where all of 127.0.0.0/8 is local.
+//! Tests of UDP ports bound to a wildcard address: the source of a reply is the address to which
+//! the sender sent, and `[::]` also receives IPv4. They use loopback, where all of 127.0.0.0/8 is
+//! local.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -22,7 +23,7 @@ fn spec(bind: &str, backend: BackendChoice) -> UdpSpec {
     UdpSpec { backend, neighbours_max: 8, ..UdpSpec::new(bind.parse().unwrap()) }
 }
 
-/// Runs `test` with each backend at each address that this machine supports.
+/// Runs `test` with each backend, at each address that this machine supports.
 fn each(binds: &[&str], test: impl Fn(&UdpSpec)) {
     for bind in binds {
         for backend in [BackendChoice::Mmsg, BackendChoice::IoUring] {
@@ -44,7 +45,7 @@ fn client() -> UdpSocket {
     client
 }
 
-/// The source of the next datagram at the client.
+/// Receives the next datagram at the client, and returns its source address.
 fn source_of(client: &UdpSocket) -> SocketAddr {
     client.recv_from(&mut [0; 2000]).unwrap().1
 }
@@ -63,7 +64,7 @@ fn frame(pool: &mut Pool, len: usize) -> Frame {
     pool.take(ChunkClass::Single).unwrap().into_frame(256, len)
 }
 
-/// Sends single frames and a train; returns the source of each.
+/// Sends single frames and a train, and returns the source address of each.
 fn send(port: &mut UdpPort, pool: &mut Pool, client: &UdpSocket) -> Vec<SocketAddr> {
     let mut burst: Burst = (0..4).map(|_| frame(pool, 100)).collect();
     port.tx_burst(Mark(0), &mut burst);
@@ -86,7 +87,7 @@ fn replies_to_a_neighbour_leave_from_the_address_that_it_used() {
             let came = receive(&mut port, &mut pool);
             assert_eq!(came[0].mark(), Mark(0));
             assert_eq!(send(&mut port, &mut pool, &client), [asked; 4]);
-            // Also frames to an address: probes.
+            // A frame to an address, as a probe is, also has this source.
             let probe = frame(&mut pool, 10);
             port.send_to(Address::Udp(client.local_addr().unwrap()), probe);
             assert_eq!(source_of(&client), asked);
@@ -107,7 +108,8 @@ fn only_authenticated_datagrams_change_the_source_address_of_an_authenticated_ne
         client.send_to(b"data", first).unwrap();
         let came = receive(&mut port, &mut pool);
         port.authenticated(&came[0]);
-        // Anyone can forge this source, so it changes nothing, also in one burst with data.
+        // Anyone can forge this source address, so it must change nothing, even in the same burst
+        // as data.
         for _ in 0..3 {
             client.send_to(b"forged", second).unwrap();
             receive(&mut port, &mut pool);

@@ -1,5 +1,5 @@
-//! Unix ports: clients that connect, leave, are killed or send malformed messages. No test sleeps; every
-//! wait has a deadline.
+//! Tests of unix ports: clients that connect, disconnect, are killed or send malformed messages. No
+//! test sleeps; every wait has a deadline.
 
 use std::{
     os::{
@@ -20,7 +20,7 @@ use strowger_testkit::{Rng, until};
 
 const LONG: Duration = Duration::from_secs(90);
 
-/// A path for one test, removed at the end.
+/// A path for one test, which is removed at the end of the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -133,7 +133,8 @@ fn r2_no_message_of_a_client_panics_the_port() {
     let mut chance = |below: usize| rng.below(below);
     let mut came = 0;
     for _ in 0..MESSAGES {
-        // Mostly short, sometimes longer than the maximum; a header of zeros or of random bytes.
+        // The packets are mostly short, sometimes longer than the maximum. The header is zero or
+        // random.
         let len = if chance(4) == 0 { chance(5000) } else { chance(12) };
         let mut message: Vec<u8> = (0..len).map(|_| chance(256) as u8).collect();
         if chance(2) == 0 {
@@ -189,10 +190,11 @@ fn messages_sent_before_a_client_left_still_arrive() {
     for n in 0..50 {
         assert!(client.send(&[n], LONG).expect("served"));
     }
-    // The client has not read everything, so the kernel resets the connection; that must not hide what it sent.
+    // The client has not read everything, so the kernel resets the connection. The reset must not
+    // hide what the client has sent.
     port.tx_burst(Mark(7), &mut [frame(&mut pool, 3, b"unread")].into_iter().collect());
     drop(client);
-    // A child of another test holds a copy of the client's socket until it calls exec.
+    // The child process of another test may hold a copy of the client's socket until it calls exec.
     until("the kernel to say that it is gone", || {
         let mut late = [frame(&mut pool, 3, b"late")].into_iter().collect();
         port.tx_burst(Mark(7), &mut late);
@@ -256,7 +258,8 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
             assert!(port.is_blocked(Mark(7)), "the client has not read, in round {round}");
         }
         while client.receive(&mut buffer, Duration::ZERO).expect("served").is_some() {}
-        // However long the client was blocked, a bounded number of bursts finds it.
+        // The port finds out within a bounded number of bursts, however long the client was
+        // blocked.
         let bursts = (0..1000)
             .position(|_| {
                 port.rx_burst(&mut pool, &mut Burst::new());
@@ -269,8 +272,8 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
     }
 }
 
-/// While a queue waits behind a client that reads slowly, it shares its places by ingress. It must not wait
-/// until three quarters of the socket's buffer are free (R23).
+/// While a queue waits for a client that reads slowly, its places are shared by ingress. The queue
+/// must not wait until three quarters of the socket's buffer are free (R23).
 #[test]
 fn r23_a_blocked_client_that_reads_a_few_messages_is_offered_more() {
     let place = Place::new("slow");
@@ -369,7 +372,7 @@ fn a_stale_file_is_removed_and_a_live_one_is_busy() {
     assert!(!place.0.exists(), "a port that ends tidies up");
 
     drop(std::os::unix::net::UnixListener::bind(&place.0).expect("free")); // leaves its file
-    // A child of another test holds a copy of that socket until it calls exec.
+    // The child process of another test may hold a copy of that socket until it calls exec.
     until("no listener", || std::os::unix::net::UnixStream::connect(&place.0).is_err());
     drop(listen(&place.0));
     std::fs::write(&place.0, "a letter").expect("room");
@@ -387,10 +390,11 @@ fn a_socket_without_a_listener_is_a_clear_error() {
     assert!(matches!(error, ClientError::NotListening(_)), "{error}");
 }
 
-/// The test that runs when this test program starts itself as another process.
+/// Environment variable with the role and the path of a process that this test program starts of
+/// itself.
 const ROLE: &str = "STROWGER_TEST_ROLE";
 
-/// Another process, killed at the end of the test in any case.
+/// Another process. It is killed at the end of the test, whatever the result.
 struct Process(Child);
 
 impl Process {
@@ -430,7 +434,7 @@ fn another_process() {
     } else {
         let (mut port, mut pool) = (listen(Path::new(at)), pool());
         loop {
-            // An echo, until it is killed.
+            // Sends every packet back, until the process is killed.
             let mut burst = Burst::new();
             port.rx_burst(&mut pool, &mut burst);
             port.tx_burst(Mark(7), &mut burst);

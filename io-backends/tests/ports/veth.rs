@@ -1,4 +1,4 @@
-//! Ethernet ports at the ends of a veth pair, and a packet socket that sends any frame.
+//! Ethernet ports at the two ends of a veth pair, and a packet socket that can send any frame.
 #![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used)] // an example uses a part of this file
 
 use std::{
@@ -21,21 +21,21 @@ pub(crate) use strowger_testkit::{
     skip, until,
 };
 
-/// Chunks that tests post: enough for a few bursts.
+/// Number of chunks that tests post. It is enough for a few bursts.
 pub(crate) const LENT: u32 = 256;
 
 /// The modes that a veth supports.
 pub(crate) const RX_MODES: [RxMode; 3] = [RxMode::Copy, RxMode::Generic, RxMode::Packet];
 
-/// Whether this interface keeps VLAN tags beside the frames that it sends, and reports that it removes them
-/// from received frames.
+/// Whether this interface passes the VLAN tags of frames that it sends as metadata, and reports
+/// that it removes tags from received frames.
 pub(crate) fn offload_tags(interface: &str, on: bool) -> Result<(), String> {
     [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS].into_iter().try_for_each(|features| {
         set_features(interface, &features, on).map_err(|error| format!("{features:?}: {error}"))
     })
 }
 
-/// A veth pair with these arguments for each end, or the end of the test.
+/// Makes a veth pair, with these arguments for each end. If that is not possible, the test ends.
 macro_rules! veth {
     () => {
         veth!("", "")
@@ -52,7 +52,7 @@ pub(crate) fn pool_of(trains: u32, singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
 }
 
-/// Twice the number of chunks that a port takes for itself.
+/// A pool with twice the number of chunks that a port takes for itself.
 pub(crate) fn pool() -> Pool {
     pool_of(16, 1500)
 }
@@ -62,7 +62,7 @@ pub(crate) fn spec(interface: &str, mode: RxMode) -> XdpSpec {
     XdpSpec { backend, fill_ring_frames: LENT, neighbours_max: 64, ..XdpSpec::new(interface, 0) }
 }
 
-/// A port with a pool of its own.
+/// A port with its own pool.
 pub(crate) struct Station {
     pub(crate) pool: Pool,
     pub(crate) arena: Arena,
@@ -92,7 +92,7 @@ impl Station {
     }
 }
 
-/// Two stations that have admitted each other as mark 0.
+/// Makes two stations that have admitted each other with mark 0.
 pub(crate) fn stations(veth: &Veth, a: &XdpSpec, b: &XdpSpec) -> (Station, Station) {
     let mut a = Station::new(&veth.a, a).unwrap();
     let mut b = Station::new(&veth.b, b).unwrap();
@@ -101,7 +101,7 @@ pub(crate) fn stations(veth: &Veth, a: &XdpSpec, b: &XdpSpec) -> (Station, Stati
     (a, b)
 }
 
-/// A frame in its own chunk, with headroom; each byte is its number.
+/// Makes a frame in its own chunk, with headroom. Each of its bytes is `fill`.
 pub(crate) fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
     let chunk = pool.take(ChunkClass::Single).expect("a free chunk");
     let mut frame = chunk.into_frame(256, len);
@@ -109,7 +109,8 @@ pub(crate) fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
     frame
 }
 
-/// `count` frames of `len` bytes side by side in one chunk, each filled with its number.
+/// Makes `count` frames of `len` bytes next to each other in one chunk. Each is filled with its
+/// number.
 pub(crate) fn train(pool: &mut Pool, len: usize, count: usize) -> Vec<Frame> {
     let chunk = pool.take(ChunkClass::Train).expect("a free chunk");
     let start = chunk.start();
@@ -136,7 +137,7 @@ pub(crate) fn send(port: &mut dyn Port, to: Mark, frames: impl IntoIterator<Item
     }
 }
 
-/// Receives until `n` frames have arrived, waiting as a worker does.
+/// Receives until `n` frames have arrived, and blocks as a worker does.
 pub(crate) fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize) -> Vec<Frame> {
     let deadline = Instant::now() + DEADLINE;
     let mut frames = Vec::new();
@@ -154,7 +155,7 @@ pub(crate) fn receive(port: &mut dyn Port, pool: &mut Pool, n: usize) -> Vec<Fra
     frames
 }
 
-/// Blocks as a worker does; `true` if it was woken.
+/// Blocks as a worker does. Returns `true` if it was woken.
 pub(crate) fn wait(port: &mut dyn Port, timeout: Duration) -> bool {
     let woken = match port.arm() {
         Arm::Wait(fd) => {
@@ -182,14 +183,14 @@ pub(crate) fn drain(port: &mut dyn Port, pool: &mut Pool) -> Vec<Frame> {
     frames
 }
 
-/// A socket of the test that sends any bytes as a frame.
+/// A socket that sends any bytes as a frame.
 pub(crate) struct Raw {
     fd: std::os::fd::OwnedFd,
     at: libc::sockaddr_ll,
 }
 
 impl Raw {
-    /// Opens it on this interface of the thread's namespace.
+    /// Opens the socket on this interface of the thread's namespace.
     pub(crate) fn new(interface: &str) -> Self {
         use std::os::fd::FromRawFd as _;
         // SAFETY: the call takes and returns only numbers.

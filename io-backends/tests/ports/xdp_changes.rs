@@ -1,5 +1,5 @@
-//! Properties of an interface that change or that frames do not show: VLAN tags beside a frame, and the MAC
-//! address. No test sleeps.
+//! Tests with properties of an interface that change or that frames do not show: VLAN tags passed
+//! as metadata, and the MAC address. No test sleeps.
 
 use strowger_frame::{Address, Loss, Mark, Port};
 use strowger_io::xdp::{
@@ -11,20 +11,20 @@ use crate::{tagging::Tagging, veth::*};
 
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
-/// A frame from `from` to `to` with a packet of one byte.
+/// Makes a frame from `from` to `to` with a packet of one byte.
 fn bytes(to: Address, from: [u8; 6], byte: u8) -> Vec<u8> {
     let Address::Ether(to) = to else { panic!("a MAC address") };
     [&to[..], &from, &ETHERTYPE, &[0, 1, byte]].concat()
 }
 
-/// Kinds of tags: 802.1Q, 802.1ad.
+/// Kinds of tags: 802.1Q and 802.1ad.
 const Q: u16 = 0x8100;
 const AD: u16 = 0x88a8;
 
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 7];
 
-/// Sends ten frames of `b`, with the tag in the frame or beside it, and returns how many arrived; `None` if
-/// such a tag cannot be made.
+/// Sends ten frames to `b`, with the tag in the frame or as metadata, and returns how many arrived.
+/// Returns `None` if such a tag cannot be made.
 fn tagged(veth: &Veth, b: &mut Station, kind: u16, tag: u16) -> Option<usize> {
     b.port.admit(Mark(0), Address::Ether(FROM)).unwrap();
     let raw = veth.a.within(|| Raw::new("a0"));
@@ -68,7 +68,8 @@ fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
         let spec = XdpSpec { backend, ..spec("b0", RxMode::Packet) };
         let mut b = match Station::new(&veth.b, &spec) {
             Ok(b) => b,
-            // A veth has no zero-copy, and AF_XDP does not see tags beside a frame.
+            // A veth does not support zero-copy, and AF_XDP does not see tags that are passed as
+            // metadata.
             Err(EtherOpenError::NothingWorks { refused, .. }) => {
                 let is_said = refused.iter().all(|one| one.refusal.remedy().contains("rx-vlan"));
                 let zero_copy = backend == ModeChoice::Only(RxMode::ZeroCopy);

@@ -1,5 +1,5 @@
-//! Frames to a group reach the ports that joined it, in each mode, and no others. Between network namespaces
-//! and veth pairs that the tests make and remove.
+//! Tests that frames to a group arrive at the ports that joined it, in each mode, and at no others.
+//! They use network namespaces and veth pairs that the tests make and remove.
 
 use strowger_frame::{Address, Loss, Mark, Port as _};
 use strowger_io::xdp::{EtherOpenError, Group, XdpSpec};
@@ -30,12 +30,13 @@ fn only_members_receive_frames_to_a_group_and_only_with_the_agreed_first_byte() 
             assert!(came[0].mark().is_unknown() && came[0].bytes() == [0x70; 896], "{mode:?}");
             assert_eq!(b.port.address_of(came[0].mark()), Some(a.at));
             assert_eq!(b.tally().lost(Loss::UnknownSender), 1, "{mode:?}");
-            // A neighbour's frames have its mark.
+            // Frames from a neighbour have the neighbour's mark.
             b.port.admit(Mark(3), a.at).unwrap();
             let said = frame(&mut a.pool, 100, 0x70);
             a.port.send_to(Address::Ether(GROUP), said);
             assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].mark(), Mark(3));
-            // Frames to one station arrive as before, and a port does not receive its own frames.
+            // Frames to one station arrive as before. A port does not receive the frames that it
+            // has sent.
             a.port.admit(Mark(0), b.at).unwrap();
             let said = frame(&mut b.pool, 80, 9);
             b.port.send_to(a.at, said);

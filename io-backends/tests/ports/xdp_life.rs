@@ -1,5 +1,5 @@
-//! Events around an Ethernet port: other traffic, other programs, restarts, kill -9, links that go down and
-//! return or do not, dropped rights. No test sleeps.
+//! Events around an Ethernet port: other traffic, other programs, restarts, kill -9, links that go
+//! down and may not return, dropped privileges. No test sleeps.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -81,11 +81,11 @@ fn another_program_there_is_a_clear_error() {
         assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
         assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
     }
-    // The automatic choice does not fall back to AF_PACKET either.
+    // The automatic mode does not fall back to AF_PACKET either.
     let auto = XdpSpec { backend: ModeChoice::Auto, ..spec("a0", RxMode::Copy) };
     let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
     assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
-    // With AF_PACKET the port opens, but may receive nothing: a warning says so.
+    // With AF_PACKET the port opens, but may receive nothing. A warning says so.
     let report = |there: &Namespace| {
         let (mut pool, spec) = (pool(), spec("a0", RxMode::Packet));
         opened(there, &spec, &mut Arena::of(&pool), &mut pool).unwrap().report
@@ -126,14 +126,14 @@ fn a_restart_finds_the_queue_free_and_no_memory_is_lost() {
         b.port.admit(Mark(0), strowger_frame::Address::Ether(mac)).unwrap();
         send(&mut port, Mark(0), [frame(&mut pool, 50, round)]);
         assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [round; 50]);
-        // Some frames stay in its rings.
+        // Some frames stay in the port's rings.
         send(&mut b.port, Mark(0), (0..9).map(|n| frame(&mut b.pool, 50, n)).collect::<Vec<_>>());
         drop(port);
         assert_eq!(pool.free(strowger_frame::ChunkClass::Single), 1500);
     }
 }
 
-/// The process that the next test kills; alone it does nothing.
+/// The process that the next test kills. If it is run as an ordinary test, it does nothing.
 #[test]
 fn child_with_a_port() {
     let Ok(interface) = std::env::var("STROWGER_TEST_INTERFACE") else { return };
@@ -224,7 +224,7 @@ fn an_interface_that_vanishes_is_reported_and_nothing_hangs() {
         });
         assert!(a.tally().lost(Loss::PeerGone) > 0);
         assert_eq!(a.tally().total_lost(), 300, "{:?}", a.tally());
-        // A gone interface does not keep the worker awake.
+        // An interface that is gone does not keep the worker awake.
         assert!(!wait(&mut a.port, Duration::from_millis(20)), "{mode:?}");
         drop(b);
         let Station { mut pool, arena, port, .. } = a;
@@ -233,7 +233,8 @@ fn an_interface_that_vanishes_is_reported_and_nothing_hangs() {
     }
 }
 
-/// The interface goes down first, and the socket reports that before the frames that wait in it.
+/// The interface goes down first. The socket reports that before it returns the frames that wait in
+/// it.
 #[test]
 fn frames_that_waited_do_not_hide_that_an_interface_vanishes() {
     for mode in RX_MODES {
@@ -261,7 +262,8 @@ fn a_port_works_after_rights_are_dropped() {
         let (mut a, mut b) = stations(&veth, &spec("a0", mode), &spec("b0", mode));
         std::thread::scope(|scope| {
             let nobody = scope.spawn(|| {
-                // The system call affects only this thread; libc's function would affect all.
+                // The bare system call affects only this thread; libc's function would affect all
+                // threads.
                 // SAFETY: the call takes only numbers. Changing from root to another user removes all capabilities.
                 let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
                 assert_eq!(changed, 0);
@@ -286,7 +288,7 @@ fn a_port_works_after_rights_are_dropped() {
     }
 }
 
-/// Sets the number of queues of `interface`, in this thread's namespace, in each direction.
+/// Sets the number of queues of `interface`, in this thread's namespace, for each direction.
 fn set_queues(interface: &str, queues: u32) -> Result<(), std::io::Error> {
     use std::os::fd::AsRawFd as _;
     // `struct ethtool_channels` with ETHTOOL_SCHANNELS: maxima, then rx, tx, other, combined.
@@ -314,7 +316,8 @@ fn removed_queues_are_reported() {
     );
     send(&mut a.port, Mark(0), [frame(&mut a.pool, 50, 1)]);
     receive(&mut b.port, &mut b.pool, 1);
-    // Linux may refuse to remove a queue that has a socket; if it does not, nothing must hang.
+    // Linux may refuse to remove a queue that has a socket. If it does not refuse, nothing must
+    // block forever.
     let taken = veth.a.within(|| set_queues("a0", 1));
     eprintln!("one queue instead of two, with a port on the second: {taken:?}");
     let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
@@ -325,12 +328,12 @@ fn removed_queues_are_reported() {
         a.tally().frames_out.read() + a.tally().total_lost() == 101
     });
     drop(a);
-    // The kernel releases the queue of a socket some time after the socket is closed.
+    // The kernel releases the queue of a socket some time after the socket has been closed.
     until("the queue to go", || veth.a.within(|| set_queues("a0", 1)).is_ok());
     let gone = Station::new(&veth.a, &XdpSpec { queue: 1, ..spec("a0", RxMode::Copy) });
     let gone = gone.map(drop).unwrap_err();
     assert!(matches!(gone, EtherOpenError::NoQueue { queue: 1, queues: 1, .. }), "{gone}");
-    // A veth needs as many rx queues as the far end has tx queues, or it takes no program.
+    // A veth needs as many rx queues as the far end has tx queues; otherwise it accepts no program.
     let few = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop).unwrap_err();
     assert!(few.to_string().contains("ENOSPC"), "{few}");
     drop(b);
@@ -338,7 +341,7 @@ fn removed_queues_are_reported() {
     Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
 }
 
-/// Keeps only these capabilities of this thread.
+/// Removes all capabilities of this thread except these.
 fn keep_capabilities(kept: &[u32]) {
     let set: u64 = kept.iter().map(|number| 1 << number).sum();
     let (low, high) = (set as u32, (set >> 32) as u32);
@@ -377,7 +380,7 @@ fn without_rights_the_next_mode_is_used_and_the_missing_right_is_named() {
     assert_eq!((report.mode, report.refused.len()), (RxMode::Packet, 3));
     assert!(report.to_string().contains("BPF_MAP_CREATE: EPERM"), "{report}");
 
-    // The three capabilities are enough if the limit of locked memory is.
+    // The three capabilities are enough if the limit of locked memory is high enough.
     let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: `limit` outlives the call. Other tests of this process may lock memory without limit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);

@@ -1,4 +1,5 @@
-//! R13 for Ethernet ports: forwarding does not allocate after they are open, also when frames are lost.
+//! R13 for Ethernet ports: after they have been opened, forwarding does not allocate, even if
+//! frames are lost.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use crate::veth::*;
 
 const FRAMES: u64 = 50_000;
 
-/// A mixture: trains, single frames, an empty one, one that is too long.
+/// Fills a burst with trains, single frames, an empty frame and a frame that is too long.
 fn fill(pool: &mut Pool, foreign: &mut Pool, burst: &mut Burst) {
     if let Some(chunk) = pool.take(ChunkClass::Train) {
         let start = chunk.start();
@@ -38,7 +39,7 @@ fn r13_an_ethernet_port_allocates_nothing_after_it_is_open() {
         let mut burst = Burst::new();
         let mut generation = 0_u16;
         while b.tally().frames_out.read() < FRAMES && Instant::now() < deadline {
-            // Neighbours are admitted and forgotten meanwhile.
+            // In the meantime, neighbours are admitted and forgotten.
             let mark = Mark::new(1 + generation % 63, generation);
             let _ = a.port.admit(mark, others[usize::from(generation) % others.len()]);
             a.port.forget(mark);

@@ -1,5 +1,5 @@
-//! Ethernet ports over veth pairs, in each mode that a veth supports: order, trains, unknown senders, sizes,
-//! VLANs, queues. No test sleeps; they poll with a deadline.
+//! Tests of Ethernet ports over veth pairs, in each mode that a veth supports: order, trains,
+//! unknown senders, sizes, VLANs, queues. No test sleeps; they poll with a deadline.
 
 use strowger_frame::{Address, Burst, Loss, Mark, Port, port::KernelDrop};
 use strowger_io::xdp::{Arena, EtherOpenError, ModeChoice, RxMode, XdpSpec, probe};
@@ -50,7 +50,8 @@ fn an_unknown_sender_is_delivered_if_accepted_and_gets_replies_at_its_address() 
         b.port.send_to(a.at, answer);
         let came = receive(&mut a.port, &mut a.pool, 1);
         assert_eq!((came[0].mark(), came[0].bytes()), (Mark(0), [3; 90].as_slice()));
-        // To an unknown mark, and too long for the interface.
+        // One frame has a destination to which the port cannot send, and one is too long for the
+        // interface.
         for (to, len, loss) in
             [(Address::Ether([0xff; 6]), 9, Loss::NoNeighbour), (a.at, 1600, Loss::PathTooNarrow)]
         {
@@ -58,7 +59,7 @@ fn an_unknown_sender_is_delivered_if_accepted_and_gets_replies_at_its_address() 
             b.port.send_to(to, answer);
             assert_eq!(b.tally().lost(loss), 1, "{mode:?}");
         }
-        // A path MTU probe that is too long is not a failure.
+        // A path MTU probe that is too long does not count as a failure.
         let probe = frame(&mut b.pool, 1600, 5);
         b.port.send_probe(a.at, probe);
         let lost = [Loss::PathProbe, Loss::PathTooNarrow].map(|loss| b.tally().lost(loss));
@@ -88,7 +89,8 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
         if multi_buffer {
             assert_eq!(copied, 0, "{mode:?}");
         } else {
-            // All but the first frame of each train, which has headroom, and the single frame.
+            // These are all frames except the single frame and the first frame of each train, which
+            // have headroom.
             assert!((6 * 39..=6 * 40).contains(&copied), "{copied}");
         }
         until("all memory to be told of", || {
@@ -107,7 +109,7 @@ fn memory_outside_the_arena_is_copied_and_counted() {
     let veth = veth!();
     let (mut a, mut b) = stations(&veth, &spec("a0", RxMode::Copy), &spec("b0", RxMode::Copy));
     let (mut here, mut there) = (pool_of(4, 200), pool_of(1, 150));
-    // More frames than the port has chunks for copies.
+    // Sends more frames than the port has chunks for copies.
     for n in 0..3 {
         let frames: Vec<_> = (0..50).map(|_| frame(&mut here, 300, n)).collect();
         send(&mut a.port, Mark(0), frames);
@@ -116,7 +118,7 @@ fn memory_outside_the_arena_is_copied_and_counted() {
     assert!(came.iter().all(|frame| frame.len() == 300));
     assert_eq!(a.tally().frames_copied.read(), 150);
     assert_eq!(there.tally().frames_copied.read(), 150);
-    // An empty pool outside the arena costs only this frame.
+    // If a pool outside the arena is exhausted, only the frames that arrive then are lost.
     let frames: Vec<_> = (0..40).map(|n| frame(&mut here, 300, n)).collect();
     send(&mut a.port, Mark(0), frames);
     until("frames to be lost", || {
@@ -192,7 +194,7 @@ fn unknown_senders_and_malformed_frames_are_counted_by_reason() {
         });
         let lost = [Loss::UnknownSender, Loss::Malformed].map(|loss| b.tally().lost(loss));
         assert_eq!(lost, [2, 3], "{mode:?}");
-        // None of it costs memory.
+        // None of these frames takes a chunk for good.
         for _ in 0..2 * LENT {
             raw.send(&header(at_b, at_a, 9));
             drop(drain_once(&mut b));
@@ -256,7 +258,8 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     }
     assert_eq!(reports.iter().map(|r| r.shared).collect::<Vec<_>>(), [false, true, true, true]);
     assert!(reports.iter().all(|report| report.multi_buffer), "{}", reports[1]);
-    // The port that registered the memory may end first; the others continue, and a new one shares it.
+    // The port that registered the memory may end first. The others continue, and a new one shares
+    // the memory.
     drop(ports.remove(0));
     let [mut a1, mut c0, mut d0]: [_; 3] = ports.try_into().unwrap();
     c0.admit(Mark(1), Address::Ether(reports[3].mac)).unwrap();
@@ -264,7 +267,7 @@ fn one_registration_serves_two_queues_and_two_interfaces() {
     send(&mut c0, Mark(1), train_of_singles(&mut pool, 60));
     let came = receive(&mut d0, &mut pool, 60);
     assert!(came.iter().enumerate().all(|(n, frame)| frame.bytes() == [n as u8; 200]));
-    // Frames sent by queue 1 arrive at queue 1 of the far end.
+    // Frames sent on queue 1 arrive at queue 1 of the far end.
     let mut b = Station::new(&veth.b, &XdpSpec { queue: 1, ..spec("b0", RxMode::Copy) }).unwrap();
     a1.admit(Mark(1), b.at).unwrap();
     b.port.admit(Mark(0), Address::Ether(reports[1].mac)).unwrap();
@@ -311,7 +314,8 @@ fn the_probe_finds_what_works() {
     assert!(found.missing.is_empty());
 }
 
-/// While a worker is stopped, the kernel drops frames: each has a reason, and all frames are accounted for.
+/// While a worker is stopped, the kernel drops frames. Each has a reason, and all frames are
+/// accounted for.
 #[test]
 fn drops_of_the_kernel_have_a_reason() {
     for (mode, fill_ring_frames, reason) in [
@@ -329,9 +333,10 @@ fn drops_of_the_kernel_have_a_reason() {
         let (mut b, at_b) = (b.port, Address::Ether(b.report.mac));
         a.port.admit(Mark(0), at_b).unwrap();
         b.admit(Mark(0), a.at).unwrap();
-        // The receive ring has 2,048 places; a buffer of 4 MiB ends between 1,000 and 60,000 frames.
+        // The receive ring has 2,048 places; a buffer of 4 MiB is full after between 1,000 and
+        // 60,000 frames.
         let sent: u64 = if mode == RxMode::Packet { 60_000 } else { 3_000 };
-        // Frames that the wire refuses on a busy machine are counted here and sent again.
+        // On a busy machine the veth refuses some frames. They are counted here and sent again.
         until("so many to be sent", || {
             let missing = sent.saturating_sub(a.tally().frames_out.read());
             let frames: Vec<_> =
@@ -377,7 +382,8 @@ fn an_empty_pool_loses_counted_frames_and_recovers() {
             tally.frames_in.read() + tally.kernel_drops.read() == sent
         });
     }
-    // All frames that the port had are received, and the kernel has counted the later ones.
+    // All frames for which the port had chunks are received, and the kernel has counted the later
+    // ones.
     assert_eq!(kept.len(), LENT as usize + 10);
     assert_eq!(b.arm(), strowger_frame::port::Arm::Poll);
     b.disarm();

@@ -1,5 +1,5 @@
-//! One arena for Ethernet and UDP: a frame received by one is sent by the other from the memory that it was
-//! received into. The tests compare the addresses of the payload.
+//! One arena for Ethernet and UDP: a frame received on one is sent on the other from the memory
+//! into which it was received. The tests compare the addresses of the payload.
 
 use std::collections::HashSet;
 
@@ -63,7 +63,7 @@ fn pass(mode: RxMode, backend: udp::BackendChoice, len: usize) {
     let mut users = pool_of(64, 64);
     let mut relay = Relay { pool, ether, udp: near };
 
-    // From UDP to Ethernet: as one train, so most frames have no headroom.
+    // From UDP to Ethernet. The frames are sent as one train, so most of them have no headroom.
     let mut seen = HashSet::new();
     send(&mut user, Mark(0), numbered(&mut users, FRAMES, len));
     until("all to pass", || {
@@ -117,11 +117,13 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy() {
     }
 }
 
-/// Between two interfaces the packet stays where it was received, and its new header replaces the old one.
+/// Between two interfaces the packet stays where it was received, and its new header replaces the
+/// old one.
 #[test]
 fn frames_pass_from_nic_to_nic_in_place() {
     let (left, right) = (veth!(), veth!());
-    // One relay in both `a` namespaces: sockets stay in the namespace where they were made.
+    // One relay has ports in both `a` namespaces, because sockets stay in the namespace where they
+    // were made.
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let mut near = opened(&left.a, &spec("a0", RxMode::Copy), &mut arena, &mut pool).unwrap();

@@ -1,5 +1,5 @@
-//! Makes two connected ports of each backend. If the far side is not a port but code or another process, a
-//! stand-in plays it.
+//! Makes two connected ports of each backend. If the far end is not a port but code or another
+//! process, the test provides a substitute for it.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -89,7 +89,7 @@ fn unix_joined(spec: &UnixSpec) -> Joined {
     let path: PathBuf = std::env::temp_dir().join(name);
     let mut near = UnixPort::listen(&path, spec).expect("no other listener");
     let client = Client::connect(&path).expect("it listens");
-    // Without chunks: the port must not keep any of a pool that ends here.
+    // The pool has no chunks, because it ends here and the port must not keep any of them.
     let empty = PoolSpec { trains: 0, singles: 0, huge_pages: false };
     let mut empty = Pool::new(&empty).expect("memory");
     until("the client is served", || {
@@ -141,15 +141,16 @@ fn ether_joined(mode: RxMode) -> Result<Joined, String> {
     let near = Station::new(&veth.a, &spec("a0", mode)).map_err(|why| why.to_string())?;
     let far = Station::new(&veth.b, &spec("b0", mode)).map_err(|why| why.to_string())?;
     let (to_near, to_far) = (near.at, far.at);
-    // The sockets keep their namespaces, and the namespaces keep the pair, after the names are gone.
+    // The sockets keep their namespaces, and the namespaces keep the pair, even after their names
+    // have been removed.
     let [near, far] = [near, far].map(|Station { port, pool, .. }| -> Box<dyn Port> {
         if mode == RxMode::Packet { Box::new(port) } else { Box::new(InArena { port, pool }) }
     });
     Ok(Joined { near, far, to_far, to_near })
 }
 
-/// An AF_XDP port receives into registered memory, but the suite passes any pool. This wrapper passes the
-/// pool that the port was opened with.
+/// An AF_XDP port receives into registered memory, but the suite passes any pool. This wrapper
+/// passes the pool with which the port was opened.
 struct InArena {
     port: EtherPort,
     pool: Pool,
@@ -213,7 +214,7 @@ fn admit_only(held: &mut Option<Mark>, mark: Mark, at: Address) -> Result<(), Ad
     }
 }
 
-/// An endpoint as the far side.
+/// The far end when it is an endpoint.
 struct EndpointPlayer {
     endpoint: Endpoint,
     mark: Option<Mark>,
@@ -265,7 +266,7 @@ impl Port for EndpointPlayer {
     }
 }
 
-/// Another process as the far side.
+/// The far end when it is another process.
 struct ClientPlayer {
     client: Client,
     mark: Option<Mark>,

@@ -1,5 +1,5 @@
-//! The rules of `Port`'s contract, each a function of two connected ports, independent of the backend. No
-//! test sleeps; every wait has a deadline.
+//! The rules of `Port`'s contract. Each is a function of two connected ports and does not depend on
+//! the backend. No test sleeps; every wait has a deadline.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -13,34 +13,36 @@ use strowger_frame::{
 use strowger_io::{Waited, Waiter};
 pub(crate) use strowger_testkit::until;
 
-/// The near port's mark of the far port.
+/// The mark of the far port at the near port.
 const FAR: Mark = Mark::new(3, 1);
-/// The far port's mark of the near port.
+/// The mark of the near port at the far port.
 const NEAR: Mark = Mark::new(5, 2);
-/// The ingress slot of the packets that we send.
+/// The ingress slot of the packets that the tests send.
 pub(crate) const INGRESS: Mark = Mark(0x0001_0203);
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Polls without a frame after which nothing is in flight: both ports are on this machine.
+/// Number of polls without a frame after which nothing is in flight, because both ports are on this
+/// machine.
 const QUIET_LOOKS: u32 = 200;
 
-/// A backend, and what it guarantees beyond the contract.
+/// A backend and what it guarantees beyond the contract.
 pub(crate) struct Backend {
-    /// Makes two connected ports, or returns why that is impossible here.
+    /// Makes two connected ports, or returns why that is not possible here.
     pub(crate) join: fn() -> Result<Joined, String>,
-    /// A received frame is in the memory that was sent.
+    /// Whether a received frame is in the memory from which it was sent.
     pub(crate) zero_copy: bool,
-    /// When it is full, frames stay with the caller, and none is dropped on the way.
+    /// Whether frames stay with the caller when the backend is full, and none is dropped on the
+    /// way.
     pub(crate) keeps_when_full: bool,
-    /// The port notices when the far side ends.
+    /// Whether the port detects that the far end has ended.
     pub(crate) knows_when_gone: bool,
 }
 
-/// Two connected ports that have admitted no neighbour.
+/// Two connected ports. Neither has admitted a neighbour yet.
 pub(crate) struct Joined {
     pub(crate) near: Box<dyn Port>,
     pub(crate) far: Box<dyn Port>,
-    /// The address of the far port from the near one, and the reverse.
+    /// The address of the far port as the near port uses it, and the reverse.
     pub(crate) to_far: Address,
     pub(crate) to_near: Address,
 }
@@ -52,7 +54,7 @@ impl Joined {
         self
     }
 
-    /// The same in the other direction.
+    /// Returns the same two ports with near and far exchanged.
     fn turned(self) -> Self {
         Self { near: self.far, far: self.near, to_far: self.to_near, to_near: self.to_far }
     }
@@ -74,7 +76,8 @@ fn frame(pool: &mut Pool, n: u32, len: usize) -> Frame {
     frame
 }
 
-/// Four bytes of number, then bytes that depend on the number and the position.
+/// Content of a frame: its number in four bytes, then bytes that depend on the number and the
+/// position.
 fn content(n: u32, at: usize) -> u8 {
     n.to_be_bytes().get(at).copied().unwrap_or((n as usize * 31 + at * 7 + (at >> 8)) as u8)
 }
@@ -123,7 +126,8 @@ fn receive_all(port: &mut dyn Port, pool: &mut Pool, mut each: impl FnMut(Frame)
     came
 }
 
-/// Frames that a port received or was given; and frames that it delivered, sent or lost.
+/// Returns the number of frames that a port received or was given, and the number that it
+/// delivered, sent or lost.
 fn balance(port: &dyn Port, received: u64, taken: u64) -> (u64, u64) {
     let tally = port.tally();
     let given = tally.frames_in.read() + tally.frames_made.read() + taken;
@@ -195,7 +199,7 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
     let kept = queue.len() as u32;
     assert!(kept > 0 || !backend.keeps_when_full, "it took {made} and was never full");
 
-    // Received frames are in order; the frames that stayed here follow them.
+    // Received frames are in order. The frames that stayed here have the next numbers.
     let mut next = 0;
     let mut came = receive_all(joined.far.as_mut(), &mut there, |frame| {
         let n = number(&frame);
@@ -204,7 +208,8 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
         next = n + 1;
         near.flush(); // as a worker does
     });
-    // The kernel reports the number of dropped frames with the next one that it does not drop.
+    // The kernel reports the number of dropped frames only with the next frame that it does not
+    // drop.
     send(near.as_mut(), FAR, &mut queue);
     let mut last = made;
     send(near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut here, last, 200)]));
@@ -214,7 +219,8 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
             next = number(&frame) + 1;
         });
         if next <= last && !backend.keeps_when_full {
-            // It may have found no room behind frames in flight.
+            // The kernel may have had no room for it because of frames in flight, so the test sends
+            // another one.
             last += 1;
             send(near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut here, last, 200)]));
         }
@@ -228,8 +234,9 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
     assert!(far.kernel_drops.read() == 0 || !backend.keeps_when_full);
 }
 
-/// Sent frames are received, or the kernel reports that it dropped some. A train that is dropped as a whole
-/// counts as one (Linux counts buffers, not segments), so its number is a lower bound.
+/// All sent frames are received, except those that the kernel reports as dropped. A train that is
+/// dropped as a whole counts as one (Linux counts buffers, not segments), so the reported number is
+/// a lower bound.
 fn accounts_for_all_frames(from: &dyn Port, to: &dyn Port) {
     let (out, come) = (from.tally().frames_out.read(), to.tally().frames_in.read());
     let drops = to.tally().kernel_drops.read();
@@ -273,7 +280,8 @@ pub(crate) fn admits_and_forgets(mut joined: Joined) {
 pub(crate) fn an_unknown_mark_is_no_neighbour(joined: Joined) {
     let mut joined = joined.admitted();
     let mut pool = pool();
-    // An index without a neighbour, one beyond any table, and an old generation of a valid one.
+    // The marks are an index without a neighbour, an index beyond any table, and an old generation
+    // of a valid index.
     for to in [Mark::new(9, 0), Mark::new(u16::MAX, 0), Mark::new(3, 0)] {
         let mut burst: Burst = (0..3).map(|n| frame(&mut pool, n, 100)).collect();
         send(joined.near.as_mut(), to, &mut burst);
@@ -298,16 +306,17 @@ pub(crate) fn an_unknown_sender_is_counted(joined: Joined) {
     balances(joined.near.as_ref(), 0, 0);
 }
 
-/// Maximum number of dropped frames that one call handles: a burst and some more, however many wait.
+/// One call handles a limited number of dropped frames, a burst and some more, even if many more
+/// wait.
 pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     const FRAMES: u32 = 3_000;
     const TAKEN_MAX: u64 = 4 * BURST_MAX as u64;
     let mut joined = joined.admitted();
     let (mut here, mut there) = (pool(), pool());
-    // The port is set up and idle.
+    // Sets the port up and leaves it idle.
     joined.near.rx_burst(&mut there, &mut Burst::new());
     joined.near.forget(FAR);
-    // Of increasing lengths, so that few share a message; as many as there is room for.
+    // Their lengths increase, so that few share a message. As many are sent as there is room for.
     let mut sent = 0;
     let mut tries_in_vain = 0;
     let mut queue = Burst::new();
@@ -336,7 +345,8 @@ pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     balances(joined.near.as_ref(), 0, 0);
 }
 
-/// An empty pool is visible: the port counts that frames stay in the kernel for want of memory.
+/// An exhausted pool is visible: the port counts that frames stay in the kernel because no chunk is
+/// free.
 pub(crate) fn a_receive_without_memory_is_counted(joined: Joined) {
     let mut joined = joined.admitted();
     let mut here = pool();
@@ -388,7 +398,7 @@ pub(crate) fn an_empty_pool_recovers(joined: Joined) {
         came += receive_all(joined.far.as_mut(), &mut small, &mut held_on_to);
     }
     kept.clear();
-    // The waiting frames arrive now, and then a new one.
+    // The waiting frames arrive first, and then a new one.
     came += receive_all(joined.far.as_mut(), &mut small, drop);
     let mut last = Burst::from_iter([frame(&mut here, 1000, 1000)]);
     send(joined.near.as_mut(), FAR, &mut last);
@@ -415,7 +425,8 @@ pub(crate) fn the_far_side_may_end(backend: &Backend, joined: Joined) {
     }
     let gone = near.tally().lost(Loss::PeerGone);
     assert!(gone >= 160 || !backend.knows_when_gone, "{gone} were told as lost");
-    // An interface goes down before it vanishes: frames that arrived in between are reported at the end.
+    // An interface goes down before it vanishes. Frames that arrived in between are reported at the
+    // end.
     until("all to be told of", || {
         near.flush();
         near.arm();
@@ -425,7 +436,7 @@ pub(crate) fn the_far_side_may_end(backend: &Backend, joined: Joined) {
     });
 }
 
-/// Waits as a worker does; `true` if there is something to do.
+/// Blocks as a worker does. Returns `true` if there is something to do.
 fn wait(port: &mut dyn Port, waiter: &mut Waiter, timeout: Duration) -> bool {
     waiter.begin();
     waiter.add(port.arm());
@@ -440,7 +451,7 @@ pub(crate) fn arming_wakes(joined: Joined) {
         let (mut here, mut there) = (pool(), pool());
         let mut waiter = Waiter::with_capacity(1);
         for round in 0..10 {
-            // With nothing in flight, a port is soon ready to sleep.
+            // If nothing is in flight, a port is soon ready to sleep.
             until("nothing to be done", || {
                 joined.far.rx_burst(&mut there, &mut Burst::new());
                 !wait(joined.far.as_mut(), &mut waiter, Duration::ZERO)
@@ -487,7 +498,7 @@ pub(crate) fn two_threads_sleep_and_wake_each_other(joined: Joined) {
     let (mut sent, mut back) = (0, 0);
     let mut burst = Burst::new();
     while back < FRAMES {
-        // One frame at a time, then a few, so that the ports fall asleep in between.
+        // The test sends one frame at a time, then a few, so that the ports sleep in between.
         let window = 1 + (back / 64) % 8;
         while sent < FRAMES && sent < back + window {
             burst.push(frame(&mut pool, sent, 64));
@@ -525,7 +536,7 @@ pub(crate) fn nothing_is_allocated_after_construction(joined: Joined) {
             send(joined.near.as_mut(), to, &mut burst);
             receive(joined.far.as_mut(), &mut there, 16, drop);
             wait(joined.far.as_mut(), &mut waiter, Duration::ZERO);
-            // Losses do not allocate either.
+            // Counting losses must not allocate either.
             burst.push(frame(&mut here, 0, 10));
             joined.near.tx_burst(Mark::new(9, 9), &mut burst);
             joined = joined.turned();
