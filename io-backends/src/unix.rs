@@ -90,7 +90,7 @@ pub enum ListenError {
     Busy(PathBuf),
     /// The path refers to a file that is not a socket. The file is not changed.
     NotASocket(PathBuf),
-    /// The path is empty, longer than the 107 bytes that the kernel takes, or contains a zero byte.
+    /// The path is empty, longer than 107 bytes (the limit of the kernel), or contains a zero byte.
     PathTooLong(PathBuf),
     /// A sandbox refuses all calls that send or receive messages.
     CallsRefused {

@@ -10,10 +10,10 @@ pub(super) const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// Maximum numbers of frames in one send that are tried, from the largest down.
 ///
-/// Kernels take 64 or 128 segments, and the cost of a send hardly depends on their number.
+/// Kernels accept 64 or 128 segments, and the cost of a send hardly depends on their number.
 pub(super) const SEGMENTS_TRIED: [usize; 4] = [512, 256, 128, 64];
 
-/// Segments that every kernel with `UDP_SEGMENT` takes.
+/// Number of segments that every kernel with `UDP_SEGMENT` accepts.
 pub(super) const SEGMENTS_SAFE: usize = 64;
 
 /// Maximum number of messages that wait for one flush: four bursts in which each frame goes to a
@@ -25,10 +25,10 @@ pub(super) const MESSAGES_MAX: usize = 4 * BURST_MAX;
 
 /// Maximum number of frames that wait for one flush: what a worker takes from a port between two flushes.
 ///
-/// If the kernel takes none of them, they pin this many chunks, for which a pool has room.
+/// If the kernel accepts none of them, they pin this many chunks, which a pool can spare.
 pub(super) const FRAMES_WAITING_MAX: usize = 4 * BURST_MAX;
 
-/// Consecutive flushes at which the kernel takes nothing before the waiting frames are dropped.
+/// Number of consecutive flushes without an accepted frame, after which waiting frames are dropped.
 ///
 /// This is some milliseconds of an otherwise idle worker. After this time no socket of the port has
 /// room, and the waiting frames would only keep chunks that other traffic needs.
@@ -141,5 +141,5 @@ pub const POSTED_BUFFERS_MAX: u16 = 4096;
 const _: () = assert!(DATAGRAM_BYTES_MAX <= TRAIN_DATA_BYTES);
 const _: () = assert!(super::control::LEAD_BYTES <= HEADROOM_BYTES);
 const _: () = assert!(MESSAGES_MAX >= BURST_MAX && FRAMES_WAITING_MAX >= MESSAGES_MAX);
-// The kernel takes at most 1,024 messages in a call and 1,024 vectors in a message.
+// The kernel accepts at most 1,024 messages in a call and 1,024 vectors in a message.
 const _: () = assert!(MESSAGES_MAX <= 1024 && MESSAGES_IN_MAX <= 1024 && PIECES_MAX <= 1024);

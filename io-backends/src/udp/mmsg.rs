@@ -42,7 +42,7 @@ impl Mmsg {
     ///
     /// Without GRO, the chunk must hold the longest datagram that the port accepts.
     pub(super) fn new(gro: bool, frame_bytes_max: usize) -> Self {
-        // The room that every single chunk has behind its start.
+        // Number of bytes that every single chunk has after its start offset.
         let single = 3072;
         let (class, room) = if gro || frame_bytes_max > single {
             (ChunkClass::Train, if gro { 64 << 10 } else { frame_bytes_max })
@@ -89,7 +89,7 @@ impl Mmsg {
         let mut calls = 0;
         while rx_queue.cut(burst) {
             if !self.is_waiting() {
-                // Bounded, because a flood from unknown senders does not fill the burst.
+                // The loop is limited, because a flood from unknown senders does not fill the burst.
                 if calls == CALLS_MAX || !self.receive(socket, rx_queue, pool) {
                     return;
                 }

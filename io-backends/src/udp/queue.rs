@@ -25,8 +25,8 @@ const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 
 /// Distance between the vectors of two messages.
 ///
-/// A few more than a message may have, so that the first vectors of messages use different sets of the
-/// first-level cache.
+/// It is a few vectors more than a message may have, so that the first vectors of the messages use
+/// different sets of the first-level cache.
 const PIECES_STRIDE: usize = PIECES_MAX + 4;
 
 /// Frames to one neighbour that are sent in one message. Each has `segment` bytes; only the last

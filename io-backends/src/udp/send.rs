@@ -567,7 +567,7 @@ mod tests {
         bench.flush();
         assert_eq!(bench.arrived(), [1]);
         assert_eq!(bench.tally.lost(Loss::PathTooNarrow), 1);
-        // The path still takes trains of shorter frames.
+        // The path still accepts trains of shorter frames.
         bench.take(2, &[50, 50]);
         bench.flush();
         assert_eq!((bench.arrived(), bench.tally.trains_out.read()), (vec![2, 3], 2));

@@ -239,7 +239,7 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
     // IPv4 has one word of address, so there is nothing to XOR.
     let of_v4 = worker(12, &[], 20);
     if kind.is_ipv6() {
-        // An IPv6 socket may also take IPv4; the version is in the first nibble.
+        // An IPv6 socket may also receive IPv4; the version is in the first nibble.
         let skip = of_v4.len() as u8;
         program.extend([
             step(BPF_LD | BPF_B | BPF_ABS, network(0)),

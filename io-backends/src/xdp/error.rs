@@ -65,7 +65,7 @@ pub enum EtherOpenError {
         /// The requested address.
         address: [u8; 6],
     },
-    /// The pool's memory is not in the arena.
+    /// The chunks of the pool are not in the arena.
     ForeignPool,
     /// A system call failed.
     Call {

@@ -291,7 +291,7 @@ fn attach(
                     return Err(EtherOpenError::ProgramPresent { interface, errno: error.errno });
                 }
                 libc::EBUSY | libc::EEXIST => {
-                    // It may be the program of an earlier process of ours that is still ending.
+                    // It may be the program of an earlier switch process that is still ending.
                     program = back;
                     std::thread::sleep(BUSY_RETRY);
                 }

@@ -128,7 +128,7 @@ impl TxQueue {
         self.waiting() == 0
     }
 
-    /// Whether the kernel has taken all descriptors, or currently takes none.
+    /// Whether the kernel has taken all descriptors, or takes none because of the device state.
     ///
     /// It may complete them later. Some drivers do so only with the next frame.
     pub(super) fn is_flushed(&self) -> bool {
@@ -349,7 +349,7 @@ impl TxQueue {
         }
     }
 
-    /// Takes back the memory of completed descriptors.
+    /// Releases the frames of completed descriptors.
     pub(super) fn reap(&mut self, rings: &mut Rings) {
         let mut any = false;
         while let Some(addr) = rings.completion.take() {
@@ -383,7 +383,7 @@ impl TxQueue {
         }
     }
 
-    /// Releases the memory of completed frames, in order.
+    /// Releases completed frames, in order.
     #[inline]
     fn settle(&mut self) {
         let (mut frames, mut bytes) = (0, 0);
