@@ -5,8 +5,9 @@
 //! records that were allocated at the start, and a thread of the capture writes them. If that
 //! thread falls behind, the capture misses packets, and the file records how many.
 //!
-//! The link type is `LINKTYPE_USER0` (147). In Wireshark, choose a dissector for it under Preferences,
-//! Protocols, DLT_USER; without one, Wireshark shows the bytes with direction and comments.
+//! The link type is `LINKTYPE_USER0` (147). In Wireshark, choose a dissector for it under
+//! Preferences, Protocols, DLT_USER. Without a dissector, Wireshark shows the bytes with direction
+//! and comments.
 //!
 //! The capture holds the record of a received packet until the next call of the port, so that the
 //! reason of a discard is written with the packet. If the packet is discarded later, from a queue,

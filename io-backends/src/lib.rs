@@ -1,7 +1,7 @@
 //! Ports of the Strowger switch.
 //!
-//! A backend moves frames between the switch and a socket, an interface or another thread, and counts the
-//! frames that it drops. It does not read labels.
+//! A backend moves frames between the switch and a socket, an interface or another thread, and
+//! counts the frames that it drops. It does not read labels.
 //!
 //! | module | contents |
 //! |---|---|

@@ -23,7 +23,8 @@ pub(super) const SEGMENTS_SAFE: usize = 64;
 /// cache.
 pub(super) const MESSAGES_MAX: usize = 4 * BURST_MAX;
 
-/// Maximum number of frames that wait for one flush: what a worker takes from a port between two flushes.
+/// Maximum number of frames that wait for one flush: as many as a worker takes from a port between
+/// two flushes.
 ///
 /// If the kernel accepts none of them, they pin this many chunks, which a pool can spare.
 pub(super) const FRAMES_WAITING_MAX: usize = 4 * BURST_MAX;

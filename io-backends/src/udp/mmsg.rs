@@ -89,7 +89,7 @@ impl Mmsg {
         let mut calls = 0;
         while rx_queue.cut(burst) {
             if !self.is_waiting() {
-                // The loop is limited, because a flood from unknown senders does not fill the burst.
+                // The loop is bounded: a flood from unknown senders does not fill the burst.
                 if calls == CALLS_MAX || !self.receive(socket, rx_queue, pool) {
                     return;
                 }

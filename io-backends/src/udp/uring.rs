@@ -305,7 +305,7 @@ impl Uring {
             return false;
         }
         let (mut submitted, mut taken) = (false, 0);
-        // The loop is limited, because a flood from unknown senders does not fill the burst.
+        // The loop is bounded: a flood from unknown senders does not fill the burst.
         while rx_queue.cut(burst) && taken < COMPLETIONS_MAX {
             let completion = self.ring.completion().next();
             if let Some(completion) = completion {

@@ -226,7 +226,7 @@ impl PacketSocket {
         let mut calls = 0;
         while !burst.is_full() {
             if self.seen == self.received {
-                // The loop is limited, because a flood from unknown senders does not fill the burst.
+                // The loop is bounded: a flood from unknown senders does not fill the burst.
                 if calls == CALLS_MAX || !self.receive(pool) {
                     break;
                 }

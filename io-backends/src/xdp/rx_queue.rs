@@ -60,7 +60,7 @@ impl RxQueue {
         burst: &mut Burst,
     ) -> usize {
         let (mut frames, mut bytes, mut descriptors) = (0, 0, 0);
-        // The loop is limited, because a flood from unknown senders does not fill the burst.
+        // The loop is bounded: a flood from unknown senders does not fill the burst.
         while !burst.is_full() && descriptors < DESCRIPTORS_MAX {
             let Some(descriptor) = rings.rx.take() else { break };
             descriptors += 1;
