@@ -321,10 +321,10 @@ mod tests {
         }
         assert_eq!(of(&mut xsk, KernelDrop::TxInvalid), 1);
 
-        // The kernel has one chunk to receive into, followed by an invalid one. It skips the invalid
-        // chunk, and counts the next packet as dropped because no chunk is posted. The number that it
-        // reports for invalid fill ring entries is a counter of the receive ring, which does not rise
-        // (net/xdp/xsk.c, up to Linux 6.18 at least).
+        // The kernel has one chunk to receive into, followed by an invalid one. It skips the
+        // invalid chunk, and counts the next packet as dropped because no chunk is posted. The
+        // number that it reports for invalid fill ring entries is a counter of the receive ring,
+        // which does not rise (net/xdp/xsk.c, up to Linux 6.18 at least).
         assert!(xsk.rings.fill.put(nowhere));
         xsk.rings.fill.publish();
         let shape = Shape { own: [0; 6], ethertype: ETHERTYPE, vlan: None, group: None };
