@@ -1,4 +1,4 @@
-//! Exit codes, and failures as one line for people.
+//! Exit codes, and failures as one line of text.
 
 use std::{fmt, io, process::ExitCode};
 
@@ -7,17 +7,18 @@ use strowger_runtime::untrusted::Untrusted;
 /// The exit codes, as `strowger --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// A check failed: of a demo, of `doctor`, of the balance of the counters.
+    /// A check failed: in the demo, in `doctor`, or of the balance of the counters.
     CheckFailed = 1,
     /// The command line or the configuration is wrong. Clap uses the same number.
     Usage = 2,
-    /// The machine refused: a busy port, no privileges, no memory, a file that cannot be read.
+    /// The machine refused something: a port is in use, privileges or memory are missing, a file
+    /// cannot be read.
     Refused = 3,
     /// No relay answers at the control socket.
     NoRelay = 4,
     /// The relay refused the request.
     Declined = 5,
-    /// A thread of a relay died: a bug.
+    /// A thread of a relay died. This is a bug.
     Died = 6,
 }
 
@@ -34,12 +35,12 @@ Exit codes:
   6  a thread of the relay died: a bug, please report it";
 }
 
-/// The failure of a command: a code for programs, one line for people.
+/// The failure of a command: an exit code for programs, and one line of text for the user.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The exit code of the process.
     pub(crate) exit: Exit,
-    /// What failed, why, and what to do; empty if the command has printed it already.
+    /// What failed, why, and what to do. The line is empty if the command has printed it already.
     pub(crate) line: String,
 }
 
@@ -63,7 +64,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// An error of writing to standard output. A reader that closed it is no failure.
+/// Converts an error of writing to standard output. It is no failure if the reader has closed the
+/// output.
 pub(crate) fn output_ended(error: &io::Error) -> Result<(), Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Schemes as text, and hops of labels from links: for the subcommands and for the relay.
+//! Parses and prints schemes, and makes hops of labels from links. Subcommands and the relay use
+//! it.
 
 use strowger_wire::{
     Hop, Scheme, Slot,
@@ -20,7 +21,7 @@ pub(crate) fn bytes_of(text: &str) -> Result<Vec<u8>, HexError> {
     hex::bytes(text).collect()
 }
 
-/// A scheme as the configuration names it: its name, or the hex of its serialization.
+/// A scheme in the notation of the configuration: its name, or the hex of its serialization.
 pub(crate) fn scheme_text(scheme: &Scheme) -> String {
     match scheme.name() {
         Some(name) => name.to_owned(),
@@ -28,7 +29,7 @@ pub(crate) fn scheme_text(scheme: &Scheme) -> String {
     }
 }
 
-/// The hops of a path along links. Each row is a link; the path begins and ends at slot 1.
+/// The hops of a path along links. Each row is one link. The path begins and ends at slot 1.
 pub(crate) fn hops_of_links(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     let mut hops = Vec::with_capacity(rows.len() + 1);
     let mut came_in = Slot::SWITCH;
@@ -42,7 +43,7 @@ pub(crate) fn hops_of_links(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     hops
 }
 
-/// A switch that a packet enters by one slot and leaves by another.
+/// One hop: the switch with this scheme, and the packet's egress and ingress slots.
 pub(crate) fn hop(scheme: &Scheme, egress: Slot, ingress: Slot) -> Hop<'_> {
     Hop { scheme, egress, ingress }
 }

@@ -23,7 +23,8 @@ use self::{
     exit::{Exit, Failure, output_ended},
 };
 
-/// Aborts if a worker's thread allocates (R13): the runtime forbids it there.
+/// The runtime forbids allocations on a worker's thread. This allocator aborts the process if one
+/// happens (R13).
 #[global_allocator]
 static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::GuardedAlloc;
 

@@ -1,4 +1,4 @@
-//! Columns of text for people, and bytes with a unit.
+//! Formats columns of text for people, and bytes with a unit.
 
 use serde_json::Value;
 
@@ -20,13 +20,13 @@ impl Table {
         Self { left, rows: vec![headings] }
     }
 
-    /// Adds a row. Text in a cell cannot begin a line or move the cursor.
+    /// Adds a row. Text in a cell is escaped, so it cannot begin a line or move the cursor.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let shown = cells.into_iter().map(|cell| Untrusted(&cell).to_string());
         self.rows.push(shown.collect());
     }
 
-    /// The table, or `empty` if it has no row.
+    /// The text of the table, or `empty` if it has no row.
     pub(crate) fn finish(self, empty: &str) -> String {
         if self.rows.len() == 1 {
             return format!("{empty}\n");

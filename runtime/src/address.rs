@@ -1,5 +1,6 @@
-//! Addresses as text, with the interface of a link-local one by name or number (`[fe80::1%eth0]:7000`, RFC 4007,
-//! section 11), and checks of addresses that can never work.
+//! Converts addresses to and from text, with the interface of a link-local address by name or
+//! number (`[fe80::1%eth0]:7000`, RFC 4007, section 11). Also checks for addresses that can never
+//! work.
 
 use std::{
     fmt,
@@ -9,10 +10,10 @@ use std::{
 use strowger_frame::Address;
 use strowger_io::sys::probe::{interface_index, interface_name};
 
-/// Scope numbers from here on stand for unresolved names. The kernel numbers interfaces from 1.
+/// Scope numbers from this one on stand for unresolved names. The kernel numbers interfaces from 1.
 const UNRESOLVED: u32 = 0xf000_0000;
 
-/// Names of interfaces in parsed addresses that are not resolved yet.
+/// The names of interfaces in parsed addresses, until they are resolved.
 #[derive(Clone, Debug, Default)]
 pub struct Interfaces(Vec<String>);
 
@@ -31,7 +32,7 @@ impl Interfaces {
         self.0.iter().map(String::as_str).filter(|name| interface_index(name).is_none())
     }
 
-    /// The address with the number of its interface instead of the name.
+    /// Replaces the name of the interface in an address by its number.
     ///
     /// # Errors
     /// The name, if no interface of this machine has it now.
@@ -43,7 +44,7 @@ impl Interfaces {
         Ok(SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope).into())
     }
 
-    /// The name of a scope number, in this list or on this machine.
+    /// The name for a scope number, from this list or from this machine.
     fn name_of(&self, scope: u32) -> Option<String> {
         match scope.checked_sub(UNRESOLVED) {
             Some(place) => self.0.get(place as usize).cloned(),
@@ -74,7 +75,7 @@ impl Interfaces {
     }
 }
 
-/// Displays an address as text, with the name of the interface of a link-local one.
+/// Displays an address as text, with the name of the interface if the address is link-local.
 pub struct AddressText(pub Address);
 
 impl fmt::Display for AddressText {
@@ -89,7 +90,7 @@ impl fmt::Display for AddressText {
 /// Parses an IP address and a port. Adds the name of an interface to `interfaces` without resolving it.
 ///
 /// # Errors
-/// One sentence: what an address is.
+/// One sentence that says what an address is.
 pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
     let Some((before, after)) = text.split_once('%') else {
         return text.parse().map_err(|_| not_an_address(text));
@@ -121,7 +122,7 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
 /// Parses an IP address and a port, or the MAC address of one station.
 ///
 /// # Errors
-/// One sentence: what an address is.
+/// One sentence that says what an address is.
 pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
     let Some(mac) = parse_mac(text) else {
         return parse_socket(text, interfaces).map(Address::Udp);
@@ -134,10 +135,10 @@ pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String>
     Ok(Address::Ether(mac))
 }
 
-/// As [`parse`], and resolves names of interfaces on this machine.
+/// Parses an address as [`parse`] does, and resolves names of interfaces on this machine.
 ///
 /// # Errors
-/// One sentence: what an address is, or which interface is missing.
+/// One sentence that says what an address is, or which interface is missing.
 pub fn parse_here(text: &str) -> Result<Address, String> {
     let mut interfaces = Interfaces::default();
     match parse(text, &mut interfaces)? {
@@ -150,10 +151,10 @@ pub fn parse_here(text: &str) -> Result<Address, String> {
     }
 }
 
-/// Checks that a text is an address and returns it, for a program that passes it on.
+/// Checks that a text is an address and returns it unchanged, for a program that passes it on.
 ///
 /// # Errors
-/// One sentence: what an address is.
+/// One sentence that says what an address is.
 pub fn checked(text: &str) -> Result<String, String> {
     parse(text, &mut Interfaces::default()).map(|_| text.to_owned())
 }
@@ -163,7 +164,7 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut bytes = text.split(':');
     for byte in &mut mac {
         let digits = bytes.next().filter(|digits| digits.len() == 2)?;
-        // Only digits: `from_str_radix` would accept a sign.
+        // Accept only digits, because `from_str_radix` would accept a sign.
         let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         *byte = u8::from_str_radix(digits, 16).ok().filter(|_| hex)?;
     }
@@ -178,7 +179,7 @@ fn not_an_address(text: &str) -> String {
     )
 }
 
-/// The reason why no host can have this address; `None` if one can.
+/// The reason why no host can have this address; `None` if a host can.
 pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) if ip.octets()[0] == 0 => Some("0.0.0.0/8 is not the address of a host"),
@@ -192,8 +193,9 @@ pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The reason why no neighbour behind a UDP listener can have this address; `None` if one can. `own` are the addresses
-/// that the relay listens at. The function does not compare address families.
+/// The reason why no neighbour that is reached through a UDP listener can have this address; `None`
+/// if one can. `own` are the addresses on which the relay listens. The function does not compare
+/// address families.
 pub fn unusable_as_peer(
     at: SocketAddr,
     own: impl IntoIterator<Item = SocketAddr>,
@@ -216,7 +218,7 @@ pub fn unusable_as_peer(
         return Some(why);
     }
     let is_own = |own: SocketAddr| {
-        // A listener at [::] takes IPv4 as well.
+        // A listener at [::] accepts IPv4 as well.
         let is_everywhere = match own.ip() {
             IpAddr::V4(ip) => ip.is_unspecified() && at.is_ipv4(),
             IpAddr::V6(ip) => ip.is_unspecified(),
@@ -228,7 +230,7 @@ pub fn unusable_as_peer(
         .map(|own| format!("this relay itself listens at {own}"))
 }
 
-/// The address with the interface of its listener, if it needs one and has none.
+/// Adds the interface of the listener to an address that needs an interface and has none.
 pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     match (at, local) {
         (SocketAddr::V6(v6), SocketAddr::V6(local))
@@ -240,8 +242,8 @@ pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether a listener at this address takes IPv4 as well: `[::]` does, unless another of the listeners has the same
-/// port for IPv4.
+/// Whether a listener at this address accepts IPv4 as well. Only a listener at
+/// `[::]` does, and only if no other listener has the same port for IPv4.
 pub fn takes_ipv4_too(at: SocketAddr, listeners: impl IntoIterator<Item = SocketAddr>) -> bool {
     let is_any = at.is_ipv6() && at.ip().is_unspecified();
     is_any && !listeners.into_iter().any(|other| other.is_ipv4() && other.port() == at.port())

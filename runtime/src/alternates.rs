@@ -1,6 +1,6 @@
-//! Alternate ports: an additional socket of a listener at a free local port, for peers that do not
-//! respond at the first. The slow path opens it while the relay runs, and closes it when no link
-//! uses it and there is a newer one.
+//! Alternate ports. An alternate port is an additional socket of a listener at a free local port,
+//! for peers that do not respond at the first port. The slow path opens it while the relay runs. It
+//! closes the port when no link uses it and there is a newer one.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -14,7 +14,7 @@ use crate::{
     udp,
 };
 
-/// How to open alternates of each listener, and the open ones, oldest first.
+/// The settings for the alternate ports of each listener, and the open ones, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Alternates {
     listeners: BTreeMap<PortId, (UdpSpec, String)>,
@@ -22,11 +22,12 @@ pub(crate) struct Alternates {
 }
 
 impl Alternates {
-    /// Prepares alternates for these listeners with sealed links.
+    /// Prepares alternate ports for these listeners, which have sealed links.
     pub(crate) fn new(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
         let listeners = listeners.map(|(id, mut spec, name)| {
             spec.bind.set_port(0);
-            // Without io_uring, so that no posted buffers wait for packets that may never arrive.
+            // Do not use io_uring, so that no posted buffers wait for packets that may never
+            // arrive.
             spec.backend = strowger_io::udp::BackendChoice::Mmsg;
             (id, (spec, name))
         });
@@ -35,10 +36,11 @@ impl Alternates {
 }
 
 impl SlowPath {
-    /// Opens another port for a listener, and uses it for handshakes. `None` if the listener has the maximum already.
+    /// Opens another port for a listener, and uses it for handshakes. Returns `None` if the
+    /// listener has the maximum number of them already.
     ///
     /// # Errors
-    /// The refusal of the machine, in one line.
+    /// One line that says what the machine refused.
     pub(crate) fn open_alternate(&mut self, port: PortId) -> Result<Option<SocketAddr>, String> {
         let Some((spec, name)) = self.alternates.listeners.get(&port) else { return Ok(None) };
         let of_port = self.alternates.opened.iter().filter(|(of, _)| *of == port).count();
@@ -60,7 +62,7 @@ impl SlowPath {
         switch.set_alternate(port, id);
         let kind = PortKind::Udp { local, plain: false, reports, steered };
         self.ports.push(PortInfo { alternate_of: Some(port), ..PortInfo::new(id, name, kind) });
-        // Close former ones, unless a link uses them.
+        // Close the former ports that no link uses.
         for (of, former) in &self.alternates.opened {
             if *of == port {
                 let _ = self.switch.unplug(*former);

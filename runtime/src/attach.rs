@@ -1,4 +1,4 @@
-//! Converts peers and neighbors of the program to specifications for the switch, and checks them.
+//! Converts the program's peers and neighbors to specifications for the switch, and checks them.
 
 use strowger_engine::{
     control::{Attach, Switch, peering::PeerSpec},
@@ -14,7 +14,7 @@ use crate::{
     spec::{Neighbor, NeighborAddress, Peer},
 };
 
-/// The port that serves a neighbor at this address.
+/// The port through which a neighbor at this address is reached.
 fn port_of<'p>(
     ports: &'p [PortInfo],
     behind: Option<&str>,
@@ -36,7 +36,7 @@ fn port_of<'p>(
     best.or_else(|| fitting().next()).ok_or(NeighborError::NoPort)
 }
 
-/// The address, with the interface of the listener, if a neighbor can have it.
+/// Returns the address if a neighbor can have it, with the interface of the listener.
 fn usable(
     at: NeighborAddress,
     ports: &[PortInfo],
@@ -112,7 +112,7 @@ pub(crate) fn plain_attach(
     Ok(Attach::plain(port.id, at, behind, neighbor.name).with_slot(neighbor.slot))
 }
 
-/// Whether another slot has this name.
+/// Checks that no other slot has this name.
 pub(crate) fn check_name(switch: &Switch, name: &str) -> Result<(), NeighborError> {
     match switch.slots().iter().find(|view| view.name == name) {
         Some(twin) => Err(NeighborError::NameTaken { name: name.to_owned(), slot: twin.slot }),

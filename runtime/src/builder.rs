@@ -1,4 +1,4 @@
-//! The builder of a relay: all settings that are fixed when it starts.
+//! The builder of a relay. It holds all settings that are fixed when the relay starts.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -90,19 +90,21 @@ impl RelayBuilder {
         self
     }
 
-    /// The library that seals and opens frames; by default the fastest one on this machine.
+    /// The library that seals and opens frames. By default the relay uses the fastest one on this
+    /// machine.
     pub fn provider(mut self, provider: Provider) -> Self {
         self.provider = provider;
         self
     }
 
-    /// The settings of the switch: scheme, slot numbers, limit of hops, quarantine.
+    /// The settings of the switch: scheme, slot numbers, maximum number of hops, quarantine.
     pub fn switch(mut self, config: SwitchConfig) -> Self {
         self.switch = config;
         self
     }
 
-    /// The number of workers that forward, each on its own thread; by default one for each usable core.
+    /// The number of workers that forward, each on its own thread. By default there is one for each
+    /// usable core.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -126,8 +128,8 @@ impl RelayBuilder {
         self
     }
 
-    /// Pools of the program, one for each worker, instead of pools by [`memory`](Self::memory). Their number is the
-    /// number of workers.
+    /// Uses pools that the program made, one for each worker, instead of pools with the sizes of
+    /// [`memory`](Self::memory). The number of pools is the number of workers.
     pub fn pools(mut self, pools: Vec<Pool>) -> Self {
         self.workers = Some(pools.len());
         self.pools = Some(pools);
@@ -140,26 +142,26 @@ impl RelayBuilder {
         self
     }
 
-    /// Becomes this user once everything is open, and gives up all other privileges of the process. The process must have
-    /// no other thread then.
+    /// Becomes this user once everything is open, and gives up all other privileges of the process.
+    /// The process must have no other thread at that time.
     pub fn run_as(mut self, account: Account) -> Self {
         self.run_as = Some(account);
         self
     }
 
-    /// Opens files with this opener. The program may have used it for its own files, which the
-    /// relay then does not open again.
+    /// Opens files with this opener. If the program has used it for its own files, the relay does
+    /// not open those files again.
     pub fn opener(mut self, opener: Opener) -> Self {
         self.opener = Some(opener);
         self
     }
 
-    /// Listens at a UDP address, for sealed links.
+    /// Listens on a UDP address, for sealed links.
     pub fn udp(self, address: SocketAddr) -> Self {
         self.udp_listener(UdpListener::new(address))
     }
 
-    /// Listens at a UDP address.
+    /// Listens on a UDP address, with these settings.
     pub fn udp_listener(mut self, listener: UdpListener) -> Self {
         self.udp.push(listener);
         self
@@ -170,18 +172,18 @@ impl RelayBuilder {
         self.ethernet_interface(EthernetInterface::new(interface))
     }
 
-    /// Uses an Ethernet interface.
+    /// Uses an Ethernet interface, with these settings.
     pub fn ethernet_interface(mut self, interface: EthernetInterface) -> Self {
         self.ethernet.push(interface);
         self
     }
 
-    /// Listens at a unix socket for one process of this machine.
+    /// Listens on a unix socket for one process of this machine.
     pub fn unix(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.unix_socket(UnixSocket::new(name, path))
     }
 
-    /// Listens at a unix socket.
+    /// Listens on a unix socket, with these settings.
     pub fn unix_socket(mut self, socket: UnixSocket) -> Self {
         self.unix.push(socket);
         self
@@ -192,7 +194,7 @@ impl RelayBuilder {
         self.local_port_spec(LocalPortSpec::new(name))
     }
 
-    /// Adds a port for code of this process.
+    /// Adds a port for code of this process, with these settings.
     pub fn local_port_spec(mut self, port: LocalPortSpec) -> Self {
         self.local.push(port);
         self
@@ -204,32 +206,32 @@ impl RelayBuilder {
         self
     }
 
-    /// Adds a peer: another relay behind a sealed link.
+    /// Adds a peer: another relay, reached over a sealed link.
     pub fn peer(mut self, peer: Peer) -> Self {
         self.peers.push(peer);
         self
     }
 
-    /// Adds a neighbor: another switch behind a plain link.
+    /// Adds a neighbor: another switch, reached over a plain link.
     pub fn neighbor(mut self, neighbor: Neighbor) -> Self {
         self.neighbors.push(neighbor);
         self
     }
 
-    /// Opens everything without starting the relay: for programs that open more files before the relay gives up privileges,
-    /// or need all events from the first.
+    /// Opens everything without starting the relay. This is for programs that open more files
+    /// before the relay gives up privileges, or that need all events from the first one on.
     ///
     /// # Errors
-    /// [`StartError`]; everything that was opened is closed again.
+    /// [`StartError`]. Everything that was opened is closed again.
     pub fn open(self) -> Result<OpenRelay, StartError> {
         OpenRelay::open(self)
     }
 
-    /// Opens everything, starts the relay, and waits until it forwards. Links to peers come up later:
-    /// [`RelayHandle::events`] reports them.
+    /// Opens everything, starts the relay, and blocks until it forwards. Links to peers come up
+    /// later: [`RelayHandle::events`] reports them.
     ///
     /// # Errors
-    /// [`StartError`]; everything that was opened is closed again.
+    /// [`StartError`]. Everything that was opened is closed again.
     pub fn start(self) -> Result<RelayHandle, StartError> {
         self.open()?.start()
     }

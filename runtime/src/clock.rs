@@ -1,12 +1,13 @@
-//! The time of a relay: nanoseconds since it started, time in which the machine was suspended included.
+//! The time of a relay: nanoseconds since it started. Time in which the machine was suspended
+//! counts.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use strowger_engine::Now;
 use strowger_io::sys::clock::boottime;
 
-/// Nanoseconds since the clock was made: the engine's time. It counts the time in which the machine was
-/// suspended, so that keys and peers are as old as they are.
+/// The engine's time: nanoseconds since the clock was made. It must include the time in which the
+/// machine was suspended, because keys and peers age during that time, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Duration);
 
@@ -26,7 +27,8 @@ impl Clock {
         Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)
     }
 
-    /// The wall clock at the start of this clock, in nanoseconds since 1970, if the wall clock shows `wall` now.
+    /// The wall-clock time, in nanoseconds since 1970, at which this clock was 0, if the wall clock
+    /// shows `wall` now.
     pub fn wall_at_zero(&self, wall: SystemTime) -> u64 {
         let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         since.saturating_sub(boottime().saturating_sub(self.0)).as_nanos() as u64

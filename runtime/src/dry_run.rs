@@ -1,5 +1,6 @@
-//! A start without ports: makes the switch and attaches everything to ports that do nothing. It finds the errors that
-//! only the switch detects: slots and keys that clash, slot numbers in the state file.
+//! A start without ports: makes the switch and attaches everything to ports that do nothing. It
+//! finds the errors that only the switch detects: slots and keys that clash, and unusable slot
+//! numbers in the state file.
 
 use std::sync::Arc;
 
@@ -57,8 +58,8 @@ impl Port for Unopened {
 }
 
 impl RelayBuilder {
-    /// Performs the steps of [`start`](Self::start) that open and change nothing, and returns all errors. It reads the
-    /// state file, which may belong to a running relay.
+    /// Performs those steps of [`start`](Self::start) that neither open nor change anything, and
+    /// returns all errors. It reads the state file, which may belong to a running relay.
     pub fn dry_run(mut self) -> Vec<StartError> {
         let mut errors = Vec::new();
         if let Err(error) = attach_all(&mut self, &mut errors) {
@@ -89,7 +90,7 @@ fn attach_all(builder: &mut RelayBuilder, errors: &mut Vec<StartError>) -> Resul
         ports.push(PortInfo::new(id, name, kind));
     }
     if let Some(path) = &builder.state_file {
-        // On an error the kept numbers are not restored; everything else is checked.
+        // After an error the slot numbers of the file are not restored. Everything else is checked.
         let read = StateFile::read(path, &opener).and_then(|kept| match kept {
             Some(kept) => StateFile::restore(path, &kept, &mut switch, clock.now()),
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! Errors of the runtime. Each message names what failed, on what, why, and what to do.
+//! The errors of the runtime. Each message says what failed, on which object, why, and what to do.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
@@ -14,7 +14,7 @@ use crate::{address::AddressText, stats::Summary};
 /// Any other error, as a source.
 pub(crate) type Source = Box<dyn Error + Send + Sync>;
 
-/// An error of a start. No thread of the relay runs then.
+/// An error during a start. No thread of the relay runs then.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -25,7 +25,7 @@ pub enum StartError {
         /// The cores that the process may use.
         usable: Vec<usize>,
     },
-    /// The kernel does not map the memory of the workers.
+    /// The kernel refuses to map the memory of the workers.
     Memory {
         /// The size in bytes.
         bytes: usize,
@@ -34,7 +34,7 @@ pub enum StartError {
     },
     /// The switch refuses its settings.
     Switch(ConfigError),
-    /// A name is used twice, is empty, too long, or has characters that cannot be shown.
+    /// A name is used twice, is empty, is too long, or has characters that cannot be shown.
     Name {
         /// The name.
         name: String,
@@ -49,23 +49,23 @@ pub enum StartError {
     Port {
         /// The kind: `udp`, `ethernet`, `unix`, `local` or `custom`.
         kind: &'static str,
-        /// Its name.
+        /// The port's name.
         name: String,
-        /// Why.
+        /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
     /// A peer, neighbor or port did not get its slot.
     Attach {
-        /// Its name.
+        /// The name of the peer, neighbor or port.
         name: String,
-        /// Why.
+        /// The cause.
         source: NeighborError,
     },
     /// A worker refused the user of this slot.
     Refused {
         /// The slot number.
         slot: Slot,
-        /// Why.
+        /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The state file cannot be used.
@@ -74,7 +74,7 @@ pub enum StartError {
     Account {
         /// The user.
         user: String,
-        /// Why.
+        /// The cause.
         source: Refusal,
     },
     /// The configured user cannot use a file that the relay needs.
@@ -88,7 +88,7 @@ pub enum StartError {
         /// The error of the kernel.
         source: io::Error,
     },
-    /// The kernel gives no thread or file descriptor.
+    /// The kernel refuses a thread or a file descriptor.
     Resource {
         /// The resource.
         what: &'static str,
@@ -174,36 +174,36 @@ pub enum FileUse {
     State,
 }
 
-/// An error of a state file. The file is not changed.
+/// An error of a state file. The file is unchanged.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StateError {
-    /// It, or its lock, cannot be read, made or locked.
+    /// The state file or its lock cannot be read, made or locked.
     Unusable {
         /// The state file.
         path: PathBuf,
-        /// Why, in one line.
+        /// The cause, in one line.
         why: String,
     },
-    /// Its content is damaged, or of another version.
+    /// The content of the state file is damaged, or of another version.
     Damaged {
         /// The state file.
         path: PathBuf,
         /// The error, in one line.
         why: String,
     },
-    /// The switch refuses its content.
+    /// The switch refuses the content of the state file.
     Restore {
         /// The state file.
         path: PathBuf,
         /// A configuration that would work, if there is one.
         hint: String,
-        /// Why.
+        /// The cause.
         source: RestoreError,
     },
 }
 
-/// The remedy for a state file that is refused.
+/// The remedy for a state file that was refused.
 const STATE_REMEDY: &str = "restore a copy, or move it away: then slots get new numbers, and existing labels \
                             lead elsewhere";
 
@@ -230,7 +230,7 @@ impl Error for StateError {
     }
 }
 
-/// An error of adding a peer, neighbor or local port. Nothing has changed then.
+/// An error of adding a peer, neighbor or local port. The relay is unchanged.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NeighborError {
@@ -241,9 +241,9 @@ pub enum NeighborError {
         /// The names of all ports.
         ports: Vec<String>,
     },
-    /// The relay has no port for a neighbor with this address.
+    /// The relay has no port through which this address can be reached.
     NoPort,
-    /// The address is not of the port's kind.
+    /// The port does not take addresses of this kind.
     WrongKind {
         /// The address.
         at: strowger_frame::Address,
@@ -254,10 +254,10 @@ pub enum NeighborError {
     Address {
         /// The address; empty if the text is not an address.
         at: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
-    /// Links behind the port are sealed, and this link would be plain.
+    /// The port allows only sealed links, and this link would be plain.
     Sealed {
         /// The port's name.
         port: String,
@@ -266,7 +266,7 @@ pub enum NeighborError {
     NameTaken {
         /// The name.
         name: String,
-        /// The slot.
+        /// The slot that has the name.
         slot: Slot,
     },
     /// The PeerId holds no usable key.
@@ -275,14 +275,15 @@ pub enum NeighborError {
     Peer(PeerError),
     /// The switch refuses the neighbor.
     Switch(AttachError),
-    /// A port refused the address: another neighbor has it, or the port is full.
+    /// The port refused the address: another neighbor has it, or the port has no room for another
+    /// neighbor.
     Refused {
         /// The slot number, which is free again after its quarantine.
         slot: Slot,
     },
     /// The switch has no room for another port.
     Plug(PlugError),
-    /// The kernel gives no memory or file descriptor for another port.
+    /// The kernel refuses memory or a file descriptor for another port.
     Resource(io::Error),
     /// The call to the slow path failed.
     Call(CallError),
@@ -366,7 +367,7 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// An error of changing a slot. Nothing has changed then.
+/// An error of changing a slot. The relay is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlotError {
@@ -398,7 +399,7 @@ impl Error for SlotError {
     }
 }
 
-/// An error of taking a local port: there is none with this name, or it was taken already.
+/// An error of taking a local port: no port has this name, or it was taken already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoLocalPort {
     pub(crate) name: String,
@@ -423,7 +424,7 @@ impl Error for NoLocalPort {}
 pub enum ShutdownError {
     /// A worker's thread ended: a bug in Strowger.
     WorkerDied(usize),
-    /// The slow path panicked too often: a bug in Strowger.
+    /// The slow path panicked too many times: a bug in Strowger.
     SlowPathDied(String),
     /// The workers did not release their ports in time. The counters are in the summary.
     Unfinished(Box<Summary>),

@@ -1,5 +1,5 @@
-//! Opens Ethernet interfaces. This happens before the switch gets the pools: the kernel's fill rings take chunks of
-//! them, all from one mapping.
+//! Opens Ethernet interfaces. They must be open before the switch gets the pools, because the
+//! kernel's fill rings take chunks from the pools, all from one mapping.
 
 use std::sync::{
     Arc,
@@ -23,7 +23,7 @@ use crate::{
     spec::{EthernetInterface, Queues, file_of_worker},
 };
 
-/// The group address of beacons, and their first byte (wire.md W10-6).
+/// The group address of beacons, and the first byte of a beacon (wire.md W10-6).
 const BEACON_GROUP: Group = Group { address: *b"\x03strow", first_byte: FIRST_BYTE };
 
 /// An open interface.
@@ -32,21 +32,21 @@ pub(crate) struct OpenedPort {
     pub(crate) info: EthernetInfo,
 }
 
-/// How an Ethernet interface and its queues work.
+/// The state of an Ethernet interface and its queues.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EthernetInfo {
-    /// Whether plain links are allowed behind it.
+    /// Whether plain links through it are allowed.
     pub plain: bool,
-    /// Seconds between two beacons, where beacons are sent.
+    /// The number of seconds between two beacons, if the interface sends beacons.
     pub beacon_s: Option<u32>,
-    /// The report of each queue, in their order.
+    /// The report of each queue, in the order of the queues.
     pub reports: Vec<EtherReport>,
     /// For each queue, whether its interface is gone.
     gone: Vec<Arc<AtomicBool>>,
     /// The counters of each queue.
     tallies: Vec<Arc<PortTally>>,
-    /// Warnings beside those of the reports.
+    /// Warnings in addition to those of the reports.
     notes: Vec<String>,
 }
 
@@ -57,14 +57,14 @@ impl EthernetInfo {
         Self { plain, beacon_s, reports, gone: Vec::new(), tallies: Vec::new(), notes }
     }
 
-    /// The chosen mode, a line for each queue.
+    /// The chosen mode, with one line for each queue.
     pub fn chosen(&self) -> Vec<String> {
         let first =
             |report: &EtherReport| report.to_string().lines().next().unwrap_or("").to_owned();
         self.reports.iter().map(first).collect()
     }
 
-    /// The beacons that it sends, if any.
+    /// The beacons that the interface sends, if any.
     pub(crate) fn beacon(&self) -> Option<BeaconSpec> {
         let to = Address::Ether(BEACON_GROUP.address);
         self.beacon_s.map(|s| BeaconSpec::new(to, std::time::Duration::from_secs(u64::from(s))))
@@ -76,7 +76,7 @@ impl EthernetInfo {
         self.gone.iter().any(|gone| gone.load(Ordering::Relaxed))
     }
 
-    /// The mode of its first queue.
+    /// The mode of the first queue.
     pub fn backend(&self) -> &'static str {
         self.reports.first().map_or("none", |report| report.mode.name())
     }
@@ -87,13 +87,13 @@ impl EthernetInfo {
         of_reports.chain(self.notes.iter().cloned()).collect()
     }
 
-    /// Frames whose payload was copied to send them.
+    /// The number of frames whose payload was copied to send them.
     pub fn frames_copied(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.frames_copied.read()).sum()
     }
 }
 
-/// The memory that Ethernet ports need of each worker.
+/// The memory of each worker that Ethernet ports need.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
@@ -101,10 +101,11 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     };
     for ethernet in &config.ethernet {
         let EthernetInterface { name, fill_ring_frames, .. } = ethernet;
-        // With AF_PACKET the port needs a burst of chunks of either kind, and no fill ring.
+        // With AF_PACKET the port needs a burst of chunks of each kind, and no fill ring.
         need(format!("receive chunks of {name}"), BURST_MAX as u32, *fill_ring_frames);
         need(format!("headers and copies of {name}"), 0, limits::OWN_CHUNKS);
-        // Frames from Ethernet are in single chunks, other frames in train chunks with many frames.
+        // Frames from Ethernet are in single chunks. Other frames share train chunks, many frames
+        // in each.
         need(
             format!("sends of {name} that the device has not done"),
             limits::TRAINS_MAX as u32,
@@ -142,7 +143,7 @@ pub(crate) fn open_all(
     Ok(opened)
 }
 
-/// The queues that the relay uses, each with its worker.
+/// The queues that the relay uses, each with the worker that owns it.
 fn queues_of(ethernet: &EthernetInterface, workers: usize) -> Vec<(usize, u32)> {
     match ethernet.queues {
         Queues::One { queue, worker } => vec![(worker, queue)],
@@ -197,7 +198,7 @@ fn open_one(
             _ => error.to_string(),
         })?;
         let mode = report.mode;
-        // All queues of an interface have the same mode.
+        // All queues of an interface must have the same mode.
         spec.backend = ModeChoice::Only(mode);
         info.gone.push(port.gone().clone());
         info.tallies.push(port.tally().clone());
@@ -229,7 +230,7 @@ fn boxed(
     captured(Box::new(port), opener, path.as_deref())
 }
 
-/// Checks an interface as a whole: refuses it, or adds warnings.
+/// Checks an interface as a whole. Refuses it, or adds warnings.
 fn check(
     config: &RelayBuilder,
     ethernet: &EthernetInterface,
@@ -242,7 +243,8 @@ fn check(
         if sections == 1 {
             return Ok(opening);
         }
-        // Each socket receives the frames of all queues, so two sockets would receive each frame twice.
+        // Refuse a second socket: each socket receives the frames of all queues, so two sockets
+        // would receive each frame twice.
         let refused = info.warnings().join("; ");
         return Err(format!(
             "{at} uses af_packet, which receives the frames of all queues; leave one [[ethernet]] of {at}, \

@@ -1,5 +1,5 @@
-//! Events of a relay, and subscriptions to them. A subscriber that falls behind loses the oldest events, and learns how
-//! many.
+//! Events of a relay, and subscriptions to them. A subscriber that falls behind loses the oldest
+//! events, and learns how many it lost.
 
 use std::{
     collections::VecDeque,
@@ -47,17 +47,17 @@ pub enum EventKind {
     SlowPathRecovered,
     /// A worker makes no progress.
     WorkerStalled {
-        /// Its number.
+        /// The worker's number.
         worker: usize,
     },
     /// A stalled worker makes progress again.
     WorkerRecovered {
-        /// Its number.
+        /// The worker's number.
         worker: usize,
     },
-    /// A worker found no free memory, so frames were lost.
+    /// A worker found no free chunk in its pool, so frames were lost.
     PoolExhausted {
-        /// Its number.
+        /// The worker's number.
         worker: usize,
         /// The number of times in the last second.
         times: u64,
@@ -71,7 +71,8 @@ pub enum EventKind {
         /// The new time.
         to: SystemTime,
     },
-    /// The wall clock cannot be right: peers that have seen a later handshake refuse this relay's.
+    /// The wall clock must be wrong. Peers that have seen a later handshake refuse this relay's
+    /// handshakes.
     WallClockWrong {
         /// The time that it shows.
         shows: SystemTime,
@@ -90,7 +91,8 @@ pub enum EventKind {
         /// The address.
         address: IpAddr,
     },
-    /// An Ethernet interface strips VLAN tags since the start, so the port receives frames of other VLANs as its own.
+    /// An Ethernet interface now strips VLAN tags, and did not when the relay started. The port
+    /// therefore receives frames of other VLANs as its own.
     VlanTagsHidden {
         /// The port.
         port: String,
@@ -99,7 +101,7 @@ pub enum EventKind {
         /// The remedy.
         remedy: String,
     },
-    /// The interface leaves VLAN tags in frames again.
+    /// The interface no longer strips VLAN tags.
     VlanTagsShown {
         /// The port.
         port: String,
@@ -111,7 +113,8 @@ pub enum EventKind {
         /// The port.
         port: String,
     },
-    /// Peers behind a listener do not respond, so handshakes are also sent from another local port.
+    /// Peers that are reached through a listener do not respond, so handshakes are also sent from
+    /// another local port.
     AlternatePort {
         /// The listener.
         port: String,
@@ -122,12 +125,12 @@ pub enum EventKind {
     AlternatePortFailed {
         /// The listener.
         port: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
     /// The state file cannot be written.
     StateFileFailed {
-        /// Why, and the consequence.
+        /// The cause and the consequence.
         why: String,
     },
     /// The state file is written again.
@@ -160,7 +163,7 @@ impl EventKind {
     }
 }
 
-/// Locks a mutex. A thread that panicked leaves no partial state in it.
+/// Locks a mutex, even after a thread has panicked with it: no code leaves partial state in it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -197,7 +200,8 @@ impl EventHub {
         }
     }
 
-    /// Ends all subscriptions: subscribers receive the waiting events, and then the end.
+    /// Ends all subscriptions. Subscribers still receive the events that wait for them, and then
+    /// the end.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.0);
         state.is_closed = true;
@@ -224,7 +228,7 @@ struct QueueState {
 }
 
 impl QueueState {
-    /// The next event or the end, if one is available.
+    /// Removes and returns the next event or the end. Returns `None` if neither is available.
     fn take(&mut self) -> Option<Option<Event>> {
         let missed = std::mem::take(&mut self.missed);
         if missed > 0 {
@@ -260,22 +264,24 @@ impl Queue {
     }
 }
 
-/// A subscription to the events of a relay, from its creation on.
+/// A subscription to the events of a relay. It begins when the subscription is made.
 ///
-/// [`RelayHandle::events`](crate::RelayHandle::events) makes one. It holds a bounded number of events: a
-/// subscriber that falls behind loses the oldest and receives [`EventKind::Missed`] in their place.
+/// [`RelayHandle::events`](crate::RelayHandle::events) makes one. It holds a bounded number of
+/// events. A subscriber that falls behind loses the oldest events and receives
+/// [`EventKind::Missed`] in their place.
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Queue>,
 }
 
 impl Events {
-    /// The next event, without waiting. `None` if none waits, or the relay has ended.
+    /// Returns the next event without blocking. Returns `None` if no event waits, or if the relay
+    /// has ended.
     pub fn try_recv(&mut self) -> Option<Event> {
         lock(&self.queue.state).take().flatten()
     }
 
-    /// Waits for the next event. `None` when the relay has ended.
+    /// Blocks until the next event. Returns `None` when the relay has ended.
     pub fn recv(&mut self) -> Option<Event> {
         let mut state = lock(&self.queue.state);
         loop {
@@ -286,7 +292,8 @@ impl Events {
         }
     }
 
-    /// Waits for the next event, at most for this time. `None` after the timeout, or when the relay has ended.
+    /// Blocks until the next event, but no longer than `timeout`. Returns `None` after the timeout,
+    /// or when the relay has ended.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Event> {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.queue.state);
@@ -303,7 +310,8 @@ impl Events {
         }
     }
 
-    /// Polls for the next event, and registers the task's waker. `Ready(None)` when the relay has ended.
+    /// Polls for the next event, and registers the task's waker. Returns `Ready(None)` when the
+    /// relay has ended.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut state = lock(&self.queue.state);
         if let Some(taken) = state.take() {
@@ -313,7 +321,8 @@ impl Events {
         Poll::Pending
     }
 
-    /// Waits for the next event. `None` when the relay has ended. Works in any async runtime.
+    /// Waits for the next event. Returns `None` when the relay has ended. It works in any async
+    /// runtime.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }

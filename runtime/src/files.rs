@@ -1,5 +1,5 @@
-//! Safe access to the files of a relay: opens only regular files, follows no symbolic link of another user, does not
-//! block on a pipe, and checks that each file has one purpose.
+//! Safe access to the files of a relay. It opens only regular files, follows no symbolic link of
+//! another user, does not block on a pipe, and checks that each file has one purpose.
 //!
 //! # Folders that the later user may change
 //! Root may start a relay that becomes another user (`[process]`). That user must not be able to
@@ -37,7 +37,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::{CONFIG_BYTES_MAX, STATE_BYTES_MAX};
 
-/// The mode of new files: only the owner reads and writes.
+/// The mode of new files: only the owner may read and write them.
 const MODE: u32 = 0o600;
 /// The mode bits that group and others must not have.
 const OTHERS: u32 = 0o077;
@@ -83,7 +83,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// The path of a file with an additional ending: `state` and `.lock` give `state.lock`.
+/// The path of a file with an additional ending. For example, `state` and `.lock` give
+/// `state.lock`.
 pub fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
@@ -95,12 +96,13 @@ pub fn beside(path: &Path, ending: &str) -> PathBuf {
 pub struct Roles(Vec<(Role, PathBuf)>);
 
 impl Roles {
-    /// Adds a file, which may be missing still.
+    /// Adds a file. The file need not exist yet.
     pub fn add(&mut self, role: Role, path: impl Into<PathBuf>) {
         self.0.push((role, path.into()));
     }
 
-    /// The files with two roles, a line for each, by resolved path or by device and inode.
+    /// Finds the files with two roles, and returns a line for each. Files are compared by resolved
+    /// path, and by device and inode.
     pub fn conflicts(&self) -> Vec<String> {
         let mut by_path: HashMap<PathBuf, &Role> = HashMap::new();
         let mut by_id: HashMap<(u64, u64), &Role> = HashMap::new();
@@ -109,7 +111,7 @@ impl Roles {
             let id = fs::metadata(path).ok().map(|there| (there.dev(), there.ino()));
             let first = by_path.get(&resolved(path)).or_else(|| by_id.get(&id?)).copied();
             match first {
-                // Several links may share a psk.
+                // Several links may use the same pre-shared key file.
                 Some(Role::Psk) if *role == Role::Psk => {}
                 Some(first) => lines.push(format!(
                     "{role}: {} is also {first}; each file has one purpose: choose another path",
@@ -127,7 +129,7 @@ impl Roles {
     }
 }
 
-/// The path with its folder resolved, as far as that exists.
+/// The path with its folder resolved, if the folder exists.
 fn resolved(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
@@ -144,15 +146,15 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// An opener for a relay that becomes this account, if any.
+    /// An opener for a relay. With an account, the relay becomes that account later.
     pub fn new(account: Option<&Account>) -> Self {
         Self { account: account.cloned(), opened: RefCell::default() }
     }
 
-    /// Runs code on the folder and name of a path, with the file privileges that are right for the folder. The code must
-    /// start no thread.
+    /// Calls code with the folder and the name of a path, and with the file privileges that are
+    /// right for the folder. The code must start no thread.
     ///
-    /// # Errors
+    /// Errors of the kernel, or of `what`.
     /// Those of the kernel, or of `what`.
     pub fn within<T>(
         &self,
@@ -167,7 +169,7 @@ impl Opener {
         match walked {
             Ok((folder, name)) if folder.is_ours() => what(&folder, &name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-            // The user may have symbolic links in the path.
+            // The path may contain symbolic links of the user, so use the user's privileges.
             Ok(_) | Err(_) => {
                 let done = account.with_file_rights(|| {
                     let (folder, name) = Folder::of(path)?;
@@ -178,18 +180,18 @@ impl Opener {
         }
     }
 
-    /// Gives a socket to the account, if root made it.
+    /// Gives a socket to the account, if root made the socket.
     ///
     /// # Errors
-    /// Those of the kernel.
+    /// Errors of the kernel.
     pub fn give(&self, path: &Path) -> io::Result<()> {
         let Some(account) = &self.account else { return Ok(()) };
         let (folder, name) = Folder::of(path)?;
-        // In any other folder the account made it.
+        // In any other folder, the socket was made with the account's privileges.
         if folder.is_ours() { folder.give(&name, account.user, account.group) } else { Ok(()) }
     }
 
-    /// Opens or makes a file that only this relay writes, with mode 0600.
+    /// Opens or makes a file with mode 0600 that only this relay writes.
     fn keep(&self, path: &Path) -> io::Result<File> {
         let file = self.within(path, |folder, name| {
             let (file, found) = folder.open(name, OpenMode::ReadWrite)?;
@@ -207,10 +209,10 @@ impl Opener {
         Ok(file)
     }
 
-    /// Makes or overwrites a capture. A file that is no capture is left as it is.
+    /// Makes a capture file, or overwrites one. A file that is no capture is not changed.
     ///
     /// # Errors
-    /// Those of the kernel; `InvalidInput` for a file that is no capture.
+    /// Errors of the kernel; `InvalidInput` for a file that is no capture.
     pub fn capture(&self, path: &Path) -> io::Result<File> {
         let mut file = self.keep(path)?;
         let mut first = Vec::new();
@@ -223,8 +225,8 @@ impl Opener {
         Ok(file)
     }
 
-    /// Locks the lock file of a state file for this process. `None` if no file can be made in that folder: writing the state
-    /// reports that.
+    /// Locks the lock file of a state file for this process. Returns `None` if no file can be made
+    /// in that folder. Writing the state file reports that error later.
     ///
     /// # Errors
     /// One line: another process has the lock, or the file cannot be used.
@@ -232,7 +234,7 @@ impl Opener {
         let path = beside(state, ".lock");
         let file = match self.keep(&path) {
             Ok(file) => file,
-            // The path itself is checked, not the target of a link.
+            // Check the path itself, not the target of a link.
             Err(_) if fs::symlink_metadata(&path).is_err() => return Ok(None),
             Err(error) => {
                 return Err(format!(
@@ -250,13 +252,14 @@ impl Opener {
         }
     }
 
-    /// Reads the state file; `None` if there is none.
+    /// Reads the state file. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// Those of the kernel; `InvalidInput` for a file that is not regular, belongs to another user, or is too long.
+    /// Errors of the kernel; `InvalidInput` for a file that is not regular, belongs to another
+    /// user, or is too long.
     pub fn state(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let opened = self.within(path, |folder, name| {
-            // The first write would replace a link.
+            // Refuse a link, because the first write would replace it.
             if folder.find(name)?.is_link() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
             }
@@ -280,7 +283,7 @@ impl Opener {
     /// Reads a secret file, which only its owner may read and write.
     ///
     /// # Errors
-    /// One line: which file, why, and what to do.
+    /// One line that says which file, why, and what to do.
     pub fn secret(
         &self,
         path: &Path,
@@ -317,10 +320,10 @@ fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a configuration. The operator chose the path, so it follows links and reads pipes.
+/// Reads a configuration. It follows links and reads pipes, because the operator chose the path.
 ///
 /// # Errors
-/// Those of the kernel; `InvalidInput` for a file that is too long.
+/// Errors of the kernel; `InvalidInput` for a file that is too long.
 pub fn configuration(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(File::open(path)?, CONFIG_BYTES_MAX)
 }
@@ -344,7 +347,7 @@ fn read_secret(
             found.mode & 0o7777
         ));
     }
-    // Set the capacity beforehand: a string that grows leaves copies of the secret in memory.
+    // Reserve the capacity beforehand: a string that grows leaves copies of the secret in memory.
     let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
     file.take(bytes_max + 1).read_to_string(&mut text).map_err(unread)?;
     if text.len() as u64 > bytes_max {
@@ -353,10 +356,10 @@ fn read_secret(
     Ok(text)
 }
 
-/// Adds text at the end of a configuration, in one write.
+/// Appends text to a configuration, in one write.
 ///
 /// # Errors
-/// Those of the kernel.
+/// Errors of the kernel.
 pub fn append(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(text)?;
@@ -366,22 +369,22 @@ pub fn append(path: &Path, text: &[u8]) -> io::Result<()> {
 /// Makes a new file with mode 0600, and syncs it to disk.
 ///
 /// # Errors
-/// Those of the kernel; `AlreadyExists` if the path exists. No partial file is left.
+/// Errors of the kernel; `AlreadyExists` if the path exists. No partial file is left.
 pub fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let (file, _) = folder.open(&name, OpenMode::CreateNew)?;
     fill(&folder, &name, file, text)
 }
 
-/// Replaces a file atomically: after a crash there is the old one or the new one.
+/// Replaces a file atomically: after a crash, either the old or the new file exists.
 ///
 /// # Errors
-/// Those of the kernel. The old file remains then.
+/// Errors of the kernel. The old file remains then.
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let mut new = name.clone();
     new.push(".new");
-    // A file that a crash or another program left there is removed, not opened.
+    // A crash or another program may have left a file there. It must be removed and not opened.
     match folder.remove(&new) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -396,9 +399,9 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     folder.sync()
 }
 
-/// Writes a new file, and removes it if that fails.
+/// Writes a new file, and removes the file if the write fails.
 fn fill(folder: &Folder, name: &OsString, mut file: File, text: &[u8]) -> io::Result<()> {
-    // A umask may have removed mode bits of the owner.
+    // Set the mode, because a umask may have removed mode bits of the owner.
     let filled = file
         .set_permissions(Permissions::from_mode(MODE))
         .and_then(|()| file.write_all(text))

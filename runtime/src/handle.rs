@@ -1,4 +1,4 @@
-//! The handle of a running relay, for all threads of the program.
+//! The handle of a running relay. All threads of the program can use it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,13 +26,13 @@ use crate::{
     stats::{Stats, Summary},
 };
 
-/// A running relay. Clones are handles of the same relay.
+/// A running relay. All clones are handles of the same relay.
 ///
-/// When the last handle is dropped the relay shuts down in order, as by [`shutdown`](Self::shutdown), and the drop
-/// waits for that.
+/// When the last handle is dropped, the relay shuts down in order, as with
+/// [`shutdown`](Self::shutdown). The drop blocks until the relay has ended.
 ///
-/// Methods that call the slow path block for one of its turns, about a millisecond. An async program that must not block
-/// for that time calls them on a blocking thread.
+/// Methods that call the slow path block for one of its turns, which takes about a millisecond. An
+/// async program that must not block for that time should call them on a blocking thread.
 #[derive(Clone, Debug)]
 pub struct RelayHandle {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ struct Shared {
     stop: AtomicBool,
     hub: Arc<EventHub>,
     local_ports: Mutex<LocalPorts>,
-    /// The result of the relay, once it has ended.
+    /// The result of the relay after it has ended.
     outcome: Mutex<Option<Result<Summary, ShutdownError>>>,
     ended: Condvar,
     notes: Vec<String>,
@@ -70,7 +70,7 @@ struct StopOnDrop {
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.shared.stop();
-        // A handle that is dropped on the slow path's own thread cannot wait for it.
+        // Do not wait on the slow path's own thread: the thread would wait for itself.
         if thread::current().id() != self.id
             && let Some(thread) = self.thread.take()
         {
@@ -117,14 +117,15 @@ impl RelayHandle {
         let run = move || {
             let ran = caught(|| slow_path.run(&mut inbox, &early, &of_thread.stop));
             let outcome = ran.unwrap_or_else(|panic| Err(ShutdownError::SlowPathDied(panic)));
-            // Waiting callers get an error.
+            // Callers that wait get an error.
             drop(inbox);
             if outcome.is_ok() {
-                // Everything is closed when the program learns that the relay has ended.
+                // Close everything first, before the program learns that the relay has ended.
                 drop(slow_path);
                 of_thread.end(outcome);
             } else {
-                // After a failure the drop may hang.
+                // The outcome is reported before this drop, because after a failure the drop may
+                // hang.
                 of_thread.end(outcome);
                 drop(slow_path);
             }
@@ -137,9 +138,11 @@ impl RelayHandle {
         Ok(Self { shared, _last: Arc::new(last) })
     }
 
-    /// Runs code on the slow path's thread, with the switch and everything around it, and returns its result.
+    /// Runs code on the slow path's thread and returns its result. The code has access to the
+    /// switch and to the rest of the relay.
     ///
-    /// The code runs between two turns of the slow path. It must not block, or links fail.
+    /// The code runs between two turns of the slow path. It must not block, because links would
+    /// fail.
     ///
     /// ```
     /// # use strowger_runtime::Relay;
@@ -173,34 +176,35 @@ impl RelayHandle {
         })
     }
 
-    /// Adds a peer and returns its slot number, once every worker knows the slot. The link comes up later:
-    /// [`events`](Self::events) reports it.
+    /// Adds a peer and returns its slot number after every worker knows the slot. The link comes up
+    /// later: [`events`](Self::events) reports it.
     ///
     /// # Errors
-    /// [`NeighborError`]; nothing has changed then.
+    /// [`NeighborError`]. The relay is unchanged then.
     pub fn attach(&self, peer: Peer) -> Result<Slot, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_peer(peer).map(|slot| (slot, ())))?.0)
     }
 
-    /// Adds a neighbor with a plain link and returns its slot number, once every worker forwards to it.
+    /// Adds a neighbor with a plain link and returns its slot number after every worker forwards to
+    /// it.
     ///
     /// # Errors
-    /// [`NeighborError`]; nothing has changed then.
+    /// [`NeighborError`]. The relay is unchanged then.
     pub fn attach_neighbor(&self, neighbor: Neighbor) -> Result<Slot, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_neighbor(neighbor).map(|slot| (slot, ())))?.0)
     }
 
-    /// Adds a port for code of this process. The relay's memory was sized when it started, so frames for many
-    /// ports that are added later compete for it.
+    /// Adds a port for code of this process. The relay's memory got its size at start. If many
+    /// ports are added later, their frames compete for it.
     ///
     /// # Errors
-    /// [`NeighborError`]; nothing has changed then.
+    /// [`NeighborError`]. The relay is unchanged then.
     pub fn attach_local(&self, port: LocalPortSpec) -> Result<LocalPort, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_local_port(port))?.1)
     }
 
-    /// Adds something, and waits until every worker knows its slot. Then workers forward packets to the slot, and it can be
-    /// renumbered.
+    /// Adds a user of a slot, and blocks until every worker knows the slot. From then on workers
+    /// forward packets to the slot, and it can be renumbered.
     fn add<T: Send + 'static>(
         &self,
         code: impl FnOnce(&mut SlowPath) -> Result<(Slot, T), NeighborError> + Send + 'static,
@@ -221,7 +225,8 @@ impl RelayHandle {
         }
     }
 
-    /// Detaches the user of a slot. A peer receives a goodbye; the number is in quarantine before another user gets it.
+    /// Detaches the user of a slot. A peer receives a goodbye. The slot number stays in quarantine
+    /// before another user gets it.
     ///
     /// # Errors
     /// [`SlotError`].
@@ -231,8 +236,8 @@ impl RelayHandle {
         detached.map_err(SlotError::Call)?.map_err(SlotError::Detach)
     }
 
-    /// Gives a slot another number, or the lowest free one, and returns it. The former number leads to the slot for a while,
-    /// and senders that use it are notified.
+    /// Gives a slot another number, and returns it. Without a number, the lowest free one is used.
+    /// The former number leads to the slot for a while, and senders that use it are notified.
     ///
     /// # Errors
     /// [`SlotError`].
@@ -242,12 +247,12 @@ impl RelayHandle {
         renumbered.map_err(SlotError::Call)?.map_err(SlotError::Renumber)
     }
 
-    /// A subscription to events from now on, which holds 1,024 of them.
+    /// Subscribes to all events from now on. The subscription holds 1,024 events.
     pub fn events(&self) -> Events {
         self.events_of(EVENTS_WAITING)
     }
 
-    /// A subscription to events from now on, which holds up to `waiting_max` of them.
+    /// Subscribes to all events from now on. The subscription holds up to `waiting_max` events.
     pub fn events_of(&self, waiting_max: usize) -> Events {
         self.shared.hub.subscribe(waiting_max)
     }
@@ -260,8 +265,8 @@ impl RelayHandle {
         self.call(|slow_path| slow_path.stats())
     }
 
-    /// Whether the link of the peer or neighbor with this name forwards. [`events`](Self::events) reports changes:
-    /// subscribe, then ask, then wait for the next event.
+    /// Whether the link of the peer or neighbor with this name forwards. To wait for a change,
+    /// first subscribe to [`events`](Self::events), then call this, then wait for the next event.
     ///
     /// # Errors
     /// [`CallError`].
@@ -270,7 +275,7 @@ impl RelayHandle {
         self.call(move |slow_path| slow_path.is_up(&name))
     }
 
-    /// The ports, with their bound addresses.
+    /// The ports, with the addresses to which they are bound.
     ///
     /// # Errors
     /// [`CallError`].
@@ -295,17 +300,18 @@ impl RelayHandle {
         }
     }
 
-    /// Lines about the start for an operator: the user that the relay runs as, and the slots of the state file.
+    /// Lines about the start for an operator: the user as which the relay runs, and the slots from
+    /// the state file.
     pub fn start_notes(&self) -> &[String] {
         &self.shared.notes
     }
 
-    /// Starts the shutdown, and does not wait.
+    /// Starts the shutdown, and does not block.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// Waits until the relay has ended.
+    /// Blocks until the relay has ended.
     ///
     /// # Errors
     /// [`ShutdownError`].
@@ -319,8 +325,9 @@ impl RelayHandle {
         }
     }
 
-    /// Shuts the relay down in order and waits until it has ended: peers receive a goodbye, waiting frames are sent or
-    /// counted, ports are closed. Local ports return [`PortClosed`](crate::PortClosed).
+    /// Shuts the relay down in order and blocks until it has ended. Peers receive a goodbye,
+    /// waiting frames are sent or counted, and ports are closed. Calls of local ports then return
+    /// [`PortClosed`](crate::PortClosed).
     ///
     /// # Errors
     /// [`ShutdownError`].

@@ -1,5 +1,6 @@
-//! Detects workers without progress, and pools without memory. The slow path checks once a second while a worker is
-//! awake. When all workers block, the first one that a port wakes up wakes the slow path.
+//! Detects workers that make no progress, and pools that are exhausted. The slow path checks once a
+//! second while a worker is awake. When all workers block, no checks are needed. The first worker
+//! that a port then wakes up wakes the slow path.
 
 use std::time::Instant;
 
@@ -15,24 +16,24 @@ use crate::{
 pub(crate) struct Health {
     checked: Instant,
     workers: Vec<Worker>,
-    /// All workers blocked at the last check.
+    /// Whether all workers blocked at the last check.
     is_idle: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Worker {
     turns: u64,
-    /// Checks in a row without progress.
+    /// The number of consecutive checks without progress.
     stalled: u32,
     exhausted: u64,
 }
 
-/// A finding of one check of one worker.
+/// The result of a check of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     Stalled,
     Back,
-    /// The number of times that it found no memory since the last check.
+    /// The number of times that the worker found its pool exhausted since the last check.
     Exhausted(u64),
 }
 
@@ -73,7 +74,8 @@ impl Health {
         self.workers.resize(slow_path.threads.len(), Worker::default());
         let tallies = &slow_path.memory.tallies;
         let workers = self.workers.iter_mut().zip(&slow_path.threads).zip(tallies);
-        // Watch before asking whether they block: a worker that wakes up afterwards wakes the slow path.
+        // Watch the workers before checking whether they block: a worker that wakes up afterwards
+        // wakes the slow path.
         slow_path.threads.iter().for_each(WorkerThread::watch);
         self.is_idle = slow_path.threads.iter().all(WorkerThread::is_asleep);
         for (worker, ((last, thread), tally)) in workers.enumerate() {

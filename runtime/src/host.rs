@@ -1,5 +1,6 @@
-//! Changes of the machine while the relay runs: the wall clock, addresses, VLAN tags. The slow path checks them when the
-//! kernel reports a change, and adjusts the timestamps of handshakes to the wall clock.
+//! Detects changes of the machine while the relay runs: the wall clock, addresses, VLAN tags. The
+//! slow path checks them when the kernel reports a change. It also adjusts the timestamps of
+//! handshakes to the wall clock.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,30 +25,30 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Host {
     checked: Option<Instant>,
-    /// The kernel's notifications; without them the slow path checks once a second.
+    /// The kernel's notifications. Without them the slow path checks once a second.
     changes: Option<MachineChanges>,
-    /// The checks that still follow the last change: a change may come in parts, and an address is gone only after several
-    /// checks.
+    /// The number of checks that still follow the last change. Several are needed, because a change
+    /// may consist of several steps, and an address counts as gone only after several checks.
     checks_left: u32,
     wall: WallClock,
-    /// For each port: checks in a row that did not find its address.
+    /// For each port, the number of consecutive checks that did not find its address.
     addresses: Vec<u32>,
     own: Option<Vec<IpAddr>>,
-    /// For each port: whether its interface strips VLAN tags.
+    /// For each port, whether its interface strips VLAN tags.
     hides_tags: Vec<bool>,
 }
 
 /// Compares the wall clock with a clock that is never set.
 #[derive(Debug, Default)]
 struct WallClock {
-    /// The wall clock at time 0, by the last check, in nanoseconds since 1970.
+    /// The wall-clock time at time 0, in nanoseconds since 1970, as the last check found it.
     at_zero: Option<i128>,
     /// Whether a wrong clock was reported.
     is_wrong: bool,
 }
 
 impl WallClock {
-    /// Checks the wall clock, which shows `wall` at `since_zero` after time 0.
+    /// Checks the wall clock. It shows `wall` when `since_zero` has passed since time 0.
     fn check(&mut self, wall: Duration, since_zero: Duration) -> Vec<EventKind> {
         let mut seen = Vec::new();
         let at_zero = wall.as_nanos() as i128 - since_zero.as_nanos() as i128;
@@ -114,7 +115,7 @@ impl Host {
             && let Some(before) = self.own.replace(own)
             && self.own.as_ref() != Some(&before)
         {
-            // Peers learn the new address before they have something to send.
+            // Send now, so that peers learn the new address before they have something to send.
             slow_path.switch.show_where_we_are(slow_path.clock.now());
         }
         seen
@@ -122,7 +123,7 @@ impl Host {
 
     fn check_clock(&mut self, slow_path: &mut SlowPath) -> Vec<EventKind> {
         let SlowPath { switch, clock, identity, .. } = slow_path;
-        // Without sealed links nothing depends on the clock.
+        // Only sealed links depend on the clock.
         if identity.is_none() {
             return Vec::new();
         }
@@ -132,7 +133,8 @@ impl Host {
     }
 }
 
-/// An event if a listener lost its address, or has it again. `is_own` checks the address.
+/// Returns an event if a listener lost its address, or has it again. `is_own` tests whether the
+/// machine has the address.
 fn check_address(
     port: &PortInfo,
     missed: &mut u32,
@@ -153,12 +155,12 @@ fn check_address(
     }
 }
 
-/// An event if the interface of an AF_XDP port began or ceased to strip VLAN tags.
+/// Returns an event if the interface of an AF_XDP port began or ceased to strip VLAN tags.
 fn check_vlan_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
     let PortKind::Ethernet(info) = &port.kind else { return None };
     let report = info.reports.iter().find(|report| report.mode != RxMode::Packet)?;
     let interface = report.interface.clone();
-    // An error counts as no change: the interface may be gone.
+    // An error counts as no change, because the interface may be gone.
     let hidden = hidden_tags(&interface).ok()?;
     if hidden.any() == std::mem::replace(were_hidden, hidden.any()) {
         return None;
@@ -198,7 +200,7 @@ mod tests {
             panic!("{back:?}")
         };
         assert_eq!(by.as_secs(), 62);
-        // Slewing is not reported.
+        // A clock that is slewed causes no report.
         assert_eq!(kinds(&clock.check(now - second(58), second(7))), [""; 0]);
         let wrong = clock.check(second(9), second(8));
         assert_eq!(kinds(&wrong), ["clock_set", "clock_wrong"]);

@@ -1,4 +1,4 @@
-//! Files of secrets: the identity of a relay, and the pre-shared key of a link.
+//! Secret files: the identity of a relay, and the pre-shared key of a link.
 //!
 //! A file that other users can read or write is refused, and no file is ever overwritten.
 //!
@@ -22,13 +22,14 @@ use crate::{
     limits::KEY_FILE_BYTES_MAX,
 };
 
-/// How to make each kind of file.
+/// How the user makes each kind of file.
 const NEW_KEY: &str = "`strowger key new FILE` makes one";
 const NEW_PSK: &str = "`strowger key psk FILE` makes one";
 
-/// Reads the identity in a key file, or makes the file with a new one if it is not there.
+/// Reads the identity from a key file. If the file does not exist, makes it with a new identity.
 ///
-/// Only its owner may read and write the file. `strowger key new` makes files of the same format.
+/// Only the owner of the file may read and write it. `strowger key new` makes files of the same
+/// format.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -44,7 +45,7 @@ pub fn key_file(path: impl AsRef<Path>) -> Result<IdentityKey, KeyError> {
     let path = path.as_ref();
     if !path.exists() {
         match make(path) {
-            // Another process was faster.
+            // Another process has made the file in the meantime.
             Err(KeyError::Exists { .. }) => {}
             made => return made,
         }
@@ -52,7 +53,7 @@ pub fn key_file(path: impl AsRef<Path>) -> Result<IdentityKey, KeyError> {
     read(path, &Opener::default())
 }
 
-/// Makes a new identity, and its file.
+/// Makes a new identity and its file.
 ///
 /// # Errors
 /// [`KeyError::Exists`], [`KeyError::Make`], [`KeyError::Entropy`].
@@ -62,7 +63,7 @@ pub fn make(path: &Path) -> Result<IdentityKey, KeyError> {
     Ok(key)
 }
 
-/// Reads the identity in a key file.
+/// Reads the identity from a key file.
 ///
 /// # Errors
 /// [`KeyError::Read`], [`KeyError::Damaged`].
@@ -73,14 +74,14 @@ pub fn read(path: &Path, opener: &Opener) -> Result<IdentityKey, KeyError> {
         .map_err(|source| KeyError::Damaged { path: path.to_owned(), source })
 }
 
-/// Makes a new pre-shared key, and its file.
+/// Makes a new pre-shared key and its file.
 ///
 /// # Errors
 /// [`KeyError::Exists`], [`KeyError::Make`], [`KeyError::Entropy`].
 pub fn make_psk(path: &Path) -> Result<(), KeyError> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let secret = Secret::random(&mut OsEntropy).map_err(|_| KeyError::Entropy)?;
-    // Set the capacity beforehand: a string that grows leaves copies of the secret in memory.
+    // Reserve the capacity beforehand: a string that grows leaves copies of the secret in memory.
     let mut line = Zeroizing::new(String::with_capacity(65));
     for byte in secret.expose() {
         line.push(char::from(DIGITS[usize::from(byte >> 4)]));
@@ -99,7 +100,7 @@ pub fn read_psk(path: &Path, opener: &Opener) -> Result<Psk, KeyError> {
     let text = text.map_err(|why| KeyError::Read { why })?;
     let mut bytes = Zeroizing::new([0_u8; 32]);
     let filled = hex::fill(text.trim_end(), &mut *bytes);
-    // All zero means "no psk" in a handshake (wire.md section 4).
+    // Refuse a key of zeros: in a handshake it means "no psk" (wire.md section 4).
     if filled.is_err() || bytes.iter().all(|byte| *byte == 0) {
         return Err(KeyError::NotPsk { path: path.to_owned() });
     }
@@ -113,13 +114,13 @@ fn write(path: &Path, text: &str) -> Result<(), KeyError> {
     })
 }
 
-/// Why a key file cannot be used.
+/// The reason why a key file cannot be used.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The system gives no random bytes.
+    /// The system returns no random bytes.
     Entropy,
-    /// The file exists already. It is left as it is.
+    /// The file exists already. It is not changed.
     Exists {
         /// The file.
         path: PathBuf,
@@ -131,16 +132,16 @@ pub enum KeyError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The file cannot be read, or others can read or write it.
+    /// The file cannot be read, or other users can read or write it.
     Read {
-        /// Which file, why, and what to do.
+        /// A text that says which file, why, and what to do.
         why: String,
     },
-    /// The file is no key file.
+    /// The file is not a key file.
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The error of its format.
+        /// The error in the format of the file.
         source: KeyFileError,
     },
     /// The file holds no pre-shared key.

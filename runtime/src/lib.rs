@@ -1,6 +1,8 @@
-//! The runtime of a Strowger relay: threads, clock, waiting, ports, state file and shutdown around a switch.
+//! The runtime of a Strowger relay. It adds threads, a clock, blocking, ports, a state file and a
+//! shutdown to a switch.
 //!
-//! Programs depend on the crate `strowger`, which re-exports this one and has the guide. Start at [`Relay::builder`].
+//! Programs should depend on the crate `strowger`, which re-exports this one and has the guide.
+//! Start at [`Relay::builder`].
 
 pub mod address;
 mod alternates;

@@ -1,4 +1,5 @@
-//! A port for code of this process: sends and receives payloads by labels, blocking, polled and async.
+//! A port for code of this process. It sends payloads along labels and receives payloads, with
+//! blocking, polled and async calls.
 
 use std::{
     error::Error,
@@ -22,7 +23,7 @@ use strowger_wire::{
     switch_header::{AnyHeader, HeaderRepr, header_bytes},
 };
 
-/// The scheme of the switch, for code that computes return paths: it may grow while the relay runs.
+/// The scheme of the switch, for code that computes return paths. It may grow while the relay runs.
 #[derive(Debug)]
 pub(crate) struct SharedScheme {
     version: AtomicU64,
@@ -46,7 +47,7 @@ impl SharedScheme {
     }
 }
 
-/// The error of a closed port: the relay has ended, or the slot was detached.
+/// The error of a closed port. The relay has ended, or the slot was detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortClosed;
 
@@ -58,7 +59,7 @@ impl fmt::Display for PortClosed {
 
 impl Error for PortClosed {}
 
-/// An error of sending a packet.
+/// An error when a packet is sent.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PacketError {
@@ -66,9 +67,9 @@ pub enum PacketError {
     Full(TxBuffer),
     /// The port is closed. The packet is returned.
     Closed(TxBuffer),
-    /// All memory for packets to send is in use by packets that the relay has not sent yet.
+    /// All chunks for packets to send are in use by packets that the relay has not sent yet.
     NoMemory,
-    /// The packet would be longer than a frame can be.
+    /// The packet would be longer than the longest frame.
     TooLong {
         /// The payload's length.
         bytes: usize,
@@ -120,7 +121,8 @@ impl From<endpoint::SendError> for PacketError {
 
 /// A port for code of this process.
 ///
-/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it. [`split`](Self::split) it to send and receive.
+/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it. To send and receive,
+/// [`split`](Self::split) it.
 #[derive(Debug)]
 pub struct LocalPort {
     name: String,
@@ -140,19 +142,20 @@ impl LocalPort {
         Self { name, sender, receiver: LocalReceiver { endpoint: receiver } }
     }
 
-    /// The name of its slot.
+    /// The name of the port's slot.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The two halves: one thread or task can send while another receives. Dropping them does not detach the slot; packets
-    /// for a port whose halves are dropped are discarded as `peer_gone`.
+    /// Splits the port into its two halves, so that one thread or task can send while another
+    /// receives. Dropping them does not detach the slot. Packets for a port whose halves were
+    /// dropped are discarded as `peer_gone`.
     pub fn split(self) -> (LocalSender, LocalReceiver) {
         (self.sender, self.receiver)
     }
 }
 
-/// A packet to send, with headers written and a payload to fill.
+/// A packet to send. Its headers are written, and its payload must be filled.
 #[derive(Debug)]
 pub struct TxBuffer {
     frame: Frame,
@@ -160,13 +163,13 @@ pub struct TxBuffer {
 }
 
 impl TxBuffer {
-    /// The packet in a frame that was made by [`LocalSender::buffer`].
+    /// Makes a packet of a frame that [`LocalSender::buffer`] made.
     fn of(mut frame: Frame) -> Self {
         let payload_at = payload_at(&mut frame);
         Self { frame, payload_at }
     }
 
-    /// The payload, to fill. Its initial content is arbitrary.
+    /// The payload, so that the program can fill it. Its initial content is arbitrary.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.frame.bytes_mut()[self.payload_at..]
     }
@@ -211,7 +214,7 @@ pub struct LocalSender {
 }
 
 impl LocalSender {
-    /// A packet for this label with room for `bytes` of payload, in memory of the port.
+    /// A packet for this label with room for `bytes` of payload, in a chunk of the port.
     ///
     /// # Errors
     /// [`PacketError::NoMemory`], [`PacketError::TooLong`], [`PacketError::Label`].
@@ -233,10 +236,10 @@ impl LocalSender {
         Ok(TxBuffer { frame, payload_at })
     }
 
-    /// Sends a payload along a label, and waits for room if the queue is full. Copies the payload.
+    /// Sends a payload along a label. Blocks while the queue is full. Copies the payload.
     ///
     /// # Errors
-    /// [`PacketError`], but never `Full`.
+    /// [`PacketError`], except `Full`.
     pub fn send_to<R: Register>(
         &mut self,
         label: Label<R>,
@@ -250,7 +253,7 @@ impl LocalSender {
     /// Replies to a packet along its return path. Copies the payload.
     ///
     /// # Errors
-    /// [`PacketError`], but never `Full`.
+    /// [`PacketError`], except `Full`.
     pub fn reply(&mut self, to: &Packet, payload: &[u8]) -> Result<(), PacketError> {
         let buffer = self.reply_buffer(to, payload)?;
         self.send(buffer)
@@ -273,7 +276,7 @@ impl LocalSender {
         Ok(buffer)
     }
 
-    /// The scheme by which the relay's switch numbers its slots now.
+    /// The current scheme of the relay's switch.
     pub fn scheme(&mut self) -> &Scheme {
         // Acquire: pairs with Release in `SharedScheme::set`.
         let version = self.shared.version.load(Ordering::Acquire);
@@ -283,7 +286,7 @@ impl LocalSender {
         &self.scheme
     }
 
-    /// Sends a packet, and waits for room if the queue is full.
+    /// Sends a packet. Blocks while the queue is full.
     ///
     /// # Errors
     /// [`PacketError::Closed`], with the packet.
@@ -291,7 +294,7 @@ impl LocalSender {
         Ok(self.endpoint.send_wait(buffer.frame, None)?)
     }
 
-    /// Sends a packet, and waits for room at most for this time.
+    /// Sends a packet. Blocks while the queue is full, but no longer than `timeout`.
     ///
     /// # Errors
     /// [`PacketError::Full`] after the timeout, or [`PacketError::Closed`], with the packet.
@@ -299,7 +302,7 @@ impl LocalSender {
         Ok(self.endpoint.send_wait(buffer.frame, Some(timeout))?)
     }
 
-    /// Sends a packet, without waiting.
+    /// Sends a packet without blocking.
     ///
     /// # Errors
     /// [`PacketError::Full`] or [`PacketError::Closed`], with the packet.
@@ -307,10 +310,11 @@ impl LocalSender {
         Ok(self.endpoint.send(buffer.frame)?)
     }
 
-    /// Sends packets from the front of `burst`, without waiting, and returns how many. The rest stays.
+    /// Sends packets from the front of `burst` without blocking, and returns the number of packets
+    /// sent. The others stay in `burst`.
     ///
     /// # Errors
-    /// [`PortClosed`]; the packets stay.
+    /// [`PortClosed`]. The packets stay in `burst`.
     pub fn send_burst(&mut self, burst: &mut Burst) -> Result<usize, PortClosed> {
         self.endpoint.send_burst(burst).map_err(|endpoint::Gone| PortClosed)
     }
@@ -323,7 +327,7 @@ impl LocalSender {
         self.endpoint.poll_ready(cx).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Sends a packet, and waits for room. Works in any async runtime.
+    /// Sends a packet. Waits while the queue is full. It works in any async runtime.
     ///
     /// # Errors
     /// [`PacketError::Closed`], with the packet.
@@ -334,7 +338,7 @@ impl LocalSender {
     /// As [`send_to`](Self::send_to), for async code.
     ///
     /// # Errors
-    /// [`PacketError`], but never `Full`.
+    /// [`PacketError`], except `Full`.
     pub async fn send_to_async<R: Register>(
         &mut self,
         label: Label<R>,
@@ -348,30 +352,31 @@ impl LocalSender {
     /// As [`reply`](Self::reply), for async code.
     ///
     /// # Errors
-    /// [`PacketError`], but never `Full`.
+    /// [`PacketError`], except `Full`.
     pub async fn reply_async(&mut self, to: &Packet, payload: &[u8]) -> Result<(), PacketError> {
         let buffer = self.reply_buffer(to, payload)?;
         self.send_async(buffer).await
     }
 
-    /// The endpoint below, for trains of frames and for counters.
+    /// The sending half of the underlying endpoint, for trains of frames and for counters.
     pub fn endpoint(&mut self) -> &mut EndpointSender {
         &mut self.endpoint
     }
 }
 
-/// The label of the return path of a packet that arrived with this header, by this slot.
+/// The label of the return path of a packet that arrived with this header on this ingress slot.
 fn return_path<R: Register>(
     header: &HeaderRepr<R>,
     ingress: u32,
     scheme: &Scheme,
 ) -> Result<Label<R>, LabelError> {
-    // The last step does not write the ingress slot: it is beside the packet (wire.md 1.3).
+    // The last switch does not write the ingress slot into the label. The slot is passed next to
+    // the packet (wire.md 1.3).
     let ingress = scheme.encode_least(Slot::new(ingress))?;
     header.label.reverse(header.shift, Some(ingress))
 }
 
-/// A header of whichever width the packet has.
+/// A header with a label of any width.
 #[derive(Clone, Copy, Debug)]
 enum AnyRepr {
     W64(HeaderRepr<u64>),
@@ -379,7 +384,7 @@ enum AnyRepr {
     W256(HeaderRepr<U256>),
 }
 
-/// A packet that was received.
+/// A received packet.
 #[derive(Debug)]
 pub struct Packet {
     frame: Frame,
@@ -389,7 +394,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The packet in a received frame; `None` if the frame holds none.
+    /// Makes a packet of a received frame. Returns `None` if the frame holds no packet.
     pub fn from_frame(mut frame: Frame) -> Option<Self> {
         let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..)?;
         let (header, bytes) = match AnyHeader::parse(packet).ok()? {
@@ -406,20 +411,21 @@ impl Packet {
         &self.frame.bytes()[self.payload_at..]
     }
 
-    /// The payload, to change.
+    /// The payload, so that the program can change it.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.frame.bytes_mut()[self.payload_at..]
     }
 
-    /// The number of the slot by which the packet entered this relay.
+    /// The number of the slot on which the packet arrived at this relay.
     pub fn ingress(&self) -> u32 {
         self.ingress
     }
 
-    /// The label of the return path, if the packet has a 64-bit label. [`LocalSender::reply`] uses it.
+    /// The label of the return path, if the packet has a 64-bit label. [`LocalSender::reply`] uses
+    /// this label.
     ///
     /// # Errors
-    /// [`LabelError`]: it has no return path, or a label of another width.
+    /// [`LabelError`]. The packet has no return path, or its label has another width.
     pub fn return_path(&self, scheme: &Scheme) -> Result<Label, LabelError> {
         match &self.header {
             AnyRepr::W64(header) => return_path(header, self.ingress, scheme),
@@ -451,10 +457,10 @@ pub struct LocalReceiver {
 }
 
 impl LocalReceiver {
-    /// Waits for the next packet.
+    /// Blocks until the next packet arrives.
     ///
     /// # Errors
-    /// [`PortClosed`], once all arrived packets were received.
+    /// [`PortClosed`], after all packets that had arrived were received.
     pub fn recv(&mut self) -> Result<Packet, PortClosed> {
         loop {
             if let Some(packet) = self.receive(None)? {
@@ -463,7 +469,8 @@ impl LocalReceiver {
         }
     }
 
-    /// Waits for the next packet, at most for this time. `None` after the timeout.
+    /// Blocks until the next packet arrives, but no longer than `timeout`. Returns `None` after the
+    /// timeout.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -471,7 +478,7 @@ impl LocalReceiver {
         self.receive(Some(timeout))
     }
 
-    /// The next packet that has arrived, without waiting.
+    /// Returns the next packet if one has arrived, without blocking.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -484,8 +491,8 @@ impl LocalReceiver {
         Ok(received.map_err(|endpoint::Gone| PortClosed)?.and_then(Packet::from_frame))
     }
 
-    /// Takes the frames that have arrived, as far as `burst` has room, without waiting, and returns how many.
-    /// [`Packet::from_frame`] reads each.
+    /// Receives the frames that have arrived, up to the free room in `burst`, without blocking, and
+    /// returns their number. [`Packet::from_frame`] makes a packet of a frame.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -493,7 +500,8 @@ impl LocalReceiver {
         self.endpoint.receive_burst(burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// As [`recv_burst`](Self::recv_burst), and waits for at least one frame, at most for the timeout if there is one.
+    /// Receives frames as [`recv_burst`](Self::recv_burst) does, and blocks until at least one has
+    /// arrived. If there is a timeout, it does not block longer than that.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -524,7 +532,8 @@ impl LocalReceiver {
         }
     }
 
-    /// As [`recv_burst`](Self::recv_burst): polls for at least one frame, and registers the task's waker.
+    /// Polls for at least one frame, and registers the task's waker. Receives frames as
+    /// [`recv_burst`](Self::recv_burst) does.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -536,7 +545,7 @@ impl LocalReceiver {
         self.endpoint.poll_receive_burst(cx, burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Waits for the next packet. Works in any async runtime.
+    /// Waits for the next packet. It works in any async runtime.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -544,7 +553,7 @@ impl LocalReceiver {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// The endpoint below, for frames and counters.
+    /// The receiving half of the underlying endpoint, for frames and counters.
     pub fn endpoint(&mut self) -> &mut EndpointReceiver {
         &mut self.endpoint
     }

@@ -1,4 +1,5 @@
-//! The machine's own IP and MAC addresses, and the broadcast addresses of its networks. No peer can have them.
+//! The machine's own IP and MAC addresses, and the broadcast addresses of its networks. No peer can
+//! have these addresses.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,12 +23,13 @@ pub struct MachineAddresses {
 }
 
 impl MachineAddresses {
-    /// The current addresses of this network namespace; none if the kernel does not list them.
+    /// The current addresses in this network namespace. The result is empty if the kernel does not
+    /// list them.
     pub fn now() -> Self {
         Self::of(interface_addresses().unwrap_or_default())
     }
 
-    /// The addresses in a list.
+    /// Collects the addresses in a list.
     pub fn of(entries: Vec<InterfaceAddress>) -> Self {
         let mut own = Self::default();
         for InterfaceAddress { interface, at } in entries {
@@ -49,8 +51,8 @@ impl MachineAddresses {
         own
     }
 
-    /// The reason why no peer behind a UDP listener can have this address; `None` if one can. `listeners` are the addresses
-    /// that the relay listens at.
+    /// The reason why no peer that is reached through a UDP listener can have this address; `None`
+    /// if a peer can. `listeners` are the addresses on which the relay listens.
     pub fn unusable_ip(
         &self,
         at: SocketAddr,
@@ -65,7 +67,7 @@ impl MachineAddresses {
         }
         let interface = self.interface_of(at)?;
         let is_there = |listener: &SocketAddr| {
-            // A listener at [::] takes IPv4 as well.
+            // A listener at [::] accepts IPv4 as well.
             let takes = listener.is_ipv6() || at.is_ipv4();
             let is_everywhere = listener.ip().is_unspecified() && takes;
             listener.port() == at.port() && (is_everywhere || listener.ip() == at.ip())
@@ -88,14 +90,16 @@ impl MachineAddresses {
         }
     }
 
-    /// The reason why no peer behind an interface can have this MAC address; `None` if one can.
+    /// The reason why no peer that is reached through an interface can have this MAC address;
+    /// `None` if a peer can.
     pub fn unusable_mac(&self, mac: Mac, interface: &str) -> Option<String> {
         let is_own = self.macs.get(interface) == Some(&mac);
         is_own.then(|| format!("{interface} itself has it: need the address of the peer"))
     }
 }
 
-/// Whether this machine has the address: whether a socket can be bound to it. An error of another kind counts as yes.
+/// Whether this machine has the address: whether a socket can be bound to it. An error for another
+/// reason counts as yes.
 pub fn is_on_this_machine(at: SocketAddr) -> bool {
     let mut any_port = at;
     any_port.set_port(0);
@@ -107,7 +111,7 @@ pub fn is_on_this_machine(at: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
+    /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address on interface `lan`.
     fn machine() -> MachineAddresses {
         let entry = |interface: &str, at| InterfaceAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
@@ -143,7 +147,7 @@ mod tests {
             let why = why(at).unwrap_or_else(|| panic!("{at} is taken"));
             assert!(words.iter().all(|word| why.contains(word)), "{at}: {why}");
         }
-        // Another relay on this machine, and other hosts.
+        // These are addresses of another relay on this machine, and of other hosts.
         for at in [
             "198.51.100.1:9",
             "198.51.100.2:7000",

@@ -1,4 +1,4 @@
-//! The memory of a worker as a sum of named needs, and its text.
+//! Computes the memory of a worker as a sum of named needs, and prints it.
 
 use std::{fmt, sync::Arc};
 
@@ -15,16 +15,17 @@ use crate::{
     builder::RelayBuilder, ethernet, limits::LOCAL_PORT_CHUNKS_MAX, spec::UdpListener, udp,
 };
 
-/// Sends that wait for the kernel behind one listener: as many as it keeps (`strowger_io::udp`).
+/// The number of sends of one listener that the kernel may still hold: as many as the listener
+/// allows (`strowger_io::udp`).
 pub(crate) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
-/// Chunks that a unix endpoint receives into, and a burst of its frames in flight.
+/// The chunks of a unix endpoint: those to receive into, and a burst of its frames in flight.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
-/// Chunks that a UDP socket receives into by `recvmmsg`: a burst (`strowger_io::udp`).
+/// The chunks that a UDP socket receives into with `recvmmsg`: a burst (`strowger_io::udp`).
 const RECEIVE_CHUNKS: u32 = BURST_MAX as u32;
-/// Packets up to this length take a single chunk (`strowger_io::unix`).
+/// The longest packet that takes a single chunk (`strowger_io::unix`).
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
-/// The memory of all workers. It never grows.
+/// The memory of all workers. Its size is fixed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MemoryUse {
@@ -34,7 +35,8 @@ pub struct MemoryUse {
     pub needs: Vec<Need>,
     /// The number of workers.
     pub workers: usize,
-    /// The number of handshake sockets. Each has a pool of the slow path.
+    /// The number of handshake sockets. Each of them has its own pool, which belongs to the slow
+    /// path.
     pub handshake_sockets: usize,
     /// The mapped memory of all workers, in bytes.
     pub bytes: usize,
@@ -44,19 +46,20 @@ pub struct MemoryUse {
     pub tallies: Vec<Arc<PoolTally>>,
 }
 
-/// One named need for memory, in chunks of one worker.
+/// One named need of a worker for memory, in chunks.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Need {
     /// The purpose of the chunks.
     pub what: String,
-    /// Train chunks.
+    /// The number of train chunks.
     pub trains: u32,
-    /// Single chunks.
+    /// The number of single chunks.
     pub singles: u32,
 }
 
-/// A worker's memory as a sum of named needs, and the chunks for frames in egress queues when memory runs low.
+/// The memory of a worker as a sum of named needs. Also returns the chunks that frames in egress
+/// queues may hold when the pool is nearly exhausted.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
@@ -69,7 +72,8 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
         need(format!("receive buffers of {name}"), posted, 0);
         need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
     }
-    // All pools are equal, so every worker has as much as the one with the most endpoints.
+    // All pools are equal, so every worker gets as much as the worker with the most endpoints
+    // needs.
     let on = |worker| config.unix.iter().filter(move |unix| unix.worker == worker);
     let of = |worker| {
         on(worker).fold((0, 0), |(long, short), unix| match unix.frame_bytes_max {
@@ -79,7 +83,8 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
     };
     let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    // A local port pins chunks that the program has not taken yet, and so does its egress queue.
+    // A local port pins the chunks that the program has not taken yet. Its egress queue pins chunks
+    // as well.
     let local_on = |worker| config.local.iter().filter(move |local| local.worker == worker);
     let pinned = |worker| -> usize {
         local_on(worker).map(|local| local.endpoint.depth_frames.min(LOCAL_PORT_CHUNKS_MAX)).sum()

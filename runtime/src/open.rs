@@ -1,5 +1,5 @@
-//! Opens a relay: memory, workers, ports, and the slots that are attached at start. No thread runs before
-//! [`OpenRelay::start`].
+//! Opens a relay: its memory, workers and ports, and the slots that are attached at start. No
+//! thread runs before [`OpenRelay::start`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +53,7 @@ use crate::{
     worker_thread::{self, WorkerThread},
 };
 
-/// A relay with everything open and no thread running.
+/// A relay that has everything open and runs no thread.
 #[must_use = "an open relay does nothing until it is started"]
 pub struct OpenRelay {
     pub(crate) switch: Switch,
@@ -86,7 +86,8 @@ impl OpenRelay {
         let opener = builder.opener.take().unwrap_or_else(|| Opener::new(builder.run_as.as_ref()));
         let count = workers(builder.workers, builder.cores.as_deref())?;
         let (mut pools, memory) = pools(&mut builder, count)?;
-        // Before the switch gets the pools: the kernel's fill rings take chunks of them.
+        // Open the interfaces before the switch gets the pools: the kernel's fill rings take chunks
+        // from the pools.
         let interfaces = ethernet::open_all(&builder, &opener, &mut pools)?;
         let (mut switch, mut workers) =
             Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
@@ -149,12 +150,12 @@ impl OpenRelay {
         })
     }
 
-    /// The memory of the workers, by what needs it.
+    /// The memory of the workers, with the needs that make it up.
     pub fn memory(&self) -> &MemoryUse {
         &self.memory
     }
 
-    /// The ports, in the order in which they were added, by kind.
+    /// The ports: kind by kind, and within a kind in the order in which they were added.
     pub fn ports(&self) -> &[PortInfo] {
         &self.ports
     }
@@ -164,25 +165,25 @@ impl OpenRelay {
         self.identity
     }
 
-    /// A line about control groups that leave less processor time than the workers could use.
+    /// A line that says that control groups allow less processor time than the workers could use.
     pub fn quota_note(&self) -> Option<&str> {
         self.quota.as_deref()
     }
 
-    /// A subscription to all events, those of the start included.
+    /// Subscribes to all events, including those of the start.
     pub fn events(&self, waiting_max: usize) -> crate::event::Events {
         self.hub.subscribe(waiting_max)
     }
 
-    /// Gives up rights if the relay is to run as another user, starts the threads, and waits until the
-    /// workers know everything that is attached.
+    /// Gives up rights if the relay is to run as another user, starts the threads, and blocks until
+    /// the workers know everything that is attached.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`StartError`]. Nothing runs then.
     pub fn start(self) -> Result<RelayHandle, StartError> {
         let mut notes = Vec::new();
         let Self { mut switch, workers, doorbells, clock, builder, .. } = self;
-        // Everything that needs privileges is open.
+        // Privileges are no longer needed: everything that needs them is open.
         if let Some(account) = &builder.run_as {
             rights::give_up(&builder, account, &self.opener, &mut notes)?;
         }
@@ -197,7 +198,7 @@ impl OpenRelay {
             state
         });
         let mut threads = Vec::new();
-        // Custom ports may need polling, as Ethernet ports do.
+        // Custom ports may need to be polled, as Ethernet ports are.
         let polls_ports = self
             .ports
             .iter()
@@ -236,7 +237,7 @@ impl OpenRelay {
     }
 }
 
-/// Checks that names are unique, short, and without control characters.
+/// Checks that all names are unique and short, and have no control characters.
 pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     let mut ports = BTreeSet::new();
     let mut slots = BTreeSet::new();
@@ -265,7 +266,7 @@ pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     neighbors.chain(users()).try_for_each(|name| check(name, &mut slots))
 }
 
-/// The pools of all workers, and their needs.
+/// Makes the pools of all workers, and returns them with their needs.
 fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, MemoryUse), StartError> {
     let (spec, needs, waiting) = needs(builder, workers);
     let mut pools = match builder.pools.take() {
@@ -284,7 +285,7 @@ fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, Memor
     Ok((pools, MemoryUse { spec, needs, workers, handshake_sockets, bytes, backing, tallies }))
 }
 
-/// Gives the switch its identity, if there is one.
+/// Sets the identity of the switch, if there is one.
 pub(crate) fn identify(
     builder: &RelayBuilder,
     switch: &mut Switch,
@@ -303,10 +304,11 @@ pub(crate) fn identify(
     Ok(Some(peer_id))
 }
 
-/// The number of workers: `wanted`, or as many as the usable cores and the processor quota allow. `cores` are checked.
+/// The number of workers: `wanted`, or as many as the usable cores and the processor quota allow.
+/// It also checks `cores`.
 ///
 /// # Errors
-/// [`StartError::Core`]: a core that this process may not use.
+/// [`StartError::Core`]: this process may not use one of the cores.
 pub fn workers(wanted: Option<usize>, cores: Option<&[usize]>) -> Result<usize, StartError> {
     let usable = usable_cores();
     if let Some(&core) = cores.into_iter().flatten().find(|core| !usable.contains(core)) {
@@ -316,7 +318,7 @@ pub fn workers(wanted: Option<usize>, cores: Option<&[usize]>) -> Result<usize, 
     Ok(wanted.unwrap_or(worth.min(WORKERS_MAX)))
 }
 
-/// A line if control groups allow less processor time than the workers could use.
+/// Returns a line if control groups allow less processor time than the workers could use.
 fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     let quota = cpu_quota()?;
     let usable = usable_cores().len();
@@ -333,7 +335,7 @@ fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     })
 }
 
-/// Connects the slow path and the workers to each other's doorbells.
+/// Gives the slow path and the workers each other's doorbells.
 fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, StartError> {
     let mut doorbells = Vec::new();
     for number in 0..workers.len() {
@@ -349,7 +351,7 @@ fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell
     Ok(doorbells)
 }
 
-/// Plugs ports into the switch, kind by kind.
+/// Plugs ports into the switch, one kind after the other.
 struct Plugging<'r> {
     builder: &'r mut RelayBuilder,
     opener: &'r Opener,
@@ -359,18 +361,19 @@ struct Plugging<'r> {
     local_ports: BTreeMap<String, LocalPort>,
 }
 
-/// An error of a port of this kind.
+/// Makes the error of a port of this kind.
 fn refused<E: Into<Source>>(kind: &'static str, name: &str) -> impl FnOnce(E) -> StartError {
     let name = name.to_owned();
     move |error| StartError::Port { kind, name, source: error.into() }
 }
 
 impl Plugging<'_> {
-    /// Whether the port accepts frames from unknown addresses: handshakes, and data of a peer that has moved.
+    /// Whether the port accepts frames from unknown addresses: handshakes, and data from a peer
+    /// that has moved.
     fn is_open(&self, name: &str, plain: bool) -> bool {
         let RelayBuilder { peers, identity, accept_unknown, .. } = &*self.builder;
         let is_met = peers.iter().any(|peer| peer.behind.as_deref() == Some(name));
-        // A peer may arrive by any listener with sealed links.
+        // A peer's frames may arrive on any listener with sealed links.
         let is_sealed = identity.is_some() && !plain;
         is_met || is_sealed && (accept_unknown.is_some() || !peers.is_empty())
     }
@@ -461,7 +464,7 @@ impl Plugging<'_> {
     }
 }
 
-/// The port, wrapped in a capture if there is a path.
+/// Wraps the port in a capture if there is a path.
 pub(crate) fn captured(
     port: Box<dyn Port>,
     opener: &Opener,
@@ -476,7 +479,7 @@ pub(crate) fn captured(
     Ok(Box::new(capture))
 }
 
-/// Something that gets a slot at start.
+/// A request for a slot at start.
 pub(crate) enum AttachRequest {
     Plain(Attach),
     Sealed(Box<PeerSpec>),
@@ -497,7 +500,7 @@ impl AttachRequest {
         }
     }
 
-    /// Attaches it.
+    /// Attaches the user of the slot.
     pub(crate) fn attach(self, switch: &mut Switch, now: Now) -> Result<(), StartError> {
         let name = self.name();
         let attached = match self {
@@ -507,7 +510,7 @@ impl AttachRequest {
         attached.map(drop).map_err(|source| StartError::Attach { name, source })
     }
 
-    /// Whether the state file keeps a slot for it.
+    /// Whether the state file keeps a slot for the user.
     fn is_expected(&self, switch: &Switch) -> bool {
         match self {
             Self::Plain(attach) => switch.is_kept_for(None, attach.name()),
@@ -516,8 +519,9 @@ impl AttachRequest {
     }
 }
 
-/// The requests for slots, in the order in which they get them: first those with a configured slot, so that no other
-/// gets it; then those with a slot in the state file, so that no new one gets theirs. Also the errors of the rest.
+/// The requests for slots, in the order in which they must be attached. Those with a configured
+/// slot come first, so that no other request gets that slot. Those with a slot in the state file
+/// come next, so that no new user gets their slot. Also returns the errors of the other requests.
 pub(crate) fn attach_requests(
     builder: &mut RelayBuilder,
     switch: &Switch,
@@ -554,7 +558,7 @@ pub(crate) fn attach_requests(
     (pinned, errors)
 }
 
-/// The alternates of the listeners with sealed links.
+/// The alternate ports of the listeners with sealed links.
 fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
     let sealed = ports.iter().zip(&builder.udp).filter(|(port, _)| port.has_sealed_links());
     let sealed = sealed.filter(|_| builder.identity.is_some());
@@ -565,10 +569,11 @@ fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
     )
 }
 
-/// Polls until every worker has confirmed the attached slots, and returns the events meanwhile.
+/// Polls until every worker has confirmed the attached slots. Returns the events that happened in
+/// this time.
 ///
-/// An unknown peer may arrive meanwhile. Its slot number is published when the state file has it, so the file is
-/// written here, too; otherwise the start would fail.
+/// The state file must be written here, too: an unknown peer may arrive in this time, and its slot
+/// number is published only when the state file has it. Otherwise the start would fail.
 fn settle(
     switch: &mut Switch,
     threads: &[WorkerThread],
@@ -588,7 +593,7 @@ fn settle(
             return Ok(events);
         }
         if let Some(state) = state.as_mut().filter(|state| state.is_behind(switch, clock)) {
-            // A failed write is reported when the slow path tries again.
+            // Ignore a failed write here. The slow path tries again and reports a failure.
             let _ = state.keep(switch, clock);
         }
         if threads.iter().any(WorkerThread::has_died) || Instant::now() > deadline {
@@ -625,7 +630,7 @@ mod tests {
         let threads: Vec<_> =
             workers.into_iter().zip(doorbells).map(|it| start(it).expect("a thread")).collect();
 
-        // As for an unknown peer: its number waits until the file has it.
+        // The number waits until the file has it, like that of an unknown peer.
         let attach = Attach::plain(ports[0].id, Address::Only, Behind::Neighbour, "late");
         switch.attach(attach).expect("a free slot");
         settle(&mut switch, &threads, clock, Some(&mut state)).expect("it settles");

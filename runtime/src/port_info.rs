@@ -12,13 +12,13 @@ use crate::{ethernet::EthernetInfo, untrusted::Untrusted};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PortInfo {
-    /// Its number in the switch.
+    /// The port's number in the switch.
     pub id: PortId,
-    /// Its name.
+    /// The port's name.
     pub name: String,
-    /// Its kind, with details.
+    /// The port's kind, with details.
     pub kind: PortKind,
-    /// The listener that it is an alternate of.
+    /// The listener of which this port is an alternate port.
     pub alternate_of: Option<PortId>,
 }
 
@@ -29,35 +29,35 @@ pub enum PortKind {
     /// A UDP listener.
     #[non_exhaustive]
     Udp {
-        /// The address that it is bound to.
+        /// The address to which the listener is bound.
         local: SocketAddr,
-        /// Whether plain links are allowed behind it.
+        /// Whether plain links through it are allowed.
         plain: bool,
         /// The report of each worker's socket.
         reports: Vec<UdpReport>,
-        /// Whether handshakes have a separate socket; `None` without an identity.
+        /// Whether handshakes have their own socket; `None` without an identity.
         steered: Option<Result<(), Refusal>>,
     },
     /// An Ethernet interface.
     Ethernet(EthernetInfo),
-    /// A unix socket for a process of this machine.
+    /// A unix socket for one process of this machine.
     #[non_exhaustive]
     Unix {
         /// The socket's path.
         path: String,
-        /// The worker that reads it.
+        /// The worker that reads the socket.
         worker: usize,
     },
     /// A port for code of this process.
     #[non_exhaustive]
     Local {
-        /// The worker that reads it.
+        /// The worker that reads the port.
         worker: usize,
     },
     /// A port that the program opened itself.
     #[non_exhaustive]
     Custom {
-        /// Whether plain links are allowed behind it.
+        /// Whether plain links through it are allowed.
         plain: bool,
     },
 }
@@ -67,7 +67,7 @@ impl PortInfo {
         Self { id, name: name.into(), kind, alternate_of: None }
     }
 
-    /// Its backend: `io_uring`, `mmsg`, a mode of Ethernet, `unix`, `local` or `custom`.
+    /// The port's backend: `io_uring`, `mmsg`, a mode of Ethernet, `unix`, `local` or `custom`.
     pub fn backend(&self) -> &'static str {
         match &self.kind {
             PortKind::Udp { reports, .. } => {
@@ -80,7 +80,7 @@ impl PortInfo {
         }
     }
 
-    /// The address that a UDP listener is bound to.
+    /// The address to which a UDP listener is bound.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self.kind {
             PortKind::Udp { local, .. } => Some(local),
@@ -88,7 +88,7 @@ impl PortInfo {
         }
     }
 
-    /// Whether plain links to other switches are allowed behind it.
+    /// Whether plain links to other switches through the port are allowed.
     pub fn is_plain(&self) -> bool {
         match &self.kind {
             PortKind::Udp { plain, .. } | PortKind::Custom { plain } => *plain,
@@ -97,17 +97,17 @@ impl PortInfo {
         }
     }
 
-    /// Whether it leads to other switches, and not to one user on this machine.
+    /// Whether the port leads to other switches. If not, it leads to one user on this machine.
     pub fn is_shared(&self) -> bool {
         !matches!(self.kind, PortKind::Unix { .. } | PortKind::Local { .. })
     }
 
-    /// Whether sealed links to other switches may be behind it.
+    /// Whether sealed links to other switches may use the port.
     pub fn has_sealed_links(&self) -> bool {
         !self.is_plain() && self.is_shared()
     }
 
-    /// Whether neighbors behind it have addresses of this kind.
+    /// Whether neighbors on this port have addresses of this kind.
     pub fn fits(&self, at: Address) -> bool {
         match &self.kind {
             PortKind::Udp { .. } => matches!(at, Address::Udp(_)),
@@ -117,7 +117,8 @@ impl PortInfo {
         }
     }
 
-    /// Settings of the machine that would work better, each once, with the remedy.
+    /// Settings of the machine that would work better, with the remedy for each. Each is listed
+    /// once.
     pub fn warnings(&self) -> Vec<String> {
         let all: Vec<String> = match &self.kind {
             PortKind::Udp { reports, steered, .. } => {
@@ -157,7 +158,7 @@ impl fmt::Display for PortInfo {
             PortKind::Custom { .. } => writeln!(f, "port {id} {name}: custom")?,
             PortKind::Udp { reports, plain, steered, .. } => {
                 if let Some(report) = reports.first() {
-                    // The warnings of all workers follow, each once.
+                    // The warnings are left out here: those of all workers follow, each once.
                     let chosen = report.to_string();
                     let chosen = chosen.lines().next().unwrap_or_default();
                     let links = if *plain { "links plain" } else { "links sealed" };

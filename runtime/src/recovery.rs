@@ -1,5 +1,6 @@
-//! Recovery from panics of the slow path: a panic is caught and reported in one line, and the slow path restarts while
-//! the workers forward. Repeated panics end the relay. Panics of other threads are not caught.
+//! Recovery from panics of the slow path. A panic is caught and reported in one line, and the slow
+//! path restarts while the workers forward. Repeated panics end the relay. Panics of other threads
+//! are not caught.
 
 use std::{
     any::Any,
@@ -9,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Restarts within [`WINDOW`] at most: a panic by a rare packet is survived, and a bug in every turn is not hidden for
-/// long.
+/// The maximum number of restarts within [`WINDOW`]. The relay must survive a panic that a rare
+/// packet causes, but must not hide for long a bug that causes a panic in every turn.
 const RESTARTS_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -19,7 +20,8 @@ thread_local! {
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Silences the panic hook for panics that `caught` catches, unless the environment requests backtraces.
+/// Silences the panic hook for panics that `caught` catches. It still prints them if the
+/// environment requests backtraces.
 pub fn silence_caught_panics() {
     let default_hook = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();
@@ -43,10 +45,10 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
     owned.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// Runs code that may panic. After a panic the caller must restore what the code left half done.
+/// Runs code that may panic. After a panic the caller must repair what the code left incomplete.
 ///
 /// # Errors
-/// The message of the panic, and its place.
+/// The message of the panic and the place in the source.
 pub(crate) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(what));
@@ -68,7 +70,7 @@ impl Restarts {
         self.count
     }
 
-    /// Counts a panic. `false` if there were too many to restart.
+    /// Counts a panic. Returns `false` if there were too many panics to restart again.
     pub(crate) fn may_restart(&mut self, now: Instant) -> bool {
         self.recent.retain(|&at| now.duration_since(at) < WINDOW);
         if self.recent.len() >= RESTARTS_MAX {

@@ -1,4 +1,4 @@
-//! Gives up privileges: a relay that has opened everything becomes an ordinary user permanently.
+//! Gives up privileges. A relay that has opened everything becomes an ordinary user permanently.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use crate::{
     files::Opener,
 };
 
-/// Becomes the account, once everything is open. Adds lines for the operator to `notes`.
+/// Changes the process to this account, once everything is open. Adds lines for the operator to
+/// `notes`.
 ///
 /// # Errors
 /// The user cannot use a file, or the kernel refuses.
@@ -28,7 +29,8 @@ pub(crate) fn give_up(
         source,
     };
     let sockets = || builder.unix.iter().map(|unix| unix.path.as_path());
-    // All other files were made with the user's privileges, or given to the user.
+    // Only sockets must be given to the user here. All other files were made with the user's
+    // privileges, or given to the user already.
     for path in sockets() {
         let given = opener.give(path);
         given.map_err(|source| file(path, FileUse::Socket, source))?;
@@ -43,8 +45,8 @@ pub(crate) fn give_up(
     Ok(())
 }
 
-/// A line about a socket whose file the account cannot remove when the relay ends. The next start by root removes it, so
-/// this is no error.
+/// Returns a line if the account cannot remove the file of a socket when the relay ends. This is no
+/// error, because the next start by root removes the file.
 pub fn socket_note(path: &Path, account: &Account) -> Option<String> {
     let error = may_write_in(folder_of(path)).err()?;
     let (path, folder, name) = (path.display(), folder_of(path).display(), &account.name);
@@ -53,7 +55,7 @@ pub fn socket_note(path: &Path, account: &Account) -> Option<String> {
     ))
 }
 
-/// The folder that a file is in.
+/// The folder of a file.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or(Path::new("."))

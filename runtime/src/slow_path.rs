@@ -1,5 +1,5 @@
-//! The slow path's thread: polls the switch, runs calls of other threads, checks workers and machine, and ends the relay
-//! in order.
+//! The slow path's thread. It polls the switch, runs calls of other threads, checks the workers and
+//! the machine, and ends the relay in order.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -43,24 +43,25 @@ use crate::{
 /// The goodbye code of a relay that stops (wire.md W5-12).
 const GOODBYE_STOPPING: u8 = 1;
 
-/// The goodbye code to a peer that is detached, and the seconds until its next attempt.
+/// The goodbye code for a peer that is detached, and the number of seconds until the peer tries
+/// again.
 const GOODBYE_DETACHED: u8 = 3;
 const DETACHED_RETRY_S: u32 = 60;
 
-/// How often the slow path polls while it recovers from a panic.
+/// The interval at which the slow path polls while it recovers from a panic.
 const RECOVERY_TICK: Duration = Duration::from_millis(10);
-/// Descriptors of [`Host::arm`].
+/// The number of descriptors of [`Host::arm`].
 const MACHINE_DESCRIPTORS: usize = 2;
-/// How often a shutdown polls the workers.
+/// The interval at which a shutdown polls the workers.
 const BUSY_TICK: Duration = Duration::from_millis(1);
-/// The minimum time from one turn to the next: a flood of handshakes fills the queue meanwhile, and does not keep this
-/// thread busy.
+/// The minimum time from one turn to the next. A flood of handshakes must not keep this thread
+/// busy, so the handshakes wait in the queue in this time.
 const TURN_MIN: Duration = Duration::from_millis(1);
 
 /// Code of another thread that the slow path runs.
 pub(crate) type Call = Box<dyn FnOnce(&mut SlowPath) + Send>;
 
-/// The calls to the slow path, and what wakes it.
+/// Receives the calls to the slow path, and wakes it.
 pub(crate) struct RequestReceiver {
     calls: Receiver<Call>,
     pub(crate) calls_in: SyncSender<Call>,
@@ -69,7 +70,7 @@ pub(crate) struct RequestReceiver {
 }
 
 impl RequestReceiver {
-    /// A receiver that also waits for handshakes at this number of sockets.
+    /// Makes a receiver that also waits for handshakes on this number of sockets.
     pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, DoorbellWaker), StartError> {
         let what = "cannot make a doorbell";
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
@@ -83,7 +84,8 @@ impl RequestReceiver {
         self.doorbell.waker()
     }
 
-    /// Blocks until the armed doorbell rings, a handshake arrives, the machine changes, or the timeout.
+    /// Blocks until the armed doorbell rings, a handshake arrives, the machine changes, or the
+    /// timeout passes.
     fn wait(&mut self, timeout: Option<Duration>, slow_path: &mut SlowPath) {
         self.waiter.begin();
         self.waiter.add(Arm::Wait(self.doorbell.as_raw_fd()));
@@ -113,8 +115,8 @@ pub(crate) struct Parts {
     pub(crate) scheme: Arc<SharedScheme>,
 }
 
-/// A running relay on its slow path's thread. [`RelayHandle::call`](crate::RelayHandle::call) passes it to code of the
-/// program.
+/// A running relay, on its slow path's thread. [`RelayHandle::call`](crate::RelayHandle::call)
+/// passes it to the program's code.
 pub struct SlowPath {
     pub(crate) switch: Switch,
     pub(crate) threads: Vec<WorkerThread>,
@@ -132,13 +134,14 @@ pub struct SlowPath {
     host: Option<Host>,
     began: Instant,
     restarts: Restarts,
-    /// How often the slow path has waited and was woken.
+    /// The number of times the slow path blocked and was woken.
     wakeups: u64,
-    /// The slow path has recovered from a panic, and not everything that it was doing is done or undone.
+    /// Whether the slow path still recovers from a panic: some of its interrupted work is neither
+    /// completed nor undone.
     recovering: bool,
-    /// Ports whose interface vanished, as was reported.
+    /// The ports whose interface has vanished, as already reported.
     gone: Vec<PortId>,
-    /// Slots of local ports: a port is unplugged when its slot is detached.
+    /// The slots of local ports. When such a slot is detached, its port is unplugged.
     local_slots: Vec<(Slot, PortId)>,
 }
 
@@ -228,7 +231,8 @@ impl SlowPath {
         }
     }
 
-    /// The time until a timer is due, of the switch or of the checks beside it. `None` without any timer.
+    /// The time until the next timer of the switch or of the other checks is due. `None` if there
+    /// is no timer.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let now_ns = self.clock.now().0;
         let switch = self.switch.next_timeout();
@@ -236,7 +240,8 @@ impl SlowPath {
         let health = self.health.as_ref().and_then(|health| health.next_timeout(self));
         let host = self.host.as_ref().and_then(Host::next_timeout);
         let state = self.state.as_ref().and_then(StateFile::next_timeout);
-        // A worker finds out that an interface is gone, and does not wake the slow path.
+        // A timer is needed for Ethernet ports: a worker that finds an interface gone does not wake
+        // the slow path.
         let has_wires = self.ports.iter().any(|port| matches!(port.kind, PortKind::Ethernet(_)));
         let interfaces = has_wires.then_some(now + CHECK_EVERY);
         let others = [health, host, state, interfaces].into_iter().flatten();
@@ -244,7 +249,7 @@ impl SlowPath {
         others.chain(switch).chain(self.recovering.then_some(RECOVERY_TICK)).min()
     }
 
-    /// One turn of the slow path. It recovers from a panic.
+    /// Runs one turn of the slow path. The slow path recovers if the turn panics.
     ///
     /// # Errors
     /// The slow path has panicked too often.
@@ -257,8 +262,8 @@ impl SlowPath {
         Ok(())
     }
 
-    /// Runs code of the slow path. After a panic the slow path recovers: the workers continue, and partial changes are
-    /// completed or undone.
+    /// Runs code of the slow path. If the code panics, the slow path recovers: the workers
+    /// continue, and partial changes are completed or undone.
     fn guarded(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), ShutdownError> {
         let Err(message) = caught(|| what(self)) else { return Ok(()) };
         let too_often = !self.restarts.may_restart(Instant::now());
@@ -289,7 +294,8 @@ impl SlowPath {
         }
         self.report_vanished_interfaces();
         let now = Instant::now();
-        // Moved out while they read the rest of `self`. After a panic they are made again.
+        // The checks are moved out, because they read the rest of `self`. After a panic they are
+        // made again.
         let mut health = self.health.take().unwrap_or_else(Health::new);
         health.check(now, self).into_iter().for_each(|kind| self.emit(kind));
         self.health = Some(health);
@@ -347,7 +353,7 @@ impl SlowPath {
         }
     }
 
-    /// Reports each interface that has vanished, once.
+    /// Reports each vanished interface once.
     fn report_vanished_interfaces(&mut self) {
         let mut vanished = Vec::new();
         for port in &self.ports {
@@ -380,17 +386,17 @@ impl SlowPath {
         }
     }
 
-    /// The switch.
+    /// The relay's switch.
     pub fn switch(&mut self) -> &mut Switch {
         &mut self.switch
     }
 
-    /// The current time of the switch.
+    /// The current time in the switch's clock.
     pub fn now(&self) -> Now {
         self.clock.now()
     }
 
-    /// How long the relay has run.
+    /// The time since the relay started.
     pub fn uptime(&self) -> Duration {
         self.began.elapsed()
     }
@@ -400,7 +406,7 @@ impl SlowPath {
         &self.ports
     }
 
-    /// The names of the ports, by number.
+    /// The names of the ports, with their numbers.
     pub fn port_names(&self) -> Vec<(u16, String)> {
         self.ports.iter().map(|port| (port.id.0, port.name.clone())).collect()
     }
@@ -415,7 +421,7 @@ impl SlowPath {
         self.idle
     }
 
-    /// The core of each worker, if they are pinned.
+    /// The core of each worker, if the workers are pinned.
     pub fn cores(&self) -> Option<&[usize]> {
         self.cores.as_deref()
     }
@@ -425,17 +431,18 @@ impl SlowPath {
         self.identity
     }
 
-    /// How often the slow path has recovered from a panic.
+    /// The number of times the slow path has recovered from a panic.
     pub fn restarts(&self) -> u64 {
         self.restarts.count()
     }
 
-    /// How often the slow path was woken: by timers, workers, callers and handshakes. In an idle relay it hardly grows.
+    /// The number of times the slow path was woken by timers, workers, callers and handshakes. In
+    /// an idle relay it hardly grows.
     pub fn wakeups(&self) -> u64 {
         self.wakeups
     }
 
-    /// Whether every link is sealed: no port allows plain ones.
+    /// Whether every link is sealed: no port allows plain links.
     pub fn is_sealed(&self) -> bool {
         self.identity.is_some() && !self.ports.iter().any(PortInfo::is_plain)
     }
@@ -450,7 +457,7 @@ impl SlowPath {
         let port = spec.port();
         let slot = self.switch.add_peer(spec, self.now()).map_err(NeighborError::Peer)?;
         self.switch.accept_unknown(port, true);
-        // The peer may arrive by any listener with sealed links.
+        // The peer's frames may arrive on any listener with sealed links.
         for port in self.ports.iter().filter(|port| port.has_sealed_links()) {
             self.switch.accept_unknown(port.id, true);
         }
@@ -521,8 +528,8 @@ impl SlowPath {
         }
     }
 
-    /// Whether a worker has not confirmed the slot yet; `None` if the slot has no user, for example because a port refused
-    /// its address.
+    /// Whether a worker has not confirmed the slot yet. `None` if the slot has no user, for example
+    /// because a port refused the user's address.
     pub(crate) fn is_pending(&self, slot: Slot) -> Option<bool> {
         let views = self.switch.slots();
         let view = views.iter().find(|view| view.slot == slot && view.port.is_some())?;
@@ -556,7 +563,7 @@ impl SlowPath {
         }
     }
 
-    /// Frames whose payload was copied by workers, or by Ethernet ports to send them.
+    /// The number of frames whose payload was copied by workers, or by Ethernet ports to send them.
     fn frames_copied(&self) -> u64 {
         let by_ports = self.ports.iter().map(|port| match &port.kind {
             PortKind::Ethernet(info) => info.frames_copied(),
@@ -568,14 +575,16 @@ impl SlowPath {
 
     /// Detaches and closes everything in order, so that every frame is sent or counted.
     fn finish(&mut self) -> Result<Summary, ShutdownError> {
-        // The state file keeps the current slots; the following detachments are not written.
+        // Write the state file first, so that it keeps the current slots. The detachments that
+        // follow are not written.
         self.keep_state(true);
         self.state = None;
         self.switch.set_written(u64::MAX);
         let attached = self.switch.slots();
         let is_there =
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
-        // Goodbyes are sent before anything is detached. Plain neighbors get none: it would not be authenticated.
+        // Send goodbyes before anything is detached. Plain neighbors get none, because it would not
+        // be authenticated.
         for peer in self.switch.peers().iter().filter(|peer| peer.is_up()) {
             self.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
         }
@@ -600,7 +609,8 @@ impl SlowPath {
         }
     }
 
-    /// Polls until the workers have completed all commands; `false` after [`STOP_MAX`], or if one died.
+    /// Polls until the workers have completed all commands. Returns `false` after [`STOP_MAX`], or
+    /// if a worker died.
     fn settle(&mut self) -> bool {
         let deadline = Instant::now() + STOP_MAX;
         loop {

@@ -20,7 +20,7 @@ use strowger_wire::hello::SealWish;
 
 use crate::{address, limits::LOCAL_PORT_FRAMES};
 
-/// Defines setters that take and return the builder.
+/// Defines setters that take the builder and return it.
 macro_rules! setters {
     ($( $(#[$doc:meta])* $name:ident: $type:ty; )*) => {
         $(
@@ -54,7 +54,8 @@ pub struct UdpListener {
 }
 
 impl UdpListener {
-    /// A listener at this address, for sealed links, named after the address. With port 0 the kernel chooses a free port.
+    /// A listener on this address, for sealed links. Its name is the address. With port 0 the
+    /// kernel chooses a free port.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             name: format!("udp {address}"),
@@ -68,25 +69,25 @@ impl UdpListener {
     }
 
     setters! {
-        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
+        /// Whether plain (unsealed) links through it are allowed instead of sealed ones.
         plain: bool;
         /// The receive backend of its sockets.
         backend: udp::BackendChoice;
-        /// Bytes of each socket's receive and send buffers.
+        /// The size of each socket's receive and send buffers, in bytes.
         socket_buffer_bytes: usize;
-        /// Receive buffers that an io_uring has posted.
+        /// The number of receive buffers that an io_uring has posted.
         posted_buffers: u16;
     }
 
-    /// The name of the port for peers, counters and messages.
+    /// The name of the port, for peers, counters and messages.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Writes its traffic to a pcapng file: with several workers one for each, with the worker's number
-    /// before the extension.
+    /// Writes its traffic to a pcapng file. With several workers there is one file for each, with
+    /// the worker's number before the extension.
     #[must_use]
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
@@ -107,18 +108,18 @@ impl UdpListener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Queues {
-    /// This queue, read by this worker.
+    /// One queue, which one worker reads.
     One {
         /// The queue.
         queue: u32,
         /// The worker.
         worker: usize,
     },
-    /// All queues: queue 0 is read by worker 0, and so on.
+    /// All queues: worker 0 reads queue 0, and so on.
     All,
 }
 
-/// An Ethernet interface, or one queue of it, by AF_XDP or AF_PACKET.
+/// An Ethernet interface, or one queue of it, through AF_XDP or AF_PACKET.
 #[derive(Clone, Debug)]
 pub struct EthernetInterface {
     pub(crate) name: String,
@@ -135,7 +136,8 @@ pub struct EthernetInterface {
 }
 
 impl EthernetInterface {
-    /// Queue 0 of this interface, read by worker 0, for sealed links, named after the interface.
+    /// Queue 0 of this interface, for sealed links. Worker 0 reads it. Its name is that of the
+    /// interface.
     pub fn new(interface: impl Into<String>) -> Self {
         let interface = interface.into();
         let spec = xdp::XdpSpec::new(&interface, 0);
@@ -155,32 +157,32 @@ impl EthernetInterface {
     }
 
     setters! {
-        /// The queues that it uses.
+        /// The queues that the relay uses.
         queues: Queues;
         /// The ethertype of its frames.
         ethertype: u16;
-        /// The VLAN (802.1Q) of its frames; `None` for frames without a tag.
+        /// The VLAN (802.1Q) of its frames; `None` for untagged frames.
         vlan: Option<u16>;
-        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones.
+        /// Whether plain (unsealed) links through it are allowed instead of sealed ones.
         plain: bool;
         /// The backend of its queues.
         backend: xdp::ModeChoice;
-        /// Whether a frame may leave in several buffers (`XDP_USE_SG`).
+        /// Whether a frame may be sent in several buffers (`XDP_USE_SG`).
         multi_buffer: bool;
-        /// Chunks in the kernel's fill ring, for each queue.
+        /// The number of chunks in the kernel's fill ring, for each queue.
         fill_ring_frames: u32;
-        /// The seconds between two beacons; `None` to neither send nor receive beacons.
+        /// The number of seconds between two beacons; `None` to neither send nor receive beacons.
         beacon_s: Option<u32>;
     }
 
-    /// The name of the port for peers, counters and messages.
+    /// The name of the port, for peers, counters and messages.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Writes its traffic to a pcapng file, as [`UdpListener::capture`].
+    /// Writes its traffic to a pcapng file, as [`UdpListener::capture`] does.
     #[must_use]
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
@@ -199,7 +201,7 @@ impl EthernetInterface {
     }
 }
 
-/// A unix socket on a slot: a process of this machine connects to it with
+/// A unix socket on a slot. A process of this machine connects to it with
 /// [`strowger_io::unix::Client`].
 #[derive(Clone, Debug)]
 pub struct UnixSocket {
@@ -212,7 +214,7 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// A socket at this path, read by worker 0, at the lowest free slot.
+    /// A socket at this path, on the lowest free slot. Worker 0 reads it.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -225,9 +227,9 @@ impl UnixSocket {
     }
 
     setters! {
-        /// The longest packet in bytes, in both directions.
+        /// The longest packet in both directions, in bytes.
         frame_bytes_max: usize;
-        /// The worker that reads it.
+        /// The worker that reads the socket.
         worker: usize;
     }
 
@@ -258,14 +260,14 @@ pub struct LocalPortSpec {
 }
 
 impl LocalPortSpec {
-    /// A port with this name, read by worker 0, at the lowest free slot.
+    /// A port with this name, on the lowest free slot. Worker 0 reads it.
     pub fn new(name: impl Into<String>) -> Self {
         let endpoint = EndpointSpec { depth_frames: LOCAL_PORT_FRAMES, ..EndpointSpec::default() };
         Self { name: name.into(), slot: None, worker: 0, endpoint }
     }
 
     setters! {
-        /// The worker that reads it.
+        /// The worker that reads the port.
         worker: usize;
     }
 
@@ -276,15 +278,15 @@ impl LocalPortSpec {
         self
     }
 
-    /// Frames that may wait in each direction. Frames that the program does not take hold memory of the
-    /// relay, so the relay's pools grow with this number.
+    /// The number of frames that may wait in each direction. Frames that the program does not take
+    /// hold chunks of the relay, so the relay's pools grow with this number.
     #[must_use]
     pub fn depth_frames(mut self, frames: usize) -> Self {
         self.endpoint.depth_frames = frames;
         self
     }
 
-    /// Memory for frames that the program sends.
+    /// The memory for frames that the program sends.
     #[must_use]
     pub fn send_pool(mut self, pool: PoolSpec) -> Self {
         self.endpoint.pool = pool;
@@ -292,7 +294,7 @@ impl LocalPortSpec {
     }
 }
 
-/// A port of the program: any implementation of [`Port`].
+/// A port that the program implements: any implementation of [`Port`].
 #[derive(Debug)]
 pub struct CustomPort {
     pub(crate) name: String,
@@ -304,14 +306,15 @@ pub struct CustomPort {
 
 #[derive(Debug)]
 pub(crate) enum CustomQueues {
-    /// One for each worker, in the workers' order.
+    /// One queue for each worker, in the workers' order.
     Each(Vec<Box<dyn Port>>),
-    /// One, read by this worker.
+    /// A single port, which this worker reads.
     At(usize, Box<dyn Port>),
 }
 
 impl CustomPort {
-    /// A port that one worker reads; the others hand frames for it to that worker.
+    /// A port that one worker reads. The other workers hand over their frames for the port to that
+    /// worker.
     pub fn at_worker(name: impl Into<String>, worker: usize, port: Box<dyn Port>) -> Self {
         Self::of(name, CustomQueues::At(worker, port))
     }
@@ -326,11 +329,13 @@ impl CustomPort {
     }
 
     setters! {
-        /// Whether plain (unsealed) links are allowed behind it instead of sealed ones. The default is true.
+        /// Whether plain (unsealed) links through it are allowed instead of sealed ones. The
+        /// default is true.
         plain: bool;
-        /// Train chunks of each worker's pool that the port holds: to receive into, and of frames that wait to be sent.
+        /// The number of train chunks of each worker's pool that the port holds, both to receive
+        /// into and in frames that wait to be sent.
         trains: u32;
-        /// Single chunks of each worker's pool that the port holds.
+        /// The number of single chunks of each worker's pool that the port holds.
         singles: u32;
     }
 }
@@ -350,7 +355,7 @@ impl PeerKey {
         Self { key: Some(key), identity: Some(identity), is_invalid: false }
     }
 
-    /// Any node at the peer's address. It has the rights of an unknown peer.
+    /// Any node at the peer's address. The node has the rights of an unknown peer.
     pub fn unknown() -> Self {
         Self { key: None, identity: None, is_invalid: false }
     }
@@ -385,10 +390,11 @@ impl fmt::Display for PeerKey {
     }
 }
 
-/// The address of a peer or neighbor, from an address or from text.
+/// The address of a peer or neighbor, given as an address or as text.
 ///
-/// Text is an IP address and a port (`192.0.2.1:4737`, `[fe80::1%eth0]:4737`) or a MAC address
-/// (`02:00:00:00:00:01`). Host names are not looked up. A mistake is reported when the relay starts.
+/// The text is an IP address and a port (`192.0.2.1:4737`, `[fe80::1%eth0]:4737`) or a MAC address
+/// (`02:00:00:00:00:01`). Host names are not resolved. An error in the text is reported when the
+/// relay starts.
 #[derive(Clone, Debug)]
 pub struct NeighborAddress(pub(crate) Result<Address, String>);
 
@@ -410,7 +416,7 @@ impl From<Address> for NeighborAddress {
     }
 }
 
-/// Another relay, behind a sealed link.
+/// Another relay, reached over a sealed link.
 ///
 /// ```
 /// use strowger_runtime::Peer;
@@ -435,8 +441,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer with this [`PeerId`] or static key. Its name is its PeerId or key; its packets may pass
-    /// through this relay and reach its local ports, but not the relay itself.
+    /// The peer with this [`PeerId`] or static key. By default its name is its PeerId or key. Its
+    /// packets may pass through this relay and reach its local ports, but not the relay itself.
     pub fn new(key: impl Into<PeerKey>) -> Self {
         let key = key.into();
         Self {
@@ -454,40 +460,42 @@ impl Peer {
     }
 
     setters! {
-        /// The pre-shared key of the link. It needs the peer's static key.
+        /// The pre-shared key of the link. It requires the peer's static key.
         psk: Psk;
         /// The rights of its packets.
         rights: Rights;
-        /// Whether to seal only headers, if the peer agrees.
+        /// Whether to seal only the headers, if the peer agrees.
         seal: SealWish;
-        /// The longest frame in bytes to send to it. The relay finds what the path takes.
+        /// The longest frame to send to the peer, in bytes. The relay probes which length the path
+        /// allows.
         frame_bytes_max: u16;
         /// The timing of its liveness probes.
         liveness: Liveness;
     }
 
-    /// The name of its slot in counters and messages.
+    /// The name of the peer's slot, for counters and messages.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Its address. Without one the relay waits for the peer's handshake.
+    /// The peer's address. Without an address the relay waits for the peer's handshake.
     #[must_use]
     pub fn at(mut self, address: impl Into<NeighborAddress>) -> Self {
         self.at = Some(address.into());
         self
     }
 
-    /// The name of the port that it is behind; by default the first that fits its address.
+    /// The name of the port through which the peer is reached. The default is the first port that
+    /// fits the peer's address.
     #[must_use]
     pub fn behind(mut self, port: impl Into<String>) -> Self {
         self.behind = Some(port.into());
         self
     }
 
-    /// Its slot number; by default the lowest free one.
+    /// The peer's slot number. The default is the lowest free one.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
         self.slot = Some(slot.into());
@@ -495,7 +503,7 @@ impl Peer {
     }
 }
 
-/// Another switch, behind a plain (unsealed) link.
+/// Another switch, reached over a plain (unsealed) link.
 #[derive(Clone, Debug)]
 pub struct Neighbor {
     pub(crate) name: String,
@@ -506,24 +514,25 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
-    /// A switch at this address.
+    /// A switch with this name, at this address.
     pub fn new(name: impl Into<String>, at: impl Into<NeighborAddress>) -> Self {
         Self { name: name.into(), at: at.into(), behind: None, slot: None, is_endpoint: false }
     }
 
-    /// The one user behind a [`CustomPort`]: the end of labels, not a switch.
+    /// The only user of a [`CustomPort`]. Labels end at it; it is not a switch.
     pub fn endpoint(name: impl Into<String>) -> Self {
         Self { is_endpoint: true, ..Self::new(name, Address::Only) }
     }
 
-    /// The name of the port that it is behind; by default the first that fits its address.
+    /// The name of the port through which the neighbor is reached. The default is the first port
+    /// that fits its address.
     #[must_use]
     pub fn behind(mut self, port: impl Into<String>) -> Self {
         self.behind = Some(port.into());
         self
     }
 
-    /// Its slot number; by default the lowest free one.
+    /// The neighbor's slot number. The default is the lowest free one.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
         self.slot = Some(slot.into());
@@ -531,7 +540,7 @@ impl Neighbor {
     }
 }
 
-/// The memory of each worker. Unset values are the sum of what the relay's ports need.
+/// The memory of each worker. The default of a value is the sum of what the relay's ports need.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     pub(crate) trains: Option<u32>,
@@ -547,21 +556,21 @@ impl Default for Memory {
 
 impl Memory {
     setters! {
-        /// Train chunks (68 KiB each) of each worker.
+        /// The number of train chunks (68 KiB each) of each worker.
         trains: Option<u32>;
-        /// Single chunks (4 KiB each) of each worker.
+        /// The number of single chunks (4 KiB each) of each worker.
         singles: Option<u32>;
         /// Whether to try huge pages.
         huge_pages: bool;
     }
 }
 
-/// `wan.pcapng` for one worker; `wan.0.pcapng` and so on for several.
+/// The capture file of a worker: `wan.pcapng` for one worker; `wan.0.pcapng` and so on for several.
 pub(crate) fn file_of_worker(path: &Path, worker: usize, workers: usize) -> PathBuf {
     if workers == 1 { path.to_owned() } else { with_word(path, &worker.to_string()) }
 }
 
-/// `wan.handshakes.pcapng` for `wan.pcapng`.
+/// The capture file of the handshake socket: `wan.handshakes.pcapng` for `wan.pcapng`.
 pub(crate) fn handshake_file(path: &Path) -> PathBuf {
     with_word(path, "handshakes")
 }

@@ -1,7 +1,9 @@
-//! The state file: keeps the users of slot numbers and the bound of handshake timestamps over restarts and crashes. It
-//! is replaced atomically. A damaged file is refused as a whole, and not changed.
+//! The state file. It keeps the users of slot numbers, and the upper bound of handshake timestamps,
+//! over restarts and crashes. It is replaced atomically. A damaged file is refused as a whole and
+//! left unchanged.
 //!
-//! The first line is `strowger-state VERSION CRC32 BYTES`, of the JSON object that follows it.
+//! The first line is `strowger-state VERSION CRC32 BYTES`. It describes the JSON object that
+//! follows.
 
 use std::{
     fmt,
@@ -33,19 +35,20 @@ use crate::{
 const VERSION: u32 = 1;
 const WORD: &str = "strowger-state";
 
-/// A state file, and its last written content.
+/// A state file, and the content that was last written to it.
 pub(crate) struct StateFile {
     path: PathBuf,
     written: Written,
     generation: u64,
     stamps_until: u64,
-    /// The time of the last failed write, until a write succeeds. The failure was reported.
+    /// The time of the last failed write, until a write succeeds. The failure has been reported.
     failed: Option<Instant>,
     /// The lock, so that no other relay writes the file. `None` if no file can be made in the folder.
     _lock: Option<File>,
 }
 
-/// The written slot numbers without durations: a changed duration is no reason to write.
+/// The slot numbers that were written, without durations: a change of a duration is no reason to
+/// write again.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Written {
     numbers: Vec<(Slot, Option<Who>)>,
@@ -60,12 +63,12 @@ impl Written {
     }
 }
 
-/// How often a failed write is retried.
+/// The interval at which a failed write is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl StateFile {
-    /// Reads the file into the switch, before anything is attached. A missing file counts as empty. From here on the switch
-    /// opens a slot only after the file has it.
+    /// Reads the file into the switch, before anything is attached. A missing file counts as empty.
+    /// From then on the switch opens a slot only after the slot is in the file.
     ///
     /// # Errors
     /// The file cannot be read, is damaged, or belongs to a running relay.
@@ -88,7 +91,7 @@ impl StateFile {
         Ok((kept, snapshot))
     }
 
-    /// Reads the file, without changes; `None` if there is none.
+    /// Reads the file without changing anything. Returns `None` if the file does not exist.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
@@ -130,7 +133,8 @@ impl StateFile {
         self.failed.map(|failed| failed + RETRY_AFTER)
     }
 
-    /// Whether the file must be written: slots have changed, timestamps approach the written bound, or a retry is due.
+    /// Whether the file must be written: slots have changed, timestamps are close to the written
+    /// bound, or another attempt is due.
     pub(crate) fn is_behind(&self, switch: &Switch, clock: Clock) -> bool {
         match self.failed {
             Some(at) => at.elapsed() >= RETRY_AFTER,
@@ -141,7 +145,7 @@ impl StateFile {
         }
     }
 
-    /// The slots where the configuration overrides the file, a line for each.
+    /// Returns a line for each slot where the configuration overrides the file.
     pub(crate) fn overruled(file: &Snapshot, now: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
         for (slot, who) in file.numbers.iter().filter_map(|k| Some((k.slot, k.who.as_ref()?))) {
@@ -168,8 +172,9 @@ impl StateFile {
         lines
     }
 
-    /// Writes the file if the user of a number has changed, or timestamps approach the written bound. After a failed write
-    /// the old file remains and the relay continues. The failure is returned once, and so is the next success.
+    /// Writes the file if the user of a number has changed, or timestamps are close to the written
+    /// bound. After a failed write the old file remains and the relay continues. Only the first
+    /// failure in a row is returned, and so is the next success.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<StateChange> {
         let snapshot = switch.snapshot(clock.now());
         let news = Written::of(&snapshot);
@@ -222,7 +227,7 @@ fn user_text(who: &Who) -> String {
     }
 }
 
-/// An object with a slot, its user, and a duration.
+/// Makes an object of a slot, its user, and a duration.
 fn of_slot(slot: u32, who: Option<&Who>, duration: (&str, u64)) -> Value {
     let mut object = json!({ "slot": slot, duration.0: duration.1 });
     match who {
@@ -242,7 +247,8 @@ fn text(snapshot: &Snapshot) -> String {
         object
     });
     let numbers: Vec<Value> = numbers.collect();
-    // Under a separate key, so that former versions of the program can read the rest.
+    // The former numbers have a separate key, so that former versions of the program can read the
+    // rest.
     let former = snapshot.former.iter();
     let former = former.map(|it| of_slot(it.slot.number(), Some(&it.who), ("left_ns", it.left_ns)));
     let former: Vec<Value> = former.collect();
@@ -302,12 +308,12 @@ fn read(object: &Value) -> Option<Snapshot> {
         Some(Former { slot, who: who(value)??, left_ns })
     };
     let numbers = object["numbers"].as_array()?.iter().map(number).collect::<Option<_>>()?;
-    // Former files do not have it.
+    // Files of former versions do not have this field.
     let former = match &object["former"] {
         Value::Null => Vec::new(),
         all => all.as_array()?.iter().map(former).collect::<Option<_>>()?,
     };
-    // Former files do not have it: then only the wall clock counts.
+    // Files of former versions do not have this field. Then only the wall clock is used.
     let stamps_until = match &object["stamps_until"] {
         Value::Null => 0,
         until => until.as_u64()?,
@@ -316,7 +322,7 @@ fn read(object: &Value) -> Option<Snapshot> {
     Some(Snapshot { scheme, generation, numbers, former, stamps_until })
 }
 
-/// CRC-32 (ISO 3309), bit by bit: the file is short and seldom written.
+/// CRC-32 (ISO 3309), computed bit by bit, because the file is short and seldom written.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
@@ -379,7 +385,8 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
-                // The digits of the checksum may change their case, which has no effect.
+                // A change of the case of the checksum's digits has no effect, so such a file may
+                // be read.
                 if let Ok(read) = parse(&bytes) {
                     assert_eq!(read, some(), "byte {at}, bit {bit}");
                 }

@@ -1,4 +1,4 @@
-//! Counters of a relay: a copy of one moment.
+//! The counters of a relay, copied at one moment.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use strowger_engine::control::{Balance, PortView, SlotView, peering::PeerView};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How long the relay has run.
+    /// The time since the relay started.
     pub uptime: Duration,
-    /// The sums of all counters, by reason. If no frame is in flight: frames in + frames made = frames out + discards.
+    /// The sums of all counters, by reason. When no frame is in flight, frames in + frames made =
+    /// frames out + discards.
     pub totals: Balance,
     /// The counters of each port.
     pub ports: Vec<PortStats>,
     /// The counters of each link and local user, in the order of their slots.
     pub links: Vec<LinkStats>,
-    /// Frames whose payload was copied.
+    /// The number of frames whose payload was copied.
     pub frames_copied: u64,
-    /// How often the slow path has recovered from a panic.
+    /// The number of times the slow path has recovered from a panic.
     pub slow_path_restarts: u64,
 }
 
@@ -26,9 +27,9 @@ pub struct Stats {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PortStats {
-    /// Its name.
+    /// The port's name.
     pub name: String,
-    /// The counters of its queues, and the frames discarded by reason.
+    /// The counters of the port's queues, and the number of discarded frames by reason.
     pub port: PortView,
 }
 
@@ -36,14 +37,15 @@ pub struct PortStats {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LinkStats {
-    /// The slot: name, state, frames and bytes.
+    /// The slot: its name and state, and its counters of frames and bytes.
     pub slot: SlotView,
-    /// The peer's keys and state, for a sealed link.
+    /// The peer's keys and state, if the link is sealed.
     pub peer: Option<PeerView>,
 }
 
 impl LinkStats {
-    /// Whether the link forwards: a sealed one has keys, a plain one is attached.
+    /// Whether the link forwards. A sealed link forwards when it has keys, and a plain link when it
+    /// is attached.
     pub fn is_up(&self) -> bool {
         match &self.peer {
             Some(peer) => peer.is_up(),
@@ -58,7 +60,7 @@ impl LinkStats {
 pub struct Summary {
     /// The counters of each port.
     pub ports: Vec<PortView>,
-    /// The names of the ports, by number.
+    /// The names of the ports, with their numbers.
     pub names: Vec<(u16, String)>,
     /// The sums of all counters.
     pub totals: Balance,

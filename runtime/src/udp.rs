@@ -1,5 +1,5 @@
-//! UDP listeners: one socket for each worker at the same address, and a socket for handshakes, if the kernel can steer
-//! them.
+//! UDP listeners. A listener has one socket for each worker, all on the same address. If the kernel
+//! can steer handshakes, it also has a socket for them.
 
 use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
@@ -16,22 +16,22 @@ use crate::{
     spec::{UdpListener, file_of_worker, handshake_file},
 };
 
-/// The pool of a handshake socket: a burst to receive into, a burst that is being read, and a
-/// reply.
+/// The pool of a handshake socket. It holds a burst to receive into, a burst that is being
+/// processed, and a reply.
 pub(crate) const HANDSHAKE_POOL: PoolSpec =
     PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
 
 /// An open listener.
 pub(crate) struct OpenedPort {
-    /// A queue for each worker, in their order.
+    /// A queue for each worker, in the workers' order.
     pub(crate) queues: Vec<Box<dyn Port>>,
     pub(crate) reports: Vec<UdpReport>,
     pub(crate) handshake_socket: Option<HandshakeSocket>,
-    /// Whether handshakes arrive at their socket; `None` without an identity.
+    /// Whether handshakes arrive on their own socket; `None` without an identity.
     pub(crate) steered: Option<Result<(), Refusal>>,
 }
 
-/// Whether the relay makes handshakes: it has an identity.
+/// Whether the relay performs handshakes. It does if it has an identity.
 pub(crate) fn has_handshakes(config: &RelayBuilder) -> bool {
     config.identity.is_some()
 }
@@ -49,7 +49,7 @@ pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec 
     }
 }
 
-/// Opens the same sockets at another port, for handshakes and sealed links, without captures.
+/// Opens the same sockets on another port, for handshakes and sealed links, without captures.
 pub(crate) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<OpenedPort, String> {
     let Steered { workers: opened, slow } =
         open_steered(spec, workers).map_err(|error| error.to_string())?;

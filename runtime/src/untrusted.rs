@@ -1,12 +1,13 @@
-//! Untrusted text in a form that may be shown: text of peers, names, paths, replies of a socket.
-//! Characters that move the cursor, begin a line or reorder the output are escaped.
+//! Untrusted text in a form that can be printed safely: text of peers, names, paths, replies on a
+//! socket. Characters that move the cursor, begin a line or reorder the output are escaped.
 
 use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
-/// Text from outside. Its display escapes control characters (ESC, CR, LF and those above 0x7f), line and paragraph
-/// separators, and characters that reorder or hide text. Escaped text stays as it is.
+/// Text from an untrusted source. When it is displayed, control characters (ESC, CR, LF and those
+/// above 0x7f), line and paragraph separators, and characters that reorder or hide text are
+/// escaped. Text that is escaped already is unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct Untrusted<'t>(pub &'t str);
 
@@ -45,8 +46,8 @@ fn push(shown: &mut String, char: char) {
     }
 }
 
-/// Whether a character only shows itself: it is no control character, does not reorder or hide text (Unicode,
-/// "Bidirectional Algorithm" and category Cf), and does not end a line.
+/// Whether a character has no effect on other text: it is no control character, does not reorder or
+/// hide text (Unicode, "Bidirectional Algorithm" and category Cf), and does not end a line.
 pub fn is_harmless(char: char) -> bool {
     let acts = matches!(char,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -54,11 +55,11 @@ pub fn is_harmless(char: char) -> bool {
     !char.is_control() && !acts
 }
 
-/// A JSON value as one line that may be shown: other characters are written as `\\uXXXX`, which means the same text in
-/// JSON.
+/// A JSON value as one line that can be printed safely. Harmful characters are written as
+/// `\\uXXXX`, which means the same text in JSON.
 pub fn json_line(value: &Value) -> String {
     let mut line = String::new();
-    // Only strings have such characters: the rest of JSON is ASCII.
+    // Only strings contain harmful characters, because the rest of JSON is ASCII.
     for char in value.to_string().chars() {
         if is_harmless(char) {
             line.push(char);

@@ -1,4 +1,5 @@
-//! The loop around a worker, and its thread: polls the worker, spins for a short time without work, and then blocks.
+//! The loop around a worker, and its thread. The loop polls the worker, spins for a short time when
+//! there is no work, and then blocks.
 
 use std::{
     io,
@@ -21,20 +22,21 @@ use crate::clock::Clock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdlePolicy {
-    /// Polls this many times without work, then blocks: an idle relay uses almost no processor time.
+    /// Polls this many times without work and then blocks. An idle relay then uses almost no
+    /// processor time.
     Block {
-        /// Polls without work before blocking.
+        /// The number of polls without work before the worker blocks.
         idle_polls: u32,
     },
-    /// Polls without blocking: lowest latency, and a core that is always busy.
+    /// Polls without blocking. This has the lowest latency, but the core is always busy.
     Spin,
 }
 
 impl IdlePolicy {
-    /// Some 10 µs of polling before blocking: about the cost of a wake-up.
+    /// Polls for some 10 µs before it blocks. A wake-up costs about the same time.
     pub const ADAPTIVE: Self = Self::Block { idle_polls: 200 };
 
-    /// Its name: `adaptive` or `spin`.
+    /// The policy's name: `adaptive` or `spin`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Block { .. } => "adaptive",
@@ -50,18 +52,19 @@ impl Default for IdlePolicy {
     }
 }
 
-/// The longest time that a worker blocks. All work wakes it, so this only bounds the effect of a bug in Strowger or in a
-/// driver; six wake-ups a minute cost almost nothing.
+/// The maximum time that a worker blocks. All work wakes the worker, so this only limits the effect
+/// of a bug in Strowger or in a driver. Six wake-ups a minute cost almost nothing.
 const BLOCK_MAX: Duration = Duration::from_secs(10);
 
-/// The same with ports that do not wake it for everything: the loss of an Ethernet interface is found by polling.
+/// The maximum time that a worker blocks if some of its ports do not wake it for everything. For
+/// example, the loss of an Ethernet interface is found only by polling.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// How often a worker polls a port that cannot take waiting frames.
+/// The interval at which a worker polls a port that cannot accept the frames that wait for it.
 const RETRY: Duration = Duration::from_micros(200);
 
-/// The loop around a worker: polls it, and spins or blocks while it has no work. A relay runs it on a thread for each
-/// worker; benchmarks run it on their own threads.
+/// The loop around a worker. It polls the worker, and spins or blocks while there is no work. A
+/// relay runs one loop on a thread for each worker, and benchmarks run it on their own threads.
 #[derive(Debug)]
 pub struct WorkerLoop {
     worker: Worker,
@@ -75,7 +78,7 @@ pub struct WorkerLoop {
 }
 
 impl WorkerLoop {
-    /// A loop that blocks until this doorbell rings or a port has work.
+    /// Makes a loop that blocks until this doorbell rings or a port has work.
     pub fn new(worker: Worker, doorbell: Doorbell, clock: Clock, idle: IdlePolicy) -> Self {
         let waiter = Waiter::with_capacity(PORTS_MAX + 1);
         let (progress, slow_path) = (Arc::default(), None);
@@ -83,8 +86,8 @@ impl WorkerLoop {
         Self { worker, doorbell, waiter, clock, idle, progress, slow_path, block_max }
     }
 
-    /// Runs until `is_over` returns true. It is called with the number of switched frames after each poll, and with 0 before
-    /// the thread blocks. The loop allocates nothing.
+    /// Runs until `is_over` returns true. `is_over` gets the number of switched frames after each
+    /// poll, and 0 before the thread blocks. The loop allocates no memory.
     pub fn run(&mut self, mut is_over: impl FnMut(usize) -> bool) {
         let mut idle_for = 0;
         loop {
@@ -121,7 +124,7 @@ impl WorkerLoop {
             progress.is_asleep.store(false, Ordering::SeqCst);
         }
         let has_work = std::cell::Cell::new(false);
-        // The doorbell was added first.
+        // The doorbell was armed first, so it has index 0.
         worker.disarm(|nth| {
             let is_ready = waiter.is_ready(1 + nth);
             has_work.set(has_work.get() | is_ready);
@@ -147,12 +150,12 @@ impl WorkerLoop {
 struct Progress {
     turns: AtomicU64,
     is_asleep: AtomicBool,
-    /// The worker wakes the slow path when it wakes up itself.
+    /// Whether the worker must wake the slow path when the worker wakes up.
     is_watched: AtomicBool,
 }
 
 impl Progress {
-    /// Whether the worker, which a port has woken, must wake the slow path.
+    /// Whether the worker, which a port has woken, must now wake the slow path.
     fn must_wake(&self) -> bool {
         // SeqCst, here and in `watch`: of this load after the store of `is_asleep`, and of the store and the load there,
         // one side sees the other's store.
@@ -160,7 +163,7 @@ impl Progress {
     }
 }
 
-/// Wakes the slow path when the thread ends, also by a panic.
+/// Wakes the slow path when the thread ends, even if it ends with a panic.
 struct WakeAtEnd(Option<DoorbellWaker>);
 
 impl Drop for WakeAtEnd {
@@ -177,17 +180,18 @@ pub(crate) struct WorkerThread {
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
     waker: DoorbellWaker,
-    /// `None` once it was joined.
+    /// The thread; `None` after it was joined.
     thread: Option<JoinHandle<Worker>>,
 }
 
-/// Runs `worker` on its own thread until [`WorkerThread::stop`]. If the thread allocates, it aborts the process (R13),
-/// provided that the process installed [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). The thread wakes
-/// `slow_path` when it ends, and after [`WorkerThread::watch`]. With `polls_ports` it polls its ports ten times a second,
-/// for ports that do not wake it for everything.
+/// Runs `worker` on its own thread until [`WorkerThread::stop`]. If the thread allocates, the
+/// process is aborted (R13). This requires that the process installed
+/// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). The thread wakes `slow_path` when it
+/// ends, and after [`WorkerThread::watch`]. With `polls_ports` the thread polls its ports ten times
+/// a second, for ports that do not wake it for everything.
 ///
 /// # Errors
-/// The kernel gives no thread.
+/// The kernel refuses a thread.
 pub(crate) fn start(
     worker: Worker,
     doorbell: Doorbell,
@@ -203,7 +207,7 @@ pub(crate) fn start(
     let (must_stop, shown) = (stop.clone(), progress.clone());
     let name = format!("worker-{}", worker.number());
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        // A worker that cannot be pinned also forwards.
+        // Ignore an error: a worker that cannot be pinned still forwards.
         let _ = core.map(pin_to_core);
         let wake_at_end = WakeAtEnd(slow_path.clone());
         let mut worker = WorkerLoop::new(worker, doorbell, clock, idle);
@@ -228,7 +232,8 @@ pub(crate) fn start(
 }
 
 impl WorkerThread {
-    /// Stops the worker, waits for it, and returns it with its ports and links.
+    /// Stops the worker, blocks until its thread has ended, and returns it with its ports and
+    /// links.
     ///
     /// # Panics
     /// If the worker's thread panicked.
@@ -256,13 +261,14 @@ impl WorkerThread {
         self.progress.is_asleep.load(Ordering::SeqCst)
     }
 
-    /// Makes the worker wake the slow path once, when a port wakes the worker. Call [`is_asleep`](Self::is_asleep) after
-    /// this: a worker that is awake does not wake the slow path.
+    /// Makes the worker wake the slow path once, when a port wakes the worker.
+    /// [`is_asleep`](Self::is_asleep) must be called after this, because a worker that is awake
+    /// does not wake the slow path.
     pub(crate) fn watch(&self) {
         self.progress.is_watched.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the thread has ended without [`stop`](Self::stop): it panicked.
+    /// Whether the thread has ended without [`stop`](Self::stop). If so, it panicked.
     pub(crate) fn has_died(&self) -> bool {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
@@ -273,7 +279,7 @@ impl Drop for WorkerThread {
     fn drop(&mut self) {
         self.request_stop();
         if let Some(thread) = self.thread.take() {
-            // The panic of a worker has been reported.
+            // A panic of the worker has already been reported.
             drop(thread.join());
         }
     }

@@ -1,5 +1,5 @@
-//! A relay as programs use it: packets between relays, changes while it runs, events, and every way
-//! in which it ends.
+//! Tests of a relay as programs use it: packets between relays, changes while a relay runs, events,
+//! and every way in which a relay ends.
 #![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
 use std::{
@@ -16,7 +16,7 @@ use strowger_runtime::{
     Relay, RelayBuilder, RelayHandle, Scheme, Slot, SlotError, StartError,
 };
 
-/// How long anything may take on a busy machine.
+/// The maximum time for any step, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn builder() -> RelayBuilder {
@@ -35,7 +35,7 @@ fn label(hops: &[(u32, u32)]) -> Label {
     Label::build(&hops).unwrap().0
 }
 
-/// Waits for an event of the switch.
+/// Blocks until an event of the switch.
 fn until(events: &mut Events, what: &SwitchEvent) {
     let deadline = Instant::now() + DEADLINE;
     while Instant::now() < deadline {
@@ -47,7 +47,8 @@ fn until(events: &mut Events, what: &SwitchEvent) {
     panic!("event did not come: {what:?}");
 }
 
-/// Two relays of two workers each, joined by a memory wire at slot 2, each with a local port at slot 3.
+/// Two relays with two workers each. A memory wire at slot 2 joins them, and each has a local port
+/// at slot 3.
 fn joined() -> [RelayHandle; 2] {
     let (left, right) = memory::wire(256).unwrap();
     [left, right].map(|port| {

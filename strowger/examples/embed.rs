@@ -1,5 +1,6 @@
-//! A relay with two sealed peers in a program with threads: it sends a packet to a local port of one of them and
-//! returns the answer. README.md shows the function `ask`, and a test keeps the two equal.
+//! A threaded program with a relay that has two sealed peers. It sends a packet to a local port of
+//! one of them and returns the answer. README.md shows the function `ask`, and a test keeps the two
+//! copies equal.
 //!
 //! `cargo run -p strowger --example embed KEY_FILE ALICE BOB BOB_ADDRESS LABEL`
 

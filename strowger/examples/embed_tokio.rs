@@ -1,5 +1,5 @@
-//! The example `embed` as an async program. The library needs no runtime; this one is tokio. docs/embedding.md shows
-//! the function `ask`, and a test keeps the two equal.
+//! The example `embed` as an async program. The library needs no async runtime; this program uses
+//! tokio. docs/embedding.md shows the function `ask`, and a test keeps the two copies equal.
 //!
 //! `cargo run -p strowger --example embed_tokio KEY_FILE ALICE BOB BOB_ADDRESS LABEL`
 

@@ -1,8 +1,9 @@
-//! A relay for source-routed overlay networks in your program.
+//! A relay for source-routed overlay networks that runs inside your program.
 //!
-//! A packet carries its path as a *label* of packed slot numbers. Each relay takes one number off, writes the return
-//! path in its place, and forwards the packet to the neighbor at that slot. Relays have no routing tables, and links
-//! between them are sealed (Noise IKpsk2, ChaCha20-Poly1305 or AES-GCM).
+//! A packet carries its path as a *label*, into which slot numbers are packed. Each relay removes
+//! one slot number from the label, writes the return path in its place, and forwards the packet to
+//! the neighbor at that slot. Relays have no routing tables, and the links between them are sealed
+//! (Noise IKpsk2, ChaCha20-Poly1305 or AES-GCM).
 //!
 //! # Overview
 //!
@@ -11,15 +12,16 @@
 //! | describe the relay: identity, ports, peers | [`Relay::builder`], [`RelayBuilder`] |
 //! | ports to other machines | [`UdpListener`], [`EthernetInterface`] |
 //! | ports to programs | [`LocalPortSpec`] for this one, [`UnixSocket`] for others, [`CustomPort`] for your own |
-//! | neighbors | [`Peer`] by a sealed link, [`Neighbor`] by a plain one |
+//! | neighbors | [`Peer`] over a sealed link, [`Neighbor`] over a plain one |
 //! | run it | [`RelayBuilder::start`], [`RelayHandle`] |
 //! | send and receive | [`LocalPort`], [`LocalSender`], [`LocalReceiver`], [`Packet`] |
 //! | watch it | [`Events`], [`Stats`] |
 //! | change it | [`RelayHandle::attach`], [`detach`](RelayHandle::detach), [`renumber`](RelayHandle::renumber) |
 //! | end it | [`RelayHandle::shutdown`], or drop every handle |
 //!
-//! A relay runs one thread for each worker, which forwards, and one for the slow path: handshakes, keys, liveness,
-//! changes. The library needs Linux and no async runtime; every `async` method is a plain future.
+//! A relay runs one thread for each worker, and one thread for the slow path. Workers forward
+//! packets. The slow path handles handshakes, keys, liveness and changes. The library needs Linux
+//! but no async runtime: every `async` method is a plain future.
 //!
 //! # Start a relay
 //!
@@ -43,8 +45,9 @@
 //!
 //! # Compute a label
 //!
-//! A label is built from the slots by which a packet enters and leaves each switch. Here it enters at slot 4, leaves
-//! by slot 3, enters the next switch at its slot 5, and ends at its slot 6:
+//! A label is built from the ingress slot and the egress slot of the packet at each switch. Here
+//! the packet enters the first switch at slot 4 and is sent on to the next switch from slot 3. It
+//! enters that switch at slot 5, and its path ends at slot 6 there:
 //!
 //! ```
 //! use strowger::{Hop, Label, Scheme, Slot};
@@ -60,7 +63,7 @@
 //!
 //! # Send and receive
 //!
-//! Two local ports of one relay. Between relays the label is longer, and nothing else changes:
+//! This example uses two local ports of one relay. Between two relays only the label is longer:
 //!
 //! ```
 //! use strowger::{Hop, Label, LocalPortSpec, Relay, Scheme, Slot};
@@ -169,8 +172,9 @@
 //!
 //! # Ping along a label
 //!
-//! [`RelayHandle::call`] runs code on the slow path's thread with the [`switch`]: pings, traces, views of slots and
-//! peers, changes of the scheme. Answers arrive as events. The label `0000.0000.0000.0001` ends at this relay itself:
+//! [`RelayHandle::call`] runs code on the slow path's thread. The code can use the [`switch`] for
+//! pings, traces, views of slots and peers, and changes of the scheme. Answers arrive as events.
+//! The label `0000.0000.0000.0001` ends at this relay itself:
 //!
 //! ```
 //! use strowger::{EventKind, Label, Relay, switch};
@@ -196,7 +200,8 @@
 //!
 //! # Errors
 //!
-//! Each error says what failed, on what, why, and what to do, and has a `source()` if another error caused it.
+//! Each error says what failed, on which object, why, and what to do. If another error caused it,
+//! `source()` returns that error.
 //!
 //! | step | error | frequent causes |
 //! |---|---|---|
@@ -209,7 +214,8 @@
 //! | [`RelayHandle::renumber`], [`detach`](RelayHandle::detach) | [`SlotError`] | the slot has no user, or the number is in quarantine |
 //! | [`RelayHandle::shutdown`] | [`ShutdownError`] | a bug in Strowger; please report it |
 //!
-//! The guide `docs/embedding.md` has the remedies, and the threads, memory and limits of a relay.
+//! The guide `docs/embedding.md` lists the remedies, and describes the threads, memory and limits
+//! of a relay.
 
 #[doc(inline)]
 pub use strowger_runtime::{
@@ -223,7 +229,7 @@ pub use strowger_runtime::{
     SwitchConfig, TxBuffer, UdpListener, UnixSocket, UnknownPeerPolicy, key_file,
 };
 
-/// The switch below a relay: [`SlowPath::switch`], and the types of events and counters.
+/// The switch inside a relay: [`SlowPath::switch`], and the types of events and counters.
 pub mod switch {
     pub use strowger_engine::{
         Now,
@@ -239,7 +245,7 @@ pub mod switch {
     };
 }
 
-/// Frames, their memory, and the trait of ports: for a [`CustomPort`] and for bursts.
+/// Frames, their memory, and the trait of ports. A [`CustomPort`] and bursts need them.
 pub mod frame {
     pub use strowger_frame::{
         Frame, Mark, Pool, PoolSpec, Port, Train,
@@ -250,7 +256,7 @@ pub mod frame {
     };
 }
 
-/// The ports below a relay: settings, reports and errors.
+/// The ports of a relay: settings, reports and errors.
 pub mod ports {
     pub use strowger_io::{
         EndpointSpec, MemoryPort,
@@ -287,7 +293,7 @@ pub mod label {
     };
 }
 
-/// Safe access to files, for programs that start as root: see [`RelayBuilder::opener`].
+/// Safe access to files, for programs that are started by root: see [`RelayBuilder::opener`].
 pub mod files {
     pub use strowger_io::sys::folder::{FileInfo, Folder};
     pub use strowger_runtime::files::Opener;

@@ -20,7 +20,7 @@ use crate::{
     table::Table,
 };
 
-/// The target of `trace` and `identify`, and how to print the result.
+/// The target of `trace` and `identify`, and the output format.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The label, as seen by the relay: its first director names a slot of that relay. Or the name of a peer or
@@ -74,7 +74,8 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The label; for the name of a link, the label over that link to the neighbour's slot 1.
+    /// Returns the label. For the name of a link, this is the label that leads over the link to
+    /// slot 1 of the neighbour.
     ///
     /// A name such as `ada` is also a label. The name wins: a label can be written with dots.
     fn label(&self, socket: &Path) -> Result<Label, Failure> {
@@ -100,8 +101,8 @@ impl Target {
         let label = || {
             let number = |value: &Value| u32::try_from(value.as_u64()?).ok().map(Slot::new);
             let scheme = scheme_of(status["scheme"].as_str()?).ok()?;
-            // The number of this relay's slot at the neighbour is unknown here. With the highest
-            // number the label is wide enough for a return path by any slot.
+            // The neighbour's slot number for this relay is unknown here. With the highest number,
+            // the label is wide enough for a return path through any slot.
             let to = (scheme, number(&link["slot"])?, number(&status["slot_max"])?);
             Label::build(&hops_of_links(&[to])).ok().map(|(label, _)| label)
         };
@@ -130,7 +131,7 @@ fn ask(
     }
 }
 
-/// Prints text that ends without a line break.
+/// Prints text without a line break at the end.
 fn say(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
     print(output, &format!("{text}\n"))
 }
@@ -142,7 +143,7 @@ fn milliseconds(of: &Value) -> String {
 /// `strowger ping`.
 ///
 /// # Errors
-/// One line: no relay answers, it declined, or no ping was answered.
+/// One line: no relay answers, the relay declined the request, or no ping was answered.
 pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), Failure> {
     let PingOptions { of, count, interval, bytes } = options;
     let interval = Duration::try_from_secs_f64(*interval).map_err(|_| {
@@ -206,7 +207,8 @@ pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), 
 /// `strowger trace`.
 ///
 /// # Errors
-/// One line: no relay answers, it declined, or where and why the packet was dropped.
+/// One line: no relay answers, the relay declined the request, or the packet was dropped. In the
+/// last case the line says where and why.
 pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let label = of.target.label(&of.socket)?;
     let question = json!({ "trace": { "label": label.to_string() } });
@@ -236,7 +238,8 @@ pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure>
 /// `strowger identify`.
 ///
 /// # Errors
-/// One line: no relay answers, it declined, or the node at the end of the label did not identify itself.
+/// One line: no relay answers, the relay declined the request, or the node at the end of the label
+/// did not identify itself.
 pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let label = of.target.label(&of.socket)?;
     let question = json!({ "identify": { "label": label.to_string() } });
@@ -268,7 +271,7 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
     }
 }
 
-/// The target that a trace reached, or where and why it stopped.
+/// The target that a trace reached. If the trace stopped earlier, the error says where and why.
 fn end_of(hops: &[Value]) -> Result<&'static str, String> {
     let silent = hops.iter().rev().take_while(|hop| hop["silent"] == true).count();
     let Some(last) = hops.iter().rev().find(|hop| hop["silent"] != true) else {

@@ -1,10 +1,10 @@
-//! `strowger bench`: runs the program `strowger-bench` in the folder of this one.
+//! `strowger bench`: runs the program `strowger-bench` from the folder of this program.
 
 use std::{ffi::OsString, io, os::unix::process::CommandExt as _, path::Path, process::Command};
 
 use crate::exit::{Exit, Failure};
 
-/// The program that measures.
+/// The program that runs the measurements.
 const PROGRAM: &str = "strowger-bench";
 
 /// Replaces this process by `strowger-bench`, with these arguments.

@@ -15,7 +15,7 @@ use crate::exit::Failure;
 /// Sends a request, and prints what has changed.
 ///
 /// # Errors
-/// One line: no relay answers, or it declined.
+/// One line: no relay answers, or the relay declined the request.
 pub(super) fn change(
     request: &Value,
     control: &ControlOptions,
@@ -26,7 +26,7 @@ pub(super) fn change(
     print(output, &format!("{text}\n"))
 }
 
-/// A line about the change.
+/// The text about a change that the relay made.
 fn change_shown(answer: &Value) -> String {
     match answer.as_object().and_then(|object| object.iter().next()) {
         Some((what, of)) if what == "renumbered" => renumbered_shown(of),

@@ -1,5 +1,5 @@
-//! `strowger conform`: label operations as JSON lines, to check another implementation against this one. An error in
-//! a line does not end it; the end of its input does.
+//! `strowger conform`: label operations as JSON lines, to check another implementation against this
+//! one. An error in a line does not end the program. It ends at the end of its input.
 //!
 //! Each line of input is one object with `op`, and gets one line of output, in order. The reply to
 //! a failed operation, or to a line that is no request, is `{"error":"<kind>"}`. Labels are text as
@@ -21,16 +21,16 @@
 //! | `build` | `hops`: list of `scheme` `out` `in`; `per`? | `label` `back` |
 //! | `scheme` | `serialized`, or `scheme` | `forms` `sane` (`why`; `serialized`) |
 //!
-//! A step to slot 1 that cannot write the ingress slot gives only `to`: the packet arrives, and the slot is punted
-//! beside it (wire.md 1.3).
+//! A step to slot 1 whose director cannot hold the ingress slot gives only `to`. The packet has
+//! arrived, and the ingress slot is passed on next to the packet, not in its label (wire.md 1.3).
 //!
-//! `per` defines the hops of `build`. `"per":"switch"`: each hop names two slots of one switch, by
-//! which the packet leaves and enters it. `"per":"link"`: each hop names the two ends of one link,
-//! the slot by which the packet leaves one switch and the slot by which it enters the next; the
-//! path goes from slot 1 of the first switch to slot 1 of the last, as the chains of the test
-//! vectors do. The last switch has the scheme of the last hop. Without `per`, a list that begins
-//! with `in` 1 or ends with `out` 1 is one of switches, since no link ends at slot 1, and any other
-//! list is one of links.
+//! `per` defines the hops of `build`. With `"per":"switch"`, each hop names two slots of one
+//! switch: the egress slot and the ingress slot of the packet. With `"per":"link"`, each hop names
+//! the two ends of one link: the egress slot at one switch and the ingress slot at the next switch.
+//! The path then goes from slot 1 of the first switch to slot 1 of the last, as the chains of the
+//! test vectors do, and the last switch has the scheme of the last hop. Without `per`, a list that
+//! begins with `in` 1 or ends with `out` 1 is a list of switches, because no link ends at slot 1.
+//! Any other list is a list of links.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
@@ -45,18 +45,18 @@ use strowger_wire::{
 
 use crate::labels::{bytes_of, hop, hops_of_links, scheme_of};
 
-/// The longest line that is parsed, in bytes: far above any real request, and little memory. A longer one is skipped
-/// and answered with `line_too_long`.
+/// The longest line that is parsed, in bytes: far longer than any real request, and short enough to
+/// buffer. A longer line is skipped and answered with `line_too_long`.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// The kind of an error, as the reply names it.
 type Kind = &'static str;
 
-/// Replies on `output` to every line of `input`, until `input` ends. It flushes replies before it
-/// waits for more input, so a caller may send one request at a time.
+/// Replies on `output` to every line of `input`, until `input` ends. It flushes the replies before
+/// it blocks for more input, so a caller may send one request at a time.
 ///
 /// # Errors
-/// Those of reading and writing.
+/// Errors of reading and writing.
 pub(crate) fn run(input: impl Read, output: impl Write) -> io::Result<()> {
     let mut input = BufReader::new(input);
     let mut output = BufWriter::new(output);
@@ -81,7 +81,7 @@ enum Line {
     End,
 }
 
-/// Reads up to the next newline into `line`, which stays within [`LINE_BYTES_MAX`].
+/// Reads up to the next newline into `line`, which never exceeds [`LINE_BYTES_MAX`].
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     line.clear();
     let (mut begun, mut too_long) = (false, false);
@@ -112,7 +112,7 @@ fn failed(kind: Kind) -> Value {
     json!({ "error": kind })
 }
 
-/// The reply to one line of any bytes.
+/// The reply to one line, which may contain any bytes.
 fn answer(line: &[u8]) -> Value {
     match try_answer(line) {
         Ok(answer) => answer,
@@ -257,7 +257,7 @@ impl Request<'_> {
         let mut rows = Vec::new();
         for hop in self.list("hops")? {
             let hop = Request(hop.as_object().ok_or("bad_field")?);
-            // One scheme for all hops may stand beside the list.
+            // A request may name one scheme for all hops, next to the list.
             let scheme = if hop.0.contains_key("scheme") { hop.scheme()? } else { self.scheme()? };
             rows.push((scheme, hop.slot("out")?, hop.slot("in")?));
         }
@@ -285,7 +285,7 @@ impl Request<'_> {
         let bytes = bytes_of(self.text("serialized")?).map_err(|_| "bad_hex")?;
         let (forms, count) = match read_forms(&bytes) {
             Ok(read) => read,
-            // Without a serialization the operation fails, and the scheme is not valid either.
+            // Without a serialization the operation fails. The scheme is not valid either.
             Err(error) => return Ok(json!({ "error": error.kind(), "forms": [], "sane": false })),
         };
         let forms = &forms[..count];
@@ -316,7 +316,7 @@ impl Request<'_> {
     }
 
     fn shift(&self) -> Result<u16, Kind> {
-        // A shift beyond any register equals the largest: the label has no bits left.
+        // A shift that no register has is treated as the largest shift: the label has no bits left.
         Ok(u16::try_from(self.number("shift")?).unwrap_or(u16::MAX))
     }
 
@@ -338,12 +338,12 @@ fn slot_of(value: &Value) -> Result<Slot, Kind> {
     u32::try_from(number).map(Slot::new).map_err(|_| DirectorError::SlotTooWide.kind())
 }
 
-/// Each row is a switch.
+/// The hops of a path. Each row is one switch of the path.
 fn hops_of_switches(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     rows.iter().map(|(scheme, egress, ingress)| hop(scheme, *egress, *ingress)).collect()
 }
 
-/// The forms, with the names of the test vectors.
+/// The forms, as objects with the field names of the test vectors.
 fn forms_shown(forms: &[Form]) -> Vec<Value> {
     let shown = |form: &Form| {
         json!({
@@ -363,7 +363,7 @@ mod tests {
         serde_json::from_str(include_str!("../../../wire/tests/vectors/labels.json")).unwrap()
     }
 
-    /// The reply to one request, from the whole command.
+    /// Runs the whole command on one request, and returns its reply.
     fn ask(request: Value) -> Value {
         let mut output = Vec::new();
         run(format!("{request}\n").as_bytes(), &mut output).unwrap();

@@ -14,7 +14,7 @@ use crate::{
     relay::config::default_control_socket,
 };
 
-/// The options with which a subcommand reaches a relay and prints its reply.
+/// The options for the connection to a relay and for the output of its reply.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ControlOptions {
     /// Print the relay's JSON unchanged.
@@ -52,7 +52,7 @@ impl<'p> ControlConnection<'p> {
         Ok(Self { socket, lines: BufReader::new(stream) })
     }
 
-    /// Waits without limit for the next line.
+    /// Blocks without a timeout until the next line arrives.
     pub(crate) fn wait_without_limit(&mut self) -> Result<(), Failure> {
         let set = self.lines.get_ref().set_read_timeout(None);
         set.map_err(|error| Failure::new(Exit::Refused, error.to_string()))

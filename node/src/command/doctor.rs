@@ -24,23 +24,25 @@ use crate::{
     limits::SOCKET_BUFFER_BYTES,
 };
 
-/// Locked memory that a relay with registered memory asks for.
+/// The limit of locked memory that a relay with registered memory needs.
 const LOCKED_BYTES_WANTED: u64 = 256 << 20;
-/// Memory that `doctor` pins to find out whether it can: about that of a relay with one Ethernet port and one worker.
+/// The number of bytes that `doctor` pins to find out whether it can. A relay with one Ethernet
+/// port and one worker needs about as much.
 const UMEM_BYTES_TRIED: usize = 64 << 20;
-/// Descriptors that a relay with a few ports and several clients of its control socket has open.
+/// The number of descriptors that a relay with a few ports and several clients of its control
+/// socket has open.
 const OPEN_FILES_WANTED: u64 = 1_024;
-/// Huge pages, of 2 MiB each, that hold the memory of a relay with one worker.
+/// The number of huge pages, of 2 MiB each, that hold the memory of a relay with one worker.
 const HUGE_PAGES_WANTED: u64 = 64;
 
 /// The result of one test.
 struct Finding {
-    /// Its name in JSON.
+    /// The name of the test in JSON.
     name: &'static str,
     allowed: bool,
-    /// The observation.
+    /// The observed state.
     observed: String,
-    /// How to allow it; empty if it is allowed, or if no remedy is known.
+    /// How to allow what was tested. The text is empty if it is allowed, or if no remedy is known.
     remedy: String,
 }
 
@@ -62,8 +64,9 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Runs all tests and prints the results. The exit code is 0 if the machine has UDP and so can run a relay; everything
-/// else makes it faster, or is for certain ports.
+/// Runs all tests and prints the results. The exit code is 0 if UDP works, because a relay needs
+/// nothing else to run. All other capabilities make it faster, or are needed only for certain
+/// ports.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -125,7 +128,7 @@ fn ethernet() -> Vec<Finding> {
         .collect()
 }
 
-/// The interfaces that strip VLAN tags, where AF_XDP is not used.
+/// Reports the interfaces that strip VLAN tags and on which AF_XDP is not used.
 fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
     const NAME: &str = "vlan_tags";
     let Some((first, hidden)) = hiding.first() else {
@@ -142,7 +145,8 @@ fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
     )
 }
 
-/// Whether a relay that this user starts can become an ordinary user once everything is open.
+/// Tests whether a relay that this user starts can become an ordinary user after it has opened
+/// everything.
 fn ordinary_user() -> Finding {
     const NAME: &str = "give_up_rights";
     match account::self_test() {
@@ -157,7 +161,7 @@ fn ordinary_user() -> Finding {
     }
 }
 
-/// The limit of locked memory. `pinned`: whether [`UMEM_BYTES_TRIED`] could be pinned.
+/// Reports the limit of locked memory. `pinned` is whether [`UMEM_BYTES_TRIED`] could be pinned.
 fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
     const NAME: &str = "locked_memory";
     let observed = |bytes: u64| format!("{} KiB may be locked", bytes >> 10);
@@ -166,7 +170,7 @@ fn locked_memory(limit: io::Result<Limit>, pinned: bool) -> Finding {
         Ok(Limit { now: Some(bytes), .. }) if bytes >= LOCKED_BYTES_WANTED => {
             Finding::fine(NAME, observed(bytes))
         }
-        // More could be pinned than the limit allows, so the limit does not apply.
+        // The process could pin more than the limit, so the limit does not apply.
         Ok(Limit { now: Some(bytes), .. }) if pinned && bytes < UMEM_BYTES_TRIED as u64 => {
             Finding::fine(
                 NAME,
@@ -310,7 +314,7 @@ mod tests {
         assert!(of(None, false).allowed && of(Some(LOCKED_BYTES_WANTED), false).allowed);
         let lifted = of(Some(8 << 20), true);
         assert!(lifted.allowed && lifted.observed.contains("CAP_IPC_LOCK"), "{}", lifted.observed);
-        // The pinned memory was within the limit, which may still be too low.
+        // The pinned memory was within the limit. The limit may still be too low.
         assert!(!of(Some(UMEM_BYTES_TRIED as u64), true).allowed);
         let low = of(Some(8 << 20), false);
         assert!(!low.allowed && low.remedy.contains("LimitMEMLOCK=256M"), "{}", low.remedy);

@@ -1,4 +1,4 @@
-//! `strowger init`: writes a key and a configuration that starts as it is.
+//! `strowger init`: writes a key, and a configuration that works without changes.
 
 use std::{
     env,
@@ -92,8 +92,9 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
 /// The folder of a node.
 struct Place {
     folder: PathBuf,
-    /// Whether the command line names the folder. Then the control socket is in it, so that one machine can run several
-    /// relays; otherwise it is at the default path of every command.
+    /// Whether the command line names the folder. If it does, the control socket is in that folder,
+    /// so that one machine can run several relays. Otherwise it is at the path that every command
+    /// uses by default.
     is_named: bool,
 }
 
@@ -123,7 +124,7 @@ impl Place {
         quoted(&self.path(name).to_string_lossy())
     }
 
-    /// The text of the configuration, checked.
+    /// Makes the text of the configuration, and checks it.
     fn configuration(&self, options: &Options) -> Result<String, Failure> {
         let mut text = format!(
             "# Written by `strowger init`. `strowger config sample` shows every key.\n\
@@ -154,7 +155,7 @@ impl Place {
         Ok(text)
     }
 
-    /// Reads or makes the node's key. Also returns a line about which of them it did.
+    /// Reads the node's key, or makes one. Also returns a line that says which of the two happened.
     fn key(&self) -> Result<(IdentityKey, String), Failure> {
         let file = self.path(KEY);
         let shown = file.display();

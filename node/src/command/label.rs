@@ -1,4 +1,5 @@
-//! `strowger label show|splice|reverse|build|step`: label operations for people; `conform` is for programs.
+//! `strowger label show|splice|reverse|build|step`: label operations for interactive use. Programs
+//! use `conform`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -71,7 +72,7 @@ pub(crate) fn run(arguments: &[String], output: &mut dyn Write) -> Result<(), Fa
 /// Writes the result for these arguments.
 ///
 /// # Errors
-/// [`LabelFailure`], with one line for people.
+/// [`LabelFailure`], with one line for the user.
 fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailure> {
     let given = ParsedArguments::sort(arguments)?;
     let Some((&verb, operands)) = given.operands.split_first() else {
@@ -100,7 +101,7 @@ fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailu
     }
 }
 
-/// The line of the help text about a verb.
+/// The line about a verb in the help text.
 fn usage_of(verb: &str) -> &'static str {
     let start = format!("strowger label {verb} ");
     let line = USAGE.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
@@ -115,7 +116,7 @@ fn refused(error: impl fmt::Display) -> LabelFailure {
     LabelFailure::Refused(error.to_string())
 }
 
-/// The arguments as options and operands.
+/// The arguments, separated into options and operands.
 struct ParsedArguments<'a> {
     operands: Vec<&'a str>,
     scheme: Scheme,
@@ -191,7 +192,7 @@ fn scheme_words(scheme: &Scheme) -> &'static str {
     scheme.name().unwrap_or("a scheme without a name")
 }
 
-/// The bits of a director, highest first, as wire.md writes them.
+/// The bits of a director, highest bit first, in the notation of wire.md.
 fn bits_words(director: Director) -> String {
     format!("{:0width$b}", director.bits(), width = usize::from(director.width()))
 }

@@ -7,12 +7,12 @@ use strowger_runtime::untrusted::{Untrusted, json_line};
 
 use crate::exit::{Failure, output_ended};
 
-/// Prints lines. Untrusted text in them cannot begin a line or move the cursor.
+/// Prints lines. Untrusted text in them is escaped, so it cannot begin a line or move the cursor.
 pub(super) fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
     write_lines(output, text).or_else(|error| output_ended(&error))
 }
 
-/// As [`print`], and reports a closed output, too.
+/// Prints lines as [`print`] does, and also reports a closed output.
 pub(super) fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> {
     let mut lines = text.split_inclusive('\n');
     lines.try_for_each(|line| match line.strip_suffix('\n') {
@@ -22,7 +22,7 @@ pub(super) fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> 
     output.flush()
 }
 
-/// The rows of the array with this key; none if there is no such array.
+/// The rows of the array with this key. There are none if the array does not exist.
 pub(super) fn rows<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
     answer[key].as_array().into_iter().flatten()
 }

@@ -15,7 +15,8 @@ pub(crate) struct Options {
 /// Runs a relay until a signal ends it.
 ///
 /// # Errors
-/// One line: the configuration or the machine refuses, a thread died, or the counters do not balance.
+/// One line: the configuration is invalid, the machine refused something, a thread died, or the
+/// counters do not balance.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     relay::run(&options.config)
 }

@@ -26,7 +26,7 @@ pub(crate) enum Task {
 /// Sends the request to the relay, and prints what has changed.
 ///
 /// # Errors
-/// One line: no relay answers, or it declined.
+/// One line: no relay answers, or the relay declined the request.
 pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
     let Task::Grow { scheme, slot_max, control } = task;
     let request = json!({ "grow": { "scheme": scheme, "slot_max": slot_max } });

@@ -73,7 +73,7 @@ impl Topic {
 /// `strowger show`.
 ///
 /// # Errors
-/// One line: no relay answers, or it declined.
+/// One line: no relay answers, or the relay declined the request.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let Options { topic, follow, control: ControlOptions { json, socket } } = options;
     let (topic, as_json) = (if *follow { topic.followed()? } else { *topic }, *json);
@@ -197,7 +197,7 @@ fn peers_shown(answer: &Value) -> String {
     shown
 }
 
-/// The columns of a slot's traffic.
+/// The columns that show a slot's traffic.
 const TRAFFIC: [&str; 6] =
     ["frames in", "bytes in", "frames out", "bytes out", "discards", "last received"];
 
@@ -231,7 +231,8 @@ fn links_shown(answer: &Value) -> String {
     table.finish("no link to another switch")
 }
 
-/// A peer's address; with a question mark, one that a beacon suggests; both addresses if two nodes have its key.
+/// The address of a peer. An address that only a beacon suggests has a question mark. If two nodes
+/// have the peer's key, both addresses are returned.
 fn location(row: &Value) -> String {
     if let Some([a, b]) = row["key_on_two_nodes"].as_array().map(Vec::as_slice) {
         return format!("one key at {} and {}", text(a), text(b));
@@ -329,13 +330,14 @@ fn discards_shown(answer: &Value) -> String {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // These datagrams never became frames, so they are not in the balance below.
+    // The kernel dropped these datagrams before they became frames, so they are not in the balance
+    // below.
     for port in rows(answer, "ports") {
         for (reason, count) in port["kernel_drops_by_reason"].as_object().into_iter().flatten() {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // Discards on the slow path, or at ports that were unplugged.
+    // These discards happened on the slow path, or at ports that were unplugged.
     for (reason, count) in answer["discards"].as_object().into_iter().flatten().filter(is_loss) {
         let of = |port: &Value| port["discards"][reason].as_u64().unwrap_or_default();
         let at_ports: u64 = rows(answer, "ports").map(of).sum();

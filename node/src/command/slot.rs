@@ -19,7 +19,8 @@ pub(crate) enum Task {
         /// Its address: IP and port, or MAC. None for a unix endpoint.
         #[arg(value_parser = address::checked)]
         address: Option<String>,
-        /// The `[[udp]]`, `[[ethernet]]` or `[[unix]]` that it is behind, if there is more than one.
+        /// The `[[udp]]`, `[[ethernet]]` or `[[unix]]` through which it is reached, if there is
+        /// more than one.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
         /// The slot number; without it the lowest free one.
@@ -72,7 +73,7 @@ pub(crate) enum Task {
 /// Sends the request to the relay, and prints what has changed.
 ///
 /// # Errors
-/// One line: no relay answers, or it declined.
+/// One line: no relay answers, or the relay declined the request.
 pub(crate) fn run(task: Task, output: &mut dyn Write) -> Result<(), Failure> {
     let (request, control) = match task {
         Task::Attach { name, address, listener, slot, key, peer_id, psk, rights, control } => {

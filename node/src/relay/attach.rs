@@ -10,7 +10,7 @@ use crate::relay::{config, control::AttachRequest};
 use strowger_runtime::{address::AddressText, key_files};
 use strowger_wire::Slot;
 
-/// The port with this name, or the only listener.
+/// The port with this name. Without a name, the only listener.
 fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p PortInfo, String> {
     let is_listener = |port: &&PortInfo| port.is_shared() && port.alternate_of.is_none();
     let names = || {
@@ -35,7 +35,7 @@ fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p Port
     }
 }
 
-/// Attaches what a client requests, and returns its slot.
+/// Attaches the neighbour, peer or endpoint that a client requests, and returns its slot.
 ///
 /// # Errors
 /// One line: what failed, and why.

@@ -1,4 +1,4 @@
-//! Makes a relay of the runtime from a configuration, and exit codes from the runtime's errors.
+//! Makes a relay of the runtime from a configuration, and maps the runtime's errors to exit codes.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::{
     relay::config::{self, Config, Ethernet, RunAs},
 };
 
-/// The relay of a configuration, with its key. `psk` reads a pre-shared key.
+/// Makes the relay of a configuration, with its key. `psk` reads a pre-shared key.
 ///
 /// # Errors
-/// Those of `psk`.
+/// Errors of `psk`.
 pub(crate) fn builder(
     config: &Config,
     identity: Option<IdentityKey>,
@@ -125,7 +125,8 @@ fn peer(
     Ok(peer)
 }
 
-/// The name of a listener by its index: first those of `[[udp]]`, then those of `[[ethernet]]`.
+/// The name of a listener by its index. The indexes count the `[[udp]]` sections first, then the
+/// `[[ethernet]]` sections.
 fn name_of_listener(config: &Config, index: usize) -> &str {
     let udp = config.udp.iter().map(|listener| listener.name.as_str());
     udp.chain(config.ethernet.iter().map(|it| it.name.as_str())).nth(index).unwrap_or_default()
@@ -160,8 +161,8 @@ pub(crate) fn failure(error: StartError) -> Failure {
     }
 }
 
-/// Makes the switch without ports and attaches everything, and returns the errors. `config::addresses` checks
-/// addresses.
+/// Makes the switch without ports and attaches everything, and returns the errors. It does not
+/// check addresses; `config::addresses` does.
 pub(crate) fn dry_run(builder: RelayBuilder) -> Vec<Failure> {
     let errors = builder.dry_run().into_iter();
     let is_address = |error: &StartError| {

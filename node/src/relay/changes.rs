@@ -1,5 +1,5 @@
-//! Changes that clients of the control socket requested. Each gets a response when an event
-//! completes it, or makes it impossible.
+//! Changes that clients of the control socket requested. Each client gets a response when an event
+//! completes its change or makes it impossible.
 
 use std::sync::mpsc::SyncSender;
 
@@ -11,13 +11,14 @@ use crate::{limits::CHANGES_MAX, relay::control::Response};
 /// A change that is not complete yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Complete when every worker forwards to the slot.
+    /// The change is complete when every worker forwards to the slot.
     Attach(Slot),
-    /// Complete when no worker forwards to the slot.
+    /// The change is complete when no worker forwards to the slot.
     Detach(Slot),
-    /// Complete when every worker writes the second number. The first is an alias then.
+    /// The change is complete when every worker writes the second number. From then on, the first
+    /// is an alias.
     Renumber { from: Slot, to: Slot, alias_s: u64, narrow_bits: Vec<u8> },
-    /// Complete when every worker reads and writes this scheme.
+    /// The change is complete when every worker reads and writes this scheme.
     Grow { scheme: Box<Scheme>, slot_max: u32 },
 }
 
@@ -54,7 +55,7 @@ impl Change {
     }
 }
 
-/// The widths in bits that hold the first number and not the second.
+/// The widths in bits that hold the first number but not the second.
 pub(super) fn narrow_bits(scheme: &Scheme, from: Slot, to: Slot) -> Vec<u8> {
     let fits = |slot: Slot, form: u8| scheme.encode_in(slot, form).is_ok();
     let forms = (0_u8..).zip(scheme.forms());
@@ -70,8 +71,8 @@ fn gone(slot: Slot) -> Response {
 pub(super) struct Changes(Vec<(Change, SyncSender<Response>)>);
 
 impl Changes {
-    /// Responds to this client when the change is complete. If there are too many, the first client
-    /// gets a refusal.
+    /// Adds a change. The client gets its response when the change is complete. If there are too
+    /// many changes, the client that has waited longest gets a refusal.
     pub(super) fn add(&mut self, change: Change, client: SyncSender<Response>) {
         if self.0.len() >= CHANGES_MAX {
             let (_, first) = self.0.remove(0);
@@ -81,7 +82,7 @@ impl Changes {
         self.0.push((change, client));
     }
 
-    /// Responds to all waiting clients that the result is unknown.
+    /// Responds to all waiting clients. The response says that the result is unknown.
     pub(super) fn give_up(&mut self) {
         for (_, client) in self.0.drain(..) {
             let why = "the slow path restarted meanwhile; `strowger show slots` shows the result";
@@ -92,11 +93,12 @@ impl Changes {
     /// Responds to the clients whose change this event ends.
     pub(super) fn take(&mut self, event: &Event) {
         let waits = |(change, _): &(Change, _)| change.response_to(event).is_some();
-        // Schemes grow one after the other, so the event belongs to the first request.
+        // Changes of the scheme are made one after the other, so the event belongs to the first
+        // request.
         while let Some(at) = self.0.iter().position(waits) {
             let (change, client) = self.0.remove(at);
             if let Some(answer) = change.response_to(event) {
-                // A client that no longer waits has dropped its receiver.
+                // A client that no longer waits has dropped its receiver, so the send may fail.
                 let _ = client.try_send(answer);
             }
             if matches!(event, Event::SchemeGrown) {

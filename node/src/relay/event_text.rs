@@ -6,7 +6,7 @@ use strowger_wire::Slot;
 
 use super::log::Kind;
 
-/// The detail in the journal, beside the event's name and slot.
+/// The detail of an event in the journal. The event's name and slot are separate fields there.
 pub(super) fn detail(event: &Event) -> Option<String> {
     Some(match *event {
         Event::AttachRefused(_, why) => why.to_string(),

@@ -1,5 +1,5 @@
-//! The thread that takes a relay's events: it writes the journal and the log, and sends responses
-//! to waiting clients.
+//! The thread that receives a relay's events. It writes the journal and the log, and sends
+//! responses to waiting clients.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::limits::LOG_TICK;
 
-/// The outputs of the thread.
+/// The destinations to which the thread writes.
 pub(super) struct EventWriter {
     pub(super) journal: Journal,
     pub(super) log: Log,
@@ -30,11 +30,11 @@ pub(super) struct EventWriter {
 }
 
 impl EventWriter {
-    /// Takes events on a separate thread until the relay has ended, and then sends
+    /// Receives events on a separate thread until the relay has ended, and then sends
     /// [`Message::Ended`].
     ///
     /// # Errors
-    /// The kernel gives no thread.
+    /// The kernel refuses a thread.
     pub(super) fn start(
         self,
         mut events: Events,
@@ -123,7 +123,8 @@ struct Record {
 }
 
 impl Record {
-    /// For the log, and for the journal with the subject before it.
+    /// Makes a record for the log and for the journal. In the journal the text begins with the
+    /// subject.
     fn both(kind: Kind, subject: impl Into<String>, text: String) -> Self {
         let subject = subject.into();
         let in_journal = Some(format!("{subject}: {text}"));

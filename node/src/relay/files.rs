@@ -8,7 +8,7 @@ use crate::relay::{
 };
 use strowger_runtime::files::{self, Role, Roles};
 
-/// All files of a relay with this number of workers, whose configuration is `file`.
+/// All files of a relay with this number of workers. `file` is its configuration.
 pub(crate) fn roles(config: &Config, file: &Path, workers: usize) -> Roles {
     let mut roles = Roles::default();
     roles.add(Role::Configuration, file);

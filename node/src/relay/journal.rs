@@ -1,5 +1,6 @@
-//! The recent events of a relay, in order. Clients of the control socket read them, each at its own pace; the writer
-//! never waits for a reader. The journal keeps a fixed number of entries of each kind, so no kind displaces another.
+//! The recent events of a relay, in order. Clients of the control socket read them, each at its own
+//! pace. The writer never waits for a reader. The journal keeps a fixed number of entries of each
+//! kind, so no kind displaces another.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,38 +17,39 @@ use strowger_wire::Slot;
 /// One event.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Counted from 0.
+    /// The number of the event, counted from 0.
     pub(crate) number: u64,
-    /// When, since the relay started.
+    /// The time of the event since the relay started.
     pub(crate) at: Duration,
-    /// Its name: `link_up`, `slot_attached`.
+    /// The name of the event, for example `link_up` or `slot_attached`.
     pub(crate) event: &'static str,
-    /// The slot that it is about.
+    /// The slot that the event is about.
     pub(crate) slot: Option<Slot>,
     /// The name of the slot's user.
     pub(crate) name: String,
-    /// An address, a reason.
+    /// The details of the event, for example an address or a reason.
     pub(crate) detail: Option<String>,
 }
 
 /// The result of [`Journal::read`].
 #[derive(Debug)]
 pub(crate) struct Read {
-    /// In the order of their numbers.
+    /// The entries, in the order of their numbers.
     pub(crate) entries: Vec<Entry>,
-    /// How many entries of the requested range are no longer state.
+    /// The number of entries in the requested range that the journal no longer has.
     pub(crate) missed: u64,
-    /// The number to continue from.
+    /// The number from which the next read continues.
     pub(crate) next: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By number.
+    /// The entries by number.
     entries: BTreeMap<u64, Entry>,
-    /// By name of the event: the numbers of its entries, oldest first. The code has a fixed set of names.
+    /// The numbers of the entries by the name of their event, oldest first. The code has a fixed
+    /// set of names.
     kinds: HashMap<&'static str, VecDeque<u64>>,
-    /// The number of the next one.
+    /// The number of the next entry.
     next: u64,
     waker: Option<DoorbellWaker>,
 }
@@ -62,13 +64,13 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the waker for new entries.
+    /// Sets what is woken by new entries.
     pub(crate) fn set_waker(&self, waker: DoorbellWaker) {
         self.state().waker = Some(waker);
     }
 
-    /// Adds an entry and assigns its number. Escapes text of others in it. If its kind has too many entries, the oldest
-    /// is removed.
+    /// Adds an entry and assigns its number. Untrusted text in the entry is escaped. If there are
+    /// too many entries of its kind, the oldest of them is removed.
     pub(crate) fn write(&self, entry: Entry) {
         let mut state = self.state();
         let number = state.next;
@@ -87,17 +89,17 @@ impl Journal {
         }
     }
 
-    /// Whether there is an entry from this number on.
+    /// Whether there is an entry with this number or a higher one.
     pub(crate) fn has_more(&self, from: u64) -> bool {
         self.state().next > from
     }
 
-    /// Up to `max` entries from this number on.
+    /// Returns up to `max` entries, from this number on.
     pub(crate) fn read(&self, from: u64, max: usize) -> Read {
         let state = self.state();
         let entries: Vec<Entry> =
             state.entries.range(from..).take(max).map(|(_, entry)| entry.clone()).collect();
-        // After the last entry of the result, or after all entries.
+        // A full result continues after its last entry, any other result after all entries.
         let next = match entries.last() {
             Some(last) if entries.len() == max => last.number + 1,
             _ => state.next.max(from),

@@ -1,5 +1,5 @@
-//! The relay's log: one line on standard error for each event that matters to an operator. It never waits for the
-//! reader of standard error, and limits the rate of lines.
+//! The relay's log: one line on standard error for each event that matters to an operator. The log
+//! never waits for the reader of standard error, and it limits the rate of lines.
 //!
 //! A line is `TIME LEVEL KIND: SUBJECT: TEXT`, for example
 //!
@@ -11,10 +11,11 @@
 //! Characters that could change a terminal's state or begin a line are escaped.
 //!
 //! # How to log
-//! Any thread calls [`Log::write`] with a kind, a subject and a text. A subject has the same words each time
-//! (`peer "alice", slot 2`): lines of one kind about one subject have a token bucket ([`LOG_LINES_EACH`] in a row, then
-//! one each [`LOG_LINE_EACH_AFTER`]), and all lines share another. Suppressed lines are counted, and [`Log::tick`]
-//! writes their number.
+//! Any thread calls [`Log::write`] with a kind, a subject and a text. A subject must have the same
+//! words each time (`peer "alice", slot 2`), because lines of one kind about one subject share a
+//! token bucket: [`LOG_LINES_EACH`] lines in a row, then one each [`LOG_LINE_EACH_AFTER`]. All
+//! lines together share another bucket. Suppressed lines are counted, and [`Log::tick`] writes
+//! their number.
 
 use std::{
     collections::HashMap,
@@ -39,19 +40,19 @@ use crate::limits::{
     LOG_LINES_EACH, LOG_LINES_WAITING, LOG_SUBJECTS_MAX, LOG_SUPPRESSED_EVERY,
 };
 
-/// Lines of one kind about one subject.
+/// The rate limit of lines of one kind about one subject.
 const RATE_EACH: Rate = Rate::every(LOG_LINE_EACH_AFTER, LOG_LINES_EACH);
-/// All lines together.
+/// The rate limit of all lines together.
 const RATE_ALL: Rate = Rate::every(LOG_LINE_ALL_AFTER, LOG_LINES_ALL);
 
-/// How much a line matters.
+/// The severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     /// A normal change.
     Info,
-    /// A failure that may end without the operator.
+    /// A failure that may end without action of the operator.
     Warning,
-    /// A failure that the operator must end.
+    /// A failure that lasts until the operator acts.
     Error,
 }
 
@@ -66,21 +67,21 @@ pub(crate) enum Kind {
     Goodbye,
     /// A peer has another address.
     AddressMoved,
-    /// A node with a peer's key and another identity was refused.
+    /// A node with a peer's key but another identity was refused.
     KeyRefused,
-    /// Two nodes have one key.
+    /// Two nodes have the same key.
     KeyOnTwoNodes,
     /// An unknown peer was refused.
     PeerRefused,
     /// A neighbour or peer could not be attached.
     AttachRefused,
-    /// A port fails: its interface is gone, its address is gone, a socket error.
+    /// A port fails: its interface is gone, its address is gone, or its socket has an error.
     PortTrouble,
     /// A port works again.
     PortBack,
     /// The start waits for something that is configured.
     Waiting,
-    /// A worker found no memory to receive into.
+    /// A worker found no free chunk to receive into.
     PoolEmpty,
     /// A worker makes no progress.
     WorkerStalled,
@@ -103,7 +104,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The name in the line.
+    /// The name of the kind in a line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::LinkUp => "link_up",
@@ -175,7 +176,7 @@ impl Log {
     /// A log on standard error, with its own writing thread.
     ///
     /// # Errors
-    /// The kernel gives no thread.
+    /// The kernel refuses a thread.
     pub(crate) fn start() -> io::Result<Self> {
         Self::start_on(io::stderr())
     }
@@ -230,7 +231,7 @@ impl Log {
         self.state().tick(now, wall);
     }
 
-    /// Ends the log, and waits for at most [`LOG_CLOSE_MAX`] until all lines are written.
+    /// Ends the log. Blocks until all lines are written, but for at most [`LOG_CLOSE_MAX`].
     pub(crate) fn close(self) {
         let mut state = self.state();
         for (kind, subject, count) in state.take_suppressed(|_| true) {
@@ -246,7 +247,7 @@ impl Log {
     }
 }
 
-/// Writes a line without a log, while a relay starts on one thread.
+/// Writes a line without a log. Only for the start of a relay, when it has one thread.
 pub(crate) fn write_early(kind: Kind, subject: &str, text: impl fmt::Display) {
     let _ = io::stderr().write_all(line(SystemTime::now(), kind, subject, text).as_bytes());
 }
@@ -254,7 +255,7 @@ pub(crate) fn write_early(kind: Kind, subject: &str, text: impl fmt::Display) {
 /// The writing thread. If standard error is closed or full, lines are lost.
 fn write_lines(lines: &Receiver<String>, done: &Sender<()>, mut out: impl io::Write) {
     for line in lines {
-        // One write for each line, so that lines of several processes do not mix.
+        // Write each line with one call, so that lines of several processes do not mix.
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     }
     let _ = done.send(());
@@ -265,17 +266,18 @@ struct State {
     /// `None` once the log is closed.
     lines: Option<SyncSender<String>>,
     closed: Receiver<()>,
-    /// Lines that were lost because the queue of the writing thread was full.
+    /// The number of lines that were lost because the queue of the writing thread was full.
     lost: u64,
-    /// The zero of the buckets' time.
+    /// The time at which the time of the buckets is 0.
     started: Instant,
     all: TokenBucket,
     subjects: HashMap<(Kind, String), TokenBucket>,
-    /// The number of lines that were suppressed since one was written, and the time of the first.
+    /// For each kind and subject: the number of lines that were suppressed since a line was
+    /// written, and the time of the first of them.
     suppressed: HashMap<(Kind, String), (u64, Instant)>,
 }
 
-/// The text about suppressed lines.
+/// The text that reports the number of suppressed lines.
 struct Suppressed(u64);
 
 impl fmt::Display for Suppressed {
@@ -298,7 +300,7 @@ impl State {
             if self.all.take(RATE_ALL, engine_now) {
                 return true;
             }
-            // One count for each kind: there may be thousands of subjects.
+            // Keep only one count for each kind, because there may be thousands of subjects.
             self.suppress(now, kind, String::new());
         } else {
             self.suppress(now, kind, subject);
@@ -310,11 +312,12 @@ impl State {
         self.suppressed.entry((kind, subject)).or_insert((0, now)).0 += 1;
     }
 
-    /// The subject whose bucket counts: its own, or the empty one if there are too many.
+    /// The subject whose token bucket applies: this one, or the empty one if there are too many
+    /// subjects.
     fn subject(&mut self, now: Instant, kind: Kind, subject: &str) -> String {
         let key = (kind, subject.to_owned());
         if self.subjects.len() >= LOG_SUBJECTS_MAX && !self.subjects.contains_key(&key) {
-            // A full bucket equals a new one.
+            // A full bucket equals a new one, so it can be removed.
             let now = self.engine_time(now);
             self.subjects.retain(|_, bucket| !bucket.is_full(RATE_EACH, now));
             if self.subjects.len() >= LOG_SUBJECTS_MAX {
@@ -342,7 +345,8 @@ impl State {
         }
     }
 
-    /// Takes the counts whose first suppressed line has a time that fits, in a fixed order.
+    /// Removes and returns the counts for which the time of the first suppressed line satisfies
+    /// `fits`, in a fixed order.
     fn take_suppressed(&mut self, fits: impl Fn(Instant) -> bool) -> Vec<(Kind, String, u64)> {
         let mut taken = Vec::new();
         self.suppressed.retain(|(kind, subject), (count, first)| {
@@ -373,7 +377,7 @@ fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) ->
     if text.len() <= free {
         line.push_str(&text);
     } else {
-        // `Untrusted` leaves escaped text as it is.
+        // The text is escaped already. `Untrusted` leaves escaped text as it is.
         line.push_str(&Untrusted(&text).up_to(free));
         line.push_str("...");
     }
@@ -388,7 +392,7 @@ mod tests {
     use super::*;
     use strowger_runtime::untrusted;
 
-    /// The output of a log.
+    /// Collects the output of a log.
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -477,7 +481,7 @@ mod tests {
         assert!(long.len() < LOG_LINE_BYTES_MAX + 16);
     }
 
-    /// A standard error without a reader: a write blocks until the test allows it.
+    /// A standard error that no program reads: a write blocks until the test allows it.
     struct Stuck(Receiver<()>);
 
     impl io::Write for Stuck {
@@ -494,7 +498,7 @@ mod tests {
     fn a_standard_error_without_reader_delays_no_thread_and_lost_lines_are_counted() {
         let (release, stuck) = channel();
         let log = Log::start_on(Stuck(stuck)).unwrap();
-        // The bucket of all lines would not allow this many at once.
+        // The token bucket of all lines would suppress some of these, so the lines do not pass it.
         let count = 2 * LOG_LINES_WAITING;
         for _ in 0..count {
             let mut state = log.state();

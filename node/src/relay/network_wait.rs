@@ -1,4 +1,5 @@
-//! Waits at start for addresses and interfaces of the configuration: at boot a relay may be faster than the network.
+//! Waits at start for addresses and interfaces of the configuration. During boot a relay may start
+//! before the network is ready.
 
 use std::time::Instant;
 
@@ -14,8 +15,8 @@ use crate::{
     },
 };
 
-/// Waits until the machine has every address and interface of the configuration, at most for the configured time, and
-/// less if a signal ends the relay.
+/// Blocks until the machine has every address and interface of the configuration, or the configured
+/// time has passed, or a signal ends the relay.
 pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
     let until = Instant::now() + config.wait;
     let mut waited_for = Vec::new();
@@ -43,7 +44,7 @@ pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
     }
 }
 
-/// The missing addresses and interfaces, in the order of the file, each once.
+/// The missing addresses and interfaces, in the order of the file. Each is listed once.
 pub(super) fn missing(config: &Config) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     let mut add = |what: String| {

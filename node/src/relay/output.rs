@@ -1,4 +1,5 @@
-//! The output of a relay on standard output: its settings at start, its counters at the end.
+//! Writes the relay's output to standard output: its settings at start, and its counters at the
+//! end.
 
 use std::io::{self, Write};
 
@@ -22,7 +23,7 @@ pub(super) fn headline(config: &Config) -> String {
     )
 }
 
-/// Prints memory, identity and ports of a relay that is open.
+/// Prints the memory, the identity and the ports of a relay that is open.
 pub(super) fn print_open(open: &OpenRelay, output: &mut dyn Write) {
     let _ = write!(output, "{}", open.memory());
     if let Some(note) = open.quota_note() {
@@ -36,7 +37,8 @@ pub(super) fn print_open(open: &OpenRelay, output: &mut dyn Write) {
     }
 }
 
-/// Prints the notes of the start. The note about the control socket follows the one about the user.
+/// Prints the notes about the start. The note about the control socket comes after the note about
+/// the user.
 pub(super) fn print_notes(notes: &[String], control: Option<String>, output: &mut dyn Write) {
     let (first, others) = notes.split_at(usize::from(control.is_some()));
     for note in first.iter().chain(&control).chain(others) {
@@ -46,7 +48,7 @@ pub(super) fn print_notes(notes: &[String], control: Option<String>, output: &mu
 
 /// Prints the slots that have a user.
 pub(super) fn print_slots(views: &[SlotView], names: &[(u16, String)], output: &mut dyn Write) {
-    // Numbers in quarantine and former numbers have no port.
+    // Numbers in quarantine and former numbers have no port, so they are skipped.
     for view in views.iter().filter(|view| view.port.is_some()) {
         let port = names.iter().find(|(id, _)| view.port.is_some_and(|port| port.0 == *id));
         let behind = port.map_or("", |(_, name)| name.as_str());
@@ -145,7 +147,7 @@ pub(crate) fn balance_line(
     )
 }
 
-/// The balance, and the frames discarded by reason.
+/// The balance, and the number of discarded frames by reason.
 fn balance_lines(balance: &Balance) -> String {
     let mut table = Table::new(["<reason", "frames"]);
     // The balance below includes the frames that were handled.

@@ -1,5 +1,5 @@
-//! Pings and traces of clients of the control socket. Keeps the replies to a bounded number of them
-//! until clients fetch them.
+//! Pings and traces that clients of the control socket requested. For a bounded number of them,
+//! keeps the replies until clients fetch them.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ impl Questions {
         self.0.push_back(PendingQuestion { id, answers: Vec::new(), done: false });
     }
 
-    /// Adds a reply to its ping or trace.
+    /// Adds a reply to the ping or trace that it belongs to.
     pub(super) fn take(&mut self, id: QuestionId, answer: Answer) {
         let Some(question) = self.0.iter_mut().find(|question| question.id == id) else { return };
         question.done |= !matches!(answer, Answer::Hop(_));
@@ -47,8 +47,8 @@ impl Questions {
         }
     }
 
-    /// The replies since the last call, and whether they are complete. `None` for an unknown ping
-    /// or trace, or one whose replies were all fetched.
+    /// Returns the replies since the last call, and whether they are complete. Returns `None` if
+    /// the ping or trace is unknown, or if all of its replies were fetched.
     pub(super) fn fetch(&mut self, id: QuestionId) -> Option<(Vec<Answer>, bool)> {
         let place = self.0.iter().position(|question| question.id == id)?;
         let question = &mut self.0[place];

@@ -1,5 +1,5 @@
-//! Runs requests of the control socket on the slow path's thread. Responds to each at once, or when
-//! its change is complete.
+//! Runs requests of the control socket on the slow path's thread. Responds to a request at once, or
+//! when the requested change is complete.
 
 use std::{
     sync::{
@@ -47,11 +47,11 @@ impl RequestSender {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request. The channel delivers the response, or ends without one.
+    /// Sends a request. The returned channel delivers the response, or closes without a response.
     pub(super) fn ask(&self, request: Request) -> Receiver<Response> {
         let (client, answer) = sync_channel(1);
         let requests = self.clone();
-        // On an error the channel ends without a response.
+        // On an error, the channel closes without a response.
         let _ = self.relay.call(move |relay| requests.answer(relay, request, client));
         answer
     }
@@ -70,7 +70,8 @@ impl RequestSender {
         self.waiting().questions.give_up();
     }
 
-    /// Responds to all clients whose changes are pending that the result is unknown.
+    /// Responds to all clients whose changes are pending. The response says that the result is
+    /// unknown.
     pub(super) fn give_up_changes(&self) {
         self.waiting().changes.give_up();
     }
@@ -92,7 +93,7 @@ impl RequestSender {
             Request::Links => Response::Links(switch.slots(), switch.peers(), now, names),
             Request::Attach(request) => match attach(relay, *request) {
                 Ok(slot) => match relay.switch().opens_in(slot) {
-                    // The slot opens later than any client waits.
+                    // The slot opens later than any client would wait, so respond now.
                     Some(time) => {
                         let seconds = time.as_nanos().div_ceil(1_000_000_000) as u64;
                         Response::Attached(slot, Some(seconds))
@@ -126,7 +127,7 @@ impl RequestSender {
                 }
                 Err(why) => Response::Declined(why.to_string()),
             },
-            // Complete at once: only the senders need time to stop using the slot.
+            // A drain is complete at once. Only the senders need time to stop using the slot.
             Request::Drain { slot, for_s } => {
                 match switch.drain(slot, Duration::from_secs(for_s)) {
                     Ok(()) => Response::Draining { slot, for_s },

@@ -10,12 +10,12 @@ pub(super) struct Rfc3339(pub(super) SystemTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A clock before 1970 was never set.
+        // A clock that shows a time before 1970 was never set.
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years that begin in
-        // March, in eras of 400.
+        // The algorithm is `civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date
+        // Algorithms". Its years begin in March, and its eras have 400 years.
         let days = days + 719_468;
         let (era, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

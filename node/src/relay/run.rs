@@ -34,12 +34,13 @@ use crate::{
 /// Runs the relay of a configuration until a signal ends it.
 ///
 /// # Errors
-/// One line: the configuration or the machine refuses, a thread died, or the counters do not balance.
+/// One line: the configuration is invalid, the machine refuses something, a thread died, or the
+/// counters do not balance.
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut config = config::read(path)?;
     let refused =
         |what: &str, error: &dyn Display| Failure::new(Exit::Refused, format!("{what}: {error}"));
-    // Before any thread starts: privileges are per thread.
+    // Find the account before any thread starts, because privileges are per thread.
     let account = builder::account(&config)?;
     if let Some(account) = &account {
         account.prepare().map_err(|why| refused("[process]", &why))?;
@@ -50,7 +51,8 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     if !conflicts.is_empty() {
         return Err(Failure::new(Exit::Usage, first(conflicts)));
     }
-    // The control socket first: a second start of the same relay fails before it touches anything else.
+    // Bind the control socket first, so that a second start of the same relay fails before it
+    // changes anything else.
     let control = ControlSocket::bind(&config.control_socket, &opener)?;
     let signals = Signals::watch().map_err(|error| refused("cannot watch for signals", &error))?;
 
@@ -73,7 +75,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let handle = open.start().map_err(builder::failure)?;
     let note = account.and_then(|account| rights::socket_note(&config.control_socket, &account));
     print_notes(handle.start_notes(), note, output);
-    // These threads start after the process has given up privileges, so they have none.
+    // These threads start after the process has given up its privileges, so they have none.
     let log = Log::start().map_err(|error| refused("cannot start the log's thread", &error))?;
     let journal = Journal::default();
     let requests = RequestSender::new(handle.clone());
@@ -98,7 +100,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     finish(ended, output)
 }
 
-/// The first of several errors, and how to see the others.
+/// The first of several errors, with a hint how to see the others.
 fn first(lines: Vec<String>) -> String {
     let more = lines.len().saturating_sub(1);
     let first = lines.into_iter().next().unwrap_or_default();
@@ -123,7 +125,7 @@ fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<Op
     builder.opener(opener).open().map_err(builder::failure)
 }
 
-/// Waits until a signal ends the relay, or the relay ends without one. Logs other signals.
+/// Blocks until a signal ends the relay, or the relay ends without one. Logs other signals.
 fn wait_for_end(signals: &Signals, log: &Log) {
     loop {
         let message = match log.has_pending() {

@@ -1,5 +1,5 @@
-//! Signals: some end the relay in order, the others are only logged. Only a second SIGINT or
-//! SIGTERM ends it without a goodbye.
+//! Signals. Some end the relay in order; the others are only logged. The relay ends without a
+//! goodbye only on a second SIGINT or SIGTERM.
 //!
 //! | signal | effect |
 //! |---|---|
@@ -31,9 +31,9 @@ use crate::limits::SIGNAL_MESSAGES_MAX;
 /// A message to the main thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Message {
-    /// A signal without effect; the text of its line in the log.
+    /// A signal without effect, with the text of its line in the log.
     Ignored(&'static str),
-    /// [`Signals::stop`] returns a line now.
+    /// [`Signals::stop`] returns a line from now on.
     Wake,
     /// The relay has ended without a signal.
     Ended,
@@ -42,7 +42,7 @@ pub(super) enum Message {
 /// The signals that arrived.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// The signal that ends the relay; 0 if none has arrived.
+    /// The number of the signal that ends the relay; 0 if none has arrived.
     stop: Arc<AtomicI32>,
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
@@ -52,7 +52,7 @@ impl Signals {
     /// Watches for signals on a separate thread.
     ///
     /// # Errors
-    /// The kernel gives no thread, or no signal handler.
+    /// The kernel refuses a thread or a signal handler.
     pub(super) fn watch() -> io::Result<Self> {
         let (sender, messages) = sync_channel(SIGNAL_MESSAGES_MAX);
         let signals = Self { stop: Arc::default(), sender, messages };
@@ -75,7 +75,7 @@ impl Signals {
                         stop.store(signal, Ordering::Release);
                         Message::Wake
                     }
-                    // The shell and the kernel both send it, so a second one must not kill the
+                    // The shell and the kernel both send SIGHUP, so a second one must not kill the
                     // relay.
                     _ if is_hang_up => {
                         let order = Ordering::Release;
@@ -88,7 +88,7 @@ impl Signals {
                     SIGUSR1 => Message::Ignored("SIGUSR1 is ignored: it has no meaning"),
                     _ => Message::Ignored("SIGUSR2 is ignored: it has no meaning"),
                 };
-                // A full queue wakes the main thread as well.
+                // The send may fail: a full queue wakes the main thread as well.
                 let _ = sender.try_send(message);
             }
         };
@@ -112,12 +112,12 @@ impl Signals {
         self.sender.clone()
     }
 
-    /// Waits for a message.
+    /// Blocks until a message arrives.
     pub(super) fn recv(&self) -> Result<Message, RecvTimeoutError> {
         self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
     }
 
-    /// Waits for a message, at most for this time.
+    /// Blocks until a message arrives, but no longer than this time.
     pub(super) fn recv_timeout(&self, timeout: Duration) -> Result<Message, RecvTimeoutError> {
         self.messages.recv_timeout(timeout)
     }

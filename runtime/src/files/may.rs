@@ -1,4 +1,5 @@
-//! Checks whether a start could open the files of a relay. It makes, writes, locks and removes nothing.
+//! Checks whether a start could open the files of a relay. The checks make, write, lock and remove
+//! nothing.
 
 use std::{
     io::{self, Read as _},
@@ -45,7 +46,7 @@ impl Opener {
         if first.is_empty() || first == PCAPNG { Ok(()) } else { Err(super::no_capture()) }
     }
 
-    /// Whether a socket could be bound. Returns the socket file that exists there.
+    /// Whether a socket could be bound at this path. Returns the socket file if one exists there.
     ///
     /// # Errors
     /// The reason.
@@ -64,7 +65,8 @@ impl Opener {
         })
     }
 
-    /// Whether the running relay could replace this file: as the later user, if there is one.
+    /// Whether the running relay could replace this file. The check is for the later user, if there
+    /// is one.
     ///
     /// # Errors
     /// The reason.

@@ -22,7 +22,8 @@ pub(crate) struct Options {
     /// The neighbour: its key, its name here, its address.
     #[arg(value_name = "[NAME=]KEY[@ADDRESS]")]
     peer: PeerArgument,
-    /// The [[udp]] or [[ethernet]] that the neighbour is behind, if the file has more than one.
+    /// The [[udp]] or [[ethernet]] through which the neighbour is reached, if the file has more
+    /// than one.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
 }
@@ -30,7 +31,8 @@ pub(crate) struct Options {
 /// `strowger config add-peer`.
 ///
 /// # Errors
-/// One line: the file cannot be read or written, or would not be valid with the peer. Then it stays as it was.
+/// One line: the file cannot be read or written, or it would not be valid with the peer. The file
+/// is unchanged then.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let Options { file, peer: spec, listener } = options;
     let shown = file.display();

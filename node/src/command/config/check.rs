@@ -2,8 +2,8 @@
 //! It checks files, searches the kernel's lists for sockets, and makes a switch without ports. It changes nothing, so
 //! it works beside a running relay.
 //!
-//! A problem is an error that a start would report: it would fail, or start without something. A
-//! note is no fault of the configuration, for example that a running relay uses a socket.
+//! A problem is an error that would make a start fail, or make the relay start without some part. A
+//! note is not an error in the configuration, for example that a running relay uses a socket.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// Memory that the check pins to find out whether AF_XDP may be used.
+/// The number of bytes that the check pins to find out whether AF_XDP may be used.
 const UMEM_BYTES_TRIED: usize = 1 << 20;
 
 /// The results of the checks.
@@ -60,8 +60,8 @@ impl Findings {
         self.notes.push(text);
     }
 
-    /// Reports that this process uses something: a problem unless the process is a relay, or is
-    /// unknown.
+    /// Reports that a process uses something. This is a problem unless the process is a relay, or
+    /// is unknown.
     fn in_use(&mut self, what: &str, holder: &Holder) {
         match holder {
             Holder::Other(..) => self.refused(format!(
@@ -74,8 +74,8 @@ impl Findings {
     }
 }
 
-/// Checks a file and prints its problems. The exit code is 2 for an error in the configuration,
-/// else 3 for something that this machine would refuse.
+/// Checks a file and prints its problems. The exit code is 2 for an error in the configuration.
+/// Otherwise it is 3 if this machine would refuse something.
 ///
 /// # Errors
 /// The file cannot be read, or the output cannot be written.
@@ -111,7 +111,7 @@ pub(crate) fn run(
     Ok(exit.map_or(ExitCode::SUCCESS, |exit| Failure::new(exit, "").code()))
 }
 
-/// Checks the machine as a start would.
+/// Performs the checks of this machine that a start would perform.
 fn check_machine(file: &Path, mut config: Config) -> Findings {
     let mut found = Findings::default();
     let account = builder::account(&config).unwrap_or_else(|failure| {
@@ -143,7 +143,7 @@ fn check_machine(file: &Path, mut config: Config) -> Findings {
     addresses::faults(&MachineAddresses::now(), &config)
         .into_iter()
         .for_each(|fault| found.wrong(fault));
-    // A new key replaces one that cannot be read.
+    // If the key cannot be read, a new key takes its place for the remaining checks.
     let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
     let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE));
     let builder = builder.map(|builder| builder.workers(workers).opener(opener));
@@ -154,7 +154,7 @@ fn check_machine(file: &Path, mut config: Config) -> Findings {
     found
 }
 
-/// Reads the keys, each file once.
+/// Reads the keys. Each file is read once.
 fn check_secrets(config: &Config, opener: &Opener, found: &mut Findings) -> Option<IdentityKey> {
     let identity = config.identity.as_ref().and_then(|identity| {
         let read = key_files::read(&identity.key, opener);
@@ -251,7 +251,7 @@ fn check_listener(listener: &Listener, config: &Config, sockets: &Sockets, found
     }
 }
 
-/// The first port that this process may bind, if that is above the listener's.
+/// The first port that this process may bind, if it is higher than the listener's port.
 fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     const PATH: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     /// `CAP_NET_BIND_SERVICE`.
@@ -263,7 +263,7 @@ fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     (at.port() != 0 && at.port() < first && !may_bind).then_some(first)
 }
 
-/// A note that a start waits for a missing address or interface, if it does.
+/// Returns a note if a start would wait for a missing address or interface.
 fn waiting(config: &Config) -> String {
     match config.wait.as_secs() {
         0 => String::new(),
@@ -284,7 +284,7 @@ fn check_interfaces(config: &Config, workers: usize, found: &mut Findings) {
             ModeChoice::Auto => no_xdp.is_some(),
             ModeChoice::Xdp => false,
         };
-        // AF_PACKET opens only the first queue, and receives the frames of all.
+        // AF_PACKET opens only the first queue, and receives the frames of all queues.
         let opened = if by_packet { 1 } else { usize::MAX };
         for spec in builder::ethernet_interface(ethernet)
             .specs(workers, config.switch.slot_max())

@@ -21,7 +21,7 @@ pub(super) enum Holder {
     Relay(u32),
     /// Another program, with its process number and name.
     Other(u32, String),
-    /// A process that this user may not inspect, or in another PID namespace.
+    /// A process that this user may not inspect, or that is in another PID namespace.
     Unknown,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// The current ones.
+    /// Reads the current sockets.
     pub(super) fn now() -> Self {
         let list = |name: &str| fs::read_to_string(format!("/proc/self/net/{name}"));
         let [udp, udp6, unix] = ["udp", "udp6", "unix"].map(|name| list(name).unwrap_or_default());
@@ -74,7 +74,8 @@ impl Sockets {
             let fits = match (ip.is_ipv4(), other_ip.is_ipv4()) {
                 (true, true) | (false, false) => is_any || ip == other_ip,
                 (false, true) => is_dual,
-                // The kernel does not list whether a socket at [::] takes IPv4; a program whose socket does not has a second one.
+                // The kernel does not list whether a socket at [::] accepts IPv4. A program whose
+                // socket does not accept it has a second socket for IPv4.
                 (true, false) => other_ip.is_unspecified() && !has_v4,
             };
             at.port() != 0 && at.port() == other.port() && fits
@@ -83,7 +84,8 @@ impl Sockets {
         holders.map(|(_, inode)| self.holder(*inode)).max_by_key(Self::weight)
     }
 
-    /// Of several processes, the one with the highest weight is reported.
+    /// The weight of a holder. If several processes hold a socket, the one with the highest weight
+    /// is reported.
     fn weight(holder: &Holder) -> u8 {
         match holder {
             Holder::Unknown => 0,
@@ -97,7 +99,7 @@ impl Sockets {
         let id = |path: &Path| fs::metadata(path).ok().map(|at| (at.dev(), at.ino()));
         let wanted = id(path)?;
         let is_it = |listed: &str| {
-            // The same file can be listed under another path.
+            // The kernel can list the same file under another path.
             Path::new(listed).file_name() == path.file_name()
                 && id(Path::new(listed)) == Some(wanted)
         };
@@ -124,7 +126,7 @@ fn lock(line: &str, (device, inode): (u64, u64)) -> Option<Option<u32>> {
     let mut parts = file.split(':');
     let mut number = |radix| u64::from_str_radix(parts.next()?, radix).ok();
     let (major, minor, listed) = (number(16)?, number(16)?, number(10)?);
-    // As `major` and `minor` of the C library.
+    // Computed as `major` and `minor` of the C library.
     let major_of = (device >> 8 & 0xfff) | (device >> 32 & !0xfff);
     let minor_of = (device & 0xff) | (device >> 12 & !0xff);
     let is_it = (major, minor, listed) == (major_of, minor_of & 0xffff_ffff, inode);
@@ -137,7 +139,7 @@ fn udp_socket(line: &str) -> Option<(SocketAddr, u64)> {
     let (ip, port) = words.nth(1)?.split_once(':')?;
     let inode = words.nth(7)?.parse().ok()?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Words of 32 bits in this machine's byte order.
+    // The address is written as words of 32 bits in this machine's byte order.
     let word = |at: usize| {
         let digits = ip.get(8 * at..8 * at + 8)?;
         u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
@@ -171,7 +173,7 @@ fn listening(line: &str) -> Option<(String, u64)> {
     listens.then(|| (rest.to_owned(), inode))
 }
 
-/// The process of each socket, as far as this user may see.
+/// The process of each socket that this user may see.
 fn processes() -> HashMap<u64, u32> {
     let mut found = HashMap::new();
     let numbers = fs::read_dir("/proc")
@@ -185,7 +187,7 @@ fn processes() -> HashMap<u64, u32> {
             let inode = what.to_str().and_then(|what| what.strip_prefix("socket:["));
             let inode = inode.and_then(|inode| inode.trim_end_matches(']').parse().ok());
             if let Some(inode) = inode {
-                // A child can inherit a socket; the parent counts.
+                // A child can inherit a socket. The parent counts as the user of the socket.
                 let first = found.entry(inode).or_insert(process);
                 *first = process.min(*first);
             }

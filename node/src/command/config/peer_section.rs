@@ -33,7 +33,7 @@ impl FromStr for PeerArgument {
     }
 }
 
-/// A `[[peer]]` section.
+/// The values of a `[[peer]]` section.
 pub(crate) struct PeerSection<'a> {
     pub(crate) name: &'a str,
     pub(crate) spec: &'a PeerArgument,
@@ -67,12 +67,12 @@ pub(crate) fn free_name(taken: &[String]) -> String {
     }
 }
 
-/// A string as TOML writes it.
+/// A string, quoted as TOML requires.
 pub(crate) fn quoted(text: &str) -> toml::Value {
     toml::Value::String(text.to_owned())
 }
 
-/// The texts of faults in one line.
+/// The texts of faults, joined in one line.
 pub(crate) fn fault_texts(faults: &[Fault]) -> String {
     let texts: Vec<&str> = faults.iter().map(|fault| fault.text.as_str()).collect();
     texts.join("; ")

@@ -1,4 +1,4 @@
-//! The receive backends of UDP sockets, as the command line names them.
+//! The receive backends of UDP sockets, with the names that the command line uses.
 
 use strowger_io::udp::BackendChoice;
 

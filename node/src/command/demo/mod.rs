@@ -24,10 +24,11 @@ use self::testbed::Testbed;
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
 use crate::exit::{Exit, Failure, output_ended};
 
-/// The longest frame that the demo sends: every loopback takes a train of these.
+/// The longest frame that the demo sends. Every loopback interface accepts a train of frames of
+/// this size.
 const FRAME_BYTES_MAX: usize = 9_000;
 
-/// How long frames in flight may take to arrive once the source has stopped.
+/// The maximum time in which frames in flight may arrive after the source has stopped.
 const REST_MAX: Duration = Duration::from_secs(3);
 
 /// `strowger demo`.
@@ -74,27 +75,29 @@ struct Outcome {
     ok: bool,
     /// The checks that failed.
     failed: Vec<String>,
-    /// R3 on every switch: frames in + frames made = frames out + discards.
+    /// Whether rule R3 holds on every switch: frames in + frames made = frames out + discards.
     balanced: bool,
-    /// Frames a second through the relay, source to sink.
+    /// Frames per second through the relay, from source to sink.
     frames_per_s: f64,
-    /// Bits a second through the relay: frames without the tags of sealed links.
+    /// Bits per second through the relay, without the tags of sealed links.
     bits_per_s: f64,
     frames_sent: u64,
     frames_received: u64,
-    /// Replies that arrived by the return path in the label of a frame.
+    /// Replies that arrived on the return path in the label of a frame.
     answers: u64,
-    /// Sent and not received. Each is in `discards` or `kernel_drops`.
+    /// Frames that were sent and not received. Each of them is counted in `discards` or
+    /// `kernel_drops`.
     lost: u64,
     reordered: u64,
-    /// Received with changed bytes.
+    /// Frames that were received with changed bytes.
     damaged: u64,
     frames_copied: u64,
     /// Calls of the allocator on worker threads.
     worker_allocations: u64,
-    /// By reason, all switches together.
+    /// Discards by reason, summed over all switches.
     discards: BTreeMap<&'static str, u64>,
-    /// Frames for a switch itself: handshakes, keepalives. The balance counts them beside the discards.
+    /// Frames that are addressed to a switch itself: handshakes, keepalives. The balance counts
+    /// them together with the discards.
     handled: u64,
     /// Datagrams that the kernel dropped before they became frames.
     kernel_drops: u64,
@@ -105,14 +108,14 @@ struct Outcome {
     workers: u8,
     seconds: f64,
     relay: Sides,
-    /// Frames in a receive and in a send of the relay, on average.
+    /// The average number of frames in one receive and in one send of the relay.
     frames_per_receive: f64,
     frames_per_send: f64,
-    /// The remedies that would make it faster on this machine.
+    /// The remedies that would make the relay faster on this machine.
     faster_here: Vec<String>,
 }
 
-/// The relay's side of R3.
+/// The counters of the relay for rule R3.
 #[derive(Clone, Debug, Serialize)]
 struct Sides {
     frames_in: u64,
@@ -144,8 +147,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 
 fn measure(options: &Options) -> Result<Outcome, Failure> {
     let backend = options.backend.into();
-    // Several flows spread over several workers; one flow stays on one worker. Each sealed flow
-    // needs a separate switch on the left.
+    // One flow always stays on one worker, so several workers need several flows. Each sealed flow
+    // needs its own switch on the left.
     let workers = usize::from(options.workers);
     let flows = match (options.workers, options.plain) {
         (1, _) => 1,
@@ -193,7 +196,8 @@ fn measure(options: &Options) -> Result<Outcome, Failure> {
     let frames_copied = testbed.frames_copied();
     let port = testbed.relay.stats().map(|stats| stats.ports).unwrap_or_default();
     let balances = testbed.stop()?;
-    // Dropped last: no switch counts frames that an endpoint has not taken.
+    // The endpoints are dropped last, because no switch counts frames that an endpoint has not
+    // taken.
     drop((sources, sink));
     let queues = port.iter().flat_map(|port| &port.port.queues);
     let sums = queues.fold((0, 0), |sums, q| (sums.0 + q.trains_in, sums.1 + q.trains_out));
@@ -213,14 +217,15 @@ fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure::new(Exit::Died, "demo: a traffic thread died"))
 }
 
-/// As many frames in flight as the smallest socket buffer on the path holds, so that the kernel drops none: it counts
-/// up to twice the bytes, and some hundred more for each train.
+/// The maximum number of frames in flight. The smallest socket buffer on the path must hold them,
+/// so that the kernel drops none. For each train the kernel counts up to twice its bytes, and some
+/// hundred bytes more.
 fn window_frames(buffer_bytes: usize, size: usize, depth_frames: usize) -> u64 {
     let fits = buffer_bytes / (4 * (size + 64));
     fits.clamp(64, depth_frames / 2) as u64
 }
 
-/// Shows a live line until the time is up.
+/// Shows a status line until the time is up.
 fn watch(options: &Options, testbed: &Testbed, progress: &Progress) {
     let started = Instant::now();
     let live = std::io::stderr().is_terminal();

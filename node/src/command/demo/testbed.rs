@@ -4,8 +4,8 @@
 //!   source ── left ══ udp ══ relay ══ udp ══ right ── sink
 //! ```
 //!
-//! Links over UDP are sealed, with keys made at the start, unless `--plain` is given. A peer has one link, so several
-//! sealed flows come from as many relays on the left.
+//! Links over UDP are sealed, with keys made at the start, unless `--plain` is given. A peer has
+//! only one link, so several sealed flows need one relay for each on the left.
 
 use std::{
     net::SocketAddr,
@@ -29,17 +29,17 @@ use crate::exit::{Exit, Failure};
 
 /// The name and slot of the endpoint of a relay.
 const ENDPOINT: (&str, u32) = ("endpoint", 2);
-/// The slots of links begin here.
+/// The first slot number of a link.
 const LINKS_FROM: u32 = 3;
-/// How long links may take to come up.
+/// The maximum time for links to come up.
 const UP_MAX: Duration = Duration::from_secs(20);
 
-/// A relay that runs.
+/// A running relay.
 pub(super) struct Node {
     handle: RelayHandle,
-    /// Its static key, if its links are sealed.
+    /// The relay's static key, if its links are sealed.
     key: Option<StaticPublic>,
-    /// For each listener: its name, its address, and how its sockets work.
+    /// For each listener: its name, its address, and the report about its sockets.
     listeners: Vec<(String, SocketAddr, UdpReport)>,
     /// The names of its links.
     links: Vec<String>,
@@ -47,15 +47,15 @@ pub(super) struct Node {
 
 /// Everything between the two endpoints.
 pub(super) struct Testbed {
-    /// One, or one for each flow.
+    /// The relays on the left: a single one, or one for each flow.
     lefts: Vec<Node>,
     pub(super) relay: Node,
     right: Node,
-    /// How the relay's sockets work.
+    /// The report about the relay's sockets.
     pub(super) report: UdpReport,
     /// For each flow: the label from the source to the sink.
     pub(super) labels: Vec<Label>,
-    /// How long it took until all sealed links were up; `None` if they are plain.
+    /// The time until all sealed links were up; `None` if the links are plain.
     pub(super) sealed_after: Option<Duration>,
 }
 
@@ -75,7 +75,7 @@ struct NodeSpec {
 impl Node {
     fn start(spec: NodeSpec, endpoint: Option<CustomPort>) -> Result<Self, Failure> {
         let NodeSpec { workers, listeners, is_sealed, backend } = spec;
-        // A burst in the switch, and one that waits in egress queues or to be sent.
+        // One burst is in the switch, and one waits in egress queues or to be sent.
         let trains = usize::from(POSTED_BUFFERS) * listeners + 2 * BURST_MAX;
         let memory = Memory::default().trains(Some(trains as u32)).huge_pages(false);
         let mut builder = Relay::builder().network("strowger demo").workers(workers).memory(memory);
@@ -108,7 +108,7 @@ impl Node {
         Ok(Self { handle, key, listeners, links: Vec::new() })
     }
 
-    /// Starts a relay with an endpoint, of which this program has the other half.
+    /// Starts a relay with an endpoint. The other half of the endpoint belongs to this program.
     fn with_endpoint(spec: NodeSpec, depth_frames: usize) -> Result<(Self, Endpoint), Failure> {
         let of_endpoint = EndpointSpec { depth_frames, ..EndpointSpec::default() };
         let (port, endpoint) =
@@ -117,8 +117,9 @@ impl Node {
         Ok((Self::start(spec, Some(port))?, endpoint))
     }
 
-    /// Adds a link to another relay behind a listener, sealed if that relay has a key, and returns its slot. One end of a
-    /// sealed link waits for the other: a handshake that arrives too early is repeated only a second later.
+    /// Adds a link to another relay that is reached through a listener, and returns the slot of the
+    /// link. The link is sealed if that relay has a key. One end of a sealed link waits for the
+    /// other: a handshake that arrives too early is repeated only a second later.
     fn link(
         &mut self,
         (listener, waits): (usize, bool),
@@ -143,7 +144,7 @@ impl Node {
         self.listeners[listener].1
     }
 
-    /// The current counters; none if the relay has ended. `stop` reports that.
+    /// The current counters; none if the relay has ended. In that case `stop` reports the end.
     pub(super) fn stats(&self) -> Option<Stats> {
         self.handle.stats().ok()
     }
@@ -155,7 +156,7 @@ impl Node {
     fn stop(&self) -> Result<Balance, Failure> {
         match self.handle.shutdown() {
             Ok(Summary { totals, .. }) => Ok(totals),
-            // The balance is one of the demo's checks.
+            // The demo checks the balance itself, so an uneven one is no error here.
             Err(ShutdownError::Uneven(summary) | ShutdownError::Unfinished(summary)) => {
                 Ok(summary.totals)
             }
@@ -231,12 +232,12 @@ impl Testbed {
         Ok(())
     }
 
-    /// How many links the relay has.
+    /// The number of links of the relay.
     pub(super) fn relay_links(&self) -> usize {
         self.relay.links.len()
     }
 
-    /// Whether no frame is inside one of the relays.
+    /// Whether all relays are free of frames in flight.
     pub(super) fn is_at_rest(&self) -> bool {
         self.nodes().all(|node| node.stats().is_none_or(|stats| stats.totals.is_even()))
     }
@@ -246,7 +247,7 @@ impl Testbed {
         self.nodes().map(Node::stop).collect()
     }
 
-    /// Frames whose payload any relay copied.
+    /// The number of frames whose payload some relay copied.
     pub(super) fn frames_copied(&self) -> u64 {
         self.nodes().filter_map(Node::stats).map(|stats| stats.frames_copied).sum()
     }

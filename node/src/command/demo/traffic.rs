@@ -1,7 +1,8 @@
 //! The two ends of the demo's traffic: a source that sends numbered frames as fast as its window allows, and a sink
 //! that checks each frame and replies along the return path.
 //!
-//! The payload of a frame behind the switch header, big-endian, filled with the low byte of the number:
+//! The payload of a frame comes after the switch header. Numbers are big-endian, and the fill bytes
+//! are the low byte of the number:
 //!
 //! ```text
 //! | flow (4) | number in the flow (8) | fill |      a reply: | frames accounted for (8) |
@@ -24,16 +25,17 @@ use strowger_wire::{
     switch_header::{AnyHeader, HEADER_64_BYTES, HeaderRepr},
 };
 
-/// Bytes in front of the payload.
+/// The number of bytes in front of the payload.
 pub(super) const OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 /// The shortest frame that can carry a flow and a number.
 pub(super) const FRAME_BYTES_MIN: usize = OVERHEAD_BYTES + 12;
 
-/// Frames between two replies at most. The sink also replies when nothing more has arrived.
+/// The maximum number of frames between two replies. The sink also replies when no more frames have
+/// arrived.
 const ANSWER_EVERY: u64 = 256;
 
-/// After this time without a reply the source counts frames in flight as lost, and opens its window. The sink counts
-/// how many really were lost.
+/// After this time without a reply, the source counts frames in flight as lost and opens its
+/// window. The sink counts the frames that were really lost.
 const LOST_AFTER: Duration = Duration::from_millis(100);
 
 /// The progress of both threads, for the thread that shows it.
@@ -41,16 +43,16 @@ const LOST_AFTER: Duration = Duration::from_millis(100);
 pub(super) struct Progress {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
-    /// Stops the source.
+    /// Tells the source to stop.
     pub(super) stop_sending: AtomicBool,
-    /// Stops the sink when nothing more arrives.
+    /// Tells the sink to stop when no more frames arrive.
     pub(super) stop_receiving: AtomicBool,
 }
 
 /// The counts of the source.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SourceReport {
-    /// By flow.
+    /// The number of frames sent, by flow.
     pub(super) sent: Vec<u64>,
     pub(super) answers: u64,
 }
@@ -58,29 +60,29 @@ pub(super) struct SourceReport {
 /// The counts of the sink.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SinkReport {
-    /// By flow.
+    /// The number of frames received, by flow.
     pub(super) received: Vec<u64>,
     pub(super) reordered: u64,
     pub(super) damaged: u64,
     pub(super) answers: u64,
-    /// From the first frame to the last.
+    /// The time from the first frame to the last.
     pub(super) elapsed: Duration,
 }
 
 /// The traffic to send, and its window.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
-    /// By flow.
+    /// The label of each flow.
     pub(super) labels: Vec<Label>,
-    /// Bytes of each frame.
+    /// The size of each frame in bytes.
     pub(super) size: usize,
-    /// Bytes behind each, for a sealed link's tag.
+    /// The number of bytes after each frame for the tag of a sealed link.
     pub(super) room: usize,
-    /// Frames in flight at once, of all flows together.
+    /// The maximum number of frames in flight, summed over all flows.
     pub(super) window: u64,
 }
 
-/// The replies so far, as the source counts them.
+/// The source's counts of the replies so far.
 struct Replies {
     accounted: u64,
     answers: u64,
@@ -97,8 +99,8 @@ impl Replies {
     }
 }
 
-/// Sends frames along the labels until [`Progress::stop_sending`], with up to a window of them in flight. Each label is
-/// a flow; the endpoints have equal shares of the flows, in order.
+/// Sends frames along the labels until [`Progress::stop_sending`], with up to a window of them in
+/// flight. Each label is a flow. The endpoints get equal shares of the flows, in order.
 pub(super) fn source(
     mut endpoints: Vec<Endpoint>,
     load: &Load,
@@ -123,7 +125,7 @@ pub(super) fn source(
             if replies.last.elapsed() > LOST_AFTER {
                 replies.accounted = total;
             }
-            // The thread can block for one endpoint; it polls several in turn.
+            // With one endpoint the thread can block. With several it polls them in turn.
             match &mut endpoints[..] {
                 [endpoint] => {
                     if let Ok(Some(mut answer)) = endpoint.receive_wait(Duration::from_millis(1)) {
@@ -138,7 +140,7 @@ pub(super) fn source(
         let Some(endpoint) = endpoints.get_mut(flow / flows_each.max(1)) else { break };
         let most = (open as usize).min(strowger_frame::BURST_MAX).min(65_536 / (size + room));
         let Some(mut train) = endpoint.train_with_room(*size, most, *room) else {
-            // All memory is in flight. It returns without action here.
+            // All chunks are in flight, so the thread yields here.
             std::thread::yield_now();
             continue;
         };
@@ -162,8 +164,8 @@ pub(super) fn source(
     (endpoints, SourceReport { sent, answers: replies.answers })
 }
 
-/// Checks every frame that arrives and replies along the return path, until [`Progress::stop_receiving`] and nothing
-/// more arrives.
+/// Checks every frame that arrives and replies along the return path. It ends when
+/// [`Progress::stop_receiving`] is set and no more frames arrive.
 pub(super) fn sink(
     mut endpoint: Endpoint,
     flows: usize,
@@ -171,7 +173,7 @@ pub(super) fn sink(
     progress: &Arc<Progress>,
 ) -> (Endpoint, SinkReport) {
     let mut report = SinkReport { received: vec![0; flows], ..SinkReport::default() };
-    // For each flow: the number expected next.
+    // For each flow, the next expected number.
     let mut expected = vec![0_u64; flows];
     let mut first = None;
     let mut last = Instant::now();
@@ -216,7 +218,8 @@ pub(super) fn sink(
             }
             since_answer += 1;
             if since_answer == 1 {
-                // The label holds the return path but for its last slot, which is beside the frame.
+                // The label holds the return path without its last slot. That slot is passed next
+                // to the frame.
                 let ingress = scheme.encode_least(ingress).ok();
                 return_path = arrived.label.reverse(arrived.shift, ingress).ok();
             }
@@ -272,7 +275,8 @@ fn read_frame(frame: &mut Frame, flows: usize) -> Option<Arrived> {
     })
 }
 
-/// Updates the source's count of frames that are accounted for: received, or known to be missing.
+/// Updates the source's count of frames that are accounted for: they were received, or are known to
+/// be missing.
 fn answer(
     endpoint: &mut Endpoint,
     return_path: Option<Label>,

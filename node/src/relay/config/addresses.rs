@@ -1,4 +1,5 @@
-//! Addresses of a configuration on this machine: names of interfaces, and addresses that no peer can have.
+//! Checks the addresses of a configuration on this machine: names of interfaces, and addresses that
+//! no peer can have.
 
 use std::{fmt, net::SocketAddr};
 
@@ -43,8 +44,8 @@ impl Config {
     }
 }
 
-/// Addresses of peers and neighbours that are this machine's own, or broadcast addresses: a line for each. Names of
-/// interfaces must be resolved.
+/// Checks the addresses of peers and neighbours. Returns a line for each that is this machine's
+/// own, or a broadcast address. Names of interfaces must be resolved.
 pub(crate) fn faults(machine: &MachineAddresses, config: &Config) -> Vec<String> {
     let peers = config.peers.iter();
     let peers = peers.map(|peer| ("peer", &peer.name, peer.address, peer.listener));
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
     use crate::relay::config::parse;
 
-    /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address at `lan`.
+    /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address on interface `lan`.
     fn machine() -> MachineAddresses {
         let entry = |interface: &str, at| InterfaceAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
@@ -109,7 +110,8 @@ mod tests {
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("peer \"p\": address \"198.51.100.255:7\" is not usable"));
         assert!(faults[1].contains("neighbour \"a\"") && faults[1].contains("lan itself has it"));
-        // The address of another interface may belong to another relay, with a cable between the two.
+        // The address of another interface is allowed: that interface may belong to another relay,
+        // with a cable between the two.
         assert_eq!(super::faults(&machine(), &config("02:00:00:00:00:02")).len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! `[[ethernet]]`: interfaces and their queues as ports.
+//! `[[ethernet]]`: makes ports of interfaces and their queues.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "capture",
 ];
 
-/// Ethertypes that the machine itself needs: the relay would take all of their frames.
+/// Ethertypes that the machine itself needs. A relay that used one would take all of its frames.
 const TAKEN: [(u16, &str); 5] = [
     (0x0800, "IPv4"),
     (0x0806, "ARP"),
@@ -45,12 +45,12 @@ pub(crate) struct Ethernet {
     pub(crate) queues: Queues,
     pub(crate) ethertype: u16,
     pub(crate) vlan: Option<u16>,
-    /// Whether plain links may be behind it: `seal = "plain"`.
+    /// Whether plain links through it are allowed: `seal = "plain"`.
     pub(crate) plain: bool,
     pub(crate) backend: ModeChoice,
-    /// Whether a frame may leave in several descriptors (`XDP_USE_SG`).
+    /// Whether a frame may be sent in several descriptors (`XDP_USE_SG`).
     pub(crate) multi_buffer: bool,
-    /// Chunks in the kernel's fill ring, for each queue.
+    /// The number of chunks in the kernel's fill ring, for each queue.
     pub(crate) fill_ring_frames: u32,
     /// Seconds between two beacons; `None` to neither send nor receive beacons.
     pub(crate) beacon_s: Option<u32>,

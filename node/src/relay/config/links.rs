@@ -43,7 +43,7 @@ pub(super) const PEER_KEYS: &[&str] = &[
     "always",
 ];
 
-/// The listeners, and the addresses behind them so far with their lines.
+/// The listeners, and the addresses reached through them that were read so far, with their lines.
 pub(super) struct Behind<'c> {
     pub(super) udp: &'c [Listener],
     pub(super) ethernet: &'c [Ethernet],
@@ -57,7 +57,7 @@ impl Behind<'_> {
         udp.chain(self.ethernet.iter().map(|ethernet| ethernet.name.as_str())).collect()
     }
 
-    /// Whether plain links may be behind this listener, its name, and its section.
+    /// Whether plain links through this listener are allowed, and its name and section.
     fn is_plain(&self, listener: usize) -> (bool, &str, &'static str) {
         match self.udp.get(listener) {
             Some(udp) => (udp.plain, &udp.name, "[[udp]]"),
@@ -68,8 +68,8 @@ impl Behind<'_> {
         }
     }
 
-    /// Claims the address of a section, behind a listener. Only one section may have it. `whose` names the subject of the
-    /// section: `peer "alice"`.
+    /// Claims the address of a section, reached through a listener. Only one section may have it.
+    /// `whose` names the subject of the section, for example `peer "alice"`.
     fn claim(
         &mut self,
         listener: usize,
@@ -119,7 +119,8 @@ impl Behind<'_> {
                 return fault(text);
             }
         }
-        // A MAC address may be behind two interfaces; an IP address and port belong to one station.
+        // A MAC address may be reached through two interfaces. An IP address and port belong to one
+        // station.
         let place = self.udp.get(listener).is_none().then_some(listener);
         if let Some(first) = self.addresses.insert((place, address), line) {
             let text = format!(
@@ -161,13 +162,13 @@ pub(super) fn neighbours(
     Ok(neighbours)
 }
 
-/// The defaults of all peers.
+/// The settings that peers have by default.
 pub(super) struct Policies {
     pub(super) liveness: Liveness,
     pub(super) unknown_peers: Option<UnknownPeerPolicy>,
 }
 
-/// The key and identity of a peer, as far as the section has them, and its rights.
+/// The key and identity of a peer, if the section has them, and its rights.
 fn key_and_rights(
     section: &Section<'_>,
     unknown_peers: Option<&UnknownPeerPolicy>,
@@ -267,7 +268,7 @@ pub(super) fn peers(
 /// Parses a peer's static key.
 ///
 /// # Errors
-/// One sentence: what a key is.
+/// One sentence that says what a key is.
 pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
     text.parse().map_err(|_| {
         format!(
@@ -280,7 +281,7 @@ pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
 /// Parses the PeerId of the identity that a peer must prove.
 ///
 /// # Errors
-/// One sentence: what a PeerId is.
+/// One sentence that says what a PeerId is.
 pub(crate) fn parse_peer_id(text: &str) -> Result<Identity, String> {
     let peer_id = text.parse::<PeerId>().map_err(|error| error.to_string());
     peer_id.and_then(|id| id.identity().map_err(|error| error.to_string())).map_err(|why| {
@@ -300,7 +301,7 @@ fn identity_of(section: &Section<'_>) -> Result<Option<Identity>, Fault> {
 /// Parses the rights of a peer.
 ///
 /// # Errors
-/// One sentence: which rights exist.
+/// One sentence that lists the rights.
 pub(crate) fn parse_rights<'w>(words: impl Iterator<Item = &'w str>) -> Result<Rights, String> {
     let mut rights = Rights::NONE;
     for word in words {
@@ -391,7 +392,7 @@ pub(super) fn liveness(document: &Document<'_>) -> Result<Liveness, Fault> {
     liveness_of(&document.section("liveness", LIVENESS_KEYS)?, Liveness::default())
 }
 
-/// The liveness of a section, with defaults for missing keys.
+/// The liveness settings of a section, with defaults for missing keys.
 fn liveness_of(section: &Section<'_>, default: Liveness) -> Result<Liveness, Fault> {
     let interval_ms = section.number("interval_ms", INTERVAL_MS_MIN, INTERVAL_MS_MAX)?;
     let multiplier = section.number("multiplier", 1, u64::from(u8::MAX))?;

@@ -1,5 +1,5 @@
-//! The configuration of a relay: parses and checks a file. An error is one line with the file, the line in it, what is
-//! wrong and what to do.
+//! The configuration of a relay: parses and checks a file. An error is one line that names the file
+//! and the line in it, and says what is wrong and what to do.
 //!
 //! `strowger config sample` prints a commented file with every key.
 
@@ -62,15 +62,15 @@ pub(crate) const SAMPLE: &str = include_str!("sample.toml");
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// How many workers: `None` for one on each usable core.
+    /// The number of workers: `None` for one on each usable core.
     pub(crate) workers: Option<usize>,
-    /// The core of each worker, in the workers' order; `None` leaves it to the scheduler.
+    /// The core of each worker, in the workers' order. With `None` the scheduler chooses the cores.
     pub(crate) cores: Option<Vec<usize>>,
     /// The behavior of a worker without work.
     pub(crate) idle: IdlePolicy,
     /// The settings of the switch.
     pub(crate) switch: SwitchConfig,
-    /// Memory of each worker.
+    /// The memory of each worker.
     pub(crate) memory: Memory,
     /// The path of the control socket.
     pub(crate) control_socket: PathBuf,
@@ -82,15 +82,16 @@ pub(crate) struct Config {
     pub(crate) ethernet: Vec<Ethernet>,
     /// The identity of this node. Without one it has no sealed links.
     pub(crate) identity: Option<IdentityFile>,
-    /// Peers behind listeners, by sealed links.
+    /// Peers: other switches, reached through listeners over sealed links.
     pub(crate) peers: Vec<Peer>,
     /// The policy for unknown peers; `None` refuses them.
     pub(crate) unknown_peers: Option<UnknownPeerPolicy>,
-    /// Neighbours behind listeners, by plain links.
+    /// Neighbours: other switches, reached through listeners over plain links.
     pub(crate) neighbours: Vec<Neighbour>,
     /// Unix sockets for processes of this machine.
     pub(crate) unix: Vec<UnixEndpoint>,
-    /// The user that the relay becomes once everything is open; `None` to keep the user that started it.
+    /// The user that the relay becomes once everything is open. With `None` it keeps the user that
+    /// started it.
     pub(crate) run_as: Option<RunAs>,
     /// How long a start waits for missing addresses and interfaces.
     pub(crate) wait: Duration,
@@ -98,23 +99,23 @@ pub(crate) struct Config {
     pub(crate) interfaces: Interfaces,
 }
 
-/// Memory of each worker; `None` for the sum of the needs.
+/// The memory of each worker. `None` is the sum of the needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// Train chunks.
+    /// The number of train chunks.
     pub(crate) trains: Option<u32>,
-    /// Single chunks.
+    /// The number of single chunks.
     pub(crate) singles: Option<u32>,
     /// Whether to try huge pages.
     pub(crate) huge_pages: bool,
 }
 
-/// A UDP address that the relay listens at.
+/// A UDP address on which the relay listens.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Whether plain links may be behind it: `seal = "plain"`.
+    /// Whether plain links through it are allowed: `seal = "plain"`.
     pub(crate) plain: bool,
     pub(crate) backend: BackendChoice,
     pub(crate) socket_buffer_bytes: usize,
@@ -130,17 +131,18 @@ pub(crate) struct IdentityFile {
     pub(crate) network: NetworkId,
 }
 
-/// A peer: another switch, by a sealed link.
+/// A peer: another switch, reached over a sealed link.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) name: String,
-    /// `None` if the handshake finds it.
+    /// The static key; `None` if the handshake finds it.
     pub(crate) key: Option<StaticPublic>,
-    /// The identity that it must prove; `None` for any identity.
+    /// The identity that the peer must prove; `None` for any identity.
     pub(crate) identity: Option<Identity>,
-    /// `None` if the peer starts the handshake.
+    /// The address; `None` if the peer starts the handshake.
     pub(crate) address: Option<Address>,
-    /// The index of the listener: first those of [`Config::udp`], then those of [`Config::ethernet`].
+    /// The index of the listener. The listeners of [`Config::udp`] come first, then those of
+    /// [`Config::ethernet`].
     pub(crate) listener: usize,
     pub(crate) slot: Option<u32>,
     /// The file of the pre-shared key.
@@ -151,12 +153,13 @@ pub(crate) struct Peer {
     pub(crate) liveness: Liveness,
 }
 
-/// A neighbour: another switch, by a plain link.
+/// A neighbour: another switch, reached over a plain link.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) name: String,
     pub(crate) address: Address,
-    /// Which of [`Config::udp`], and behind their last, of [`Config::ethernet`].
+    /// The index of the listener. The listeners of [`Config::udp`] come first, then those of
+    /// [`Config::ethernet`].
     pub(crate) listener: usize,
     pub(crate) slot: Option<u32>,
 }
@@ -169,16 +172,16 @@ pub(crate) struct UnixEndpoint {
     pub(crate) slot: Option<u32>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,
-    /// The pcapng file that its traffic is written to.
+    /// The pcapng file for its traffic.
     pub(crate) capture: Option<PathBuf>,
 }
 
 /// An error in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The line in the file, from 1.
+    /// The line in the file, counted from 1.
     pub(crate) line: usize,
-    /// One sentence: what is wrong, and what to do.
+    /// One sentence that says what is wrong, and what to do.
     pub(crate) text: String,
 }
 
@@ -278,7 +281,8 @@ pub(crate) fn parse_all(text: &str) -> Result<Config, Vec<Fault>> {
     }
 }
 
-/// The configuration of a document. Notes all faults; `None` if they leave too little to continue.
+/// Reads the configuration of a document, and notes all faults. Returns `None` if the faults leave
+/// too little to continue.
 fn read_all(document: &Document<'_>) -> Option<Config> {
     document.check_sections(SECTIONS);
 
@@ -318,7 +322,8 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let udp = document.good(ports::listeners(document, &mut names, &mut captures));
     let ethernet = ethernet::ethernet(document, workers.flatten(), &mut names, &mut captures);
     let ethernet = document.good(ethernet);
-    // A faulty listener would make everything behind it faulty.
+    // Do not check sections that depend on a faulty listener: each would be reported as faulty,
+    // too.
     let (Some(switch), Some(workers), Some(udp), Some(ethernet)) = (switch, workers, udp, ethernet)
     else {
         return None;
@@ -383,7 +388,7 @@ fn socket_address(section: &Section<'_>, interfaces: &mut Interfaces) -> Result<
     at.map_err(|why| Fault { line: text.line, text: why })
 }
 
-/// The address of a neighbour, parsed and as text.
+/// The address of a neighbour, both parsed and as text.
 fn address<'s>(
     section: &Section<'s>,
     interfaces: &mut Interfaces,

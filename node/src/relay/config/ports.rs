@@ -51,7 +51,8 @@ pub(super) fn listeners(
             );
             return Err(Fault { line: section.line_of("address"), text });
         }
-        // Plain links exist only if the configuration allows them (wire.md 3): sealed is the default.
+        // The default is sealed: plain links exist only if the configuration allows them (wire.md
+        // 3).
         let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
         let backends = [
             ("auto", BackendChoice::Auto),
@@ -116,7 +117,8 @@ pub(super) fn unix(
     Ok(endpoints)
 }
 
-/// Why a listener cannot have this address. Port 0 lets the kernel choose.
+/// The reason why no listener can have this address. Port 0 is allowed: the kernel then chooses the
+/// port.
 fn unusable_to_listen(ip: IpAddr) -> Option<&'static str> {
     if ip.is_unspecified() { None } else { address::unusable(ip) }
 }

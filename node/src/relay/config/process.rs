@@ -7,11 +7,11 @@ use super::{
 
 pub(super) const PROCESS_KEYS: &[&str] = &["user", "group"];
 
-/// An account by its names.
+/// An account, as the names of a user and a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunAs {
     pub(crate) user: String,
-    /// `None` for the user's primary group.
+    /// The group; `None` for the user's primary group.
     pub(crate) group: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use toml::{
 
 use super::Fault;
 
-/// The text of a fault about a missing key, behind the section's title.
+/// The text of a fault about a missing key. It follows the section's title.
 const NEEDS_KEY: &str = " needs the key ";
 
 type Entry<'t> = (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>);
@@ -20,11 +20,12 @@ pub(super) struct Document<'t> {
     table: DeTable<'t>,
     /// The faults so far.
     faults: RefCell<Vec<Fault>>,
-    /// Lines of sections with an unknown key, which may be a misspelled key that is missing.
+    /// Lines of sections with an unknown key. A key that seems to be missing there may be
+    /// misspelled.
     misspelled: RefCell<HashSet<usize>>,
 }
 
-/// The ends of a text's lines: computed once, used for each key.
+/// The offsets of the ends of a text's lines. They are computed once and used for each key.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -33,7 +34,7 @@ impl Lines {
         Self(ends.map(|(at, _)| at).collect())
     }
 
-    /// The line of a span, from 1.
+    /// The line of a span, counted from 1.
     fn at(&self, span: Range<usize>) -> usize {
         1 + self.0.partition_point(|end| *end < span.start)
     }
@@ -43,9 +44,9 @@ impl Lines {
 pub(super) struct Section<'d> {
     lines: &'d Lines,
     table: Option<&'d DeTable<'d>>,
-    /// As in the file: `[switch]`, `[[udp]]`.
+    /// The title as in the file: `[switch]`, `[[udp]]`.
     pub(super) title: String,
-    /// The line where it begins.
+    /// The line on which the section begins.
     pub(super) line: usize,
 }
 
@@ -84,7 +85,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// The value of a result; notes its fault otherwise.
+    /// Returns the value of a result. Notes the fault if there is no value.
     pub(super) fn good<T>(&self, read: Result<T, Fault>) -> Option<T> {
         read.map_err(|fault| self.note(fault)).ok()
     }
@@ -99,7 +100,7 @@ impl<'t> Document<'t> {
         self.faults.borrow().len()
     }
 
-    /// Notes every table that is not in `known`, a list of names with their keys.
+    /// Notes a fault for every table that is not in `known`, a list of names with their keys.
     pub(super) fn check_sections(&self, known: &[(&str, &[&str])]) {
         let unknown =
             |(key, _): &Entry<'_>| !known.iter().any(|(name, _)| *name == key.get_ref().as_ref());
@@ -203,7 +204,7 @@ impl<'d> Section<'d> {
         self.table?.get_key_value(key)
     }
 
-    /// The line of a key, or of the section if the key is missing.
+    /// The line of a key. If the key is missing, the line of the section.
     pub(super) fn line_of(&self, key: &str) -> usize {
         self.entry(key).map_or(self.line, |(key, _)| self.lines.at(key.span()))
     }
@@ -253,7 +254,8 @@ impl<'d> Section<'d> {
         self.number_or(key, min, max, "")
     }
 
-    /// As [`number`](Self::number); the fault also names the alternative `else_`.
+    /// Reads a number as [`number`](Self::number) does. The fault also names the alternative
+    /// `else_`.
     pub(super) fn number_or(
         &self,
         key: &str,
@@ -276,7 +278,7 @@ impl<'d> Section<'d> {
         numbers.map(Some).ok_or_else(wanted)
     }
 
-    /// One of a few words.
+    /// Reads a value that must be one of a few words.
     pub(super) fn choice<T: Copy>(
         &self,
         key: &str,
@@ -303,7 +305,7 @@ fn range(min: u64, max: u64) -> String {
     if min == max { format!("{min}") } else { format!("a number from {min} to {max}") }
 }
 
-/// A value as an error quotes it: its text, if it is short.
+/// A value in the form in which an error quotes it: its text, if it is short.
 fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.len() <= 60 => format!("{:?}", text.as_ref()),
@@ -324,14 +326,14 @@ fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     entries
 }
 
-/// Former names of sections and keys, and their names now.
+/// Former names of sections and keys, with their current names.
 const RENAMED: [(&str, &str); 3] = [
     ("strangers", "unknown_peers"),
     ("lent_frames", "fill_ring_frames"),
     ("pieces", "multi_buffer"),
 ];
 
-/// The name that was probably meant: the nearest, if it is near enough.
+/// The name that was probably meant: the nearest one, if it is near enough.
 pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near_enough = 1 + written.chars().count() / 3;
     names
@@ -341,10 +343,11 @@ pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -
         .map(|(_, name)| name)
 }
 
-/// How many letters are to be put in, left out, changed or swapped with their neighbour.
+/// The number of edits between two words. An edit inserts, deletes or changes one letter, or swaps
+/// two adjacent letters.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    // Three rows of the usual table: two letters back is as far as a swap looks.
+    // Keep three rows of the usual table, because a swap needs the row two letters back.
     let mut two_back = vec![0; to.len() + 1];
     let mut back: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `[switch]`: workers, scheme, limits of the switch, state file.
+//! `[switch]`: the workers, the scheme, the limits of the switch, and the state file.
 
 use std::{
     path::{Path, PathBuf},

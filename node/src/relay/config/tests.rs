@@ -70,7 +70,8 @@ fn the_sample_is_valid_and_its_wide_scheme_is_correct() {
     assert_eq!(config.switch.scheme(), &scheme);
 }
 
-/// Each case: a line of the valid file, its replacement, the line of the fault, and words of its text.
+/// Each case consists of a line of the valid file, its replacement, the line of the fault, and
+/// words of its text.
 #[test]
 fn each_error_names_its_line_and_the_remedy() {
     let cases: &[(&str, &str, usize, &[&str])] = &[
@@ -195,7 +196,7 @@ fn every_error_is_found_and_no_error_that_follows_from_another() {
     let mut lines: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
     lines.sort_unstable();
     assert_eq!(lines, [2, 3, 10, 15, 17], "{faults:#?}");
-    // Neighbours behind a faulty listener are not checked.
+    // Neighbours that use a faulty listener are not checked.
     let text = VALID.replace("127.0.0.1:7000", "localhost");
     assert_eq!(parse_all(&text).expect_err("one").len(), 1);
 }

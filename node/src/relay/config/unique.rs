@@ -1,4 +1,4 @@
-//! Names, slots and capture files, each of which a configuration may use once.
+//! Names, slots and capture files. A configuration may use each of them only once.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -8,8 +8,8 @@ use strowger_wire::Slot;
 
 use super::{Fault, reader::Section};
 
-/// Names so far, with their sections and lines. Listeners, neighbours and endpoints share the names, so that a name
-/// alone is unambiguous.
+/// The names that were read so far, with their sections and lines. Listeners, neighbours and
+/// endpoints share one namespace, so that a name alone is unambiguous.
 #[derive(Default)]
 pub(super) struct Names {
     taken: HashMap<String, (&'static str, usize)>,
@@ -37,7 +37,7 @@ impl Names {
     }
 }
 
-/// Capture files so far, with their lines.
+/// The capture files that were read so far, with their lines.
 #[derive(Default)]
 pub(super) struct Captures(HashMap<PathBuf, usize>);
 
@@ -57,7 +57,7 @@ impl Captures {
     }
 }
 
-/// Configured slots so far, with their lines.
+/// The configured slots that were read so far, with their lines.
 pub(super) struct Slots<'c> {
     pub(super) taken: HashMap<u32, usize>,
     pub(super) config: &'c SwitchConfig,
@@ -89,10 +89,10 @@ pub(super) fn name(section: &Section<'_>) -> Result<String, Fault> {
     Ok(name.value.to_owned())
 }
 
-/// Whether a text may be a name: short, and without control characters.
+/// Checks whether a text may be a name: it must be short, and must not have control characters.
 ///
 /// # Errors
-/// One sentence: what a name is.
+/// One sentence that says what a name is.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_shown = name.chars().all(is_harmless);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_shown {

@@ -28,7 +28,7 @@ pub(super) struct ClientConnection {
     stream: UnixStream,
     /// Received bytes that are not a whole line yet.
     received: Vec<u8>,
-    /// Bytes to write, from `written` on.
+    /// The bytes to write. Those before `written` are written already.
     answer: Vec<u8>,
     written: usize,
     /// The time of its last request, or of the last part of a reply that it read.
@@ -41,9 +41,9 @@ pub(super) struct ClientConnection {
 /// The subscription of a client.
 #[derive(Clone, Copy)]
 enum Watch {
-    /// The balance, next at this time.
+    /// The balance. The time is when it is due next.
     Balance(Instant),
-    /// Events, next the one with this number.
+    /// Events. The number is that of the next event.
     Events(u64),
 }
 
@@ -69,12 +69,13 @@ impl ClientConnection {
         self.stream.as_raw_fd()
     }
 
-    /// Whether the server reads from it: the client must read one reply before its next request.
+    /// Whether the server reads from the client. It does not while a reply waits: the client must
+    /// read one reply before its next request.
     pub(super) fn may_read(&self) -> bool {
         self.answer.is_empty() && !self.ended
     }
 
-    /// The time until [`serve`](Self::serve) has something to do without new data.
+    /// The time after which [`serve`](Self::serve) has something to do even without new data.
     pub(super) fn due_in(&self, journal: &Journal, now: Instant) -> Duration {
         if !self.answer.is_empty() {
             return RETRY;
@@ -82,16 +83,16 @@ impl ClientConnection {
         let at = match self.watch {
             Some(Watch::Balance(at)) => at,
             Some(Watch::Events(next)) if journal.has_more(next) => now,
-            // New events wake the thread.
+            // A new event wakes the thread, so no timeout is needed for it.
             Some(Watch::Events(_)) => now + IDLE_MAX,
-            // A whole request waits, or the connection is to be closed.
+            // A whole request waits, or the connection must be closed.
             None if self.ended || self.received.contains(&b'\n') => now,
             None => self.active_at + IDLE_MAX,
         };
         at.saturating_duration_since(now)
     }
 
-    /// Writes as much as the client takes, reads, and replies to one request. `Break` closes the
+    /// Writes as much as the client accepts, reads, and replies to one request. `Break` closes the
     /// connection.
     pub(super) fn serve(&mut self, sources: &Sources, now: Instant) -> ControlFlow<()> {
         self.write(now)?;
@@ -122,7 +123,7 @@ impl ClientConnection {
         self.write(now)
     }
 
-    /// Appends new data of the client's subscription.
+    /// Appends the data that is due for the client's subscription.
     fn push_watched(&mut self, watch: Watch, sources: &Sources, now: Instant) {
         match watch {
             Watch::Balance(due) if now < due => {}
@@ -145,7 +146,7 @@ impl ClientConnection {
         }
     }
 
-    /// Takes the next whole line out of the received bytes.
+    /// Removes the next whole line from the received bytes and returns it.
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let end = self.received.iter().position(|byte| *byte == b'\n')?;
         if end > LINE_BYTES_MAX {
@@ -194,13 +195,13 @@ impl ClientConnection {
                 Err(_) => return Break(()),
             }
         }
-        // Frees the memory, too: a reply may be long.
+        // Free the memory as well, because a reply may be long.
         self.answer = Vec::new();
         self.written = 0;
         Continue(())
     }
 
-    /// Reads at most a line and a little more.
+    /// Reads at most slightly more than a line.
     fn read(&mut self) -> ControlFlow<()> {
         while !self.ended && self.received.len() <= LINE_BYTES_MAX {
             let mut bytes = [0; 1024];

@@ -1,7 +1,8 @@
 //! The control socket of a relay: a unix stream socket for requests and replies as JSON lines. Its
-//! thread never waits for a client, and memory for each client is bounded.
+//! thread never blocks on a client, and the memory for each client is bounded.
 //!
-//! A request is one line, an object with one key. It gets one line of reply, in order:
+//! A request is one line with an object that has one key. Each request gets one line of reply. The
+//! replies have the order of the requests.
 //!
 //! | request | answer |
 //! |---|---|
@@ -22,18 +23,19 @@
 //! | `{"answers":n}` | `{"answers":[...],"done":..}`: the answers since the last such request |
 //! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client disconnects |
 //!
-//! `attach` needs `name`. Behind a `[[udp]]` or `[[ethernet]]` it needs `address`; with several
-//! listeners it needs `listener`, the name of one, or of a `[[unix]]`. `slot` asks for a certain
-//! number. The reply follows when every worker forwards to the slot; if the number is still in
-//! quarantine, it follows at once with the seconds until the slot opens. `key` (a static key in
-//! hex), `peer_id` (the identity that the peer must prove), or both attach a peer by a sealed link,
-//! which takes `psk` (a file, as the relay's process sees it) and `rights` (a list). A client that
-//! watches events and falls behind misses the oldest: `{"missed":n}` gives their number. The reply
-//! to a refused request is `{"error":"<one
-//! line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`; after
+//! `attach` needs `name`. For a neighbour that is reached through a `[[udp]]` or `[[ethernet]]` it
+//! needs `address`. If there are several listeners it needs `listener`, the name of one of them or
+//! of a `[[unix]]`. `slot` requests a certain number. The reply is sent when every worker forwards
+//! to the slot. If the number is still in quarantine, the reply is sent at once, with the seconds
+//! until the slot opens. `key` (a static key in hex), `peer_id` (the identity that the peer must
+//! prove), or both attach a peer over a sealed link. Such a request may also have `psk` (a file, as
+//! the relay's process sees it) and `rights` (a list). A client that watches events and falls
+//! behind misses the oldest events: `{"missed":n}` gives their number. The reply to a refused
+//! request is `{"error":"<one
+//! line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`. After
 //! `line_too_long` and `idle` the server closes the connection.
 //!
-//! Counters are frames and bytes since the relay started; names of reasons are those of
+//! Counters are frames and bytes since the relay started. The names of reasons are those of
 //! [`Discard`](strowger_engine::discard::Discard).
 
 mod ask;
@@ -96,7 +98,7 @@ pub(crate) enum Request {
     Answers(u32),
 }
 
-/// A request to attach something, in the terms of the configuration.
+/// A request to attach a neighbour, in the terms of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttachRequest {
     pub(crate) name: String,
@@ -111,7 +113,7 @@ pub(crate) struct AttachRequest {
     pub(crate) rights: Option<Rights>,
 }
 
-/// A response of the slow path. The control socket's thread makes JSON of it.
+/// A response of the slow path. The control socket's thread converts it to JSON.
 #[derive(Clone, Debug)]
 pub(crate) enum Response {
     Slots(Vec<SlotView>, Now, Vec<(u16, String)>),
@@ -128,7 +130,7 @@ pub(crate) enum Response {
         from: Slot,
         to: Slot,
         alias_s: u64,
-        /// Widths in bits that hold the former number and not the new one.
+        /// The widths in bits that hold the former number but not the new one.
         narrow_bits: Vec<u8>,
     },
     Draining {
@@ -154,11 +156,11 @@ pub(crate) struct Status {
     pub(crate) memory: MemoryUse,
     pub(crate) balance: Balance,
     pub(crate) identity: Option<PeerId>,
-    /// Whether no link may be plain.
+    /// Whether every link is sealed: no port allows plain links.
     pub(crate) sealed: bool,
-    /// How often the slow path has recovered from a panic.
+    /// The number of times the slow path has recovered from a panic.
     pub(crate) restarts: u64,
-    /// How often the slow path was woken.
+    /// The number of times the slow path was woken.
     pub(crate) wakeups: u64,
 }
 

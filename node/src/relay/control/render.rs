@@ -1,4 +1,4 @@
-//! Responses of the slow path as JSON: this file names all fields.
+//! Converts responses of the slow path to JSON. All names of fields are in this file.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::{PeerId, SealMode};
@@ -94,7 +94,7 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         "discards": view.discards,
         "by_former_number": view.by_former,
         "last_received_s": last_received_s,
-        // How long the slot stays in this state, if that is known.
+        // The time for which the slot stays in this state, if it is known.
         "left_s": view.left.map(|left| left.as_nanos().div_ceil(1_000_000_000) as u64),
         "unknown": view.is_unknown,
     })
@@ -117,7 +117,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "behind": name_of(view.port, names),
         "up": view.is_up(),
         "quiet": view.state == LinkState::Quiet,
-        // Why it is down: a name for programs, a sentence for people.
+        // The reason why the link is down: a name for programs, a sentence for people.
         "down_reason": view.down.map(|why| why.name()),
         "down_text": view.down.map(|why| why.to_string()),
         "down_s": view.down.and_then(|why| why.since()).map(|since| seconds(now, since.0)),
@@ -145,12 +145,13 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "state": view.state.name(),
         "sealed": peer.is_some(),
         "seal": seal,
-        // A plain link has no liveness probes.
+        // A plain link has no liveness probes, so it has no such state.
         "up": peer.map(PeerView::is_up),
         "quiet": peer.map(|peer| peer.state == LinkState::Quiet),
         "address": address(view.at),
         "behind": view.port.and_then(|port| name_of(port, names)),
-        // The longest frame that is sent; whether path or ends take no more; and what both ends take.
+        // These fields are: the longest frame that is sent; whether the path or the ends limit it;
+        // and the longest frame that both ends accept.
         "mtu": peer.and_then(|peer| peer.frame_bytes_max),
         "mtu_found": peer.map(|peer| peer.is_path_found),
         "mtu_agreed": agreed.map(|agreed| agreed.frame_bytes_max),
@@ -165,7 +166,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
     })
 }
 
-/// One event, in a list and for a watching client.
+/// One event as JSON, for a list and for a watching client.
 pub(super) fn event(entry: &Entry) -> Value {
     json!({
         "number": entry.number,
@@ -232,7 +233,8 @@ fn is_gone(info: &PortInfo) -> Option<bool> {
     Some(info.is_gone())
 }
 
-/// The frames that an Ethernet port copied to send them. The pools count copies of received frames.
+/// The number of frames whose payload an Ethernet port copied to send them. The pools count the
+/// copies of received frames.
 fn frames_copied(info: &PortInfo) -> Option<u64> {
     let PortKind::Ethernet(info) = &info.kind else { return None };
     Some(info.frames_copied())
@@ -278,7 +280,8 @@ fn port_discards(view: &PortView, names: &[(u16, String)]) -> Value {
     })
 }
 
-/// The discards of all queues of a port, and the results of the handshakes that arrived by it.
+/// The discards of all queues of a port by reason, with the results of the handshakes that arrived
+/// on the port.
 fn by_reason(view: &PortView) -> impl Iterator<Item = (Discard, u64)> {
     let count = |discard: Discard| {
         let queues = view.queues.iter().flat_map(|queue| &queue.discards);
@@ -294,7 +297,7 @@ fn reasons(counts: impl Iterator<Item = (Discard, u64)>) -> Value {
 }
 
 fn balance(sums: &Balance) -> Value {
-    // It fits 64 bits unless counters wrapped, and then it is wrong anyway.
+    // The number fits 64 bits unless counters have wrapped. In that case it is wrong anyway.
     let in_flight = i64::try_from(sums.on_their_way()).unwrap_or(i64::MAX);
     json!({
         "frames_in": sums.frames_in,
@@ -352,7 +355,7 @@ fn status(of: &Status) -> Value {
     })
 }
 
-/// The backend of a port, with warnings about better choices.
+/// The backend of a port, with warnings about settings that would work better.
 fn backend(port: &PortInfo) -> Value {
     match &port.kind {
         PortKind::Unix { path, worker, .. } => json!({

@@ -1,4 +1,4 @@
-//! The thread of the control socket: accepts clients and serves each without waiting for it.
+//! The thread of the control socket: it accepts clients, and serves each of them without blocking.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ use crate::{
     relay::{RequestSender, journal::Journal},
 };
 
-/// The parts that serve requests: the slow path and the journal.
+/// What the server needs to serve requests: the slow path and the journal.
 pub(super) struct Sources {
     pub(super) slow_path: RequestSender,
     pub(super) journal: Journal,
@@ -38,7 +38,7 @@ struct ControlServer {
     accept_after: Option<Instant>,
 }
 
-/// The control socket's thread, as the relay holds it.
+/// The relay's handle of the control socket's thread.
 #[derive(Debug)]
 pub(in crate::relay) struct ControlThread {
     stop: Arc<AtomicBool>,
@@ -50,7 +50,7 @@ impl ControlSocket {
     /// Serves clients on a separate thread.
     ///
     /// # Errors
-    /// The kernel gives no thread or no descriptor.
+    /// The kernel refuses a thread or a descriptor.
     pub(in crate::relay) fn serve(
         self,
         slow_path: RequestSender,
@@ -113,7 +113,8 @@ impl ControlServer {
             return;
         }
         self.accept_after = None;
-        // A bounded number at a time, so that connected clients are served in between.
+        // Accept a bounded number of clients at a time, so that connected clients are served in
+        // between.
         for _ in 0..CLIENTS_MAX {
             match listener.accept() {
                 Ok((stream, _)) => self.add(stream),

@@ -1,4 +1,5 @@
-//! The file of the control socket: bound for this user alone, and removed at the end.
+//! The file of the control socket. Only this user can use the socket, and the file is removed at
+//! the end.
 
 use std::{
     fs, io,
@@ -27,7 +28,8 @@ impl ControlSocket {
     /// Binds the socket with mode 0600. Removes the socket of a relay that has ended.
     ///
     /// # Errors
-    /// One line: a relay runs there, another file is in the way, or the kernel refuses.
+    /// One line: a relay is running on that socket, the path is another file, or the kernel
+    /// refuses.
     pub(crate) fn bind(path: &Path, opener: &Opener) -> Result<Self, Failure> {
         let bound = opener.within(path, |_, _| Ok(Self::bind_here(path)));
         bound.unwrap_or_else(|error| {
@@ -60,7 +62,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Another relay may have bound its socket there meanwhile.
+        // Another relay may have bound its socket at this path in the meantime.
         let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
             let _ = fs::remove_file(&self.path);
