@@ -64,9 +64,9 @@ pub enum EventKind {
     },
     /// The wall clock was set.
     WallClockSet {
-        /// Whether it was set forward.
+        /// Whether the wall clock was set forward.
         forward: bool,
-        /// The difference.
+        /// The difference between the old and the new time.
         by: Duration,
         /// The new time.
         to: SystemTime,

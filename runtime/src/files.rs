@@ -154,8 +154,8 @@ impl Opener {
     /// Calls code with the folder and the name of a path, and with the file privileges that are
     /// right for the folder. The code must start no thread.
     ///
+    /// # Errors
     /// Errors of the kernel, or of `what`.
-    /// Those of the kernel, or of `what`.
     pub fn within<T>(
         &self,
         path: &Path,

@@ -117,7 +117,7 @@ impl RelayHandle {
         let run = move || {
             let ran = caught(|| slow_path.run(&mut inbox, &early, &of_thread.stop));
             let outcome = ran.unwrap_or_else(|panic| Err(ShutdownError::SlowPathDied(panic)));
-            // Callers that wait get an error.
+            // Without the receiver, callers that wait get an error.
             drop(inbox);
             if outcome.is_ok() {
                 // Close everything first, before the program learns that the relay has ended.
@@ -236,7 +236,7 @@ impl RelayHandle {
         detached.map_err(SlotError::Call)?.map_err(SlotError::Detach)
     }
 
-    /// Gives a slot another number, and returns it. Without a number, the lowest free one is used.
+    /// Gives a slot another number, and returns it. If `to` is `None`, it is the lowest free one.
     /// The former number leads to the slot for a while, and senders that use it are notified.
     ///
     /// # Errors

@@ -252,7 +252,7 @@ impl SlowPath {
     /// Runs one turn of the slow path. The slow path recovers if the turn panics.
     ///
     /// # Errors
-    /// The slow path has panicked too often.
+    /// The slow path has panicked too many times.
     fn turn(&mut self) -> Result<(), ShutdownError> {
         self.guarded(Self::turn_once)?;
         if self.recovering && self.switch.is_settled() {
@@ -540,7 +540,7 @@ impl SlowPath {
         }
     }
 
-    /// All counters.
+    /// Returns all counters of the relay.
     pub fn stats(&self) -> Stats {
         let mut peers = self.switch.peers();
         let links = self.switch.slots().into_iter().map(|slot| {

@@ -233,7 +233,7 @@ impl UnixSocket {
         worker: usize;
     }
 
-    /// Its slot number.
+    /// The slot number of the port.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
         self.slot = Some(slot.into());
@@ -271,7 +271,7 @@ impl LocalPortSpec {
         worker: usize;
     }
 
-    /// Its slot number.
+    /// The slot number of the port.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
         self.slot = Some(slot.into());

@@ -231,7 +231,7 @@ impl Log {
         self.state().tick(now, wall);
     }
 
-    /// Ends the log. Blocks until all lines are written, but for at most [`LOG_CLOSE_MAX`].
+    /// Ends the log. Blocks until all lines are written, at most for [`LOG_CLOSE_MAX`].
     pub(crate) fn close(self) {
         let mut state = self.state();
         for (kind, subject, count) in state.take_suppressed(|_| true) {
@@ -242,12 +242,12 @@ impl Log {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic on another thread leaves no partial state here.
+        // The state is still valid if another thread has panicked: no code leaves it incomplete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes a line without a log. Only for the start of a relay, when it has one thread.
+/// Writes a line without a log. A relay uses this at start, while it has only one thread.
 pub(crate) fn write_early(kind: Kind, subject: &str, text: impl fmt::Display) {
     let _ = io::stderr().write_all(line(SystemTime::now(), kind, subject, text).as_bytes());
 }
@@ -263,7 +263,7 @@ fn write_lines(lines: &Receiver<String>, done: &Sender<()>, mut out: impl io::Wr
 
 #[derive(Debug)]
 struct State {
-    /// `None` once the log is closed.
+    /// The queue of the writing thread; `None` after the log is closed.
     lines: Option<SyncSender<String>>,
     closed: Receiver<()>,
     /// The number of lines that were lost because the queue of the writing thread was full.

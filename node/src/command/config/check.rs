@@ -1,6 +1,6 @@
-//! `strowger config check`: reports everything that is wrong with a configuration on this machine, and starts nothing.
-//! It checks files, searches the kernel's lists for sockets, and makes a switch without ports. It changes nothing, so
-//! it works beside a running relay.
+//! `strowger config check`: reports everything that is wrong with a configuration on this machine,
+//! and starts nothing. It checks files, searches the kernel's lists for sockets, and makes a switch
+//! without ports. It changes nothing, so it may run while a relay runs.
 //!
 //! A problem is an error that would make a start fail, or make the relay start without some part. A
 //! note is not an error in the configuration, for example that a running relay uses a socket.

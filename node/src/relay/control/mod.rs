@@ -98,7 +98,7 @@ pub(crate) enum Request {
     Answers(u32),
 }
 
-/// A request to attach a neighbour, in the terms of the configuration.
+/// A request to attach a neighbour, peer or endpoint, in the terms of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttachRequest {
     pub(crate) name: String,

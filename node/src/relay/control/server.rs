@@ -120,7 +120,7 @@ impl ControlServer {
                 Ok((stream, _)) => self.add(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Usually no descriptor is left. The listener stays readable, so do not poll it for a while.
+                // Usually no descriptor is free. Do not poll the listener for a while, because it stays readable.
                 Err(_) => {
                     self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
@@ -144,7 +144,7 @@ impl ControlServer {
         self.clients.push(ClientConnection::new(stream));
     }
 
-    /// The time until something is due for a client.
+    /// The time until the next client needs service.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let due = self.clients.iter().map(|client| client.due_in(&self.sources.journal, now));
         let due = due.chain(self.accept_after.map(|after| after.saturating_duration_since(now)));

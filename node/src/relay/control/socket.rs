@@ -20,7 +20,7 @@ use strowger_runtime::files::Opener;
 pub(crate) struct ControlSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of its file.
+    /// The device and inode of the socket's file.
     file: (u64, u64),
 }
 
@@ -54,7 +54,7 @@ impl ControlSocket {
         let control = Self { listener, path: path.to_owned(), file };
         let listener = &control.listener;
         listener.set_nonblocking(true).map_err(|error| refused("make it non-blocking", &error))?;
-        // Clients that connected before the mode was set are refused.
+        // Refuse the clients that connected before the mode was set.
         while listener.accept().is_ok() {}
         Ok(control)
     }
