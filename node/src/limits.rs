@@ -89,7 +89,7 @@ pub(crate) const UNIX_FRAME_BYTES: usize = 2_048;
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// The longest name of an interface in Linux (`IFNAMSIZ`).
 pub(crate) const INTERFACE_BYTES_MAX: usize = 15;
-/// Seconds between two beacons by default.
+/// The default number of seconds between two beacons.
 pub(crate) const BEACON_S: u32 = 10;
 /// The maximum interval of beacons: an hour. With rarer beacons, other means find peers earlier.
 pub(crate) const BEACON_S_MAX: u64 = 3_600;
@@ -112,7 +112,7 @@ pub(crate) const CLIENTS_MAX: usize = 16;
 pub(crate) const LINE_BYTES_MAX: usize = 4_096;
 /// The server closes a connection, with an error, after this time without a request.
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
-/// The server closes the connection of a client that reads nothing of its reply for this time.
+/// The server closes the connection of a client that does not read its reply for this time.
 pub(crate) const STUCK_MAX: Duration = Duration::from_secs(5);
 /// The interval at which the server tries to write to a client that does not read its reply.
 pub(crate) const RETRY: Duration = Duration::from_millis(5);

@@ -18,7 +18,7 @@ const UNRESOLVED: u32 = 0xf000_0000;
 pub struct Interfaces(Vec<String>);
 
 impl Interfaces {
-    /// The number that stands for a name until [`resolve`](Self::resolve).
+    /// The number that stands for a name until [`resolve`](Self::resolve) is called.
     fn number_of(&mut self, name: &str) -> u32 {
         let place = self.0.iter().position(|known| known == name).unwrap_or_else(|| {
             self.0.push(name.to_owned());

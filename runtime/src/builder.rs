@@ -19,7 +19,7 @@ use crate::{
     worker_thread::IdlePolicy,
 };
 
-/// A relay. [`Relay::builder`] assembles one, and [`RelayHandle`] controls it once it runs.
+/// A relay. [`Relay::builder`] makes one, and [`RelayHandle`] controls it while it runs.
 #[derive(Debug)]
 pub enum Relay {}
 
@@ -78,13 +78,15 @@ impl RelayBuilder {
         self
     }
 
-    /// The name of the network, at most 32 bytes: relays of different networks do not make links.
+    /// The name of the network, at most 32 bytes: relays of different networks cannot make
+    /// links to each other.
     pub fn network(mut self, name: impl Into<String>) -> Self {
         self.network = name.into();
         self
     }
 
-    /// Accepts peers that were not added, with these rights and limits. The default is to refuse them.
+    /// Accepts peers that the program did not add, with these rights and limits. By default the
+    /// relay refuses them.
     pub fn accept_unknown(mut self, policy: UnknownPeerPolicy) -> Self {
         self.accept_unknown = Some(policy);
         self

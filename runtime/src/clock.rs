@@ -22,7 +22,7 @@ impl Clock {
         Self(boottime().saturating_sub(std::time::Duration::from_nanos(now.0)))
     }
 
-    /// The time, never 0, so that 0 can mean never.
+    /// The current time. It is never 0, so that 0 can mean "never".
     pub fn now(&self) -> Now {
         Now(boottime().saturating_sub(self.0).as_nanos() as u64 + 1)
     }

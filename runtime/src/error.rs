@@ -47,14 +47,14 @@ pub enum StartError {
     Identity(PeerError),
     /// A port could not be opened.
     Port {
-        /// The kind: `udp`, `ethernet`, `unix`, `local` or `custom`.
+        /// The port's kind: `udp`, `ethernet`, `unix`, `local` or `custom`.
         kind: &'static str,
         /// The port's name.
         name: String,
         /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A peer, neighbor or port did not get its slot.
+    /// A peer, neighbor or port could not be attached to its slot.
     Attach {
         /// The name of the peer, neighbor or port.
         name: String,

@@ -59,7 +59,7 @@ pub enum EventKind {
     PoolExhausted {
         /// The worker's number.
         worker: usize,
-        /// The number of times in the last second.
+        /// The number of times this happened in the last second.
         times: u64,
     },
     /// The wall clock was set.
@@ -77,7 +77,7 @@ pub enum EventKind {
         /// The time that it shows.
         shows: SystemTime,
     },
-    /// The machine no longer has the address that a listener is bound to.
+    /// The machine no longer has the address to which a listener is bound.
     AddressGone {
         /// The listener.
         port: String,
@@ -133,7 +133,7 @@ pub enum EventKind {
         /// The cause and the consequence.
         why: String,
     },
-    /// The state file is written again.
+    /// The state file can be written again.
     StateFileWritten {
         /// The file.
         file: String,

@@ -137,7 +137,7 @@ fn resolved(path: &Path) -> PathBuf {
     folder.join(path.file_name().unwrap_or_default())
 }
 
-/// Opens the files of a relay, while the process has the privileges that it started with.
+/// Opens the files of a relay while the process has the privileges with which it started.
 #[derive(Debug, Default)]
 pub struct Opener {
     account: Option<Account>,

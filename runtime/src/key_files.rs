@@ -1,6 +1,6 @@
 //! Secret files: the identity of a relay, and the pre-shared key of a link.
 //!
-//! A file that other users can read or write is refused, and no file is ever overwritten.
+//! A file that other users can read or write is refused. No file is ever overwritten.
 //!
 //! | file | its one line |
 //! |---|---|

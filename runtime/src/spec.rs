@@ -34,7 +34,7 @@ macro_rules! setters {
     };
 }
 
-/// A UDP address at which the relay listens.
+/// A UDP address on which the relay listens.
 ///
 /// ```
 /// use strowger_runtime::UdpListener;

@@ -36,7 +36,7 @@ pub(crate) fn has_handshakes(config: &RelayBuilder) -> bool {
     config.identity.is_some()
 }
 
-/// The specification of a listener's sockets.
+/// Makes the specification of a listener's sockets.
 pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec {
     UdpSpec {
         backend: listener.backend,

@@ -256,7 +256,7 @@ impl WorkerThread {
         self.progress.turns.load(Ordering::Relaxed)
     }
 
-    /// Whether the worker blocks because it has no work.
+    /// Whether the worker is blocked because it has no work.
     pub(crate) fn is_asleep(&self) -> bool {
         self.progress.is_asleep.load(Ordering::SeqCst)
     }

@@ -1,4 +1,5 @@
-//! `strowger ping`, `trace` and `identify`: a running relay sends the packets; these commands print the replies.
+//! `strowger ping`, `trace` and `identify`. A running relay sends the packets, and these commands
+//! print the replies.
 
 use std::{
     io::Write,
@@ -77,7 +78,8 @@ impl Target {
     /// Returns the label. For the name of a link, this is the label that leads over the link to
     /// slot 1 of the neighbour.
     ///
-    /// A name such as `ada` is also a label. The name wins: a label can be written with dots.
+    /// A text such as `ada` can be a name and a label. It is taken as the name, because a label can
+    /// also be written with dots.
     fn label(&self, socket: &Path) -> Result<Label, Failure> {
         let text = self.text.as_str();
         if let (Ok(label), true) = (&self.label, text.contains('.')) {

@@ -7,10 +7,10 @@ use crate::exit::{Exit, Failure};
 /// The program that runs the measurements.
 const PROGRAM: &str = "strowger-bench";
 
-/// Replaces this process by `strowger-bench`, with these arguments.
+/// Replaces this process with `strowger-bench`, run with these arguments.
 ///
 /// # Errors
-/// The program is missing, or cannot be run. Otherwise the function does not return.
+/// The program is missing or cannot be run. If it can be run, the function does not return.
 pub(crate) fn run(arguments: &[OsString]) -> Failure {
     let here = match std::env::current_exe() {
         Ok(here) => here,

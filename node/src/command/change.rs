@@ -12,7 +12,7 @@ use super::{
 };
 use crate::exit::Failure;
 
-/// Sends a request, and prints what has changed.
+/// Sends a request, and prints the change that the relay made.
 ///
 /// # Errors
 /// One line: no relay answers, or the relay declined the request.
@@ -30,7 +30,7 @@ pub(super) fn change(
 fn change_shown(answer: &Value) -> String {
     match answer.as_object().and_then(|object| object.iter().next()) {
         Some((what, of)) if what == "renumbered" => renumbered_shown(of),
-        // The object has two fields; `attached` is the first in alphabetical order.
+        // The object has two fields in alphabetical order, so `attached` comes first.
         Some((what, slot)) if what == "attached" && answer["opens_s"].is_u64() => format!(
             "slot {slot} attached: it opens in {} s, when no packet for its former user can arrive any more",
             answer["opens_s"]

@@ -1,10 +1,11 @@
 //! `strowger conform`: label operations as JSON lines, to check another implementation against this
 //! one. An error in a line does not end the program. It ends at the end of its input.
 //!
-//! Each line of input is one object with `op`, and gets one line of output, in order. The reply to
-//! a failed operation, or to a line that is no request, is `{"error":"<kind>"}`. Labels are text as
-//! in wire.md 1.4. Replies write all hex digits without dots: 16, or 32 or 64 with `"bits":128` or
-//! `256` in the request. A scheme is a name or the hex of its serialization.
+//! Each line of input is one object with the key `op`. It gets one line of output, in the order of
+//! the input. The reply to a failed operation, or to a line that is no valid request, is
+//! `{"error":"<kind>"}`. Labels are written as in wire.md 1.4. A label in a reply has all of its
+//! hex digits and no dots: 16 digits by default, 32 if the request has `"bits":128`, and 64 if it
+//! has `"bits":256`. A scheme is written as its name or as the hex of its serialization.
 //!
 //! | op | takes | gives |
 //! |---|---|---|
@@ -464,7 +465,8 @@ mod tests {
                     });
                     assert_eq!(answer, wanted, "{row}");
                 } else if answer == json!({"to": 1}) {
-                    // wire.md 1.3; wire/tests/label_vectors.rs lists these rows.
+                    // These rows are the case of wire.md 1.3; wire/tests/label_vectors.rs lists
+                    // them.
                     arrived += 1;
                 } else {
                     assert!(answer["error"].is_string(), "{row} {answer}");
@@ -503,7 +505,7 @@ mod tests {
             let by_hex = ask(json!({"op":"scheme","scheme":row["serialized"]}));
             assert_eq!(by_hex["serialized"], row["serialized"]);
         }
-        // Two forms with the same prefix; no data bits; no form at all.
+        // These schemes have two forms with the same prefix, no data bits, and no form at all.
         for insane in ["810408", "0000", ""] {
             let answer = ask(json!({"op":"scheme","serialized":insane}));
             assert_eq!(answer["sane"], json!(false), "{insane} {answer}");
@@ -514,7 +516,7 @@ mod tests {
 
     #[test]
     fn a_return_path_at_full_width_uses_the_slot_beside_the_packet() {
-        // Slot 100 needs ten bits, the self director has four: the reply has only `to`.
+        // Slot 100 needs ten bits but the self director has only four, so the reply has only `to`.
         let (label, shift) = ("8800000000000001", 4);
         let taken: Vec<u64> = vec![0];
         let arrived = ask(json!({

@@ -1,5 +1,5 @@
-//! `strowger doctor`: tests this machine's capabilities, and prints how to enable the rest. It
-//! changes nothing on the machine and keeps nothing open.
+//! `strowger doctor`: tests this machine's capabilities, and prints how to enable those
+//! that are missing. It changes nothing on the machine and keeps nothing open.
 
 use std::{
     fs,
@@ -235,7 +235,7 @@ fn transparent_huge_pages() -> Finding {
         let kernel = "a kernel with CONFIG_TRANSPARENT_HUGEPAGE";
         return Finding::refused(NAME, "the kernel has none", kernel);
     };
-    // The active setting is in brackets: `always [madvise] never`.
+    // The active setting is the word in brackets, as in `always [madvise] never`.
     let chosen = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
     match chosen {
         Some(chosen @ ("always" | "madvise")) => Finding::fine(NAME, chosen),
@@ -258,7 +258,7 @@ fn cores() -> Finding {
     }
 }
 
-/// The processor time that control groups allow, if they limit it.
+/// Reports the limit of control groups on processor time, if there is one.
 fn quota() -> Option<Finding> {
     const NAME: &str = "cpu_quota";
     let quota = cpu_quota()?;

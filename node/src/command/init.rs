@@ -167,7 +167,7 @@ impl Place {
         Ok((key, format!("wrote {shown}: the secret of this node, mode 0600")))
     }
 
-    /// The node's identity, and the next steps.
+    /// The text about the node's identity and the next steps of the user.
     fn next_steps(&self, options: &Options, key: &IdentityKey) -> String {
         let config = self.path(CONFIG);
         let public = key::static_public(key);

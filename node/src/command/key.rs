@@ -54,7 +54,7 @@ pub(crate) enum Task {
 /// `strowger key`.
 ///
 /// # Errors
-/// One line: the file exists already, cannot be read, or other users can read or write it.
+/// One line: the file exists already, it cannot be read, or other users can read or write it.
 pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
     let text = match task {
         Task::New { file } => public_parts(&make(file)?),
@@ -78,7 +78,7 @@ fn failure(error: KeyError) -> Failure {
     Failure::new(Exit::Refused, error.to_string())
 }
 
-/// Makes the key of a node and its file, which must not exist yet.
+/// Makes the key of a node and the key file, which must not exist yet.
 ///
 /// # Errors
 /// One line: the file exists, or cannot be made.

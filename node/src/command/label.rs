@@ -60,7 +60,7 @@ impl From<io::Error> for LabelFailure {
 /// `strowger label`: `arguments` are those after the word `label`.
 ///
 /// # Errors
-/// One line: wrong arguments, a result that does not exist, or an output that cannot be written.
+/// One line: the arguments are wrong, there is no result, or the output cannot be written.
 pub(crate) fn run(arguments: &[String], output: &mut dyn Write) -> Result<(), Failure> {
     answer(arguments, output).or_else(|failure| match failure {
         LabelFailure::Output(error) => output_ended(&error),

@@ -1,4 +1,5 @@
-//! The subcommands, one file each, and their common code: the control connection, tables, printing.
+//! The subcommands, each in its own file, and their common code: the control connection, tables,
+//! printing.
 
 pub(crate) mod ask;
 pub(crate) mod bench;

@@ -27,7 +27,7 @@ pub(super) fn rows<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v
     answer[key].as_array().into_iter().flatten()
 }
 
-/// A value as a cell of a table: text without quotes, `-` for none.
+/// A value as a cell of a table: text has no quotes, and no value is shown as `-`.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -142,7 +142,7 @@ pub(crate) fn account(config: &Config) -> Result<Option<Account>, Failure> {
     found.map(Some).map_err(|why| Failure::new(Exit::Refused, format!("[process]: {why}")))
 }
 
-/// An error of the runtime in the terms of the configuration, with its exit code.
+/// Converts an error of the runtime to the terms of the configuration, with an exit code.
 pub(crate) fn failure(error: StartError) -> Failure {
     match error {
         StartError::Switch(why) => Failure::new(Exit::Usage, format!("the configuration: {why}")),

@@ -23,7 +23,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// The response after this event, if it ends the change.
+    /// The response to the client, if this event ends the change.
     fn response_to(&self, event: &Event) -> Option<Response> {
         let is_gone = |slot| match *event {
             Event::SlotDetached(it) | Event::AttachRefused(it, _) => it == slot,

@@ -1,4 +1,5 @@
-//! The texts of an event of the switch: its detail in the journal, and its line in the log.
+//! Makes the texts about an event of the switch: its detail in the journal, and its line in the
+//! log.
 
 use strowger_engine::control::Event;
 use strowger_runtime::address::AddressText;
@@ -32,7 +33,8 @@ pub(super) fn detail(event: &Event) -> Option<String> {
     })
 }
 
-/// The kind and text of the event's line in the log. Events without one are in the journal only.
+/// The kind and text of the event's line in the log. An event without a line is only in the
+/// journal.
 pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
     Some(match *event {
         Event::LinkUp(_) => (Kind::LinkUp, "the link is up".to_owned()),

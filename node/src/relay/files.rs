@@ -1,4 +1,4 @@
-//! The files of a configuration, each with its role.
+//! Lists the files of a configuration, each with its role.
 
 use std::path::Path;
 

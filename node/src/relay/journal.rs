@@ -60,7 +60,7 @@ pub(crate) struct Journal(Arc<Mutex<State>>);
 
 impl Journal {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic on another thread leaves no partial state here.
+        // The state is still valid if another thread has panicked: no code leaves it incomplete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

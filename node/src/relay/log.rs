@@ -95,7 +95,7 @@ pub(crate) enum Kind {
     SlowPathRestarted,
     /// The state file cannot be written.
     StateFileTrouble,
-    /// The state file is written again.
+    /// The state file can be written again.
     StateFileBack,
     /// A signal arrived.
     Signal,
@@ -222,7 +222,7 @@ impl Log {
         state.lost > 0 || !state.suppressed.is_empty()
     }
 
-    /// Writes the numbers of suppressed and lost lines, if they are due.
+    /// Writes lines with the numbers of suppressed and lost lines, if such lines are due.
     pub(crate) fn tick(&self) {
         self.tick_at(Instant::now(), SystemTime::now());
     }
@@ -252,7 +252,7 @@ pub(crate) fn write_early(kind: Kind, subject: &str, text: impl fmt::Display) {
     let _ = io::stderr().write_all(line(SystemTime::now(), kind, subject, text).as_bytes());
 }
 
-/// The writing thread. If standard error is closed or full, lines are lost.
+/// Runs the writing thread. If standard error is closed or full, lines are lost.
 fn write_lines(lines: &Receiver<String>, done: &Sender<()>, mut out: impl io::Write) {
     for line in lines {
         // Write each line with one call, so that lines of several processes do not mix.

@@ -80,7 +80,7 @@ pub(super) fn print_counters(
     output.flush()
 }
 
-/// The headings of a table of ports.
+/// An empty table of ports with its headings.
 pub(crate) fn ports_columns() -> Table {
     Table::new([
         "<port",

@@ -17,7 +17,7 @@ struct PendingQuestion {
     done: bool,
 }
 
-/// Pings and traces whose replies are kept.
+/// The pings and traces whose replies are kept.
 #[derive(Debug, Default)]
 pub(super) struct Questions(VecDeque<PendingQuestion>);
 

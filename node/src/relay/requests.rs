@@ -43,7 +43,7 @@ impl RequestSender {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // A panic on another thread leaves no partial state here.
+        // The state is still valid if another thread has panicked: no code leaves it incomplete.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,11 +1,11 @@
-//! The wall clock as text (RFC 3339).
+//! Formats the wall-clock time as text (RFC 3339).
 
 use std::{
     fmt,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// The wall clock as `2026-03-01T12:00:00.123Z`.
+/// A wall-clock time, formatted as in `2026-03-01T12:00:00.123Z`.
 pub(super) struct Rfc3339(pub(super) SystemTime);
 
 impl fmt::Display for Rfc3339 {

@@ -1,4 +1,4 @@
-//! Starts a relay, waits until a signal ends it, and shuts it down.
+//! Starts a relay, blocks until a signal ends it, and shuts it down.
 
 use std::{
     fmt::Display,

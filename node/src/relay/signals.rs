@@ -97,7 +97,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The line about the signal that ends the relay, if one has arrived.
+    /// The line in the log about the signal that ends the relay, if one has arrived.
     pub(super) fn stop(&self) -> Option<&'static str> {
         match self.stop.load(Ordering::Acquire) {
             0 => None,

@@ -182,7 +182,7 @@ fn check_file(
     found: &mut Findings,
 ) {
     let may = match role {
-        // The configuration and the keys have been read.
+        // These files have been read already, so they need no check.
         Role::Configuration | Role::Key | Role::Psk => Ok(()),
         Role::State | Role::StateNew => opener.may_replace_later(path),
         Role::StateLock => opener.may_keep(path).map(|there| {
@@ -199,7 +199,7 @@ fn check_file(
     };
     let Err(error) = may else { return };
     let line = format!("{role}: {}: {error}; {}", path.display(), remedy(&error, path, user));
-    // The state file and its lock count as one problem.
+    // A problem with both the state file and its lock is reported only once.
     let is_reported = matches!(role, Role::StateNew | Role::StateLock)
         && found.problems.iter().any(|problem| problem.line.starts_with("the state file: "));
     if !is_reported {

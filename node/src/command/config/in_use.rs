@@ -14,7 +14,7 @@ const RELAY: &str = "strowger";
 /// The flag of a listening unix socket in the kernel's list (`__SO_ACCEPTCON`).
 const LISTENS: u32 = 1 << 16;
 
-/// The process that uses something.
+/// The process that holds a socket or a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     /// A relay.
@@ -46,13 +46,13 @@ impl Holder {
     }
 }
 
-/// UDP and unix sockets of this network namespace, and their processes.
+/// The UDP and unix sockets of this network namespace, and the processes that hold them.
 #[derive(Debug)]
 pub(super) struct Sockets {
     udp: Vec<(SocketAddr, u64)>,
-    /// Listening unix sockets: path and inode.
+    /// The path and inode of each listening unix socket.
     unix: Vec<(String, u64)>,
-    /// Processes by the inode of a socket.
+    /// The process that holds each socket, by the inode of the socket.
     processes: HashMap<u64, u32>,
 }
 
@@ -94,7 +94,7 @@ impl Sockets {
         }
     }
 
-    /// The process that listens at the path of a unix socket.
+    /// The process that listens on the unix socket at this path.
     pub(super) fn holder_of_unix(&self, path: &Path) -> Option<Holder> {
         let id = |path: &Path| fs::metadata(path).ok().map(|at| (at.dev(), at.ino()));
         let wanted = id(path)?;
@@ -119,7 +119,7 @@ pub(super) fn holder_of_lock(id: (u64, u64)) -> Option<Holder> {
     Some(process.map_or(Holder::Unknown, Holder::of))
 }
 
-/// The process in a line of `/proc/locks` about this file.
+/// The process that a line of `/proc/locks` names for this file.
 fn lock(line: &str, (device, inode): (u64, u64)) -> Option<Option<u32>> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, _, process, file, ..] = words.as_slice() else { return None };
@@ -133,7 +133,7 @@ fn lock(line: &str, (device, inode): (u64, u64)) -> Option<Option<u32>> {
     is_it.then(|| process.parse().ok())
 }
 
-/// The local address and the inode of a line of `/proc/net/udp` or `udp6`.
+/// Parses a line of `/proc/net/udp` or `udp6`, and returns the local address and the inode.
 fn udp_socket(line: &str) -> Option<(SocketAddr, u64)> {
     let mut words = line.split_whitespace();
     let (ip, port) = words.nth(1)?.split_once(':')?;
@@ -158,7 +158,7 @@ fn udp_socket(line: &str) -> Option<(SocketAddr, u64)> {
     Some((SocketAddr::new(ip.to_canonical(), port), inode))
 }
 
-/// The path and the inode of a listening socket in a line of `/proc/net/unix`.
+/// Parses a line of `/proc/net/unix`. Returns the path and the inode if the socket listens.
 fn listening(line: &str) -> Option<(String, u64)> {
     let mut rest = line;
     let mut word = || {

@@ -55,7 +55,7 @@ impl fmt::Display for PeerSection<'_> {
     }
 }
 
-/// The name of a peer that has none on the command line: the first of peer1, peer2, ... that is free.
+/// A name for a peer that has none on the command line: the first free one of peer1, peer2, ...
 pub(crate) fn free_name(taken: &[String]) -> String {
     let mut number = 1;
     loop {

@@ -92,14 +92,14 @@ struct Outcome {
     /// Frames that were received with changed bytes.
     damaged: u64,
     frames_copied: u64,
-    /// Calls of the allocator on worker threads.
+    /// The number of calls of the allocator on worker threads.
     worker_allocations: u64,
     /// Discards by reason, summed over all switches.
     discards: BTreeMap<&'static str, u64>,
     /// Frames that are addressed to a switch itself: handshakes, keepalives. The balance counts
     /// them together with the discards.
     handled: u64,
-    /// Datagrams that the kernel dropped before they became frames.
+    /// The number of datagrams that the kernel dropped before they became frames.
     kernel_drops: u64,
     backend: &'static str,
     /// Whether links are encrypted.
@@ -400,7 +400,7 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
     writeln!(out, "{}", if outcome.ok { "ok" } else { "not ok" })
 }
 
-/// A number with its unit, scaled: `1.53 Mframes/s`.
+/// A scaled number with its unit, for example `1.53 Mframes/s`.
 fn scaled(value: f64, unit: &str) -> String {
     let (value, prefix) = match value {
         v if v >= 1e9 => (v / 1e9, "G"),

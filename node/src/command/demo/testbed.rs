@@ -45,7 +45,7 @@ pub(super) struct Node {
     links: Vec<String>,
 }
 
-/// Everything between the two endpoints.
+/// The relays and links between the two endpoints.
 pub(super) struct Testbed {
     /// The relays on the left: a single one, or one for each flow.
     lefts: Vec<Node>,
@@ -53,7 +53,7 @@ pub(super) struct Testbed {
     right: Node,
     /// The report about the relay's sockets.
     pub(super) report: UdpReport,
-    /// For each flow: the label from the source to the sink.
+    /// The label from the source to the sink, for each flow.
     pub(super) labels: Vec<Label>,
     /// The time until all sealed links were up; `None` if the links are plain.
     pub(super) sealed_after: Option<Duration>,
@@ -221,7 +221,7 @@ impl Testbed {
         [&self.relay, &self.right].into_iter().chain(&self.lefts)
     }
 
-    /// Waits until every link forwards.
+    /// Blocks until every link forwards.
     fn until_up(&self, began: Instant) -> Result<(), Failure> {
         while !self.nodes().all(Node::is_up) {
             if began.elapsed() > UP_MAX {
@@ -242,7 +242,7 @@ impl Testbed {
         self.nodes().all(|node| node.stats().is_none_or(|stats| stats.totals.is_even()))
     }
 
-    /// Stops all relays, and returns their counters: those of the relay in the middle first.
+    /// Stops all relays, and returns their counters. Those of the relay in the middle come first.
     pub(super) fn stop(self) -> Result<Vec<Balance>, Failure> {
         self.nodes().map(Node::stop).collect()
     }

@@ -12,7 +12,7 @@ impl Config {
     /// Replaces names of interfaces in addresses by their current numbers.
     ///
     /// # Errors
-    /// A line for each address whose interface is missing; such an address stays as it is.
+    /// A line for each address whose interface is missing. Such an address is unchanged.
     pub(crate) fn resolve(&mut self) -> Result<(), Vec<String>> {
         let interfaces = std::mem::take(&mut self.interfaces);
         let mut absent = Vec::new();

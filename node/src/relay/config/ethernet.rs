@@ -52,7 +52,7 @@ pub(crate) struct Ethernet {
     pub(crate) multi_buffer: bool,
     /// The number of chunks in the kernel's fill ring, for each queue.
     pub(crate) fill_ring_frames: u32,
-    /// Seconds between two beacons; `None` to neither send nor receive beacons.
+    /// The number of seconds between two beacons; `None` to neither send nor receive beacons.
     pub(crate) beacon_s: Option<u32>,
     /// The pcapng file for its traffic.
     pub(crate) capture: Option<PathBuf>,

@@ -74,7 +74,7 @@ pub(crate) struct Config {
     pub(crate) memory: Memory,
     /// The path of the control socket.
     pub(crate) control_socket: PathBuf,
-    /// The file that keeps slot numbers over restarts, if any.
+    /// The state file, which keeps slot numbers over restarts, if there is one.
     pub(crate) state: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
@@ -93,9 +93,10 @@ pub(crate) struct Config {
     /// The user that the relay becomes once everything is open. With `None` it keeps the user that
     /// started it.
     pub(crate) run_as: Option<RunAs>,
-    /// How long a start waits for missing addresses and interfaces.
+    /// The maximum time for which a start waits for missing addresses and interfaces.
     pub(crate) wait: Duration,
-    /// The names of interfaces in the addresses above, whether the machine has them or not.
+    /// The names of interfaces in the addresses above, including those that this machine does not
+    /// have.
     pub(crate) interfaces: Interfaces,
 }
 
@@ -191,7 +192,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The default path of the control socket: in this user's runtime directory, if there is one.
+/// The default path of the control socket. It is in this user's runtime directory, if there is one.
 pub(crate) fn default_control_socket() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(directory) if !directory.is_empty() => Path::new(&directory).join("strowger.sock"),
@@ -260,10 +261,11 @@ pub(crate) fn parse(text: &str) -> Result<Config, Fault> {
     parse_all(text).map_err(|mut faults| faults.swap_remove(0))
 }
 
-/// Checks a configuration's text. After a fault it continues with everything that does not depend on it.
+/// Checks a configuration's text. After a fault it continues with everything that does not depend
+/// on the faulty part.
 ///
 /// # Errors
-/// All faults, in the order in which they are found; at least one.
+/// All faults, in the order in which they are found. There is at least one.
 pub(crate) fn parse_all(text: &str) -> Result<Config, Vec<Fault>> {
     let document = Document::parse(text).map_err(|fault| vec![fault])?;
     let config = read_all(&document);

@@ -1,4 +1,4 @@
-//! `[[udp]]` and `[[unix]]`: ports for neighbours and for processes of this machine.
+//! `[[udp]]` and `[[unix]]`: the ports for neighbours, and the ports for processes of this machine.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! `[process]`: the user that the relay becomes once everything is open. A start checks whether the user exists.
+//! `[process]`: the user that the relay becomes after everything is open. A start checks whether
+//! the user exists.
 
 use super::{
     Fault,

@@ -1,4 +1,5 @@
-//! Tables of a TOML file with the line of each key, and faults about unknown keys and wrong values.
+//! Reads the tables of a TOML file with the line of each key, and notes faults about unknown keys
+//! and wrong values.
 
 use std::{cell::RefCell, collections::HashSet, ops::Range};
 
@@ -40,7 +41,7 @@ impl Lines {
     }
 }
 
-/// One table of the file, as `[switch]` or one of `[[udp]]`.
+/// One table of the file, for example `[switch]` or one of the `[[udp]]` tables.
 pub(super) struct Section<'d> {
     lines: &'d Lines,
     table: Option<&'d DeTable<'d>>,
@@ -135,7 +136,7 @@ impl<'t> Document<'t> {
         Fault { line, text }
     }
 
-    /// The table `[name]`, which may be absent.
+    /// Returns the table `[name]`. The table may be absent.
     pub(super) fn section(&self, name: &str, keys: &[&str]) -> Result<Section<'_>, Fault> {
         let title = format!("[{name}]");
         let Some(value) = self.table.get(name) else {
@@ -182,7 +183,7 @@ impl<'t> Document<'t> {
 }
 
 impl<'d> Section<'d> {
-    /// A fault for each key that is not one of these.
+    /// Returns a fault for each key of the section that is not in `keys`.
     fn unknown(&self, keys: &[&str]) -> Vec<Fault> {
         let unknown = |(key, _): &Entry<'_>| !keys.contains(&key.get_ref().as_ref());
         let entries = self.table.map(in_order).unwrap_or_default();
@@ -319,7 +320,7 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The entries in the order of the file.
+/// The entries of a table, in the order of the file.
 fn in_order<'t>(table: &'t DeTable<'t>) -> Vec<Entry<'t>> {
     let mut entries: Vec<Entry<'t>> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);

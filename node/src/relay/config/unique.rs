@@ -13,7 +13,7 @@ use super::{Fault, reader::Section};
 #[derive(Default)]
 pub(super) struct Names {
     taken: HashMap<String, (&'static str, usize)>,
-    /// Names of interfaces in addresses.
+    /// The names of interfaces that addresses use.
     pub(super) interfaces: Interfaces,
 }
 

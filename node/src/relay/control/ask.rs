@@ -1,4 +1,4 @@
-//! Pings and traces on the control socket: parses requests, and writes replies as JSON.
+//! Parses requests for pings and traces on the control socket, and writes the replies as JSON.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::Identity;

@@ -31,7 +31,7 @@ pub(super) struct ClientConnection {
     /// The bytes to write. Those before `written` are written already.
     answer: Vec<u8>,
     written: usize,
-    /// The time of its last request, or of the last part of a reply that it read.
+    /// The time when the client last sent a request or read a part of a reply.
     active_at: Instant,
     watch: Option<Watch>,
     /// The client has closed its sending half, or the server has refused it.
@@ -60,7 +60,7 @@ impl ClientConnection {
         }
     }
 
-    /// The time of its last request, or of the last part of a reply that it read.
+    /// The time when the client last sent a request or read a part of a reply.
     pub(super) fn last_active(&self) -> Instant {
         self.active_at
     }
@@ -102,7 +102,7 @@ impl ClientConnection {
         }
         self.read()?;
         if let Some(watch) = self.watch {
-            // A client that watches sends no more requests.
+            // Ignore the received bytes: a client that watches must send no more requests.
             self.received.clear();
             self.push_watched(watch, sources, now);
         } else if let Some(line) = self.next_line() {

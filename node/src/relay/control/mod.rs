@@ -77,7 +77,7 @@ pub(crate) enum Request {
     Status,
     Attach(Box<AttachRequest>),
     Detach(Slot),
-    /// Gives a slot this number, or the lowest free one.
+    /// Gives a slot another number: this one, or the lowest free one.
     Renumber {
         from: Slot,
         to: Option<Slot>,
@@ -87,7 +87,7 @@ pub(crate) enum Request {
         slot: Slot,
         for_s: u64,
     },
-    /// Changes to a scheme that reads every label in use as before.
+    /// Changes to a larger scheme, which reads every label in use in the same way as before.
     Grow {
         scheme: Box<Scheme>,
         slot_max: Option<u32>,
@@ -123,7 +123,7 @@ pub(crate) enum Response {
     Peers(Vec<PeerView>, Now, Option<PeerId>, Vec<(u16, String)>),
     Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
-    /// Attached to this slot, which opens after this number of seconds.
+    /// The neighbour is attached to this slot, which opens after this number of seconds.
     Attached(Slot, Option<u64>),
     Detached(Slot),
     Renumbered {

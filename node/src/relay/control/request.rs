@@ -1,4 +1,4 @@
-//! Requests of clients: reads them, and passes them to the slow path.
+//! Parses requests of clients, and passes them to the slow path.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub(super) enum ClientRequest {
     WatchEvents,
 }
 
-/// Sends a request to the slow path, and waits for its response.
+/// Sends a request to the slow path, and blocks until its response arrives.
 pub(super) fn ask(slow_path: &RequestSender, question: Request) -> Value {
     match slow_path.ask(question).recv_timeout(ANSWER_MAX).ok() {
         Some(answer) => render::answer(&answer),

@@ -120,7 +120,8 @@ impl ControlServer {
                 Ok((stream, _)) => self.add(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Usually no descriptor is free. Do not poll the listener for a while, because it stays readable.
+                // Usually no descriptor is free. Do not poll the listener for a while, because it
+                // stays readable.
                 Err(_) => {
                     self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
