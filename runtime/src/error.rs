@@ -243,7 +243,7 @@ pub enum NeighborError {
     },
     /// The relay has no port through which this address can be reached.
     NoPort,
-    /// The port does not take addresses of this kind.
+    /// The address is of another kind than those of the port.
     WrongKind {
         /// The address.
         at: strowger_frame::Address,

@@ -15,8 +15,8 @@ use crate::{
     builder::RelayBuilder, ethernet, limits::LOCAL_PORT_CHUNKS_MAX, spec::UdpListener, udp,
 };
 
-/// The number of sends of one listener that the kernel may still hold: as many as the listener
-/// allows (`strowger_io::udp`).
+/// The maximum number of sends that one listener keeps while they wait for the kernel
+/// (`strowger_io::udp`).
 pub(crate) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
 /// The chunks of a unix endpoint: those to receive into, and a burst of its frames in flight.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
@@ -83,8 +83,8 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
     };
     let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    // A local port pins the chunks that the program has not taken yet. Its egress queue pins chunks
-    // as well.
+    // A local port pins the chunks of frames that the program has not taken yet. Its egress queue
+    // pins chunks as well.
     let local_on = |worker| config.local.iter().filter(move |local| local.worker == worker);
     let pinned = |worker| -> usize {
         local_on(worker).map(|local| local.endpoint.depth_frames.min(LOCAL_PORT_CHUNKS_MAX)).sum()

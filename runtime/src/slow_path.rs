@@ -139,7 +139,7 @@ pub struct SlowPath {
     /// Whether the slow path still recovers from a panic: some of its interrupted work is neither
     /// completed nor undone.
     recovering: bool,
-    /// The ports whose interface has vanished, as already reported.
+    /// The ports whose interface has vanished and for which this was reported.
     gone: Vec<PortId>,
     /// The slots of local ports. When such a slot is detached, its port is unplugged.
     local_slots: Vec<(Slot, PortId)>,

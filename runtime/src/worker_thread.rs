@@ -124,7 +124,7 @@ impl WorkerLoop {
             progress.is_asleep.store(false, Ordering::SeqCst);
         }
         let has_work = std::cell::Cell::new(false);
-        // The doorbell was armed first, so it has index 0.
+        // Index 0 of the waiter is the doorbell, so the indexes of ports begin at 1.
         worker.disarm(|nth| {
             let is_ready = waiter.is_ready(1 + nth);
             has_work.set(has_work.get() | is_ready);

@@ -505,7 +505,8 @@ mod tests {
             let by_hex = ask(json!({"op":"scheme","scheme":row["serialized"]}));
             assert_eq!(by_hex["serialized"], row["serialized"]);
         }
-        // These schemes have two forms with the same prefix, no data bits, and no form at all.
+        // The first scheme has two forms with the same prefix, the second has no data bits, and the
+        // third has no form at all.
         for insane in ["810408", "0000", ""] {
             let answer = ask(json!({"op":"scheme","serialized":insane}));
             assert_eq!(answer["sane"], json!(false), "{insane} {answer}");
