@@ -1,4 +1,4 @@
-//! The switch header: parsing in place and emitting, for each label width.
+//! Measures the switch header: parsing in place and emitting, for each label width.
 
 use std::hint::black_box;
 

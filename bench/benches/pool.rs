@@ -1,5 +1,5 @@
-//! The pool: taking and returning a chunk, splitting a train into frames and dropping them, and
-//! copying a frame.
+//! Measures the pool: taking and returning a chunk, splitting a train into frames and dropping
+//! them, and copying a frame.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use strowger_frame::{Burst, ChunkClass, Frame, Pool, PoolSpec};

@@ -1,5 +1,5 @@
-//! The ring, used by one thread so that only its own cost shows: in bursts and one by one, and the
-//! same with `rtrb`.
+//! Measures the ring, in bursts and one by one, and compares it with `rtrb`. A single thread uses
+//! both ends, so that only the cost of the ring itself is measured.
 
 use arrayvec::ArrayVec;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,5 +1,5 @@
-//! The slot table: building one (as the slow path does), looking up a hop, and replacing a table
-//! (as a worker does on a command).
+//! Measures the slot table: building one (as the slow path does), looking up a hop, and replacing a
+//! table (as a worker does on a command).
 
 use std::{hint::black_box, mem};
 

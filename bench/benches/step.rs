@@ -1,5 +1,5 @@
-//! One step of one switch: whole polls of workers over memory wires, and for comparison only header
-//! and table. The difference is the cost of frames, queues and counters.
+//! Measures one step of one switch: whole polls of workers over memory wires, and for comparison
+//! only the work on header and table. The difference is the cost of frames, queues and counters.
 
 use std::{hint::black_box, time::Duration};
 

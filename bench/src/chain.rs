@@ -1,5 +1,5 @@
-//! Three switches in a row on one thread, connected by memory wires: the cost of a step without a
-//! kernel. Frames are prepared between rounds, outside of the timed part.
+//! Three switches in a row on one thread, connected by memory wires: they measure the cost of a
+//! step without the kernel. Frames are prepared between rounds, outside of the timed part.
 
 use std::{
     collections::VecDeque,
@@ -27,19 +27,20 @@ use crate::{Failure, packet};
 /// Switches in a row.
 pub const SWITCHES: usize = 3;
 
-/// Bursts that are used in turn, so that a frame's header comes from the L2 cache, as behind a
-/// kernel that has just written it, and not from L1.
+/// Number of bursts that are used in turn. With this number a frame's header is in the L2 cache and
+/// not in L1, as if the kernel had just written it.
 const BURSTS: usize = 16;
 
-/// The slots by which packets enter and leave each switch.
+/// The ingress slot and the egress slot at each switch.
 const SLOTS: (u32, u32) = (2, 3);
 
-/// Three switches, the port that feeds the first one, and the port that the last one feeds.
+/// Three switches, the port that sends to the first one, and the port that receives from the last
+/// one.
 pub struct Chain {
     switches: Vec<(Switch, Worker)>,
     near: MemoryPort,
     far: MemoryPort,
-    /// Memory of the two ends.
+    /// The pool of the two ends.
     pool: Pool,
     label: Label,
     /// Bursts that are not in use, oldest first.
@@ -58,7 +59,7 @@ impl Chain {
     /// Returns a chain for packets of `size` bytes, `burst` of them in a round.
     ///
     /// # Errors
-    /// What the kernel or the switch refused.
+    /// The operation that the kernel or the switch refused.
     pub fn new(size: usize, burst: usize) -> Result<Self, Failure> {
         let ends = (0..=SWITCHES).map(|_| memory::wire(4 * burst)).collect::<io::Result<Vec<_>>>();
         let (lefts, rights): (Vec<_>, Vec<_>) =
@@ -133,8 +134,8 @@ pub(crate) fn bursts(
     Ok((pool, bursts))
 }
 
-/// One poll of each switch, in the order of the path. Not inlined, because the instruction count
-/// selects this function by name.
+/// One poll of each switch, in the order of the path. It must not be inlined, because the
+/// instruction count selects this function by name.
 #[inline(never)]
 pub fn poll(switches: &mut [(Switch, Worker)], now: Now) {
     for (_, worker) in switches {

@@ -1,4 +1,4 @@
-//! Why something could not be measured, in one line.
+//! The reason why something could not be measured, in one line.
 
 use std::{fmt, io};
 
@@ -9,7 +9,7 @@ use strowger_wire::label::LabelError;
 /// Why something could not be measured.
 #[derive(Debug)]
 pub enum Failure {
-    /// The kernel refused this step.
+    /// The kernel refused this operation.
     Kernel(&'static str, io::Error),
     /// The UDP port could not be opened with these options.
     Open(UdpOpenError),
@@ -24,7 +24,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// For `map_err` on errors of the kernel.
+    /// Makes a function for `map_err` on errors of the kernel.
     pub fn kernel<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::Kernel(step, error.into())
     }

@@ -1,11 +1,11 @@
-//! Data through a sealed relay while handshakes of unknown peers arrive as fast as this machine can
-//! send them, against the same without a flood (R9): with handshakes steered to the relay's
-//! handshake socket, and without steering, so that the worker punts them.
+//! Measures data through a sealed relay while handshakes of unknown peers arrive as fast as this
+//! machine can send them, against the same data without a flood (R9). The handshakes are either
+//! steered to the relay's handshake socket, or not steered, so that the worker punts them.
 //!
-//! A core that sends at full rate also takes cache, memory bandwidth and clock from other cores,
-//! whatever the destination. So there are two runs for comparison: without a flood (`no_flood`),
-//! and with a flood to a socket that is not the relay's (`elsewhere`). The ratio to the latter is
-//! the relay's own cost.
+//! A core that sends at full rate also reduces the cache, memory bandwidth and clock rate of other
+//! cores, whatever the destination. So there are two runs for comparison: without a flood
+//! (`no_flood`), and with a flood to a socket that is not the relay's (`elsewhere`). The ratio to
+//! the latter shows the cost in the relay itself.
 
 use std::{
     io::IoSlice,
@@ -31,7 +31,7 @@ use crate::{
     trial::{Outcome, WARM_UP, join},
 };
 
-/// Unknown peers, each with its own address.
+/// The number of unknown peers, each with its own address.
 const UNKNOWN_PEERS: u8 = 64;
 
 /// Shortest interval between two polls of the slow path, as in a relay.
@@ -52,7 +52,7 @@ pub(crate) fn rows(
             let mut offered = Vec::new();
             let mut was_steered = false;
             for pair in 0..options.pairs {
-                // The order rotates, so that no flood always follows an idle time.
+                // The order rotates, so that the idle run does not always precede the same flood.
                 let mut runs = [None, None, None];
                 for turn in 0..runs.len() {
                     let flood = FLOODS[(pair + turn) % FLOODS.len()];
@@ -173,8 +173,8 @@ fn run(
     })
 }
 
-/// The core of the flood and of the slow path: not that of worker, source or sink if there are
-/// enough cores.
+/// The core of the flood and of the slow path. If there are enough cores, it is not that of the
+/// worker, the source or the sink.
 fn side_core(cores: &Cores) -> usize {
     cores.sources.last().copied().unwrap_or(cores.sink)
 }

@@ -1,6 +1,6 @@
 //! Peak memory of a relay with one worker and a thousand neighbours, and its growth while packets
-//! pass. It measures this process, after it has reset the peak if the kernel allows it. So command
-//! and neighbours count as well, and the figure is an upper bound.
+//! pass. It measures this whole process, including the command and the neighbours, so the figure is
+//! an upper bound. If the kernel allows it, the peak is reset first.
 
 use std::{fs, net::UdpSocket};
 
@@ -21,7 +21,7 @@ const PACKETS: u64 = 1_000_000;
 /// Packets in flight at once.
 const BATCH: u64 = 64;
 
-/// Measures once, with the first size.
+/// Measures once, with the first of the configured sizes.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -82,8 +82,8 @@ fn measure(
     Ok((memory, relay.report().backend.name(), was_reset))
 }
 
-/// Forwards this many packets on this thread: sends a few, then polls the relay until it has
-/// switched them all.
+/// Forwards this number of packets on this thread: repeatedly sends a batch, then polls the relay
+/// until it has switched the whole batch.
 fn pass<'a>(
     relay: &mut Relay,
     traffic: &mut impl Iterator<Item = (&'a UdpSocket, &'a Vec<u8>)>,

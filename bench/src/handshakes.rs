@@ -1,6 +1,6 @@
-//! Handshakes against the curve operations that they need, on one core: each side alone, as
-//! `strowger-crypto` does it, and a whole poll of the slow path with an initiation at its handshake
-//! socket.
+//! Measures handshakes against the curve operations that they need, on one core: each side alone,
+//! using only `strowger-crypto`, and a whole poll of the slow path with an initiation at its
+//! handshake socket.
 
 use std::{
     hint::black_box,
@@ -39,7 +39,7 @@ const ROUNDS: u32 = 16;
 const SIDES: [&str; 5] =
     ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
 
-/// Measures handshakes a second, with the curve operations in between.
+/// Measures handshakes a second, alternating with the curve operations.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -74,7 +74,7 @@ impl Sides {
         let (unknown_peers, acquainted) = (Ends::new(201, 202)?, Ends::new(203, 204)?);
         acquainted.a.add_peer(acquainted.b.static_public());
         acquainted.b.add_peer(acquainted.a.static_public());
-        acquainted.time()?; // what is kept is worked out here
+        acquainted.time()?; // computes the stored values
         Ok(Self {
             curves: Curves::new(),
             unknown_peers,
@@ -84,7 +84,7 @@ impl Sides {
     }
 
     /// Rates of the curve operations and of each of [`SIDES`], one of each in turn until `window`
-    /// has passed for all. The median of each counts.
+    /// has passed for all. The result is the median of each.
     fn measure(&mut self, window: Duration) -> Result<[f64; 6], Failure> {
         let mut took: [Vec<f64>; 6] = Default::default();
         let started = Instant::now();
@@ -152,8 +152,8 @@ impl Ends {
 }
 
 /// All curve operations of one side of IK: four Diffie-Hellman operations, one public key, one
-/// signature verified under a key in byte form. An end that knows its peer saves one Diffie-Hellman
-/// and the signature, and is still compared with all of them.
+/// signature verified under a key in byte form. An end that knows its peer does not need one
+/// Diffie-Hellman operation and the signature, but it is also compared with all operations.
 struct Curves {
     secret: StaticSecret,
     public: PublicKey,
@@ -187,13 +187,14 @@ impl Curves {
     }
 }
 
-/// A switch whose slow path answers initiations of known peers, in turn.
+/// A switch whose slow path answers initiations of known peers. The peers take turns.
 struct SlowPathResponder {
     switch: Switch,
     worker: Worker,
     /// The far end of the port.
     far: MemoryPort,
-    /// The far end of the handshake socket: initiations go in here, and responses come out.
+    /// The far end of the handshake socket: initiations are sent here, and responses are received
+    /// here.
     handshake_far: MemoryPort,
     pool: Pool,
     us: LocalIdentity,
@@ -246,12 +247,13 @@ impl SlowPathResponder {
         }
     }
 
-    /// Time from an initiation at the socket to its response, with session and keys made.
+    /// Returns the time from an initiation at the socket to its response; session and keys are made
+    /// in this time.
     fn time(&mut self) -> Result<Duration, Failure> {
         let number = self.initiations;
         self.initiations += 1;
-        // Ten virtual milliseconds between initiations: the rate limit of known peers is not
-        // measured, and a peer begins a handshake at most twice a second.
+        // Initiations are ten virtual milliseconds apart, so the rate limit of known peers does not
+        // apply, and each peer begins a handshake at most twice a second.
         let now = Now(1_000_000_000 + number * 10_000_000);
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
         self.pool.reclaim();
@@ -268,7 +270,7 @@ impl SlowPathResponder {
         let took = started.elapsed();
 
         self.settle(now);
-        // The response leaves by the handshake socket, keepalives leave by the worker.
+        // The response is sent on the handshake socket; keepalives are sent by the worker.
         burst.clear();
         self.handshake_far.rx_burst(&mut self.pool, &mut burst);
         burst.clear();
@@ -280,7 +282,7 @@ impl SlowPathResponder {
         Ok(took)
     }
 
-    /// Messages that the switch has made.
+    /// The number of handshake messages that the switch has made.
     fn answers(&self) -> u64 {
         self.switch.balance().frames_made
     }
@@ -301,7 +303,7 @@ pub(crate) fn initiation(
     Ok(frame)
 }
 
-/// An initiation. A later one has a larger number.
+/// An initiation. The caller passes a larger number for each later one.
 pub(crate) fn initiation_bytes(
     from: &LocalIdentity,
     to: &LocalIdentity,

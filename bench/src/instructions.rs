@@ -1,5 +1,5 @@
-//! Instructions of one step, counted by callgrind: independent of the load of the machine. The example
-//! `icount`, which must have been built, runs in a separate process.
+//! Counts the instructions of one step with callgrind. The count does not depend on the load of the
+//! machine. The example `icount`, which must have been built, runs in a separate process.
 
 use std::{
     env, fs, io,
@@ -12,13 +12,14 @@ use crate::chain::SWITCHES;
 /// Packets in a round of `icount`: a full burst.
 pub const BURST: u64 = strowger_frame::BURST_MAX as u64;
 
-/// Rounds of two runs. Only their difference counts, so that one-time work does not.
+/// The numbers of rounds in two runs. The result is the difference of the two counts, so one-time
+/// work is not included.
 const ROUNDS: [u64; 2] = [40, 140];
 
 /// Checks that valgrind is available.
 ///
 /// # Errors
-/// Why it is not.
+/// The reason why it is not available.
 pub fn valgrind() -> Result<(), String> {
     match Command::new("valgrind").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -34,7 +35,7 @@ pub fn valgrind() -> Result<(), String> {
 /// example `icount` at this path.
 ///
 /// # Errors
-/// Why they could not be counted.
+/// The reason why they could not be counted.
 pub fn per_step(icount: &Path, size: usize) -> Result<f64, String> {
     valgrind()?;
     let [few, many] = ROUNDS.map(|rounds| count(icount, size, rounds));
@@ -58,7 +59,7 @@ pub(crate) fn per_step_if_counted(size: usize) -> Result<f64, String> {
 
 fn beside(program: &Path) -> Option<PathBuf> {
     let folder = program.parent()?;
-    // Tests and benches are one folder deeper.
+    // The programs of tests and benches are one folder deeper.
     let icounts = [folder, folder.parent()?].map(|folder| folder.join("examples/icount"));
     icounts.into_iter().find(|icount| icount.is_file())
 }

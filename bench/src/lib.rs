@@ -1,6 +1,6 @@
-//! Benchmarks of Strowger: forwarding over real UDP sockets in pairs with two plain forwarders, the
-//! cost of a step, overload, memory, sealed links, handshakes, isolation, Ethernet. Times are
-//! information; only instruction counts decide a test.
+//! Benchmarks of Strowger: forwarding over real UDP sockets compared with two plain forwarders, the
+//! cost of a step, overload, memory, sealed links, handshakes, isolation, Ethernet. Times are only
+//! information. Of the measured figures, only instruction counts can fail a test.
 //!
 //! | module | content |
 //! |---|---|
@@ -70,22 +70,25 @@ pub enum Bench {
     Footprint,
     /// Three switches in a row over memory wires: the cost of a step.
     Memory,
-    /// Strowger against plain forwarders over UDP.
+    /// Strowger compared with plain forwarders over UDP.
     Udp,
-    /// Strowger with io_uring against Strowger with recvmmsg.
+    /// Strowger with io_uring compared with Strowger with recvmmsg.
     Backends,
-    /// The rate under overload against the best rate.
+    /// The rate under overload, compared with the best rate.
     Overload,
-    /// Sealed links against the cipher alone, header-only against full, and against WireGuard.
+    /// Sealed links compared with the cipher alone and with WireGuard; header-only compared with
+    /// full.
     Sealed,
-    /// Handshakes against the curve operations that they need.
+    /// Handshakes compared with the curve operations that they need.
     Handshakes,
-    /// Data through a sealed relay under a flood of handshakes, against the same without (R9).
+    /// Data through a sealed relay under a flood of handshakes, compared with the same without a
+    /// flood (R9).
     Flood,
-    /// What remains of an innocent pair's traffic while a neighbour, client or path misbehaves
-    /// (R23).
+    /// The part of an innocent pair's traffic that is delivered while a neighbour, client or path
+    /// misbehaves (R23).
     Isolation,
-    /// Strowger over Ethernet against DPDK's testpmd, packet sockets, the kernel's bridge and XDP.
+    /// Strowger over Ethernet compared with DPDK's testpmd, packet sockets, the kernel's bridge and
+    /// XDP.
     Xdp,
 }
 
@@ -143,25 +146,25 @@ impl FromStr for Bench {
 pub struct Options {
     /// The benchmarks; they run in the order of [`Bench::ALL`], each once.
     pub benches: Vec<Bench>,
-    /// How often each is measured: pairs in turn, if there is a peer.
+    /// The number of measurements of each benchmark. If it has a peer, each is a pair of runs.
     pub pairs: usize,
     /// The length of each run's window, in seconds.
     pub seconds_per_run: f64,
     /// Packet sizes in bytes.
     pub sizes: Vec<usize>,
-    /// Over UDP: with trains, without, or both.
+    /// Over UDP: whether to measure with trains, without, or both.
     pub trains: Vec<bool>,
     /// How Strowger receives over UDP, except in the benchmark that compares both ways.
     pub backend: BackendChoice,
-    /// JSON, one object for each row, instead of a table.
+    /// Whether to write one JSON object for each row instead of a table.
     pub json: bool,
-    /// Which core does what.
+    /// The assignment of cores to threads.
     pub cores: Cores,
 }
 
 impl Options {
-    /// All benchmarks as the targets define them: 64, 512 and 1400 bytes, five pairs of half a
-    /// second.
+    /// All benchmarks with the parameters of the performance targets: 64, 512 and 1400 bytes, five
+    /// pairs of half a second.
     ///
     /// # Errors
     /// [`Failure::Options`] if there is no usable core.
@@ -178,7 +181,8 @@ impl Options {
         })
     }
 
-    /// As small as possible, to check that everything works. The figures mean nothing.
+    /// Options for the smallest possible runs, which check that everything works. Their figures are
+    /// meaningless.
     ///
     /// # Errors
     /// As [`new`](Self::new).

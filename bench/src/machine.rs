@@ -8,7 +8,7 @@ use strowger_io::sys::cores::{pin_to_core, usable_cores};
 
 use crate::Failure;
 
-/// Which core does what. With two cores or more, the forwarder has its own.
+/// The assignment of cores to threads. With two or more cores, the forwarder has its own core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores {
     /// The forwarder under test.
@@ -53,7 +53,8 @@ pub(crate) fn pin_this_thread(core: usize) -> Result<ThreadClock, Failure> {
     Ok(ThreadClock::of_this_thread())
 }
 
-/// Runs `work` on a new thread pinned to `core`, so that the caller's thread stays as it is.
+/// Runs `work` on a new thread pinned to `core`, so that the affinity of the caller's thread does
+/// not change.
 pub(crate) fn on_core<T: Send>(
     core: usize,
     work: impl FnOnce() -> Result<T, Failure> + Send,
@@ -88,9 +89,9 @@ impl ThreadClock {
 /// The time that a thread had on its core.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
-    /// How long it ran.
+    /// The time for which the thread ran.
     pub(crate) used: Duration,
-    /// How long it was runnable without running; zero if not measured.
+    /// The time for which it was runnable without running; zero if not measured.
     pub(crate) waited: Duration,
 }
 
@@ -103,7 +104,7 @@ impl Times {
     }
 }
 
-/// Threads of this process that other code has made.
+/// Threads of this process that were made by other code.
 #[derive(Clone, Debug)]
 pub(crate) struct OtherThreads(Vec<u32>);
 
@@ -142,7 +143,7 @@ impl OtherThreads {
     }
 }
 
-/// The description of the machine that figures need.
+/// The description of the machine that must accompany figures.
 #[derive(Clone, Debug)]
 pub struct Machine {
     cpu: String,
@@ -152,7 +153,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Reads the description of this machine.
     pub fn here() -> Self {
         let first_of = |path: &str, key: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();

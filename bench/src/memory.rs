@@ -12,7 +12,7 @@ use crate::{
 /// Rounds that are not timed, in which caches and branch predictors warm up.
 const ROUNDS_BEFORE: usize = 2_000;
 
-/// Measures at each size.
+/// Measures the step at each packet size.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,

@@ -1,7 +1,7 @@
-//! The rate under overload, and whether every dropped packet was counted. One core can send ten
-//! times what another forwards only with trains. So the source sends trains, the kernel segments
-//! them on the source's core, and the relay receives and sends single datagrams, as with a kernel
-//! without GRO and GSO.
+//! The rate under overload, and whether every dropped packet was counted. The source must send ten
+//! times the rate at which the forwarder's core forwards, and one core can do so only with trains.
+//! So the source sends trains, the kernel segments them on the source's core, and the relay
+//! receives and sends single datagrams, as with a kernel without GRO and GSO.
 
 use crate::{
     Bench, Failure, Options, Row,
@@ -16,10 +16,10 @@ use crate::{
 /// Offered loads in the search for the best rate, relative to a first estimate.
 const LOADS: [f64; 4] = [0.7, 0.85, 1.0, 1.3];
 
-/// The offered load in overload, relative to the same.
+/// The offered load in overload, relative to the same estimate.
 const OVERLOAD: f64 = 12.0;
 
-/// Measures at each size: in each pair, the best rate over [`LOADS`], then full load.
+/// Measures at each size: in each pair, the best rate over [`LOADS`], then the rate under overload.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,

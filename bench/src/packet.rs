@@ -1,5 +1,5 @@
-//! Packets as on the wire: link header, switch header with a label, and a payload with the number
-//! of the flow.
+//! Packets as on the wire: link header, switch header with a label, and a payload that holds the
+//! number of the flow.
 
 use strowger_engine::{limits::HOPS_MAX, link::plain_header};
 use strowger_wire::{
@@ -18,8 +18,8 @@ pub const PACKET_BYTES_MIN: usize = PAYLOAD_AT + 1;
 /// The longest packet: an Ethernet frame's payload less IPv6 and UDP headers.
 pub const PACKET_BYTES_MAX: usize = 1452;
 
-/// A label through these slots, in by the first of a pair and out by the second; all switches use
-/// `scheme`.
+/// A label through these slots. Each pair is the ingress slot and the egress slot of one switch.
+/// All switches use `scheme`.
 ///
 /// # Errors
 /// [`LabelError`] if a slot cannot be encoded or the path is too long.

@@ -14,14 +14,14 @@ use strowger_frame::tally::Counter;
 
 use crate::packet::PACKET_BYTES_MAX;
 
-/// Most datagrams in one call, as in a burst of Strowger.
+/// Maximum number of datagrams in one call, as in a burst of Strowger.
 const BATCH: usize = 64;
 
 /// Bytes of a datagram's buffer, a multiple of a cache line.
 const DATAGRAM_BUFFER_BYTES: usize = PACKET_BYTES_MAX.next_multiple_of(64);
 
-/// Maps a source to its destination: one load by the source's port, and a comparison of the
-/// address.
+/// Maps a source to its destination with one load, which the source's port indexes, and one
+/// comparison of the address.
 #[derive(Debug)]
 pub struct Routes {
     /// Index + 1 into `known` by source port, or 0.
@@ -83,8 +83,8 @@ pub fn mmsg(
             .iter()
             .map(|&(buffer, bytes)| [IoSlice::new(&buffers[buffer][..bytes])])
             .collect();
-        // A message that cannot be sent ends the call, and the messages behind it are lost. Over
-        // loopback none is refused, as the tests show.
+        // A message that cannot be sent ends the call, and the later messages of the batch are
+        // lost. Over loopback no message is refused, as the tests show.
         let flags = MsgFlags::MSG_DONTWAIT;
         let _ = sendmmsg(fd, &mut out_headers, &vectors, &addresses, [], flags);
     }

@@ -1,5 +1,5 @@
-//! Strowger under test: a switch with one worker and one UDP port, run by the loop of the runtime,
-//! which never blocks here.
+//! Strowger under test: a switch with one worker and one UDP port. The loop of the runtime runs it,
+//! and never blocks here.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -21,8 +21,9 @@ use strowger_wire::{Scheme, scheme::Form};
 
 use crate::Failure;
 
-/// Chunks of a worker's pool: those posted to the kernel, a burst of single frames, each in its own
-/// chunk, that waits to be sent, and as many that were just sent.
+/// Number of chunks in a worker's pool. They are enough for the chunks posted to the kernel, for a
+/// burst of single frames in one chunk each that waits to be sent, and for a burst that was just
+/// sent.
 const CHUNKS: u32 = 256;
 
 /// A switch, its only worker and its only port.
@@ -46,12 +47,12 @@ pub struct RelaySpec {
     pub backend: BackendChoice,
     /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel that has neither.
     pub trains: bool,
-    /// Whether its scheme numbers a thousand neighbours instead of 256.
+    /// Whether its scheme has slots for a thousand neighbours instead of 256.
     pub many: bool,
 }
 
 impl RelaySpec {
-    /// With trains, and up to 256 neighbours.
+    /// A relay with trains and up to 256 neighbours.
     pub const fn new(backend: BackendChoice) -> Self {
         Self { backend, trains: true, many: false }
     }
@@ -75,7 +76,7 @@ impl Relay {
     /// A relay on loopback with socket buffers of this size and no neighbours.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The operation that the kernel refused.
     pub fn new(spec: RelaySpec, buffer_bytes: usize) -> Result<Self, Failure> {
         let mut udp = UdpSpec::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         udp.backend = spec.backend;
@@ -93,10 +94,10 @@ impl Relay {
         Ok(Self { switch, worker, port, report })
     }
 
-    /// Attaches the neighbour at this address; returns its slot.
+    /// Attaches a neighbour with this address; returns its slot.
     ///
     /// # Errors
-    /// What the switch refused.
+    /// The operation that the switch refused.
     pub fn attach(&mut self, at: SocketAddrV4) -> Result<u32, Failure> {
         let (address, name) = (Address::Udp(at.into()), at.to_string());
         Ok((self.switch.attach(Attach::plain(self.port, address, Behind::Neighbour, name))?)
@@ -132,7 +133,7 @@ impl Relay {
         });
     }
 
-    /// Polls once; returns how many frames were switched.
+    /// Polls once; returns the number of frames that were switched.
     pub fn poll(&mut self) -> usize {
         self.worker.worker_mut().poll(Now(1))
     }

@@ -1,4 +1,5 @@
-//! Compares the providers and measures what sealer and opener add. Prints times; checks nothing.
+//! Compares the AEAD providers, and measures the additional cost of sealer and opener. It prints
+//! times and checks nothing.
 //!
 //! `cargo bench -p strowger-crypto --features internals --bench aead`
 
@@ -21,7 +22,7 @@ use strowger_wire::{
 const SIZES: [usize; 4] = [16, 64, 256, 1400];
 const AAD: [u8; 8] = [7; 8];
 
-/// The keys alone.
+/// Measures the AEAD keys without sealer and opener.
 fn providers(criterion: &mut Criterion) {
     let secret = Secret::from_bytes([1; 32]);
     for (verb, opens) in [("seal", false), ("open", true)] {
@@ -78,7 +79,7 @@ fn session(seal: SealWish, provider: Provider) -> (Sealer, Openers) {
     (sealer, there.into_transport(Nanos::ZERO, provider).openers)
 }
 
-/// The work of one hop: open, then seal.
+/// Measures the work of one hop: open, then seal.
 fn hop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hop");
     for size in SIZES {

@@ -1,9 +1,11 @@
-//! Each side of a handshake next to the curve operations that it requires, as pairs in one run.
+//! Measures each side of a handshake and the curve operations that it requires, as pairs in one
+//! run.
 //!
-//! `cargo bench -p strowger-crypto --bench handshake`. Prints for each side the median time of both
-//! and the ratio curves / side (least, median, most); 1.0 would be a handshake that costs nothing
-//! but curve operations. Each side is measured with a new peer and with a known one (`again`), for
-//! which it stores what is the same every time. Under `cargo test` it runs one pair.
+//! `cargo bench -p strowger-crypto --bench handshake`. For each side the benchmark prints the
+//! median time of both and the ratio curves / side (minimum, median, maximum). A ratio of 1.0 would
+//! mean that the handshake costs nothing except its curve operations. Each side is measured with a
+//! new peer and with a known one (`again`). For a known peer it stores the values that are the same
+//! in every handshake. Under `cargo test` it runs one pair.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -44,7 +46,8 @@ fn main() {
     let names = ["responder", "initiator", "responder again", "initiator again"];
     let mut found = names.map(|_| Vec::new());
     for _ in 0..pairs {
-        // One of each in turn, so that other load on this machine affects all alike.
+        // All are measured in turn, so that other load on this machine affects each of them
+        // equally.
         let (mut alone, mut sides) = (Duration::ZERO, [Duration::ZERO; 4]);
         for _ in 0..rounds {
             alone += time(curves).0;
@@ -124,7 +127,7 @@ impl Ends {
         initiation.accept(&ours, &Psk::NONE, guard, &mut OsEntropy).expect("honest").1
     }
 
-    /// One handshake: the time of the responder's side and of the initiator's.
+    /// Runs one handshake; returns the time of the responder's side and of the initiator's side.
     fn time(&self) -> [Duration; 2] {
         let (began, (state, message)) = time(|| self.begin());
         let (responded, response) = time(|| self.respond(&message));

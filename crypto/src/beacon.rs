@@ -2,15 +2,16 @@
 //! [`strowger_wire::beacon`].
 //!
 //! A beacon suggests a peer and proves nothing: a receiver may start a handshake, and only the
-//! handshake shows which node is there.
+//! handshake proves which node sent it.
 //!
-//! The Ed25519 key signs the X25519 key and the network's name under a separate domain, so a beacon cannot
-//! attribute a key to another identity. The signature covers neither time nor place: a node signs once at start
-//! and then drops the signing key. So any station can replay a beacon anywhere; it then suggests a peer at a
-//! wrong address.
+//! The Ed25519 key signs the X25519 key and the network's name under a separate domain, so a beacon
+//! cannot attribute a key to another identity. A node signs once at start and then drops the
+//! signing key, so the signature covers neither a time nor an address. Therefore any station can
+//! replay a beacon anywhere, and the replay suggests a peer at a wrong address.
 //!
-//! The mac is keyed with the network's name alone. It saves the verification of signatures from
-//! senders outside the network, which cost an attacker the least.
+//! The mac is keyed with the network's name alone. A receiver checks it first, so that it does not
+//! verify signatures from senders outside the network. An attacker could send those at the lowest
+//! cost.
 
 use strowger_wire::beacon::{BEACON_BYTES, Beacon, BeaconError, Fields};
 use strowger_wire::limits::{KEY_BYTES, MAC_BYTES};
@@ -33,7 +34,7 @@ pub enum BeaconRefused {
     Identity(#[from] IdentityRefused),
 }
 
-/// The beacon of this node. Always the same bytes.
+/// Encodes the beacon of this node. The bytes are always the same.
 pub fn encode(local: &LocalIdentity) -> [u8; BEACON_BYTES] {
     let fields = Fields {
         static_key: &local.static_public().0,
@@ -45,7 +46,7 @@ pub fn encode(local: &LocalIdentity) -> [u8; BEACON_BYTES] {
 
 /// The mac at the end of a beacon, over all bytes before it.
 ///
-/// It follows from the network's name and those bytes.
+/// It depends only on the network's name and on those bytes.
 pub fn network_mac(network: &NetworkId, covered: &[u8]) -> [u8; MAC_BYTES] {
     let key = mac(&[0; KEY_BYTES], "strowger beacon key", &[network.as_bytes()]);
     let full = mac(&key, "strowger beacon mac", &[covered]);
@@ -127,7 +128,7 @@ mod tests {
         assert!(beacon.is_for_network(ours.network()));
         assert_eq!(beacon.verify(ours.network()), Ok(*ours.identity()));
 
-        // In another network neither mac nor signature is right.
+        // In another network neither the mac nor the signature is valid.
         let away = NetworkId::new(b"away").expect("short");
         assert!(!beacon.is_for_network(&away));
         let refused = Err(BeaconRefused::Identity(IdentityRefused::BadSignature));

@@ -1,13 +1,13 @@
 //! ChaCha20-Poly1305 (RFC 8439) and its providers. The caller chooses every nonce.
 //!
 //! All providers produce the same bytes. [`Provider::Portable`] is pure Rust, always compiled in,
-//! and the reference. `Provider::Ring` (feature `ring`, on by default) is C and assembly, and three
-//! to eight times as fast in a default build; the README of this crate has the figures.
+//! and the reference. `Provider::Ring` (feature `ring`, on by default) is C and assembly, and is
+//! three to eight times as fast in a default build; the README of this crate has the figures.
 //!
 //! # What the buffer holds after a failed open
-//! Nothing usable. The portable provider checks the tag first and leaves the ciphertext unchanged;
-//! ring decrypts while it checks and may leave zeros. Neither leaves plaintext; a test checks both.
-//! Drop the packet: do not forward it, answer it, or try another key on it.
+//! The content is unusable. The portable provider checks the tag first and leaves the ciphertext
+//! unchanged; ring decrypts while it checks and may leave zeros. Neither leaves plaintext; a test
+//! checks both. Drop the packet. Do not forward it, do not answer it, and do not try another key.
 
 use core::fmt;
 
@@ -26,7 +26,7 @@ pub type Nonce = [u8; NONCE_BYTES];
 /// The authentication tag of a packet.
 pub type Tag = [u8; TAG_BYTES];
 
-/// The tag is wrong. Carries no further details on purpose.
+/// The tag is wrong. The error intentionally carries no further details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the tag is wrong")]
 pub struct BadTag;
@@ -97,7 +97,8 @@ impl Default for Provider {
 /// Not `Clone`; erased on drop; its `Debug` shows the provider alone.
 pub struct AeadKey(Inner);
 
-// ring's key has room for AES-GCM tables. A box would cost a cache miss for each packet instead.
+// ring's key has room for AES-GCM tables. The key is not boxed, because a box would cost a cache
+// miss for each packet.
 #[allow(clippy::large_enum_variant)]
 enum Inner {
     Portable(ChaCha20Poly1305), // erases itself (feature `zeroize`)
@@ -252,7 +253,7 @@ mod tests {
         }
     }
 
-    /// In the manner of Wycheproof: flips every bit once and tries every truncation.
+    /// Flips every bit once and tries every truncation, as the Wycheproof tests do.
     #[test]
     fn every_alteration_is_refused_and_leaves_no_plaintext() {
         let text: Vec<u8> = (0..75u8).collect();

@@ -1,10 +1,10 @@
-//! Sources of random bytes. Callers pass one in, so a simulator can pass a seeded one.
+//! Sources of random bytes. The caller passes a source, so a simulator can pass a seeded one.
 
 use strowger_wire::limits::KEY_BYTES;
 
 use crate::secret::mac;
 
-/// The source of randomness failed. Nothing was derived from it.
+/// The source of randomness failed. No key was derived from its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the source of randomness failed")]
 pub struct EntropyFailed;
@@ -32,7 +32,7 @@ pub struct SeededEntropy {
 }
 
 impl SeededEntropy {
-    /// Makes a source whose output follows from `seed`.
+    /// Makes a source whose output is determined by `seed`.
     pub fn new(seed: u64) -> SeededEntropy {
         let mut bytes = [0; KEY_BYTES];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());

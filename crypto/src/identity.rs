@@ -21,8 +21,8 @@ use crate::entropy::{Entropy, EntropyFailed};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Secret, mac};
 
-/// The signature of a proof covers this text and the X25519 key. The layout is libp2p-noise's, the
-/// text is ours, so neither accepts the other's signatures.
+/// The signature of a proof covers this text and the X25519 key. The layout is that of
+/// libp2p-noise, but the text differs, so neither protocol accepts signatures of the other.
 const PROOF_DOMAIN: &[u8] = b"strowger-link-static-key:";
 /// The signature of a beacon covers this text, the network's name with its length, and the X25519
 /// key.
@@ -49,7 +49,7 @@ impl IdentityKey {
         Ok(IdentityKey::from_seed(&Secret::random(entropy)?))
     }
 
-    /// Derives the key from a seed, as every other Ed25519 library does.
+    /// Derives the key from a seed, in the standard way of Ed25519 libraries (RFC 8032).
     pub fn from_seed(seed: &Secret) -> IdentityKey {
         IdentityKey(SigningKey::from_bytes(seed.expose()))
     }
@@ -127,7 +127,8 @@ impl fmt::Debug for IdentityKey {
 const KEY_FILE_NAME: &str = "strowger-key";
 const KEY_FILE_BYTES: usize = KEY_FILE_NAME.len() + 11 + 64 + 1 + 8 + 1;
 
-/// Four bytes that detect a mistyped key file. They reveal no more than the seed in the same file.
+/// Four bytes that detect a mistyped key file. They reveal nothing beyond the seed, which is in the
+/// same file.
 fn key_file_check(seed: &[u8; KEY_BYTES]) -> [u8; 4] {
     let full = Zeroizing::new(mac(seed, "strowger key file check", &[]));
     [full[0], full[1], full[2], full[3]]
@@ -136,10 +137,10 @@ fn key_file_check(seed: &[u8; KEY_BYTES]) -> [u8; 4] {
 /// Why a text is not a valid key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// It does not start with `strowger-key`.
+    /// The text does not start with `strowger-key`.
     #[error("not a key file: it must begin with \"strowger-key\"")]
     NotAKeyFile,
-    /// It ends early.
+    /// The text ends early.
     #[error("the key file is cut short")]
     Cut,
     /// A version other than 1.
@@ -284,7 +285,7 @@ pub enum NameError {
     /// Wrong length.
     #[error("the name has the wrong length")]
     WrongLength,
-    /// A PeerId of another kind of key, or of an invalid key.
+    /// The PeerId is that of another kind of key, or of an invalid key.
     #[error("the name is not that of an Ed25519 key")]
     NotEd25519,
 }
@@ -419,7 +420,8 @@ impl FromStr for StaticPublic {
     }
 }
 
-/// Name of a network. Nodes of different networks make no links and send each other no replies.
+/// Name of a network. Nodes of different networks do not make links with each other and do not
+/// reply to each other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NetworkId {
     bytes: [u8; NETWORK_ID_BYTES_MAX],
@@ -427,7 +429,8 @@ pub struct NetworkId {
 }
 
 impl NetworkId {
-    /// The network with this name, at most [`NETWORK_ID_BYTES_MAX`] bytes, possibly empty.
+    /// The network with this name, which has at most [`NETWORK_ID_BYTES_MAX`] bytes and may be
+    /// empty.
     pub const fn new(name: &[u8]) -> Option<NetworkId> {
         if name.len() > NETWORK_ID_BYTES_MAX {
             return None;
@@ -492,10 +495,11 @@ impl LocalIdentity {
         &self.network
     }
 
-    /// Stores the values for this peer that are the same in every handshake, when they are first computed.
+    /// Registers this peer: the values that are the same in each of its handshakes are stored when
+    /// first computed.
     ///
-    /// That is the shared secret of both static keys and the verified identity proof: some 250
-    /// bytes, until [`remove_peer`](Self::remove_peer).
+    /// These are the shared secret of both static keys and the verified identity proof. They take
+    /// some 250 bytes until [`remove_peer`](Self::remove_peer).
     pub fn add_peer(&self, peer: &StaticPublic) {
         self.precomputed.add(peer);
     }
@@ -648,7 +652,7 @@ mod tests {
             touched.0[place / 8] ^= 1 << (place % 8);
             assert!(touched.verify(link.public()).is_err(), "bit {place}");
         }
-        // A weak key is refused as a key: it verifies any signature.
+        // A weak key must be refused, because it verifies any signature.
         let mut weak = proof;
         weak.0[6..38].copy_from_slice(&[0; 32]);
         weak.0[6] = 1;

@@ -7,7 +7,7 @@
 //! | [`Openers`] | keys and replay windows of one direction, all lanes |
 //! | [`handshake`] | IKpsk2, XX, cookies: one type per state |
 //! | [`beacon`] | signed announcements of a node's key |
-//! | [`session`] | one peer's keys over time, renewed without loss |
+//! | [`session`] | the keys of one peer over time, renewed without loss |
 //! | [`Identity`], [`IdentityKey`] | Ed25519 keys and their libp2p names |
 //! | [`limits`] | all limits, with their reasons |
 //!
@@ -29,7 +29,7 @@
 
 /// ChaCha20-Poly1305 (RFC 8439): the choice of a provider.
 ///
-/// With the feature `internals` also the AEAD itself, for fuzzers and benchmarks.
+/// With the feature `internals` it also exports the AEAD itself, for fuzzers and benchmarks.
 pub mod aead {
     pub use crate::cipher::Provider;
     #[cfg(feature = "internals")]

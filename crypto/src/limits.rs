@@ -12,7 +12,7 @@ pub(crate) const NONCE_BYTES: usize = 12;
 /// Words of the replay bitmap. A power of two, so that a mask finds a counter's word.
 pub(crate) const REPLAY_WORDS: usize = 64;
 
-/// Size of the replay window, in packets behind the newest one; at least 2,048.
+/// Size of the replay window, in packets before the newest one; at least 2,048.
 ///
 /// One word of the bitmap is always being cleared ahead of the newest counter and does not count.
 pub const REPLAY_WINDOW_PACKETS: u64 = (REPLAY_WORDS as u64 - 1) * 64;
@@ -50,16 +50,16 @@ pub(crate) const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 /// If the last handshake took longer, the pause is 1.5 times its duration.
 pub const RETRY_AFTER: Nanos = Nanos(SECOND);
 
-/// Longest first pause on a path that was measured to be slow.
+/// Longest first pause on a path with a long measured round trip.
 pub(crate) const RETRY_AFTER_SLOW: Nanos = Nanos(4 * SECOND);
 
-/// Attempts of one session that accept a response at the same time.
+/// Maximum number of attempts of one session that accept a response at the same time.
 ///
 /// On a path whose round trip is longer than the pause, every response belongs to an earlier
 /// attempt.
 pub const ATTEMPTS_MAX: usize = 3;
 
-/// Attempts after which the pause doubles.
+/// The number of attempts after which the pause doubles.
 ///
 /// Equal to [`ATTEMPTS_MAX`]: for any round trip up to the longest, some pause is long enough for a
 /// response to arrive while its attempt still waits.
@@ -67,11 +67,11 @@ pub(crate) const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
 
 /// How long one attempt waits for a response.
 ///
-/// The ends count the age of the keys from either end of this time, so it must not exceed the time
-/// by which openers outlive sealers.
+/// It must not exceed the time by which openers outlive sealers: one end counts the age of the keys
+/// from the start of this time, and the other end from its end.
 pub const ATTEMPT_LIFE: Nanos = Nanos(10 * SECOND);
 
-/// How often the pause doubles while there are valid keys.
+/// The number of times that the pause doubles while there are valid keys.
 ///
 /// Some 27 attempts fit between the rekey and the end of the old keys; at 30 % loss all of them
 /// fail once in 10^8 rekeys.
@@ -82,12 +82,12 @@ pub(crate) const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
 
 /// Jitter: each pause grows by a random part of up to 1/3 of itself.
 ///
-/// It keeps nodes that one event started from retrying in step. WireGuard adds up to a third of a
-/// second.
+/// It prevents nodes that were started by one event from retrying at the same times. WireGuard adds
+/// up to a third of a second.
 pub(crate) const JITTER_PARTS: u64 = 3;
 
-/// Sets of keys of a responder that wait for their first packet: one for each response that the
-/// initiator still accepts.
+/// Maximum number of key sets of a responder that wait for their first packet: one for each
+/// response that the initiator still accepts.
 pub const NEXT_MAX: usize = ATTEMPTS_MAX;
 
 /// Shortest time between two generations of keys.
@@ -95,11 +95,11 @@ pub const NEXT_MAX: usize = ATTEMPTS_MAX;
 /// Packets sealed under the generation before the last must arrive before its openers close.
 pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 
-/// Confirmations that an initiator sends at most, one every [`RETRY_AFTER`], until the peer answers
-/// under the new keys.
+/// Maximum number of confirmations that an initiator sends, one every [`RETRY_AFTER`], until the
+/// peer answers under the new keys.
 pub(crate) const CONFIRMS_MAX: u32 = 20;
 
-/// How often the third message of XX is sent before a new handshake starts.
+/// The number of times that the third message of XX is sent before a new handshake starts.
 ///
 /// At 30 % loss, with a probability of 94 % one of them arrives, is confirmed and the confirmation
 /// answered.
@@ -121,7 +121,7 @@ pub(crate) const COMPLETED_HANDSHAKES_MAX: usize = 8_192;
 
 /// Shortest lifetime of a cookie secret, used if its list of completed handshakes is full.
 ///
-/// Handshakes in progress have as long as one attempt waits for its response.
+/// A handshake in progress thus has as much time as one attempt waits for its response.
 pub(crate) const COOKIE_SECRET_LIFE_MIN: Nanos = ATTEMPT_LIFE;
 
 /// Length of the two macs that end an initiation, in bytes.

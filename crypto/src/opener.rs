@@ -1,4 +1,5 @@
-//! Openers: the keys and replay windows of one direction. All authenticated bytes come from here.
+//! Openers: the keys and replay windows of one direction. Only this module produces authenticated
+//! bytes.
 
 use core::fmt;
 
@@ -18,10 +19,10 @@ use crate::time::Nanos;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum OpenRefused {
-    /// Shorter than a link header and a tag, or without a valid link header.
+    /// The packet is shorter than a link header and a tag, or has no valid link header.
     #[error("shorter than a sealed packet")]
     Runt,
-    /// A kind that these keys do not open: unsealed, or of the other seal mode.
+    /// These keys do not open packets of this kind: it is unsealed or of the other seal mode.
     #[error("a kind of packet that this session does not use")]
     WrongKind,
     /// A lane that the peer did not announce.
@@ -41,7 +42,7 @@ pub enum OpenRefused {
     Forged,
 }
 
-/// An authenticated packet, in the memory it arrived in.
+/// An authenticated packet, in the buffer in which it arrived.
 #[derive(Debug)]
 pub struct Opened<'a> {
     body: &'a mut [u8],
@@ -85,7 +86,8 @@ impl<'a> Opened<'a> {
         self.lane
     }
 
-    /// Whether this is the first packet that these [`Openers`] opened: the peer has the keys.
+    /// Whether this is the first packet that these [`Openers`] opened. It proves that the peer has
+    /// the keys.
     ///
     /// The slow path reports it to [`session`](crate::session) as `Input::Opened`.
     #[inline]
@@ -133,7 +135,7 @@ impl Openers {
         Openers { lanes, mode, refuse_at: born.plus(OPEN_REFUSED_AFTER), has_opened: false }
     }
 
-    /// Opens `packet` in place: link header, body, tag. Allocates nothing and moves nothing.
+    /// Opens `packet` (link header, body, tag) in place. It does not allocate or move bytes.
     ///
     /// `now` is the burst's clock reading.
     ///
@@ -319,7 +321,8 @@ mod tests {
                 sealer.seal(NOW, Sealed::Data, &mut packet).expect("sealed");
                 sent.push(packet);
             }
-            // Odd packets first, then all, then all again: each opens once or is too old.
+            // Odd packets arrive first, then all packets, then all again. Each opens once or is too
+            // old.
             let mut opened = vec![0; sent.len()];
             let odd = (1..sent.len()).step_by(2);
             for place in odd.chain(0..sent.len()).chain(0..sent.len()) {
@@ -393,7 +396,7 @@ mod tests {
                 openers.open(NOW, &mut packet.clone()).map(|_| ()),
                 Err(OpenRefused::WrongKind)
             );
-            // Rewriting the kind does not help.
+            // A packet with a rewritten kind is refused as well.
             packet[0] = (agreed.data_kind() as u8) << 4;
             assert_eq!(openers.open(NOW, &mut packet).map(|_| ()), Err(OpenRefused::Forged));
         }

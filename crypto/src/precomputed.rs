@@ -2,10 +2,11 @@
 //!
 //! The shared secret of both static keys, one of the five curve operations of an IK handshake, is
 //! the same every time; the first handshake stores it. The peer's identity proof has the same bytes
-//! every time; if the bytes and the static key equal those verified before, the result stands.
+//! every time; if the bytes and the static key equal those verified before, the stored result is
+//! used.
 //!
-//! Only peers that the caller adds are stored, which bounds the table. Its secrets reveal no more
-//! than the static key, which lies in the same memory.
+//! Only peers that the caller adds are stored, which bounds the table. An attacker who reads its
+//! secrets learns no more than from the static key in the same memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Replay window, and the reconstruction of 64-bit counters from the 32 bits on the wire.
 //!
 //! Each window has one writer: the worker that opens the lane. It calls [`Window::rebuild`] before
-//! it decrypts a packet and [`Window::accept`] after the tag was right, so a forged packet never
+//! it decrypts a packet and [`Window::accept`] after the tag was verified. So a forged packet never
 //! moves the window.
 
 use crate::limits::{REPLAY_WINDOW_PACKETS, REPLAY_WORDS};
@@ -74,8 +74,8 @@ impl Window {
 
     /// Marks a counter as seen, after its packet proved authentic.
     ///
-    /// Fails only if the same counter was accepted since it was reconstructed, so one [`Fresh`]
-    /// counts once.
+    /// Fails only if the same counter was accepted since it was reconstructed. So each counter is
+    /// accepted once.
     #[inline]
     pub fn accept(&mut self, fresh: Fresh) -> Result<(), Stale> {
         let counter = fresh.0;
@@ -92,10 +92,10 @@ impl Window {
 
     /// Moves the edge past `counter` and clears the words that enter the window.
     ///
-    /// Bounded by one turn around the bitmap.
+    /// The loop is bounded by the number of words in the bitmap.
     fn advance(&mut self, counter: u64) {
-        // The word that holds `edge - 1` is in use; those after it enter. Before the first packet
-        // every word is clear.
+        // The word that holds `edge - 1` is in use; the words after it enter the window. Before the
+        // first packet every word is clear.
         let entered = (counter >> 6) - (self.edge.saturating_sub(1) >> 6);
         for step in 0..entered.min(REPLAY_WORDS as u64) {
             self.seen[word(counter.wrapping_sub(step << 6))] = 0;
@@ -139,15 +139,15 @@ mod tests {
         // (edge before, accepted before, counter sent, result)
         type Case = (u64, &'static [u64], u64, Result<u64, Stale>);
         let cases: &[Case] = &[
-            // The start.
+            // The first counter.
             (0, &[], 0, Ok(0)),
             (0, &[], 5, Ok(5)),
             (0, &[0], 0, Err(Stale::Replayed)),
             (0, &[5], 0, Ok(0)),
             (0, &[5, 0], 0, Err(Stale::Replayed)),
             (0, &[], FAR - 1, Ok(FAR - 1)),
-            // The oldest place of the window, and the one behind it, which is taken for a counter
-            // 2^32 ahead and then fails its tag.
+            // The oldest counter in the window, and the one before it. The latter is reconstructed
+            // as a counter 2^32 ahead, so its tag fails.
             (0, &[W], 1, Ok(1)),
             (0, &[W], 0, Ok(FAR)),
             (0, &[W - 1], 0, Ok(0)),
@@ -201,8 +201,8 @@ mod tests {
         assert_eq!(moved.accept(old), Err(Stale::TooOld));
     }
 
-    /// Compares with a set of all accepted counters, over seeded walks of small steps, jumps and
-    /// repeats.
+    /// Compares the window with a set of all accepted counters, over seeded sequences of small
+    /// steps, jumps and repeats.
     #[test]
     fn the_window_agrees_with_a_set_of_all_counters() {
         for seed in 1..=40u64 {
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    /// Every distance behind the edge, for edges at each bit of a word.
+    /// Tests every distance behind the edge, for edges at each bit of a word.
     #[test]
     fn every_place_of_the_window_detects_a_replay() {
         for edge in (5 * W)..(5 * W + 130) {

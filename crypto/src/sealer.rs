@@ -1,8 +1,9 @@
-//! A sealer: the key and nonce counter of one lane. Nonces are made here and nowhere else.
+//! A sealer: the key and nonce counter of one lane. Only this module makes nonces.
 //!
-//! R5, each (key, nonce) pair is used once: a lane's key follows from the session's direction key
-//! and the lane's number; the session's keys come from a handshake with fresh ephemeral keys;
-//! [`Sealer`] holds the key together with its counter, is not `Clone`, and seals by `&mut self`.
+//! R5: each (key, nonce) pair is used once. A lane's key is derived from the session's direction
+//! key and the lane's number. The session's keys come from a handshake with fresh ephemeral keys.
+//! [`Sealer`] holds the key together with its counter, is not `Clone`, and seals through `&mut
+//! self`.
 //!
 //! ```compile_fail,E0277
 //! fn needs_clone<T: Clone>() {}
@@ -41,8 +42,8 @@ pub enum SealMode {
     /// The first [`SEALED_HEAD_BYTES`] behind the link header are encrypted and authenticated, with
     /// the link header and the packet's length.
     ///
-    /// The rest must be sealed end to end already. It does not change, so an observer can match a
-    /// packet on two links.
+    /// The other bytes must already be sealed end to end. They do not change, so an observer can
+    /// match a packet on two links.
     HeaderOnly,
 }
 
@@ -72,7 +73,7 @@ pub enum Sealed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum SealRefused {
-    /// No room for link header and tag.
+    /// The buffer has no room for link header and tag.
     #[error("no room for the link header and the tag")]
     NoRoom,
     /// The keys are older than [`SEAL_REFUSED_AFTER`].
@@ -166,7 +167,7 @@ impl Sealer {
         self.counter
     }
 
-    /// Whether the packet count calls for new keys. [`session`](crate::session) watches their age.
+    /// Whether the packet count requires new keys. [`session`](crate::session) watches their age.
     #[inline]
     pub const fn wants_rekey(&self) -> bool {
         self.counter >= REKEY_AFTER_PACKETS
@@ -184,7 +185,7 @@ impl Sealer {
         self.to
     }
 
-    /// How the sealer seals data.
+    /// The seal mode of data packets.
     #[inline]
     pub const fn mode(&self) -> SealMode {
         self.mode
@@ -214,7 +215,7 @@ pub(crate) fn lane_key(direction: &Secret, lane: Lane) -> Secret {
 }
 
 /// Associated data: the link header, and in header-only mode the number of unsealed bytes, so that
-/// a packet cut or grown on its way fails here.
+/// opening fails if a packet was truncated or extended on the path.
 pub(crate) struct Aad {
     bytes: [u8; LINK_HEADER_BYTES + 4],
     length: usize,

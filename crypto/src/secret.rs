@@ -22,7 +22,7 @@ impl Drop for Secret {
 impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
-    /// Takes ownership of the bytes. The caller erases its own copy, if it keeps one.
+    /// Takes ownership of the bytes. If the caller keeps a copy, the caller must erase it.
     pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Secret {
         Secret(bytes)
     }

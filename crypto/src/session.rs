@@ -10,16 +10,16 @@
 //!
 //! As in WireGuard, a side seals with new keys only when it knows that the other side can open
 //! them: the initiator after the response, the responder after the first packet under them. Until
-//! then both use the old keys, so the loss of a handshake message refuses no data packet. If both
+//! then both use the old keys, so no data packet is refused if a handshake message is lost. If both
 //! ends initiate at once, the end with the smaller static key continues and the other answers. If
 //! both handshakes complete nevertheless, both ends keep the keys that the smaller key initiated.
 //!
-//! An initiation can be a replay, so it proves nothing about the present. It creates keys that wait
-//! for the first packet under them; it neither ends nor delays an attempt of this side.
+//! An initiation can be a replay, so it does not prove that the peer is present. It creates keys
+//! that wait for the first packet under them. It neither ends nor delays an attempt of this side.
 //!
-//! A [`Session`] decides; the data plane holds sealers and openers. The session returns its
-//! decisions as [`Output`]s, to be carried out in order. It stores no address: a handshake never
-//! moves a peer.
+//! A [`Session`] makes the decisions, and the data plane holds sealers and openers. The session
+//! returns its decisions as [`Output`]s, which the caller carries out in order. The session stores
+//! no address, so a handshake never changes the address of a peer.
 
 mod attempt;
 mod generation;
@@ -51,7 +51,8 @@ use self::generation::Generation;
 pub struct SessionConfig {
     /// The peer's static key. Without it, handshakes use XX and learn the key.
     pub peer: Option<StaticPublic>,
-    /// The expected identity. Without it, the session accepts the first one it meets and keeps it.
+    /// The expected identity. Without it, the session accepts the first identity that it receives,
+    /// and then requires it.
     pub identity: Option<Identity>,
     /// The pre-shared key that both operators configured, or [`Psk::NONE`].
     pub psk: Psk,
@@ -66,7 +67,7 @@ pub struct SessionConfig {
     pub wall_at_zero: u64,
 }
 
-/// The surroundings of one step.
+/// The environment of one step.
 pub struct Context<'a> {
     /// Current time.
     pub now: Nanos,
@@ -76,10 +77,10 @@ pub struct Context<'a> {
     pub entropy: &'a mut dyn Entropy,
     /// Returns an unused, unpredictable session index, or `None` if all are in use.
     ///
-    /// One [`Output::Close`] returns each index. Until then handshake messages to this index belong
-    /// to this session.
+    /// The session returns each index with one [`Output::Close`]. Until then handshake messages to
+    /// this index belong to this session.
     pub indices: &'a mut dyn FnMut(&mut dyn Entropy) -> Option<SessionIndex>,
-    /// Whether the static key of a discovered peer belongs to no other peer.
+    /// Returns whether the static key of a discovered peer belongs to no other peer.
     pub is_free: &'a dyn Fn(&StaticPublic) -> bool,
 }
 
@@ -92,7 +93,7 @@ impl fmt::Debug for Context<'_> {
 /// An event for a session.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// [`Session::next_timeout`] is reached. Harmless at any other time.
+    /// The time of [`Session::next_timeout`] has come. This input is harmless at any other time.
     Tick,
     /// Traffic needs the link: start a handshake if there are no keys, and keep the keys fresh.
     Wanted,
@@ -122,7 +123,7 @@ pub enum Output {
     Open {
         /// Our session index.
         index: SessionIndex,
-        /// For the worker that owns the link's flow.
+        /// The openers, for the worker that owns the link's flow.
         openers: Openers,
     },
     /// Seal with these keys and drop the earlier sealers.
@@ -160,7 +161,8 @@ pub struct Session {
     peer: Option<StaticPublic>,
     guard: TimestampGuard,
     newest_timestamp: u64,
-    /// Newest last; two only while two crossed handshakes are being resolved.
+    /// Previous generations, newest last. There are two only while two crossed handshakes are being
+    /// resolved.
     previous: Vec<Generation>,
     current: Option<Generation>,
     /// Keys that the peer may have and has not used yet, with their sealers; newest last, at most
@@ -168,7 +170,7 @@ pub struct Session {
     next: Vec<(Generation, Box<NewKeys>)>,
     /// Attempts that still accept a response, newest last, at most [`ATTEMPTS_MAX`].
     attempts: Vec<Attempt>,
-    /// Time of the next attempt, after a first one.
+    /// Time of the next attempt, if there was a first one.
     retry_at: Option<Nanos>,
     /// Attempts since the last success.
     tries: u32,
@@ -179,7 +181,7 @@ pub struct Session {
     msg3: Option<Vec<u8>>,
     wanted: bool,
     rekey_due: bool,
-    /// The peer is silent, or may have become another one.
+    /// Whether the peer does not answer, or may have changed its identity.
     lost: bool,
     /// No new attempt before this time.
     back_off_until: Nanos,
@@ -217,9 +219,10 @@ impl Session {
 
     /// Takes over a session that XX established, as if an IK handshake had established it.
     ///
-    /// If it takes it over, as [`owns`](Self::owns) reports, the index belongs to this session, though
-    /// [`Context::indices`] did not return it. The initiator passes the third message, which is sent now and
-    /// again until the peer confirms. The responder passes the peer's guard as
+    /// [`owns`](Self::owns) reports afterwards whether this session took it over. If it did, the
+    /// index belongs to this session, although [`Context::indices`] did not return it. The
+    /// initiator passes the third message, which is sent now and repeated until the peer confirms.
+    /// The responder passes the peer's guard as
     /// [`xx::Finish::accept`](crate::handshake::xx::Finish::accept) left it.
     pub fn adopt(
         &mut self,
@@ -245,7 +248,7 @@ impl Session {
         Ok(self.tick(context, outputs)?)
     }
 
-    /// Installs the keys and sends the third message, after which the peer has them too.
+    /// Installs the keys and sends the third message, from which the peer derives the same keys.
     fn send_msg3(
         &mut self,
         now: Nanos,
@@ -256,7 +259,8 @@ impl Session {
         self.install(now, established, false, outputs);
         outputs.push(Output::Send(msg3.clone()));
         self.msg3 = Some(msg3);
-        // Not at once: the peer's slow path needs time to pass the keys to its workers.
+        // The confirmation is delayed, because the peer's slow path needs time to pass the keys to
+        // its workers.
         self.confirm_at = now.plus(CONFIRM_AFTER_MSG3);
     }
 
@@ -275,7 +279,7 @@ impl Session {
         self.guard
     }
 
-    /// Our index of the keys that seal now, if any.
+    /// Our session index of the keys that are used for sealing, if any.
     pub fn current_index(&self) -> Option<SessionIndex> {
         self.current.as_ref().map(|current| current.index)
     }
@@ -342,9 +346,9 @@ impl Session {
 
     /// Drops all keys and handshakes; keeps the peer's identity and the used timestamps.
     ///
-    /// For a caller that lost track of the [`Output`]s. If keys are wanted, a handshake starts at
-    /// once. Openers and sealers handed out earlier work until they expire; the caller ends them
-    /// and their indices.
+    /// A caller uses it after it has lost [`Output`]s. If keys are wanted, a handshake starts at
+    /// once. Openers and sealers from earlier outputs work until they expire. The caller must drop
+    /// them and close their indices.
     pub fn reset(&mut self) {
         self.drop_generations();
         self.attempts.clear();
@@ -419,7 +423,7 @@ impl Session {
         }
         if self.confirming() && now >= self.confirm_at {
             if self.confirms >= MSG3_SENDS_MAX && self.msg3.take().is_some() {
-                // The peer refuses our third message or is gone: start again.
+                // The peer refuses our third message or no longer exists: start again.
                 (self.rekey_due, self.lost) = (true, true);
             }
             self.confirms += 1;
@@ -482,15 +486,15 @@ impl Session {
         }
         let place = self.next.iter().position(|(next, _)| next.index == index);
         if let Some(place) = place.filter(|place| !self.keeps_own_keys(context, *place)) {
-            // The peer took this response and waits for no earlier one.
+            // The peer has used this response, so it no longer waits for an earlier one.
             let mut taken = self.next.drain(..=place).rev();
             let (next, keys) = taken.next().expect("the place is in range");
             outputs.extend(taken.map(|(unused, _)| Output::Close(unused.index)));
             self.drop_attempts(outputs);
             self.promote(now, Generation { confirmed: true, ..next }, keys, outputs);
         }
-        // The responder answers a confirmation with one; the initiator does not answer, so it ends
-        // there.
+        // The responder answers a confirmation with a confirmation. The initiator does not answer,
+        // so the exchange ends.
         let answers = |current: Generation| current.index == index && !current.initiator;
         if self.current.is_some_and(answers) && now >= self.confirm_at {
             self.confirm_at = now.plus(Nanos(RETRY_AFTER.0 / 2));

@@ -1,11 +1,11 @@
-//! Time as the caller's clock counts it. This crate never reads a clock.
+//! Time, as read from the caller's clock. This crate never reads a clock.
 
 use core::fmt;
 
 /// Nanoseconds of a monotonic clock with any zero; also a span between two readings.
 ///
-/// The caller reads its clock once per burst and passes the reading in. A clock that jumps back
-/// makes ages shorter, never negative; keys still end by their packet count.
+/// The caller reads its clock once per burst and passes the reading as an argument. If the clock
+/// jumps back, ages become shorter but never negative; keys still expire by their packet count.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
 
@@ -29,7 +29,7 @@ impl Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The point `span` later; saturates.
+    /// The time `span` later; saturates.
     #[inline]
     pub const fn plus(self, span: Nanos) -> Nanos {
         Nanos(self.0.saturating_add(span.0))

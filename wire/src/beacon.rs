@@ -9,8 +9,8 @@
 //! ```
 //!
 //! This module reads and writes the fields. The signature and the mac are computed and checked in
-//! `strowger-crypto`. A beacon is as long as the handshake initiation that it may lead to, so that
-//! nothing longer is sent because of one (R8).
+//! `strowger-crypto`. A beacon has the length of a handshake initiation. So an initiation that a
+//! beacon triggers is never longer than the beacon (R8).
 //!
 //! ```
 //! use strowger_wire::beacon::{Beacon, Fields};
@@ -28,7 +28,7 @@ use crate::fields::Reader;
 use crate::limits::{INITIATION_BYTES, KEY_BYTES, MAC_BYTES, SIGNATURE_BYTES};
 use crate::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex};
 
-/// Bytes of every beacon: as many as of an initiation.
+/// Bytes of every beacon: the same number as of a handshake initiation.
 pub const BEACON_BYTES: usize = INITIATION_BYTES;
 
 /// The first byte of every beacon, and of no other packet: its kind, and lane 0.
@@ -45,14 +45,14 @@ const COVERED_BYTES: usize = BEACON_BYTES - MAC_BYTES;
 
 const _: () = assert!(LINK_HEADER_BYTES + 4 + 2 * KEY_BYTES + SIGNATURE_BYTES <= COVERED_BYTES);
 
-/// The content of a beacon. Nothing of it is verified here.
+/// The fields of a beacon. This module does not verify them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields<'a> {
-    /// The X25519 key that the node makes links with.
+    /// The node's X25519 static key, which it uses in the handshakes of its links.
     pub static_key: &'a [u8; KEY_BYTES],
     /// The node's Ed25519 key.
     pub identity: &'a [u8; KEY_BYTES],
-    /// The Ed25519 signature of the X25519 key and the network's name (W10-3).
+    /// The node's Ed25519 signature over its X25519 key and the network's name (W10-3).
     pub signature: &'a [u8; SIGNATURE_BYTES],
 }
 
@@ -107,7 +107,7 @@ impl<'a> Beacon<'a> {
         Ok(Beacon { fields, covered, mac })
     }
 
-    /// The content.
+    /// The fields of this beacon.
     #[must_use]
     pub const fn fields(&self) -> Fields<'a> {
         self.fields
@@ -129,7 +129,7 @@ impl<'a> Beacon<'a> {
 /// Why bytes are not a beacon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BeaconError {
-    /// Another length, or another link header.
+    /// The length or the link header is not that of a beacon.
     Malformed,
     /// A version other than [`VERSION`].
     UnknownVersion,

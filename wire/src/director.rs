@@ -31,7 +31,7 @@ impl Director {
         self.bits
     }
 
-    /// How many bits it takes off a label: 1 to 59.
+    /// The number of bits that a switch removes from a label with this director: 1 to 59.
     ///
     /// The director of slot 1 may be wider than its form: the bits above `0001` are zero, so it can have any
     /// width of the scheme that is not below its own (wire.md 1.3).
@@ -58,7 +58,7 @@ impl Director {
     }
 }
 
-/// Why a slot cannot be written, or bits are not a director (W1.4-1).
+/// Why a slot cannot be encoded, or bits are not a director (W1.4-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DirectorError {
     /// The bits are not a director of this scheme, or encode slot 1 in a form other than its own.
@@ -67,14 +67,14 @@ pub enum DirectorError {
     NoSuchForm,
     /// The scheme has no form of this width.
     NoSuchWidth,
-    /// The slot's number does not fit this form or width, or none of the scheme.
+    /// The slot number does not fit the requested form or width, or it fits no form of the scheme.
     SlotTooWide,
-    /// The scheme cannot write slot 1: no form of it matches the bits `..01`.
+    /// The scheme cannot encode slot 1, because none of its forms matches the bits `..01`.
     NoSelf,
 }
 
 impl DirectorError {
-    /// A stable name in snake_case, as `strowger conform` answers it.
+    /// A stable name in snake_case, as `strowger conform` prints it.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {

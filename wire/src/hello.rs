@@ -1,4 +1,5 @@
-//! The hello: the fields that each end sends about itself in a handshake (wire.md section 4, W4-4).
+//! The hello: the fields in which each end of a handshake describes itself (wire.md section 4,
+//! W4-4).
 //!
 //! ```text
 //! length of what follows                         2
@@ -75,10 +76,10 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// What this crate describes.
+    /// The versions that this crate describes.
     pub const OURS: Versions = Versions { oldest: VERSION, newest: VERSION };
 
-    /// From `oldest` to `newest`; `None` where `oldest` is above `newest`.
+    /// The versions from `oldest` to `newest`; `None` if `oldest` is above `newest`.
     #[must_use]
     pub const fn new(oldest: u8, newest: u8) -> Option<Versions> {
         if oldest <= newest { Some(Versions { oldest, newest }) } else { None }
@@ -124,7 +125,7 @@ impl Suites {
         self.0
     }
 
-    /// The suite of the lowest bit that both sets have, if there is one.
+    /// The suite whose bit is the lowest one that is set in both, if there is one.
     #[must_use]
     pub fn first_common(self, other: Suites) -> Option<Suites> {
         let common = self.0 & other.0;
@@ -132,16 +133,16 @@ impl Suites {
     }
 }
 
-/// The seal mode that an end asks for (wire.md section 3). A plain link has no handshake, so plain is not among
-/// them.
+/// The seal mode that an end asks for (wire.md section 3). There is no value for plain, because a
+/// plain link has no handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SealWish {
-    /// Full, and nothing else.
+    /// Full only.
     Full = 0,
-    /// Header-only if the peer asks for it too, else full.
+    /// Header-only if the peer also asks for it; full if not.
     MayHeaderOnly = 1,
-    /// Header-only, or no link.
+    /// Header-only. If the peer does not agree, there is no link.
     MustHeaderOnly = 2,
 }
 
@@ -169,7 +170,7 @@ impl Widths {
     pub const W128: Widths = Widths(2);
     /// Labels of 256 bits.
     pub const W256: Widths = Widths(4);
-    /// All of them.
+    /// All three widths.
     pub const ALL: Widths = Widths(7);
 
     /// The widths with these bits. Bits that this version does not know are kept.
@@ -197,14 +198,14 @@ impl Widths {
         (common != 0).then_some(Widths(common))
     }
 
-    /// Whether this set holds all of `other`.
+    /// Whether this set contains every width of `other`.
     #[must_use]
     pub const fn holds(self, other: Widths) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-/// How many lanes an end seals on: 1 to [`LANES_MAX`].
+/// The number of lanes on which an end seals: 1 to [`LANES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lanes(u8);
 
@@ -212,13 +213,13 @@ impl Lanes {
     /// One lane.
     pub const ONE: Lanes = Lanes(1);
 
-    /// This many lanes; `None` for 0 and above [`LANES_MAX`].
+    /// The type for this number of lanes; `None` for 0 and above [`LANES_MAX`].
     #[must_use]
     pub const fn new(number: u8) -> Option<Lanes> {
         if number == 0 || number as usize > LANES_MAX { None } else { Some(Lanes(number)) }
     }
 
-    /// How many.
+    /// The number of lanes.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
@@ -230,24 +231,24 @@ impl Lanes {
 pub struct Mtu(u16);
 
 impl Mtu {
-    /// What every link carries at least.
+    /// The MTU that every link must support.
     pub const MIN: Mtu = Mtu(LINK_MTU_MIN);
 
-    /// This many bytes; `None` below [`LINK_MTU_MIN`].
+    /// The MTU of this many bytes; `None` below [`LINK_MTU_MIN`].
     #[must_use]
     pub const fn new(bytes: u16) -> Option<Mtu> {
         if bytes < LINK_MTU_MIN { None } else { Some(Mtu(bytes)) }
     }
 
-    /// How many bytes.
+    /// The MTU in bytes.
     #[must_use]
     pub const fn bytes(self) -> u16 {
         self.0
     }
 }
 
-/// A moment of the sender's clock in nanoseconds, or any number of its that only grows. Orders the
-/// initiations of one peer, and nothing else.
+/// The time of the sender's clock in nanoseconds, or any other number that the sender only
+/// increases. It is used only to order the initiations of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub u64);
 
@@ -256,7 +257,7 @@ pub struct Timestamp(pub u64);
 pub struct Hello<'a> {
     /// The versions that the sender supports.
     pub versions: Versions,
-    /// The AEAD suites that it has.
+    /// The AEAD suites that it supports.
     pub suites: Suites,
     /// The seal mode that it asks for.
     pub seal: SealWish,
@@ -264,27 +265,30 @@ pub struct Hello<'a> {
     pub widths: Widths,
     /// Whether it refuses the link if the schemes differ.
     pub same_scheme: bool,
-    /// How many lanes it seals on.
+    /// The number of lanes on which it seals.
     pub lanes: Lanes,
-    /// The longest packet that it takes on this link.
+    /// The longest packet that it accepts on this link.
     pub mtu: Mtu,
-    /// The session index under which it wants to be addressed; not [`SessionIndex::NONE`].
+    /// The session index that the other end must put into packets to this sender; not
+    /// [`SessionIndex::NONE`].
     pub index: SessionIndex,
-    /// When it was sent; zero from a responder.
+    /// The time of sending; zero in the hello of a responder.
     pub timestamp: Timestamp,
-    /// The sender's Ed25519 key and its signature of the X25519 static key (W4-5). Not checked here.
+    /// The sender's Ed25519 key and its signature over the X25519 static key (W4-5). This module
+    /// does not check them.
     pub proof: &'a [u8; IDENTITY_PROOF_BYTES],
-    /// How the sender writes slot numbers, serialised ([`Scheme::parse`](crate::scheme::Scheme::parse));
-    /// at most [`SCHEME_BYTES_MAX`] bytes. Not read here.
+    /// The sender's scheme for slot numbers, serialised
+    /// ([`Scheme::parse`](crate::scheme::Scheme::parse)); at most [`SCHEME_BYTES_MAX`] bytes. This
+    /// module does not parse it.
     pub scheme: &'a [u8],
-    /// The protocols that the sender supports (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`] bytes. Not
-    /// read here.
+    /// The protocols that the sender supports (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`]
+    /// bytes. This module does not parse it.
     pub protocols: &'a [u8],
 }
 
 impl<'a> Hello<'a> {
-    /// Reads the payload of a handshake message. Total: any bytes give a hello or an error, and each
-    /// field has one spelling.
+    /// Reads the payload of a handshake message. Total: any bytes give a hello or an error, and
+    /// each value of a field has exactly one encoding.
     ///
     /// # Errors
     /// [`HelloMalformed`].
@@ -332,18 +336,19 @@ impl<'a> Hello<'a> {
         })
     }
 
-    /// Its length without padding, in bytes.
+    /// The length of this hello without padding, in bytes.
     #[must_use]
     pub const fn wire_bytes(&self) -> usize {
         let fixed = 2 + FIXED_BYTES + IDENTITY_PROOF_BYTES + 1 + 2;
         fixed + self.scheme.len() + self.protocols.len()
     }
 
-    /// Writes it to the front of `out`; gives back what lies behind it, untouched. Padding is zeros
-    /// there.
+    /// Writes this hello to the front of `out`; returns the rest of `out`, unchanged. For padding,
+    /// the caller leaves zeros there.
     ///
     /// # Errors
-    /// [`HelloTooLong`] if `out` is too short, or scheme or protocol table too long; nothing is written then.
+    /// [`HelloTooLong`] if `out` is too short, or if the scheme or the protocol table is too long.
+    /// In this case nothing is written.
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], HelloTooLong> {
         let are_bounded =
             self.scheme.len() <= SCHEME_BYTES_MAX && self.protocols.len() <= PROTOCOLS_BYTES_MAX;
@@ -353,7 +358,7 @@ impl<'a> Hello<'a> {
         self.write(Writer(out)).map(|left| left.0).ok_or(HelloTooLong)
     }
 
-    /// The lengths have been checked, so that the casts lose nothing.
+    /// The caller has checked the lengths, so no cast truncates.
     fn write<'o>(&self, out: Writer<'o>) -> Option<Writer<'o>> {
         out.put(&((self.wire_bytes() - 2) as u16).to_be_bytes())?
             .put(&[self.versions.oldest, self.versions.newest])?
@@ -373,9 +378,9 @@ impl<'a> Hello<'a> {
 /// Why bytes are not a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HelloMalformed {
-    /// It ends before its last field, or its length exceeds the input.
+    /// The hello ends before its last field, or its length field exceeds the input.
     Cut,
-    /// A field has a value that means nothing.
+    /// A field has a value that is not defined.
     BadField,
     /// The padding is not all zero.
     BadPadding,
@@ -393,7 +398,7 @@ impl fmt::Display for HelloMalformed {
 
 impl core::error::Error for HelloMalformed {}
 
-/// A hello does not fit where it is to be written, or a field of it does not fit its place.
+/// A hello does not fit the buffer, or one of its fields exceeds its maximum length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HelloTooLong;
 
@@ -428,7 +433,7 @@ mod tests {
         }
     }
 
-    /// The bytes of this hello in a larger room, and how many they are.
+    /// The bytes of this hello at the front of a larger buffer, and their number.
     fn written(hello: &Hello<'_>) -> ([u8; 2 * HELLO_BYTES_MAX], usize) {
         let mut room = ROOM;
         let left = hello.emit(&mut room).expect("room").len();
@@ -471,7 +476,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(Hello::parse(&bytes[..length]), Err(HelloMalformed::Cut));
         }
-        // The length field made to fit the cut: still cut, inside.
+        // The length field is adjusted to the shorter input, so the hello now ends inside a field.
         for length in 0..bytes.len() - 2 {
             let mut cut = room;
             cut[..2].copy_from_slice(&(length as u16).to_be_bytes());

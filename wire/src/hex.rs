@@ -1,6 +1,7 @@
 //! Bytes as hex digits: keys, schemes and other short lists of bytes as people and programs read them.
 //!
-//! Written in lower case, read in either case. Without a sign, a prefix or spaces.
+//! Digits are written in lower case and accepted in either case. A sign, a prefix or spaces are not
+//! allowed.
 //!
 //! ```
 //! use strowger_wire::hex::{self, Hex, HexError};
@@ -22,7 +23,8 @@ pub struct Hex<'a>(pub &'a [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Digit by digit, so that no copy of a secret is left in a formatter's buffer.
+        // The digits are written one by one, so that no copy of a secret is left in a formatter's
+        // buffer.
         let digit = |value: u8| char::from(DIGITS[usize::from(value & 15)]);
         self.0.iter().try_for_each(|byte| {
             f.write_char(digit(byte >> 4))?;
@@ -37,7 +39,8 @@ impl fmt::Debug for Hex<'_> {
     }
 }
 
-/// The bytes that these digits spell, one by one. The last one is an error where a digit is left over.
+/// The bytes that these digits spell, one by one. The last item is an error if a digit is left
+/// over.
 pub fn bytes(text: &str) -> impl Iterator<Item = Result<u8, HexError>> {
     let pairs = text.as_bytes().chunks(2).enumerate();
     pairs.map(|(index, pair)| {
@@ -53,7 +56,7 @@ pub fn bytes(text: &str) -> impl Iterator<Item = Result<u8, HexError>> {
     })
 }
 
-/// Reads exactly as many bytes as `out` has. For secrets, whose only copy is then `out`.
+/// Reads exactly as many bytes as `out` has. Use it for secrets: `out` is then the only copy.
 ///
 /// # Errors
 /// [`HexError`]; the content of `out` is then meaningless.
@@ -82,10 +85,10 @@ pub fn array<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
 pub enum HexError {
     /// The byte at this position of the text, from 0, is not a hex digit.
     NotHex {
-        /// Where.
+        /// The position.
         at: usize,
     },
-    /// An odd number of digits, or another number of bytes than wanted.
+    /// The number of digits is odd, or the number of bytes is not the expected one.
     Length,
 }
 

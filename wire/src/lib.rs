@@ -1,9 +1,10 @@
 //! The formats of the Strowger switch: labels, headers, control messages, handshake fields and beacons.
 //!
-//! A Strowger switch forwards packets by *source routing*: the sender writes the whole path into the packet,
-//! as a **label** of packed slot numbers, and each switch takes one number off. This crate reads, writes and
-//! computes everything that two nodes must agree on, down to the bit. It is for switches, for tools that
-//! build or show packets, and for programs that must know a label without running a switch.
+//! A Strowger switch forwards packets by *source routing*: the sender writes the whole path into
+//! the packet, as a **label** of packed slot numbers, and each switch removes one number. This
+//! crate reads, writes and computes everything that two nodes must agree on, down to the bit. It is
+//! for switches, for tools that build or show packets, and for programs that compute labels without
+//! running a switch.
 //!
 //! - It needs neither `std` nor `alloc` and depends on no other crate, so it also serves a microcontroller or
 //!   WebAssembly.
@@ -15,7 +16,7 @@
 //! The specification is `docs/wire.md` in the repository. Sections and requirements are cited by its
 //! numbers: "wire.md 1.2" is a section, "W5-4" a requirement. Integers on the wire are big-endian.
 //!
-//! # What stands where in a packet
+//! # The layout of a packet
 //!
 //! ```text
 //! +-------------+------------------------+-------------------------------------+-----------+
@@ -49,7 +50,7 @@
 //!     ingress: Slot::new(ingress),
 //!     egress: Slot::new(egress),
 //! };
-//! // Enters the first switch by slot 4 and leaves by slot 2, then enters by 9 and leaves by 3.
+//! // First switch: ingress slot 4, egress slot 2. Second switch: ingress slot 9, egress slot 3.
 //! let (label, reply) = Label::<u64>::build(&[hop(4, 2), hop(9, 3)])?;
 //! assert_eq!(label.to_string(), "0000.0000.0000.08a5");
 //! assert_eq!(label.hop_count(&V3X5X8)?, 2);

@@ -1,14 +1,15 @@
 //! Every length and bound of the formats, its reason, and the asserts between them.
 
-/// The most forms a scheme can have: data bits rise from form to form and lie between 1 and 31.
+/// Maximum number of forms in a scheme: each form has more data bits than the one before it, from 1
+/// to 31.
 pub const FORMS_MAX: usize = 31;
 
 /// The widest form, in bits, prefix and data together: a director must leave room in a 64-bit label
 /// for the end marker and the three zeros above it (wire.md 1.3; the bound is cjdns').
 pub const FORM_WIDTH_MAX: u8 = 59;
 
-/// The widest table a switch decodes with, in index bits (wire.md 1.1: "the label's low ten bits
-/// at most"). It is what `v3x5x8` needs.
+/// The widest decoding table of a switch, in index bits (wire.md 1.1: "the label's low ten bits at
+/// most"). `v3x5x8` needs this width.
 pub const INDEX_BITS_MAX: u32 = 10;
 
 /// The widest table of prefixes, in index bits, for schemes whose forms are too wide for one load:
@@ -33,30 +34,32 @@ pub const MAC_BYTES: usize = 16;
 /// Lanes a link can have in one direction: the lane is four bits of the link header.
 pub const LANES_MAX: usize = 16;
 
-/// Bytes of every handshake initiation. Fixed, so that no reply can be longer than its request, and so that the
-/// length reveals nothing. Fits an IPv6 packet of 1280 with room for tunnels.
+/// Bytes of every handshake initiation. The length is fixed, so that no reply can be longer than
+/// its request, and so that the length reveals nothing. An initiation fits into an IPv6 packet of
+/// 1280 bytes, with room for tunnel headers.
 pub const INITIATION_BYTES: usize = 896;
 
-/// Bytes of a network's name.
+/// Maximum length of a network's name, in bytes.
 pub const NETWORK_ID_BYTES_MAX: usize = 32;
 
-/// Bytes of a serialised scheme as it travels in the handshake.
+/// Maximum length of a serialised scheme in a handshake, in bytes.
 pub const SCHEME_BYTES_MAX: usize = 64;
 
-/// Bytes of a protocol table as it travels in the handshake.
+/// Maximum length of a protocol table in a handshake, in bytes.
 pub const PROTOCOLS_BYTES_MAX: usize = 512;
 
 /// Bytes of an encoded identity proof: the libp2p-noise payload with an Ed25519 key and signature.
 pub const IDENTITY_PROOF_BYTES: usize = 104;
 
-/// Bytes of a hello with all its fields at their longest.
+/// Bytes of a hello in which all fields have their maximum length.
 pub const HELLO_BYTES_MAX: usize =
     2 + 21 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
 
 /// The smallest packet a link must carry, link header and tag included.
 pub const LINK_MTU_MIN: u16 = 576;
 
-/// The longest control message, which only a ping can be: what a path of 1,500 bytes takes.
+/// The longest control message, in bytes. It fits a path MTU of 1,500 bytes. Only a ping or pong
+/// can have this length.
 pub const CONTROL_BYTES_MAX: usize = 1_400;
 
 /// The longest text of a goodbye.

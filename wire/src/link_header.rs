@@ -9,9 +9,9 @@
 //! +---------------+---------------+---------------+---------------+
 //! ```
 //!
-//! The kind says what follows. In a handshake message, the lane says which step it is ([`Step`]), and the last
-//! four bytes hold the *sender's* session index, so that the receiver can address a cookie before it decrypts
-//! anything (W4-2).
+//! The kind determines what follows the header. In a handshake message, the lane says which step it
+//! is ([`Step`]), and the last four bytes hold the *sender's* session index, so that the receiver
+//! can address a cookie before it decrypts anything (W4-2).
 //!
 //! ```
 //! use strowger_wire::link_header::{Kind, Lane, LinkHeader, LinkHeaderError, SessionIndex};
@@ -42,17 +42,19 @@ pub enum Kind {
     Initiation = 1,
     /// A handshake message of the responder.
     Response = 2,
-    /// A cookie, with which the initiator repeats its message (as in WireGuard, section 5.4.7).
+    /// A cookie reply. The initiator repeats its message with the cookie (as in WireGuard, section
+    /// 5.4.7).
     Cookie = 3,
     /// Data; everything behind the link header is encrypted and authenticated.
     SealedData = 4,
     /// Data; only the first 64 bytes behind the link header are encrypted and authenticated (W3-6).
     SealedHeaderData = 5,
-    /// Data in clear, on a port whose operator configured that.
+    /// Data in clear, only on ports that the operator configured for it.
     PlainData = 6,
     /// A [beacon](crate::beacon): suggests a peer, proves nothing.
     Beacon = 7,
-    /// A sealed token that a peer is to return from an address, to show that it can be reached there (W3-21).
+    /// A sealed token. The peer returns it, which shows that the peer can be reached at an address
+    /// (W3-21).
     PathChallenge = 8,
     /// The sealed answer to a path challenge.
     PathResponse = 9,
@@ -128,13 +130,14 @@ impl Step {
         }
     }
 
-    /// The lane that identifies it.
+    /// The lane that identifies this step.
     pub const fn lane(self) -> Lane {
         Lane(self as u8)
     }
 }
 
-/// The sending half of a link that one worker has: 0 to 15. Each lane has its own key and counter (W3-4).
+/// The number of one worker's sending half of a link: 0 to 15. Each lane has its own key and
+/// counter (W3-4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane(u8);
 
@@ -160,7 +163,7 @@ impl Lane {
 pub struct SessionIndex(u32);
 
 impl SessionIndex {
-    /// No session: what an initiation without a key hint is addressed to (W4-17).
+    /// No session. An initiation without a key hint has this index (W4-17).
     pub const NONE: SessionIndex = SessionIndex(0);
 
     /// One more than the largest index.

@@ -13,8 +13,8 @@ impl Slot {
     /// Slot 1, the switch itself: its slow path (wire.md 1.3).
     pub const SWITCH: Slot = Slot(1);
 
-    /// The slot with this number. Any number is a slot; whether a scheme can write it is the
-    /// scheme's matter.
+    /// The slot with this number. Any number is valid here. The scheme decides whether it can
+    /// encode the slot.
     #[inline]
     #[must_use]
     pub const fn new(number: u32) -> Slot {

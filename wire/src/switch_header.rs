@@ -10,9 +10,9 @@
 //! |  label, 8, 16 or 32 bytes                                     |
 //! +---------------------------------------------------------------+
 //! ```
-//! Version is 1. Width is 0, 1 or 2 for labels of 64, 128 or 256 bits; other codes are refused. The three bits
-//! drawn as 0 are sent as zero, ignored on receipt, and passed on unchanged. A later use of them that switches
-//! must understand needs another version.
+//! Version is 1. Width is 0, 1 or 2 for labels of 64, 128 or 256 bits; other codes are refused. The
+//! three bits drawn as 0 are sent as zero, ignored on receipt, and passed on unchanged. If a later
+//! use of these bits requires support by switches, it needs another version.
 //!
 //! [`AnyHeader::parse`] checks all lengths once and gives a view of the packet's own bytes. [`HeaderRepr`] has
 //! the fields as values; [`HeaderRepr::emit`] writes them.
@@ -84,8 +84,8 @@ mod field {
     pub(super) const FLOW: (usize, usize) = (6, 7);
 }
 
-// The budget of wire.md 7: over an underlay of 1400 bytes with IPv6 and UDP an IPv6-minimum packet
-// of 1280 fits.
+// The budget of wire.md 7: with an underlay MTU of 1400 bytes and IPv6 and UDP headers, an IPv6
+// packet of the minimum MTU of 1280 bytes fits.
 const _: () = {
     const LINK_BYTES: usize = 8 + 16;
     const ENDPOINT_BYTES: usize = 4 + 4 + 1 + 16;
@@ -137,8 +137,8 @@ pub struct Flags {
 
 /// A view of a packet: its header, in place, and the payload behind it.
 ///
-/// Only [`AnyHeader::parse`] makes it, and checks all lengths. Accessors do not check lengths again, and none
-/// can fail.
+/// Only [`AnyHeader::parse`] makes a view, and it checks all lengths. So accessors do not check
+/// lengths and cannot fail.
 #[derive(Debug)]
 pub struct Header<'a, R: Register = u64> {
     fixed: &'a mut [u8; FIXED_BYTES],
@@ -231,7 +231,7 @@ impl<'a, R: Register> Header<'a, R> {
         u16::from_be_bytes([self.fixed[high], self.fixed[low]])
     }
 
-    /// How many more switches may take the packet (W2-6).
+    /// The number of further switches that may process the packet (W2-6).
     #[inline]
     #[must_use]
     pub fn hops_left(&self) -> u8 {
@@ -278,7 +278,7 @@ impl<'a, R: Register> Header<'a, R> {
         self.fixed[field::FLAGS] & field::CONTROL != 0
     }
 
-    /// T: whether switches answer with telemetry; a trace request has it (W5-4).
+    /// T: whether switches answer with telemetry. Trace requests have this flag (W5-4).
     #[inline]
     #[must_use]
     pub fn wants_telemetry(&self) -> bool {
@@ -299,14 +299,14 @@ impl<'a, R: Register> Header<'a, R> {
         self.payload
     }
 
-    /// The bytes behind the header, to write.
+    /// The bytes behind the header, mutable.
     #[inline]
     #[must_use]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         self.payload
     }
 
-    /// Writes what a switch changes: label, shift and hops left.
+    /// Writes the fields that a switch changes: label, shift and hops left.
     #[inline]
     pub fn advance(&mut self, label: Label<R>, shift: u16, hops_left: u8) {
         self.set_label(label);
@@ -357,8 +357,9 @@ impl<'a, R: Register> Header<'a, R> {
     }
 }
 
-/// The hops left that a switch writes: the smaller of the packet's field and the switch's own maximum, less one
-/// (W2-6). `None` if none is left; the switch then discards the packet (`hops_spent`).
+/// The hops left that a switch writes: the smaller of the packet's field and the switch's own
+/// maximum, less one (W2-6). `None` if no hops are left. In this case the switch discards the
+/// packet (`hops_spent`).
 #[inline]
 #[must_use]
 pub fn hops_behind(hops_left: u8, hops_max: u8) -> Option<u8> {
@@ -372,7 +373,7 @@ pub struct HeaderRepr<R: Register = u64> {
     pub flags: Flags,
     /// Explicit congestion notification.
     pub ecn: Ecn,
-    /// How many switches may take the packet, the one where it ends included.
+    /// The number of switches that may process the packet, including the last one.
     pub hops_left: u8,
     /// The traffic class.
     pub class: u8,
@@ -406,11 +407,11 @@ impl<R: Register> HeaderRepr<R> {
         header_bytes::<R>()
     }
 
-    /// Writes it to the front of a packet; gives back the bytes behind it, unchanged.
+    /// Writes this header to the front of a packet; returns the bytes behind it, unchanged.
     ///
     /// # Errors
-    /// [`HeaderError::TooShort`] if the packet is too short; [`HeaderError::Shift`] if the shift is not below
-    /// the label's width. Nothing is written then.
+    /// [`HeaderError::TooShort`] if the packet is too short; [`HeaderError::Shift`] if the shift is
+    /// not below the label's width. In both cases nothing is written.
     pub fn emit<'a>(&self, packet: &'a mut [u8]) -> Result<&'a mut [u8], HeaderError> {
         if u32::from(self.shift) >= R::BITS {
             return Err(HeaderError::Shift);
@@ -437,13 +438,13 @@ impl<R: Register> HeaderRepr<R> {
 /// Why bytes are not a switch header, or a header cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderError {
-    /// Fewer bytes than the header has.
+    /// There are fewer bytes than the header needs.
     TooShort,
     /// A version other than [`VERSION`].
     Version,
     /// A width code other than 0, 1, 2.
     Width,
-    /// A shift as wide as the label, or wider.
+    /// A shift that is not less than the label's width.
     Shift,
 }
 

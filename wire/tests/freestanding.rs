@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The crate as a library without features, in a separate folder.
+/// Builds the crate as a library without features, in a separate folder.
 fn built() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("freestanding");
     let built = Command::new(env!("CARGO"))
@@ -19,7 +19,7 @@ fn built() -> PathBuf {
     target.join("debug")
 }
 
-/// Compiles `freestanding/lib.rs` against it, with this condition.
+/// Compiles `freestanding/lib.rs` against the library in `built`, with this `cfg` condition.
 fn compile(built: &Path, condition: &str) -> Output {
     Command::new(option_env!("RUSTC").unwrap_or("rustc"))
         .args(["--edition", "2024", "--crate-type", "staticlib", "--crate-name", "freestanding"])
@@ -40,7 +40,7 @@ fn a_program_without_std_and_without_an_allocator_links_the_crate() {
     let built = built();
     let output = compile(&built, "alone");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The check would see either of them.
+    // The check must detect a dependency on either of them.
     for (condition, said) in [("with_std", "panic_impl"), ("with_alloc", "global memory allocator")]
     {
         let output = compile(&built, condition);

@@ -1,7 +1,7 @@
-//! Compares the label arithmetic with vectors of an independent implementation, row by row. The rows that
-//! differ on purpose are in a list here, with the reason.
+//! Compares the label arithmetic with vectors of an independent implementation, row by row. Rows
+//! that differ intentionally are listed here, with the reason.
 
-// Outside `#[test]` functions too, a row that is not as it should be is a failed test.
+// A row with an unexpected format fails the test, also outside of `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
@@ -12,13 +12,14 @@ use strowger_wire::{
     scheme::{self, Form, V3X5X8},
 };
 
-/// Labels for an asker that the source makes too long for its own register: 64 bits, without room for the end
+/// Labels that the source makes too long for its own register: 64 bits, without room for the end
 /// marker of a return path. Here the result is `too_long`, as for a splice of that length.
 const TOO_LONG_FOR_ASKER: [(&str, &str); 1] = [("03fee739c73620cd", "0000000000000220")];
 
-/// Steps to slot 1 that the source refuses, because the ingress slot is wider than the self director and other
-/// bits stand above it: its known defect. Here the last step never fails for lack of bits (wire.md 1.3): the
-/// packet is delivered with its ingress slot beside it. Scheme, slots attached, ingress, label.
+/// Steps to slot 1 that the source refuses, because the ingress slot is wider than the self
+/// director and bits above it are set. This is a known defect of the source. In this crate the last
+/// step never fails for lack of bits (wire.md 1.3): the packet is delivered together with its
+/// ingress slot. Columns: scheme, slots attached, ingress, label.
 const ARRIVES_WITH_US: [(&str, u64, u64, &str); 10] = [
     ("v3x5x8", 40, 19, "00000000000fead1"),
     ("v3x5x8", 40, 12, "00000000000001a1"),
@@ -56,7 +57,7 @@ fn slots(row: &Value, key: &str) -> Vec<Slot> {
     rows(row, key).iter().map(|slot| Slot::new(slot.as_u64().unwrap() as u32)).collect()
 }
 
-/// A label, or the source's sign for one that cannot be.
+/// The expected label; `None` for the source's marker of an impossible label.
 fn wanted(text: &str) -> Option<Label> {
     (text != "ffffffffffffffff").then(|| text.parse().unwrap())
 }
@@ -104,7 +105,8 @@ fn number_compress() {
                 let director = scheme.encode(slot, form.width()).ok();
                 assert_eq!(director.map(|director| director.bits()), wanted, "{name} {row}");
                 if let Some(director) = director {
-                    // Slot 1 reads back at its own width: the zeros above it say nothing.
+                    // Slot 1 decodes at its own width, because the zeros above it carry no
+                    // information.
                     let read = scheme.decode(director.bits()).unwrap();
                     assert_eq!((read.slot(), read.bits()), (slot, director.bits()));
                 }
@@ -181,7 +183,8 @@ fn switches<'a>(out_slots: &[Slot], in_slots: &[Slot]) -> Vec<Hop<'a>> {
     ingress.zip(egress).map(|(ingress, egress)| Hop { scheme: &V3X5X8, egress, ingress }).collect()
 }
 
-/// Walks a label through switches; compares each label on the wire, gives the last one.
+/// Forwards a label through all switches, compares each label on the wire, and returns the last
+/// one.
 fn walk(path: Label, hops: &[Hop], on_wire: &Value) -> (Label, u16) {
     let (mut label, mut shift) = (path, 0);
     let mut seen = on_wire.as_array().unwrap().iter();
@@ -238,7 +241,7 @@ fn forward() {
     for group in rows(&vectors, "forward") {
         let (name, attached) = (text(group, "scheme"), number(group, "attached_peers"));
         let scheme = Scheme::named(name).unwrap();
-        // Neighbours get 0, 2, 3, ...; slot 1 is always there.
+        // Neighbours have the slots 0, 2, 3 and so on; slot 1 always exists.
         let taken = |slot: Slot| slot.number() == 0 || u64::from(slot.number()) <= attached;
         for row in rows(group, "steps") {
             seen += 1;
@@ -260,8 +263,9 @@ fn forward() {
                 assert_eq!(u64::from(shift), number(row, "shift_out"), "{row}");
                 continue;
             }
-            // For packets without a next hop the source answers return_path, too, and it drops packets with
-            // certain flags or lengths silently. So only the failure is compared.
+            // Only the fact of the failure is compared, not its reason. The source reports
+            // `return_path` also for packets without a next hop, and silently drops packets with
+            // certain flags or lengths.
             match result {
                 Ok(Step::Arrive { written: None }) => {
                     differ.push((name, attached, number(row, "from"), text(row, "in_label")));

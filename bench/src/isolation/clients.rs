@@ -1,5 +1,5 @@
-//! Unix clients that connect and never read: frames that wait for them must cost others neither
-//! memory nor CPU time.
+//! Unix clients that connect and never read. Frames that wait for them must not take chunks or CPU
+//! time from other clients.
 
 use std::net::Ipv4Addr;
 

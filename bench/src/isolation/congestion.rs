@@ -1,5 +1,6 @@
-//! One congested egress, a unix client that reads at a fixed pace, and several ingresses. All runs
-//! on one thread in rounds of virtual time, so the counts do not depend on the scheduler.
+//! One congested egress, a unix client that reads at a fixed pace, and several ingresses.
+//! Everything runs on one thread in rounds of virtual time, so the counts do not depend on the
+//! scheduler.
 
 use strowger_engine::Now;
 use strowger_io::unix::Client;
@@ -20,12 +21,13 @@ const PAYLOAD_BYTES: usize = BYTES - packet::PAYLOAD_AT;
 const ROUND_NS: u64 = 1_000_000;
 const ROUNDS: u64 = 1_000;
 
-/// Rounds before counting, in which the egress socket fills, and the most after it, in which it
-/// empties.
+/// The number of rounds before counting, in which the egress socket fills, and the maximum number
+/// after counting, in which it empties.
 const WARM_UP: u64 = 100;
 const DRAIN_ROUNDS_MAX: u64 = 1_000;
 
-/// Parts of a round: in each the sources send, every worker is polled, and the reader reads.
+/// The number of parts in a round. In each part the sources send, every worker is polled, and the
+/// reader reads.
 const PARTS: u64 = 8;
 
 /// Packets that the reader reads in a part of a round.
@@ -39,10 +41,10 @@ const INNOCENT: u64 = 1;
 const EGRESS: u32 = 10;
 const FIRST_SOURCE: u32 = 2;
 
-/// Variants of the control flag: innocent data, innocent control.
+/// Variants of the control-flag case: the innocent client sends data, or it sends control messages.
 const DATA: usize = 0;
 const CONTROL: usize = 1;
-/// Variants of the polling order: whose share the row has.
+/// Variants of the polling-order case: the client whose share the row contains.
 const LOCAL: usize = 0;
 const OTHER_WORKER: usize = 1;
 
@@ -85,7 +87,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// How much a client sends.
+/// The rate at which a client sends.
 #[derive(Clone, Copy)]
 enum Pace {
     /// This many packets in each part of a round.
@@ -97,7 +99,7 @@ enum Pace {
 /// A client that sends through the egress.
 struct Source {
     client: Client,
-    /// Its packets in rounds that do not count, and in rounds that count.
+    /// The packets that it sends in rounds that are not counted, and in rounds that are counted.
     packets: [Vec<u8>; 2],
     pace: Pace,
     sent: u64,
@@ -141,7 +143,7 @@ impl Source {
     }
 }
 
-/// Runs rounds until all packets of the counted ones have arrived or were dropped.
+/// Runs rounds until all packets of the counted rounds have arrived or were dropped.
 fn run_rounds(
     options: &Options,
     node: &mut Node,
@@ -169,7 +171,7 @@ fn run_rounds(
     Err(Failure::Wrong("the congested egress queue did not drain".to_owned()))
 }
 
-/// Reads as the egress client, in a part of a round; returns the number of packets.
+/// Reads at the egress client in one part of a round; returns the number of packets.
 fn read(egress: &mut Client, buffer: &mut [u8], sources: &mut [Source]) -> Result<u64, Failure> {
     for count in 0..READ {
         let received = egress.try_receive(buffer);
@@ -205,7 +207,7 @@ fn control_flag(options: &Options, setup: &Setup) -> Result<Half, Failure> {
 fn polling_order(options: &Options, setup: &Setup) -> Result<Half, Failure> {
     let mut node = Node::new(NodeSpec { workers: 2, listeners: 0, clients: 4, identity: None })?;
     let egress = node.client(0, EGRESS)?;
-    // Without offenders one of them has the egress to itself.
+    // Without offenders one of the sources has the egress to itself.
     let alone = if setup.variant == OTHER_WORKER { 2 } else { 0 };
     let pace = |number| Pace::PerPart(if setup.offends || number == alone { HOSTILE } else { 0 });
     let mut sources = [

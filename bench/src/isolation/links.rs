@@ -1,13 +1,13 @@
 //! A sealed link between two switches while an offender floods slot 1 or forges handshake answers.
-//! All runs on one thread in steps of virtual time over real UDP sockets: minutes of a link's life
-//! take seconds, and the counts do not depend on the scheduler.
+//! Everything runs on one thread in steps of virtual time over real UDP sockets. So minutes of a
+//! link's life take seconds, and the counts do not depend on the scheduler.
 //!
 //! ```text
 //! source --> peer ===== observer ===== relay --> sink
 //!                                      relay <-- flood
 //! ```
-//! The observer forwards every datagram and reads the session indices, which are visible on the
-//! path. It forges messages with the source addresses that the ends expect.
+//! The observer is on the path: it forwards every datagram and reads the session indices, which are
+//! not encrypted. It forges messages with the source addresses that the ends expect.
 
 use std::{
     collections::VecDeque,
@@ -43,8 +43,8 @@ const BYTES: usize = 100;
 const PEER: u8 = 21;
 const RELAY: u8 = 22;
 
-/// Slots: of the sealed link at both ends; of the source at the peer and the sink at the relay; of
-/// the flooding neighbour.
+/// The slot of the sealed link at both ends. The constants below are the slots of the source at the
+/// peer and the sink at the relay, and of the flooding neighbour.
 const LINK: u32 = 2;
 const END: u32 = 3;
 const FLOOD: u32 = 4;
@@ -52,14 +52,15 @@ const FLOOD: u32 = 4;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 
-/// Most steps in which the link may come up before counting begins.
+/// Maximum number of steps in which the link must come up before counting begins.
 const UP_STEPS_MAX: u64 = 5_000;
 
-/// Requests for each poll of the slow path: trains of 64, twice the capacity of the punt queue.
+/// The number of requests for each poll of the slow path, in trains of 64: twice the capacity of
+/// the punt queue.
 const REQUESTS: usize = 512;
 const REQUESTS_PER_TRAIN: usize = 64;
 
-/// Lengths of a response and a cookie that pass the length check.
+/// A length of responses that passes the length check; the next constant is that of cookies.
 const RESPONSE_BYTES: usize = 300;
 const COOKIE_BYTES: usize = 64;
 
@@ -73,14 +74,16 @@ const FAST_LIVENESS: Liveness =
 /// An attack on the link.
 #[derive(Clone, Copy)]
 struct Attack {
-    /// Virtual time of one step and of the run; whether the link is up before it.
+    /// Virtual time of one step. The next fields are the virtual time of the run, and whether the
+    /// link is up before it.
     step_ns: u64,
     run_ns: u64,
     up_first: bool,
-    /// Steps for each innocent packet.
+    /// The number of steps between two innocent packets.
     steps_per_packet: u64,
     requests: usize,
-    /// Forged answers to each end in a step, and whether they have the right length.
+    /// The number of forged answers to each end in a step. The next field says whether they have
+    /// the right length.
     forged: u64,
     long: bool,
     liveness: Liveness,
@@ -116,7 +119,7 @@ fn attack(variant: usize) -> Attack {
             long: variant == LONG_COMING_UP,
             liveness,
         },
-        // Longer than the life of a key.
+        // The run is longer than the lifetime of a key.
         _ => Attack {
             step_ns: 4 * MS,
             run_ns: 300 * SECOND,
@@ -280,8 +283,8 @@ impl Link {
     }
 
     /// One step of virtual time: polls the workers until no datagram moves, and the slow paths
-    /// once. Returns the number of packets that the offender sent; it sends first whenever the slow
-    /// path has made room.
+    /// once. Returns the number of packets that the offender sent; it sends whenever the slow path
+    /// has emptied the punt queue.
     fn step(&mut self) -> Result<u64, Failure> {
         self.now.0 += self.attack.step_ns;
         let mut offender_sent = 0;
@@ -333,7 +336,8 @@ impl Link {
         Ok(count as u64)
     }
 
-    /// Sends responses and cookies in which only the visible index is right, `each` to both ends.
+    /// Sends responses and cookies in which only the visible index is right: `each` messages to
+    /// each end.
     fn forge(&self, each: u64) -> Result<u64, Failure> {
         let mut sent = 0;
         for (socket, to, indices) in self.observer.ends() {
@@ -360,15 +364,15 @@ impl Link {
 /// A session index as in a link header.
 type Index = [u8; 3];
 
-/// Forwards between both ends, and sees what anyone on the path can see.
+/// Forwards between both ends, and reads only what any node on the path can read.
 struct Observer {
-    /// The socket that the peer takes for the relay, and the peer's address.
+    /// The socket that acts as the relay towards the peer, and the peer's address.
     as_relay: UdpSocket,
     peer: SocketAddrV4,
-    /// The socket that the relay takes for the peer, and the relay's address.
+    /// The socket that acts as the peer towards the relay, and the relay's address.
     as_peer: UdpSocket,
     relay: SocketAddrV4,
-    /// Datagrams in flight: when each is due, and to which end.
+    /// Datagrams in flight: the time at which each is due, its bytes, and the end that receives it.
     in_flight: VecDeque<(Now, Vec<u8>, End)>,
     /// Indices of each end: of its last attempt, and of the session to which it receives data.
     peers: [Option<Index>; 2],
@@ -382,7 +386,7 @@ impl Observer {
         Ok(Self { as_relay, peer, as_peer, relay, in_flight: VecDeque::new(), peers, relays })
     }
 
-    /// Receives, and forwards what is due; returns how many datagrams moved.
+    /// Receives datagrams and forwards those that are due; returns the number of both together.
     fn deliver(&mut self, now: Now) -> Result<usize, Failure> {
         let due = Now(now.0 + DELAY_NS);
         let mut buffer = [0; 2_048];

@@ -1,7 +1,7 @@
-//! Isolation (R23): the loss of an innocent pair of neighbours while another neighbour, client or path
-//! misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is the delivered
-//! part of the innocent traffic with the offender to the part without. Counts at a fixed pace decide, not
-//! durations.
+//! Isolation (R23): the loss of an innocent pair of neighbours while another neighbour, client or
+//! path misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is
+//! the delivered part of the innocent traffic with the offender, divided by the part without it.
+//! Packets are sent at a fixed pace, and the counts decide, not durations.
 //!
 //! | module | cases |
 //! |---|---|
@@ -26,7 +26,7 @@ use strowger_engine::control::Balance;
 
 use crate::{Bench, Failure, Options, Row, spread::Spread};
 
-/// A case: its name, and what runs one half of a pair.
+/// A case: its name, and the function that runs one half of a pair.
 struct Case {
     name: &'static str,
     size: usize,
@@ -41,8 +41,7 @@ struct Case {
 struct Setup {
     /// Whether the offender is active.
     offends: bool,
-    /// The variant of the case: the number of clients that do not read, or which of several
-    /// variants.
+    /// The variant of the case: the number of clients that do not read, or the index of a variant.
     variant: usize,
 }
 
@@ -51,9 +50,9 @@ struct Setup {
 struct Half {
     /// Packets that the innocent pair sent.
     offered: u64,
-    /// How many of these arrived.
+    /// The number of these that arrived.
     delivered: u64,
-    /// Packets that a fair share would deliver, if the egress is congested.
+    /// The number of packets that would be delivered by a fair share, if the egress is congested.
     fair: Option<u64>,
     /// Packets that the offender sent.
     offender: u64,
@@ -61,7 +60,7 @@ struct Half {
     drops: BTreeMap<&'static str, u64>,
     /// The worker's share of a core, from 0 to 1.
     cpu: Option<f64>,
-    /// How often the innocent link went down, at both ends together.
+    /// The number of times that the innocent link went down, at both ends together.
     link_downs: Option<u64>,
 }
 
@@ -74,9 +73,10 @@ pub struct Isolation {
     pub offence: String,
     /// Packets that the innocent pair sent in one half of a pair (median).
     pub offered: f64,
-    /// How many of these arrived with the offender.
+    /// The number of these that arrived with the offender.
     pub delivered_with: Spread,
-    /// How many of these arrived without the offender, or their fair share of a congested egress.
+    /// The number of these that arrived without the offender, or their fair share of a congested
+    /// egress.
     pub delivered_without: Spread,
     /// Packets that the offender sent in one half (median).
     pub offender_sent: f64,
@@ -84,19 +84,20 @@ pub struct Isolation {
     pub drops_with: BTreeMap<&'static str, u64>,
     /// The same without the offender.
     pub drops_without: BTreeMap<&'static str, u64>,
-    /// The worker's share of a core, from 0 to 1, if the case measures it: with the offender.
+    /// The worker's share of a core with the offender, from 0 to 1, if the case measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_with: Option<Spread>,
     /// The same without the offender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_without: Option<Spread>,
-    /// How often the innocent link went down with the offender, in all pairs and at both ends.
+    /// The number of times that the innocent link went down with the offender, in all pairs and at
+    /// both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link_downs_with: Option<u64>,
 }
 
 impl Isolation {
-    /// The lines of a table for people.
+    /// The lines of a table for human readers.
     pub(crate) fn lines(&self) -> Vec<String> {
         let Self { delivered_with, delivered_without, offered, offender_sent, .. } = self;
         let mut lines = vec![
@@ -145,11 +146,12 @@ impl Case {
         let half = |offends| (self.run)(options, &Setup { offends, ..self.setup });
         let mut pairs = Vec::new();
         for pair in 0..options.pairs {
-            // Each half is first in every second pair.
+            // The half with the offender runs first in every second pair.
             let first = half(pair % 2 == 0);
             let halves = first.and_then(|first| Ok((first, half(pair % 2 != 0)?)));
             let (first, second) = match halves {
-                // Rights or tools are missing: the row says so, and the other rows are measured.
+                // Rights or tools are missing. The row reports this, and the other rows are
+                // measured.
                 Err(Failure::Refused(why)) => {
                     row.pairs = 0;
                     row.note = Some(format!("{}: skipped: {why}", self.name));
@@ -202,14 +204,15 @@ fn sum<'a>(halves: impl Iterator<Item = &'a Half>) -> BTreeMap<&'static str, u64
     all
 }
 
-/// Packets that a switch discarded and that the kernel dropped before it, by reason.
+/// Packets that the switch discarded, and packets that the kernel dropped before them, by reason.
 fn drops(balance: &Balance) -> BTreeMap<&'static str, u64> {
     let ours = balance.by_reason().map(|(discard, count)| (discard.name(), count));
     let kernel = balance.kernel_by_reason().map(|(drop, count)| (drop.name(), count));
     ours.chain(kernel).collect()
 }
 
-/// `count` packets in a run of normal length, and in proportion in one of another length.
+/// The number of packets: `count` in a run of normal length, and proportionally in a run of another
+/// length.
 fn scaled(options: &Options, count: u64, least: u64) -> u64 {
     ((count as f64 * options.seconds_per_run / 0.5) as u64).max(least)
 }

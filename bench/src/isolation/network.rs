@@ -1,5 +1,5 @@
-//! The network namespace of the cases with slow and dead paths. It has no name, so it ends with the
-//! thread that made it. The benchmark changes no interface of the machine.
+//! The network namespace of the cases with slow and dead paths. It has no name, so it ends when the
+//! thread that made it ends. The benchmark changes no interface of the machine.
 //!
 //! ```text
 //! relay 10.78.0.1 --> dead0 ===== dead1   no node answers ARP: dead next hops
@@ -13,10 +13,10 @@ use crate::{
     xdp::wires::{command as run, enter},
 };
 
-/// The relay's address on the side of the dead next hops.
+/// The relay's address on the interface to the dead next hops.
 pub(super) const DEAD_SIDE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 
-/// The neighbour behind the slow interface.
+/// The neighbour that is reached through the slow interface.
 pub(super) const SLOW: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 2);
 
 /// The dead next hop with this number.
@@ -44,7 +44,7 @@ fn make() -> Result<(), Failure> {
     for (near, far, at) in pairs {
         run("ip", &format!("link add {near} type veth peer name {far}"))?;
         for name in [near, far] {
-            // Without IPv6 the kernel itself sends nothing there.
+            // IPv6 is disabled, so that the kernel itself sends nothing on this interface.
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             run("ip", &format!("link set dev {name} up"))?;
         }

@@ -1,4 +1,4 @@
-//! The switch under test, with real ports and the memory that `strowger relay` would give it.
+//! The switch under test, with real ports and with pools of the same size as in `strowger relay`.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
@@ -45,7 +45,7 @@ pub(super) struct Node {
     folder: Folder,
 }
 
-/// What determines the memory of a node.
+/// The properties that determine the pool sizes of a node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NodeSpec {
     pub(super) workers: usize,
@@ -56,8 +56,8 @@ pub(super) struct NodeSpec {
 }
 
 impl NodeSpec {
-    /// The memory of one worker, and the part reserved for frames in egress queues: the needs that
-    /// `strowger relay` adds up, at its defaults.
+    /// The pool of one worker, and the part of it that is reserved for frames in egress queues.
+    /// Both are computed as in `strowger relay` with its defaults.
     fn pool(self) -> (PoolSpec, Chunks) {
         let burst = BURST_MAX as u32;
         let posted = u32::from(udp::limits::POSTED_BUFFERS).next_power_of_two().max(burst);
@@ -126,7 +126,7 @@ impl Node {
         Ok((port, bound))
     }
 
-    /// Adds a plain neighbour behind a listener, with all rights.
+    /// Adds a plain neighbour that is reached through a listener, with all rights.
     pub(super) fn neighbour(
         &mut self,
         port: PortId,
@@ -182,7 +182,7 @@ impl Node {
         Err(Failure::Bug("workers apply commands when they are polled"))
     }
 
-    /// Polls each worker once; returns how many frames they switched.
+    /// Polls each worker once; returns the number of frames that they switched.
     pub(super) fn poll_workers(&mut self, now: Now) -> usize {
         self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
@@ -194,7 +194,7 @@ impl Node {
         switched
     }
 
-    /// A label through this switch, in by one slot and out by another.
+    /// A label through this switch, from an ingress slot to an egress slot.
     pub(super) fn label(&self, slots: (u32, u32)) -> Result<Label, Failure> {
         Ok(packet::label(self.switch.config().scheme(), &[slots])?)
     }
@@ -239,7 +239,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // If it cannot be removed, it stays in the folder for temporary files.
+        // If the folder cannot be removed, it stays in the directory for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

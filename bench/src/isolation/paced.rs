@@ -1,5 +1,5 @@
-//! Runs a node in real time: its worker as `strowger relay` runs it, its slow path at a fixed
-//! interval, an innocent pair at a fixed pace, and an offender at another pace.
+//! Runs a node in real time. Its worker runs as in `strowger relay`, its slow path runs at a fixed
+//! interval, the innocent pair sends at a fixed pace, and the offender sends at another pace.
 
 use std::{
     net::UdpSocket,
@@ -26,14 +26,14 @@ use crate::{
 /// Shortest interval between two polls of the slow path.
 const SLOW_PATH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Packets that a sender may send at once after it was not scheduled. The rest is sent later: the
-/// count is fixed, the duration is not.
+/// Maximum number of packets that a sender may send at once after it was not scheduled. It sends
+/// the other packets later, because the count is fixed and the duration is not.
 const CATCH_UP_MAX: u64 = 16;
 
-/// How long the last packets may take to arrive.
+/// Longest time that the last packets may take to arrive.
 const ARRIVE_MAX: Duration = Duration::from_millis(500);
 
-/// How long the idle worker is measured.
+/// The time for which the idle worker is measured.
 const IDLE_WINDOW: Duration = Duration::from_millis(300);
 
 /// Longest wait for the offender's first packets before the half fails.
@@ -47,7 +47,8 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Sends until `stopped` or `most` packets, counting in `sent`; calls `between` often.
+    /// Sends until `stopped` or until `most` packets were sent. Counts in `sent`, and calls
+    /// `between` between packets.
     fn send(
         &self,
         most: u64,

@@ -23,7 +23,7 @@ const BYTES: usize = 1_200;
 const STOCK_BUFFER_BYTES: usize = 212_992;
 
 /// Packets a second of the innocent pair and of the offender. If both share a small receive buffer,
-/// both are slow, because the buffer must hold all packets that arrive while the worker is not
+/// both must be slow, because the buffer must hold all packets that arrive while the worker is not
 /// scheduled.
 const INNOCENT_PER_S: f64 = 1_000.0;
 const TO_DEAD_PER_S: f64 = 500.0;
@@ -119,7 +119,8 @@ fn half(options: &Options, setup: Setup) -> Result<Half, Failure> {
         MANY => (0..MANY_DEAD_HOPS).map(dead).collect(),
         _ => (0..DEAD_HOPS).map(dead).collect(),
     };
-    // Of many, every second one is behind the innocent pair's listener.
+    // If there are many dead next hops, every second one is reached through the innocent pair's
+    // listener.
     let listener_of = |slot: u32| match setup.variant {
         OTHER => far,
         MANY if slot % 2 == 1 => far,

@@ -1,5 +1,5 @@
-//! BLAKE2s for Noise, and an HKDF over it that hashes the key block once. Puts the direction keys
-//! into the scratch space.
+//! BLAKE2s for Noise, and an HKDF over it that hashes the key block once. The HKDF stores the
+//! direction keys in the scratch space.
 
 use std::sync::Arc;
 
@@ -54,11 +54,11 @@ impl Hash for Blake2s {
         out[..HASH_BYTES].copy_from_slice(&hash);
     }
 
-    /// HKDF as Noise defines it. Both blocks of a mac's key are hashed once for its two or three
+    /// HKDF as Noise defines it. The two key blocks of an HMAC are hashed once, for two or three
     /// outputs.
     ///
-    /// This saves a sixth to a quarter of the work; HKDF is most of a handshake's cost beside its
-    /// curve operations.
+    /// This saves a sixth to a quarter of the work; apart from the curve operations, HKDF is most
+    /// of the cost of a handshake.
     fn hkdf(
         &mut self,
         chaining_key: &[u8],
@@ -74,8 +74,8 @@ impl Hash for Blake2s {
         let mut input = Zeroizing::new([0; HASH_BYTES + 1]);
         for (place, out) in [&mut *out1, &mut *out2, out3].into_iter().take(outputs).enumerate() {
             input[HASH_BYTES] = place as u8 + 1; // three at most
-            // The first output covers the number alone, each other one the output before it and the
-            // number.
+            // The first output covers only the number. Each later output covers the previous output
+            // and the number.
             let covered = if place == 0 { &input[HASH_BYTES..] } else { &input[..] };
             let made = mac.of(covered);
             out[..HASH_BYTES].copy_from_slice(&*made);
@@ -108,8 +108,8 @@ impl HmacKey {
         HmacKey { inner: keyed(0x36), outer: keyed(0x5c) }
     }
 
-    /// The mac of `covered`, which must not be empty: BLAKE2 marks its last block, and the key
-    /// block is hashed as one that is not last.
+    /// The mac of `covered`, which must not be empty. BLAKE2 marks its last block, and the key
+    /// block has been hashed as a block that is not the last one.
     fn of(&self, covered: &[u8]) -> Zeroizing<[u8; HASH_BYTES]> {
         debug_assert!(!covered.is_empty(), "HKDF's inputs end with their number");
         let inner = finish(self.inner.clone(), covered);

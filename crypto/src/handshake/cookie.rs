@@ -1,4 +1,4 @@
-//! mac1, mac2 and cookies: what every handshake message passes before any curve operation.
+//! mac1, mac2 and cookies: the checks on every handshake message before any curve operation.
 //!
 //! Every initiation ends with two macs, as in WireGuard (its paper, section 5.4.7). `mac1` is keyed
 //! with the receiver's static key and the network's name, so a sender who knows neither gets no
@@ -51,11 +51,11 @@ pub(super) const FINISH_BYTES_MIN: usize =
 const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
 const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
 
-/// The key in place of the receiver's while the initiator does not know that (XX): zeros.
+/// The all-zero key that is used while the initiator does not know the receiver's key (XX).
 pub(crate) const NO_KEY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 
-/// The mac keys of messages to one static key. Not secret: they follow from the static key and the
-/// network's name.
+/// The mac keys of messages to one static key. They are not secret: they are derived from the
+/// static key and the network's name.
 #[derive(Clone)]
 pub(crate) struct MacKeys {
     mac1: [u8; KEY_BYTES],
@@ -72,7 +72,7 @@ impl MacKeys {
         }
     }
 
-    /// Key hint of an initiation (wire.md W4-10): 24 bits that name the receiver's static key.
+    /// Key hint of an initiation (wire.md W4-10): 24 bits that identify the receiver's static key.
     ///
     /// It depends on the static key and not on the network. `message` is the
     /// initiation; the hint depends on its ephemeral key.
@@ -108,7 +108,7 @@ fn short_mac(key: &[u8], label: &str, covered: &[u8]) -> [u8; MAC_BYTES] {
     core::array::from_fn(|place| full[place])
 }
 
-/// Proof that an initiator receives at its source address; a responder under load hands it out.
+/// Proof that an initiator receives at its source address. A responder under load issues it.
 ///
 /// Valid for one to two lifetimes of the responder's secret. An initiator drops it after one.
 pub struct Cookie([u8; MAC_BYTES]);
@@ -120,8 +120,8 @@ impl Cookie {
 
     /// Reads a cookie reply to the initiation that ended with `mac1`.
     ///
-    /// Any host that saw that initiation can forge the reply. A wrong cookie costs one attempt and
-    /// nothing more.
+    /// Any host that saw that initiation can forge the reply. A wrong cookie costs only one
+    /// attempt.
     pub(crate) fn read(
         keys: &MacKeys,
         step: Step,
@@ -160,7 +160,7 @@ impl fmt::Debug for Cookie {
     }
 }
 
-/// How busy the slow path is.
+/// The load of the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// Every sender that knows our key and network may start a handshake.
@@ -169,7 +169,7 @@ pub enum Load {
     Heavy,
 }
 
-/// A first or third message whose macs are right; the handshakes read nothing else.
+/// A first or third message with valid macs. The handshakes accept no other type of input.
 ///
 /// Only [`CookieChecker::admit`] makes one.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +201,7 @@ pub enum Admission<'m> {
 pub(crate) struct SecretEpoch {
     pub(crate) number: u32,
     pub(crate) secret: Secret,
-    /// Marks of completed XX handshakes: none completes twice (R5). At most
+    /// Marks of completed XX handshakes, so that none completes twice (R5). At most
     /// [`COMPLETED_HANDSHAKES_MAX`].
     pub(crate) finished: BTreeSet<[u8; MAC_BYTES]>,
 }
@@ -271,8 +271,8 @@ impl CookieChecker {
     /// Checks length and macs of a message of kind [`Kind::Initiation`].
     ///
     /// `source` is the source address and port as bytes, in any form that is the same for the same
-    /// source. The result depends on the arguments and this checker alone. Costs two short hashes,
-    /// four under load.
+    /// source. The result depends only on the arguments and this checker. The check costs two short
+    /// hashes, or four under load.
     pub fn admit<'m>(
         &self,
         source: &[u8],
@@ -364,7 +364,7 @@ impl CookieChecker {
         }
     }
 
-    /// Number of completed handshakes in memory, for memory accounting.
+    /// The number of recorded handshakes, for memory accounting.
     pub(crate) fn completed_handshakes(&self) -> usize {
         self.current.finished.len() + self.previous.finished.len()
     }

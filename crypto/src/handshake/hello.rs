@@ -1,7 +1,6 @@
-//! Offers, and the agreement that follows from two of them, in the format of
-//! [`strowger_wire::hello`].
+//! Offers, and the agreement of two offers, in the format of [`strowger_wire::hello`].
 //!
-//! Two offers that do not fit together give a [`Disagreement`].
+//! Two incompatible offers result in a [`Disagreement`].
 
 use core::fmt;
 
@@ -65,24 +64,24 @@ impl fmt::Debug for ProtocolBytes {
     }
 }
 
-/// Capabilities and demands of one end. Valid by construction, so encoding it cannot fail.
+/// Capabilities and requirements of one end. Valid by construction, so encoding it cannot fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Protocol versions.
     pub versions: Versions,
     /// AEAD suites.
     pub suites: Suites,
-    /// Demand on the seal mode.
+    /// The seal mode that this end asks for.
     pub seal: SealWish,
     /// Label widths that this end can switch.
     pub widths: Widths,
     /// Whether this end refuses the link if the schemes differ.
     pub same_scheme: bool,
-    /// Lanes that this end seals on; see [`Lanes`].
+    /// The number of lanes on which this end seals; see [`Lanes`].
     pub lanes: Lanes,
     /// Longest packet that this end accepts on the link, in bytes, link header and tag included.
     pub mtu: Mtu,
-    /// Encoding of this end's slot numbers.
+    /// The scheme that encodes this end's slot numbers.
     pub scheme: SchemeBytes,
     /// Protocols of this end.
     pub protocols: ProtocolBytes,
@@ -105,7 +104,7 @@ impl Default for Offer {
     }
 }
 
-/// The parameters that follow from two offers; equal at both ends.
+/// The parameters that result from two offers; equal at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
     /// Newest common version.
@@ -120,7 +119,7 @@ pub struct Agreement {
     pub mtu: Mtu,
 }
 
-/// Why two offers do not fit together. Both ends get the same reason.
+/// Why two offers are incompatible. Both ends get the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Disagreement {
     /// No common version.
@@ -129,13 +128,13 @@ pub enum Disagreement {
     /// No common suite.
     #[error("the ends have no cipher suite in common")]
     Suite,
-    /// One end demands header-only and the other does not offer it.
+    /// One end requires header-only and the other does not offer it.
     #[error("one end demands header-only seals and the other does not offer them")]
     SealMode,
     /// No common label width.
     #[error("the ends have no label width in common")]
     Width,
-    /// One end demands equal schemes, and they differ.
+    /// One end requires equal schemes, and they differ.
     #[error("the ends have different schemes and one of them demands equal ones")]
     Scheme,
 }
@@ -167,7 +166,7 @@ impl Offer {
 pub struct Hello {
     /// The sender's offer.
     pub offer: Offer,
-    /// Session index that the peer shall use to address the sender.
+    /// The session index that the peer must put into packets to the sender.
     pub index: SessionIndex,
     /// Time of sending; zero from a responder.
     pub timestamp: Timestamp,
@@ -225,7 +224,7 @@ impl Hello {
 /// The peer of a finished handshake: two public keys, both proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// X25519 key of the peer's links.
+    /// The peer's X25519 static key.
     pub static_key: StaticPublic,
     /// Ed25519 identity of the peer.
     pub identity: crate::identity::Identity,

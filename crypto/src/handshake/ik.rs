@@ -1,4 +1,5 @@
-//! IKpsk2: the handshake with a peer whose static key is known. One round trip, no table.
+//! IKpsk2: the handshake with a peer whose static key is known. It takes one round trip and needs
+//! no table.
 
 use std::sync::Arc;
 
@@ -20,9 +21,10 @@ use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Psk, Secret};
 
-/// Starts a handshake with the owner of this static key. Returns the waiting state and the message.
+/// Starts a handshake with the owner of this static key. Returns the state that waits, and the
+/// message.
 ///
-/// Fails if the key is a point of small order, which has no owner.
+/// Fails if the key is a point of small order, which cannot belong to a node.
 pub fn initiate(
     ours: &LocalParams<'_>,
     peer: &StaticPublic,
@@ -78,11 +80,11 @@ pub struct AwaitResponse {
 }
 
 impl AwaitResponse {
-    /// Reads the response. On an error returns the waiting state: a forged response ends no
-    /// handshake.
+    /// Reads the response. On an error the waiting state is returned, so a forged response does not
+    /// end the handshake.
     ///
-    /// If the response is authentic and the offers are incompatible, the error is final; waiting
-    /// leads to nothing.
+    /// If the response is authentic and the offers are incompatible, the error is final: no other
+    /// response can succeed.
     pub fn read_response(mut self, message: &[u8]) -> Result<Established, Rejected<Self>> {
         match self.parse_response(message) {
             Ok((their, agreement, identity)) => {
@@ -105,7 +107,8 @@ impl AwaitResponse {
 
     /// Checks form, address and mac of a response to this attempt. Costs one short hash.
     ///
-    /// Every host that knows our static key and the network's name can make a response that passes.
+    /// Every host that knows our static key and the network's name can make a response that passes
+    /// this check.
     pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
         self.check_covered(message).map(|_| ())
     }
@@ -115,7 +118,7 @@ impl AwaitResponse {
     }
 
     /// Reads a cookie reply. Send the cookie with the next scheduled attempt, not at once: an
-    /// immediate answer doubles the messages.
+    /// immediate answer would double the number of messages.
     pub fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
         Cookie::read(&self.keys, Step::Known, self.index, &self.mac1, message)
     }
@@ -135,7 +138,7 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
-/// Reads an initiation. The result depends on the message and our long-term key alone (R8).
+/// Reads an initiation. The result depends only on the message and our long-term key (R8).
 pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation, Refused> {
     if admitted.step != Step::Known {
         return Err(Refused::NotOurs);
@@ -150,7 +153,7 @@ pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation
     Ok(Initiation { noise, their, peer, precomputed: Arc::clone(local.precomputed()) })
 }
 
-/// An initiation after reading: its author owns the static key that it names, but may have sent it
+/// An initiation that has been read. Its author owns the static key in it, but may have sent it
 /// long ago.
 ///
 /// Nothing is stored before [`Initiation::accept`]; the caller first looks up policy, psk and
@@ -175,16 +178,16 @@ impl Initiation {
 
     /// The initiator's identity, if its proof is valid.
     ///
-    /// Costs the verification of a signature, unless the peer is known and this proof was verified
-    /// before.
+    /// Costs the verification of a signature. It costs nothing if the peer is known and this proof
+    /// was verified before.
     pub fn identity(&self) -> Result<Identity, Refused> {
         Ok(self.precomputed.identify(&self.their.proof, &self.peer)?)
     }
 
     /// Returns the session and the response.
     ///
-    /// `guard` belongs to this peer and moves only if everything else is valid. Do not seal with
-    /// the keys before the first packet under them has been opened.
+    /// `guard` belongs to this peer. It is updated only if everything else is valid. Do not seal
+    /// with the new keys before a packet that the peer sealed with them has been opened.
     pub fn accept(
         mut self,
         ours: &LocalParams<'_>,

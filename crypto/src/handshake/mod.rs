@@ -1,4 +1,5 @@
-//! Handshakes: one type per state; each consumes itself and one message, the last yields keys.
+//! Handshakes: one type per state. Each state consumes itself and one message; the last one yields
+//! keys.
 //!
 //! ```text
 //! known peer (IKpsk2, one round trip)
@@ -11,7 +12,7 @@
 //!   CookieChecker::admit ──► xx::read_finish ──► Finish ── accept ──► Established
 //! ```
 //!
-//! The bytes, each message behind a link header whose low word is the sender's session index:
+//! The bytes of each message follow a link header whose low word is the sender's session index:
 //!
 //! ```text
 //! IK initiation   e 32 | static key 32+16 | hello, padded, +16 | mac1 16 | mac2 16     = 896
@@ -23,7 +24,8 @@
 //!
 //! The prologue holds the protocol's name, its version and the network's name. The Noise transcript
 //! covers every byte of a message up to the macs, except the link header. The sender's index in the
-//! link header only addresses a cookie reply; the hello repeats it under the transcript.
+//! link header is used only to address a cookie reply. The hello repeats it, covered by the
+//! transcript.
 
 mod blake2s;
 mod cookie;
@@ -52,7 +54,7 @@ use hello::Hello;
 pub use hello::{Agreement, Disagreement, Offer, Peer, ProtocolBytes, SchemeBytes, TooLong};
 use noise::{Noise, Unreadable};
 
-/// Why the peer's message is refused. The peer is at fault, or the path that altered the message.
+/// Why the peer's message is refused. The cause is the peer, or the path if it altered the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
     /// Wrong length or form.
@@ -67,13 +69,14 @@ pub enum Refused {
     /// mac1 is wrong and the key hint is ours: the sender addresses us under another network name.
     #[error("the message is for our key in another network")]
     OtherNetwork,
-    /// Decryption failed: altered, of another network, under another psk, or forged.
+    /// Decryption failed: the message is altered, forged, for another network, or made with another
+    /// psk.
     #[error("the message cannot be decrypted")]
     Unreadable,
     /// The payload is not a hello.
     #[error(transparent)]
     Hello(#[from] HelloMalformed),
-    /// A third message with another index than the handshake started with.
+    /// The third message has another session index than the first message of the handshake.
     #[error("the session index differs from that of the first message")]
     OtherIndex,
     /// A replay: the timestamp is not newer than the last one of this peer.
@@ -82,16 +85,16 @@ pub enum Refused {
     /// The identity proof is invalid.
     #[error(transparent)]
     Identity(#[from] IdentityRefused),
-    /// A valid proof of this identity, where another one is expected.
+    /// The proof of this identity is valid, but another identity is expected.
     #[error("the peer is {0}, which is not the expected identity")]
     OtherIdentity(PeerId),
-    /// A valid proof, but the static key belongs to another peer.
+    /// The proof is valid, but the static key belongs to another peer.
     #[error("the static key belongs to another peer")]
     OtherPeer,
     /// The two offers are incompatible.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),
-    /// Our own message reflected, or a peer that uses our key.
+    /// The message is our own, reflected, or the peer uses our key.
     #[error("the message comes from this node itself")]
     Ourselves,
     /// The list of completed handshakes is full, or no session index is free.
@@ -110,7 +113,8 @@ pub enum HandshakeError {
     Local(#[from] EntropyFailed),
 }
 
-/// A refused message, with the state that keeps waiting: forged messages end no handshake.
+/// A refused message and the state, which continues to wait: a forged message does not end a
+/// handshake.
 #[derive(Debug)]
 pub struct Rejected<S> {
     /// The unchanged state.
@@ -126,10 +130,10 @@ pub struct LocalParams<'a> {
     pub local: &'a LocalIdentity,
     /// Our offer.
     pub offer: &'a Offer,
-    /// Session index that the peer shall use to address us. Not [`SessionIndex::NONE`], and not in
-    /// use.
+    /// The session index that the peer must put into packets to us. It is not
+    /// [`SessionIndex::NONE`] and not in use.
     pub index: SessionIndex,
-    /// Larger than every timestamp sent to this peer before. Responders ignore it.
+    /// Must be larger than every timestamp sent to this peer before. Responders do not use it.
     pub timestamp: Timestamp,
 }
 
@@ -271,10 +275,10 @@ fn prologue(network: &NetworkId) -> Vec<u8> {
     bytes
 }
 
-/// Checks length, address and mac of a response, in this order, and returns the bytes under the
-/// mac.
+/// Checks length, session index and mac of a response, in this order. Returns the bytes that the
+/// mac covers.
 ///
-/// Costs one comparison for junk, one short hash otherwise.
+/// Costs one comparison if the length or index is wrong, and one short hash if both are right.
 fn check_response<'m>(
     message: &'m [u8],
     step: Step,

@@ -38,26 +38,27 @@ fn read(pattern: &str) -> NoiseParams {
 /// Number of the message that mixes in the psk of IKpsk2.
 const IK_PSK_AT: usize = 2;
 
-/// This state cannot read the message: it is cut, altered, or for another receiver.
+/// This state cannot read the message: the message is truncated, altered, or for another receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
 /// One end of a handshake, between two messages.
 ///
-/// snow does not erase its chaining key and psk; dropping this value overwrites both in place.
-/// Copies that snow leaves on the stack stay (see README.md).
+/// snow does not erase its chaining key and psk, so dropping this value overwrites both in place.
+/// Copies that snow leaves on the stack are not erased (see README.md).
 pub(crate) struct Noise {
     state: Box<HandshakeState>,
     scratch: Arc<Scratch>,
 }
 
-/// Values that snow's state and its owner pass to each other, each once.
+/// Values that are passed between snow's state and its owner, each of them once.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// The ephemeral key, until snow asks for it. snow takes its random source when it is built,
-    /// and a responder reads a message before it draws the key; so both share this place.
+    /// and a responder reads a message before it draws the key. So both share this field.
     ephemeral: Mutex<Option<Secret>>,
-    /// The two direction keys, as snow's hash computed them. Asking snow would compute them again.
+    /// The two direction keys, as snow's hash computed them. They are stored here, because a call
+    /// of snow would compute them again.
     split: Mutex<Option<(Secret, Secret)>>,
 }
 
@@ -160,7 +161,7 @@ impl Noise {
         self.state.get_remote_static().and_then(|key| key.try_into().ok()).map(StaticPublic)
     }
 
-    /// The handshake hash: both ends have the same, or they have no session.
+    /// The handshake hash. If the two ends have different hashes, there is no session.
     pub(crate) fn transcript(&self) -> [u8; KEY_BYTES] {
         let mut hash = [0; KEY_BYTES];
         hash.copy_from_slice(self.state.get_handshake_hash());
@@ -211,7 +212,8 @@ fn builder<'a>(pattern: &Pattern, local: &LocalIdentity, scratch: &Arc<Scratch>)
 
 struct Resolver {
     provider: Provider,
-    /// Public half of the static key that the builder gets; saves computing it again.
+    /// Public half of the static key that the builder gets. It is stored so that it is not computed
+    /// again.
     local: StaticPublic,
     /// Peers whose shared secret with the static key may be precomputed.
     precomputed: Option<Arc<PrecomputedPeers>>,
@@ -244,7 +246,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// Returns the ephemeral key that was set before; every further draw fails.
+/// Returns the ephemeral key that was set before. Every later draw fails.
 struct PresetRng(Arc<Scratch>);
 
 impl Random for PresetRng {
@@ -478,7 +480,7 @@ mod tests {
             }
             let [split, their] = ends.map(Noise::split);
             assert!(split == their, "{name}: the direction keys");
-            // The rest of the vector goes through our own transport.
+            // The remaining messages of the vector use our own transport.
             let keys = [split.0, split.1].map(|key| provider.key(&key));
             let mut counters = [0u64; 2];
             for (turn, (payload, expected)) in messages {

@@ -1,4 +1,5 @@
-//! Two ends in memory: what they agree on, and what an attacker between them can and cannot do.
+//! Handshakes of two ends in memory: their agreement, and the attacks that are and are not possible
+//! between them.
 
 use strowger_wire::{
     hello::{SealWish, Versions, Widths},
@@ -168,7 +169,7 @@ fn an_initiator_without_the_secret_of_a_known_key_is_refused() {
     let mut ends = ends();
     ends.b.add_peer(ends.a.static_public());
     ik_bytes(&mut ends, 1);
-    // An initiator whose secret does not belong to the public key that it shows.
+    // An initiator that shows a public key without having the secret that belongs to it.
     let pretender = LocalIdentity::impersonating(&local(3), &local(1));
     let offer = Offer::default();
     let begun = ik::initiate(
@@ -275,7 +276,7 @@ fn a_downgrade_of_version_scheme_seal_mode_or_width_is_refused() {
         let refused = HandshakeError::Peer(Refused::Unreadable);
         assert_eq!(ends_ik.ik_accept(&offer, &touched, guard).err(), Some(refused), "{what}");
         assert_eq!(guard.newest, None);
-        // IK, response: the initiator makes no session and still accepts the true response.
+        // IK, response: the initiator makes no session, and still accepts the unaltered response.
         let (_, response) = ends_ik.ik_accept(&offer, &message, guard).expect("accepted");
         let mut touched = response.clone();
         touched[response_payload + place] ^= 1;
@@ -381,7 +382,8 @@ fn every_altered_byte_of_a_handshake_is_refused() {
 
 #[test]
 fn the_session_index_comes_from_the_authenticated_hello() {
-    // An altered copy that arrives before the true message gains nothing and ends nothing.
+    // An altered copy that arrives before the unaltered message is refused and does not end the
+    // handshake.
     let offer = Offer::default();
     let mut ends = ends();
     let (state, mut message) = ends.ik_initiate(&offer, 1);
@@ -425,7 +427,7 @@ fn a_wrong_psk_network_or_key_is_refused() {
     altered[3] ^= 1;
     let refused = checker.admit(SOURCE, &altered, Load::Normal).expect_err("altered");
     assert_eq!(refused, Refused::WrongMac, "the key hint differs too");
-    // With correct macs the prologue still differs.
+    // The macs are correct, but the prologue still differs.
     let mut message = message;
     message.truncate(INITIATION_BYTES - 2 * MAC_BYTES);
     MacKeys::to(elsewhere.static_public(), elsewhere.network()).append_mac1(&mut message);
@@ -507,7 +509,7 @@ fn a_cookie_is_valid_for_one_source_and_a_limited_time() {
     assert!(heavy(&ends, SOURCE, &message));
     assert!(!heavy(&ends, b"192.0.2.7:4001", &message), "another port");
     assert!(!heavy(&ends, b"192.0.2.8:4000", &message), "another address");
-    // The cookie survives one rotation of the secret, not two.
+    // The cookie is valid after one rotation of the secret, and invalid after two.
     let mut now = NOW;
     assert!(ends.checker.rotate(now, &mut ends.entropy).is_ok());
     let early = again(&mut ends);
@@ -548,7 +550,7 @@ fn xx_works_under_load_with_cookies() {
 #[test]
 fn r8_unauthenticated_bytes_create_no_state() {
     // admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference and have
-    // nothing else to write to. The rest checks this from outside.
+    // nothing else to write to. The following code checks this from outside.
     let offer = Offer::default();
     let mut ends = ends();
     let before = format!("{:?}", ends.checker);
@@ -630,9 +632,9 @@ fn r8_no_reply_is_longer_than_its_request() {
     assert!(ends.checker.admit(SOURCE, &shortest, Load::Heavy).is_err());
 }
 
-/// All handshake messages from fixed seeds. A change here is a change of the wire format: a
-/// receiver of the previous version must ignore it (as the key hint, W4-17), or it needs a new
-/// version.
+/// All handshake messages from fixed seeds. A change of these bytes is a change of the wire format.
+/// Either receivers of the previous version ignore the change (as with the key hint, W4-17), or it
+/// needs a new version.
 #[test]
 fn the_wire_is_as_it_was() {
     let offer = longest();
@@ -684,16 +686,16 @@ fn an_xx_handshake_completes_once() {
         finish.accept(&mut ends.checker, guard).map(|_| ())
     };
     assert_eq!(complete(&mut ends, &msg3, &mut TimestampGuard::default()), Ok(()));
-    // The caller may have forgotten the peer and its timestamp; the checker has not.
+    // The caller may have removed the peer and its timestamp, but the checker still has the record.
     let again = complete(&mut ends, &msg3, &mut TimestampGuard::default());
     assert_eq!(again, Err(Refused::Stale));
-    // A third message from another source, or for another offer, has no matching index.
+    // For another source or another offer, the index of the third message does not match.
     let fresh = msg3_of(&mut ends);
     let moved =
         xx::read_finish(&ends.checker, &ends.b, &offer, b"elsewhere", &go(&ends.checker, &fresh));
     assert_eq!(moved.err(), Some(Refused::NotOurs));
     assert_eq!(ends.xx_finish(&longest(), &fresh).err(), Some(Refused::Unreadable));
-    // The record survives one rotation of the secret, not two.
+    // The record is kept over one rotation of the secret, and is gone after two.
     let later = NOW.plus(COOKIE_SECRET_LIFE);
     ends.checker.rotate(later, &mut ends.entropy).expect("seeded");
     assert_eq!(complete(&mut ends, &fresh, &mut TimestampGuard::default()), Ok(()));

@@ -1,4 +1,5 @@
-//! XX: the handshake with a peer whose static key is unknown. Three messages, stateless responder.
+//! XX: the handshake with a peer whose static key is unknown. It has three messages, and its
+//! responder is stateless.
 //!
 //! A first message proves nothing, so it must not create state (R8). The responder derives its
 //! ephemeral key and its session index from a secret of its [`CookieChecker`], the source, the
@@ -25,11 +26,11 @@ use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::secret::{Secret, mac};
 
-/// Payload of a first message: zeros, so that no response is longer.
+/// Payload of a first message: zeros. They make the first message at least as long as any response.
 const MSG1_PADDING: [u8; INITIATION_NOISE_BYTES - KEY_BYTES] =
     [0; INITIATION_NOISE_BYTES - KEY_BYTES];
 
-/// Starts a handshake with an unknown peer. The message reveals nothing of `ours` but the index.
+/// Starts a handshake with an unknown peer. Of `ours` the message reveals only the index.
 pub fn initiate(
     ours: &LocalParams<'_>,
     cookie: Option<&Cookie>,
@@ -50,7 +51,7 @@ pub fn initiate(
     Ok((AwaitResponse { noise, ephemeral, index, own, keys, mac1, first_key }, message))
 }
 
-/// Writes the first message. The result depends on the ephemeral key alone.
+/// Writes the first message. The result depends only on the ephemeral key.
 fn write_msg1(
     local: &LocalIdentity,
     ephemeral: &Secret,
@@ -76,7 +77,8 @@ pub struct AwaitResponse {
 }
 
 impl AwaitResponse {
-    /// Reads the response and verifies the peer's identity. On an error returns the waiting state.
+    /// Reads the response and verifies the peer's identity. On an error the waiting state is
+    /// returned.
     pub fn read_response(mut self, message: &[u8]) -> Result<Discovered, Rejected<Self>> {
         match self.parse_response(message) {
             Ok((their, peer)) => {
@@ -102,7 +104,7 @@ impl AwaitResponse {
 
     /// Checks form, address and mac of a response to this attempt. Costs one short hash.
     ///
-    /// Every host that knows the network's name can make a response that passes.
+    /// Every host that knows the network's name can make a response that passes this check.
     pub fn check(&self, message: &[u8]) -> Result<(), Refused> {
         self.check_covered(message).map(|_| ())
     }
@@ -163,10 +165,10 @@ impl Discovered {
         Ok(())
     }
 
-    /// Waits for another response: the peer is not the one that was wanted. Costs one curve
+    /// Waits for another response, because the peer is not the intended one. Costs one curve
     /// operation.
     ///
-    /// The other peer has learnt nothing yet. `local` must be the identity that started the
+    /// The other peer has not learnt our identity. `local` must be the identity that started the
     /// handshake.
     pub fn resume_waiting(self, local: &LocalIdentity) -> Result<AwaitResponse, Refused> {
         let Discovered { noise, index, keys, first_key, .. } = self;
@@ -177,8 +179,8 @@ impl Discovered {
 
     /// Returns the session and the third message.
     ///
-    /// Send the same third message again until the peer confirms the new keys. `ours.index` must be
-    /// the index of the first message.
+    /// Repeat the same third message until the peer confirms the new keys. `ours.index` must be the
+    /// index of the first message.
     pub fn finish(
         mut self,
         ours: &LocalParams<'_>,
@@ -211,7 +213,7 @@ impl core::fmt::Debug for Discovered {
 
 /// Answers a first message. Keeps no state (R8).
 ///
-/// The result depends on the arguments alone and is never longer than the first message.
+/// The result depends only on the arguments and is never longer than the first message.
 pub fn answer(
     checker: &CookieChecker,
     local: &LocalIdentity,
@@ -327,10 +329,10 @@ impl StatelessResponder {
     }
 }
 
-/// A third message after reading: its sender has proved static key and identity.
+/// A third message that has been read. Its sender has proved its static key and identity.
 ///
-/// The caller checks its policy, the peer's timestamp and that the index is free before
-/// [`accept`](Self::accept).
+/// Before [`accept`](Self::accept), the caller checks its policy and the peer's timestamp, and that
+/// the index is free.
 pub struct Finish {
     noise: Noise,
     offer: Offer,
@@ -347,7 +349,7 @@ impl Finish {
         &self.peer
     }
 
-    /// Our session index, chosen without looking at those in use.
+    /// Our session index. It was chosen without a check whether it is in use.
     ///
     /// If it is in use, drop this value: the initiator starts again and gets another index.
     pub const fn our_index(&self) -> SessionIndex {

@@ -98,8 +98,9 @@ impl Session {
 
     /// Whether our own attempt wins against an initiation of the peer.
     ///
-    /// The smaller static key wins, unless its initiation seems lost or was an XX message. Once
-    /// there are keys, an initiation that the peer sent before it knew them loses too.
+    /// The attempt of the smaller static key wins. There are two exceptions: its initiation seems
+    /// lost, or it was an XX message. Once there are keys, an initiation that the peer sent before
+    /// it had them loses as well.
     fn keeps_own_attempt(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
         let is_new = |since| context.now.since(since) < RETRY_AFTER;
         let is_begun = |attempt: &Attempt| {
@@ -110,9 +111,9 @@ impl Session {
         let is_answered = |current: Generation| {
             current.initiator && current.by_ik && is_new(current.born) && !self.lost
         };
-        // Without keys and after a failed attempt, our initiation is not the only hope: the peer
-        // may be reachable only from its own address, and both ends may send at the same times
-        // again and again.
+        // Without keys and after a failed attempt, the peer's initiation may be accepted: perhaps
+        // the peer is reachable only if it initiates, and both ends may repeatedly send at the same
+        // time.
         context.local.static_public() < theirs
             && (self.attempts.last().is_some_and(is_begun) || self.current.is_some_and(is_answered))
     }
@@ -120,13 +121,14 @@ impl Session {
     /// Whether to keep the current keys although the peer uses those of the other handshake.
     ///
     /// After two handshakes crossed, both ends have both sets of keys. They keep the set from IK,
-    /// and of two such sets the one that the smaller key initiated. The smaller end keeps its own
-    /// while the other end may not know them; the other end repeats its confirmation, so an end
-    /// that lost the first keys is heard later.
+    /// and of two such sets the one that the smaller key initiated. The end with the smaller key
+    /// keeps its own set while the other end may not know it. The other end repeats its
+    /// confirmation, so an end that lost the first keys is still recognised later.
     pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
         let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
-        // Keys of a peer that fell silent since belong to its former life, not to a crossing.
+        // If the peer has stopped answering since, its keys may be from before a restart and not
+        // from a crossing.
         is_better
             && !self.lost
             && self.current.is_some_and(|current| {
@@ -148,7 +150,8 @@ impl Session {
         now.since(keys.born) < REKEY_SPACING.max(both_ways)
     }
 
-    /// Drops all attempts and starts none before `until`. The session still answers the peer's.
+    /// Drops all attempts and starts none before `until`. The session still answers attempts of the
+    /// peer.
     pub fn back_off_until(&mut self, until: Nanos, outputs: &mut Vec<Output>) {
         self.drop_attempts(outputs);
         self.back_off_until = self.back_off_until.max(until);
@@ -208,7 +211,7 @@ impl Session {
                 return Err(failed);
             }
             Err(HandshakeError::Peer(_)) => {
-                // A key of small order or our own: no peer has it.
+                // The key is our own or of small order, so no peer can have it.
                 outputs.push(Output::Close(index));
                 self.wanted = false;
                 return Ok(());
@@ -228,8 +231,8 @@ impl Session {
 
     /// The static key for the next IK initiation; `None` for an initiation of XX.
     ///
-    /// A discovered peer that is silent may have forgotten us or changed its key, so every other
-    /// attempt uses XX. Valid keys are renewed by IK alone, which loses no packet.
+    /// Every second attempt to a silent discovered peer uses XX, because the peer may have lost its
+    /// state or changed its key. Valid keys are renewed only with IK, which loses no packet.
     fn initiation_key(&self) -> Option<StaticPublic> {
         let is_there = self.current.is_some() && !self.lost;
         let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
@@ -266,8 +269,8 @@ impl Session {
                 return Err(why);
             }
         };
-        // Our own attempts continue until a packet under these keys shows that the peer is there
-        // now.
+        // Our own attempts continue until a packet under these keys proves that the peer is
+        // present.
         self.install(context.now, established, true, outputs);
         outputs.push(Output::Send(response));
         Ok(())
@@ -291,7 +294,7 @@ impl Session {
         }
         let Attempt { state, sent } = self.attempts.remove(place);
         let index = state.index();
-        // A response that cannot be read, or is another peer's, leaves the attempt unchanged.
+        // A response that cannot be read or that is from another peer leaves the attempt unchanged.
         let waits = |state| Attempt { state, sent };
         let (taken, is_final) = match state {
             Pending::Known(state) => match state.read_response(message) {
@@ -335,7 +338,8 @@ impl Session {
 
     /// Checks that a discovered node may be this session's peer.
     ///
-    /// Every node that receives our first message can answer it, so a wrong one changes nothing.
+    /// Every node that receives our first message can answer it, so an answer of a wrong node must
+    /// not change anything.
     fn check_discovered(
         &self,
         context: &Context<'_>,
@@ -368,8 +372,8 @@ impl Session {
 
     /// Checks key and identity against the configuration.
     ///
-    /// Two identities may sign one static key, and one identity may come with another key. A
-    /// session has one identity and, if the operator configured it, one key.
+    /// A session has one identity and, if the operator configured it, one key. Both must be
+    /// checked: two identities may sign one static key, and one identity may sign several keys.
     fn check_peer(&self, peer: &Peer) -> Result<(), Refused> {
         if self.config.peer.is_some_and(|key| key != peer.static_key) {
             return Err(Refused::NotOurs);

@@ -13,10 +13,10 @@ pub(super) struct Generation {
     pub(super) index: SessionIndex,
     pub(super) born: Nanos,
     pub(super) initiator: bool,
-    /// Whether a packet was opened under them.
+    /// Whether a packet under these keys was opened.
     pub(super) confirmed: bool,
-    /// Whether they come from IK, where the response shows the initiator that the responder has
-    /// them.
+    /// Whether these keys come from IK. In IK the response proves to the initiator that the
+    /// responder has the keys.
     pub(super) by_ik: bool,
 }
 

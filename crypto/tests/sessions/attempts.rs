@@ -10,7 +10,7 @@ use strowger_crypto::{Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, Ps
 
 const SECOND: Option<Nanos> = Some(Nanos::from_secs(1));
 
-/// A path with this round trip, give or take 20 ms.
+/// A path with this round trip, plus or minus 20 ms.
 fn path(round_trip_ms: u64) -> Impairment {
     let one_way = round_trip_ms / 2;
     Impairment { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (one_way - 10, one_way + 10) }
@@ -101,7 +101,7 @@ fn a_foreign_xx_response_leaves_the_attempt_waiting() {
     for taken in [false, true] {
         let mut sim = sim(80, path(600), Load::Normal);
         let right: Identity = *sim.nodes[1].local.identity();
-        // Either another identity is configured, or the key that answers belongs to another peer.
+        // Either another identity is configured, or the answering key belongs to another peer.
         sim.nodes[0].session = discovering(&sim, 0, (!taken).then_some(right));
         sim.step(0, Input::Wanted);
         for _ in 0..3 {
@@ -132,7 +132,7 @@ fn a_foreign_xx_response_pins_no_identity_and_delays_nothing() {
     let right: Identity = *sim.nodes[1].local.identity();
     sim.nodes[0].session = discovering(&sim, 0, Some(right));
     sim.step(0, Input::Wanted);
-    // The third node answers every attempt at once while the right peer is away.
+    // The third node answers every attempt at once while the right peer does not answer.
     let end = Nanos::from_secs(60);
     while sim.now < end {
         let answer = foreign_answer(&sim, &third);
@@ -153,7 +153,7 @@ fn replayed_initiations_neither_delay_nor_end_attempts_of_a_restarted_node() {
     sim.run(Nanos::from_secs(600), [None, None]);
     let recorded: Vec<Vec<u8>> = sim.begun.drain(..).map(|(.., message)| message).collect();
     assert!(recorded.len() > 40);
-    // Node 0 is idle from now on, so node 1 has to initiate; node 1 has forgotten everything.
+    // From now on node 0 is idle, so node 1 has to initiate. Node 1 has lost all state.
     sim.step(0, Input::Unwanted);
     sim.nodes[1].session = Session::new(SessionConfig {
         peer: Some(*sim.nodes[0].local.static_public()),
@@ -220,7 +220,7 @@ fn both_ends_keep_the_ik_keys_when_xx_and_ik_cross() {
             let within = Nanos::from_millis(3 * round_trip_ms + 2_000);
             assert!(until_up(&mut sim, within).is_some(), "seed {seed}, {round_trip_ms} ms");
             sim.run(sim.now.plus(Nanos::from_secs(30)), [None, None]);
-            sim.unknown_index = 0; // packets that came before their third message
+            sim.unknown_index = 0; // packets that arrived before their third message
             sim.run(sim.now.plus(Nanos::from_secs(600)), [SECOND, SECOND]);
             sim.check(seed);
         }

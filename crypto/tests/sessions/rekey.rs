@@ -1,4 +1,5 @@
-//! Rekeying under loss refuses no data packet. Virtual time, seeded.
+//! Tests that no data packet is refused while keys are renewed under loss. Time is virtual and all
+//! randomness is seeded.
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ use strowger_wire::link_header::SessionIndex;
 #[test]
 fn rekeying_at_30_percent_loss_refuses_no_data_packet() {
     let second = Some(Nanos::from_secs(1));
-    // Both ends send, one end, or the responder alone.
+    // Both ends send, only one end sends, or only the responder sends.
     let shapes = [
         ([true, true], [second, second]),
         ([true, false], [second, second]),
@@ -82,7 +83,7 @@ fn attempts_to_an_absent_peer_back_off_and_a_restarted_peer_is_found() {
     assert!((230..290).contains(&attempts), "{attempts} attempts in an hour");
     sim.impairment.lost_per_mille = 0;
     up(&mut sim, [true, false]);
-    // Node 1 restarts: it has forgotten everything and initiates.
+    // Node 1 restarts: it has lost all state and initiates.
     let config = SessionConfig {
         peer: Some(*sim.nodes[0].local.static_public()),
         identity: Some(*sim.nodes[0].local.identity()),
@@ -127,13 +128,13 @@ fn unknown_peers_meet_by_xx_at_30_percent_loss_and_rekey_by_ik() {
             sim.nodes[0].session = discovering(&sim, 0, None);
             up(&mut sim, [true, false]);
             assert_eq!(sim.nodes[0].session.peer(), Some(sim.nodes[1].local.static_public()));
-            // A lost third message is sent again.
+            // A lost third message is repeated.
             sim.run(sim.now.plus(Nanos::from_secs(20)), [None, None]);
             assert!(sim.nodes.iter().all(|node| node.session.is_up()), "seed {seed}");
             let sent = sim.sent;
             sim.run(sim.now.plus(Nanos::from_secs(20)), [None, None]);
             assert_eq!(sim.sent, sent, "seed {seed}: messages after the handshake ended");
-            sim.unknown_index = 0; // packets that came before their third message
+            sim.unknown_index = 0; // packets that arrived before their third message
             sim.run(sim.now.plus(Nanos::from_secs(400)), [second, second]);
             sim.check(seed);
             assert!(sim.nodes.iter().all(|node| node.rekeys >= 4), "seed {seed}");
@@ -166,7 +167,7 @@ fn a_discovered_peer_that_restarts_is_found_again() {
     sim.nodes[0].session = discovering(&sim, 0, None);
     up(&mut sim, [true, false]);
     sim.run(sim.now.plus(Nanos::from_secs(10)), [None, None]);
-    // Node 1 has forgotten its peer and all keys.
+    // Node 1 has lost its peer and all keys.
     sim.nodes[1].session = discovering(&sim, 1, None);
     sim.nodes[1].openers.clear();
     sim.nodes[1].keys = None;
@@ -210,7 +211,8 @@ fn one_handshake_completes_when_both_ends_initiate_at_once() {
         sim.step(1, Input::Wanted);
         sim.run(Nanos::from_secs(10), [None, None]);
         assert_eq!(sim.nodes.each_ref().map(|node| node.rekeys), [1, 1], "seed {seed}");
-        // The handshake of the smaller key completes: that end answers none.
+        // The handshake of the end with the smaller key completes. That end does not answer the
+        // other one's initiation.
         let [one, other] = sim.nodes.each_ref().map(|node| *node.local.static_public());
         assert_eq!(sim.nodes[usize::from(one > other)].answers, 0, "seed {seed}");
         let second = Some(Nanos::from_millis(50));

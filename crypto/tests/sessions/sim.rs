@@ -1,7 +1,7 @@
-//! Two nodes, each with a session and a cookie checker, and the link between them. Virtual time,
-//! seeded.
+//! Two nodes, each with a session and a cookie checker, and the link between them. Time is virtual
+//! and all randomness is seeded.
 
-// Each test file uses a part of it.
+// Each test file uses only a part of this module.
 #![allow(dead_code)]
 
 use std::cmp::Reverse;
@@ -36,7 +36,8 @@ pub(crate) struct Node {
     pub(crate) indices: u32,
     pub(crate) openers: HashMap<SessionIndex, Openers>,
     pub(crate) keys: Option<Box<NewKeys>>,
-    /// Most openers held at once; keys taken into use; times the link was down.
+    /// Maximum number of openers at once; number of keys taken into use; number of times that the
+    /// link was down.
     pub(crate) openers_most: usize,
     pub(crate) rekeys: u64,
     pub(crate) expired: u64,
@@ -53,7 +54,7 @@ pub(crate) struct Sim {
     pub(crate) nodes: [Node; 2],
     pub(crate) impairment: Impairment,
     pub(crate) random: SeededEntropy,
-    /// One source for each node.
+    /// One source of randomness for each node.
     pub(crate) entropy: [SeededEntropy; 2],
     pub(crate) now: Nanos,
     pub(crate) queue: BinaryHeap<Reverse<Flight>>,
@@ -63,7 +64,7 @@ pub(crate) struct Sim {
     pub(crate) unknown_index: u64,
     pub(crate) delivered: u64,
     pub(crate) doubled: u64,
-    /// Whether every key belongs to another peer.
+    /// Whether every static key is treated as belonging to another peer.
     pub(crate) taken: bool,
     /// Every initiation sent: time and sender.
     pub(crate) begun: Vec<(Nanos, usize, Vec<u8>)>,
@@ -275,7 +276,7 @@ impl Sim {
         }
     }
 
-    /// Runs until `end`; each node with an interval sends data at it.
+    /// Runs until `end`. Each node that has an interval sends one data packet per interval.
     pub(crate) fn run(&mut self, end: Nanos, intervals: [Option<Nanos>; 2]) {
         let mut due = intervals.map(|interval| interval.map(|interval| self.now.plus(interval)));
         while self.now < end {
@@ -338,7 +339,7 @@ pub(crate) fn up(sim: &mut Sim, wants: [bool; 2]) {
     assert!(sim.nodes.iter().all(|node| node.session.is_up()));
 }
 
-/// A session with the other node, whose key it does not know.
+/// Makes a session with the other node, whose key is not known.
 pub(crate) fn discovering(sim: &Sim, at: usize, identity: Option<Identity>) -> Session {
     Session::new(SessionConfig {
         peer: None,

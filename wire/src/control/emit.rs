@@ -1,4 +1,4 @@
-//! Control messages to bytes.
+//! Encodes control messages as bytes.
 
 use core::fmt;
 use core::ops::Deref;
@@ -23,7 +23,7 @@ impl fmt::Display for NoRoom {
 impl core::error::Error for NoRoom {}
 
 impl Message<'_> {
-    /// Its length in bytes.
+    /// The length of this message in bytes.
     #[must_use]
     pub const fn wire_bytes(&self) -> usize {
         let rest = match self {
@@ -41,11 +41,11 @@ impl Message<'_> {
         PREFIX_BYTES + rest
     }
 
-    /// Writes the whole message to the front of `out`; gives back what lies behind it, untouched.
+    /// Writes the whole message to the front of `out`; returns the rest of `out`, unchanged.
     ///
     /// # Errors
-    /// [`NoRoom`] where `out` is shorter than [`wire_bytes`](Message::wire_bytes); nothing is written
-    /// then.
+    /// [`NoRoom`] if `out` is shorter than [`wire_bytes`](Message::wire_bytes). In this case
+    /// nothing is written.
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], NoRoom> {
         if out.len() < self.wire_bytes() {
             return Err(NoRoom);
@@ -104,17 +104,18 @@ impl Message<'_> {
         }
     }
 
-    /// The message in an owned buffer. The payload of a ping or pong and the text of a goodbye are cut off at
-    /// the maximum length.
+    /// The message in an owned buffer. The payload of a ping or pong and the text of a goodbye are
+    /// truncated to their maximum length.
     #[must_use]
     pub fn to_bytes(&self) -> MessageBytes {
         let mut bytes = [0; CONTROL_BYTES_MAX];
-        // The assert below checks that the cut message fits.
+        // The assert below checks that the truncated message fits.
         let left = self.cut().emit(&mut bytes).map_or(CONTROL_BYTES_MAX, |left| left.len());
         MessageBytes { bytes, length: CONTROL_BYTES_MAX - left }
     }
 
-    /// The message, no longer than [`CONTROL_BYTES_MAX`].
+    /// This message, with payload or text truncated so that it has at most [`CONTROL_BYTES_MAX`]
+    /// bytes.
     fn cut(&self) -> Message<'_> {
         let front = |bytes: &[u8], most: usize| bytes.len().min(most);
         let mut message = *self;

@@ -1,4 +1,4 @@
-//! Control messages: what switches ask and tell each other (wire.md 5).
+//! Control messages: requests, replies, errors and notices between switches (wire.md 5).
 //!
 //! ```text
 //!  0               1               2               3
@@ -8,9 +8,9 @@
 //! |  what the kind says ...
 //! ```
 //!
-//! A message follows a [switch header](crate::switch_header) with the control flag. It is modelled on ICMP (RFC
-//! 792, RFC 4443) and on ping for label switching (RFC 8029). The switch decides whom it answers, and how
-//! often.
+//! A message follows a [switch header](crate::switch_header) with the control flag. It is modelled
+//! on ICMP (RFC 792, RFC 4443) and on ping for label switching (RFC 8029). Each switch decides
+//! which senders it answers, and limits the rate of its answers.
 //!
 //! ```
 //! use strowger_wire::control::{Message, MessageError};
@@ -35,16 +35,16 @@ pub use emit::{MessageBytes, NoRoom};
 pub use reason::Reason;
 pub use trace::{Behind, HopWord};
 
-/// The version that this crate describes; messages of others are not answered.
+/// The version that this crate describes. Messages of other versions are not answered.
 pub const VERSION: u8 = 1;
 
-/// Bytes of the part that all kinds have.
+/// Bytes of the fields that begin a message of any kind.
 pub const PREFIX_BYTES: usize = 4;
 
-/// Bytes of a trace answer, and of its request: no answer is longer than its question (W5-6).
+/// Bytes of a trace reply and of a trace request: no reply may be longer than its request (W5-6).
 pub const TRACE_BYTES: usize = PREFIX_BYTES + 4 + 4 + 4 + 8 + 8 + 2 + 2;
 
-/// Bytes of an identity answer, and of its request.
+/// Bytes of an identity reply and of an identity request.
 pub const IDENTITY_BYTES: usize = PREFIX_BYTES + 4 + 64;
 
 /// A control message (W5-2). Borrowed parts point into the parsed bytes.
@@ -52,92 +52,96 @@ pub const IDENTITY_BYTES: usize = PREFIX_BYTES + 4 + 64;
 pub enum Message<'a> {
     /// Echo request (RFC 792).
     Ping {
-        /// The asker's number for it.
+        /// An identifier that the requester chooses.
         id: u32,
         /// Returned unchanged in the reply.
         payload: &'a [u8],
     },
     /// Echo reply.
     Pong {
-        /// The ping's.
+        /// The value from the ping.
         id: u32,
-        /// The ping's.
+        /// The value from the ping.
         payload: &'a [u8],
     },
-    /// Asks the switch at which the hops run out what it would have done with this packet (W5-4).
+    /// Asks the switch at which hops left reaches zero what it would have done with the packet
+    /// (W5-4).
     TraceRequest {
-        /// The asker's number for it.
+        /// An identifier that the requester chooses.
         id: u32,
     },
-    /// The answer of one switch (compare RFC 8029, section 3.3).
+    /// The reply of one switch to a trace request (compare RFC 8029, section 3.3).
     TraceReply {
-        /// The request's.
+        /// The value from the request.
         id: u32,
         /// The switch's report.
         hop: HopWord,
     },
     /// Asks a node for its public keys.
     IdentityRequest {
-        /// The asker's number for it.
+        /// An identifier that the requester chooses.
         id: u32,
     },
     /// The public keys of a node.
     IdentityReply {
-        /// The request's.
+        /// The value from the request.
         id: u32,
         /// The Ed25519 key.
         identity: &'a [u8; 32],
-        /// The X25519 key of links.
+        /// The X25519 static key that the node uses in handshakes.
         link_key: &'a [u8; 32],
     },
     /// A packet was discarded.
     Error {
-        /// Why.
+        /// The reason of the discard.
         why: Reason,
-        /// Its header as received by the switch that reports it.
+        /// The switch header of the discarded packet, as the reporting switch received it.
         offending: &'a [u8],
     },
-    /// A packet was discarded because it was longer than the path behind its egress takes.
+    /// A packet was discarded because it was longer than the path MTU of its egress link.
     TooBig {
-        /// Bytes of the longest packet that goes there, link header included and tag not.
+        /// Bytes of the longest packet that the egress can send, with the link header, without the
+        /// tag.
         packet_bytes_max: u16,
-        /// The packet's header.
+        /// The switch header of that packet.
         offending: &'a [u8],
     },
-    /// A packet was forwarded by a slot number that will stop working.
+    /// A packet was forwarded, but its slot number will soon cease to be valid.
     SlotMoved {
         /// The number in the packet's label.
         from: u32,
         /// The number to use from now on.
         to: u32,
-        /// The packet's header.
+        /// The switch header of that packet.
         offending: &'a [u8],
     },
-    /// A packet was discarded because nothing is attached to its slot any more.
+    /// A packet was discarded because its slot was in use earlier and is empty now.
     SlotGone {
         /// The number in the packet's label.
         slot: u32,
-        /// The packet's header.
+        /// The switch header of that packet.
         offending: &'a [u8],
     },
-    /// A packet was discarded at a full queue.
+    /// A packet was discarded because its egress queue was full.
     Congestion {
-        /// The packet's header.
+        /// The switch header of that packet.
         offending: &'a [u8],
     },
     /// The neighbour will end the link.
     Goodbye {
-        /// Why: 0 unspecified, 1 stopping, 2 restarting, 3 by the operator, 4 no room.
+        /// The reason: 0 unspecified, 1 stopping, 2 restarting, 3 closed by the operator, 4 no free
+        /// resources.
         code: u8,
-        /// Seconds before a new handshake; 0 leaves the interval to the receiver.
+        /// Seconds that the receiver should wait before a new handshake; 0 lets the receiver
+        /// choose.
         retry_after_s: u32,
-        /// A text for people; at most [`GOODBYE_TEXT_BYTES_MAX`](crate::limits::GOODBYE_TEXT_BYTES_MAX)
-        /// bytes.
+        /// A text for human readers; at most
+        /// [`GOODBYE_TEXT_BYTES_MAX`](crate::limits::GOODBYE_TEXT_BYTES_MAX) bytes.
         text: &'a str,
     },
 }
 
-/// No slot, in a trace answer.
+/// The value of a slot field in a trace reply that means "no slot".
 const NO_SLOT: u32 = u32::MAX;
 
 mod kind {
@@ -155,13 +159,14 @@ mod kind {
     pub(super) const GOODBYE: u8 = 12;
 }
 
-/// Whether an error may be sent about a control packet that begins so: only about questions (W5-8).
+/// Whether this payload begins a request. Of control packets, errors are sent only about requests
+/// (W5-8).
 pub fn is_question(payload: &[u8]) -> bool {
     const QUESTIONS: [u8; 3] = [kind::PING, kind::TRACE_REQUEST, kind::IDENTITY_REQUEST];
     matches!(payload, [VERSION, kind, ..] if QUESTIONS.contains(kind))
 }
 
-/// The number that a trace request carries, read from as much of it as the worker keeps.
+/// The identifier of a trace request, read from the first bytes of it that the worker keeps.
 pub fn trace_id(payload: &[u8]) -> Option<u32> {
     match payload {
         [VERSION, kind::TRACE_REQUEST, _, _, rest @ ..] => Reader(rest).u32(),
@@ -172,15 +177,15 @@ pub fn trace_id(payload: &[u8]) -> Option<u32> {
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageError {
-    /// Shorter than its kind.
+    /// The message is shorter than its kind requires.
     TooShort,
-    /// Longer than its kind.
+    /// The message is longer than its kind allows.
     TooLong,
     /// A version other than [`VERSION`].
     Version,
-    /// A kind that this version does not know.
+    /// The kind is not defined in this version.
     Kind,
-    /// A field that contradicts itself.
+    /// A field has a value that is not allowed.
     Field,
 }
 
@@ -279,8 +284,8 @@ mod tests {
         assert_eq!(Message::parse(&long), Err(MessageError::TooLong));
     }
 
-    /// Coverage-guided fuzzing found the first one: a trace answer of 1,429 bytes was read, and its
-    /// copy was 36 bytes long.
+    /// Coverage-guided fuzzing found the first case: the parser accepted a trace reply of 1,429
+    /// bytes, and the emitted copy had 36 bytes.
     #[test]
     fn w5_1_a_message_of_a_fixed_length_has_that_length() {
         let hop = HopWord {
@@ -333,7 +338,8 @@ mod tests {
         let ping = Message::Ping { id: 1, payload: &[7; CONTROL_BYTES_MAX] }.to_bytes();
         assert_eq!(ping.len(), CONTROL_BYTES_MAX);
         assert!(matches!(Message::parse(&ping), Ok(Message::Ping { id: 1, .. })));
-        // 127 bytes and one of two: the character that would be halved is left out.
+        // 127 bytes of ASCII, then a character of two bytes. The limit would split that character,
+        // so it is left out.
         let mut text = [b'x'; GOODBYE_TEXT_BYTES_MAX + 1];
         text[GOODBYE_TEXT_BYTES_MAX - 1..].copy_from_slice("ü".as_bytes());
         let text = core::str::from_utf8(&text).expect("UTF-8");

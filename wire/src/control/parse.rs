@@ -1,4 +1,4 @@
-//! Control messages from bytes.
+//! Parses control messages.
 
 use core::cmp::Ordering;
 
@@ -11,7 +11,7 @@ use crate::limits::GOODBYE_TEXT_BYTES_MAX;
 use crate::switch_header::header_bytes_of;
 
 impl<'a> Message<'a> {
-    /// Reads a message: all bytes behind the switch header.
+    /// Reads a message from `bytes`, which are all bytes after the switch header.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -70,7 +70,8 @@ impl<'a> Message<'a> {
     fn trace_reply(code: u8, fields: &mut Fields<'_>) -> Result<Self, MessageError> {
         let id = fields.u32()?;
         let slot_in = fields.u32()?;
-        // The high byte of what would not be a slot number has the type of the egress.
+        // The high byte of this field holds the type of the egress. The low three bytes hold the
+        // slot.
         let [behind, slot @ ..] = *fields.take::<4>()?;
         let [a, b, c] = slot;
         let slot_out = u32::from_be_bytes([0, a, b, c]);
@@ -91,7 +92,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The fields that are left of a message.
+/// The fields of a message that have not been read yet.
 struct Fields<'a>(Reader<'a>);
 
 impl<'a> Fields<'a> {
@@ -111,8 +112,8 @@ impl<'a> Fields<'a> {
         self.0.u64().ok_or(MessageError::TooShort)
     }
 
-    /// Checks the length of a message of a kind that has `message_bytes`, exactly (W5-1). To be called behind
-    /// the prefix.
+    /// Checks that the whole message has exactly `message_bytes` (W5-1). Call it after the prefix
+    /// has been read.
     fn check_length(&self, message_bytes: usize) -> Result<(), MessageError> {
         match (PREFIX_BYTES + self.0.0.len()).cmp(&message_bytes) {
             Ordering::Less => Err(MessageError::TooShort),
@@ -121,7 +122,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The rest, which is one switch header: its first byte tells its length.
+    /// The remaining bytes, which must be exactly one switch header. Its first byte determines its
+    /// length.
     fn header(&mut self) -> Result<&'a [u8], MessageError> {
         let rest = self.0.0;
         let first = rest.first().ok_or(MessageError::TooShort)?;

@@ -35,19 +35,19 @@ reasons! {
     2 LABEL_SPENT = "label_spent",
     /// The label's low bits were no director of the switch's scheme.
     3 NO_DIRECTOR = "no_director",
-    /// Nothing is attached to the slot, or the sender may not go there (W5-9).
+    /// Nothing is attached to the slot, or the sender may not send to it (W5-9).
     4 EMPTY_SLOT = "empty_slot",
-    /// The attachment of the slot is gone.
+    /// The slot was in use earlier, and its attachment has been removed.
     5 SLOT_GONE = "slot_gone",
-    /// The packet would have left by the slot that it came in by.
+    /// The egress slot was the ingress slot.
     6 U_TURN = "u_turn",
-    /// The label continued behind an endpoint.
+    /// The egress was an endpoint, but the label had more hops after it.
     7 BEYOND_ENDPOINT = "beyond_endpoint",
     /// The ingress slot could not be written in the bits of the director.
     8 RETURN_PATH = "return_path",
     /// The step would have shifted past the label's register.
     9 LABEL_FULL = "label_full",
-    /// The packet was longer than the egress path takes.
+    /// The packet was longer than the path MTU of the egress link.
     10 TOO_BIG = "too_big",
     /// The egress queue was full.
     11 EGRESS_FULL = "egress_full",
@@ -55,12 +55,12 @@ reasons! {
     12 LINK_DOWN = "link_down",
     /// The keys of the egress link had expired.
     13 KEYS_EXPIRED = "keys_expired",
-    /// The egress was detached while the packet waited there.
+    /// The egress was detached while the packet was in its queue.
     14 EXIT_GONE = "exit_gone",
 }
 
 impl Reason {
-    /// The reason with this number, known or not.
+    /// The reason with this number, whether this version knows it or not.
     #[must_use]
     pub const fn new(number: u8) -> Reason {
         Reason(number)

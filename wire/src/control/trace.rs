@@ -5,22 +5,23 @@ use super::Reason;
 /// What one switch on the path reports about a traced packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HopWord {
-    /// The slot by which the packet came in.
+    /// The ingress slot of the packet.
     pub slot_in: u32,
-    /// The slot by which it would leave, if its label names one.
+    /// The egress slot of the packet, if its label names one.
     pub slot_out: Option<u32>,
-    /// The attachment of that slot.
+    /// What is attached to the egress slot.
     pub behind: Behind,
     /// Why the packet would be discarded; `None` if it would be forwarded or delivered.
     pub discard: Option<Reason>,
-    /// Nanoseconds from the packet's arrival until the answer was made.
+    /// Nanoseconds from the packet's arrival until the reply was written.
     pub held_ns: u64,
-    /// The worker's time when the packet came in, in nanoseconds: for differences, not a time of day.
+    /// The worker's clock at the packet's arrival, in nanoseconds. Only differences mean something;
+    /// it is not a time of day.
     pub worker_ns: u64,
-    /// Frames that waited at the egress.
+    /// The number of frames in the egress queue.
     pub queue_frames: u16,
-    /// Bytes of the longest packet that the egress takes, link header included and tag not; 0 without an
-    /// egress.
+    /// Bytes of the longest packet that the egress can send, with the link header, without the tag;
+    /// 0 without an egress.
     pub packet_bytes_max: u16,
 }
 
@@ -39,7 +40,7 @@ pub enum Behind {
 }
 
 impl Behind {
-    /// Its name in JSON.
+    /// The name of this value in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Making labels: from a list of hops, for an endpoint to send, and for the reply.
+//! Builds labels: from a list of hops, for packets that an endpoint sends, and for replies.
 
 use super::{Label, LabelError};
 use crate::director::Director;
@@ -20,9 +20,10 @@ pub struct Hop<'a> {
 impl<R: Register> Label<R> {
     /// The label of the path through these switches, and the label of the return path (W1.4-6).
     ///
-    /// Each director is as narrow as both slots of its hop allow, because the ingress slot is written in its
-    /// place. Above the last director is the end marker. If the last hop leaves by slot 1, the marker is its
-    /// director. The return path ends above the first hop's ingress slot in the same way.
+    /// Each director has the least width in which both slots of its hop fit, because the switch
+    /// writes the ingress slot into the bits of the director. Above the last director is the end
+    /// marker. If the egress of the last hop is slot 1, the marker is also its director. The return
+    /// path ends above the first hop's ingress slot in the same way.
     ///
     /// # Errors
     /// [`NoHops`](LabelError::NoHops) for an empty list; [`SwitchInside`](LabelError::SwitchInside) if slot 1 is
@@ -63,10 +64,10 @@ impl<R: Register> Label<R> {
         Ok((Label(label.or(R::ONE.shl(width_sum))), back))
     }
 
-    /// The label that an endpoint sends, and the shift that it starts with (W1.3-6).
+    /// The label and the shift in a packet that an endpoint sends (W1.3-6).
     ///
-    /// The top bit is set, so that the return path has an end marker as well and ends at the endpoint's slot.
-    /// A packet that slot 1 sends starts with the label as it is and shift 0 (W1.3-5).
+    /// The top bit is set, so that the return path has an end marker as well and ends at the
+    /// endpoint's slot. A packet from slot 1 is sent with the unchanged label and shift 0 (W1.3-5).
     ///
     /// # Errors
     /// [`LabelError::TooLong`] above [`BITS_MAX`](Label::BITS_MAX) bits.
@@ -200,9 +201,11 @@ mod tests {
         };
         let hops = [hop(&V3X5X8, 2, 1), hop(&F8, 7, 9), hop(&V4X8, 3, 20), hop(&F4, 1, 4)];
         let (there, back) = Label::<u64>::build(&hops).unwrap();
-        // The marker, 3 in nine bits of v4x8, 7 in eight of f8, 2 in four of v3x5x8.
+        // The label is the marker, then 3 in nine bits (v4x8), 7 in eight bits (f8), 2 in four bits
+        // (v3x5x8).
         assert_eq!(there.register(), 1 << 21 | 4 << 12 | 7 << 4 | 5);
-        // The marker, which is the slot the first hop came in by, 9 in f8, 20 in v4x8, 4 in f4.
+        // The label is the marker, which is also the ingress slot of the first hop, then 9 (f8), 20
+        // (v4x8), 4 (f4).
         assert_eq!(back.register(), 1 << 21 | 9 << 13 | 42 << 4 | 4);
     }
 }

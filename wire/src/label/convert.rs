@@ -1,4 +1,4 @@
-//! Writing a label's first director in another form or width.
+//! Encodes a label's first director in another form or width.
 
 use super::{Label, LabelError};
 use crate::director::Director;
@@ -22,17 +22,18 @@ impl<R: Register> Label<R> {
     /// The same path with the first director in the narrowest form that holds its slot.
     ///
     /// # Errors
-    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), or [`TooLong`](LabelError::TooLong) for a label that
-    /// was longer than [`BITS_MAX`](Label::BITS_MAX) already.
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), or
+    /// [`TooLong`](LabelError::TooLong) if the label was already longer than
+    /// [`BITS_MAX`](Label::BITS_MAX).
     pub fn canonical(self, scheme: &Scheme) -> Result<Label<R>, LabelError> {
         let director = self.decode(scheme)?;
         self.with_first(director, scheme.encode_least(director.slot)?)
     }
 
-    /// The same path with the first director wide enough for the slot `ingress` to be written in its place, so
-    /// that packets that come in by that slot have a return path (W1.2-6).
+    /// The same path with the first director at least as wide as the slot `ingress`. Then packets
+    /// whose ingress is that slot have a return path (W1.2-6).
     ///
-    /// A director that is wide enough is left as it is. Slot 1 is widened by zeros above its `0001`.
+    /// A director that is wide enough is not changed. Slot 1 is widened by zeros above its `0001`.
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if no form
@@ -46,8 +47,9 @@ impl<R: Register> Label<R> {
         self.with_first(director, scheme.encode(director.slot, width)?)
     }
 
-    /// The same path for use by the node that `asker` leads to: the first director becomes at least as wide as
-    /// the first one of `asker`, since packets of that node come in by that slot (cjdns: `getLabelFor`).
+    /// The same path, for use by the node that the label `asker` leads to (cjdns: `getLabelFor`).
+    /// The first director becomes at least as wide as the first one of `asker`, because the ingress
+    /// of that node's packets is that slot.
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector) for either label,
@@ -63,7 +65,7 @@ impl<R: Register> Label<R> {
     /// Puts `new` in the place of `old`, its first director.
     fn with_first(self, old: Director, new: Director) -> Result<Label<R>, LabelError> {
         if new == old {
-            // Nothing changes, so the length is not checked either.
+            // The label does not change, so its length is not checked.
             return Ok(self);
         }
         Label::join(self.0.shr(u32::from(old.width)), new.bits, u32::from(new.width))

@@ -1,10 +1,10 @@
 //! The label of a packet, and arithmetic on labels (wire.md 1.2 to 1.5).
 //!
-//! A label is one register of 64, 128 or 256 bits. Its low bits hold the *directors* of the remaining hops:
-//! slot numbers, each encoded as by the switch at that hop. A switch takes the director at the least
-//! significant end. Above the last director is a 1, the *end marker*. For each director that a switch removes,
-//! it writes the ingress slot at the top, bit-reversed. So when the packet arrives, the top bits are the return
-//! path.
+//! A label is one register of 64, 128 or 256 bits. Its low bits hold the *directors* of the
+//! remaining hops: slot numbers, each encoded in the scheme of the switch at that hop. A switch
+//! removes the director at the least significant end. Above the last director is a 1, the *end
+//! marker*. For each director that a switch removes, it writes the ingress slot at the top,
+//! bit-reversed. So when the packet arrives, the top bits are the return path.
 //! ```text
 //!  63                 63-shift                                   0
 //! +------------------+------------------+---+--------+-----------+
@@ -14,12 +14,12 @@
 //! ```
 //! `shift` counts the bits that have been used; it travels in the [switch header](crate::switch_header).
 //!
-//! If only the marker is left, the low bits read `0001`, which the schemes of cjdns read as slot 1, the switch
-//! itself. So a label that ends at a switch needs no director for its last hop.
+//! If only the marker is left, the low bits are `0001`. The schemes of cjdns decode these bits as
+//! slot 1, the switch itself. So a label that ends at a switch needs no director for its last hop.
 //!
-//! Everything here is arithmetic on the register: no operation allocates or panics, and none depends on what
-//! is attached to a slot. `strowger conform` offers the same operations as JSON lines, for comparison with
-//! other implementations. The arithmetic is that of cjdns.
+//! All operations are arithmetic on the register: none allocates or panics, and none depends on
+//! what is attached to a slot. `strowger conform` offers the same operations as JSON lines, for
+//! comparison with other implementations. The arithmetic is that of cjdns.
 //!
 //! # Example
 //!
@@ -28,7 +28,7 @@
 //! use strowger_wire::{Hop, Label, Slot, scheme::V3X5X8};
 //!
 //! let (slot, scheme) = (Slot::new, &V3X5X8);
-//! // From slot 1 of one switch by its slot 2, in at slot 0 of the next, and to its slot 1.
+//! // First switch: from slot 1 to slot 2. Second switch: from slot 0 to slot 1.
 //! let hops = [
 //!     Hop { scheme, ingress: Slot::SWITCH, egress: slot(2) },
 //!     Hop { scheme, ingress: slot(0), egress: Slot::SWITCH },
@@ -40,7 +40,7 @@
 //! let Step::Forward { to, label, shift } = first else { panic!("one hop is ahead") };
 //! assert_eq!((to, shift), (slot(2), 4));
 //!
-//! // It has arrived. The label holds the return path up to the slot that it came in by at this switch.
+//! // The packet has arrived. The label holds the return path without the last ingress slot.
 //! let ingress = scheme.encode_least(slot(0)).unwrap();
 //! assert_eq!(label.reverse(shift, Some(ingress))?, back);
 //! # Ok::<(), LabelError>(())
@@ -62,7 +62,7 @@ pub use build::Hop;
 pub use step::{Step, StepError, step};
 pub use text::{TextError, TextFault};
 
-/// The path that is ahead of a packet and the return path so far, in one register (wire.md 1).
+/// The remaining path of a packet and its return path so far, in one register (wire.md 1).
 ///
 /// In other protocols' words: a label stack (RFC 3031) or a segment list (RFC 8402), packed into 64, 128 or
 /// 256 bits.
@@ -76,8 +76,8 @@ impl<R: Register> Label<R> {
     /// slot 1, lie within the register. cjdns has the same bound: the marker is at most bit 59 of 64.
     pub const BITS_MAX: u32 = R::BITS - 4;
 
-    /// The label with this register. Every value is a label; whether a switch can forward it shows in
-    /// [`step`].
+    /// The label with this register. Every value is a label. [`step`] decides whether a switch can
+    /// forward it.
     #[inline]
     #[must_use]
     pub const fn new(register: R) -> Label<R> {
@@ -119,22 +119,23 @@ impl<R: Register> Label<R> {
         R::BITS - self.0.leading_zeros()
     }
 
-    /// The part that is ahead: the bits below the return path, of which `shift` bits are written.
+    /// The forward part: the bits below the return path, which occupies the top `shift` bits.
     #[inline]
     #[must_use]
     pub fn forward(self, shift: u16) -> Label<R> {
         Label(self.0.low_bits(R::BITS.saturating_sub(u32::from(shift))))
     }
 
-    /// Whether nothing is ahead, not even an end marker. A switch discards such a packet (`label_spent`).
+    /// Whether the forward part is empty: it does not even contain an end marker. A switch discards
+    /// such a packet (`label_spent`).
     #[inline]
     #[must_use]
     pub fn is_spent(self, shift: u16) -> bool {
         self.forward(shift).is_zero()
     }
 
-    /// Whether at most the end marker is ahead: after the director of an endpoint's slot, the packet has arrived
-    /// (W1.3-2).
+    /// Whether the forward part holds at most the end marker. After the director of an endpoint's
+    /// slot this means that the packet has arrived (W1.3-2).
     #[inline]
     #[must_use]
     pub fn is_at_end(self, shift: u16) -> bool {
@@ -144,8 +145,9 @@ impl<R: Register> Label<R> {
 
     /// The rewrite of one step (wire.md 1.2): `(label >> width) | back_bits`.
     ///
-    /// `back_bits` are the ingress slot, reversed, at the top of a 64-bit word, as [`Scheme::back_bits`] gives
-    /// them. Nothing is checked: the caller has looked both numbers up in its tables.
+    /// `back_bits` are the ingress slot, reversed, at the top of a 64-bit word, as
+    /// [`Scheme::back_bits`] gives them. This function checks nothing: the caller has looked up
+    /// both arguments in its tables.
     #[inline]
     #[must_use]
     pub fn advance(self, width: u8, back_bits: u64) -> Label<R> {
@@ -165,7 +167,7 @@ impl<R: Register> Label<R> {
         Label::fits(high.shl(low_bits).or(R::from_low(low)))
     }
 
-    /// Its first director, as a switch with this scheme reads it.
+    /// The first director, as a switch with this scheme decodes it.
     ///
     /// # Errors
     /// [`DirectorError::NoSuchDirector`] if the low bits are not a director of the scheme.
@@ -173,13 +175,14 @@ impl<R: Register> Label<R> {
         Ok(scheme.decode(self.low())?)
     }
 
-    /// Whether its first director names slot 1: the packet is for the switch that it is at.
+    /// Whether the first director names slot 1: the packet is addressed to the switch that now has
+    /// it.
     #[must_use]
     pub fn is_self(self, scheme: &Scheme) -> bool {
         scheme.decode(self.low()).is_ok_and(|director| director.slot.is_switch())
     }
 
-    /// Whether nothing but the end marker follows its first director.
+    /// Whether only the end marker follows the first director.
     #[must_use]
     pub fn is_one_hop(self, scheme: &Scheme) -> bool {
         scheme
@@ -187,8 +190,8 @@ impl<R: Register> Label<R> {
             .is_ok_and(|director| self.0.shr(u32::from(director.width)) == R::ONE)
     }
 
-    /// How many directors it has, if every switch on the path has this scheme. It ends at its marker or at a
-    /// director of slot 1.
+    /// The number of directors, if every switch on the path has this scheme. The count ends at the
+    /// end marker or at a director of slot 1.
     ///
     /// # Errors
     /// [`Zero`](LabelError::Zero) for a label of zeros; [`DirectorError::NoSuchDirector`] if bits before the
@@ -213,24 +216,24 @@ impl<R: Register> Label<R> {
 /// Why an operation on labels has no result (wire.md 1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LabelError {
-    /// A director could not be read or written.
+    /// A director could not be decoded or encoded.
     Director(DirectorError),
     /// The result has more bits than a label may have ([`Label::BITS_MAX`]).
     TooLong,
     /// A label of zeros has no end marker, so it names no path.
     Zero,
-    /// The label does not begin with the directors of the other one.
+    /// The label does not begin with the directors of the other label.
     NotThrough,
     /// The path has no hops.
     NoHops,
-    /// Slot 1, the switch itself, is inside the path and not at its ends.
+    /// Slot 1, the switch itself, occurs inside the path. It is allowed only at the ends.
     SwitchInside,
-    /// The shift is as wide as the register, or wider.
+    /// The shift is not less than the width of the register.
     ShiftTooLarge,
 }
 
 impl LabelError {
-    /// A stable name in snake_case, as `strowger conform` answers it.
+    /// A stable name in snake_case, as `strowger conform` prints it.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {

@@ -1,14 +1,14 @@
-//! Putting two labels together, and taking them apart.
+//! Joins two labels into one, and separates them again.
 
 use super::{Label, LabelError};
 use crate::register::Register;
 
 impl<R: Register> Label<R> {
-    /// The label of both paths in sequence: first the path of `first`, from its end on that of `onward`
+    /// The label of both paths in sequence: first the path of `first`, then the path of `onward`
     /// (W1.4-2).
     ///
-    /// Computed as `((onward ^ 1) << log2(first)) ^ first`: the lowest bit of onward coincides with the end
-    /// marker of first.
+    /// Computed as `((onward ^ 1) << log2(first)) ^ first`: the lowest bit of `onward` coincides
+    /// with the end marker of `first`.
     ///
     /// # Errors
     /// [`Zero`](LabelError::Zero) if either is zero and so has no marker; [`TooLong`](LabelError::TooLong) if
@@ -46,7 +46,7 @@ impl<R: Register> Label<R> {
         if self.is_zero() || via.is_zero() || self.bits() < via.bits() {
             return false;
         }
-        // Equally long labels agree below their markers only if they are the same.
+        // Labels of the same length agree below their markers only if they are equal.
         self.0.xor(via.0).low_bits(via.bits() - 1) == R::ZERO
     }
 }

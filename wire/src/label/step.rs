@@ -1,4 +1,4 @@
-//! What one switch does with a label (wire.md 1.2, 1.3), computed and not looked up.
+//! The step of one switch on a label (wire.md 1.2, 1.3), computed without lookup tables.
 
 use core::fmt;
 
@@ -11,20 +11,21 @@ use crate::slot::Slot;
 /// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<R: Register = u64> {
-    /// The packet leaves by `to` with this label and shift.
+    /// The switch sends the packet to slot `to` with this label and shift.
     Forward {
-        /// The slot by which it leaves; never slot 1.
+        /// The egress slot; never slot 1.
         to: Slot,
         /// The label after the step.
         label: Label<R>,
-        /// Bits used so far.
+        /// The number of label bits that have been used.
         shift: u16,
     },
-    /// The packet is for slot 1, the switch itself.
+    /// The packet is addressed to slot 1, the switch itself.
     Arrive {
-        /// Label and shift with the ingress slot written into the return path; `None` if the slot is too wide
-        /// for that. The receiver then takes the slot that is delivered beside the packet and computes the
-        /// return path at full width ([`Label::reverse`]). So delivery never fails for lack of bits (W1.3-3).
+        /// Label and shift with the ingress slot written into the return path; `None` if the slot
+        /// is too wide for that. In that case the receiver computes the return path at full width
+        /// from the ingress slot that is delivered with the packet ([`Label::reverse`]). So
+        /// delivery never fails for lack of bits (W1.3-3).
         written: Option<(Label<R>, u16)>,
     },
 }
@@ -32,22 +33,22 @@ pub enum Step<R: Register = u64> {
 /// Why a switch discards a packet because of its label (wire.md 1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepError {
-    /// Nothing of the label is ahead, not even an end marker.
+    /// The forward part of the label is empty: it does not even contain an end marker.
     SpentLabel,
     /// The low bits are not a director of this scheme.
     NoSuchDirector,
     /// Nothing is attached to the slot.
     EmptySlot,
-    /// The packet would leave by the slot that it came in by.
+    /// The egress slot is the ingress slot.
     UTurn,
-    /// The ingress slot cannot be written in the bits that the director frees.
+    /// The ingress slot does not fit into the bits of the director.
     ReturnPath,
     /// The return path would fill the register.
     RegisterFull,
 }
 
 impl StepError {
-    /// A stable name in snake_case, as `strowger conform` answers it.
+    /// A stable name in snake_case, as `strowger conform` prints it.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {
@@ -78,12 +79,13 @@ impl fmt::Display for StepError {
 
 impl core::error::Error for StepError {}
 
-/// The step of a switch with this scheme for a packet that came in by `ingress` (wire.md 1.2, 1.3).
+/// Computes the step of a switch with this scheme for a packet from slot `ingress` (wire.md 1.2,
+/// 1.3).
 ///
-/// The data plane looks the same outcome up in tables, and is tested against this function.
+/// The data plane looks up the same outcome in tables. Tests compare it with this function.
 ///
-/// `taken` says whether something is attached to a slot; slot 1 always is. `u_turns` says whether a packet may
-/// leave by the slot that it came in by; arriving at slot 1 is not a U-turn.
+/// `taken` says whether something is attached to a slot; slot 1 always is. `u_turns` says whether
+/// the egress slot may be the ingress slot. Arriving at slot 1 is not a U-turn.
 ///
 /// # Errors
 /// The first that applies, in this order: [`SpentLabel`](StepError::SpentLabel),
@@ -117,8 +119,9 @@ pub fn step<R: Register>(
     Ok(Step::Forward { to: director.slot, label, shift })
 }
 
-/// The label of a packet that has arrived at slot 1. The ingress slot is written in the bits of the director of
-/// slot 1. If it is too wide for them and only zeros lie above, it takes as many of those as it needs.
+/// The label of a packet that has arrived at slot 1. The ingress slot is written in the bits of the
+/// director of slot 1. If the slot is too wide for them and all higher bits of the label are zero,
+/// the slot takes as many of these bits as it needs.
 fn arrive<R: Register>(
     scheme: &Scheme,
     label: Label<R>,
@@ -194,7 +197,7 @@ mod tests {
     fn a_u_turn_needs_leave() {
         assert_eq!(stepped(label("15"), 0, 2), Err(StepError::UTurn));
         assert!(step(&V3X5X8, label("15"), 0, Slot::new(2), everywhere, true).is_ok());
-        // The switch may write to itself.
+        // Slot 1 may send packets to itself.
         assert!(matches!(stepped(label("1"), 0, 1), Ok(Step::Arrive { written: Some(_) })));
     }
 
@@ -213,12 +216,14 @@ mod tests {
 
     #[test]
     fn arriving_never_fails_for_want_of_bits() {
-        // Nothing above the director: the slot is written in as many zeros as it needs.
+        // All bits above the director are zero: the slot is written into as many of them as it
+        // needs.
         let widened = Step::Arrive { written: Some((label("3f00000000000000"), 10)) };
         assert_eq!(stepped(label("1"), 0, 64), Ok(widened));
-        // There are bits above it, so the slot is delivered beside the packet.
+        // Bits above the director are set, so the slot is delivered with the packet and not in the
+        // label.
         assert_eq!(stepped(label("1a1"), 6, 12), Ok(Step::Arrive { written: None }));
-        // No room in the register at all.
+        // The register has no free bits.
         assert_eq!(stepped(label("1"), 63, 0), Ok(Step::Arrive { written: None }));
     }
 }

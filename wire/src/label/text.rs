@@ -30,27 +30,28 @@ impl<R: Register> fmt::LowerHex for Label<R> {
 /// Why a text is not a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TextError {
-    /// The place of the first wrong byte, from 0; the length of the text if it ends too early.
+    /// The position of the first wrong byte, from 0; the length of the text if the text ends too
+    /// early.
     pub at: usize,
     /// The fault at that position.
     pub fault: TextFault,
 }
 
-/// The fault in the text of a label.
+/// What is wrong in the text of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextFault {
-    /// The fault in the text of a label.
+    /// What is wrong in the text of a label.
     Empty,
     /// Neither a hex digit nor a dot.
     NotHex,
-    /// A dot in the wrong place: groups have four digits, the first one to four.
+    /// A dot at a wrong position: groups have four digits, and the first group has one to four.
     Dot,
     /// More digits than the register has.
     TooLong,
 }
 
 impl TextError {
-    /// A stable name in snake_case, as `strowger conform` answers it.
+    /// A stable name in snake_case, as `strowger conform` prints it.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self.fault {
@@ -81,7 +82,8 @@ impl<R: Register> FromStr for Label<R> {
 
     /// Reads hex digits of either case, with dots between groups of four or without dots (W1.4-8).
     ///
-    /// Leading zeros may be left out, so that the first group may be shorter: `15` is `0000.0000.0000.0015`.
+    /// Leading zeros may be omitted, so the first group may be shorter: `15` is
+    /// `0000.0000.0000.0015`.
     fn from_str(text: &str) -> Result<Label<R>, TextError> {
         Label::parse(text.as_bytes())
     }
@@ -97,7 +99,8 @@ impl<R: Register> Label<R> {
         let (mut register, mut digits, mut group, mut dotted) = (R::ZERO, 0, 0, false);
         for (at, &byte) in text.iter().enumerate() {
             if byte == b'.' {
-                // Only the first group may be short; before the first dot any digit counts.
+                // Only the first group may be shorter than four digits. Before the first dot the
+                // length of the group is not yet known.
                 if group == 0 || group > 4 || dotted && group < 4 {
                     return wrong(at, TextFault::Dot);
                 }

@@ -1,17 +1,18 @@
 //! Schemes: how a switch writes slot numbers as bits (wire.md 1.1).
 //!
-//! A scheme is a list of *forms*, narrowest first. A form has data bits, which hold the number, and below them
-//! a prefix. No prefix begins another one, so the low bits of a label say which form they are in. A switch with
-//! few neighbours uses a narrow form for them, and paths through it need few bits.
+//! A scheme is a list of *forms*, narrowest first. A form has data bits, which hold the number, and
+//! below them a prefix. No prefix is the beginning of another prefix, so the low bits of a label
+//! identify the form. A switch with few neighbours uses a narrow form for them, so paths through
+//! this switch need few bits.
 //!
 //! The four schemes of cjdns are constants: [`F4`], [`F8`], [`V3X5X8`] (the default) and [`V4X8`]. Any other
 //! valid list of forms is built by [`Scheme::new`] or read by [`Scheme::parse`].
 //!
 //! # How numbers are written
 //!
-//! Slot 1, the switch itself, is always written as the value 1: `0001` with zeros above it. If the bits `..01`
-//! are all prefix, the data of slot 1 is therefore 0, and another number takes the data 1. cjdns does this in
-//! two ways, and so do we:
+//! Slot 1, the switch itself, is always written as the value 1: `0001` with zeros above it. If the
+//! bits `..01` are all prefix, the data of slot 1 is therefore 0, and another number takes the data
+//! 1. cjdns does this in two ways, and this crate does the same:
 //! - in `v3x5x8` the numbers 0 and 1 trade places in the narrow form, and the wider forms leave out the number 1
 //!   (`n` is written as `n - 1`);
 //! - in all other schemes the lowest data bit is inverted in every form (`n` is written as `n ^ 1`). Only the
@@ -83,7 +84,7 @@ pub const NAMED: [(&str, &Scheme); 4] =
 
 const FORMS_358: [Form; 3] = [Form::new(3, 1, 0b1), Form::new(5, 2, 0b10), Form::new(8, 2, 0b00)];
 
-/// Evaluated while compiling: a program that was built does not contain this panic.
+/// This function is evaluated at compile time, so a compiled program does not contain the panic.
 const fn known(forms: &[Form]) -> Scheme {
     match Scheme::new(forms) {
         Ok(scheme) => scheme,
@@ -107,9 +108,9 @@ impl fmt::Debug for Scheme {
 impl Scheme {
     /// The scheme with these forms, narrowest first.
     ///
-    /// The rules are those of cjdns (`EncodingScheme`): a single form has no prefix; each of several forms has a
-    /// prefix of 1 to 31 bits, and none begins another; each form has 1 to 31 data bits, more than the form
-    /// before it, and at most 59 bits in all.
+    /// The rules are those of cjdns (`EncodingScheme`): a single form has no prefix; if there are
+    /// several forms, each has a prefix of 1 to 31 bits, and no prefix begins another; each form
+    /// has 1 to 31 data bits, more than the form before it, and at most 59 bits in all.
     ///
     /// # Errors
     /// [`SchemeError`] names the first rule that the list breaks.
@@ -165,7 +166,8 @@ impl Scheme {
             Numbering::SkipOne
         } else {
             match self_form {
-                // The value 1 is all prefix: its data is 0, and must encode slot 1.
+                // In this form the value 1 consists of prefix bits only. Its data is 0, which must
+                // therefore encode slot 1.
                 Some(form) if kept[form as usize].prefix_bits > 0 => Numbering::Xor(1),
                 _ => Numbering::Xor(0),
             }
@@ -198,7 +200,7 @@ impl Scheme {
         self.forms().iter().map(Form::width).max().unwrap_or(0)
     }
 
-    /// The director of slot 1, whose value is 1, at its least width.
+    /// The director of slot 1 at its least width; its value is 1.
     ///
     /// # Errors
     /// [`DirectorError::NoSelf`] if no form matches the bits `..01`.
@@ -223,7 +225,8 @@ impl Scheme {
 
     /// Writes a slot in exactly `width` bits.
     ///
-    /// Slot 1 can be written in any width of the scheme that is not below its own: the bits above are zero.
+    /// Slot 1 can be written in every width of the scheme from its own width up: the higher bits
+    /// are zero.
     ///
     /// # Errors
     /// [`NoSuchWidth`](DirectorError::NoSuchWidth) if no form has this width,
@@ -285,8 +288,8 @@ impl Scheme {
             .ok_or(DirectorError::SlotTooWide)
     }
 
-    /// The fewest bits in which both slots can be written: the width of a director to `egress` for packets that
-    /// come in by `ingress` (W1.2-6).
+    /// The fewest bits in which both slots can be written: the width of a director to `egress` for
+    /// packets from `ingress` (W1.2-6).
     ///
     /// # Errors
     /// [`SlotTooWide`](DirectorError::SlotTooWide) if no width holds both, or [`NoSelf`](DirectorError::NoSelf).
@@ -302,8 +305,9 @@ impl Scheme {
             .ok_or(DirectorError::SlotTooWide)
     }
 
-    /// The return-path bits of a packet that came in by `ingress` and leaves by a director in form `form`: the
-    /// slot, reversed, at the **top** of a 64-bit word, for [`Label::advance`](crate::Label::advance).
+    /// The return-path bits for a packet from `ingress` whose director has the form `form`: the
+    /// slot's director, reversed, at the **top** of a 64-bit word, for
+    /// [`Label::advance`](crate::Label::advance).
     ///
     /// `None` if the slot does not fit the form's width; a switch then discards the packet (`return_path`).
     /// Switches call it to build their tables.
@@ -313,7 +317,7 @@ impl Scheme {
         self.encode(ingress, width).ok().map(|director| director.back_bits())
     }
 
-    /// The form whose prefix the low bits of a label are.
+    /// The form whose prefix equals the low bits of a label.
     #[must_use]
     pub fn form_at(&self, low: u64) -> Option<u8> {
         (0u8..).zip(self.forms()).find(|(_, form)| form.begins(low)).map(|(index, _)| index)
@@ -321,7 +325,8 @@ impl Scheme {
 
     /// The slot that `data` encodes in form `form`, if any.
     ///
-    /// For the second of the two tables of a wide scheme ([`prefix_index_bits`](Scheme::prefix_index_bits)).
+    /// Switches use it to build the second of the two tables of a wide scheme
+    /// ([`prefix_index_bits`](Scheme::prefix_index_bits)).
     #[must_use]
     pub fn slot_at(&self, form: u8, data: u32) -> Option<Slot> {
         if data > self.form(form).ok()?.data_max() {
@@ -333,7 +338,7 @@ impl Scheme {
             (Numbering::SkipOne, _, _) => data + 1,
             (Numbering::Xor(flip), _, _) => data ^ flip,
         };
-        // Slot 1 is written in one form only, so that it has one spelling.
+        // Slot 1 has exactly one encoding, so only one form may write it.
         (number != 1 || self.self_form == Some(form)).then_some(Slot::new(number))
     }
 
@@ -388,7 +393,7 @@ pub enum SchemeError {
     FormTooWide,
     /// A form does not have more data bits than the one before it.
     NotAscending,
-    /// A prefix begins another one.
+    /// A prefix is the beginning of another prefix.
     NotPrefixFree,
     /// The bytes end in the middle of a form.
     Truncated,
@@ -400,7 +405,7 @@ pub enum SchemeError {
 }
 
 impl SchemeError {
-    /// A stable name in snake_case, as `strowger conform` answers it.
+    /// A stable name in snake_case, as `strowger conform` prints it.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {
@@ -483,7 +488,7 @@ mod tests {
                 assert_eq!(scheme.decode(1).unwrap().slot(), Slot::SWITCH);
             }
         }
-        // It still has one form only: the data bits of the wider ones never encode it.
+        // Slot 1 still has only one form: the data bits of the wider forms never encode it.
         assert_eq!(V4X8.encode_in(Slot::SWITCH, 1), Err(DirectorError::SlotTooWide));
         assert_eq!(V4X8.decode(0), Err(DirectorError::NoSuchDirector));
         assert_eq!(V3X5X8.decode(0).unwrap().slot(), Slot::new(0));
@@ -532,7 +537,7 @@ mod tests {
         for (forms, why) in cases {
             assert_eq!(Scheme::new(forms), Err(why), "{forms:?}");
         }
-        // 28 bits of prefix and 31 of data are just not too many.
+        // 28 prefix bits and 31 data bits are exactly the maximum.
         assert!(Scheme::new(&[Form::new(4, 1, 1), Form::new(31, 28, 0)]).is_ok());
     }
 }

@@ -27,13 +27,14 @@ impl Scheme {
     }
 }
 
-/// Reads a list of forms without checking that it is a scheme. The forms are at the front of the array; the
-/// number is their count.
+/// Reads a list of forms without checking that it is a scheme. Returns an array with the forms at
+/// its front, and their number.
 ///
 /// # Errors
 /// [`Truncated`](SchemeError::Truncated) if the bytes end inside a form,
-/// [`TooManyForms`](SchemeError::TooManyForms) above [`FORMS_MAX`], or [`Trailing`](SchemeError::Trailing) if
-/// what follows the last form is not less than a byte of zeros.
+/// [`TooManyForms`](SchemeError::TooManyForms) above [`FORMS_MAX`], or
+/// [`Trailing`](SchemeError::Trailing) if the last form is not followed by fewer than eight zero
+/// bits and nothing else.
 pub fn read_forms(serialized: &[u8]) -> Result<([Form; FORMS_MAX], usize), SchemeError> {
     let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
     let mut count = 0;
@@ -106,7 +107,7 @@ mod tests {
             assert!(Scheme::parse(&bytes[..bytes.len() - 1]).is_err());
         }
         assert_eq!(Scheme::parse(&[]), Err(SchemeError::NoForms));
-        // A byte too many is trailing, or a form of no bits.
+        // An additional byte is either trailing data or a form without bits.
         let scheme = Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 2, 0)]).unwrap();
         let [a, b, c] = *scheme.serialize().as_bytes() else { panic!("23 bits are three bytes") };
         assert_eq!(Scheme::parse(&[a, b, c, 0]), Err(SchemeError::Trailing));
@@ -121,7 +122,8 @@ mod tests {
     fn the_largest_scheme_fits_its_serialisation() {
         let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
         for (index, form) in (0u8..).zip(&mut forms) {
-            // 1, 10, 100, ...: as wide together as prefixes of 28 bits allow.
+            // The prefixes are 1, 10, 100 and so on. Their total length is the maximum for prefixes
+            // of up to 28 bits.
             let prefix_bits = (index + 1).min(28);
             *form = Form::new(index + 1, prefix_bits, 1 << index.min(27));
         }

@@ -5,8 +5,8 @@ use crate::director::Director;
 use crate::limits::{INDEX_BITS_MAX, PREFIX_INDEX_BITS_MAX};
 
 impl Scheme {
-    /// How many low bits of a label index a table that gives slot and width by one load: the width of the
-    /// widest form.
+    /// The number of low label bits that index a table of slots and widths: the width of the widest
+    /// form. One load from this table gives slot and width.
     ///
     /// `None` if that is above [`INDEX_BITS_MAX`]. The switch then decodes with two loads
     /// ([`prefix_index_bits`](Scheme::prefix_index_bits)).
@@ -31,8 +31,9 @@ impl Scheme {
     /// ([`slot_at`](Scheme::slot_at)).
     ///
     /// # Errors
-    /// [`SchemeError::PrefixesTooAlike`] if that takes more than [`PREFIX_INDEX_BITS_MAX`] bits. A switch cannot
-    /// use such a scheme for its own slots; labels through switches that do can still be computed.
+    /// [`SchemeError::PrefixesTooAlike`] if that takes more than [`PREFIX_INDEX_BITS_MAX`] bits. A
+    /// switch cannot use such a scheme for its own slots. Labels with directors of such a scheme
+    /// can still be computed.
     pub fn prefix_index_bits(&self) -> Result<u32, SchemeError> {
         (0..=PREFIX_INDEX_BITS_MAX)
             .find(|&bits| {
@@ -85,7 +86,8 @@ mod tests {
             [Form::new(2, 15, 0x7ffd), Form::new(4, 20, 0xf_fffb), Form::new(8, 18, 0x3_fff7)];
         let scheme = Scheme::new(&long).unwrap();
         assert_eq!((scheme.index_bits(), scheme.decode_index(0)), (None, None));
-        // They differ within three bits; the rest of a prefix is compared, not looked up.
+        // The prefixes differ in their low three bits. The other bits of a prefix are compared, not
+        // looked up.
         assert_eq!(scheme.prefix_index_bits(), Ok(3));
         assert_eq!(scheme.form_near(0b101), Some(0));
         assert_eq!(scheme.form_near(0b000), None);

@@ -1,9 +1,9 @@
 //! A static library of one function, for a program without an operating system: it calls every parser and
 //! every emitter of `strowger-wire`. `tests/freestanding.rs` compiles it.
 //!
-//! Without features it compiles only if nothing that it links needs `std` (there would be a second panic
-//! handler) or `alloc` (there would be no allocator). With `std` or `alloc` set it must not compile, which
-//! shows that the check sees them.
+//! Without features it compiles only if nothing that it links needs `std` (there would be a second
+//! panic handler) or `alloc` (there would be no allocator). With `std` or `alloc` set it must not
+//! compile, which shows that the check detects them.
 #![no_std]
 
 #[cfg(with_alloc)]
