@@ -1,5 +1,5 @@
-//! One result row: a line of a table for people, a JSON object for programs. JSON omits fields
-//! without a figure.
+//! One result row: a line of a table for human readers, or a JSON object for programs. JSON omits
+//! fields without a figure.
 
 use std::fmt::{self, Write as _};
 
@@ -13,12 +13,12 @@ use crate::{Bench, isolation::Isolation, spread::Spread, trial::Outcome};
 pub struct Row {
     /// The benchmark.
     pub bench: Bench,
-    /// Bytes of each packet: of the UDP payload, or of the frame.
+    /// Bytes of each packet: of the UDP payload, or in `xdp` of the frame.
     pub size: usize,
-    /// Whether packets came as bulk flows, which the kernel joins into trains, or successive
-    /// packets from and to different peers.
+    /// Whether packets arrived as bulk flows, which the kernel joins into trains. If not,
+    /// successive packets were from and to different peers.
     pub trains: bool,
-    /// How links are sealed, if they are: `full` or `header_only`.
+    /// The seal mode, if links are sealed: `full` or `header_only`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seal: Option<&'static str>,
     /// In `xdp`: whether the kernel receives for the forwarder on the same core (`same_core`) or on
@@ -26,22 +26,22 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<&'static str>,
     /// In `xdp`: the offered load of a latency measurement, relative to Strowger's rate, one frame
-    /// at a time. `None` where rates are measured.
+    /// at a time. `None` if rates are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
     /// How Strowger received: `io_uring`, `mmsg` or `memory`, over Ethernet `xdp_zero_copy`,
     /// `xdp_copy`, `xdp_generic` or `af_packet`. In `sealed`, the provider of the cipher if only
-    /// that is measured. In `handshakes`, the side: `responder` or `initiator` with an unknown peer
-    /// or a known one (`_again`), or the `slow_path` with a known peer. In `flood`, `steered` or
-    /// `punted`.
+    /// the cipher is measured. In `handshakes`, the side: `responder` or `initiator` with an
+    /// unknown peer or a known one (`_again`), or the `slow_path` with a known peer. In `flood`,
+    /// `steered` or `punted`.
     pub ours: &'static str,
-    /// Bench Strowger is compared with: `mmsg`, `one_by_one`, or Strowger with recvmmsg
-    /// (`ours_mmsg`). In `overload`, Strowger at its best rate (`ours_at_best`). In `sealed`, the
-    /// cipher alone (`aead_twice`, or the portable `chacha20poly1305`), full sealing (`full`), or
-    /// WireGuard (`boringtun` and `boringtun_1_thread` as deployed, `boringtun_no_tun` and
-    /// `boringtun_no_tun_mmsg` as a library in one loop). In `handshakes`, the curve operations of
-    /// one side (`curves`). In `flood`, Strowger without the flood (`no_flood`), or with a flood to
-    /// another socket (`elsewhere`). In `isolation`, without the offender (`without`). In `xdp`,
+    /// The forwarder or run that Strowger is compared with: `mmsg`, `one_by_one`, or Strowger with
+    /// recvmmsg (`ours_mmsg`). In `overload`, Strowger at its best rate (`ours_at_best`). In
+    /// `sealed`, the cipher alone (`aead_twice`, or the portable `chacha20poly1305`), full sealing
+    /// (`full`), or WireGuard (`boringtun` and `boringtun_1_thread` as deployed, `boringtun_no_tun`
+    /// and `boringtun_no_tun_mmsg` as a library in one loop). In `handshakes`, the curve operations
+    /// of one side (`curves`). In `flood`, Strowger without the flood (`no_flood`), or with a flood
+    /// to another socket (`elsewhere`). In `isolation`, without the offender (`without`). In `xdp`,
     /// `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
@@ -54,14 +54,14 @@ pub struct Row {
     /// Strowger's rate divided by the peer's, for each pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Spread>,
-    /// Packets that Strowger forwarded for each second of its thread's CPU time outside of idle
-    /// polls.
+    /// Packets that Strowger forwarded for each second of its thread's CPU time, without the time
+    /// of idle polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_per_busy_s: Option<Spread>,
     /// The same for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_per_busy_s: Option<Spread>,
-    /// Their ratio for each pair: the one to read on a machine with other load.
+    /// The ratio of these two for each pair. Use this ratio on a machine with other load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_busy: Option<Spread>,
     /// The load offered to Strowger.
@@ -74,8 +74,8 @@ pub struct Row {
     /// The largest share of CPU time that a forwarder spent on idle polls in any run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<f64>,
-    /// The largest loss at the sink, relative to the packets that arrived. Far above 0, the sink
-    /// was the limit.
+    /// The largest loss at the sink, relative to the packets that arrived. If it is far above 0,
+    /// the sink was the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink_lost: Option<f64>,
     /// The number of pairs.
@@ -83,7 +83,7 @@ pub struct Row {
     /// The time of one step of one switch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_per_packet_and_switch: Option<Spread>,
-    /// Its instructions, if valgrind could count them.
+    /// The instructions of one step, if valgrind could count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions_per_packet_and_switch: Option<f64>,
     /// In `xdp` with a `load`: the latency through Strowger.
@@ -106,41 +106,41 @@ pub struct Row {
     pub note: Option<String>,
 }
 
-/// Where packets went, over all runs of a row.
+/// The balance of packets over all runs of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accounts {
     /// Whether every packet is accounted for by Strowger's own counters.
     pub whole: bool,
-    /// Sent to the relay.
+    /// Packets sent to the relay.
     pub sent: u64,
-    /// Dropped by the kernel before they were frames, as counted by the relay.
+    /// Packets that the kernel dropped before they became frames, as counted by the relay.
     pub kernel_drops: u64,
-    /// Received by the relay.
+    /// Packets received by the relay.
     pub frames_in: u64,
-    /// Discarded by the relay, for all reasons.
+    /// Packets discarded by the relay, for all reasons.
     pub discards: u64,
-    /// Sent by the relay.
+    /// Packets sent by the relay.
     pub frames_out: u64,
-    /// Counted at the sink, including drops of the kernel there.
+    /// Packets counted at the sink, including those that the kernel dropped at its socket.
     pub at_sink: u64,
 }
 
-/// Latency from the source's interface to the sink's, in microseconds: quantiles, each over the
-/// runs.
+/// Latency from the source's interface to the sink's interface, in microseconds: quantiles, each
+/// with its spread over the runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
-    /// 50 of 100 frames.
+    /// The latency that 50 of 100 frames do not exceed.
     pub median: Spread,
-    /// 99 of 100 frames.
+    /// The latency that 99 of 100 frames do not exceed.
     pub p99: Spread,
-    /// 999 of 1000 frames.
+    /// The latency that 999 of 1000 frames do not exceed.
     pub p999: Spread,
 }
 
 /// Memory of a relay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Neighbours attached.
+    /// The number of attached neighbours.
     pub neighbours: usize,
     /// Packets forwarded between the readings.
     pub packets: u64,
@@ -186,7 +186,7 @@ impl Row {
         }
     }
 
-    /// Sets the rates and ratios of these pairs: Strowger's and the peer's.
+    /// Sets the rates and ratios of Strowger and the peer from these pairs.
     pub(crate) fn compare(&mut self, pairs: &[(Outcome, Outcome)]) {
         let rates = |of: fn(&Outcome) -> f64| {
             let ours = Spread::of(pairs.iter().map(|(ours, _)| of(ours)));
@@ -199,13 +199,13 @@ impl Row {
             rates(|run| run.rate_per_busy_s);
     }
 
-    /// As one line of JSON, without the newline.
+    /// Formats the row as one line of JSON, without the newline.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a row has nothing that JSON cannot say")
     }
 }
 
-/// The head of the table, for rows as [`Row`] displays them.
+/// The head of the table whose lines are displayed by [`Row`].
 pub const TABLE_HEAD: &str = "\
 bench       bytes  traffic      ours      Mpps, median (min to max)  peer          Mpps, median (min to max)  ratio, median (min to max)";
 

@@ -1,5 +1,6 @@
-//! Sealed links: the rate of a switch that opens and seals every packet, against the rate of the
-//! cipher alone for the same bytes; full against header-only; and over UDP against WireGuard.
+//! Measures sealed links: the rate of a switch that opens and seals every packet, compared with the
+//! rate of the cipher alone for the same bytes; full compared with header-only; and over UDP a
+//! comparison with WireGuard.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,10 @@ use crate::{
     spread::Spread,
 };
 
-/// Rounds of one kind before the next kind: each burst once.
+/// The number of rounds of one kind before the next kind. In these rounds each burst is used once.
 const ROUNDS_A_TURN: usize = 16;
 
-/// Turns that are not timed.
+/// The number of first turns that are not timed.
 const TURNS_BEFORE: usize = 8;
 
 /// The forms of WireGuard: as deployed, with its default number of threads and with one; as a
@@ -31,7 +32,7 @@ pub(crate) fn rows(
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     for &size in &options.sizes {
-        // A sealed packet needs a tag more than a plain one.
+        // A sealed packet is longer than a plain one by a tag.
         if size < SealedChain::BYTES_MIN {
             continue;
         }
@@ -52,7 +53,7 @@ pub(crate) fn rows(
             row.ratio = Spread::of(pairs.iter().map(|pair| of(pair).0 / of(pair).1));
             each(row)?;
         }
-        // This row decides which provider is the default.
+        // The choice of the default provider is based on this row.
         let mut row = Row::new(Bench::Sealed, size, false, options.pairs);
         row.seal = Some(Mode::Full.name());
         row.ours = Provider::DEFAULT.name();
@@ -68,8 +69,8 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// A sealed relay over UDP with trains against a WireGuard that receives as many datagrams of the
-/// same size from the same kind of source.
+/// Compares a sealed relay over UDP with trains with a WireGuard relay that receives datagrams of
+/// the same number and size from the same kind of source.
 fn over_udp(options: &Options, size: usize, peer: &'static str) -> Result<Row, Failure> {
     let (window, cores) = (options.window(), &options.cores);
     let ours = || {
@@ -110,7 +111,7 @@ fn over_udp(options: &Options, size: usize, peer: &'static str) -> Result<Row, F
             row.idle = all().map(|run| run.idle).max_by(f64::total_cmp);
             row.saturated = row.idle.map(|idle| idle <= 0.05);
         }
-        // Not in this build, or not allowed.
+        // WireGuard is not in this build, or is not allowed on this machine.
         Err(Failure::Refused(why)) => row.note = Some(why),
         Err(failure) => return Err(failure),
     }
@@ -139,13 +140,13 @@ fn no_wireguard() -> Failure {
     Failure::Refused(format!("no WireGuard in this build; {build}"))
 }
 
-/// Packets a second, all measured in turn.
+/// Rates in packets a second, all measured in turn.
 struct Rates {
-    /// The switch, by mode.
+    /// The rate of the switch, by mode.
     switch: [f64; 2],
-    /// The cipher alone with the default provider, by mode.
+    /// The rate of the cipher alone with the default provider, by mode.
     aead: [f64; 2],
-    /// The cipher alone with the portable provider, full.
+    /// The rate of the cipher alone with the portable provider, in full mode.
     portable: f64,
 }
 
@@ -162,8 +163,8 @@ impl Rates {
         (self.switch[1], self.switch[0])
     }
 
-    /// Some rounds of each in turn until `window` has passed for all five. The median round of each
-    /// counts, because a round that another thread has interrupted means nothing.
+    /// Measures rounds of each in turn until `window` has passed for all five. The result is the
+    /// median round of each, because other threads may interrupt some rounds.
     fn measure(size: usize, window: Duration) -> Result<Self, Failure> {
         let mut chains =
             [SealedChain::new(size, Mode::Full)?, SealedChain::new(size, Mode::HeaderOnly)?];

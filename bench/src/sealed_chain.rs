@@ -1,7 +1,7 @@
 //! A switch between two sealed links without a kernel, and for comparison the cipher alone with the
 //! same work. There are three switches connected by memory wires, and only the middle one is timed.
-//! The first seals what the middle one opens; the last opens what the middle one sealed, and so
-//! checks it.
+//! The first switch seals the packets that the middle one opens. The last one opens the packets
+//! that the middle one sealed, and so checks them.
 
 use std::{
     collections::VecDeque,
@@ -30,20 +30,20 @@ use strowger_wire::{Label, hello::SealWish, limits::TAG_BYTES, link_header::LINK
 
 use crate::{Failure, chain::bursts, packet};
 
-/// The slots by which packets enter and leave each switch.
+/// The ingress slot and the egress slot at each switch.
 const SLOTS: (u32, u32) = (2, 3);
 
-/// How links are sealed.
+/// The seal mode of links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Everything behind the link header.
+    /// All bytes after the link header are sealed.
     Full,
-    /// Only the headers.
+    /// Only the headers are sealed.
     HeaderOnly,
 }
 
 impl Mode {
-    /// Its name in a row.
+    /// The name of this mode in a row.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -81,7 +81,7 @@ struct Node {
 
 impl Node {
     fn new(number: u8) -> Result<Self, Failure> {
-        // For handshakes; packets have their own memory.
+        // This pool is for handshakes; packets have their own pool.
         let spec = PoolSpec { trains: 0, singles: 64, huge_pages: false };
         let pool = Pool::new(&spec).map_err(Failure::kernel("memory"))?;
         let (mut switch, mut workers) = Switch::new(SwitchConfig::default(), vec![pool])?;
@@ -135,13 +135,13 @@ impl SealedChain {
     /// Packets of one round.
     pub const BURST: usize = BURST_MAX;
 
-    /// The shortest packet on a sealed link that the benchmark can identify.
+    /// The shortest packet on a sealed link whose flow the benchmark can identify.
     pub const BYTES_MIN: usize = packet::PACKET_BYTES_MIN + TAG_BYTES;
 
     /// Returns a chain for packets that have `size` bytes on the sealed links.
     ///
     /// # Errors
-    /// What the kernel or a switch refused, or that no link came up.
+    /// The operation that the kernel or a switch refused, or the fact that a link did not come up.
     pub fn new(size: usize, mode: Mode) -> Result<Self, Failure> {
         let wire = || memory::wire(4 * Self::BURST).map_err(Failure::kernel("memory wire"));
         let [
@@ -193,7 +193,7 @@ impl SealedChain {
         let mut burst = self.waiting.pop_front().ok_or(Failure::Bug("bursts wait"))?;
         self.near.tx_burst(Mark(0), &mut burst);
         self.near.flush();
-        // Less than a real round, so that keys do not expire.
+        // The clock advances by less than a real round, so that keys do not expire.
         self.now.0 += 100;
         let [first, middle, last] = &mut self.nodes;
         first.worker.poll(self.now);
@@ -212,7 +212,7 @@ impl SealedChain {
     }
 }
 
-/// Not inlined, so that profiles have this name.
+/// This function is not inlined, so that its name is visible in profiles.
 #[inline(never)]
 fn poll_sealed(worker: &mut Worker, now: Now) -> Duration {
     let started = Instant::now();
@@ -220,7 +220,7 @@ fn poll_sealed(worker: &mut Worker, now: Now) -> Duration {
     started.elapsed()
 }
 
-/// The cipher alone: opens and seals the bytes that a switch would, in memory of the same kind,
+/// The cipher alone: opens and seals the same bytes as a switch, in memory of the same kind,
 /// without headers, replay window, counters or ports.
 pub struct AeadOnly {
     rx_key: AeadKey,
@@ -228,7 +228,7 @@ pub struct AeadOnly {
     mode: Mode,
     counter: u64,
     waiting: VecDeque<Burst>,
-    /// Owns the memory.
+    /// Keeps the memory of the bursts mapped.
     _pool: Pool,
 }
 
@@ -242,14 +242,14 @@ impl AeadOnly {
     /// Uses `provider`, for packets that have `size` bytes when sealed.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The operation that the kernel refused.
     pub fn new(size: usize, mode: Mode, provider: Provider) -> Result<Self, Failure> {
         let key = |byte| provider.key(&Secret::from_bytes([byte; 32]));
         let (pool, waiting) = bursts(SealedChain::BURST, size, |bytes| bytes.fill(5))?;
         Ok(Self { rx_key: key(1), tx_key: key(2), mode, counter: 0, waiting, _pool: pool })
     }
 
-    /// One round; opening and sealing is timed.
+    /// Runs one round; returns the time of opening and sealing.
     ///
     /// # Panics
     /// If the cipher does not open what it sealed.

@@ -1,5 +1,5 @@
-//! Strowger between two sealed links over UDP: one worker, and a slow path on the thread that polls
-//! it. The ends of the links use `strowger-crypto` directly, without a switch.
+//! Strowger between two sealed links over UDP: one worker, and a slow path that runs on the thread
+//! that polls it. The ends of the links use `strowger-crypto` directly, without a switch.
 
 use std::{
     net::{SocketAddr, SocketAddrV4, UdpSocket},
@@ -47,17 +47,17 @@ const SINK: u8 = 12;
 /// The slots of source and sink.
 const SLOTS: (u32, u32) = (2, 3);
 
-/// As in [`relay`](crate::relay).
+/// The number of chunks in the worker's pool, as in [`relay`](crate::relay).
 const CHUNKS: u32 = 256;
 
 /// The MTU of a link of the benchmark.
 const MTU: u16 = 1_452;
 
-/// How long links may take to come up.
+/// Longest time that links may take to come up.
 const UP_MAX: Duration = Duration::from_secs(5);
 
-/// A relay with two sealed links that are up, in parts: the worker for the forwarder's thread, the
-/// slow path for another one.
+/// A relay with two sealed links that are up, divided into the worker, for the forwarder's thread,
+/// and the slow path, for another thread.
 pub(crate) struct SealedRelay {
     pub(crate) worker: WorkerLoop,
     pub(crate) slow_path: SlowPath,
@@ -129,7 +129,7 @@ impl SealedRelay {
             spec = spec.with_address(Address::Udp(at));
             spec = spec.with_slot(Slot::new(slot));
             spec = spec.with_seal(mode.wish());
-            // The ends send nothing of their own.
+            // The ends send no packets of their own accord.
             spec = spec.with_liveness(Liveness::new(std::time::Duration::from_nanos(u64::MAX / 4)));
             switch.add_peer(spec, Now(1))?;
         }
@@ -202,7 +202,7 @@ struct End {
     checker: CookieChecker,
     offer: Offer,
     keys: Option<(Sealer, Openers)>,
-    /// Whether the relay has proved that it has the keys.
+    /// Whether a packet of the relay has proved that it has the keys.
     heard: bool,
 }
 

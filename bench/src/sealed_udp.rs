@@ -1,6 +1,7 @@
 //! Sealed traffic over real UDP sockets: a source that seals, a forwarder that opens and seals, and
 //! a sink that opens. One generator serves all forwarders: it calls a closure to seal a packet into
-//! the next place of a train, and sends the train. The source contains no code of a forwarder.
+//! the next place of a train, and sends the train. The closure is the only part of the source that
+//! depends on the forwarder.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -26,13 +27,13 @@ use crate::{
 /// Bytes of a sink's buffer for each datagram: one packet to open.
 const SINK_READ_BYTES: usize = 1_500;
 
-/// How long the first packet may take to arrive.
+/// Longest time that the first packet may take to arrive.
 const FIRST_PACKET_MAX: Duration = Duration::from_secs(5);
 
-/// Seals the next packet into these bytes, all of them.
+/// Seals the next packet into these bytes; the packet fills all of them.
 pub(crate) type Seal = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// Opens a packet; returns whether it is what was sent.
+/// Opens a packet; returns whether it is the packet that was sent.
 pub(crate) type Open = Box<dyn FnMut(&mut [u8]) -> bool + Send>;
 
 /// Forwards until stopped; counts idle polls in the first argument.
@@ -42,7 +43,7 @@ pub(crate) type Forward<'a> = Box<dyn FnMut(&Counter, &dyn Fn() -> bool) + Send 
 pub(crate) enum Forwarder<'a> {
     /// A closure, on a thread that the trial makes.
     InThread(Forward<'a>),
-    /// Threads that already run on the forwarder's core, and sleep when there is no work.
+    /// Threads that already run on the forwarder's core, and block when there is no work.
     #[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "a WireGuard's device"))]
     External(OtherThreads),
 }
@@ -138,7 +139,7 @@ impl SealedTrial<'_> {
                         (false, false) => thread::sleep(Duration::from_micros(20)),
                     }
                 }
-                // Returned open, because its drops are read later.
+                // The socket is returned open, because its drops are read later.
                 Ok::<_, Failure>(sink_socket)
             });
             let sink = sink.map_err(&refused)?;
@@ -150,7 +151,7 @@ impl SealedTrial<'_> {
             });
             let source = source.map_err(&refused)?;
 
-            // On a loaded machine the three threads may not run at once.
+            // On a loaded machine the three threads may not start at the same time.
             let started = Instant::now();
             while arrived.read() == 0 && started.elapsed() < FIRST_PACKET_MAX {
                 thread::sleep(Duration::from_millis(1));
@@ -197,11 +198,11 @@ impl SealedTrial<'_> {
     }
 }
 
-/// How to measure what a forwarder's threads do with their core.
+/// How to measure the busy time of a forwarder's threads.
 enum Meter {
-    /// The thread never sleeps, and counts idle polls.
+    /// The thread never blocks, and counts idle polls.
     IdlePolls { clock: ThreadClock, idle_poll_time: Duration },
-    /// The threads sleep when there is no work.
+    /// The threads block when there is no work.
     Sleeps(OtherThreads),
 }
 
@@ -215,7 +216,7 @@ impl Meter {
         }
     }
 
-    /// The idle share of the time, and the busy seconds of CPU.
+    /// Returns the idle share of the time, and the busy CPU time in seconds.
     fn idle_and_busy(&self, times: Times, idle_polls: u64, seconds: f64) -> (f64, f64) {
         let [used, waited] = [times.used, times.waited].map(|time| time.as_secs_f64());
         match self {
@@ -275,7 +276,7 @@ fn take(
         lengths.extend(messages.map(|message| message.bytes));
     }
     for (buffer, &bytes) in buffers.iter_mut().zip(&lengths) {
-        // Keepalives and handshakes belong to the link.
+        // Keepalives and handshakes are not part of the measured traffic.
         if bytes < size {
             continue;
         }

@@ -15,14 +15,14 @@ use nix::sys::{
 
 use crate::Failure;
 
-/// Bytes of every socket's receive buffer, the forwarders' included: the default of Strowger's
-/// port.
+/// Bytes of every socket's receive buffer, including those of the forwarders. This is the default
+/// of Strowger's port.
 pub(crate) const BUFFER_BYTES: usize = 4 << 20;
 
-/// Most readings of the kernel's table in which a socket may be missing.
+/// Maximum number of reads of the kernel's table in which a socket may be missing.
 const READS_MAX: u32 = 100;
 
-/// How long it may take to read all datagrams that wait at a socket.
+/// Longest time to read all datagrams that wait at a socket.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A socket on loopback, with a port that the kernel chooses and a receive buffer of this size.
@@ -30,7 +30,7 @@ pub(crate) fn socket(receive_bytes: usize) -> Result<UdpSocket, Failure> {
     let socket =
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failure::kernel("bind to loopback"))?;
     socket.set_nonblocking(true).map_err(Failure::kernel("O_NONBLOCK"))?;
-    // Beyond the system's limit if allowed, up to it otherwise.
+    // Exceeds the system's limit if this is allowed. If not, the limit applies.
     if setsockopt(&socket, sockopt::RcvBufForce, &receive_bytes).is_err() {
         setsockopt(&socket, sockopt::RcvBuf, &receive_bytes)
             .map_err(Failure::kernel("SO_RCVBUF"))?;
@@ -38,7 +38,7 @@ pub(crate) fn socket(receive_bytes: usize) -> Result<UdpSocket, Failure> {
     Ok(socket)
 }
 
-/// The address of a socket of [`socket`].
+/// The address of a socket that [`socket`] made.
 pub(crate) fn address(socket: &UdpSocket) -> Result<SocketAddrV4, Failure> {
     match socket.local_addr().map_err(Failure::kernel("getsockname"))? {
         SocketAddr::V4(at) => Ok(at),
@@ -46,7 +46,7 @@ pub(crate) fn address(socket: &UdpSocket) -> Result<SocketAddrV4, Failure> {
     }
 }
 
-/// Lets the kernel deliver whole trains.
+/// Enables GRO on the socket, so that the kernel delivers whole trains.
 pub(crate) fn take_trains(socket: &UdpSocket) -> Result<(), Failure> {
     setsockopt(socket, sockopt::UdpGroSegment, &true).map_err(Failure::kernel("UDP_GRO"))
 }
@@ -54,7 +54,7 @@ pub(crate) fn take_trains(socket: &UdpSocket) -> Result<(), Failure> {
 /// The kernel's state of a socket on loopback, from `/proc/thread-self/net/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
-    /// Memory of the datagrams that wait in the receive buffer.
+    /// Bytes of memory that the datagrams in the receive buffer occupy.
     pub(crate) waiting_bytes: u64,
     /// Datagrams dropped so far; a train counts once.
     pub(crate) drops: u64,
@@ -65,7 +65,8 @@ impl Kernel {
     pub(crate) fn of(port: u16) -> Result<Self, Failure> {
         // The table is read while other sockets open and close, so a line may be missing.
         for _ in 0..READS_MAX {
-            // The table of this thread, which may be in another network namespace than the process.
+            // This is the table of the thread, because the thread may be in another network
+            // namespace than the process.
             let table = fs::read_to_string("/proc/thread-self/net/udp");
             let table = table.map_err(Failure::kernel("/proc/thread-self/net/udp"))?;
             if let Some(kernel) = Self::in_table(&table, port) {
@@ -92,7 +93,7 @@ impl Kernel {
         })
     }
 
-    /// Waits until the receive buffer is empty, at most five seconds.
+    /// Waits until the receive buffer is empty, for at most five seconds.
     pub(crate) fn wait_drained(port: u16) -> Result<Self, Failure> {
         let started = Instant::now();
         loop {
@@ -105,8 +106,8 @@ impl Kernel {
     }
 }
 
-/// Raises this process' own limit of descriptors if necessary and allowed, so that `more` can be
-/// opened.
+/// Raises the descriptor limit of this process, if necessary and allowed, so that it can open
+/// `more` descriptors.
 pub(crate) fn ensure_descriptors(more: u64) -> Result<(), Failure> {
     let failed = Failure::kernel("RLIMIT_NOFILE");
     let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(&failed)?;
@@ -134,7 +135,7 @@ mod tests {
         let there = Kernel { waiting_bytes: 0x1a, drops: 23 };
         assert_eq!(Kernel::in_table(table, 0x1f91), Some(there));
         assert_eq!(Kernel::in_table(table, 0x1f92), None);
-        // A listener has several sockets at one port.
+        // Several sockets of a listener have the same port.
         let twice =
             format!("{table}   14: 0100007F:1F91 00000000:0000 07 0:01 00:0 0 0 0 9 2 0000 2\n");
         let both = Kernel { waiting_bytes: 0x1b, drops: 25 };

@@ -1,5 +1,5 @@
 //! Minimum, median and maximum of several measurements of one quantity. There is no mean, because
-//! noise only adds.
+//! noise changes all measurements in the same direction.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Spread {
         Some(Self { min, median: f64::midpoint(low, high), max })
     }
 
-    /// The same in another unit.
+    /// Returns the same values in another unit.
     #[must_use]
     pub fn times(self, factor: f64) -> Self {
         Self { min: self.min * factor, median: self.median * factor, max: self.max * factor }

@@ -1,5 +1,5 @@
 //! Sources that send to a forwarder, and sinks that count what it forwards. Both are real UDP
-//! sockets on loopback and are not the object of the measurement, so both report when they were the
+//! sockets on loopback. They are not the object of the measurement, so both report if they were the
 //! limit.
 
 use std::{
@@ -19,35 +19,36 @@ use crate::{
     sockets::{self, address, socket},
 };
 
-/// Peers on each side if successive packets belong to different peers.
+/// The number of peers on each side if successive packets belong to different peers.
 pub const PEERS: usize = 64;
 
-/// Most packets of a train, if [`TRAIN_BYTES_MAX`] allows: what every kernel with `UDP_SEGMENT`
-/// accepts.
+/// Maximum number of packets in a train, as far as [`TRAIN_BYTES_MAX`] allows. Every kernel with
+/// `UDP_SEGMENT` accepts this number.
 pub(crate) const TRAIN_PACKETS_MAX: usize = 64;
 
-/// Most bytes of a train: the longest datagram over IPv4.
+/// Maximum number of bytes in a train: the longest UDP datagram over IPv4.
 pub(crate) const TRAIN_BYTES_MAX: usize = 65_507;
 
-/// Trains in one call of a source.
+/// The number of trains that a source sends in one call.
 const TRAINS_A_CALL: usize = 4;
 
-/// Most datagrams that a sink receives in one call.
+/// Maximum number of datagrams that a sink receives in one call.
 pub(crate) const SINK_BATCH: usize = 64;
 
 /// Bytes that a sink reads of each datagram: enough to identify its flow; the kernel reports the
 /// length.
 const SINK_READ_BYTES: usize = 64;
 
-/// Bytes of a sink's receive buffer: what may accumulate while its thread does not run.
+/// Bytes of a sink's receive buffer. It must hold the datagrams that arrive while the thread of the
+/// sink does not run.
 pub(crate) const SINK_BUFFER_BYTES: usize = 16 << 20;
 
 /// The kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flows {
-    /// This many bulk flows, whose packets leave their source in trains.
+    /// This number of bulk flows, whose sources send packets in trains.
     Trains(usize),
-    /// Successive packets from and to different ones of [`PEERS`].
+    /// Successive packets are from and to different peers out of [`PEERS`].
     Singles,
 }
 
@@ -64,7 +65,7 @@ impl Traffic {
     /// Opens as many sources and sinks as `flows` needs.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The operation that the kernel refused.
     pub fn new(size: usize, flows: Flows) -> Result<Self, Failure> {
         let (count, trains) = match flows {
             Flows::Trains(count) => (count.max(1), true),
@@ -75,8 +76,8 @@ impl Traffic {
         let sinks =
             (0..count).map(|_| socket(SINK_BUFFER_BYTES / count)).collect::<Result<Vec<_>, _>>()?;
         for sink in &sinks {
-            // In all cases, because otherwise the kernel would segment trains on the forwarder's
-            // core.
+            // Sinks always receive trains, because otherwise the kernel would segment trains on the
+            // forwarder's core.
             sockets::take_trains(sink)?;
         }
         Ok(Self { sources, sinks, size, trains })
@@ -85,17 +86,17 @@ impl Traffic {
     /// The addresses of each source and its sink.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The operation that the kernel refused.
     pub fn routes(&self) -> Result<Vec<(SocketAddrV4, SocketAddrV4)>, Failure> {
         let pairs = self.sources.iter().zip(&self.sinks);
         pairs.map(|(from, to)| Ok((address(from)?, address(to)?))).collect()
     }
 
-    /// Splits it into sources for this many threads, and the sink. Each source sends its packet of
-    /// `packets` to `to` repeatedly.
+    /// Splits these sockets into sources for this number of threads, and the sink. Each source
+    /// repeatedly sends its packet of `packets` to `to`.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The operation that the kernel refused.
     pub fn split(
         self,
         packets: Vec<Vec<u8>>,
@@ -126,7 +127,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Sends until `stopped`, counting in `sent`: as fast as possible, or `packets_per_s`.
+    /// Sends until `stopped`, at `packets_per_s` or as fast as possible. Counts in `sent`.
     pub fn send(&self, sent: &Counter, packets_per_s: Option<f64>, stopped: &dyn Fn() -> bool) {
         let pace = Pace::new(packets_per_s);
         let send = if self.trains { send_trains } else { send_singles };
@@ -260,7 +261,8 @@ impl Sink {
         let mut lengths = ArrayVec::<usize, SINK_BATCH>::new();
         {
             let mut vectors = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-            // Truncated, so that a train is not copied; the kernel reports its full length.
+            // The read is truncated, so that a train is not copied. The kernel reports its full
+            // length.
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
             let fd = socket.as_raw_fd();
             let Ok(messages) = recvmmsg(fd, headers, vectors.iter_mut(), flags, None) else {
@@ -282,7 +284,7 @@ impl Sink {
     /// The ports of its sockets.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The operation that the kernel refused.
     pub fn ports(&self) -> Result<Vec<u16>, Failure> {
         self.sockets.iter().map(|socket| Ok(address(socket)?.port())).collect()
     }

@@ -1,6 +1,6 @@
 //! One trial (RFC 2544) of one forwarder: sources, forwarder and sink on separate threads, a
 //! warm-up, and a window at whose ends the sink's count and the forwarder's CPU time are read.
-//! Every trial has fresh sockets, so that no queue is inherited.
+//! Every trial has fresh sockets, so that no packets remain in queues from an earlier trial.
 
 use std::{
     io,
@@ -32,9 +32,9 @@ use crate::{
 pub enum Forwarder {
     /// Strowger.
     Relay(RelaySpec),
-    /// recvmmsg and sendmmsg.
+    /// A plain forwarder with recvmmsg and sendmmsg.
     Mmsg,
-    /// One datagram for each call.
+    /// A plain forwarder with one datagram for each call.
     OneByOne,
 }
 
@@ -47,13 +47,13 @@ pub struct Trial<'a> {
     pub size: usize,
     /// The kind of traffic.
     pub flows: Flows,
-    /// Packets a second that the sources offer; as many as possible if `None`.
+    /// Packets a second that the sources offer; if `None`, the sources send as fast as possible.
     pub packets_per_s: Option<f64>,
     /// Bytes of the forwarder's receive buffer.
     pub buffer_bytes: usize,
     /// The length of the window.
     pub window: Duration,
-    /// Which core does what.
+    /// The assignment of cores to threads.
     pub cores: &'a Cores,
 }
 
@@ -62,11 +62,11 @@ pub struct Trial<'a> {
 pub struct Outcome {
     /// Packets a second that arrived at the sink.
     pub rate: f64,
-    /// Packets that arrived for each second of the forwarder thread's CPU time outside of idle
-    /// polls: the rate on a core without other load and with packets always available.
+    /// Packets that arrived for each second of the forwarder thread's CPU time, without the time of
+    /// idle polls. It is the rate on a core without other load if packets are always available.
     pub rate_per_busy_s: f64,
-    /// The share of CPU time that the forwarder spent on idle polls. Far above 0, the source was
-    /// the limit.
+    /// The share of CPU time that the forwarder spent on idle polls. If it is far above 0, the
+    /// source was the limit.
     pub idle: f64,
     /// Packets a second that were offered.
     pub offered: f64,
@@ -85,16 +85,16 @@ pub struct Outcome {
     pub backend: &'static str,
 }
 
-/// Before the window: long enough for queues to fill and clock rates to rise.
+/// The warm-up before the window. It is long enough for queues to fill and clock rates to rise.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(150);
 
-/// Longest extension of a window without a packet. On a loaded machine a thread may not have run at
-/// all, and without packets there is no rate.
+/// Longest extension of a window without a packet. The extension is necessary, because on a loaded
+/// machine a thread may not have run at all, and without packets there is no rate.
 const EXTENSION_MAX: Duration = Duration::from_secs(10);
 const EXTENSION_STEP: Duration = Duration::from_millis(5);
 
-/// Warms up, and reads at both ends of a window. If no packet `came`, it extends the window until
-/// the first one.
+/// Warms up, then reads the counts at both ends of a window. If no packet `came`, the window is
+/// extended until the first packet.
 pub(crate) fn measure_window<R>(
     window: Duration,
     reading: impl Fn() -> Result<R, Failure>,
@@ -112,7 +112,7 @@ pub(crate) fn measure_window<R>(
     }
 }
 
-/// The report of a forwarder's thread that is ready.
+/// What a forwarder's thread reports when it is ready.
 struct Ready {
     at: SocketAddrV4,
     clock: ThreadClock,
@@ -131,11 +131,11 @@ struct Reading {
     used: Duration,
 }
 
-/// Idle polls that are timed before the first packet.
+/// The number of idle polls that are timed before the first packet.
 const IDLE_POLLS_TIMED: u64 = 2_000;
 
-/// Times one idle poll of `forward`: the minimum of some runs of thousands of polls, because
-/// disturbances only add.
+/// Times one idle poll of `forward`: the minimum of several runs of many polls, because
+/// interruptions can only make a run longer.
 pub(crate) fn time_idle_poll(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool)) -> Duration {
     let took = (0..5).map(|_| {
         let (polled, started) = (Counter::default(), Instant::now());
@@ -149,7 +149,7 @@ impl Trial<'_> {
     /// Runs it.
     ///
     /// # Errors
-    /// What the kernel refused, or what was wrong at the sink.
+    /// The operation that the kernel refused, or the fault that the sink observed.
     pub fn run(&self) -> Result<Outcome, Failure> {
         let traffic = Traffic::new(self.size, self.flows)?;
         let routes = traffic.routes()?;
@@ -159,7 +159,7 @@ impl Trial<'_> {
         let sent: Vec<Counter> = self.cores.sources.iter().map(|_| Counter::default()).collect();
         let sent_in_all = || sent.iter().map(Counter::read).sum::<u64>();
 
-        // Names, so that a profiler can distinguish them.
+        // The threads have names, so that a profiler can distinguish them.
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let refused = Failure::kernel("a thread");
         thread::scope(|scope| {
@@ -174,7 +174,7 @@ impl Trial<'_> {
             });
             let forwarder = forwarder.map_err(&refused)?;
             let Ok(Ready { at, clock, packets, backend, idle_poll_time }) = ready.recv() else {
-                // It has ended before it was ready: its error says why.
+                // The thread has ended before it was ready. Its error contains the reason.
                 return match forwarder.join() {
                     Ok(Err(failure)) => Err(failure),
                     _ => Err(Failure::Bug("a forwarder reports that it is ready")),
@@ -189,7 +189,7 @@ impl Trial<'_> {
                 pin_this_thread(self.cores.sink)?;
                 let stopped = || stop_sink.load(Ordering::Relaxed);
                 sink.count(&arrived, self.cores.sink_is_alone(), stopped);
-                // Returned open, because the drops of its sockets are read later.
+                // The sink is returned open, because the drops of its sockets are read later.
                 Ok::<_, Failure>(sink)
             });
             let sink_thread = sink_thread.map_err(&refused)?;
@@ -201,8 +201,8 @@ impl Trial<'_> {
                     named("source").spawn_scoped(scope, move || {
                         pin_this_thread(core)?;
                         source.send(sent, share, &|| stop.load(Ordering::Relaxed));
-                        // Returned open, because a closed socket would cause errors at the
-                        // forwarder.
+                        // The source is returned open, because a closed socket would cause errors
+                        // at the forwarder.
                         Ok::<_, Failure>(source)
                     })
                 })
@@ -301,7 +301,7 @@ impl Trial<'_> {
 
         let socket = socket(self.buffer_bytes)?;
         let at = address(&socket)?;
-        // As long as a label of Strowger; plain forwarders read no header.
+        // This label has the length of a label for Strowger. Plain forwarders do not read headers.
         let here = Label::here();
         let flows = 0..routes.len() as u8;
         let packets = flows.map(|flow| packet::packet(self.size, here, flow)).collect();
@@ -330,7 +330,7 @@ impl<const N: usize> Drop for StopOnDrop<'_, N> {
     }
 }
 
-/// The result of a thread, or its panic.
+/// Joins a thread: returns its result, or an error if it panicked.
 pub(crate) fn join<T>(
     thread: thread::ScopedJoinHandle<'_, Result<T, Failure>>,
 ) -> Result<T, Failure> {

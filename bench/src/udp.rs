@@ -1,5 +1,5 @@
-//! Forwarders over UDP, measured in pairs in turn: Strowger against plain forwarders, and its two
-//! backends against each other. Noise then affects both halves of a pair alike.
+//! Measures forwarders over UDP in alternating pairs: Strowger with plain forwarders, and its two
+//! backends with each other. Thus noise affects both halves of a pair equally.
 
 use strowger_io::udp::{BackendChoice, UdpOpenError};
 
@@ -15,7 +15,7 @@ use crate::{
 /// A forwarder that is idle for more than this share of its CPU time is not saturated.
 const IDLE_MAX: f64 = 0.05;
 
-/// Strowger against each peer, at each size, with and without trains.
+/// Compares Strowger with each peer, at each size, with and without trains.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -31,7 +31,7 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// io_uring against recvmmsg, both with Strowger.
+/// Compares io_uring with recvmmsg, both in Strowger.
 pub(crate) fn backend_rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,

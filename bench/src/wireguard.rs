@@ -1,9 +1,9 @@
 //! A userspace WireGuard as a relay: boringtun between two tunnels.
 //!
-//! As deployed ([`device`]): boringtun's own device with a TUN interface, and the kernel routes
-//! from one tunnel into the other. As a library, in one loop without TUN, kernel routing or address
-//! lookup: each datagram is received, decapsulated, encapsulated for the other tunnel and sent, one
-//! or 64 in a call.
+//! There are two forms. As deployed ([`device`]), boringtun uses its own device with a TUN
+//! interface, and the kernel routes from one tunnel into the other. As a library, boringtun runs in
+//! one loop without TUN, kernel routing or address lookup: each datagram is received, decapsulated,
+//! encapsulated for the other tunnel and sent, with one or 64 datagrams in a call.
 
 pub(crate) mod device;
 
@@ -54,8 +54,8 @@ pub(crate) fn parts(ends: &Ends, size: usize, batched: bool) -> Result<Parts, Fa
     Ok(Parts { at, seal, open, forwarder: Forwarder::InThread(forward) })
 }
 
-/// The work of the ends with datagrams of `size` bytes: the source's tunnel seals, the sink's
-/// opens.
+/// The work of the ends with datagrams of `size` bytes: the source's tunnel seals, and the sink's
+/// tunnel opens.
 fn by_hand(mut source: Tunn, mut sink: Tunn, size: usize) -> (Seal, Open) {
     let packet = ip_packet(size - OVERHEAD_BYTES);
     let seal: Seal = Box::new(move |bytes: &mut [u8]| match source.encapsulate(&packet, bytes) {
@@ -70,7 +70,7 @@ fn by_hand(mut source: Tunn, mut sink: Tunn, size: usize) -> (Seal, Open) {
     (seal, open)
 }
 
-/// Both ends of a tunnel that is up: the first has initiated it, and may send.
+/// Both ends of a tunnel that is up. The first end initiated it and may send.
 fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
     let secret = |side| StaticSecret::from([16 * number + side; 32]);
     let public = |side| PublicKey::from(&secret(side));
@@ -96,7 +96,7 @@ fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
     }
 }
 
-/// Addresses behind the tunnels.
+/// The addresses that are reached through the tunnels.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SINK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
@@ -151,7 +151,7 @@ impl Route<'_> {
                 continue;
             };
             if let TunnResult::WriteToNetwork(out) = outward.encapsulate(packet, &mut sealed) {
-                // A datagram that a full queue refuses is lost.
+                // A datagram that does not fit into a full queue is lost.
                 let _ = self.socket.send_to(out, self.to);
             }
         }
@@ -202,7 +202,7 @@ impl Route<'_> {
                 sealed.iter().zip(&outs).map(|(buffer, &out)| [IoSlice::new(&buffer[..out])]);
             let vectors: ArrayVec<_, BATCH> = vectors.collect();
             let addresses = [to; BATCH];
-            // If a batch stops early, the rest of it is lost.
+            // If a call ends early, the remaining datagrams of the batch are lost.
             let flags = MsgFlags::empty();
             let addresses = &addresses[..vectors.len()];
             let _ = sendmmsg(fd, &mut headers_out, vectors.iter(), addresses, [], flags);

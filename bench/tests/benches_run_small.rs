@@ -1,5 +1,5 @@
-//! Runs every benchmark at its smallest size. Only counts decide: no packet is lost uncounted, and
-//! none arrives changed.
+//! Runs every benchmark at its smallest size. Only counts are tested: every lost packet is counted,
+//! and no packet arrives changed.
 
 use strowger_bench::{Bench, Failure, Options, rows};
 
@@ -105,8 +105,8 @@ fn r9_data_comes_through_a_sealed_relay_under_a_flood_of_handshakes() {
     assert!(rows.iter().all(|row| row.ratio.is_some()));
 }
 
-/// Ratios of so short a run mean nothing. There is a row for every case, or it says why it was
-/// skipped.
+/// Ratios of such a short run are meaningless, so the test only checks that every case has a row.
+/// The row of a skipped case contains the reason.
 #[test]
 fn r23_isolation_has_a_row_for_every_case() {
     let cases = [
@@ -143,8 +143,8 @@ fn r23_isolation_has_a_row_for_every_case() {
     }
 }
 
-/// Every frame that reached Strowger is counted, and there is a row for every peer; that of testpmd
-/// says if it is not installed.
+/// Every frame that reached Strowger is counted, and there is a row for every peer; the row of
+/// testpmd says so if testpmd is not installed.
 #[test]
 fn r3_over_ethernet_every_frame_is_counted_and_all_peers_are_measured() {
     let options = Options { benches: vec![Bench::Xdp], ..Options::small().expect("a core") };

@@ -1,5 +1,5 @@
-//! Compares the instructions of a switch step with a stored number, because times are noise on most
-//! machines. Without valgrind the test is skipped.
+//! Compares the instructions of a switch step with a stored number. It does not compare times,
+//! because they are noise on most machines. Without valgrind the test is skipped.
 
 use std::{path::PathBuf, process::Command};
 
@@ -15,7 +15,7 @@ struct Stored {
     rustc: String,
 }
 
-/// Two numbers and a word do not need a TOML parser.
+/// Reads `instructions.toml` without a TOML parser, because it holds only two numbers and a word.
 fn stored() -> Stored {
     let text = include_str!("../instructions.toml");
     let value = |key: &str| {
@@ -30,16 +30,17 @@ fn stored() -> Stored {
     }
 }
 
-/// Builds the example with the release profile and returns its path. The target directory is that
-/// of this test, so that other release builds share its artifacts.
+/// Builds the example with the release profile and returns its path. The target directory is the
+/// one of this test, so that other release builds share its artifacts.
 fn build_icount() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--package", "strowger-bench", "--example", "icount"])
         .arg("--target-dir")
         .arg(&target)
-        // Flags of a coverage or sanitizer run would change the count, and so would the smaller
-        // units of an incremental build, across which less is inlined.
+        // Flags of a coverage or sanitizer run must be removed, because they would change the
+        // count. An incremental build would change it as well, because less is inlined across its
+        // smaller units.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_INCREMENTAL")
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -336,8 +336,8 @@ impl Link {
         Ok(count as u64)
     }
 
-    /// Sends responses and cookies in which only the visible index is right: `each` messages to
-    /// each end.
+    /// Sends responses and cookies in which only the visible index is right: `each` messages for
+    /// each known index of each end.
     fn forge(&self, each: u64) -> Result<u64, Failure> {
         let mut sent = 0;
         for (socket, to, indices) in self.observer.ends() {

@@ -1,6 +1,6 @@
 //! boringtun as deployed: its own device (epoll, sockets, TUN interface, table of allowed
 //! addresses) in a private network namespace, in which the kernel routes from one tunnel into the
-//! other. boringtun is complete and unchanged. The namespace ends with the last thread in it.
+//! other. boringtun is complete and unmodified. The namespace ends with the last thread in it.
 
 use std::{
     fs,
@@ -31,19 +31,19 @@ use crate::{
 /// The name of the interface, and of the thread that creates boringtun's threads, which inherit it.
 const NAME: &str = "boringtun0";
 
-/// How long a tunnel may take to come up, and a device to end.
+/// Longest time for a tunnel to come up, and for a device to end.
 const UP_MAX: Duration = Duration::from_secs(5);
 
-/// Runs a trial of a deployed boringtun as relay on core `core`, for datagrams of `size` bytes:
-/// with this number of threads, or its default.
+/// Runs a trial of boringtun as deployed, as a relay on core `core`, for datagrams of `size` bytes.
+/// It has this number of threads, or its default number.
 pub(crate) fn deployed(
     size: usize,
     core: usize,
     threads: Option<usize>,
     run: &Run<'_>,
 ) -> Result<Outcome, Failure> {
-    // On its own thread, because a thread cannot leave the namespace. Threads that it starts are in
-    // it, too.
+    // The work runs on a separate thread, because a thread cannot leave the namespace. Threads that
+    // it starts are in the namespace as well.
     thread::scope(|scope| {
         let inside = thread::Builder::new().name(NAME.to_owned()).spawn_scoped(scope, || {
             own_network()?;
@@ -65,8 +65,8 @@ fn own_network() -> Result<(), Failure> {
     };
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| refused(format!("unshare: {error}")))?;
     ip("link set lo up").map_err(|failure| refused(failure.to_string()))?;
-    // No ICMP redirects to the source, although packets leave by the interface by which they came
-    // in.
+    // The kernel must not send ICMP redirects to the source, although the egress interface of
+    // packets is their ingress interface.
     for (name, value) in [
         ("ip_forward", "1"),
         ("conf/all/send_redirects", "0"),
@@ -109,7 +109,7 @@ impl Device {
             Failure::Refused(format!("no deployed WireGuard: {error}"))
         };
         let (control, its) = UnixStream::pair().map_err(Failure::kernel("socketpair"))?;
-        // Its threads inherit the core of their creator.
+        // The threads of the device inherit the core of their creator.
         pin_this_thread(core)?;
         let mut config = DeviceConfig { uapi_fd: its.into_raw_fd(), ..Default::default() };
         config.n_threads = threads.unwrap_or(config.n_threads);
@@ -162,7 +162,8 @@ impl Device {
         Err(Failure::Refused("boringtun did not answer".to_owned()))
     }
 
-    /// Stops it, and waits until its threads have ended, so that no two devices share the core.
+    /// Stops the device, and waits until its threads have ended, so that two devices never share
+    /// the core.
     fn end(self) {
         let Self { handle, threads, .. } = self;
         drop(handle);
@@ -173,7 +174,8 @@ impl Device {
     }
 }
 
-/// An end's tunnel to the relay: a handshake, and a packet that confirms it to the relay.
+/// Brings up the tunnel from one end to the relay: a handshake, then a packet that confirms it to
+/// the relay.
 fn bring_up(
     secret: StaticSecret,
     relay: PublicKey,

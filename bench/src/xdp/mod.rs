@@ -1,6 +1,6 @@
-//! Forwarders over Ethernet, measured in rounds: Strowger and each peer in turn, so that noise
-//! affects all alike. First the rate of each under overload, then the latency at a fraction of
-//! Strowger's rate.
+//! Measures forwarders over Ethernet in rounds: Strowger and each peer in turn, so that noise
+//! affects all equally. It measures first the rate of each under overload, then the latency at a
+//! fraction of Strowger's rate.
 //!
 //! | module | content |
 //! |---|---|
@@ -37,17 +37,17 @@ const LOADS: [f64; 2] = [0.1, 0.8];
 /// Offered load in rate measurements, relative to Strowger's rate.
 const OVERLOAD: f64 = 2.0;
 
-/// Least frames a second offered in rate measurements: more than any forwarder but the redirect
-/// takes on one core.
+/// Minimum offered load in rate measurements, in frames a second: more than one core can forward
+/// with any forwarder except the redirect.
 const OFFERED_MIN: f64 = 1.5e6;
 
-/// Least frames a second offered, even if little arrived before.
+/// Minimum offered load in frames a second, even if few frames arrived before.
 const RATE_MIN: f64 = 1_000.0;
 
 /// If more than this share of the offered frames arrived, the source was the limit.
 const SATURATED_MAX: f64 = 0.8;
 
-/// The name of a peer, and its forwarder, or why it cannot be measured here.
+/// The name of a peer, and its forwarder or the reason why it cannot be measured here.
 type Peer = (&'static str, Result<Forwarder, String>);
 
 /// The core on which the kernel receives for the forwarder.
@@ -77,8 +77,8 @@ impl Receive {
     }
 }
 
-/// Strowger against each peer, at each size, with the kernel receiving on the same core and on
-/// another.
+/// Compares Strowger with each peer, at each size, with the kernel receiving on the same core and
+/// on another.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -103,7 +103,7 @@ pub(crate) fn rows(
             each(row)?;
         }
         match inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-            // If it is one of several benchmarks, the others are still worth measuring.
+            // If this is one of several benchmarks, the others are still measured.
             Err(Failure::Refused(why)) if options.benches.len() > 1 => {
                 let mut row = Row::new(Bench::Xdp, options.sizes[0], false, 0);
                 row.ours = "none";
@@ -134,15 +134,16 @@ fn measure(
                 Run { wires, forwarder, size, interval_ns, window, cores, receive: core }.run()
             };
             let interval = |rate: f64| Some((1e9 / rate.max(RATE_MIN)) as u32);
-            // Under overload the relay forwards less than its best rate, so a smaller load is
-            // tried, too.
+            // Under overload the relay forwards less than its best rate, so a smaller load is tried
+            // as well.
             let ours = |interval| {
                 Ok::<_, Failure>(run(&Forwarder::Ours(ModeChoice::Auto), interval)?.rate)
             };
             let overloaded = ours(None)?;
             let rough = ours(interval(3.0 * overloaded))?.max(overloaded);
             let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
-                // The redirect takes more than that, so it gets the full rate of the source.
+                // The redirect can forward more than this load, so its load is the full rate of the
+                // source.
                 let all = *forwarder == Forwarder::Redirect;
                 run(
                     forwarder,
@@ -175,7 +176,7 @@ struct Rounds {
     peers: Vec<Vec<Outcome>>,
 }
 
-/// Runs Strowger and each peer, in turn. A peer that is refused once is not tried again.
+/// Runs Strowger and each peer, in turn. A peer that was refused is not tried again.
 fn rounds(
     count: usize,
     peers: &mut [Peer],

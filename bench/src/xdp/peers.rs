@@ -1,5 +1,5 @@
-//! Forwarders over Ethernet for comparison: packet sockets and the kernel's bridge. Neither reads
-//! labels or counts.
+//! Forwarders over Ethernet for comparison: packet sockets and the kernel's bridge. Neither of them
+//! reads labels or counts frames.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -15,14 +15,14 @@ use strowger_io::{testgen::packet_socket, xdp::limits::ETHERTYPE};
 use super::wires::{Mac, Wires, command, ip, mac};
 use crate::Failure;
 
-/// Most frames in one call, as in a burst of Strowger.
+/// Maximum number of frames in one call, as in a burst of Strowger.
 const BATCH: usize = 64;
 
 /// Bytes of a frame's buffer, a multiple of a cache line.
 const DATAGRAM_BUFFER_BYTES: usize = 1600;
 
-/// Two packet sockets: frames are received from one and sent to the other with new addresses, as by
-/// a router, through one set of buffers.
+/// Two packet sockets: frames are received on one and sent on the other with new MAC addresses, as
+/// by a router. Both use the same buffers.
 pub(crate) struct PacketSockets {
     inward: OwnedFd,
     outward: OwnedFd,
@@ -34,8 +34,8 @@ impl PacketSockets {
         let refused = |why: strowger_io::sys::Refusal| Failure::Refused(why.to_string());
         let inward = packet_socket(&wires.inward, Some(ETHERTYPE)).map_err(refused)?;
         let outward = packet_socket(&wires.outward, None).map_err(refused)?;
-        // Blocks, because idle polls would take the core from the kernel, but with a timeout, to
-        // notice the end.
+        // The socket blocks, because idle polls would take CPU time from the kernel on this core.
+        // It has a timeout, so that the loop detects `stopped`.
         setsockopt(&inward.as_fd(), sockopt::ReceiveTimeout, &TimeVal::milliseconds(5))
             .map_err(Failure::kernel("SO_RCVTIMEO"))?;
         let mut addresses = [0; 12];
@@ -72,7 +72,7 @@ impl PacketSockets {
                 .zip(&lengths)
                 .map(|(buffer, &len)| [IoSlice::new(&buffer[..len])])
                 .collect();
-            // A frame that cannot be sent is lost; the rest is still sent.
+            // A frame that cannot be sent is lost. The other frames are still sent.
             let mut first = 0;
             while first < came && !stopped() {
                 let fd = self.outward.as_raw_fd();
@@ -107,7 +107,7 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // If it cannot be removed now, it ends with the namespace.
+        // If the bridge cannot be removed now, it ends with the namespace.
         let _ = ip(&format!("link del {}", self.0));
     }
 }

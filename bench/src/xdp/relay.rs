@@ -1,5 +1,5 @@
-//! Strowger under test over Ethernet: a switch with one worker and two ports, run by the loop of
-//! the runtime as in `strowger relay`: it polls for a while, then blocks.
+//! Strowger under test over Ethernet: a switch with one worker and two ports. The loop of the
+//! runtime runs it as in `strowger relay`: it polls for some time, then blocks.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{Failure, packet};
 
-/// How long it forwards between two readings of its counters.
+/// The time for which it forwards between two readings of its counters.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A switch, its only worker and its two ports.
@@ -37,7 +37,7 @@ impl EtherRelay {
     /// Opens the relay between the two wires, with `backend`.
     ///
     /// # Errors
-    /// What the kernel or the switch refused.
+    /// The operation that the kernel or the switch refused.
     pub(crate) fn new(wires: &Wires, backend: ModeChoice) -> Result<Self, Failure> {
         let port_chunks = limits::FILL_RING_FRAMES + limits::OWN_CHUNKS + limits::SENDS_WAITING;
         let pool = PoolSpec { trains: 64, singles: 2 * port_chunks + 256, huge_pages: true };
@@ -73,8 +73,8 @@ impl EtherRelay {
         self.worker.run(|_| stopped());
     }
 
-    /// Forwards until every frame that the wire has `taken` is accounted for, at most
-    /// [`DRAIN_MAX`]; returns the balance.
+    /// Forwards until every frame that the wire has `taken` is accounted for, for at most
+    /// [`DRAIN_MAX`]. Returns the balance.
     pub(crate) fn drain(&mut self, taken: u64) -> Balance {
         let began = Instant::now();
         let mut balance = self.balance();

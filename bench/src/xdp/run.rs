@@ -1,6 +1,6 @@
 //! One run of one forwarder over Ethernet: source, forwarder and sink on separate cores, a warm-up,
-//! and a window at whose ends all counts are read. Every run has fresh sockets and programs; the
-//! wires stay.
+//! and a window at whose ends all counts are read. Every run has fresh sockets and programs, but
+//! uses the same wires.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ use crate::{
     trial::{StopOnDrop, join, measure_window},
 };
 
-/// Bytes in front of a packet: MAC addresses, ethertype, the packet's length.
+/// Bytes in front of a packet in a frame: MAC addresses, ethertype, and the packet's length.
 pub(crate) const ETHER_BYTES: usize = 16;
 
 /// The shortest frame: a packet with its headers, and the source's trailer.
@@ -51,7 +51,7 @@ pub(crate) const FRAME_BYTES_MAX: usize = 1514;
 pub(crate) enum Forwarder {
     /// Strowger.
     Ours(ModeChoice),
-    /// testpmd, at this path.
+    /// testpmd, whose executable has this path.
     Testpmd(PathBuf),
     /// recvmmsg and sendmmsg on packet sockets.
     PacketSockets,
@@ -81,14 +81,14 @@ pub(crate) struct Run<'a> {
 pub(crate) struct Outcome {
     /// Frames a second that arrived.
     pub(crate) rate: f64,
-    /// Frames for each second of CPU time of the forwarder and of the kernel's receive thread
-    /// before it.
+    /// Frames for each second of CPU time of the forwarder and of the kernel's receive thread in
+    /// front of it.
     pub(crate) rate_per_busy_s: f64,
-    /// Frames a second that were offered, whether they were accepted or not.
+    /// Frames a second that were offered, including those that the wire did not accept.
     pub(crate) offered: f64,
-    /// Drops before the sink, relative to what reached it.
+    /// Drops on the wire to the sink, relative to the frames that reached the sink.
     pub(crate) sink_lost: f64,
-    /// Latencies in buckets, if frames carried timestamps.
+    /// Number of frames in each latency bucket, if frames carried timestamps.
     pub(crate) delays: Vec<u64>,
     /// The balance of Strowger's frames.
     pub(crate) accounts: Option<Accounts>,
@@ -110,7 +110,7 @@ impl Outcome {
     }
 }
 
-/// The report of a forwarder's thread that is ready.
+/// What a forwarder's thread reports when it is ready.
 struct Ready {
     threads: Vec<Tid>,
     /// The destination address and the label of its frames.
@@ -141,7 +141,7 @@ impl Dropped {
     }
 }
 
-/// How long it may take until all frames have arrived.
+/// Longest time until all frames have arrived.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(20);
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -167,7 +167,7 @@ impl Run<'_> {
             });
             let forwarder = forwarder.map_err(Failure::kernel("a thread"))?;
             let Ok(ready) = ready.recv() else {
-                // It has ended before it was ready: its error says why.
+                // The thread has ended before it was ready. Its error contains the reason.
                 return match forwarder.join() {
                     Ok(Err(failure)) => Err(failure),
                     _ => Err(Failure::Bug("a forwarder reports that it is ready")),
@@ -202,7 +202,7 @@ impl Run<'_> {
             taken.store(all, Ordering::Relaxed);
             stop_forwarder.store(true, Ordering::Release);
             let balance = join(forwarder)?;
-            // Including what it has sent since.
+            // These counts include the frames that the source has sent since the end of the window.
             let (arrived, dropped) = self.wait_drained(&sink)?;
 
             if arrived.wrong > 0 {
@@ -230,8 +230,8 @@ impl Run<'_> {
         Ok(frame)
     }
 
-    /// Waits until no more frames arrive and the kernel's threads sleep. On a loaded machine, a
-    /// pause without frames alone means little.
+    /// Waits until no more frames arrive and the kernel's threads sleep. The threads are checked as
+    /// well, because on a loaded machine a pause without frames is not sufficient.
     fn wait_drained(&self, sink: &Sink) -> Result<(Arrived, Dropped), Failure> {
         let started = Instant::now();
         let mut receive_threads = kernel_threads(&self.wires.inward)?;
@@ -249,7 +249,7 @@ impl Run<'_> {
         }
     }
 
-    /// The forwarder's thread. When it stops, `taken` has the number of frames that the wire
+    /// The forwarder's thread. When it stops, `taken` holds the number of frames that the wire
     /// accepted.
     fn forward(
         &self,
@@ -258,7 +258,7 @@ impl Run<'_> {
         taken: &AtomicU64,
     ) -> Result<Option<Balance>, Failure> {
         let to = mac(&self.wires.inward)?;
-        // As long as a label of Strowger; other forwarders read none.
+        // This label has the length of a label for Strowger. Other forwarders do not read it.
         let plain = Ready { threads: vec![], to, label: Label::here(), backend: "none" };
         let say = |ready| {
             ready_tx.send(ready).map_err(|_| Failure::Bug("the run waits for its forwarder"))
@@ -308,7 +308,7 @@ impl Run<'_> {
 /// Checks that every frame that the wire accepted is accounted for.
 fn accounts(balance: &Balance, sent: u64, (arrived, lost): (&Arrived, u64)) -> Accounts {
     let refused = balance.discards[Discard::SendRefused as usize];
-    // The wire to the sink reports frames that it refuses, and counts them, too.
+    // The wire to the sink both reports and counts the frames that it refuses.
     let at_sink = arrived.right + lost.saturating_sub(refused);
     Accounts {
         whole: sent == balance.kernel_drops + balance.frames_in

@@ -13,10 +13,10 @@ use std::{
 use super::wires::{Tid, Wires, time_of};
 use crate::{Failure, machine::Cores};
 
-/// CPU time that a polling thread uses soon after its start.
+/// CPU time after which a thread of testpmd is regarded as polling.
 const AT_WORK: Duration = Duration::from_millis(20);
 
-/// How long it may take to start and to end.
+/// Longest time that testpmd may take to start, and to end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A running testpmd.
@@ -25,7 +25,7 @@ pub(crate) struct Testpmd {
 }
 
 impl Testpmd {
-    /// The path of the command, or why there is none.
+    /// The path of the command, or the reason why there is none.
     pub(crate) fn installed() -> Result<PathBuf, String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut places = std::env::split_paths(&path).map(|at| at.join("dpdk-testpmd"));
@@ -34,7 +34,7 @@ impl Testpmd {
         places.find(|at| at.is_file()).ok_or_else(|| missing.to_owned())
     }
 
-    /// Starts it, and waits until it forwards from each wire to the other.
+    /// Starts testpmd, and waits until it forwards from each wire to the other.
     pub(crate) fn start(command: &Path, wires: &Wires, cores: &Cores) -> Result<Self, Failure> {
         let idle = cores.sources.last().unwrap_or(&cores.sink);
         let device = |n, interface| format!("--vdev=net_af_xdp{n},iface={interface}");
@@ -55,8 +55,8 @@ impl Testpmd {
         Ok(testpmd)
     }
 
-    /// Without a terminal its output is delayed; but its forwarding thread never sleeps once it
-    /// forwards.
+    /// Waits until the forwarding thread has used CPU time, because it never blocks once it
+    /// forwards. The output of testpmd cannot be used, because it is delayed without a terminal.
     fn wait_until_ready(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + EXIT_TIMEOUT;
         loop {
@@ -79,7 +79,7 @@ impl Testpmd {
         }
     }
 
-    /// Its forwarding threads.
+    /// The forwarding threads of testpmd.
     fn workers(&self) -> Vec<Tid> {
         let is_worker = |tid: &Tid| {
             let comm = fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Testpmd {
         self.threads().into_iter().filter(is_worker).collect()
     }
 
-    /// Its threads.
+    /// All threads of testpmd.
     pub(crate) fn threads(&self) -> Vec<Tid> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id()));
         let names = tasks.into_iter().flatten().flatten().map(|task| task.file_name());
@@ -98,7 +98,7 @@ impl Testpmd {
 
 impl Drop for Testpmd {
     fn drop(&mut self) {
-        // It ends when its standard input closes.
+        // testpmd ends when its standard input closes.
         drop(self.process.stdin.take());
         let deadline = Instant::now() + EXIT_TIMEOUT;
         while matches!(self.process.try_wait(), Ok(None)) {

@@ -1,6 +1,6 @@
 //! The network in which forwarders over Ethernet are measured: a namespace without a name, with two
-//! veth pairs. It ends with the thread that made it and the threads started from that, so nothing
-//! is left behind. Interfaces of the machine are not changed.
+//! veth pairs. The namespace ends when the thread that made it and the threads and processes that
+//! this thread started have ended, so nothing remains. Interfaces of the machine are not changed.
 //!
 //! ```text
 //! source --> s ===== i [ forwarder ] o ===== k --> sink
@@ -38,10 +38,10 @@ pub(crate) type Tid = i32;
 
 impl Wires {
     /// Makes the network, and moves the calling thread into it permanently. Threads and processes
-    /// that it starts afterwards are in it, too.
+    /// that it starts afterwards are in the network as well.
     ///
     /// # Errors
-    /// What is missing.
+    /// The right or tool that is missing.
     pub(crate) fn enter() -> Result<Self, Failure> {
         enter()?;
         Self::make()
@@ -55,10 +55,10 @@ impl Wires {
         }
         let wires = Self { source, inward, outward, sink };
         for name in wires.all() {
-            // Without IPv6 the wire carries only the benchmark's frames.
+            // IPv6 is disabled, so that the wire carries only the benchmark's frames.
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             ip(&format!("link set dev {name} up"))?;
-            // AF_XDP needs interfaces that leave tags in frames.
+            // AF_XDP needs interfaces that leave VLAN tags in frames, so offloads are disabled.
             for features in [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS] {
                 set_features(name, &features, false).map_err(|why| {
                     Failure::Refused(format!("{name}: switching {features:?} off: {why}"))
@@ -76,7 +76,8 @@ impl Wires {
         [&self.source, &self.inward, &self.outward, &self.sink]
     }
 
-    /// Pins the kernel's receive threads: that before the forwarder, and that before the sink.
+    /// Pins the kernel's receive threads: the one in front of the forwarder, and the one in front
+    /// of the sink.
     pub(crate) fn tie_kernel_threads(
         &self,
         forwarders: usize,
@@ -94,7 +95,7 @@ impl Wires {
     }
 }
 
-/// From here on this thread is in its own network, and `/sys` shows that network.
+/// Moves this thread into its own network namespace, and mounts a `/sys` that shows that network.
 pub(crate) fn enter() -> Result<(), Failure> {
     let lacking = |step: &'static str| {
         move |errno| {
@@ -111,7 +112,7 @@ pub(crate) fn enter() -> Result<(), Failure> {
         .map_err(lacking("mount"))?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
         .map_err(lacking("mount of sysfs"))?;
-    // Leftovers of a running process end with the namespace.
+    // Files that a process leaves in `/run` are removed with the namespace.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none)
         .map_err(lacking("mount of tmpfs"))?;
     Ok(())
@@ -156,7 +157,7 @@ pub(crate) fn mac(interface: &str) -> Result<Mac, Failure> {
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(Failure::Bug("a MAC address has six bytes"))
 }
 
-/// The kernel threads that receive at an interface.
+/// The kernel threads that receive on an interface.
 pub(crate) fn kernel_threads(interface: &str) -> Result<Vec<Tid>, Failure> {
     let beginning = format!("napi/{interface}-");
     let mut found = Vec::new();
@@ -179,7 +180,8 @@ pub(crate) fn kernel_threads(interface: &str) -> Result<Vec<Tid>, Failure> {
 /// Whether none of these threads is running or runnable.
 pub(crate) fn are_asleep(threads: &[Tid]) -> bool {
     threads.iter().all(|tid| {
-        // Number, name in brackets, state. A thread that has ended counts as asleep.
+        // The fields are number, name in brackets, and state. A thread that has ended is regarded
+        // as asleep.
         let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
         stat.rsplit(')').next().is_none_or(|rest| !rest.trim_start().starts_with('R'))
     })
