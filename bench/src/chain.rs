@@ -83,7 +83,7 @@ impl Chain {
     /// Sends a burst through all switches, and returns the time of the polls.
     ///
     /// # Panics
-    /// If a frame was lost. Memory wires lose none.
+    /// If a frame was lost. That would be a bug, because memory wires never lose frames.
     pub fn round(&mut self) -> Duration {
         let mut burst = self.waiting.pop_front().expect("bursts wait between rounds");
         self.near.tx_burst(Mark(0), &mut burst);
@@ -112,7 +112,7 @@ impl Chain {
     }
 }
 
-/// Returns [`BURSTS`] bursts of `burst` frames of `size` bytes, filled by `write`, and their memory.
+/// Returns [`BURSTS`] bursts of `burst` frames of `size` bytes, filled by `write`, and their pool.
 pub(crate) fn bursts(
     burst: usize,
     size: usize,

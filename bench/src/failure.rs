@@ -15,7 +15,7 @@ pub enum Failure {
     Open(UdpOpenError),
     /// The switch, a port, or a tool refused.
     Refused(String),
-    /// Packets were lost or changed: what was observed.
+    /// Packets were lost or changed. The text says what was observed.
     Wrong(String),
     /// The options are not valid.
     Options(String),

@@ -44,7 +44,7 @@ fn measure(
     [before, packets]: [u64; 2],
 ) -> Result<(Memory, &'static str, bool), Failure> {
     ensure_descriptors(NEIGHBOURS as u64)?;
-    // "5" sets the peak to what is resident now (proc(5), clear_refs).
+    // "5" sets the peak to the memory that is resident now (proc(5), clear_refs).
     let was_reset = fs::write("/proc/self/clear_refs", "5").is_ok();
     let before_bytes = peak_bytes()?;
 

@@ -123,7 +123,8 @@ impl OtherThreads {
     pub(crate) fn times(&self) -> Result<Times, Failure> {
         let mut sum = Times::default();
         for thread in &self.0 {
-            // Nanoseconds run, nanoseconds waited to run, number of time slices.
+            // The fields are nanoseconds on the core, nanoseconds runnable without running, and the
+            // number of time slices.
             let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
             let text = text.map_err(Failure::kernel("schedstat"))?;
             let nanoseconds = |word: &str| word.parse().map(Duration::from_nanos);

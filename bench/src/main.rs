@@ -41,10 +41,10 @@ struct Arguments {
     backend: Backend,
 }
 
-/// How the sockets receive.
+/// The way in which the sockets receive.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Backend {
-    /// The backend that was measured to forward most
+    /// The backend with the highest measured rate
     Auto,
     /// io_uring, or an error
     #[value(name = "io_uring")]

@@ -45,7 +45,7 @@ impl std::fmt::Debug for Relay {
 pub struct RelaySpec {
     /// How its port receives.
     pub backend: BackendChoice,
-    /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel that has neither.
+    /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel without GRO and GSO.
     pub trains: bool,
     /// Whether its scheme has slots for a thousand neighbours instead of 256.
     pub many: bool,

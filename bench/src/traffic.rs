@@ -1,6 +1,6 @@
-//! Sources that send to a forwarder, and sinks that count what it forwards. Both are real UDP
-//! sockets on loopback. They are not the object of the measurement, so both report if they were the
-//! limit.
+//! Sources that send to a forwarder, and sinks that count the packets that it forwards. Both are
+//! real UDP sockets on loopback. They are not the object of the measurement, so both report if they
+//! were the limit.
 
 use std::{
     io::{IoSlice, IoSliceMut},

@@ -1,4 +1,5 @@
-//! Two ends shake hands in memory and exchange a packet. Run: `cargo run -p strowger-crypto --example two_ends`
+//! Two ends shake hands in memory and exchange a packet. Run: `cargo run -p strowger-crypto
+//! --example two_ends`
 
 use std::error::Error;
 

@@ -1,8 +1,8 @@
 //! Link beacons: a node announces its key to a whole segment, in the format of
 //! [`strowger_wire::beacon`].
 //!
-//! A beacon suggests a peer and proves nothing: a receiver may start a handshake, and only the
-//! handshake proves which node sent it.
+//! A beacon suggests a peer but does not prove its presence: a receiver may start a handshake, and
+//! only the handshake proves which node sent it.
 //!
 //! The Ed25519 key signs the X25519 key and the network's name under a separate domain, so a beacon
 //! cannot attribute a key to another identity. A node signs once at start and then drops the

@@ -42,7 +42,7 @@ pub trait Aead: Send + Sync {
     /// Decrypts `body` in place if `tag` is right.
     ///
     /// # Errors
-    /// The tag is wrong; `body` then holds nothing usable.
+    /// The tag is wrong. The content of `body` is then unusable.
     fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag>;
 }
 

@@ -17,7 +17,7 @@
 //! shown by `Debug`.
 //!
 //! The feature `internals` exports the AEAD, the replay window and the hello, for fuzzers and
-//! benchmarks. Items behind it may change in any release.
+//! benchmarks. Items that this feature exports may change in any release.
 //!
 //! # Two ends in memory
 //! ```

@@ -17,11 +17,11 @@ pub(crate) const REPLAY_WORDS: usize = 64;
 /// One word of the bitmap is always being cleared ahead of the newest counter and does not count.
 pub const REPLAY_WINDOW_PACKETS: u64 = (REPLAY_WORDS as u64 - 1) * 64;
 
-/// Bytes behind the link header that header-only mode encrypts.
+/// Number of bytes after the link header that header-only mode encrypts.
 ///
 /// They hold the widest switch header (40) and the first 24 bytes of the payload: index, counter
-/// and first ciphertext of the endpoint session. 64 bytes are one ChaCha20 block, so fewer would
-/// save nothing.
+/// and first ciphertext of the endpoint session. 64 bytes are one ChaCha20 block, so a smaller
+/// number would not save work.
 pub const SEALED_HEAD_BYTES: usize = 64;
 
 /// Age of keys at which their initiator starts a new handshake.
@@ -30,19 +30,20 @@ pub const REKEY_AFTER: Nanos = Nanos(120 * SECOND);
 /// Age of keys at which their responder starts a new handshake, if the initiator did not.
 pub(crate) const REKEY_AFTER_AS_RESPONDER: Nanos = Nanos(140 * SECOND);
 
-/// Packets on one lane after which a new handshake starts.
+/// Number of packets on one lane after which a new handshake starts.
 pub(crate) const REKEY_AFTER_PACKETS: u64 = 1 << 60;
 
 /// Age of keys after which a sealer refuses every packet.
 pub const SEAL_REFUSED_AFTER: Nanos = Nanos(180 * SECOND);
 
-/// Age of keys after which an opener refuses. Longer than a sealer's: packets may be on their way.
+/// Age of keys after which an opener refuses every packet. It must be longer than that of a sealer,
+/// because packets may be in flight.
 pub const OPEN_REFUSED_AFTER: Nanos = Nanos(190 * SECOND);
 
-/// Packets on one lane after which a sealer refuses.
+/// Number of packets on one lane after which a sealer refuses every packet.
 ///
-/// Far below 2^64, so that a counter cannot wrap and the receiver can always reconstruct its upper
-/// half.
+/// It must be far below 2^64, so that a counter cannot wrap and the receiver can always reconstruct
+/// its upper half.
 pub(crate) const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 
 /// First pause between two handshake attempts (RFC 6298, section 2.1: one second).
@@ -61,11 +62,11 @@ pub const ATTEMPTS_MAX: usize = 3;
 
 /// The number of attempts after which the pause doubles.
 ///
-/// Equal to [`ATTEMPTS_MAX`]: for any round trip up to the longest, some pause is long enough for a
-/// response to arrive while its attempt still waits.
+/// Equal to [`ATTEMPTS_MAX`]: for any round trip up to the longest one, one of the pauses is long
+/// enough for a response to arrive while its attempt still waits.
 pub(crate) const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
 
-/// How long one attempt waits for a response.
+/// The time for which one attempt waits for a response.
 ///
 /// It must not exceed the time by which openers outlive sealers: one end counts the age of the keys
 /// from the start of this time, and the other end from its end.
@@ -113,7 +114,8 @@ pub(crate) const CONFIRM_AFTER_MSG3: Nanos = Nanos(SECOND / 5);
 /// Lifetime of a cookie secret. A cookie is valid for one to two lifetimes.
 pub(crate) const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 
-/// Completed XX handshakes remembered for each cookie secret, so that none completes twice.
+/// Maximum number of completed XX handshakes recorded for each cookie secret, so that none
+/// completes twice.
 ///
 /// A slow path that reads a thousand messages of unknown peers per second fills the list in 16
 /// seconds.

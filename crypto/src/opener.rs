@@ -34,7 +34,7 @@ pub enum OpenRefused {
     /// The counter was seen before.
     #[error("a replay: the counter was seen before")]
     Replayed,
-    /// The counter lies behind the replay window.
+    /// The counter is older than the replay window.
     #[error("older than the replay window")]
     TooOld,
     /// The tag is wrong.
@@ -55,8 +55,8 @@ pub struct Opened<'a> {
 impl<'a> Opened<'a> {
     /// The decrypted bytes between link header and tag.
     ///
-    /// In header-only mode the bytes behind the sealed head are unauthenticated; the end-to-end
-    /// seal covers them.
+    /// In header-only mode the bytes after the sealed head are not authenticated here; the
+    /// end-to-end seal covers them.
     #[inline]
     pub fn into_body(self) -> &'a mut [u8] {
         self.body
@@ -140,7 +140,8 @@ impl Openers {
     /// `now` is the burst's clock reading.
     ///
     /// # Errors
-    /// The packet's bytes are unusable; the replay window is unchanged.
+    /// The reason of the refusal. The packet's bytes are then unusable, and the replay window is
+    /// unchanged.
     #[inline]
     pub fn open<'a>(
         &mut self,

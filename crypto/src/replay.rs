@@ -11,7 +11,7 @@ use crate::limits::{REPLAY_WINDOW_PACKETS, REPLAY_WORDS};
 pub enum Stale {
     /// The counter was seen before.
     Replayed,
-    /// The counter lies behind the window.
+    /// The counter is older than the window.
     TooOld,
 }
 
@@ -163,7 +163,7 @@ mod tests {
             // The wrap itself.
             (FAR, &[], FAR, Ok(FAR)),
             (FAR, &[], FAR - 1, Ok(FAR - 1)),
-            // A jump by more than the window keeps what the window covers.
+            // A jump by more than the window: only counters in the new window are kept.
             (0, &[0, 1, 2, 3 * W], 3 * W, Err(Stale::Replayed)),
             (0, &[0, 1, 2, 3 * W], 3 * W - 1, Ok(3 * W - 1)),
             (0, &[3 * W, 2 * W + 1], 2 * W + 1, Err(Stale::Replayed)),

@@ -31,10 +31,11 @@ use crate::limits::{
 use crate::secret::Secret;
 use crate::time::Nanos;
 
-/// Bytes that sealing adds to a body: link header in front, tag behind.
+/// Bytes that sealing adds to a body: the link header before it and the tag after it.
 pub const SEALED_OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + TAG_BYTES;
 
-/// How much of a data packet is sealed. A plain link has no sealer, so there is no mode for it.
+/// The part of a data packet that is sealed. There is no mode for plain links, because they have no
+/// sealer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SealMode {
     /// Everything behind the link header is encrypted, and everything is authenticated.
@@ -152,7 +153,7 @@ impl Sealer {
         let Some((body, tag)) = rest.split_last_chunk_mut::<TAG_BYTES>() else {
             return Err(SealRefused::NoRoom);
         };
-        // Nothing fails from here on, so the counter advances exactly when a nonce is used.
+        // No operation below can fail, so the counter advances exactly when a nonce is used.
         self.counter = counter + 1;
         *header =
             LinkHeader { kind, lane: self.lane, index: self.to, low: counter as u32 }.to_bytes();

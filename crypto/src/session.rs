@@ -12,7 +12,8 @@
 //! them: the initiator after the response, the responder after the first packet under them. Until
 //! then both use the old keys, so no data packet is refused if a handshake message is lost. If both
 //! ends initiate at once, the end with the smaller static key continues and the other answers. If
-//! both handshakes complete nevertheless, both ends keep the keys that the smaller key initiated.
+//! both handshakes still complete, both ends keep the keys of the handshake that the end with the
+//! smaller key initiated.
 //!
 //! An initiation can be a replay, so it does not prove that the peer is present. It creates keys
 //! that wait for the first packet under them. It neither ends nor delays an attempt of this side.
@@ -296,7 +297,8 @@ impl Session {
     /// Processes an event and appends the resulting actions to `outputs`.
     ///
     /// # Errors
-    /// Why a message was refused. The actions in `outputs` are valid nevertheless.
+    /// The reason why a message was refused. The actions in `outputs` are valid in this case as
+    /// well.
     pub fn handle(
         &mut self,
         context: &mut Context<'_>,
@@ -519,7 +521,7 @@ impl Session {
         self.previous.extend(former);
         (self.tries, self.retry_at) = (0, None);
         (self.rekey_due, self.lost) = (false, false);
-        self.back_off_until = Nanos::ZERO; // the peer is there, so the reason is gone
+        self.back_off_until = Nanos::ZERO; // the peer is present, so the reason for the back-off is gone
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;

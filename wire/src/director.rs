@@ -4,8 +4,8 @@ use core::fmt;
 
 use crate::slot::Slot;
 
-/// One slot number, written in one form of one scheme: the code that a switch removes from the low end of a
-/// label (wire.md 1.1; in MPLS the top label of the stack, RFC 3031).
+/// One slot number, encoded in one form of one scheme. A switch removes this code from the low end
+/// of a label (wire.md 1.1; in MPLS the top label of the stack, RFC 3031).
 ///
 /// Only a [`Scheme`](crate::scheme::Scheme) makes directors, so slot, bits and width always agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,8 +33,8 @@ impl Director {
 
     /// The number of bits that a switch removes from a label with this director: 1 to 59.
     ///
-    /// The director of slot 1 may be wider than its form: the bits above `0001` are zero, so it can have any
-    /// width of the scheme that is not below its own (wire.md 1.3).
+    /// The director of slot 1 may be wider than its form: the bits above `0001` are zero, so it can
+    /// have any width of the scheme that is not below its own (wire.md 1.3).
     #[inline]
     #[must_use]
     pub const fn width(self) -> u8 {
@@ -48,9 +48,9 @@ impl Director {
         self.form
     }
 
-    /// Its bits in reverse order at the **top** of a 64-bit word: what a step writes into the return path
-    /// (wire.md 1.2). [`Register::from_top`](crate::register::Register::from_top) puts them at
-    /// the top of a register of any width.
+    /// Its bits in reverse order at the **top** of a 64-bit word: what a step writes into the
+    /// return path (wire.md 1.2). [`Register::from_top`](crate::register::Register::from_top) puts
+    /// them at the top of a register of any width.
     #[inline]
     #[must_use]
     pub const fn back_bits(self) -> u64 {

@@ -19,8 +19,8 @@
 //! padding, all zero                              the rest of the payload
 //! ```
 //!
-//! Integers are big-endian. The Noise transcript covers every byte. This module reads and writes the
-//! fields; it neither checks the identity proof nor negotiates.
+//! Integers are big-endian. The Noise transcript covers every byte. This module reads and writes
+//! the fields; it neither checks the identity proof nor negotiates.
 //!
 //! ```
 //! use strowger_wire::hello::{Hello, Lanes, Mtu, SealWish, Timestamp, Suites, Versions, Widths};
@@ -263,7 +263,7 @@ pub struct Hello<'a> {
     pub seal: SealWish,
     /// The label widths that it can switch.
     pub widths: Widths,
-    /// Whether it refuses the link if the schemes differ.
+    /// Whether the sender refuses the link if the schemes differ.
     pub same_scheme: bool,
     /// The number of lanes on which it seals.
     pub lanes: Lanes,

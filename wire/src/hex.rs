@@ -1,4 +1,4 @@
-//! Bytes as hex digits: keys, schemes and other short lists of bytes as people and programs read them.
+//! Bytes as hex digits: the text form of keys, schemes and other short lists of bytes.
 //!
 //! Digits are written in lower case and accepted in either case. A sign, a prefix or spaces are not
 //! allowed.

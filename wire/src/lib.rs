@@ -1,4 +1,5 @@
-//! The formats of the Strowger switch: labels, headers, control messages, handshake fields and beacons.
+//! The formats of the Strowger switch: labels, headers, control messages, handshake fields and
+//! beacons.
 //!
 //! A Strowger switch forwards packets by *source routing*: the sender writes the whole path into
 //! the packet, as a **label** of packed slot numbers, and each switch removes one number. This
@@ -6,15 +7,16 @@
 //! for switches, for tools that build or show packets, and for programs that compute labels without
 //! running a switch.
 //!
-//! - It needs neither `std` nor `alloc` and depends on no other crate, so it also serves a microcontroller or
-//!   WebAssembly.
+//! - It needs neither `std` nor `alloc` and depends on no other crate, so it also serves a
+//!   microcontroller or WebAssembly.
 //! - Every parser is total: any bytes give a value or an error, and no input causes a panic.
-//! - Emitters write into the caller's buffer and return the rest of it. If the value does not fit, they return
-//!   an error and write nothing.
+//! - Emitters write into the caller's buffer and return the rest of it. If the value does not fit,
+//!   they return an error and write nothing.
 //! - It contains no `unsafe` and no cryptography. Signatures, macs and keys are bytes here.
 //!
-//! The specification is `docs/wire.md` in the repository. Sections and requirements are cited by its
-//! numbers: "wire.md 1.2" is a section, "W5-4" a requirement. Integers on the wire are big-endian.
+//! The specification is `docs/wire.md` in the repository. Sections and requirements are cited by
+//! its numbers: "wire.md 1.2" is a section, "W5-4" a requirement. Integers on the wire are
+//! big-endian.
 //!
 //! # The layout of a packet
 //!
@@ -32,7 +34,7 @@
 //! | [`scheme`], [`director`], [`slot`] | how a switch writes slot numbers as bits | 1.1 |
 //! | [`switch_header`] | the header that every switch reads | 2 |
 //! | [`link_header`] | the header of one link: kind, lane, session, counter | 3 |
-//! | [`hello`] | what the two ends of a link say about themselves in a handshake | 4 |
+//! | [`hello`] | how the two ends of a link describe themselves in a handshake | 4 |
 //! | [`control`] | ping, trace, identity, errors, notices, goodbye | 5 |
 //! | [`beacon`] | "a node with this key is here" | 10 |
 //! | [`hex`] | keys and other short byte strings as text | |
@@ -40,7 +42,8 @@
 //!
 //! # Build a label
 //!
-//! A path is a list of [`Hop`]s. [`Label::build`] gives the label of the path and the label of the reply.
+//! A path is a list of [`Hop`]s. [`Label::build`] gives the label of the path and the label of the
+//! reply.
 //!
 //! ```
 //! use strowger_wire::{Hop, Label, Slot, scheme::V3X5X8};

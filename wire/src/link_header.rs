@@ -34,7 +34,8 @@ use crate::limits::LANES_MAX;
 /// Bytes of a link header.
 pub const LINK_HEADER_BYTES: usize = 8;
 
-/// The kind of a packet on a link (W3-1). The numbers are those on the wire; 0 and 10 to 15 are not assigned.
+/// The kind of a packet on a link (W3-1). The numbers are those on the wire; 0 and 10 to 15 are not
+/// assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -45,13 +46,13 @@ pub enum Kind {
     /// A cookie reply. The initiator repeats its message with the cookie (as in WireGuard, section
     /// 5.4.7).
     Cookie = 3,
-    /// Data; everything behind the link header is encrypted and authenticated.
+    /// Data; all bytes after the link header are encrypted and authenticated.
     SealedData = 4,
-    /// Data; only the first 64 bytes behind the link header are encrypted and authenticated (W3-6).
+    /// Data; only the first 64 bytes after the link header are encrypted and authenticated (W3-6).
     SealedHeaderData = 5,
     /// Data in clear, only on ports that the operator configured for it.
     PlainData = 6,
-    /// A [beacon](crate::beacon): suggests a peer, proves nothing.
+    /// A [beacon](crate::beacon): suggests a peer and is no proof of its identity.
     Beacon = 7,
     /// A sealed token. The peer returns it, which shows that the peer can be reached at an address
     /// (W3-21).
@@ -107,7 +108,8 @@ impl Kind {
     }
 }
 
-/// Which handshake a message belongs to, and which message it is (W4-2): the lane of a handshake message.
+/// Which handshake a message belongs to, and which message it is (W4-2): the lane of a handshake
+/// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Step {
@@ -158,7 +160,7 @@ impl Lane {
     }
 }
 
-/// The number by which a receiver finds its session: 24 bits, chosen by the receiver.
+/// The number that identifies a session to its receiver: 24 bits, chosen by the receiver.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(u32);
 
@@ -225,7 +227,8 @@ impl LinkHeader {
     /// Reads the header at the front of `packet`.
     ///
     /// # Errors
-    /// [`Runt`](LinkHeaderError::Runt) below eight bytes, or [`UnknownKind`](LinkHeaderError::UnknownKind).
+    /// [`Runt`](LinkHeaderError::Runt) below eight bytes, or
+    /// [`UnknownKind`](LinkHeaderError::UnknownKind).
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<LinkHeader, LinkHeaderError> {
         let Some(bytes) = packet.first_chunk::<LINK_HEADER_BYTES>() else {

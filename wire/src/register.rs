@@ -4,8 +4,8 @@ use core::fmt;
 
 /// A register that can hold a label: `u64`, `u128` or [`U256`] (wire.md 1.5). Sealed.
 ///
-/// Code that is generic over it is compiled once for each width. No operation can fail: shifting by the width
-/// or more gives zero.
+/// Code that is generic over it is compiled once for each width. No operation can fail: shifting by
+/// the width or more gives zero.
 pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Its width in bits.
     const BITS: u32;

@@ -14,8 +14,8 @@
 //! three bits drawn as 0 are sent as zero, ignored on receipt, and passed on unchanged. If a later
 //! use of these bits requires support by switches, it needs another version.
 //!
-//! [`AnyHeader::parse`] checks all lengths once and gives a view of the packet's own bytes. [`HeaderRepr`] has
-//! the fields as values; [`HeaderRepr::emit`] writes them.
+//! [`AnyHeader::parse`] checks all lengths once and gives a view of the packet's own bytes.
+//! [`HeaderRepr`] has the fields as values; [`HeaderRepr::emit`] writes them.
 //!
 //! ```
 //! use strowger_wire::Label;
@@ -55,8 +55,8 @@ pub const fn header_bytes<R: Register>() -> usize {
     FIXED_BYTES + R::BITS as usize / 8
 }
 
-/// Bytes of the header that begins with this byte; `None` if its width code does not exist. The version is not
-/// checked.
+/// Bytes of the header that begins with this byte; `None` if its width code does not exist. The
+/// version is not checked.
 #[must_use]
 pub const fn header_bytes_of(first: u8) -> Option<usize> {
     match first & field::WIDTH_MASK {
@@ -135,7 +135,7 @@ pub struct Flags {
     pub telemetry: bool,
 }
 
-/// A view of a packet: its header, in place, and the payload behind it.
+/// A view of a packet in its buffer: the header and the payload after it.
 ///
 /// Only [`AnyHeader::parse`] makes a view, and it checks all lengths. So accessors do not check
 /// lengths and cannot fail.
@@ -146,8 +146,8 @@ pub struct Header<'a, R: Register = u64> {
     payload: &'a mut [u8],
 }
 
-/// A header with a label of one of the three widths. [`with_header!`](crate::with_header) runs code that is
-/// generic over the width.
+/// A header with a label of one of the three widths. [`with_header!`](crate::with_header) runs code
+/// that is generic over the width.
 #[derive(Debug)]
 pub enum AnyHeader<'a> {
     /// A 64-bit label.
@@ -159,8 +159,8 @@ pub enum AnyHeader<'a> {
 }
 
 /// Evaluates an expression with the [`Header`](crate::switch_header::Header) inside an
-/// [`AnyHeader`](crate::switch_header::AnyHeader), for any width. The expression is compiled once for each
-/// width.
+/// [`AnyHeader`](crate::switch_header::AnyHeader), for any width. The expression is compiled once
+/// for each width.
 ///
 /// ```
 /// use strowger_wire::{switch_header::AnyHeader, with_header};
@@ -187,8 +187,8 @@ impl<'a> AnyHeader<'a> {
     /// Reads the header at the front of a packet. The bytes are not changed.
     ///
     /// # Errors
-    /// [`HeaderError`], in this order: too short for the first eight bytes, another version, another width, too
-    /// short for the label, a shift that is not below the label's width.
+    /// [`HeaderError`], in this order: too short for the first eight bytes, another version,
+    /// another width, too short for the label, a shift that is not below the label's width.
     #[inline(always)]
     pub fn parse(packet: &'a mut [u8]) -> Result<AnyHeader<'a>, HeaderError> {
         let (fixed, rest) = packet.split_first_chunk_mut().ok_or(HeaderError::TooShort)?;
@@ -245,7 +245,8 @@ impl<'a, R: Register> Header<'a, R> {
         self.fixed[field::CLASS]
     }
 
-    /// A number that the sender chooses for each flow, the same in all packets of it (as in RFC 6437).
+    /// A number that the sender chooses for each flow, the same in all packets of it (as in RFC
+    /// 6437).
     #[inline]
     #[must_use]
     pub fn flow(&self) -> u16 {
@@ -292,14 +293,14 @@ impl<'a, R: Register> Header<'a, R> {
         Ecn::from_bits(self.fixed[field::FLAGS] >> field::ECN_SHIFT)
     }
 
-    /// The bytes behind the header.
+    /// The payload: the bytes after the header.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.payload
     }
 
-    /// The bytes behind the header, mutable.
+    /// The payload, mutable.
     #[inline]
     #[must_use]
     pub fn payload_mut(&mut self) -> &mut [u8] {
@@ -342,7 +343,7 @@ impl<'a, R: Register> Header<'a, R> {
     }
 
     /// The fields as values, copied from the packet.
-    #[inline(always)] // a call would want the header in memory, on the path where nothing calls it
+    #[inline(always)] // a call would force the header into memory, also on the path that does not call this function
     #[must_use]
     pub fn to_repr(&self) -> HeaderRepr<R> {
         HeaderRepr {
@@ -366,7 +367,7 @@ pub fn hops_behind(hops_left: u8, hops_max: u8) -> Option<u8> {
     hops_left.min(hops_max).checked_sub(1)
 }
 
-/// The fields of a header as values: what a sender fills in and [`emit`](HeaderRepr::emit)s.
+/// The fields of a header as values, which a sender fills in and [`emit`](HeaderRepr::emit)s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderRepr<R: Register = u64> {
     /// E, C, T.

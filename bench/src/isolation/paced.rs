@@ -36,7 +36,7 @@ const ARRIVE_MAX: Duration = Duration::from_millis(500);
 /// The time for which the idle worker is measured.
 const IDLE_WINDOW: Duration = Duration::from_millis(300);
 
-/// Longest wait for the offender's first packets before the half fails.
+/// Longest time to wait for the offender's first packets before the half fails.
 const HEAD_START_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Packets to send from one socket, in turn, at a fixed pace.

@@ -218,8 +218,8 @@ impl SecretEpoch {
 
 /// Checks macs, issues cookies, and remembers completed XX handshakes. One per node.
 ///
-/// [`CookieChecker::admit`] takes `&self`: unauthenticated bytes change nothing here (R8). Only
-/// time and completed handshakes change it.
+/// [`CookieChecker::admit`] takes `&self`, so unauthenticated bytes cannot change the checker (R8).
+/// Only time and completed handshakes change it.
 pub struct CookieChecker {
     known: MacKeys,
     open: MacKeys,

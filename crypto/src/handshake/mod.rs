@@ -123,7 +123,7 @@ pub struct Rejected<S> {
     pub why: Refused,
 }
 
-/// What this end contributes to a handshake.
+/// The input of this end to a handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalParams<'a> {
     /// Our keys and network.

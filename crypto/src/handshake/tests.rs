@@ -549,8 +549,8 @@ fn xx_works_under_load_with_cookies() {
 
 #[test]
 fn r8_unauthenticated_bytes_create_no_state() {
-    // admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference and have
-    // nothing else to write to. The following code checks this from outside.
+    // admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference, so they
+    // cannot change any state. The following code checks this from outside.
     let offer = Offer::default();
     let mut ends = ends();
     let before = format!("{:?}", ends.checker);

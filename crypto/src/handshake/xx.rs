@@ -1,13 +1,13 @@
 //! XX: the handshake with a peer whose static key is unknown. It has three messages, and its
 //! responder is stateless.
 //!
-//! A first message proves nothing, so it must not create state (R8). The responder derives its
-//! ephemeral key and its session index from a secret of its [`CookieChecker`], the source, the
-//! first message and its own response. The third message repeats the initiator's ephemeral key, and
-//! the responder recomputes its response from it. The same first message gets the same response,
-//! byte for byte; a changed response has another ephemeral key, so no nonce covers two plaintexts.
-//! Once a third message proves its sender, the checker records a mark of the handshake until its
-//! secret is gone, so that no session keys are ever derived twice (R5).
+//! A first message must not create state, because it does not prove who sent it (R8). The responder
+//! derives its ephemeral key and its session index from a secret of its [`CookieChecker`], the
+//! source, the first message and its own response. The third message repeats the initiator's
+//! ephemeral key, and the responder recomputes its response from it. The same first message gets
+//! the same response, byte for byte; a changed response has another ephemeral key, so no nonce
+//! covers two plaintexts. Once a third message proves its sender, the checker records a mark of the
+//! handshake until its secret is gone, so that no session keys are ever derived twice (R5).
 
 use strowger_wire::{
     hello::Timestamp,
@@ -130,7 +130,8 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
-/// The state after reading a response, and what is needed to wait for another one.
+/// The state after a response has been read, with the values that are needed to wait for another
+/// response.
 struct ResumeState {
     noise: Noise,
     ephemeral: Secret,

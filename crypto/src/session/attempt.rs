@@ -121,8 +121,8 @@ impl Session {
     /// Whether to keep the current keys although the peer uses those of the other handshake.
     ///
     /// After two handshakes crossed, both ends have both sets of keys. They keep the set from IK,
-    /// and of two such sets the one that the smaller key initiated. The end with the smaller key
-    /// keeps its own set while the other end may not know it. The other end repeats its
+    /// and of two such sets the one that the end with the smaller key initiated. The end with the
+    /// smaller key keeps its own set while the other end may not know it. The other end repeats its
     /// confirmation, so an end that lost the first keys is still recognised later.
     pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// The number of a discard that may be reported to senders. A number that this version does not know is kept as
-/// received.
+/// The number of a discard that may be reported to senders. A number that this version does not
+/// know is kept as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
@@ -15,8 +15,8 @@ macro_rules! reasons {
             /// All reasons that this version knows, in the order of their numbers.
             pub const ALL: [Reason; 14] = [$( Reason::$constant ),+];
 
-            /// The name in counters and JSON: lower case, underscores; `unknown` for a number that this
-            /// version does not know.
+            /// The name in counters and JSON: lower case, underscores; `unknown` for a number that
+            /// this version does not know.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self.0 {

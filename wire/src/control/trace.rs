@@ -1,8 +1,8 @@
-//! What one switch reports about a traced packet (W5-4).
+//! The report of one switch about a traced packet (W5-4).
 
 use super::Reason;
 
-/// What one switch on the path reports about a traced packet.
+/// The report of one switch on the path about a traced packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HopWord {
     /// The ingress slot of the packet.

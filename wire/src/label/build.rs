@@ -6,14 +6,14 @@ use crate::register::Register;
 use crate::scheme::Scheme;
 use crate::slot::Slot;
 
-/// One switch on a path: its scheme, and the slots by which a packet enters and leaves it.
+/// One switch on a path: its scheme, its ingress slot and its egress slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
     /// The scheme of this switch.
     pub scheme: &'a Scheme,
-    /// The slot by which the packet leaves; slot 1 only at the last switch.
+    /// The egress slot of the packet. Slot 1 is allowed only at the last switch.
     pub egress: Slot,
-    /// The slot by which the packet enters; slot 1 only at the first switch.
+    /// The ingress slot of the packet. Slot 1 is allowed only at the first switch.
     pub ingress: Slot,
 }
 
@@ -26,10 +26,12 @@ impl<R: Register> Label<R> {
     /// path ends above the first hop's ingress slot in the same way.
     ///
     /// # Errors
-    /// [`NoHops`](LabelError::NoHops) for an empty list; [`SwitchInside`](LabelError::SwitchInside) if slot 1 is
-    /// neither the first ingress nor the last egress; [`SlotTooWide`](crate::director::DirectorError::SlotTooWide)
-    /// or [`NoSelf`](crate::director::DirectorError::NoSelf) if a scheme cannot write a slot;
-    /// [`TooLong`](LabelError::TooLong) if either label would have more than [`BITS_MAX`](Label::BITS_MAX) bits.
+    /// [`NoHops`](LabelError::NoHops) for an empty list; [`SwitchInside`](LabelError::SwitchInside)
+    /// if slot 1 is neither the first ingress nor the last egress;
+    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) or
+    /// [`NoSelf`](crate::director::DirectorError::NoSelf) if a scheme cannot write a slot;
+    /// [`TooLong`](LabelError::TooLong) if either label would have more than
+    /// [`BITS_MAX`](Label::BITS_MAX) bits.
     pub fn build(hops: &[Hop<'_>]) -> Result<(Label<R>, Label<R>), LabelError> {
         let last = hops.len().checked_sub(1).ok_or(LabelError::NoHops)?;
         let (mut label, mut width_sum) = (R::ZERO, 0);
@@ -39,8 +41,8 @@ impl<R: Register> Label<R> {
             if ends && index != last || hop.ingress.is_switch() && index != 0 {
                 return Err(LabelError::SwitchInside);
             }
-            // At the end the receiver writes the ingress slot at full width (W1.3-4), so the director of
-            // slot 1 need not be widened for it.
+            // At the end the receiver writes the ingress slot at full width (W1.3-4), so the
+            // director of slot 1 need not be widened for it.
             let width = if ends {
                 hop.scheme.self_director()?;
                 hop.scheme.encode_least(hop.ingress)?.width
@@ -76,16 +78,17 @@ impl<R: Register> Label<R> {
         Ok((Label(Label::fits(self.0)?.0.or(marker)), 1))
     }
 
-    /// The label of the reply to a packet that arrived with this label and `shift`: the top `shift` bits,
-    /// reversed (W1.3-4).
+    /// The label of the reply to a packet that arrived with this label and `shift`: the top `shift`
+    /// bits, reversed (W1.3-4).
     ///
-    /// `ingress` is the director of the slot by which the packet entered the switch where it arrived, in the
-    /// narrowest form ([`Scheme::encode_least`]); `None` if the last step has written it into the label.
+    /// `ingress` is the director of the packet's ingress slot at the last switch, in the narrowest
+    /// form ([`Scheme::encode_least`]). It is `None` if the last step has written this slot into
+    /// the label.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if there is no return path; [`TooLong`](LabelError::TooLong) if it has more
-    /// than [`BITS_MAX`](Label::BITS_MAX) bits; [`ShiftTooLarge`](LabelError::ShiftTooLarge) if `shift` is not
-    /// below the register's width.
+    /// [`Zero`](LabelError::Zero) if there is no return path; [`TooLong`](LabelError::TooLong) if
+    /// it has more than [`BITS_MAX`](Label::BITS_MAX) bits;
+    /// [`ShiftTooLarge`](LabelError::ShiftTooLarge) if `shift` is not below the register's width.
     pub fn reverse(self, shift: u16, ingress: Option<Director>) -> Result<Label<R>, LabelError> {
         if u32::from(shift) >= R::BITS {
             return Err(LabelError::ShiftTooLarge);

@@ -10,9 +10,10 @@ impl<R: Register> Label<R> {
     /// The same path with the first director in form number `form` of the scheme (W1.4-5).
     ///
     /// # Errors
-    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), [`NoSuchForm`](crate::director::DirectorError::NoSuchForm),
-    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if the form cannot hold the slot (slot 1 has one form only),
-    /// or [`TooLong`](LabelError::TooLong).
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector),
+    /// [`NoSuchForm`](crate::director::DirectorError::NoSuchForm),
+    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if the form cannot hold the
+    /// slot (slot 1 has one form only), or [`TooLong`](LabelError::TooLong).
     pub fn convert(self, scheme: &Scheme, form: u8) -> Result<Label<R>, LabelError> {
         let director = self.decode(scheme)?;
         let wanted = scheme.encode_in(director.slot, form)?;
@@ -36,8 +37,9 @@ impl<R: Register> Label<R> {
     /// A director that is wide enough is not changed. Slot 1 is widened by zeros above its `0001`.
     ///
     /// # Errors
-    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if no form
-    /// of the scheme holds both slots, or [`TooLong`](LabelError::TooLong).
+    /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector),
+    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) if no form of the scheme holds
+    /// both slots, or [`TooLong`](LabelError::TooLong).
     pub fn widen(self, scheme: &Scheme, ingress: Slot) -> Result<Label<R>, LabelError> {
         let director = self.decode(scheme)?;
         if scheme.encode(ingress, director.width).is_ok() {
@@ -53,7 +55,8 @@ impl<R: Register> Label<R> {
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector) for either label,
-    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide), or [`TooLong`](LabelError::TooLong).
+    /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide), or
+    /// [`TooLong`](LabelError::TooLong).
     pub fn widen_for(self, scheme: &Scheme, asker: Label<R>) -> Result<Label<R>, LabelError> {
         let (director, theirs) = (self.decode(scheme)?, asker.decode(scheme)?);
         if theirs.width <= director.width {

@@ -12,7 +12,8 @@
 //! +------------------+------------------+---+--------+-----------+
 //!    `shift` bits       the forward part: the low (64 - shift) bits
 //! ```
-//! `shift` counts the bits that have been used; it travels in the [switch header](crate::switch_header).
+//! `shift` counts the bits that have been used; it is a field of the [switch
+//! header](crate::switch_header).
 //!
 //! If only the marker is left, the low bits are `0001`. The schemes of cjdns decode these bits as
 //! slot 1, the switch itself. So a label that ends at a switch needs no director for its last hop.
@@ -64,7 +65,7 @@ pub use text::{TextError, TextFault};
 
 /// The remaining path of a packet and its return path so far, in one register (wire.md 1).
 ///
-/// In other protocols' words: a label stack (RFC 3031) or a segment list (RFC 8402), packed into 64, 128 or
+/// It corresponds to a label stack (RFC 3031) or a segment list (RFC 8402), packed into 64, 128 or
 /// 256 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Label<R: Register = u64>(R);
@@ -72,8 +73,9 @@ pub struct Label<R: Register = u64>(R);
 impl<R: Register> Label<R> {
     /// The longest label that arithmetic produces, in bits, end marker included (W1.3-7).
     ///
-    /// Four bits fewer than the register, so that the marker and the three zeros above it, which together spell
-    /// slot 1, lie within the register. cjdns has the same bound: the marker is at most bit 59 of 64.
+    /// It is four bits less than the register, so that the marker and the three zeros above it fit
+    /// into the register. These four bits together encode slot 1. cjdns has the same bound: the
+    /// marker is at most bit 59 of 64.
     pub const BITS_MAX: u32 = R::BITS - 4;
 
     /// The label with this register. Every value is a label. [`step`] decides whether a switch can
@@ -111,8 +113,8 @@ impl<R: Register> Label<R> {
         self.0 == R::ZERO
     }
 
-    /// Its length in bits: up to and including the highest 1. In a label that no switch has forwarded yet, that
-    /// bit is the end marker.
+    /// Its length in bits: up to and including the highest 1. In a label that no switch has
+    /// forwarded yet, that bit is the end marker.
     #[inline]
     #[must_use]
     pub fn bits(self) -> u32 {
@@ -194,8 +196,8 @@ impl<R: Register> Label<R> {
     /// end marker or at a director of slot 1.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) for a label of zeros; [`DirectorError::NoSuchDirector`] if bits before the
-    /// end are not a director of the scheme.
+    /// [`Zero`](LabelError::Zero) for a label of zeros; [`DirectorError::NoSuchDirector`] if bits
+    /// before the end are not a director of the scheme.
     pub fn hop_count(self, scheme: &Scheme) -> Result<u32, LabelError> {
         if self.is_zero() {
             return Err(LabelError::Zero);

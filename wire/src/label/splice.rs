@@ -11,8 +11,9 @@ impl<R: Register> Label<R> {
     /// with the end marker of `first`.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if either is zero and so has no marker; [`TooLong`](LabelError::TooLong) if
-    /// the result has more than [`BITS_MAX`](Label::BITS_MAX) bits.
+    /// [`Zero`](LabelError::Zero) if either is zero and so has no marker;
+    /// [`TooLong`](LabelError::TooLong) if the result has more than [`BITS_MAX`](Label::BITS_MAX)
+    /// bits.
     pub fn splice(onward: Label<R>, first: Label<R>) -> Result<Label<R>, LabelError> {
         if onward.is_zero() || first.is_zero() {
             return Err(LabelError::Zero);
@@ -28,8 +29,8 @@ impl<R: Register> Label<R> {
     /// The rest of this label after the path of `first`: the inverse of [`splice`](Label::splice).
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if either is zero; [`NotThrough`](LabelError::NotThrough) if this label does
-    /// not [route through](Label::routes_through) the end of `first`.
+    /// [`Zero`](LabelError::Zero) if either is zero; [`NotThrough`](LabelError::NotThrough) if this
+    /// label does not [route through](Label::routes_through) the end of `first`.
     pub fn unsplice(self, first: Label<R>) -> Result<Label<R>, LabelError> {
         if self.is_zero() || first.is_zero() {
             return Err(LabelError::Zero);

@@ -37,10 +37,10 @@ pub struct TextError {
     pub fault: TextFault,
 }
 
-/// What is wrong in the text of a label.
+/// The kind of error in the text of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextFault {
-    /// What is wrong in the text of a label.
+    /// The kind of error in the text of a label.
     Empty,
     /// Neither a hex digit nor a dot.
     NotHex,

@@ -5,18 +5,18 @@
 //! identify the form. A switch with few neighbours uses a narrow form for them, so paths through
 //! this switch need few bits.
 //!
-//! The four schemes of cjdns are constants: [`F4`], [`F8`], [`V3X5X8`] (the default) and [`V4X8`]. Any other
-//! valid list of forms is built by [`Scheme::new`] or read by [`Scheme::parse`].
+//! The four schemes of cjdns are constants: [`F4`], [`F8`], [`V3X5X8`] (the default) and [`V4X8`].
+//! Any other valid list of forms is built by [`Scheme::new`] or read by [`Scheme::parse`].
 //!
 //! # How numbers are written
 //!
 //! Slot 1, the switch itself, is always written as the value 1: `0001` with zeros above it. If the
 //! bits `..01` are all prefix, the data of slot 1 is therefore 0, and another number takes the data
 //! 1. cjdns does this in two ways, and this crate does the same:
-//! - in `v3x5x8` the numbers 0 and 1 trade places in the narrow form, and the wider forms leave out the number 1
-//!   (`n` is written as `n - 1`);
-//! - in all other schemes the lowest data bit is inverted in every form (`n` is written as `n ^ 1`). Only the
-//!   form that matches `..01` can write the number 1.
+//! - in `v3x5x8` the numbers 0 and 1 trade places in the narrow form, and the wider forms leave out
+//!   the number 1 (`n` is written as `n - 1`);
+//! - in all other schemes the lowest data bit is inverted in every form (`n` is written as `n ^
+//!   1`). Only the form that matches `..01` can write the number 1.
 //!
 //! A scheme of one form without a prefix writes numbers as they are.
 //!
@@ -257,8 +257,8 @@ impl Scheme {
     /// Writes a slot in the form with this index, 0 being the narrowest. Slot 1 has one form only.
     ///
     /// # Errors
-    /// [`NoSuchForm`](DirectorError::NoSuchForm), [`SlotTooWide`](DirectorError::SlotTooWide) if the form does
-    /// not hold the slot, or [`NoSelf`](DirectorError::NoSelf).
+    /// [`NoSuchForm`](DirectorError::NoSuchForm), [`SlotTooWide`](DirectorError::SlotTooWide) if
+    /// the form does not hold the slot, or [`NoSelf`](DirectorError::NoSelf).
     pub fn encode_in(&self, slot: Slot, form: u8) -> Result<Director, DirectorError> {
         let shape = *self.form(form)?;
         if slot.is_switch() {
@@ -277,7 +277,8 @@ impl Scheme {
     /// Writes a slot in the fewest bits that hold it.
     ///
     /// # Errors
-    /// [`SlotTooWide`](DirectorError::SlotTooWide) if no form holds it, or [`NoSelf`](DirectorError::NoSelf).
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) if no form holds it, or
+    /// [`NoSelf`](DirectorError::NoSelf).
     pub fn encode_least(&self, slot: Slot) -> Result<Director, DirectorError> {
         if slot.is_switch() {
             return self.self_director();
@@ -292,7 +293,8 @@ impl Scheme {
     /// packets from `ingress` (W1.2-6).
     ///
     /// # Errors
-    /// [`SlotTooWide`](DirectorError::SlotTooWide) if no width holds both, or [`NoSelf`](DirectorError::NoSelf).
+    /// [`SlotTooWide`](DirectorError::SlotTooWide) if no width holds both, or
+    /// [`NoSelf`](DirectorError::NoSelf).
     pub fn width_for(&self, egress: Slot, ingress: Slot) -> Result<u8, DirectorError> {
         if (egress.is_switch() || ingress.is_switch()) && self.self_form.is_none() {
             return Err(DirectorError::NoSelf);
@@ -309,8 +311,8 @@ impl Scheme {
     /// slot's director, reversed, at the **top** of a 64-bit word, for
     /// [`Label::advance`](crate::Label::advance).
     ///
-    /// `None` if the slot does not fit the form's width; a switch then discards the packet (`return_path`).
-    /// Switches call it to build their tables.
+    /// `None` if the slot does not fit the form's width; a switch then discards the packet
+    /// (`return_path`). Switches call it to build their tables.
     #[must_use]
     pub fn back_bits(&self, ingress: Slot, form: u8) -> Option<u64> {
         let width = self.form(form).ok()?.width();
@@ -399,8 +401,8 @@ pub enum SchemeError {
     Truncated,
     /// The bytes continue after the last form.
     Trailing,
-    /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to distinguish
-    /// the forms, so that no switch can decode them with two loads.
+    /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to
+    /// distinguish the forms, so that no switch can decode them with two loads.
     PrefixesTooAlike,
 }
 

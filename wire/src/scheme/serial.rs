@@ -1,5 +1,5 @@
-//! A scheme as bytes (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data width, and the
-//! prefix. Bits fill bytes from the least significant end.
+//! A scheme as bytes (wire.md 1.1): for each form 5 bits of prefix width, 5 bits of data width, and
+//! the prefix. Bits fill bytes from the least significant end.
 
 use super::{Form, Scheme, SchemeError};
 use crate::limits::{FORMS_MAX, SERIALIZED_BYTES_MAX};
@@ -33,8 +33,8 @@ impl Scheme {
 /// # Errors
 /// [`Truncated`](SchemeError::Truncated) if the bytes end inside a form,
 /// [`TooManyForms`](SchemeError::TooManyForms) above [`FORMS_MAX`], or
-/// [`Trailing`](SchemeError::Trailing) if the last form is not followed by fewer than eight zero
-/// bits and nothing else.
+/// [`Trailing`](SchemeError::Trailing) if more than seven bits, or bits that are not zero, follow
+/// the last form.
 pub fn read_forms(serialized: &[u8]) -> Result<([Form; FORMS_MAX], usize), SchemeError> {
     let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
     let mut count = 0;

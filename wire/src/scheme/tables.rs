@@ -16,19 +16,20 @@ impl Scheme {
         (bits <= INDEX_BITS_MAX).then_some(bits)
     }
 
-    /// Entry `index` of that table, which has `1 << index_bits` entries. `None` if the bits are not a director,
-    /// or the scheme has no such table.
+    /// Entry `index` of that table, which has `1 << index_bits` entries. `None` if the bits are not
+    /// a director, or the scheme has no such table.
     #[must_use]
     pub fn decode_index(&self, index: u16) -> Option<Director> {
         self.index_bits()?;
         self.decode(u64::from(index)).ok()
     }
 
-    /// The number of low bits of a label that distinguish the forms: the index bits of the first of two tables.
+    /// The number of low bits of a label that distinguish the forms: the index bits of the first of
+    /// two tables.
     ///
-    /// A table of `1 << prefix_index_bits` entries gives the form ([`form_near`](Scheme::form_near)). The switch
-    /// compares the form's whole prefix, and looks the data up in the second table
-    /// ([`slot_at`](Scheme::slot_at)).
+    /// A table of `1 << prefix_index_bits` entries gives the form
+    /// ([`form_near`](Scheme::form_near)). The switch compares the form's whole prefix, and looks
+    /// the data up in the second table ([`slot_at`](Scheme::slot_at)).
     ///
     /// # Errors
     /// [`SchemeError::PrefixesTooAlike`] if that takes more than [`PREFIX_INDEX_BITS_MAX`] bits. A
@@ -48,8 +49,8 @@ impl Scheme {
             .ok_or(SchemeError::PrefixesTooAlike)
     }
 
-    /// Entry `index` of the first table: the only form whose prefix can have these low bits. Prefix bits above
-    /// [`prefix_index_bits`](Scheme::prefix_index_bits) remain to be compared.
+    /// Entry `index` of the first table: the only form whose prefix can have these low bits. Prefix
+    /// bits above [`prefix_index_bits`](Scheme::prefix_index_bits) remain to be compared.
     #[must_use]
     pub fn form_near(&self, index: u8) -> Option<u8> {
         let bits = self.prefix_index_bits().ok()?;

@@ -1,5 +1,5 @@
-//! A static library of one function, for a program without an operating system: it calls every parser and
-//! every emitter of `strowger-wire`. `tests/freestanding.rs` compiles it.
+//! A static library of one function, for a program without an operating system: it calls every
+//! parser and every emitter of `strowger-wire`. `tests/freestanding.rs` compiles it.
 //!
 //! Without features it compiles only if nothing that it links needs `std` (there would be a second
 //! panic handler) or `alloc` (there would be no allocator). With `std` or `alloc` set it must not
@@ -26,8 +26,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Parses `bytes` as each format, and emits what was parsed to `room`. Returns the number of formats that
-/// accepted them.
+/// Parses `bytes` as each format, and emits what was parsed to `room`. Returns the number of
+/// formats that accepted them.
 pub fn read_all(bytes: &mut [u8], room: &mut [u8]) -> u32 {
     let mut read = 0;
     if let Ok(hello) = Hello::parse(bytes) {
