@@ -121,7 +121,7 @@ pub struct Accounts {
     pub discards: u64,
     /// Packets sent by the relay.
     pub frames_out: u64,
-    /// Packets counted at the sink, including those that the kernel dropped at its socket.
+    /// Packets counted at the sink, including packets that the kernel dropped at the sink's socket.
     pub at_sink: u64,
 }
 

@@ -21,11 +21,11 @@ use crate::entropy::{Entropy, EntropyFailed};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Secret, mac};
 
-/// The signature of a proof covers this text and the X25519 key. The layout is that of
-/// libp2p-noise, but the text differs, so neither protocol accepts signatures of the other.
+/// Domain of identity proofs: their signature covers this text and the X25519 key. The layout is
+/// that of libp2p-noise, but the text differs, so neither protocol accepts signatures of the other.
 const PROOF_DOMAIN: &[u8] = b"strowger-link-static-key:";
-/// The signature of a beacon covers this text, the network's name with its length, and the X25519
-/// key.
+/// Domain of beacons: their signature covers this text, the network's name with its length, and the
+/// X25519 key.
 const BEACON_DOMAIN: &[u8] = b"strowger-beacon-1:";
 
 /// The protobuf of a libp2p public key: field 1 (type) = 1 (Ed25519), field 2 (data) = 32 bytes.

@@ -27,7 +27,8 @@ pub const SEALED_HEAD_BYTES: usize = 64;
 /// Age of keys at which their initiator starts a new handshake.
 pub const REKEY_AFTER: Nanos = Nanos(120 * SECOND);
 
-/// Age of keys at which their responder starts a new handshake, if the initiator did not.
+/// Age of keys at which their responder starts a new handshake. The initiator normally does so
+/// earlier.
 pub(crate) const REKEY_AFTER_AS_RESPONDER: Nanos = Nanos(140 * SECOND);
 
 /// Number of packets on one lane after which a new handshake starts.

@@ -62,7 +62,7 @@ impl SealMode {
 /// Purpose of a packet to be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sealed {
-    /// A switch packet, sealed in the session's mode. An empty one confirms the keys.
+    /// A switch packet, sealed in the session's mode. An empty packet confirms the keys.
     Data,
     /// A path challenge; always sealed in full.
     PathChallenge,

@@ -50,7 +50,7 @@ use self::generation::Generation;
 /// Fixed parameters of a session with one peer.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// The peer's static key. Without it, handshakes use XX and learn the key.
+    /// The peer's static key. If it is `None`, handshakes use XX, from which the key is learnt.
     pub peer: Option<StaticPublic>,
     /// The expected identity. Without it, the session accepts the first identity that it receives,
     /// and then requires it.
@@ -166,7 +166,7 @@ pub struct Session {
     /// resolved.
     previous: Vec<Generation>,
     current: Option<Generation>,
-    /// Keys that the peer may have and has not used yet, with their sealers; newest last, at most
+    /// Keys that the peer may have but has not used yet, with their sealers; newest last, at most
     /// [`NEXT_MAX`].
     next: Vec<(Generation, Box<NewKeys>)>,
     /// Attempts that still accept a response, newest last, at most [`ATTEMPTS_MAX`].
@@ -521,7 +521,7 @@ impl Session {
         self.previous.extend(former);
         (self.tries, self.retry_at) = (0, None);
         (self.rekey_due, self.lost) = (false, false);
-        self.back_off_until = Nanos::ZERO; // the peer is present, so the reason for the back-off is gone
+        self.back_off_until = Nanos::ZERO; // the peer is present: no back-off is needed
         self.sealing = true;
         self.confirms = 0;
         self.confirm_at = now;

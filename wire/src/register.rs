@@ -4,8 +4,8 @@ use core::fmt;
 
 /// A register that can hold a label: `u64`, `u128` or [`U256`] (wire.md 1.5). Sealed.
 ///
-/// Code that is generic over it is compiled once for each width. No operation can fail: shifting by
-/// the width or more gives zero.
+/// Code that is generic over the register is compiled once for each width. No operation can fail: a
+/// shift by the width or more results in zero.
 pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Its width in bits.
     const BITS: u32;
@@ -39,13 +39,13 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// Bitwise exclusive or.
     #[must_use]
     fn xor(self, other: Self) -> Self;
-    /// Its low `bits` bits, with zeros above them.
+    /// The low `bits` bits, with zeros above them.
     #[must_use]
     fn low_bits(self, bits: u32) -> Self;
     /// Its bits in reverse order.
     #[must_use]
     fn reverse_bits(self) -> Self;
-    /// The number of zeros above the highest 1; the width for zero.
+    /// The number of zeros above the highest 1. For zero, this is the width of the register.
     #[must_use]
     fn leading_zeros(self) -> u32;
     /// Big-endian bytes.
@@ -54,7 +54,7 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// From big-endian bytes.
     #[must_use]
     fn from_be_bytes(bytes: Self::Bytes) -> Self;
-    /// Splits the bytes of one register off the front; `None` if there are too few.
+    /// Splits the bytes of one register from the front of a slice; `None` if there are too few.
     #[must_use]
     fn split_first(bytes: &mut [u8]) -> Option<(&mut Self::Bytes, &mut [u8])>;
 }

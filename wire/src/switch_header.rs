@@ -343,7 +343,7 @@ impl<'a, R: Register> Header<'a, R> {
     }
 
     /// The fields as values, copied from the packet.
-    #[inline(always)] // a call would force the header into memory, also on the path that does not call this function
+    #[inline(always)] // a call would force the header into memory on all paths
     #[must_use]
     pub fn to_repr(&self) -> HeaderRepr<R> {
         HeaderRepr {

@@ -35,7 +35,7 @@ const READ: u64 = 3;
 
 /// Packets of the offender, or of a greedy client, in a part of a round.
 const HOSTILE: u64 = 8;
-/// Packets of the innocent client in a part: its fair share among three.
+/// Packets of the innocent client in a part of a round: its fair share among three clients.
 const INNOCENT: u64 = 1;
 
 const EGRESS: u32 = 10;

@@ -186,7 +186,8 @@ impl Case {
     }
 }
 
-/// The delivered part with the offender divided by that without, or by the fair share.
+/// The part delivered with the offender, divided by the part delivered without it or by the fair
+/// share.
 fn ratio(with: &Half, without: &Half) -> f64 {
     let part = |half: &Half| half.delivered as f64 / half.offered.max(1) as f64;
     match with.fair {

@@ -110,7 +110,8 @@ fn short_mac(key: &[u8], label: &str, covered: &[u8]) -> [u8; MAC_BYTES] {
 
 /// Proof that an initiator receives at its source address. A responder under load issues it.
 ///
-/// Valid for one to two lifetimes of the responder's secret. An initiator drops it after one.
+/// A cookie is valid for one to two lifetimes of the responder's secret. An initiator drops it
+/// after one lifetime.
 pub struct Cookie([u8; MAC_BYTES]);
 
 impl Cookie {

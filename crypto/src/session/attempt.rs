@@ -118,7 +118,7 @@ impl Session {
             && (self.attempts.last().is_some_and(is_begun) || self.current.is_some_and(is_answered))
     }
 
-    /// Whether to keep the current keys although the peer uses those of the other handshake.
+    /// Whether to keep the current keys, although the peer uses the keys of the other handshake.
     ///
     /// After two handshakes crossed, both ends have both sets of keys. They keep the set from IK,
     /// and of two such sets the one that the end with the smaller key initiated. The end with the

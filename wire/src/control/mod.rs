@@ -127,7 +127,7 @@ pub enum Message<'a> {
         /// The switch header of that packet.
         offending: &'a [u8],
     },
-    /// The neighbour will end the link.
+    /// The sender, a neighbour, will end the link.
     Goodbye {
         /// The reason: 0 unspecified, 1 stopping, 2 restarting, 3 closed by the operator, 4 no free
         /// resources.

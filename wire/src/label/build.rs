@@ -72,7 +72,7 @@ impl<R: Register> Label<R> {
     /// endpoint's slot. A packet from slot 1 is sent with the unchanged label and shift 0 (W1.3-5).
     ///
     /// # Errors
-    /// [`LabelError::TooLong`] above [`BITS_MAX`](Label::BITS_MAX) bits.
+    /// [`LabelError::TooLong`] if the label has more than [`BITS_MAX`](Label::BITS_MAX) bits.
     pub fn depart(self) -> Result<(Label<R>, u16), LabelError> {
         let marker = R::ONE.shl(R::BITS - 1);
         Ok((Label(Label::fits(self.0)?.0.or(marker)), 1))

@@ -243,7 +243,7 @@ impl Scheme {
             }
             return Ok(Director { width, ..director });
         }
-        // Two forms may be equally wide; the first one that fits is taken.
+        // Two forms may have the same width. The first form that fits the slot is used.
         for (index, form) in (0u8..).zip(self.forms()) {
             if form.width() == width
                 && let Ok(director) = self.encode_in(slot, index)

@@ -8,16 +8,16 @@ impl Scheme {
     /// The number of low label bits that index a table of slots and widths: the width of the widest
     /// form. One load from this table gives slot and width.
     ///
-    /// `None` if that is above [`INDEX_BITS_MAX`]. The switch then decodes with two loads
-    /// ([`prefix_index_bits`](Scheme::prefix_index_bits)).
+    /// `None` if this width is above [`INDEX_BITS_MAX`]. In this case a switch decodes with two
+    /// loads ([`prefix_index_bits`](Scheme::prefix_index_bits)).
     #[must_use]
     pub fn index_bits(&self) -> Option<u32> {
         let bits = u32::from(self.width_max());
         (bits <= INDEX_BITS_MAX).then_some(bits)
     }
 
-    /// Entry `index` of that table, which has `1 << index_bits` entries. `None` if the bits are not
-    /// a director, or the scheme has no such table.
+    /// Entry `index` of the table of slots and widths, which has `1 << index_bits` entries. `None`
+    /// if the bits are not a director, or if the scheme has no such table.
     #[must_use]
     pub fn decode_index(&self, index: u16) -> Option<Director> {
         self.index_bits()?;
