@@ -105,7 +105,7 @@ struct Flooded {
     is_steered: bool,
 }
 
-/// One run.
+/// Measures one run.
 fn run(
     options: &Options,
     size: usize,

@@ -105,7 +105,7 @@ impl Sides {
     }
 }
 
-/// Both ends of handshakes.
+/// The two ends of a handshake.
 struct Ends {
     a: LocalIdentity,
     b: LocalIdentity,

@@ -107,7 +107,7 @@ impl Bench {
         Self::Xdp,
     ];
 
-    /// Its name on the command line and in JSON.
+    /// The name of the benchmark on the command line and in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Footprint => "footprint",
@@ -154,7 +154,8 @@ pub struct Options {
     pub sizes: Vec<usize>,
     /// Over UDP: whether to measure with trains, without, or both.
     pub trains: Vec<bool>,
-    /// How Strowger receives over UDP, except in the benchmark that compares both ways.
+    /// The receive backend of Strowger over UDP. The benchmark that compares both backends ignores
+    /// it.
     pub backend: BackendChoice,
     /// Whether to write one JSON object for each row instead of a table.
     pub json: bool,

@@ -41,10 +41,10 @@ struct Arguments {
     backend: Backend,
 }
 
-/// The way in which the sockets receive.
+/// How the sockets receive.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Backend {
-    /// The backend with the highest measured rate
+    /// The backend that was measured to forward most
     Auto,
     /// io_uring, or an error
     #[value(name = "io_uring")]

@@ -43,7 +43,7 @@ impl std::fmt::Debug for Relay {
 /// The options of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelaySpec {
-    /// How its port receives.
+    /// The receive backend of its port.
     pub backend: BackendChoice,
     /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel without GRO and GSO.
     pub trains: bool,
@@ -154,7 +154,7 @@ impl Relay {
         });
     }
 
-    /// Its counters.
+    /// The counters of the relay.
     pub fn balance(&mut self) -> Balance {
         self.switch.poll(Now(u64::MAX));
         self.switch.balance()

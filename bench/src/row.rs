@@ -29,11 +29,11 @@ pub struct Row {
     /// at a time. `None` if rates are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
-    /// How Strowger received: `io_uring`, `mmsg` or `memory`, over Ethernet `xdp_zero_copy`,
-    /// `xdp_copy`, `xdp_generic` or `af_packet`. In `sealed`, the provider of the cipher if only
-    /// the cipher is measured. In `handshakes`, the side: `responder` or `initiator` with an
-    /// unknown peer or a known one (`_again`), or the `slow_path` with a known peer. In `flood`,
-    /// `steered` or `punted`.
+    /// The receive backend of Strowger: `io_uring`, `mmsg` or `memory`, over Ethernet
+    /// `xdp_zero_copy`, `xdp_copy`, `xdp_generic` or `af_packet`. In `sealed`, the provider of the
+    /// cipher if only the cipher is measured. In `handshakes`, the side: `responder` or `initiator`
+    /// with an unknown peer or a known one (`_again`), or the `slow_path` with a known peer. In
+    /// `flood`, `steered` or `punted`.
     pub ours: &'static str,
     /// The forwarder or run that Strowger is compared with: `mmsg`, `one_by_one`, or Strowger with
     /// recvmmsg (`ours_mmsg`). In `overload`, Strowger at its best rate (`ours_at_best`). In
@@ -58,7 +58,7 @@ pub struct Row {
     /// of idle polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_per_busy_s: Option<Spread>,
-    /// The same for the peer.
+    /// The same value for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_per_busy_s: Option<Spread>,
     /// The ratio of these two for each pair. Use this ratio on a machine with other load.
@@ -89,7 +89,7 @@ pub struct Row {
     /// In `xdp` with a `load`: the latency through Strowger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_latency: Option<Latency>,
-    /// The same for the peer.
+    /// The same value for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_latency: Option<Latency>,
     /// In `overload` and `xdp`: the balance of all packets that were sent and did not arrive.

@@ -81,7 +81,7 @@ pub struct Outcome {
     pub forwarder_drops: u64,
     /// The relay's counters after all packets have arrived.
     pub balance: Option<Balance>,
-    /// How a relay received: `io_uring` or `mmsg`.
+    /// The receive backend of a relay: `io_uring` or `mmsg`.
     pub backend: &'static str,
 }
 

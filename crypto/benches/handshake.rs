@@ -89,7 +89,7 @@ fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), made)
 }
 
-/// Both ends of handshakes.
+/// The two ends of a handshake.
 struct Ends {
     a: LocalIdentity,
     b: LocalIdentity,

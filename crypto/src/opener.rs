@@ -62,7 +62,7 @@ impl<'a> Opened<'a> {
         self.body
     }
 
-    /// As [`into_body`](Self::into_body), by reference.
+    /// Like [`into_body`](Self::into_body), but returns a reference.
     #[inline]
     pub fn body(&self) -> &[u8] {
         self.body

@@ -24,7 +24,8 @@ impl Director {
         self.slot
     }
 
-    /// Its bits, with the prefix lowest. Bits from [`width`](Director::width) on are zero.
+    /// The bits of the director, with the prefix lowest. Bits from [`width`](Director::width) on
+    /// are zero.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u64 {
@@ -48,9 +49,10 @@ impl Director {
         self.form
     }
 
-    /// Its bits in reverse order at the **top** of a 64-bit word: what a step writes into the
-    /// return path (wire.md 1.2). [`Register::from_top`](crate::register::Register::from_top) puts
-    /// them at the top of a register of any width.
+    /// The bits of the director in reverse order, at the **top** of a 64-bit word. A step writes
+    /// this value into the return path (wire.md 1.2).
+    /// [`Register::from_top`](crate::register::Register::from_top) puts them at the top of a
+    /// register of any width.
     #[inline]
     #[must_use]
     pub const fn back_bits(self) -> u64 {

@@ -153,7 +153,7 @@ impl Lane {
         if (number as usize) < LANES_MAX { Some(Lane(number)) } else { None }
     }
 
-    /// Its number.
+    /// The number as an integer.
     #[inline]
     pub const fn number(self) -> u8 {
         self.0
@@ -177,7 +177,7 @@ impl SessionIndex {
         if number < SessionIndex::END { Some(SessionIndex(number)) } else { None }
     }
 
-    /// Its number.
+    /// The number as an integer.
     #[inline]
     pub const fn number(self) -> u32 {
         self.0

@@ -7,7 +7,7 @@ use core::fmt;
 /// Code that is generic over the register is compiled once for each width. No operation can fail: a
 /// shift by the width or more results in zero.
 pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'static {
-    /// Its width in bits.
+    /// The width of the register in bits.
     const BITS: u32;
     /// The width code in the switch header (W2-3): 0, 1, 2 for 64, 128, 256 bits.
     const WIDTH_CODE: u8;
@@ -24,7 +24,7 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// The register with these top 64 bits and zeros below them.
     #[must_use]
     fn from_top(top: u64) -> Self;
-    /// Its low 64 bits.
+    /// The low 64 bits of the register.
     #[must_use]
     fn low(self) -> u64;
     /// Shifted towards the most significant end.
@@ -42,7 +42,7 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// The low `bits` bits, with zeros above them.
     #[must_use]
     fn low_bits(self, bits: u32) -> Self;
-    /// Its bits in reverse order.
+    /// The register with its bits in reverse order.
     #[must_use]
     fn reverse_bits(self) -> Self;
     /// The number of zeros above the highest 1. For zero, this is the width of the register.
@@ -51,7 +51,7 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// Big-endian bytes.
     #[must_use]
     fn to_be_bytes(self) -> Self::Bytes;
-    /// From big-endian bytes.
+    /// Reads a register from big-endian bytes.
     #[must_use]
     fn from_be_bytes(bytes: Self::Bytes) -> Self;
     /// Splits the bytes of one register from the front of a slice; `None` if there are too few.
@@ -148,7 +148,7 @@ impl U256 {
         U256 { high, low }
     }
 
-    /// Its halves: high, low.
+    /// The two halves of the integer: high, low.
     #[must_use]
     pub const fn halves(self) -> (u128, u128) {
         (self.high, self.low)

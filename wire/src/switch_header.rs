@@ -401,7 +401,7 @@ impl<R: Register> HeaderRepr<R> {
         }
     }
 
-    /// Its length in bytes: 16, 24 or 40.
+    /// The length of the header in bytes: 16, 24 or 40.
     #[inline]
     #[must_use]
     pub const fn wire_bytes(&self) -> usize {

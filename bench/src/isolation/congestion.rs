@@ -90,9 +90,9 @@ pub(super) fn cases() -> Vec<Case> {
 /// The rate at which a client sends.
 #[derive(Clone, Copy)]
 enum Pace {
-    /// This many packets in each part of a round.
+    /// The client sends this number of packets in each part of a round.
     PerPart(u64),
-    /// One packet in each round.
+    /// The client sends one packet in each round.
     PerRound,
 }
 

@@ -82,12 +82,12 @@ pub struct Isolation {
     pub offender_sent: f64,
     /// Discards and kernel drops with the offender, by reason, in all pairs.
     pub drops_with: BTreeMap<&'static str, u64>,
-    /// The same without the offender.
+    /// The same value without the offender.
     pub drops_without: BTreeMap<&'static str, u64>,
     /// The worker's share of a core with the offender, from 0 to 1, if the case measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_with: Option<Spread>,
-    /// The same without the offender.
+    /// The same value without the offender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_without: Option<Spread>,
     /// The number of times that the innocent link went down with the offender, in all pairs and at

@@ -92,7 +92,7 @@ pub(crate) struct Outcome {
     pub(crate) delays: Vec<u64>,
     /// The balance of Strowger's frames.
     pub(crate) accounts: Option<Accounts>,
-    /// How Strowger received.
+    /// The receive backend of Strowger.
     pub(crate) backend: &'static str,
 }
 

@@ -7,7 +7,7 @@ use crate::scheme::Scheme;
 use crate::slot::Slot;
 
 impl<R: Register> Label<R> {
-    /// The same path with the first director in form number `form` of the scheme (W1.4-5).
+    /// Returns the same path with the first director in form number `form` of the scheme (W1.4-5).
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector),
@@ -20,7 +20,7 @@ impl<R: Register> Label<R> {
         self.with_first(director, wanted)
     }
 
-    /// The same path with the first director in the narrowest form that holds its slot.
+    /// Returns the same path with the first director in the narrowest form that holds its slot.
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector), or
@@ -31,8 +31,8 @@ impl<R: Register> Label<R> {
         self.with_first(director, scheme.encode_least(director.slot)?)
     }
 
-    /// The same path with the first director at least as wide as the slot `ingress`. Then packets
-    /// whose ingress is that slot have a return path (W1.2-6).
+    /// Returns the same path with the first director at least wide enough to encode the slot
+    /// `ingress`. Then packets whose ingress is that slot have a return path (W1.2-6).
     ///
     /// A director that is wide enough is not changed. Slot 1 is widened by zeros above its `0001`.
     ///
@@ -49,9 +49,9 @@ impl<R: Register> Label<R> {
         self.with_first(director, scheme.encode(director.slot, width)?)
     }
 
-    /// The same path, for use by the node that the label `asker` leads to (cjdns: `getLabelFor`).
-    /// The first director becomes at least as wide as the first one of `asker`, because the ingress
-    /// of that node's packets is that slot.
+    /// Returns the same path, for use by the node that the label `asker` leads to (cjdns:
+    /// `getLabelFor`). The first director becomes at least as wide as the first one of `asker`,
+    /// because the ingress of that node's packets is that slot.
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector) for either label,

@@ -99,7 +99,8 @@ impl<R: Register> Label<R> {
         self.0
     }
 
-    /// Its low 64 bits. They contain the whole first director, which has at most 59 bits.
+    /// The low 64 bits of the label. They contain the whole first director, which has at most 59
+    /// bits.
     #[inline]
     #[must_use]
     pub fn low(self) -> u64 {
@@ -113,8 +114,8 @@ impl<R: Register> Label<R> {
         self.0 == R::ZERO
     }
 
-    /// Its length in bits: up to and including the highest 1. In a label that no switch has
-    /// forwarded yet, that bit is the end marker.
+    /// The length of the label in bits, up to and including the highest 1. In a label that no
+    /// switch has forwarded yet, that bit is the end marker.
     #[inline]
     #[must_use]
     pub fn bits(self) -> u32 {

@@ -181,13 +181,13 @@ impl Scheme {
         NAMED.iter().find(|(known, _)| *known == name).map(|&(_, scheme)| scheme)
     }
 
-    /// Its name, if it has one.
+    /// The name of the scheme, if it has one.
     #[must_use]
     pub fn name(&self) -> Option<&'static str> {
         NAMED.iter().find(|(_, known)| *known == self).map(|&(name, _)| name)
     }
 
-    /// Its forms, narrowest first: 1 to [`FORMS_MAX`].
+    /// The forms of the scheme, narrowest first: 1 to [`FORMS_MAX`].
     #[inline]
     #[must_use]
     pub fn forms(&self) -> &[Form] {
