@@ -1,5 +1,5 @@
-//! The machine: its description, and which thread runs on which core. It changes no setting of the
-//! machine.
+//! The description of the machine, and the assignment of threads to cores. It changes no setting of
+//! the machine.
 
 use std::{fmt, fs, time::Duration};
 
@@ -110,7 +110,8 @@ pub(crate) struct OtherThreads(Vec<u32>);
 
 #[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "those of a WireGuard's device"))]
 impl OtherThreads {
-    /// The threads with the name of this thread: a new thread has the name of its creator.
+    /// Returns the threads that have the name of this thread. A new thread inherits the name of its
+    /// creator.
     pub(crate) fn with_this_name() -> Result<Self, Failure> {
         let tasks = fs::read_dir("/proc/self/task").map_err(Failure::kernel("/proc/self/task"))?;
         let own = gettid().as_raw().unsigned_abs();

@@ -13,7 +13,7 @@ use crate::{
     trial::{Forwarder, Outcome, Trial},
 };
 
-/// Offered loads in the search for the best rate, relative to a first estimate.
+/// Offered loads that are tried to find the best rate, relative to a first estimate.
 const LOADS: [f64; 4] = [0.7, 0.85, 1.0, 1.3];
 
 /// The offered load in overload, relative to the same estimate.

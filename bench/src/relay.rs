@@ -138,8 +138,8 @@ impl Relay {
         self.worker.worker_mut().poll(Now(1))
     }
 
-    /// Forwards until two hundred polls in a row were idle, at most two seconds, so that packets in
-    /// flight arrive. Sleeps between idle polls.
+    /// Forwards until two hundred successive polls were idle, for at most two seconds, so that
+    /// packets in flight arrive. Sleeps between idle polls.
     pub fn drain(&mut self) {
         let started = Instant::now();
         let mut idle_polls = 0;

@@ -67,8 +67,9 @@ pub struct Row {
     /// The load offered to Strowger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered: Option<Spread>,
-    /// Whether the forwarder was busy for at least 95 % of its CPU time in every run, Strowger's
-    /// and the peer's. If not, the source was the limit, and the ratio does not compare forwarders.
+    /// Whether both forwarders, Strowger and the peer, were busy for at least 95 % of their CPU
+    /// time in every run. If not, the source was the limit, and the ratio does not compare
+    /// forwarders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saturated: Option<bool>,
     /// The largest share of CPU time that a forwarder spent on idle polls in any run.
@@ -92,7 +93,8 @@ pub struct Row {
     /// The same value for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_latency: Option<Latency>,
-    /// In `overload` and `xdp`: the balance of all packets that were sent and did not arrive.
+    /// In `overload` and `xdp`: the balance, which accounts for all packets that were sent and did
+    /// not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accounts: Option<Accounts>,
     /// In `footprint`: the memory.

@@ -225,7 +225,7 @@ impl Trial<'_> {
             stop_sources.store(true, Ordering::Relaxed);
             let sources = source_threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
             // Wait until the forwarder's socket, then the sink's, is drained. The kernel reports
-            // drops with the next datagram, so one more follows at the end.
+            // drops with the next datagram, so one more datagram is sent at the end.
             Kernel::wait_drained(at.port())?;
             for (source, sent) in sources.iter().zip(&sent) {
                 source.send_one(sent);

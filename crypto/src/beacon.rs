@@ -134,7 +134,8 @@ mod tests {
         let refused = Err(BeaconRefused::Identity(IdentityRefused::BadSignature));
         assert_eq!(beacon.verify(&away), refused);
 
-        // Another node's key under our signature, and our key under another node's.
+        // The key of another node under our signature, and our key under the signature of another
+        // node.
         for field in [STATIC_AT..IDENTITY_AT, IDENTITY_AT..SIGNATURE_AT] {
             let mut forged = bytes;
             forged[field.clone()].copy_from_slice(&encode(&other)[field]);
@@ -165,8 +166,8 @@ mod tests {
         }
     }
 
-    /// Computed from wire.md with Python's hashlib (BLAKE2s) and its `cryptography` (X25519,
-    /// Ed25519).
+    /// The expected bytes were computed according to wire.md with Python: hashlib (BLAKE2s) and
+    /// `cryptography` (X25519, Ed25519).
     #[test]
     fn the_known_answer() {
         let bytes = encode(&local(7, b"home"));

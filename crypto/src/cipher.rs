@@ -31,7 +31,8 @@ pub type Tag = [u8; TAG_BYTES];
 #[error("the tag is wrong")]
 pub struct BadTag;
 
-/// A key ready for use. All methods work in place and allocate nothing; the tag is detached.
+/// A key ready for use. All methods work in place and do not allocate. The tag is separate from the
+/// body.
 pub trait Aead: Send + Sync {
     /// Encrypts `body` in place and returns the tag over `aad` and the ciphertext.
     ///

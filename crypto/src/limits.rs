@@ -103,8 +103,8 @@ pub(crate) const CONFIRMS_MAX: u32 = 20;
 
 /// The number of times that the third message of XX is sent before a new handshake starts.
 ///
-/// At 30 % loss, with a probability of 94 % one of them arrives, is confirmed and the confirmation
-/// answered.
+/// At 30 % loss, the probability is 94 % that one of them arrives, is confirmed, and its
+/// confirmation is answered.
 pub(crate) const MSG3_SENDS_MAX: u32 = 6;
 
 /// Delay of the first confirmation after the third message of XX.

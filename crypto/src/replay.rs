@@ -155,7 +155,8 @@ mod tests {
             (FAR + 10_000, &[], FAR + 10_000, Ok(FAR + 10_000)),
             (FAR + 10_000, &[], FAR + 10_000 - W, Ok(FAR + 10_000 - W)),
             (FAR + 10_000, &[], 2 * FAR + 7, Ok(2 * FAR + 7)),
-            // Case B: it does; low halves near 2^32 belong to the previous turn.
+            // Case B: the window spans a wrap. Low halves near 2^32 belong to the counters before
+            // the wrap.
             (FAR + 10, &[], FAR - 1, Ok(FAR - 1)),
             (FAR + 10, &[], FAR + 10 - W, Ok(FAR + 10 - W)),
             (FAR + 10, &[FAR - 1], FAR - 1, Err(Stale::Replayed)),

@@ -10,7 +10,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::entropy::{Entropy, EntropyFailed};
 
-/// A symmetric key or a seed. Not `Clone`: two owners derive or receive it independently.
+/// A symmetric key or a seed. It is not `Clone`: if there are two owners, each derives or receives
+/// it independently.
 pub struct Secret([u8; KEY_BYTES]);
 
 impl Drop for Secret {

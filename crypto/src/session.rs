@@ -63,7 +63,7 @@ pub struct SessionConfig {
     pub provider: Provider,
     /// Wall clock in nanoseconds since 1970 at the zero of the monotonic clock.
     ///
-    /// Timestamps only grow during the life of the process, even if the wall clock is set back.
+    /// Timestamps only increase while the process runs, even if the wall clock is set back.
     /// [`Session::advance_wall_clock`] makes them follow a clock that was set forward.
     pub wall_at_zero: u64,
 }
@@ -442,7 +442,8 @@ impl Session {
         Ok(())
     }
 
-    /// Installs new keys: as current if this side initiated, as next if the peer did.
+    /// Installs new keys. They become the current ones if this side initiated, and the next ones if
+    /// the peer did.
     ///
     /// `confirmed`: the peer's response has shown that it has the keys too.
     fn install(
@@ -512,7 +513,7 @@ impl Session {
         outputs: &mut Vec<Output>,
     ) {
         let former = self.current.replace(generation);
-        // After a crossing, packets sealed under either set may still be on their way.
+        // After a crossing, packets sealed under either set of keys may still be in flight.
         let has_crossed = former.is_some_and(|former| self.may_have_crossed(&former, now));
         let kept = usize::from(has_crossed && self.previous.len() < 2);
         while self.previous.len() > kept {

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-/// Nanoseconds of a monotonic clock with any zero; also a span between two readings.
+/// Nanoseconds of a monotonic clock, whose zero is arbitrary. Also used for a span between two
+/// readings.
 ///
 /// The caller reads its clock once per burst and passes the reading as an argument. If the clock
 /// jumps back, ages become shorter but never negative; keys still expire by their packet count.

@@ -7,8 +7,8 @@
 //! for switches, for tools that build or show packets, and for programs that compute labels without
 //! running a switch.
 //!
-//! - It needs neither `std` nor `alloc` and depends on no other crate, so it also serves a
-//!   microcontroller or WebAssembly.
+//! - It needs neither `std` nor `alloc` and depends on no other crate, so it can also be used on a
+//!   microcontroller or in WebAssembly.
 //! - Every parser is total: any bytes give a value or an error, and no input causes a panic.
 //! - Emitters write into the caller's buffer and return the rest of it. If the value does not fit,
 //!   they return an error and write nothing.

@@ -55,7 +55,7 @@ pub const IDENTITY_PROOF_BYTES: usize = 104;
 pub const HELLO_BYTES_MAX: usize =
     2 + 21 + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX;
 
-/// The smallest packet a link must carry, link header and tag included.
+/// The smallest MTU that a link may have, link header and tag included.
 pub const LINK_MTU_MIN: u16 = 576;
 
 /// The longest control message, in bytes. It fits a path MTU of 1,500 bytes. Only a ping or pong

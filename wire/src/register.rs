@@ -233,7 +233,7 @@ impl Register for U256 {
     }
     #[inline]
     fn from_be_bytes(bytes: [u8; 32]) -> Self {
-        // 32 bytes are two chunks of 16; the other arm is compiled away.
+        // 32 bytes are always two chunks of 16, so the compiler removes the other arm.
         match bytes.as_chunks() {
             (&[high, low], _) => {
                 U256 { high: u128::from_be_bytes(high), low: u128::from_be_bytes(low) }

@@ -55,8 +55,8 @@ pub const fn header_bytes<R: Register>() -> usize {
     FIXED_BYTES + R::BITS as usize / 8
 }
 
-/// Bytes of the header that begins with this byte; `None` if its width code does not exist. The
-/// version is not checked.
+/// Length of the header that begins with this byte, in bytes; `None` if the width code is not
+/// defined. This function does not check the version.
 #[must_use]
 pub const fn header_bytes_of(first: u8) -> Option<usize> {
     match first & field::WIDTH_MASK {
@@ -387,7 +387,7 @@ pub struct HeaderRepr<R: Register = u64> {
 }
 
 impl<R: Register> HeaderRepr<R> {
-    /// A header with this label, shift and hops left. All other fields are zero.
+    /// Makes a header with this label, shift and hops left. All other fields are zero.
     #[must_use]
     pub fn new(label: Label<R>, shift: u16, hops_left: u8) -> HeaderRepr<R> {
         HeaderRepr {

@@ -1,4 +1,5 @@
-//! The crate needs neither `std` nor `alloc`: a program without an operating system links it.
+//! Tests that the crate needs neither `std` nor `alloc`, so that a program without an operating
+//! system can link it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

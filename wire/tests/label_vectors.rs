@@ -176,7 +176,7 @@ fn splice() {
     assert_eq!((rows.len(), differ), (150, TOO_LONG_FOR_ASKER.len()));
 }
 
-/// The switches of a chain: from slot 1 of the first to slot 1 of the last.
+/// The hops of a chain of switches, from slot 1 of the first switch to slot 1 of the last.
 fn switches<'a>(out_slots: &[Slot], in_slots: &[Slot]) -> Vec<Hop<'a>> {
     let ingress = [Slot::SWITCH].into_iter().chain(in_slots.iter().copied());
     let egress = out_slots.iter().copied().chain([Slot::SWITCH]);

@@ -301,7 +301,8 @@ impl Link {
             offender_sent += self.flood(self.attack.requests)?;
         }
         self.deliver()?;
-        // Packets do not count while an end considers the link down, because no path uses it then.
+        // Packets are not counted while an end considers the link down, because no path uses such a
+        // link.
         let arrived = drain(&self.sink);
         if self.is_up() {
             self.delivered += arrived;

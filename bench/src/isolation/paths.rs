@@ -36,12 +36,13 @@ const HEAD_START_TO_DEAD: u64 = 500;
 const HEAD_START_TO_DEAD_ELSEWHERE: u64 = 4_000;
 const HEAD_START_TO_SLOW: u64 = 8_000;
 
-/// Numbers of dead next hops: fewer and more than the send sockets of a listener.
+/// A number of dead next hops that is smaller than that of the send sockets of a listener.
 const DEAD_HOPS: u8 = 3;
 const MANY_DEAD_HOPS: u8 = 48;
 const PORT: u16 = 7_000;
 
-/// Slots of source, sink and offender; those of the dead and slow neighbours follow.
+/// The slot of the source. The next constants are those of the sink and the offender, and the first
+/// slot of the dead and slow neighbours.
 const SOURCE: u32 = 2;
 const SINK: u32 = 3;
 const OFFENDER: u32 = 4;

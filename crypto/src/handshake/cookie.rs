@@ -74,8 +74,8 @@ impl MacKeys {
 
     /// Key hint of an initiation (wire.md W4-10): 24 bits that identify the receiver's static key.
     ///
-    /// It depends on the static key and not on the network. `message` is the
-    /// initiation; the hint depends on its ephemeral key.
+    /// The hint depends on the static key and on the ephemeral key in `message`, which is the
+    /// initiation. It does not depend on the network.
     pub(crate) fn key_hint(&self, message: &[u8]) -> Option<SessionIndex> {
         let ephemeral = message.get(LINK_HEADER_BYTES..LINK_HEADER_BYTES + KEY_BYTES)?;
         let [a, b, c, ..] = short_mac(&self.hint, "strowger key hint", ephemeral);

@@ -140,7 +140,7 @@ pub enum Disagreement {
 }
 
 impl Offer {
-    /// Combines this offer with the peer's. Symmetric: `a.agree(b) == b.agree(a)`.
+    /// Combines this offer with the offer of the peer. Symmetric: `a.agree(b) == b.agree(a)`.
     pub fn agree(&self, their: &Offer) -> Result<Agreement, Disagreement> {
         let version = self.versions.newest_common(their.versions).ok_or(Disagreement::Version)?;
         let suite = self.suites.first_common(their.suites).ok_or(Disagreement::Suite)?;

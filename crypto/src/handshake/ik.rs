@@ -156,8 +156,8 @@ pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation
 /// An initiation that has been read. Its author owns the static key in it, but may have sent it
 /// long ago.
 ///
-/// Nothing is stored before [`Initiation::accept`]; the caller first looks up policy, psk and
-/// timestamp of the peer.
+/// No state is stored before [`Initiation::accept`]. Before it, the caller looks up the policy, psk
+/// and timestamp of the peer.
 pub struct Initiation {
     noise: Noise,
     their: Hello,

@@ -281,7 +281,7 @@ impl Dh for X25519 {
         KEY_BYTES
     }
 
-    /// snow calls this for the static key only, whose public half is set already.
+    /// snow calls this only for the static key, whose public half has already been set.
     fn set(&mut self, privkey: &[u8]) {
         let mut bytes = [0; KEY_BYTES];
         bytes.copy_from_slice(privkey);

@@ -165,8 +165,8 @@ fn replayed_initiations_neither_delay_nor_end_attempts_of_a_restarted_node() {
     });
     sim.impairment = path(600);
     let began = sim.now;
-    // Node 1 has not seen these timestamps, so it accepts each: one every 250 ms, before and after
-    // it initiates.
+    // Node 1 has not seen these timestamps, so it accepts each message. One arrives every 250 ms,
+    // before and after node 1 initiates.
     for (number, message) in (0..).zip(&recorded) {
         let at = began.plus(Nanos::from_millis(250 * number));
         sim.queue.push(Reverse((at, u64::MAX - 1_000 + number, 1, message.clone())));

@@ -31,7 +31,7 @@ impl<R: Register> Label<R> {
         self.with_first(director, scheme.encode_least(director.slot)?)
     }
 
-    /// Returns the same path with the first director at least wide enough to encode the slot
+    /// Returns the same path with the first director wide enough to encode the slot
     /// `ingress`. Then packets whose ingress is that slot have a return path (W1.2-6).
     ///
     /// A director that is wide enough is not changed. Slot 1 is widened by zeros above its `0001`.

@@ -71,7 +71,8 @@ pub use text::{TextError, TextFault};
 pub struct Label<R: Register = u64>(R);
 
 impl<R: Register> Label<R> {
-    /// The longest label that arithmetic produces, in bits, end marker included (W1.3-7).
+    /// Maximum length of a label that these operations produce, in bits, including the end marker
+    /// (W1.3-7).
     ///
     /// It is four bits less than the register, so that the marker and the three zeros above it fit
     /// into the register. These four bits together encode slot 1. cjdns has the same bound: the

@@ -26,7 +26,7 @@ impl<R: Register> Label<R> {
         Ok(Label(onward.0.xor(R::ONE).shl(first_bits).xor(first.0)))
     }
 
-    /// The rest of this label after the path of `first`: the inverse of [`splice`](Label::splice).
+    /// The part of this label after the path of `first`: the inverse of [`splice`](Label::splice).
     ///
     /// # Errors
     /// [`Zero`](LabelError::Zero) if either is zero; [`NotThrough`](LabelError::NotThrough) if this

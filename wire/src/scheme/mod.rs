@@ -13,8 +13,8 @@
 //! Slot 1, the switch itself, is always written as the value 1: `0001` with zeros above it. If the
 //! bits `..01` are all prefix, the data of slot 1 is therefore 0, and another number takes the data
 //! 1. cjdns does this in two ways, and this crate does the same:
-//! - in `v3x5x8` the numbers 0 and 1 trade places in the narrow form, and the wider forms leave out
-//!   the number 1 (`n` is written as `n - 1`);
+//! - in `v3x5x8` the narrow form swaps the numbers 0 and 1, and the wider forms omit the number 1
+//!   (`n` is written as `n - 1`);
 //! - in all other schemes the lowest data bit is inverted in every form (`n` is written as `n ^
 //!   1`). Only the form that matches `..01` can write the number 1.
 //!
@@ -49,7 +49,7 @@ pub use serial::{Serialized, read_forms};
 /// How the data bits of a form encode a slot number (module documentation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Numbering {
-    /// `v3x5x8`: 0 and 1 trade places in form 0, the wider forms leave out 1.
+    /// `v3x5x8`: form 0 swaps the numbers 0 and 1, and the wider forms omit the number 1.
     SkipOne,
     /// All others: the number is the data XOR this (0 or 1).
     Xor(u32),
@@ -311,8 +311,8 @@ impl Scheme {
     /// slot's director, reversed, at the **top** of a 64-bit word, for
     /// [`Label::advance`](crate::Label::advance).
     ///
-    /// `None` if the slot does not fit the form's width; a switch then discards the packet
-    /// (`return_path`). Switches call it to build their tables.
+    /// Returns `None` if the slot does not fit the form's width. In this case a switch discards the
+    /// packet (`return_path`). Switches call this function to build their tables.
     #[must_use]
     pub fn back_bits(&self, ingress: Slot, form: u8) -> Option<u64> {
         let width = self.form(form).ok()?.width();
@@ -402,7 +402,7 @@ pub enum SchemeError {
     /// The bytes continue after the last form.
     Trailing,
     /// More than [`PREFIX_INDEX_BITS_MAX`](crate::limits::PREFIX_INDEX_BITS_MAX) bits are needed to
-    /// distinguish the forms, so that no switch can decode them with two loads.
+    /// distinguish the forms, so a switch cannot decode them with two loads.
     PrefixesTooAlike,
 }
 

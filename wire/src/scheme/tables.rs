@@ -1,4 +1,4 @@
-//! The input of a switch's decoding tables: one table for a narrow scheme, else two.
+//! The entries of a switch's decoding tables: one table for a narrow scheme, two for a wide one.
 
 use super::{Scheme, SchemeError, form::low_mask};
 use crate::director::Director;
