@@ -75,8 +75,8 @@ fn measure(
         packets,
         peak_bytes,
         before_bytes,
-        // The kernel sums its counters for each core lazily, so a peak may seem to fall by a
-        // little.
+        // The kernel sums its counters for each core lazily, so the peak may appear to decrease
+        // slightly.
         growth_bytes: peak_bytes.saturating_sub(warm),
     };
     Ok((memory, relay.report().backend.name(), was_reset))

@@ -258,7 +258,7 @@ impl SlowPathResponder {
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
         self.pool.reclaim();
         let frame = initiation(peer, &self.us, number, &mut self.pool)?;
-        // Other work that is due by then is not timed.
+        // Other work that is due at this time is not timed.
         self.settle(now);
         let answers = self.answers();
         let mut burst = Burst::new();

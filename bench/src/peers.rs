@@ -24,7 +24,7 @@ const DATAGRAM_BUFFER_BYTES: usize = PACKET_BYTES_MAX.next_multiple_of(64);
 /// comparison of the address.
 #[derive(Debug)]
 pub struct Routes {
-    /// Index + 1 into `known` by source port, or 0.
+    /// For each source port: its index in `known` plus 1, or 0 if the port is not known.
     by_port: Box<[u16]>,
     known: Vec<(SocketAddrV4, SocketAddrV4)>,
 }

@@ -148,7 +148,7 @@ pub struct Memory {
     pub packets: u64,
     /// The peak of the process' resident memory.
     pub peak_bytes: u64,
-    /// The process' memory before there was a relay.
+    /// The memory of the process before the relay was made.
     pub before_bytes: u64,
     /// Growth of the peak while those packets were forwarded.
     pub growth_bytes: u64,

@@ -21,8 +21,8 @@ const ROUNDS_A_TURN: usize = 16;
 /// The number of first turns that are not timed.
 const TURNS_BEFORE: usize = 8;
 
-/// The forms of WireGuard: as deployed, with its default number of threads and with one; as a
-/// library.
+/// The variants of WireGuard: as deployed, with its default number of threads and with one thread;
+/// and as a library, with one datagram and with many in a call.
 const WIREGUARDS: [&str; 4] =
     ["boringtun", "boringtun_1_thread", "boringtun_no_tun", "boringtun_no_tun_mmsg"];
 

@@ -169,7 +169,7 @@ pub(crate) fn forward(worker: &mut WorkerLoop, idle_polls: &Counter, stopped: &d
     });
 }
 
-/// The time while links come up; the clock continues from here.
+/// The virtual time while links come up. Later, the clock continues from this time.
 pub(crate) const COMING_UP: Now = Now(1_000_000);
 
 fn come_up(

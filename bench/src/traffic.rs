@@ -225,8 +225,7 @@ pub struct Sink {
 pub struct Arrived {
     /// Packets that arrived.
     pub packets: Counter,
-    /// Datagrams (each a train if the kernel joined packets) that differ from what was sent: of
-    /// another length or flow.
+    /// Datagrams of a wrong length or flow. If the kernel joined packets, a datagram is a train.
     pub wrong: Counter,
 }
 

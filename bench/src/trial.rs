@@ -77,7 +77,7 @@ pub struct Outcome {
     /// Datagrams that the kernel dropped at the sink. If there are more than a few, the sink was
     /// the limit.
     pub sink_drops: u64,
-    /// Datagrams that the kernel dropped at the forwarder's socket, by the kernel's own count.
+    /// Datagrams that the kernel dropped at the forwarder's socket, as counted by the kernel.
     pub forwarder_drops: u64,
     /// The relay's counters after all packets have arrived.
     pub balance: Option<Balance>,

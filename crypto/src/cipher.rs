@@ -95,7 +95,7 @@ impl Default for Provider {
 
 /// A key of one provider: an enum, so that a call needs no vtable.
 ///
-/// Not `Clone`; erased on drop; its `Debug` shows the provider alone.
+/// It is not `Clone` and is erased on drop. Its `Debug` shows only the provider.
 pub struct AeadKey(Inner);
 
 // ring's key has room for AES-GCM tables. The key is not boxed, because a box would cost a cache

@@ -30,7 +30,7 @@ const BEACON_DOMAIN: &[u8] = b"strowger-beacon-1:";
 
 /// The protobuf of a libp2p public key: field 1 (type) = 1 (Ed25519), field 2 (data) = 32 bytes.
 const PUBLIC_KEY_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x20];
-/// The multihash of that protobuf by the identity function: code 0, length 36.
+/// The multihash of that protobuf with the identity function: code 0, length 36.
 const MULTIHASH_PREFIX: [u8; 2] = [0x00, 0x24];
 /// The protobuf of libp2p-noise's payload: field 1 (identity key), 36 bytes ...
 const PROOF_KEY_PREFIX: [u8; 2] = [0x0a, 0x24];
@@ -245,7 +245,7 @@ impl PeerId {
         &self.0
     }
 
-    /// The identity; a PeerId holds the whole public key.
+    /// Returns the identity, because a PeerId contains the whole public key.
     pub fn identity(&self) -> Result<Identity, IdentityRefused> {
         PeerId::decode(&self.0)
     }

@@ -73,7 +73,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A pre-shared key that both operators configured; all zero without one.
+/// A pre-shared key that both operators configured. If there is none, all bytes are zero.
 #[derive(PartialEq, Eq)]
 pub struct Psk(Secret);
 

@@ -34,7 +34,7 @@ pub const BEACON_BYTES: usize = INITIATION_BYTES;
 /// The first byte of every beacon, and of no other packet: its kind, and lane 0.
 pub const FIRST_BYTE: u8 = (Kind::Beacon as u8) << 4;
 
-/// The version that this crate describes; others are refused.
+/// The version that this crate describes. Beacons of other versions are refused.
 pub const VERSION: u8 = 1;
 
 const HEADER: LinkHeader =
@@ -119,7 +119,7 @@ impl<'a> Beacon<'a> {
         self.covered
     }
 
-    /// The mac, which is keyed by the network's name (W10-4).
+    /// The mac, which is keyed with the network's name (W10-4).
     #[must_use]
     pub const fn mac(&self) -> &'a [u8; MAC_BYTES] {
         self.mac

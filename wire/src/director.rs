@@ -1,4 +1,4 @@
-//! Directors: slot numbers as a scheme writes them into a label (wire.md 1.1).
+//! Directors: the codes of slot numbers in a label (wire.md 1.1).
 
 use core::fmt;
 

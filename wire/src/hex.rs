@@ -59,7 +59,7 @@ pub fn bytes(text: &str) -> impl Iterator<Item = Result<u8, HexError>> {
 /// Reads exactly as many bytes as `out` has. Use it for secrets: `out` is then the only copy.
 ///
 /// # Errors
-/// [`HexError`]; the content of `out` is then meaningless.
+/// [`HexError`]. In this case the content of `out` is undefined.
 pub fn fill(text: &str, out: &mut [u8]) -> Result<(), HexError> {
     let mut read = bytes(text);
     for place in out {

@@ -5,7 +5,7 @@
 pub const FORMS_MAX: usize = 31;
 
 /// The widest form, in bits, prefix and data together: a director must leave room in a 64-bit label
-/// for the end marker and the three zeros above it (wire.md 1.3; the bound is cjdns').
+/// for the end marker and the three zeros above it (wire.md 1.3; cjdns has the same bound).
 pub const FORM_WIDTH_MAX: u8 = 59;
 
 /// The widest decoding table of a switch, in index bits (wire.md 1.1: "the label's low ten bits at

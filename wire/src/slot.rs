@@ -4,8 +4,8 @@ use core::fmt;
 use core::num::ParseIntError;
 use core::str::FromStr;
 
-/// A number under which something is attached to a switch (wire.md 1.1; an adjacency segment's
-/// identifier in RFC 8402's words, an interface number in cjdns').
+/// A number under which something is attached to a switch (wire.md 1.1; called the identifier of an
+/// adjacency segment in RFC 8402, and an interface number in cjdns).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u32);
 

@@ -37,7 +37,7 @@ use core::fmt;
 use crate::label::Label;
 use crate::register::{Register, U256};
 
-/// The version that this crate describes; others are refused.
+/// The version that this crate describes. Headers of other versions are refused.
 pub const VERSION: u8 = 1;
 
 /// Bytes before the label.
@@ -67,7 +67,7 @@ pub const fn header_bytes_of(first: u8) -> Option<usize> {
     }
 }
 
-/// Where each field lies: byte offsets, and masks within a byte.
+/// The position of each field: byte offsets, and masks within a byte.
 mod field {
     pub(super) const VERSION_WIDTH: usize = 0;
     pub(super) const VERSION_SHIFT: u32 = 4;
@@ -111,7 +111,7 @@ pub enum Ecn {
 }
 
 impl Ecn {
-    /// The value of the two low bits; higher bits are ignored.
+    /// The value of the two low bits of a byte. Higher bits are ignored.
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u8) -> Ecn {

@@ -51,7 +51,7 @@ pub(super) struct NodeSpec {
     pub(super) workers: usize,
     pub(super) listeners: u32,
     pub(super) clients: u32,
-    /// The number of its identity; `None` without sealed links.
+    /// The number of the node's identity; `None` if it has no sealed links.
     pub(super) identity: Option<u8>,
 }
 

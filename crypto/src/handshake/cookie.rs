@@ -2,9 +2,9 @@
 //!
 //! Every initiation ends with two macs, as in WireGuard (its paper, section 5.4.7). `mac1` is keyed
 //! with the receiver's static key and the network's name, so a sender who knows neither gets no
-//! reply. In XX the initiator does not know the receiver's key yet, and `mac1` is keyed with the
-//! network's name alone. Under load the responder also demands `mac2`, keyed with a cookie that
-//! only a host receiving at the claimed source address can know:
+//! reply. In XX the initiator does not know the receiver's key yet, and `mac1` is keyed only with
+//! the network's name. Under load the responder also demands `mac2`, keyed with a cookie that only
+//! a host receiving at the claimed source address can know:
 //!
 //! ```text
 //! cookie        = MAC(secret that changes every two minutes, source address and port)
@@ -166,7 +166,7 @@ impl fmt::Debug for Cookie {
 pub enum Load {
     /// Every sender that knows our key and network may start a handshake.
     Normal,
-    /// A sender must first prove by a cookie that it receives at its source address.
+    /// A sender must first prove with a cookie that it receives at its source address.
     Heavy,
 }
 
@@ -245,11 +245,11 @@ impl CookieChecker {
         })
     }
 
-    /// Replaces the cookie secret if it is due. Call it before [`CookieChecker::admit`], or by a
+    /// Replaces the cookie secret if it is due. Call it before [`CookieChecker::admit`], or from a
     /// timer.
     ///
-    /// The secret is due after `COOKIE_SECRET_LIFE`; after `COOKIE_SECRET_LIFE_MIN` if its list
-    /// of completed handshakes is full, so that earlier peers do not lock out later ones.
+    /// The secret is due after `COOKIE_SECRET_LIFE`. If its list of completed handshakes is full,
+    /// it is due after `COOKIE_SECRET_LIFE_MIN`, so that earlier peers do not block later ones.
     pub fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
         if now < self.rotates_at() {
             return Ok(());
@@ -348,7 +348,8 @@ impl CookieChecker {
         if self.current.number & 1 == index.number() & 1 { &self.current } else { &self.previous }
     }
 
-    /// Records an XX handshake as completed; fails if it was already, or if the list is full.
+    /// Records an XX handshake as completed. Fails if it was already recorded, or if the list is
+    /// full.
     pub(crate) fn complete(&mut self, epoch: u32, mark: &[u8; MAC_BYTES]) -> Result<(), Refused> {
         let epoch = [&mut self.current, &mut self.previous]
             .into_iter()

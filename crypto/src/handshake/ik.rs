@@ -45,7 +45,7 @@ pub fn initiate(
     let mut message = ours.header(Kind::Initiation, Step::Known, SessionIndex::NONE);
     noise.write(&hello, &mut message).map_err(Refused::from)?;
     let keys = MacKeys::to(peer, local.network());
-    // mac1 covers the link header; the transcript does not.
+    // mac1 covers the link header, but the transcript does not.
     if let Some(hint) = keys.key_hint(&message) {
         let header = ours.header(Kind::Initiation, Step::Known, hint);
         message[..LINK_HEADER_BYTES].copy_from_slice(&header);
@@ -171,7 +171,7 @@ impl Initiation {
         &self.peer
     }
 
-    /// Time of sending, by the initiator's clock.
+    /// Time of sending, as read from the initiator's clock.
     pub const fn timestamp(&self) -> Timestamp {
         self.their.timestamp
     }

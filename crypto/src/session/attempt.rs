@@ -138,8 +138,8 @@ impl Session {
 
     /// Makes timestamps follow a wall clock that was set forward.
     ///
-    /// `wall_at_zero` is that of [`SessionConfig`](super::SessionConfig); a lower value changes
-    /// nothing.
+    /// `wall_at_zero` is that of [`SessionConfig`](super::SessionConfig); a lower value has no
+    /// effect.
     pub fn advance_wall_clock(&mut self, wall_at_zero: u64) {
         self.config.wall_at_zero = self.config.wall_at_zero.max(wall_at_zero);
     }

@@ -142,7 +142,8 @@ fn arrive<R: Register>(
     Some((label.advance(back.width, back.back_bits()), shift))
 }
 
-/// The shift after `width` more bits; `None` if no bit of the register would be left.
+/// The shift after `width` more bits have been used; `None` if no unused bit would remain in the
+/// register.
 fn shifted<R: Register>(shift: u16, width: u8) -> Option<u16> {
     let shift = shift.checked_add(u16::from(width))?;
     (u32::from(shift) < R::BITS).then_some(shift)

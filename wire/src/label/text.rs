@@ -90,7 +90,8 @@ impl<R: Register> FromStr for Label<R> {
 }
 
 impl<R: Register> Label<R> {
-    /// Reads a label's text from bytes, which need not be UTF-8, by the rules of [`FromStr`].
+    /// Reads a label's text from bytes, which need not be UTF-8, with the same rules as
+    /// [`FromStr`].
     ///
     /// # Errors
     /// [`TextError`] says which byte is wrong, and why.

@@ -38,7 +38,7 @@ impl Form {
     }
 }
 
-/// The low `bits` of a word; all of them from 64 up.
+/// A mask of the low `bits` bits of a word; a mask of all bits if `bits` is 64 or more.
 pub(super) const fn low_mask(bits: u32) -> u64 {
     if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
 }
