@@ -1,6 +1,6 @@
 //! Sources that send to a forwarder, and sinks that count the packets that it forwards. Both are
-//! real UDP sockets on loopback. They are not the object of the measurement, so both report if they
-//! were the limit.
+//! real UDP sockets on loopback. The forwarder is what is measured, so a result says whether the
+//! source or the sink was the bottleneck.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -26,7 +26,7 @@ pub const PEERS: usize = 64;
 /// `UDP_SEGMENT` accepts this number.
 pub(crate) const TRAIN_PACKETS_MAX: usize = 64;
 
-/// Maximum number of bytes in a train: the longest UDP datagram over IPv4.
+/// Maximum number of bytes in a train: the largest UDP payload over IPv4.
 pub(crate) const TRAIN_BYTES_MAX: usize = 65_507;
 
 /// The number of trains that a source sends in one call.

@@ -290,8 +290,8 @@ impl Egress {
         }
     }
 
-    /// Updates the shares after the port has left frames in the queue, or has taken the last of the
-    /// frames that it had left.
+    /// Computes each ingress's share of the queue. [`offer`](Self::offer) calls it when the port did not
+    /// accept all frames, and once more when the queue is empty again.
     #[cold]
     fn note_left(&mut self, gone: u64) {
         let was_contended = self.contended;

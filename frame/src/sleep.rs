@@ -13,8 +13,9 @@
 //! | check for work once more, then block | read the flag |
 //!
 //! All threads agree on one order of the fences. The side whose fence comes second sees what the
-//! first side wrote: either the sleeper finds the work, or the waker finds the flag. Without either
-//! fence both could read the old value and lose the wake-up.
+//! first side wrote: either the sleeper finds the work, or the waker finds the flag. If one
+//! of the two fences were missing, both sides could read the old value, and the wake-up would be
+//! lost.
 //!
 //! ```
 //! let flag = strowger_frame::sleep::SleepFlag::default();

@@ -193,8 +193,8 @@ pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The reason why no neighbour that is reached through a UDP listener can have this address; `None`
-/// if one can. `own` are the addresses on which the relay listens. The function does not compare
+/// Why this address cannot be used for a neighbour that is reached through a UDP listener; `None` if
+/// it can. `own` are the addresses on which the relay listens. The function does not compare
 /// address families.
 pub fn unusable_as_peer(
     at: SocketAddr,

@@ -60,7 +60,7 @@ struct Half {
     drops: BTreeMap<&'static str, u64>,
     /// The worker's share of a core, from 0 to 1.
     cpu: Option<f64>,
-    /// The number of times that the innocent link went down, at both ends together.
+    /// The number of link-down events of the innocent link, summed over both ends.
     link_downs: Option<u64>,
 }
 

@@ -377,8 +377,8 @@ impl Links {
         }
     }
 
-    /// Keeps the certain state of each peer after a panic, and resets everything else. The workers
-    /// use their present keys until these expire, and every session starts a new handshake at once.
+    /// Keeps the state of each peer that a panic cannot have left half changed (its slot, its key and
+    /// its address), and resets the rest. The workers use their present keys until these expire, and every session starts a new handshake at once.
     /// The slow path does not have the counters of keys in use, so these keys must stay unchanged
     /// (R5).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {

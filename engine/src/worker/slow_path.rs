@@ -35,12 +35,14 @@ pub(crate) struct SlowPath {
 }
 
 impl SlowPath {
-    /// Wakes the slow path after a command, if the slow path waits for completions.
+    /// Notes a completed command: [`wake_if_news`](Self::wake_if_news) then wakes the slow path, if it
+    /// waits for completions.
     pub(super) fn note_completion(&mut self) {
         self.has_news |= self.punts.attention.must_tell_completion();
     }
 
-    /// Wakes the slow path after frames, if the slow path waits for traffic.
+    /// Notes received frames: [`wake_if_news`](Self::wake_if_news) then wakes the slow path, if it waits
+    /// for traffic.
     #[inline]
     pub(super) fn note_frames(&mut self) {
         self.has_news |= self.punts.attention.must_tell_frames();

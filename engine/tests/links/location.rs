@@ -195,8 +195,8 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
 
 #[test]
 fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
-    // Either the first packet of the peer comes from the victim's address, or one after many
-    // others.
+    // Two cases: the first packet of the peer already comes from the victim's address, or a later
+    // one does, after many from the peer's own address.
     for (is_late, written) in
         [(false, None), (true, None), (false, Some(host(1))), (true, Some(host(1)))]
     {
@@ -331,7 +331,7 @@ fn a_peer_at_another_listener_or_family_is_answered_there_and_its_data_follows()
         (3, v6_listener(), Some(2)),
     ] {
         let more = More { at, worker };
-        // Either the peer connects, or B searches for it at an address where it does not reply.
+        // B has no address for the peer, or one where the peer does not reply.
         for written in [None, Some(victim())] {
             let mut couple = Couple::new(workers, &[more], at, written);
             if let Some(worker) = worker {

@@ -1,4 +1,4 @@
-//! Writes the blocks of a pcapng file that a capture needs (draft-ietf-opsawg-pcapng), little-endian.
+//! Writes those blocks of a pcapng file that captures use (draft-ietf-opsawg-pcapng), little-endian.
 
 use std::io::{self, Write};
 

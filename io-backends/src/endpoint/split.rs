@@ -85,7 +85,7 @@ impl EndpointSender {
         self.maker.frame(len)
     }
 
-    /// Returns frames of one length, next to each other in one chunk, as
+    /// Returns frames of one length, contiguous in one chunk, as
     /// [`Endpoint::train`](super::Endpoint::train).
     pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         self.maker.train(segment, frames)

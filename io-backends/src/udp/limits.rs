@@ -5,7 +5,7 @@ use strowger_frame::{
     pool::{HEADROOM_BYTES, TRAIN_DATA_BYTES},
 };
 
-/// The longest datagram: an IPv4 packet of 65,535 bytes less 20 of IP header and 8 of UDP header.
+/// The largest UDP payload: an IPv4 packet of 65,535 bytes less 20 of IP header and 8 of UDP header.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// Maximum numbers of frames in one send that are tried, from the largest down.

@@ -142,8 +142,8 @@ impl Neighbours {
         }
     }
 
-    /// Records the same for an authenticated datagram. From then on only authenticated datagrams
-    /// change it.
+    /// Records the local address to which the neighbour sent an authenticated datagram. From then on
+    /// only authenticated datagrams change it.
     pub(super) fn authenticated_at(&mut self, mark: Mark, source: Source) {
         if let Some(neighbour) = self.at_mut(mark) {
             neighbour.is_authenticated = true;

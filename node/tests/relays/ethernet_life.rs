@@ -110,7 +110,8 @@ fn a_vlan_is_a_wire_of_its_own() {
                 relay.ask(r#"{"show":"ports"}"#)["ports"][0][what].as_u64().unwrap()
             };
             eventually("all packets leave", || (count(&first, "frames_out") == 20).then_some(()));
-            // When its worker has taken this client's first packet, it has polled all ports.
+            // `client()` waits until the third relay's worker has received a packet. A worker that
+            // receives also polls its Ethernet port.
             drop(third.client());
             assert_eq!((count(&third, "frames_in"), count(&third, "kernel_drops")), (0, 0));
             first.stop();

@@ -299,8 +299,8 @@ impl Diagnosis {
         is_known && self.reported != Some(reason.name())
     }
 
-    /// The reason, if an event should report it: each reason is reported once until the link is up
-    /// again.
+    /// The reason, if an event should report it: it differs from the one that was reported last since
+    /// the link was up, and is neither `NoAddress` nor `Connecting`.
     pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
         let reason = self.reason(has_address, now);
         self.is_news(&reason).then(|| {

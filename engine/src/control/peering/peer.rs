@@ -659,8 +659,8 @@ impl Peer {
         }
     }
 
-    /// Keeps the certain state of the peer, and resets all other state, after the slow path has
-    /// recovered from a panic. The session makes new keys.
+    /// Resets what a panic of the slow path may have left half changed. The peer keeps its slot, its
+    /// key and its address. The session makes new keys.
     pub(super) fn reset(&mut self, workers: usize) {
         self.key = self.session.peer().copied();
         self.session.reset();

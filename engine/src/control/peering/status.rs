@@ -100,8 +100,8 @@ impl LinkStatus {
     }
 
     /// Resets the reported state after a recovery, in which the state is sent to every worker
-    /// again. Returns whether the link is coming up and has not been reported as up. Any other
-    /// state then counts as reported.
+    /// again. Returns whether the link is up and has not been reported as up. Any other state
+    /// then counts as reported.
     pub(super) fn recover(&mut self) -> bool {
         if !self.is_up() {
             self.shown = self.state;
@@ -149,7 +149,7 @@ impl LinkStatus {
         is_down.then(|| self.diagnosis.reason(has_address, now))
     }
 
-    /// Reports why the link is down: each reason once until the link is up again.
+    /// Reports why the link is down, if the reason is not the one that was reported last.
     pub(super) fn report_trouble(&mut self, has_address: bool, link: &mut LinkContext<'_>) {
         let slot = link.base.slots.slot_of(link.mark).filter(|_| self.is_down());
         if let Some(slot) = slot

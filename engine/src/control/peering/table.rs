@@ -521,8 +521,8 @@ impl LinkTable {
         }
     }
 
-    /// Keeps the certain state of each peer after a panic, and sends the state of each link to the
-    /// workers again. Handshakes begin in [`request_all_keys`](Self::request_all_keys).
+    /// Resets each peer after a panic ([`Peer::reset`](super::peer::Peer::reset)), and sends the state
+    /// of each link to the workers again. Handshakes begin in [`request_all_keys`](Self::request_all_keys).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         let workers = base.out.workers.len();
         self.peers.retain(|mark| base.slots.user(mark).is_some());

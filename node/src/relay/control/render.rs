@@ -1,4 +1,5 @@
-//! Converts responses of the slow path to JSON. All names of fields are in this file.
+//! Converts responses of the slow path to JSON. The fields of replies to pings, traces and
+//! identify requests are in `ask.rs`.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::{PeerId, SealMode};
