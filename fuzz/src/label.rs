@@ -455,7 +455,7 @@ fn label_text_parses_as_it_is_written() {
                     TextFault::TooLong => assert!(text[error.at].is_ascii_hexdigit()),
                     TextFault::Dot => assert!(!grouped),
                 }
-                // The text before the fault is valid so far.
+                // All bytes before the fault are hex digits or dots.
                 assert!(text[..error.at].iter().all(|&b| b == b'.' || b.is_ascii_hexdigit()));
             }
         }

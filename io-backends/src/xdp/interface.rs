@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(has_program(u32::MAX >> 1), None, "there is no such interface");
         let mut answer = vec![0; LINK_BYTES];
         answer[4..6].copy_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());
-        // An attribute of five bytes, padded to eight, and the nested one with its flag.
+        // An attribute of five bytes, padded to eight; then `IFLA_XDP` with `NLA_F_NESTED`.
         for word in [5_u16, 3, 0, 0, 12, 43 | 0x8000, 5, 2, 1, 0] {
             answer.extend(word.to_ne_bytes());
         }

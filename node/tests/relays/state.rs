@@ -135,7 +135,7 @@ fn r1_another_scheme_than_the_state_file_s_is_refused_unless_it_is_a_growth() {
     says(&said, "state: the scheme has grown");
     says(&said, "slot 2: b");
     kill(child);
-    // Labels that only the new form can encode may be in use by now.
+    // It must refuse the smaller scheme: labels in use may need the new form.
     let (mut child, said) = run(&small);
     assert!(!child.wait().expect("it ends by itself").success(), "{said:#?}");
 }
