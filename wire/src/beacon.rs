@@ -57,7 +57,7 @@ pub struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// The beacon with these fields. `mac` computes the last 16 bytes from all those before them.
+    /// The beacon with these fields. `mac` computes the last 16 bytes from all bytes before them.
     pub fn emit(&self, mac: impl FnOnce(&[u8]) -> [u8; MAC_BYTES]) -> [u8; BEACON_BYTES] {
         let mut bytes = [0; BEACON_BYTES];
         let parts = [
@@ -75,7 +75,7 @@ impl Fields<'_> {
     }
 }
 
-/// A beacon whose form is right: length, link header and version.
+/// A beacon with the right length, link header and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beacon<'a> {
     fields: Fields<'a>,
@@ -84,7 +84,7 @@ pub struct Beacon<'a> {
 }
 
 impl<'a> Beacon<'a> {
-    /// Reads a beacon. Total: any bytes give a beacon or an error.
+    /// Reads a beacon. Any bytes give a beacon or an error.
     ///
     /// # Errors
     /// [`BeaconError`].

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::slot::Slot;
 
 /// One slot number, encoded in one form of one scheme. A switch removes this code from the low end
-/// of a label (wire.md 1.1; in MPLS the top label of the stack, RFC 3031).
+/// of a label (wire.md 1.1; compare the top label of an MPLS label stack, RFC 3031).
 ///
 /// Only a [`Scheme`](crate::scheme::Scheme) makes directors, so slot, bits and width always agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub struct Director {
 }
 
 impl Director {
-    /// The slot that it names.
+    /// The slot that this director names.
     #[inline]
     #[must_use]
     pub const fn slot(self) -> Slot {
@@ -35,14 +35,14 @@ impl Director {
     /// The number of bits that a switch removes from a label with this director: 1 to 59.
     ///
     /// The director of slot 1 may be wider than its form: the bits above `0001` are zero, so it can
-    /// have any width of the scheme that is not below its own (wire.md 1.3).
+    /// have any width of the scheme that is not below the width of that form (wire.md 1.3).
     #[inline]
     #[must_use]
     pub const fn width(self) -> u8 {
         self.width
     }
 
-    /// The index of its form in the scheme; 0 is the narrowest.
+    /// The index of this director's form in the scheme; 0 is the narrowest form.
     #[inline]
     #[must_use]
     pub const fn form(self) -> u8 {
@@ -51,7 +51,7 @@ impl Director {
 
     /// The bits of the director in reverse order, at the **top** of a 64-bit word. A step writes
     /// this value into the return path (wire.md 1.2).
-    /// [`Register::from_top`](crate::register::Register::from_top) puts them at the top of a
+    /// [`Register::from_top`](crate::register::Register::from_top) puts the value at the top of a
     /// register of any width.
     #[inline]
     #[must_use]
@@ -71,7 +71,7 @@ pub enum DirectorError {
     NoSuchWidth,
     /// The slot number does not fit the requested form or width, or it fits no form of the scheme.
     SlotTooWide,
-    /// The scheme cannot encode slot 1, because none of its forms matches the bits `..01`.
+    /// The scheme cannot encode slot 1: the prefix of no form equals the low bits of the value 1.
     NoSelf,
 }
 

@@ -15,7 +15,7 @@
 //! identity proof                                 104
 //! length of the scheme, the scheme               1, up to 64
 //! length of the protocol table, the table        2, up to 512
-//! fields of later versions, skipped              the rest of the length
+//! fields that follow the table                   the rest of the length
 //! padding, all zero                              the rest of the payload
 //! ```
 //!
@@ -40,9 +40,10 @@
 //!     proof: &[0; IDENTITY_PROOF_BYTES],
 //!     scheme: b"",
 //!     protocols: b"",
+//!     later: b"",
 //! };
 //! let mut payload = [0; HELLO_BYTES_MAX];
-//! hello.emit(&mut payload).unwrap(); // what lies behind it stays zero, which is the padding
+//! hello.emit(&mut payload).unwrap(); // the zeros after it are the padding
 //! assert_eq!(Hello::parse(&payload), Ok(hello));
 //! ```
 
@@ -50,8 +51,8 @@ use core::fmt;
 
 use crate::fields::{Reader, Writer};
 use crate::limits::{
-    HELLO_BYTES_MAX, IDENTITY_PROOF_BYTES, LANES_MAX, LINK_MTU_MIN, PROTOCOLS_BYTES_MAX,
-    SCHEME_BYTES_MAX,
+    HELLO_BYTES_MAX, HELLO_PAYLOAD_BYTES_MAX, IDENTITY_PROOF_BYTES, LANES_MAX, LINK_MTU_MIN,
+    PROTOCOLS_BYTES_MAX, SCHEME_BYTES_MAX,
 };
 use crate::link_header::SessionIndex;
 
@@ -66,7 +67,8 @@ const _: () = assert!(
         == 2 + FIXED_BYTES + IDENTITY_PROOF_BYTES + 1 + SCHEME_BYTES_MAX + 2 + PROTOCOLS_BYTES_MAX
 );
 const _: () = assert!(SCHEME_BYTES_MAX <= u8::MAX as usize);
-const _: () = assert!(HELLO_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(HELLO_BYTES_MAX <= HELLO_PAYLOAD_BYTES_MAX);
+const _: () = assert!(HELLO_PAYLOAD_BYTES_MAX <= u16::MAX as usize);
 
 /// The versions of the link protocol that an end supports, from the oldest to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +107,12 @@ impl Versions {
     }
 }
 
-/// The AEAD suites that an end can use, one bit for each.
+/// The AEAD suites that an end can use, one bit per suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suites(u8);
 
 impl Suites {
-    /// ChaCha20-Poly1305 (RFC 8439), the only one that is defined.
+    /// ChaCha20-Poly1305 (RFC 8439), the only suite that is defined.
     pub const CHACHA20_POLY1305: Suites = Suites(1);
 
     /// The suites with these bits. Bits that this version does not know are kept.
@@ -125,11 +127,13 @@ impl Suites {
         self.0
     }
 
-    /// The suite whose bit is the lowest one that is set in both, if there is one.
+    /// The suite whose bit is the highest one that is set in both, if there is one. An offer of this
+    /// version sets only bits of suites that it implements, so a bit that it does not know is never
+    /// chosen.
     #[must_use]
-    pub fn first_common(self, other: Suites) -> Option<Suites> {
+    pub fn best_common(self, other: Suites) -> Option<Suites> {
         let common = self.0 & other.0;
-        (common != 0).then(|| Suites(1 << common.trailing_zeros()))
+        common.checked_ilog2().map(|bit| Suites(1 << bit))
     }
 }
 
@@ -159,7 +163,7 @@ impl SealWish {
     }
 }
 
-/// The label widths that an end can switch, one bit for each (wire.md 1.5).
+/// The label widths that an end can switch, one bit per width (wire.md 1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Widths(u8);
 
@@ -191,7 +195,7 @@ impl Widths {
         Widths(self.0 | other.0)
     }
 
-    /// The widths that both sets have, if there is one.
+    /// The widths that are in both sets; `None` if there is none.
     #[must_use]
     pub fn common(self, other: Widths) -> Option<Widths> {
         let common = self.0 & other.0;
@@ -213,7 +217,7 @@ impl Lanes {
     /// One lane.
     pub const ONE: Lanes = Lanes(1);
 
-    /// The type for this number of lanes; `None` for 0 and above [`LANES_MAX`].
+    /// This number of lanes; `None` for 0 and above [`LANES_MAX`].
     #[must_use]
     pub const fn new(number: u8) -> Option<Lanes> {
         if number == 0 || number as usize > LANES_MAX { None } else { Some(Lanes(number)) }
@@ -257,17 +261,17 @@ pub struct Timestamp(pub u64);
 pub struct Hello<'a> {
     /// The versions that the sender supports.
     pub versions: Versions,
-    /// The AEAD suites that it supports.
+    /// The AEAD suites that the sender supports.
     pub suites: Suites,
-    /// The seal mode that it asks for.
+    /// The seal mode that the sender asks for.
     pub seal: SealWish,
-    /// The label widths that it can switch.
+    /// The label widths that the sender can switch.
     pub widths: Widths,
     /// Whether the sender refuses the link if the schemes differ.
     pub same_scheme: bool,
-    /// The number of lanes on which it seals.
+    /// The number of lanes on which the sender seals.
     pub lanes: Lanes,
-    /// The longest packet that it accepts on this link.
+    /// The longest packet that the sender accepts on this link.
     pub mtu: Mtu,
     /// The session index that the other end must put into packets to this sender; not
     /// [`SessionIndex::NONE`].
@@ -282,13 +286,16 @@ pub struct Hello<'a> {
     /// module does not parse it.
     pub scheme: &'a [u8],
     /// The protocols that the sender supports (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`]
-    /// bytes. This module does not parse it.
+    /// bytes. This module does not parse them.
     pub protocols: &'a [u8],
+    /// What follows the protocol table: the fields of a connection (wire.md W6-17), or those of a
+    /// later version. This module does not parse them.
+    pub later: &'a [u8],
 }
 
 impl<'a> Hello<'a> {
-    /// Reads the payload of a handshake message. Total: any bytes give a hello or an error, and
-    /// each value of a field has exactly one encoding.
+    /// Reads the payload of a handshake message. Any bytes give a hello or an error, and each value
+    /// of a field has exactly one encoding.
     ///
     /// # Errors
     /// [`HelloMalformed`].
@@ -333,6 +340,7 @@ impl<'a> Hello<'a> {
             proof,
             scheme,
             protocols,
+            later: fields.0,
         })
     }
 
@@ -340,18 +348,19 @@ impl<'a> Hello<'a> {
     #[must_use]
     pub const fn wire_bytes(&self) -> usize {
         let fixed = 2 + FIXED_BYTES + IDENTITY_PROOF_BYTES + 1 + 2;
-        fixed + self.scheme.len() + self.protocols.len()
+        fixed + self.scheme.len() + self.protocols.len() + self.later.len()
     }
 
     /// Writes this hello to the front of `out`; returns the rest of `out`, unchanged. For padding,
     /// the caller leaves zeros there.
     ///
     /// # Errors
-    /// [`HelloTooLong`] if `out` is too short, or if the scheme or the protocol table is too long.
-    /// In this case nothing is written.
+    /// [`HelloTooLong`] if `out` is too short, if the scheme or the protocol table is too long, or
+    /// if the hello is longer than [`HELLO_PAYLOAD_BYTES_MAX`]. In this case nothing is written.
     pub fn emit<'o>(&self, out: &'o mut [u8]) -> Result<&'o mut [u8], HelloTooLong> {
-        let are_bounded =
-            self.scheme.len() <= SCHEME_BYTES_MAX && self.protocols.len() <= PROTOCOLS_BYTES_MAX;
+        let are_bounded = self.scheme.len() <= SCHEME_BYTES_MAX
+            && self.protocols.len() <= PROTOCOLS_BYTES_MAX
+            && self.wire_bytes() <= HELLO_PAYLOAD_BYTES_MAX;
         if !are_bounded || out.len() < self.wire_bytes() {
             return Err(HelloTooLong);
         }
@@ -371,7 +380,8 @@ impl<'a> Hello<'a> {
             .put(&[self.scheme.len() as u8])?
             .put(self.scheme)?
             .put(&(self.protocols.len() as u16).to_be_bytes())?
-            .put(self.protocols)
+            .put(self.protocols)?
+            .put(self.later)
     }
 }
 
@@ -398,7 +408,7 @@ impl fmt::Display for HelloMalformed {
 
 impl core::error::Error for HelloMalformed {}
 
-/// A hello does not fit the buffer, or one of its fields exceeds its maximum length.
+/// A hello does not fit the buffer, or the hello or one of its fields exceeds its maximum length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HelloTooLong;
 
@@ -412,7 +422,19 @@ impl core::error::Error for HelloTooLong {}
 
 #[cfg(test)]
 mod tests {
+    use strowger_testkit::wire_md::example;
+
     use super::*;
+
+    /// wire.md: W4-62.
+    #[test]
+    fn the_suite_is_the_highest_common_one() {
+        let best = |ours, theirs| Suites(ours).best_common(Suites(theirs)).map(Suites::bits);
+        assert_eq!(best(0b001, 0b111), Some(0b001));
+        assert_eq!(best(0b011, 0b111), Some(0b010));
+        assert_eq!(best(0b1000_0001, 0b1000_0001), Some(0b1000_0000));
+        assert_eq!(best(0b010, 0b101), None);
+    }
 
     const ROOM: [u8; 2 * HELLO_BYTES_MAX] = [0; 2 * HELLO_BYTES_MAX];
 
@@ -430,6 +452,7 @@ mod tests {
             proof: &[9; IDENTITY_PROOF_BYTES],
             scheme,
             protocols,
+            later: b"",
         }
     }
 
@@ -440,6 +463,7 @@ mod tests {
         (room, ROOM.len() - left)
     }
 
+    /// wire.md: W4-46.
     #[test]
     fn what_is_emitted_is_read_back_at_every_length() {
         for scheme in [0, 1, SCHEME_BYTES_MAX] {
@@ -458,6 +482,7 @@ mod tests {
         assert_eq!(longest.wire_bytes(), HELLO_BYTES_MAX);
     }
 
+    /// wire.md: W4-45.
     #[test]
     fn fields_that_are_too_long_are_neither_written_nor_read() {
         let mut room = ROOM;
@@ -469,6 +494,7 @@ mod tests {
         assert_eq!(Hello::parse(&bytes), Err(HelloMalformed::BadField));
     }
 
+    /// wire.md: W4-45, W4-47, W4-49, W4-51, W4-52, W4-53, W4-54, W13-13.
     #[test]
     fn every_cut_and_every_bad_field_is_refused() {
         let (room, length) = written(&hello(&[3; 10], &[4; 20]));
@@ -502,12 +528,82 @@ mod tests {
         assert_eq!(Hello::parse(&written(&no_index).0), Err(HelloMalformed::BadField));
     }
 
+    /// wire.md: W4-4, W4-5.
     #[test]
-    fn fields_of_later_versions_are_skipped() {
+    fn the_example_has_its_fields_at_their_offsets() {
+        let bytes = example("hello-a");
+        let proof: [u8; IDENTITY_PROOF_BYTES] =
+            example("identity-proof-a").try_into().expect("104");
+        let wanted = Hello {
+            versions: Versions { oldest: 1, newest: 1 },
+            suites: Suites(1),
+            seal: SealWish::Full,
+            widths: Widths(7),
+            same_scheme: false,
+            lanes: Lanes(2),
+            mtu: Mtu(9_216),
+            index: SessionIndex::new(0x0a_0b0c).expect("24 bits"),
+            timestamp: Timestamp(1_700_000_000_000_000_000),
+            proof: &proof,
+            scheme: &[0x61, 0x14, 0x45, 0x81, 0x00],
+            protocols: b"",
+            later: b"",
+        };
+        assert_eq!(Hello::parse(&bytes), Ok(wanted));
+        let (room, length) = written(&wanted);
+        assert_eq!(room[..length], bytes);
+    }
+
+    /// wire.md: W4-47, W4-48, W4-49, W4-50, W4-51, W4-52, W4-53, W4-54, W13-13.
+    #[test]
+    fn each_field_is_refused_just_outside_of_its_values() {
+        let (room, length) = written(&hello(b"", b""));
+        let is_read = |at: usize, value: &[u8]| {
+            let mut room = room;
+            room[at..at + value.len()].copy_from_slice(value);
+            match Hello::parse(&room[..length]) {
+                Ok(_) => true,
+                Err(why) => {
+                    assert_eq!(why, HelloMalformed::BadField, "{at}: {value:?}");
+                    false
+                }
+            }
+        };
+        let bytes = |at: usize| (0..=255_u8).filter(|value| is_read(at, &[*value])).count();
+        assert!(is_read(2, &[7, 7]) && is_read(2, &[0, 255]) && !is_read(2, &[8, 7]));
+        assert_eq!(bytes(4), 256, "suites: bits without a meaning are accepted");
+        assert_eq!((bytes(5), is_read(5, &[2])), (3, true), "seal wish");
+        assert_eq!(bytes(6), 256, "widths: bits without a meaning are accepted");
+        assert_eq!((bytes(7), is_read(7, &[1])), (2, true), "flags");
+        assert_eq!((bytes(8), is_read(8, &[0]), is_read(8, &[16])), (16, false, true), "lanes");
+        for (mtu, is_right) in [(0, false), (575, false), (576, true), (u16::MAX, true)] {
+            assert_eq!(is_read(9, &mtu.to_be_bytes()), is_right, "MTU {mtu}");
+        }
+        for (index, is_right) in [(0, false), (1, true), (0xff_ffff, true), (1_u32 << 24, false)] {
+            assert_eq!(is_read(11, &index.to_be_bytes()), is_right, "index {index}");
+        }
+    }
+
+    /// wire.md: W4-46, W13-9.
+    #[test]
+    fn fields_after_the_protocol_table_are_kept_as_bytes() {
         let hello = hello(&[3; 10], &[4; 20]);
         let (mut bytes, length) = written(&hello);
         bytes[length..length + 5].copy_from_slice(b"later");
         bytes[..2].copy_from_slice(&((length + 5 - 2) as u16).to_be_bytes());
-        assert_eq!(Hello::parse(&bytes), Ok(hello));
+        let later = Hello { later: b"later", ..hello };
+        assert_eq!(Hello::parse(&bytes), Ok(later));
+        assert_eq!(written(&later), (bytes, length + 5));
+    }
+
+    #[test]
+    fn a_hello_longer_than_the_payload_of_an_initiation_is_not_written() {
+        let most = HELLO_PAYLOAD_BYTES_MAX - hello(b"", b"").wire_bytes();
+        let later = [7; HELLO_PAYLOAD_BYTES_MAX];
+        let with = |bytes: usize| Hello { later: &later[..bytes], ..hello(b"", b"") };
+        let mut room = ROOM;
+        assert_eq!(with(most).wire_bytes(), HELLO_PAYLOAD_BYTES_MAX);
+        assert!(with(most).emit(&mut room).is_ok());
+        assert_eq!(with(most + 1).emit(&mut room), Err(HelloTooLong));
     }
 }

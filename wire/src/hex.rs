@@ -17,7 +17,7 @@ use core::fmt::{self, Write as _};
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Shows bytes as hex digits, two for each byte, in lower case.
+/// Shows bytes as hex digits, two per byte, in lower case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hex<'a>(pub &'a [u8]);
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Hex<'_> {
     }
 }
 
-/// The bytes that these digits spell, one by one. The last item is an error if a digit is left
+/// The bytes that these digits encode, one by one. The last item is an error if a digit is left
 /// over.
 pub fn bytes(text: &str) -> impl Iterator<Item = Result<u8, HexError>> {
     let pairs = text.as_bytes().chunks(2).enumerate();
@@ -56,7 +56,8 @@ pub fn bytes(text: &str) -> impl Iterator<Item = Result<u8, HexError>> {
     })
 }
 
-/// Reads exactly as many bytes as `out` has. Use it for secrets: `out` is then the only copy.
+/// Reads exactly as many bytes as `out` has. Use it for secrets: the decoded bytes are written only
+/// to `out`.
 ///
 /// # Errors
 /// [`HexError`]. In this case the content of `out` is undefined.
@@ -80,7 +81,7 @@ pub fn array<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     fill(text, &mut out).map(|()| out)
 }
 
-/// Why a text does not spell bytes.
+/// Why a text is not the expected hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HexError {
     /// The byte at this position of the text, from 0, is not a hex digit.

@@ -1,21 +1,21 @@
-//! The formats of the Strowger switch: labels, headers, control messages, handshake fields and
-//! beacons.
+//! The formats of the Strowger switch: labels, headers, control messages, handshake fields,
+//! beacons, certificates and end-to-end connections.
 //!
 //! A Strowger switch forwards packets by *source routing*: the sender writes the whole path into
 //! the packet, as a **label** of packed slot numbers, and each switch removes one number. This
-//! crate reads, writes and computes everything that two nodes must agree on, down to the bit. It is
-//! for switches, for tools that build or show packets, and for programs that compute labels without
+//! crate reads and writes the formats on which two nodes must agree, and computes labels. It is for
+//! switches, for tools that build or show packets, and for programs that compute labels without
 //! running a switch.
 //!
 //! - It needs neither `std` nor `alloc` and depends on no other crate, so it can also be used on a
 //!   microcontroller or in WebAssembly.
 //! - Every parser is total: any bytes give a value or an error, and no input causes a panic.
-//! - Emitters write into the caller's buffer and return the rest of it. If the value does not fit,
-//!   they return an error and write nothing.
+//! - Emitters of formats with a variable length write into the caller's buffer and return the rest
+//!   of it. If the value does not fit, they return an error and write nothing.
 //! - It contains no `unsafe` and no cryptography. Signatures, macs and keys are bytes here.
 //!
-//! The specification is `docs/wire.md` in the repository. Sections and requirements are cited by
-//! its numbers: "wire.md 1.2" is a section, "W5-4" a requirement. Integers on the wire are
+//! The specification is `docs/wire.md` in the repository. Its sections and requirements are cited
+//! by their numbers: "wire.md 1.2" is a section, "W5-4" a requirement. Integers on the wire are
 //! big-endian.
 //!
 //! # The layout of a packet
@@ -36,6 +36,8 @@
 //! | [`link_header`] | the header of one link: kind, lane, session, counter | 3 |
 //! | [`hello`] | how the two ends of a link describe themselves in a handshake | 4 |
 //! | [`control`] | ping, trace, identity, errors, notices, goodbye | 5 |
+//! | [`connection`] | the packets of an end-to-end connection | 6 |
+//! | [`certificate`] | "this key belongs to this identity" | 6.7 |
 //! | [`beacon`] | "a node with this key is here" | 10 |
 //! | [`hex`] | keys and other short byte strings as text | |
 //! | [`limits`] | every length and bound, with its reason | |
@@ -100,6 +102,8 @@
 #![forbid(unsafe_code)]
 
 pub mod beacon;
+pub mod certificate;
+pub mod connection;
 pub mod control;
 pub mod director;
 mod fields;

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The kind determines what follows the header. In a handshake message, the lane says which step it
-//! is ([`Step`]), and the last four bytes hold the *sender's* session index, so that the receiver
-//! can address a cookie before it decrypts anything (W4-2).
+//! is ([`Step`]). In an initiation or response, the last four bytes hold the *sender's* session
+//! index, so that the receiver can address a cookie reply before it decrypts anything (W4-2).
 //!
 //! ```
 //! use strowger_wire::link_header::{Kind, Lane, LinkHeader, LinkHeaderError, SessionIndex};
@@ -50,14 +50,14 @@ pub enum Kind {
     SealedData = 4,
     /// Data; only the first 64 bytes after the link header are encrypted and authenticated (W3-6).
     SealedHeaderData = 5,
-    /// Data in clear, only on ports that the operator configured for it.
+    /// Data in the clear; accepted only on links that the operator configured as plain.
     PlainData = 6,
     /// A [beacon](crate::beacon): suggests a peer and is no proof of its identity.
     Beacon = 7,
     /// A sealed token. The peer returns it, which shows that the peer can be reached at an address
     /// (W3-21).
     PathChallenge = 8,
-    /// The sealed answer to a path challenge.
+    /// The sealed reply to a path challenge.
     PathResponse = 9,
 }
 
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// Whether a packet of this kind is sealed, in full or in its first bytes.
+    /// Whether a packet of this kind is sealed, in full or in part.
     #[inline]
     pub const fn is_sealed(self) -> bool {
         matches!(
@@ -108,16 +108,15 @@ impl Kind {
     }
 }
 
-/// Which handshake a message belongs to, and which message it is (W4-2): the lane of a handshake
-/// message.
+/// The handshake pattern and the step of a handshake message, which its lane encodes (W4-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Step {
-    /// IKpsk2: the first message, its response, or a cookie for it.
+    /// IKpsk2: the first message, its response, or a cookie reply to it.
     Known = 0,
-    /// XX: the first message, its response, or a cookie for it.
+    /// XX: the first message, its response, or a cookie reply to it.
     Discover = 1,
-    /// XX: the third message.
+    /// XX: the third message, or a cookie reply to it.
     Finish = 2,
 }
 
@@ -138,8 +137,8 @@ impl Step {
     }
 }
 
-/// The number of one worker's sending half of a link: 0 to 15. Each lane has its own key and
-/// counter (W3-4).
+/// The number of a lane, 0 to 15: one sending worker of a link, or one path of a connection. Each
+/// lane has its own key and counter (W3-4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane(u8);
 
@@ -217,9 +216,9 @@ pub struct LinkHeader {
     pub kind: Kind,
     /// The sender's lane; in a handshake message, the [`Step`].
     pub lane: Lane,
-    /// The receiver's session.
+    /// The receiver's session index; in an initiation of IK, the key hint (W4-17).
     pub index: SessionIndex,
-    /// The low 32 bits of the counter; in a handshake message, the sender's session index.
+    /// The low 32 bits of the counter; in an initiation or response, the sender's session index.
     pub low: u32,
 }
 
@@ -260,6 +259,7 @@ impl LinkHeader {
 mod tests {
     use super::*;
 
+    /// wire.md: W3-1, W3-24.
     #[test]
     fn every_first_byte_parses_to_itself_or_is_refused() {
         for first in 0..=255u8 {
@@ -278,6 +278,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-25.
     #[test]
     fn seven_bytes_are_a_runt() {
         for length in 0..LINK_HEADER_BYTES {
@@ -285,6 +286,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-1.
     #[test]
     fn numbers_of_kinds_are_those_of_the_wire() {
         for (number, kind) in Kind::ALL.into_iter().enumerate() {
@@ -294,6 +296,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-4, W3-26, W4-2.
     #[test]
     fn bounds_of_lane_and_index() {
         assert_eq!(Lane::new(15).map(Lane::number), Some(15));

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-/// A register that can hold a label: `u64`, `u128` or [`U256`] (wire.md 1.5). Sealed.
+/// A register that can hold a label: `u64`, `u128` or [`U256`] (wire.md 1.5). The trait is sealed.
 ///
-/// Code that is generic over the register is compiled once for each width. No operation can fail: a
+/// Code that is generic over the register is compiled once per width. No operation can fail: a
 /// shift by the width or more results in zero.
 pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// The width of the register in bits.
@@ -27,10 +27,10 @@ pub trait Register: sealed::Sealed + Copy + Eq + fmt::Debug + Send + Sync + 'sta
     /// The low 64 bits of the register.
     #[must_use]
     fn low(self) -> u64;
-    /// Shifted towards the most significant end.
+    /// The register, shifted by `bits` towards the most significant end.
     #[must_use]
     fn shl(self, bits: u32) -> Self;
-    /// Shifted towards the least significant end.
+    /// The register, shifted by `bits` towards the least significant end.
     #[must_use]
     fn shr(self, bits: u32) -> Self;
     /// Bitwise or.

@@ -11,10 +11,10 @@
 //! +---------------------------------------------------------------+
 //! ```
 //! Version is 1. Width is 0, 1 or 2 for labels of 64, 128 or 256 bits; other codes are refused. The
-//! three bits drawn as 0 are sent as zero, ignored on receipt, and passed on unchanged. If a later
-//! use of these bits requires support by switches, it needs another version.
+//! three bits drawn as 0 are sent as zero, ignored on receipt, and passed on unchanged. A later use
+//! of these bits that switches must support needs another version.
 //!
-//! [`AnyHeader::parse`] checks all lengths once and gives a view of the packet's own bytes.
+//! [`AnyHeader::parse`] checks all lengths once and returns a view of the packet's bytes.
 //! [`HeaderRepr`] has the fields as values; [`HeaderRepr::emit`] writes them.
 //!
 //! ```
@@ -129,9 +129,9 @@ impl Ecn {
 pub struct Flags {
     /// E: send no error about this packet.
     pub no_errors: bool,
-    /// C: a control message.
+    /// C: the payload is a control message.
     pub control: bool,
-    /// T: stamp telemetry.
+    /// T: request telemetry.
     pub telemetry: bool,
 }
 
@@ -160,7 +160,7 @@ pub enum AnyHeader<'a> {
 
 /// Evaluates an expression with the [`Header`](crate::switch_header::Header) inside an
 /// [`AnyHeader`](crate::switch_header::AnyHeader), for any width. The expression is compiled once
-/// for each width.
+/// per width.
 ///
 /// ```
 /// use strowger_wire::{switch_header::AnyHeader, with_header};
@@ -187,8 +187,8 @@ impl<'a> AnyHeader<'a> {
     /// Reads the header at the front of a packet. The bytes are not changed.
     ///
     /// # Errors
-    /// [`HeaderError`], in this order: too short for the first eight bytes, another version,
-    /// another width, too short for the label, a shift that is not below the label's width.
+    /// [`HeaderError`], in this order: too short for the first eight bytes, another version, an
+    /// undefined width code, too short for the label, a shift that is not below the label's width.
     #[inline(always)]
     pub fn parse(packet: &'a mut [u8]) -> Result<AnyHeader<'a>, HeaderError> {
         let (fixed, rest) = packet.split_first_chunk_mut().ok_or(HeaderError::TooShort)?;
@@ -245,8 +245,8 @@ impl<'a, R: Register> Header<'a, R> {
         self.fixed[field::CLASS]
     }
 
-    /// A number that the sender chooses for each flow, the same in all packets of it (as in RFC
-    /// 6437).
+    /// The number of the packet's flow. The sender chooses it and writes it in all packets of the
+    /// flow (as in RFC 6437).
     #[inline]
     #[must_use]
     pub fn flow(&self) -> u16 {
@@ -279,7 +279,7 @@ impl<'a, R: Register> Header<'a, R> {
         self.fixed[field::FLAGS] & field::CONTROL != 0
     }
 
-    /// T: whether switches answer with telemetry. Trace requests have this flag (W5-4).
+    /// T: whether the packet requests telemetry. Trace requests have this flag (W5-41).
     #[inline]
     #[must_use]
     pub fn wants_telemetry(&self) -> bool {
@@ -335,7 +335,7 @@ impl<'a, R: Register> Header<'a, R> {
     }
 
     /// Writes the explicit congestion notification. A switch with a long egress queue writes
-    /// [`Ecn::Congested`] if the ends use ECN (W2-5).
+    /// [`Ecn::Congested`] if the ends use ECN (W2-19).
     #[inline]
     pub fn set_ecn(&mut self, ecn: Ecn) {
         let flags = &mut self.fixed[field::FLAGS];
@@ -358,9 +358,9 @@ impl<'a, R: Register> Header<'a, R> {
     }
 }
 
-/// The hops left that a switch writes: the smaller of the packet's field and the switch's own
-/// maximum, less one (W2-6). `None` if no hops are left. In this case the switch discards the
-/// packet (`hops_spent`).
+/// Returns the `hops_left` that a switch writes: one less than the minimum of the packet's
+/// `hops_left` and the switch's own maximum (W2-6). Returns `None` if that minimum is zero; then
+/// the switch discards the packet (`hops_spent`).
 #[inline]
 #[must_use]
 pub fn hops_behind(hops_left: u8, hops_max: u8) -> Option<u8> {
@@ -408,7 +408,7 @@ impl<R: Register> HeaderRepr<R> {
         header_bytes::<R>()
     }
 
-    /// Writes this header to the front of a packet; returns the bytes behind it, unchanged.
+    /// Writes this header to the front of a packet; returns the bytes after it, unchanged.
     ///
     /// # Errors
     /// [`HeaderError::TooShort`] if the packet is too short; [`HeaderError::Shift`] if the shift is
@@ -478,6 +478,8 @@ impl core::error::Error for HeaderError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::TAG_BYTES;
+    use crate::link_header::LINK_HEADER_BYTES;
 
     fn packet() -> [u8; 20] {
         let mut bytes = [0xee; 20];
@@ -522,6 +524,7 @@ mod tests {
         assert_eq!(again, packet());
     }
 
+    /// wire.md: W2-10, W13-11.
     #[test]
     fn a_step_rewrites_label_shift_and_hops_and_nothing_else() {
         let (mut bytes, before) = (packet(), packet());
@@ -545,6 +548,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W2-18.
     #[test]
     fn each_width_has_its_length() {
         for (code, bytes) in [(0, 16), (1, 24), (2, 40)] {
@@ -559,6 +563,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W2-1, W2-3.
     #[test]
     fn other_versions_and_widths_are_refused() {
         for first in 0..=u8::MAX {
@@ -566,7 +571,7 @@ mod tests {
             bytes[0] = first;
             let wanted = match (first >> 4, first & 0x0f) {
                 (1, 0) => Ok(()),
-                // The packet has four bytes more than the narrow header.
+                // The packet is long enough for a header with a 64-bit label only.
                 (1, 1 | 2) => Err(HeaderError::TooShort),
                 (1, _) => Err(HeaderError::Width),
                 _ => Err(HeaderError::Version),
@@ -575,6 +580,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W2-8.
     #[test]
     fn a_shift_past_the_label_is_refused() {
         for (shift, wanted) in [(63, Ok(())), (64, Err(HeaderError::Shift))] {
@@ -594,6 +600,7 @@ mod tests {
         assert_eq!(bytes, [0xee; 39]);
     }
 
+    /// wire.md: W2-6, W2-15.
     #[test]
     fn hops_are_capped_and_run_out() {
         assert_eq!(hops_behind(255, 32), Some(31));
@@ -601,5 +608,15 @@ mod tests {
         assert_eq!(hops_behind(1, 32), Some(0));
         assert_eq!(hops_behind(0, 32), None);
         assert_eq!(hops_behind(255, 0), None);
+    }
+
+    #[test]
+    fn a_minimal_ipv6_packet_fits_an_underlay_of_1400_bytes() {
+        // The endpoint session: index, counter, protocol number, tag.
+        let endpoint_bytes = 4 + 4 + 1 + TAG_BYTES;
+        let overhead_bytes = LINK_HEADER_BYTES + TAG_BYTES + header_bytes::<u64>() + endpoint_bytes;
+        assert_eq!(overhead_bytes, 65);
+        let (ipv6_bytes, udp_bytes, ipv6_mtu_min) = (40, 8, 1_280);
+        assert!(ipv6_bytes + udp_bytes + overhead_bytes + ipv6_mtu_min <= 1_400);
     }
 }

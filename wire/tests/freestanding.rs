@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Builds the crate as a library without features, in a separate folder.
+/// Builds the crate as a library without features, in a separate target directory.
 fn built() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("freestanding");
     let built = Command::new(env!("CARGO"))
@@ -42,10 +42,11 @@ fn a_program_without_std_and_without_an_allocator_links_the_crate() {
     let output = compile(&built, "alone");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // The check must detect a dependency on either of them.
-    for (condition, said) in [("with_std", "panic_impl"), ("with_alloc", "global memory allocator")]
+    for (condition, message) in
+        [("with_std", "panic_impl"), ("with_alloc", "global memory allocator")]
     {
         let output = compile(&built, condition);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && stderr.contains(said), "{condition}: {stderr}");
+        assert!(!output.status.success() && stderr.contains(message), "{condition}: {stderr}");
     }
 }

@@ -4,10 +4,12 @@ use core::fmt;
 use core::ops::Deref;
 
 use super::{
-    HopWord, IDENTITY_BYTES, Message, NO_SLOT, PREFIX_BYTES, Reason, TRACE_BYTES, VERSION, kind,
+    ANNOUNCE_BYTES, ANNOUNCED_BYTES, FIND_BYTES, HopWord, Host, IDENTITY_BYTES, Message, NO_SLOT,
+    OBSERVED_BYTES, PREFIX_BYTES, RESOLVE_BYTES, Reason, TRACE_BYTES, VERSION, kind,
+    lookup::write_observed,
 };
 use crate::fields::Writer;
-use crate::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
+use crate::limits::{CONTROL_BYTES_MAX, FIND_NONCE_BYTES, FIND_TAG_BYTES, GOODBYE_TEXT_BYTES_MAX};
 use crate::switch_header::HEADER_BYTES_MAX;
 
 /// A message does not fit into its buffer.
@@ -37,6 +39,13 @@ impl Message<'_> {
             Message::SlotMoved { offending, .. } => 8 + offending.len(),
             Message::SlotGone { offending, .. } => 4 + offending.len(),
             Message::Goodbye { text, .. } => 4 + text.len(),
+            Message::Announce { .. } => ANNOUNCE_BYTES - PREFIX_BYTES,
+            Message::Announced { .. } => ANNOUNCED_BYTES - PREFIX_BYTES,
+            Message::Find { .. } | Message::Found { .. } => FIND_BYTES - PREFIX_BYTES,
+            Message::ObservedRequest { .. } | Message::ObservedReply { .. } => {
+                OBSERVED_BYTES - PREFIX_BYTES
+            }
+            Message::Resolve { .. } | Message::Resolved { .. } => RESOLVE_BYTES - PREFIX_BYTES,
         };
         PREFIX_BYTES + rest
     }
@@ -68,14 +77,14 @@ impl Message<'_> {
                 .zeros(TRACE_BYTES - PREFIX_BYTES - 4),
             Message::TraceReply { id, hop } => {
                 let code = hop.discard.map_or(0, Reason::number);
-                out.put(&prefix(kind::TRACE_ANSWER, code))?.put(&id.to_be_bytes())?.hop(&hop)
+                out.put(&prefix(kind::TRACE_REPLY, code))?.put(&id.to_be_bytes())?.hop(&hop)
             }
             Message::IdentityRequest { id } => out
                 .put(&prefix(kind::IDENTITY_REQUEST, 0))?
                 .put(&id.to_be_bytes())?
                 .zeros(IDENTITY_BYTES - PREFIX_BYTES - 4),
             Message::IdentityReply { id, identity, link_key } => out
-                .put(&prefix(kind::IDENTITY_ANSWER, 0))?
+                .put(&prefix(kind::IDENTITY_REPLY, 0))?
                 .put(&id.to_be_bytes())?
                 .put(identity)?
                 .put(link_key),
@@ -101,21 +110,50 @@ impl Message<'_> {
                 .put(&prefix(kind::GOODBYE, code))?
                 .put(&retry_after_s.to_be_bytes())?
                 .put(text.as_bytes()),
+            Message::Announce { id, announcement } => {
+                announcement.write(out.put(&prefix(kind::ANNOUNCE, 0))?.put(&id.to_be_bytes())?)
+            }
+            Message::Announced { id, verdict, seconds } => out
+                .put(&prefix(kind::ANNOUNCED, verdict.number()))?
+                .put(&id.to_be_bytes())?
+                .put(&seconds.to_be_bytes()),
+            Message::Find { nonce, tag } => out
+                .put(&prefix(kind::FIND, 0))?
+                .put(nonce)?
+                .put(tag)?
+                .zeros(FIND_BYTES - PREFIX_BYTES - FIND_NONCE_BYTES - FIND_TAG_BYTES),
+            Message::Found { nonce, host } => {
+                Host::write(host.as_ref(), out.put(&prefix(kind::FOUND, 0))?.put(nonce)?)
+            }
+            Message::ObservedRequest { id } => out
+                .put(&prefix(kind::OBSERVED_REQUEST, 0))?
+                .put(&id.to_be_bytes())?
+                .zeros(OBSERVED_BYTES - PREFIX_BYTES - 4),
+            Message::ObservedReply { id, address } => {
+                let out = out.put(&prefix(kind::OBSERVED_REPLY, 0))?;
+                write_observed(address, out.put(&id.to_be_bytes())?)
+            }
+            Message::Resolve { id, target } => {
+                target.write(out.put(&prefix(kind::RESOLVE, 0))?.put(&id.to_be_bytes())?)
+            }
+            Message::Resolved { id, resolution } => {
+                resolution.write(out.put(&prefix(kind::RESOLVED, 0))?.put(&id.to_be_bytes())?)
+            }
         }
     }
 
-    /// The message in an owned buffer. The payload of a ping or pong and the text of a goodbye are
-    /// truncated to their maximum length.
+    /// The message in an owned buffer. A payload, a goodbye text or an offending header that is too
+    /// long is truncated to its maximum length.
     #[must_use]
     pub fn to_bytes(&self) -> MessageBytes {
         let mut bytes = [0; CONTROL_BYTES_MAX];
-        // The assert below checks that the truncated message fits.
+        // The asserts below check that every truncated message fits.
         let left = self.cut().emit(&mut bytes).map_or(CONTROL_BYTES_MAX, |left| left.len());
         MessageBytes { bytes, length: CONTROL_BYTES_MAX - left }
     }
 
-    /// This message, with payload or text truncated so that it has at most [`CONTROL_BYTES_MAX`]
-    /// bytes.
+    /// This message, with payload, text or offending header truncated so that the message has at
+    /// most [`CONTROL_BYTES_MAX`] bytes.
     fn cut(&self) -> Message<'_> {
         let front = |bytes: &[u8], most: usize| bytes.len().min(most);
         let mut message = *self;
@@ -138,7 +176,15 @@ impl Message<'_> {
             Message::TraceRequest { .. }
             | Message::TraceReply { .. }
             | Message::IdentityRequest { .. }
-            | Message::IdentityReply { .. } => {}
+            | Message::IdentityReply { .. }
+            | Message::Announce { .. }
+            | Message::Announced { .. }
+            | Message::Find { .. }
+            | Message::Found { .. }
+            | Message::ObservedRequest { .. }
+            | Message::ObservedReply { .. }
+            | Message::Resolve { .. }
+            | Message::Resolved { .. } => {}
         }
         message
     }
@@ -150,6 +196,8 @@ const PAYLOAD_BYTES_MAX: usize = CONTROL_BYTES_MAX - PREFIX_BYTES - 4;
 const _: () = assert!(PREFIX_BYTES + 8 + HEADER_BYTES_MAX <= CONTROL_BYTES_MAX);
 const _: () = assert!(PREFIX_BYTES + 4 + GOODBYE_TEXT_BYTES_MAX <= CONTROL_BYTES_MAX);
 const _: () = assert!(TRACE_BYTES <= CONTROL_BYTES_MAX && IDENTITY_BYTES <= CONTROL_BYTES_MAX);
+const _: () = assert!(ANNOUNCE_BYTES <= CONTROL_BYTES_MAX && RESOLVE_BYTES <= CONTROL_BYTES_MAX);
+const _: () = assert!(FIND_BYTES <= CONTROL_BYTES_MAX && OBSERVED_BYTES <= CONTROL_BYTES_MAX);
 
 impl<'a> Writer<'a> {
     fn hop(self, hop: &HopWord) -> Option<Writer<'a>> {

@@ -5,12 +5,12 @@
 //! +---------------+---------------+---------------+---------------+
 //! |  version      |  kind         |  code         |  zero         |
 //! +---------------+---------------+---------------+---------------+
-//! |  what the kind says ...
+//! |  fields of this kind ...
 //! ```
 //!
 //! A message follows a [switch header](crate::switch_header) with the control flag. It is modelled
-//! on ICMP (RFC 792, RFC 4443) and on ping for label switching (RFC 8029). Each switch decides
-//! which senders it answers, and limits the rate of its answers.
+//! on ICMP (RFC 792, RFC 4443) and on LSP ping (RFC 8029). Each switch decides to which senders it
+//! replies, and limits the rate of its replies.
 //!
 //! ```
 //! use strowger_wire::control::{Message, MessageError};
@@ -23,22 +23,29 @@
 //! ```
 
 mod emit;
+mod lookup;
 mod parse;
 mod reason;
 mod trace;
 
 use core::fmt;
+use core::net::SocketAddr;
 
 use crate::fields::Reader;
+use crate::limits::{FIND_NONCE_BYTES, FIND_TAG_BYTES};
 
 pub use emit::{MessageBytes, NoRoom};
+pub use lookup::{
+    ANNOUNCE_BYTES, ANNOUNCED_BYTES, AnnounceVerdict, Announcement, FIND_BYTES, Host,
+    OBSERVED_BYTES, RESOLVE_BYTES, Resolution, ResolveTarget, ResolvedLabel,
+};
 pub use reason::Reason;
 pub use trace::{Behind, HopWord};
 
 /// The version that this crate describes. Messages of other versions are not answered.
 pub const VERSION: u8 = 1;
 
-/// Bytes of the fields that begin a message of any kind.
+/// Bytes of the fields at the start of every message.
 pub const PREFIX_BYTES: usize = 4;
 
 /// Bytes of a trace reply and of a trace request: no reply may be longer than its request (W5-6).
@@ -49,6 +56,7 @@ pub const IDENTITY_BYTES: usize = PREFIX_BYTES + 4 + 64;
 
 /// A control message (W5-2). Borrowed parts point into the parsed bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a message exists during one call, on the stack")]
 pub enum Message<'a> {
     /// Echo request (RFC 792).
     Ping {
@@ -64,7 +72,7 @@ pub enum Message<'a> {
         /// The value from the ping.
         payload: &'a [u8],
     },
-    /// Asks the switch at which hops left reaches zero what it would have done with the packet
+    /// Asks what the switch at which `hops_left` reaches zero would have done with the packet
     /// (W5-4).
     TraceRequest {
         /// An identifier that the requester chooses.
@@ -106,7 +114,7 @@ pub enum Message<'a> {
         /// The switch header of that packet.
         offending: &'a [u8],
     },
-    /// A packet was forwarded, but its slot number will soon cease to be valid.
+    /// A packet was forwarded, but a slot number in its label will soon be invalid.
     SlotMoved {
         /// The number in the packet's label.
         from: u32,
@@ -139,34 +147,108 @@ pub enum Message<'a> {
         /// [`GOODBYE_TEXT_BYTES_MAX`](crate::limits::GOODBYE_TEXT_BYTES_MAX) bytes.
         text: &'a str,
     },
+    /// An endpoint announces to its own switch which identity is at its slot.
+    Announce {
+        /// An identifier that the requester chooses.
+        id: u32,
+        /// The announcement.
+        announcement: Announcement<'a>,
+    },
+    /// The answer to an announcement.
+    Announced {
+        /// The value from the announcement.
+        id: u32,
+        /// Whether the announcement was taken, or why it was not.
+        verdict: AnnounceVerdict,
+        /// Seconds for which the announcement is valid.
+        seconds: u32,
+    },
+    /// Asks a switch whether it hosts a peer, without naming the peer.
+    Find {
+        /// Random bytes. The first four are the identifier of the request.
+        nonce: &'a [u8; FIND_NONCE_BYTES],
+        /// The keyed hash of the wanted peer under the nonce.
+        tag: &'a [u8; FIND_TAG_BYTES],
+    },
+    /// The answer to a find message.
+    Found {
+        /// The value from the request.
+        nonce: &'a [u8; FIND_NONCE_BYTES],
+        /// Where the peer is; `None` if it is not here.
+        host: Option<Host<'a>>,
+    },
+    /// Asks a neighbour for the address at which it reaches the requester.
+    ObservedRequest {
+        /// An identifier that the requester chooses.
+        id: u32,
+    },
+    /// The answer: the address that the link has at the neighbour.
+    ObservedReply {
+        /// The value from the request.
+        id: u32,
+        /// The UDP address; `None` if the link has none. An IPv6 address has no scope here.
+        address: Option<SocketAddr>,
+    },
+    /// Asks the own switch for labels that lead to a peer.
+    Resolve {
+        /// An identifier that the requester chooses.
+        id: u32,
+        /// The peer.
+        target: ResolveTarget<'a>,
+    },
+    /// The answer: labels from the slot that asked.
+    Resolved {
+        /// The value from the request.
+        id: u32,
+        /// The peer and its labels.
+        resolution: Resolution<'a>,
+    },
 }
 
-/// The value of a slot field in a trace reply that means "no slot".
+/// The slot of a trace reply that means "no slot". Only its low three bytes are sent.
 const NO_SLOT: u32 = u32::MAX;
 
 mod kind {
     pub(super) const PING: u8 = 1;
     pub(super) const PONG: u8 = 2;
     pub(super) const TRACE_REQUEST: u8 = 3;
-    pub(super) const TRACE_ANSWER: u8 = 4;
+    pub(super) const TRACE_REPLY: u8 = 4;
     pub(super) const IDENTITY_REQUEST: u8 = 5;
-    pub(super) const IDENTITY_ANSWER: u8 = 6;
+    pub(super) const IDENTITY_REPLY: u8 = 6;
     pub(super) const ERROR: u8 = 7;
     pub(super) const TOO_BIG: u8 = 8;
     pub(super) const SLOT_MOVED: u8 = 9;
     pub(super) const SLOT_GONE: u8 = 10;
     pub(super) const CONGESTION: u8 = 11;
     pub(super) const GOODBYE: u8 = 12;
+    // 13 to 17 are reserved for routing.
+    pub(super) const ANNOUNCE: u8 = 18;
+    pub(super) const FIND: u8 = 19;
+    pub(super) const FOUND: u8 = 20;
+    pub(super) const OBSERVED_REQUEST: u8 = 21;
+    pub(super) const OBSERVED_REPLY: u8 = 22;
+    pub(super) const RESOLVE: u8 = 23;
+    pub(super) const RESOLVED: u8 = 24;
+    pub(super) const ANNOUNCED: u8 = 25;
 }
 
-/// Whether this payload begins a request. Of control packets, errors are sent only about requests
-/// (W5-8).
-pub fn is_question(payload: &[u8]) -> bool {
-    const QUESTIONS: [u8; 3] = [kind::PING, kind::TRACE_REQUEST, kind::IDENTITY_REQUEST];
-    matches!(payload, [VERSION, kind, ..] if QUESTIONS.contains(kind))
+/// Whether the first bytes of this payload are those of a request. Among control packets, only
+/// requests may cause errors (W5-56).
+pub fn is_request(payload: &[u8]) -> bool {
+    const REQUESTS: [u8; 7] = [
+        kind::PING,
+        kind::TRACE_REQUEST,
+        kind::IDENTITY_REQUEST,
+        kind::ANNOUNCE,
+        kind::FIND,
+        kind::OBSERVED_REQUEST,
+        kind::RESOLVE,
+    ];
+    matches!(payload, [VERSION, kind, ..] if REQUESTS.contains(kind))
 }
 
-/// The identifier of a trace request, read from the first bytes of it that the worker keeps.
+/// The identifier of a trace request. `payload` may be truncated: a worker keeps only the first
+/// bytes of a packet.
 pub fn trace_id(payload: &[u8]) -> Option<u32> {
     match payload {
         [VERSION, kind::TRACE_REQUEST, _, _, rest @ ..] => Reader(rest).u32(),
@@ -206,6 +288,7 @@ impl core::error::Error for MessageError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::label::{AnyLabel, Label};
     use crate::limits::{CONTROL_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX};
 
     const HEADER: [u8; 16] = [0x10, 0, 9, 0, 0, 4, 0xbe, 0xef, 0, 0, 0, 0, 0, 0, 1, 0x15];
@@ -221,6 +304,7 @@ mod tests {
         assert_eq!(bye.to_bytes()[..], *b"\x01\x0c\x02\0\0\0\0\x1enew version");
     }
 
+    /// wire.md: W5-5.
     #[test]
     fn what_is_emitted_is_read_back() {
         let hop = HopWord {
@@ -253,8 +337,110 @@ mod tests {
         }
     }
 
+    /// wire.md: W5-6, W5-82.
     #[test]
-    fn w5_6_a_question_is_as_long_as_its_answer() {
+    fn no_answer_about_endpoints_is_longer_than_its_question() {
+        let announcement = ANNOUNCEMENT;
+        let long = Message::Announce { id: 1, announcement }.wire_bytes();
+        let verdict = AnnounceVerdict::TAKEN;
+        assert!(Message::Announced { id: 1, verdict, seconds: 1 }.wire_bytes() <= long);
+        let (nonce, tag) = (&[1; 16], &[2; 16]);
+        let question = Message::Find { nonce, tag }.to_bytes();
+        for host in [None, Some(HOST)] {
+            assert_eq!(Message::Found { nonce, host }.to_bytes().len(), question.len());
+        }
+        let question = Message::ObservedRequest { id: 1 }.to_bytes();
+        for address in [None, "192.0.2.1:7".parse().ok(), "[2001:db8::1]:7".parse().ok()] {
+            let answer = Message::ObservedReply { id: 1, address }.to_bytes();
+            assert_eq!(answer.len(), question.len());
+        }
+        let question = Message::Resolve { id: 1, target: ResolveTarget::Peer(&[1; 32]) }.to_bytes();
+        let none = Resolution { identity: &[0; 32], certificate: None, labels: [None; 4] };
+        for resolution in [none, RESOLUTION] {
+            let answer = Message::Resolved { id: 1, resolution }.to_bytes();
+            assert_eq!(answer.len(), question.len());
+        }
+    }
+
+    /// wire.md: W5-16, W5-90.
+    #[test]
+    fn wrong_lengths_and_fields_of_lookups_are_refused() {
+        let (nonce, tag) = (&[1; 16], &[2; 16]);
+        for message in [
+            Message::Announce { id: 1, announcement: ANNOUNCEMENT },
+            Message::Announced { id: 1, verdict: AnnounceVerdict::FULL, seconds: 0 },
+            Message::Find { nonce, tag },
+            Message::Found { nonce, host: Some(HOST) },
+            Message::ObservedRequest { id: 1 },
+            Message::ObservedReply { id: 1, address: None },
+            Message::Resolve { id: 1, target: ResolveTarget::Address(&[1; 16]) },
+            Message::Resolved { id: 1, resolution: RESOLUTION },
+        ] {
+            let mut bytes = [0; 400];
+            message.emit(&mut bytes).expect("room");
+            let length = message.wire_bytes();
+            assert_eq!(Message::parse(&bytes[..length]), Ok(message));
+            assert_eq!(Message::parse(&bytes[..length - 1]), Err(MessageError::TooShort));
+            assert_eq!(Message::parse(&bytes[..length + 1]), Err(MessageError::TooLong));
+        }
+        let changed = |message: Message<'_>, at: usize, to: u8| {
+            let mut bytes = message.to_bytes().to_vec();
+            bytes[at] = to;
+            Message::parse(&bytes).err()
+        };
+        let bad = Some(MessageError::Field);
+        let found = Message::Found { nonce, host: Some(Host { width: 59, ..HOST }) };
+        assert_eq!(changed(found, 20, 59), None);
+        assert_eq!(changed(found, 20, 60), bad);
+        assert_eq!(changed(found, 20, 3), bad, "the director has 4 bits");
+        for family in 0..=255 {
+            let seen = Message::ObservedReply { id: 1, address: None };
+            assert_eq!(changed(seen, 8, family).is_some(), !matches!(family, 0 | 4 | 6));
+            let target = Message::Resolve { id: 1, target: ResolveTarget::Address(&[1; 16]) };
+            assert_eq!(changed(target, 8, family).is_some(), !matches!(family, 1 | 2));
+            let resolved = Message::Resolved { id: 1, resolution: RESOLUTION };
+            assert_eq!(
+                changed(resolved, 178, family).is_some(),
+                !matches!(family, 0 | 8 | 16 | 32)
+            );
+        }
+    }
+
+    const ANNOUNCEMENT: Announcement<'_> = Announcement {
+        slot: 4,
+        seconds: 300,
+        stamp: 7,
+        certificate: &[2; 138],
+        signature: &[3; 64],
+    };
+
+    const HOST: Host<'_> =
+        Host { width: 4, director: 9, seconds: 299, mtu: 2_048, certificate: &[2; 138] };
+
+    const RESOLUTION: Resolution<'_> = Resolution {
+        identity: &[1; 32],
+        certificate: Some(&[2; 138]),
+        labels: [
+            Some(ResolvedLabel {
+                label: AnyLabel::W64(Label::here()),
+                cost: 1,
+                mtu: 2,
+                seconds: 3,
+            }),
+            Some(ResolvedLabel {
+                label: AnyLabel::W256(Label::here()),
+                cost: 4,
+                mtu: 0,
+                seconds: 0,
+            }),
+            None,
+            None,
+        ],
+    };
+
+    /// wire.md: W5-6.
+    #[test]
+    fn w5_6_a_request_is_as_long_as_its_reply() {
         let hop = HopWord {
             slot_in: 0,
             slot_out: None,
@@ -265,13 +451,14 @@ mod tests {
             queue_frames: 0,
             packet_bytes_max: 0,
         };
-        let answer = Message::TraceReply { id: 1, hop }.to_bytes();
-        assert_eq!(Message::TraceRequest { id: 1 }.to_bytes().len(), answer.len());
-        let answer = Message::IdentityReply { id: 1, identity: &[0; 32], link_key: &[0; 32] };
-        let question = Message::IdentityRequest { id: 1 };
-        assert_eq!(question.to_bytes().len(), answer.to_bytes().len());
+        let reply = Message::TraceReply { id: 1, hop }.to_bytes();
+        assert_eq!(Message::TraceRequest { id: 1 }.to_bytes().len(), reply.len());
+        let reply = Message::IdentityReply { id: 1, identity: &[0; 32], link_key: &[0; 32] };
+        let request = Message::IdentityRequest { id: 1 };
+        assert_eq!(request.to_bytes().len(), reply.to_bytes().len());
     }
 
+    /// wire.md: W5-1, W5-15, W5-16, W5-17, W5-31, W5-75, W5-76.
     #[test]
     fn bytes_that_are_no_message_say_why() {
         assert_eq!(Message::parse(&[]), Err(MessageError::TooShort));
@@ -282,10 +469,23 @@ mod tests {
         let mut long = [0; 4 + HEADER.len() + 1];
         Message::Congestion { offending: &HEADER }.emit(&mut long).expect("room");
         assert_eq!(Message::parse(&long), Err(MessageError::TooLong));
+        let mut goodbye = [b'x'; PREFIX_BYTES + 4 + GOODBYE_TEXT_BYTES_MAX + 1];
+        goodbye[..PREFIX_BYTES + 4].copy_from_slice(&[1, 12, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Message::parse(&goodbye), Err(MessageError::TooLong));
+        assert!(Message::parse(&goodbye[..goodbye.len() - 1]).is_ok());
+        let mut trace = [0; TRACE_BYTES];
+        trace[..2].copy_from_slice(&[1, 4]);
+        for behind in 0..=255 {
+            trace[12] = behind;
+            let is_known = Behind::from_number(behind).is_some();
+            assert_eq!((Message::parse(&trace).is_ok(), is_known), (behind < 4, behind < 4));
+        }
     }
 
     /// Coverage-guided fuzzing found the first case: the parser accepted a trace reply of 1,429
     /// bytes, and the emitted copy had 36 bytes.
+    ///
+    /// wire.md: W5-16, W5-22, W5-23, W5-24, W5-25.
     #[test]
     fn w5_1_a_message_of_a_fixed_length_has_that_length() {
         let hop = HopWord {
@@ -333,6 +533,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W5-31, W5-37.
     #[test]
     fn what_is_too_long_for_a_message_is_cut_off() {
         let ping = Message::Ping { id: 1, payload: &[7; CONTROL_BYTES_MAX] }.to_bytes();

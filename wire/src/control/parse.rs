@@ -3,8 +3,10 @@
 use core::cmp::Ordering;
 
 use super::{
-    Behind, HopWord, IDENTITY_BYTES, Message, MessageError, NO_SLOT, PREFIX_BYTES, Reason,
-    TRACE_BYTES, VERSION, kind,
+    ANNOUNCE_BYTES, ANNOUNCED_BYTES, AnnounceVerdict, Announcement, Behind, FIND_BYTES, HopWord,
+    Host, IDENTITY_BYTES, Message, MessageError, NO_SLOT, OBSERVED_BYTES, PREFIX_BYTES,
+    RESOLVE_BYTES, Reason, Resolution, ResolveTarget, TRACE_BYTES, VERSION, kind,
+    lookup::parse_observed,
 };
 use crate::fields::Reader;
 use crate::limits::GOODBYE_TEXT_BYTES_MAX;
@@ -28,7 +30,7 @@ impl<'a> Message<'a> {
                 fields.check_length(TRACE_BYTES)?;
                 Self::TraceRequest { id: fields.u32()? }
             }
-            kind::TRACE_ANSWER => {
+            kind::TRACE_REPLY => {
                 fields.check_length(TRACE_BYTES)?;
                 Self::trace_reply(code, &mut fields)?
             }
@@ -36,7 +38,7 @@ impl<'a> Message<'a> {
                 fields.check_length(IDENTITY_BYTES)?;
                 Self::IdentityRequest { id: fields.u32()? }
             }
-            kind::IDENTITY_ANSWER => {
+            kind::IDENTITY_REPLY => {
                 fields.check_length(IDENTITY_BYTES)?;
                 Self::IdentityReply {
                     id: fields.u32()?,
@@ -62,6 +64,41 @@ impl<'a> Message<'a> {
                 }
                 let text = core::str::from_utf8(fields.0.0).map_err(|_| MessageError::Field)?;
                 Self::Goodbye { code, retry_after_s, text }
+            }
+            kind::ANNOUNCE => {
+                fields.check_length(ANNOUNCE_BYTES)?;
+                let id = fields.u32()?;
+                Self::Announce { id, announcement: Announcement::parse(&mut fields.0)? }
+            }
+            kind::ANNOUNCED => {
+                fields.check_length(ANNOUNCED_BYTES)?;
+                let (id, verdict) = (fields.u32()?, AnnounceVerdict::new(code));
+                Self::Announced { id, verdict, seconds: fields.u32()? }
+            }
+            kind::FIND => {
+                fields.check_length(FIND_BYTES)?;
+                Self::Find { nonce: fields.take()?, tag: fields.take()? }
+            }
+            kind::FOUND => {
+                fields.check_length(FIND_BYTES)?;
+                Self::Found { nonce: fields.take()?, host: Host::parse(&mut fields.0)? }
+            }
+            kind::OBSERVED_REQUEST => {
+                fields.check_length(OBSERVED_BYTES)?;
+                Self::ObservedRequest { id: fields.u32()? }
+            }
+            kind::OBSERVED_REPLY => {
+                fields.check_length(OBSERVED_BYTES)?;
+                Self::ObservedReply { id: fields.u32()?, address: parse_observed(&mut fields.0)? }
+            }
+            kind::RESOLVE => {
+                fields.check_length(RESOLVE_BYTES)?;
+                Self::Resolve { id: fields.u32()?, target: ResolveTarget::parse(&mut fields.0)? }
+            }
+            kind::RESOLVED => {
+                fields.check_length(RESOLVE_BYTES)?;
+                let id = fields.u32()?;
+                Self::Resolved { id, resolution: Resolution::parse(&mut fields.0)? }
             }
             _ => return Err(MessageError::Kind),
         })
@@ -112,7 +149,7 @@ impl<'a> Fields<'a> {
         self.0.u64().ok_or(MessageError::TooShort)
     }
 
-    /// Checks that the whole message has exactly `message_bytes` (W5-1). Call it after the prefix
+    /// Checks that the whole message has exactly `message_bytes` (W5-16). Call it after the prefix
     /// has been read.
     fn check_length(&self, message_bytes: usize) -> Result<(), MessageError> {
         match (PREFIX_BYTES + self.0.0.len()).cmp(&message_bytes) {

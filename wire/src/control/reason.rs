@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// The number of a discard that may be reported to senders. A number that this version does not
-/// know is kept as received.
+/// The number of a discard reason that may be reported to senders. A number that this version does
+/// not know is kept as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
@@ -31,9 +31,9 @@ macro_rules! reasons {
 reasons! {
     /// No hops were left.
     1 HOPS_SPENT = "hops_spent",
-    /// No forward bits were left.
+    /// The forward part of the label was empty.
     2 LABEL_SPENT = "label_spent",
-    /// The label's low bits were no director of the switch's scheme.
+    /// The label's low bits were not a director of the switch's scheme.
     3 NO_DIRECTOR = "no_director",
     /// Nothing is attached to the slot, or the sender may not send to it (W5-9).
     4 EMPTY_SLOT = "empty_slot",
@@ -45,17 +45,17 @@ reasons! {
     7 BEYOND_ENDPOINT = "beyond_endpoint",
     /// The ingress slot could not be written in the bits of the director.
     8 RETURN_PATH = "return_path",
-    /// The step would have shifted past the label's register.
+    /// The return path would have filled the label's register.
     9 LABEL_FULL = "label_full",
     /// The packet was longer than the path MTU of the egress link.
     10 TOO_BIG = "too_big",
     /// The egress queue was full.
     11 EGRESS_FULL = "egress_full",
-    /// The egress link has no keys.
+    /// The egress link had no keys.
     12 LINK_DOWN = "link_down",
     /// The keys of the egress link had expired.
     13 KEYS_EXPIRED = "keys_expired",
-    /// The egress was detached while the packet was in its queue.
+    /// The egress was detached before the packet could be sent.
     14 EXIT_GONE = "exit_gone",
 }
 
@@ -83,6 +83,7 @@ impl fmt::Display for Reason {
 mod tests {
     use super::*;
 
+    /// wire.md: W5-5.
     #[test]
     fn w5_5_each_reason_has_its_number_and_a_name_of_its_own() {
         for (index, reason) in (1..).zip(Reason::ALL) {

@@ -15,7 +15,7 @@ pub struct HopWord {
     pub discard: Option<Reason>,
     /// Nanoseconds from the packet's arrival until the reply was written.
     pub held_ns: u64,
-    /// The worker's clock at the packet's arrival, in nanoseconds. Only differences mean something;
+    /// The worker's clock at the packet's arrival, in nanoseconds. Only differences are meaningful;
     /// it is not a time of day.
     pub worker_ns: u64,
     /// The number of frames in the egress queue.
@@ -25,11 +25,11 @@ pub struct HopWord {
     pub packet_bytes_max: u16,
 }
 
-/// The egress of a traced packet.
+/// What is attached to the egress slot of a traced packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Behind {
-    /// Nothing: the switch would discard it.
+    /// Nothing: the switch would discard the packet.
     Nothing = 0,
     /// Another switch.
     Neighbour = 1,

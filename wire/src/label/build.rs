@@ -22,12 +22,13 @@ impl<R: Register> Label<R> {
     ///
     /// Each director has the least width in which both slots of its hop fit, because the switch
     /// writes the ingress slot into the bits of the director. Above the last director is the end
-    /// marker. If the egress of the last hop is slot 1, the marker is also its director. The return
-    /// path ends above the first hop's ingress slot in the same way.
+    /// marker. If the egress of the last hop is slot 1, the marker is also its director. The label
+    /// of the return path has its marker above the first hop's ingress slot; if that is slot 1, the
+    /// marker is also its director.
     ///
     /// # Errors
     /// [`NoHops`](LabelError::NoHops) for an empty list; [`SwitchInside`](LabelError::SwitchInside)
-    /// if slot 1 is neither the first ingress nor the last egress;
+    /// if slot 1 occurs elsewhere than as the first ingress or the last egress;
     /// [`SlotTooWide`](crate::director::DirectorError::SlotTooWide) or
     /// [`NoSelf`](crate::director::DirectorError::NoSelf) if a scheme cannot write a slot;
     /// [`TooLong`](LabelError::TooLong) if either label would have more than
@@ -100,6 +101,29 @@ impl<R: Register> Label<R> {
         };
         if back.is_zero() { Err(LabelError::Zero) } else { Ok(back) }
     }
+
+    /// The label of the reply of an endpoint to a packet that arrived at it with this label and
+    /// `shift`, by the slot `ingress` of the endpoint's switch (W1.3-17).
+    ///
+    /// The reply leaves from the endpoint's own slot, and its first director must hold that slot as
+    /// well as `ingress`. The endpoint's slot is that of the label's director.
+    ///
+    /// # Errors
+    /// As [`reverse`](Label::reverse); the errors of [`Scheme::width_for`].
+    pub fn reverse_at_endpoint(
+        self,
+        shift: u16,
+        scheme: &Scheme,
+        ingress: Slot,
+    ) -> Result<Label<R>, LabelError> {
+        let director = match self.decode(scheme) {
+            Ok(own) if !own.slot.is_switch() => {
+                scheme.encode(ingress, scheme.width_for(ingress, own.slot)?)?
+            }
+            _ => scheme.encode_least(ingress)?,
+        };
+        self.reverse(shift, Some(director))
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +146,40 @@ mod tests {
         step(&V3X5X8, label, shift, Slot::new(ingress), everywhere, false)
     }
 
+    /// A reply from a wide slot to a narrow one has a director that holds both, so the switch can
+    /// write the endpoint's slot into the return path.
+    ///
+    /// wire.md: W1.3-17.
+    #[test]
+    fn the_reply_of_an_endpoint_holds_the_endpoint_s_own_slot() {
+        for own in [2, 7, 8, 31, 40, 200] {
+            for ingress in [0, 3, 9, 100] {
+                let hop = |ingress, egress| Hop {
+                    scheme: &V3X5X8,
+                    ingress: Slot::new(ingress),
+                    egress: Slot::new(egress),
+                };
+                // An endpoint at slot 2 of the first switch sends out of slot 0.
+                let (label, _) = Label::<u64>::build(&[hop(2, 0), hop(ingress, own)]).unwrap();
+                let (label, shift) = label.depart().unwrap();
+                let first = step(&V3X5X8, label, shift, Slot::new(2), everywhere, false);
+                let Ok(Step::Forward { label, shift, .. }) = first else { panic!("{first:?}") };
+                let back = label.reverse_at_endpoint(shift, &V3X5X8, Slot::new(ingress)).unwrap();
+                let (reply, shift) = back.depart().unwrap();
+                let next = step(&V3X5X8, reply, shift, Slot::new(own), everywhere, false);
+                assert!(matches!(next, Ok(Step::Forward { .. })), "{own} {ingress}: {next:?}");
+            }
+        }
+        // From slot 1 the narrowest director suffices.
+        let arrived = label("8000000000000001");
+        let least = V3X5X8.encode_least(Slot::new(3)).unwrap();
+        assert_eq!(
+            arrived.reverse_at_endpoint(4, &V3X5X8, Slot::new(3)),
+            arrived.reverse(4, Some(least))
+        );
+    }
+
+    /// wire.md: W1.3-4.
     #[test]
     fn a_return_path_is_the_same_written_or_computed() {
         let before = label("8000000000000001");
@@ -133,6 +191,7 @@ mod tests {
         assert_eq!(before.reverse(4, Some(ingress)), Ok(label("13")));
     }
 
+    /// wire.md: W1.3-13, W1.4-7.
     #[test]
     fn a_missing_return_path_is_an_error() {
         assert_eq!(label("15").reverse(0, None), Err(LabelError::Zero));
@@ -142,6 +201,7 @@ mod tests {
         assert_eq!(label("8").reverse(61, Some(ingress)), Err(LabelError::TooLong));
     }
 
+    /// wire.md: W1.3-6, W1.3-7.
     #[test]
     fn a_label_from_an_endpoint_has_the_end_of_its_return_path() {
         let hop = |egress, ingress| Hop {
@@ -165,6 +225,7 @@ mod tests {
         assert_eq!(on_wire.reverse(shift, None), Ok(back));
     }
 
+    /// wire.md: W1.5-2.
     #[test]
     fn a_narrow_register_is_full_at_fourteen_hops() {
         let hop = |scheme| Hop { scheme, egress: Slot::new(2), ingress: Slot::new(3) };
@@ -176,6 +237,7 @@ mod tests {
         assert_eq!(Label::<U256>::build(&[hop(&F4); 63]), Err(LabelError::TooLong));
     }
 
+    /// wire.md: W1.4-6.
     #[test]
     fn a_path_goes_through_the_switch_itself_only_at_its_ends() {
         let hop = |egress, ingress| Hop {
@@ -195,6 +257,7 @@ mod tests {
         assert_eq!(Label::<u64>::build(&unknown), Err(error));
     }
 
+    /// wire.md: W1.4-6.
     #[test]
     fn schemes_may_differ_on_the_way() {
         let hop = |scheme, egress, ingress| Hop {
@@ -204,11 +267,11 @@ mod tests {
         };
         let hops = [hop(&V3X5X8, 2, 1), hop(&F8, 7, 9), hop(&V4X8, 3, 20), hop(&F4, 1, 4)];
         let (there, back) = Label::<u64>::build(&hops).unwrap();
-        // The label is the marker, then 3 in nine bits (v4x8), 7 in eight bits (f8), 2 in four bits
-        // (v3x5x8).
+        // From the top bit down, the label is the marker, 3 in nine bits (v4x8), 7 in eight bits
+        // (f8), and 2 in four bits (v3x5x8).
         assert_eq!(there.register(), 1 << 21 | 4 << 12 | 7 << 4 | 5);
-        // The label is the marker, which is also the ingress slot of the first hop, then 9 (f8), 20
-        // (v4x8), 4 (f4).
+        // From the top bit down, the label is the marker (also the director of slot 1, the first
+        // hop's ingress), 9 (f8), 20 (v4x8), and 4 (f4).
         assert_eq!(back.register(), 1 << 21 | 9 << 13 | 42 << 4 | 4);
     }
 }

@@ -51,7 +51,7 @@ impl<R: Register> Label<R> {
 
     /// Returns the same path, for use by the node that the label `asker` leads to (cjdns:
     /// `getLabelFor`). The first director becomes at least as wide as the first one of `asker`,
-    /// because the ingress of that node's packets is that slot.
+    /// because packets of that node arrive at this switch on the slot of that director.
     ///
     /// # Errors
     /// [`NoSuchDirector`](crate::director::DirectorError::NoSuchDirector) for either label,
@@ -65,7 +65,7 @@ impl<R: Register> Label<R> {
         self.with_first(director, scheme.encode(director.slot, theirs.width)?)
     }
 
-    /// Puts `new` in the place of `old`, its first director.
+    /// Replaces the first director, `old`, by `new`.
     fn with_first(self, old: Director, new: Director) -> Result<Label<R>, LabelError> {
         if new == old {
             // The label does not change, so its length is not checked.

@@ -18,9 +18,10 @@
 //! If only the marker is left, the low bits are `0001`. The schemes of cjdns decode these bits as
 //! slot 1, the switch itself. So a label that ends at a switch needs no director for its last hop.
 //!
-//! All operations are arithmetic on the register: none allocates or panics, and none depends on
-//! what is attached to a slot. `strowger conform` offers the same operations as JSON lines, for
-//! comparison with other implementations. The arithmetic is that of cjdns.
+//! All operations are arithmetic on the register, and none allocates or panics. Only [`step`]
+//! depends on which slots are in use; the caller passes this as an argument. `strowger conform`
+//! offers the same operations as JSON lines, for comparison with other implementations. The
+//! arithmetic is that of cjdns.
 //!
 //! # Example
 //!
@@ -47,6 +48,7 @@
 //! # Ok::<(), LabelError>(())
 //! ```
 
+mod any;
 mod build;
 mod convert;
 mod splice;
@@ -59,6 +61,7 @@ use crate::director::{Director, DirectorError};
 use crate::scheme::Scheme;
 
 use crate::register::Register;
+pub use any::AnyLabel;
 pub use build::Hop;
 pub use step::{Step, StepError, step};
 pub use text::{TextError, TextFault};
@@ -71,8 +74,7 @@ pub use text::{TextError, TextFault};
 pub struct Label<R: Register = u64>(R);
 
 impl<R: Register> Label<R> {
-    /// Maximum length of a label that these operations produce, in bits, including the end marker
-    /// (W1.3-7).
+    /// Maximum length of the label of a path, in bits, including the end marker (W1.3-7).
     ///
     /// It is four bits less than the register, so that the marker and the three zeros above it fit
     /// into the register. These four bits together encode slot 1. cjdns has the same bound: the
@@ -139,7 +141,7 @@ impl<R: Register> Label<R> {
     }
 
     /// Whether the forward part holds at most the end marker. After the director of an endpoint's
-    /// slot this means that the packet has arrived (W1.3-2).
+    /// slot was removed, this means that the packet has arrived (W1.3-2).
     #[inline]
     #[must_use]
     pub fn is_at_end(self, shift: u16) -> bool {
@@ -149,9 +151,9 @@ impl<R: Register> Label<R> {
 
     /// The rewrite of one step (wire.md 1.2): `(label >> width) | back_bits`.
     ///
-    /// `back_bits` are the ingress slot, reversed, at the top of a 64-bit word, as
-    /// [`Scheme::back_bits`] gives them. This function checks nothing: the caller has looked up
-    /// both arguments in its tables.
+    /// `back_bits` are the director of the ingress slot, bit-reversed, at the top of a 64-bit word,
+    /// as [`Scheme::back_bits`] returns them. This function checks nothing: the caller has looked
+    /// up both arguments in its tables.
     #[inline]
     #[must_use]
     pub fn advance(self, width: u8, back_bits: u64) -> Label<R> {
@@ -179,8 +181,8 @@ impl<R: Register> Label<R> {
         Ok(scheme.decode(self.low())?)
     }
 
-    /// Whether the first director names slot 1: the packet is addressed to the switch that now has
-    /// it.
+    /// Whether the first director names slot 1: the packet is addressed to the switch that holds it
+    /// now.
     #[must_use]
     pub fn is_self(self, scheme: &Scheme) -> bool {
         scheme.decode(self.low()).is_ok_and(|director| director.slot.is_switch())
@@ -287,6 +289,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// wire.md: W1.4-12.
     #[test]
     fn hops_are_counted_up_to_the_end() {
         assert_eq!(label("a863").hop_count(&V3X5X8), Ok(3));

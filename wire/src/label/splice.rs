@@ -7,18 +7,19 @@ impl<R: Register> Label<R> {
     /// The label of both paths in sequence: first the path of `first`, then the path of `onward`
     /// (W1.4-2).
     ///
-    /// Computed as `((onward ^ 1) << log2(first)) ^ first`: the lowest bit of `onward` coincides
-    /// with the end marker of `first`.
+    /// The result is `((onward ^ 1) << log2(first)) ^ first`: the lowest bit of `onward` replaces
+    /// the end marker of `first`.
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if either is zero and so has no marker;
+    /// [`Zero`](LabelError::Zero) if either label is zero and so has no end marker;
     /// [`TooLong`](LabelError::TooLong) if the result has more than [`BITS_MAX`](Label::BITS_MAX)
     /// bits.
     pub fn splice(onward: Label<R>, first: Label<R>) -> Result<Label<R>, LabelError> {
         if onward.is_zero() || first.is_zero() {
             return Err(LabelError::Zero);
         }
-        // Both end markers share one bit, so the label is one bit shorter.
+        // The lowest bit of `onward` replaces the end marker of `first`, so the lengths add up to
+        // one bit less.
         let first_bits = first.bits() - 1;
         if onward.bits() + first_bits > Self::BITS_MAX {
             return Err(LabelError::TooLong);
@@ -29,8 +30,8 @@ impl<R: Register> Label<R> {
     /// The part of this label after the path of `first`: the inverse of [`splice`](Label::splice).
     ///
     /// # Errors
-    /// [`Zero`](LabelError::Zero) if either is zero; [`NotThrough`](LabelError::NotThrough) if this
-    /// label does not [route through](Label::routes_through) the end of `first`.
+    /// [`Zero`](LabelError::Zero) if either label is zero; [`NotThrough`](LabelError::NotThrough)
+    /// if this label does not [route through](Label::routes_through) the end of `first`.
     pub fn unsplice(self, first: Label<R>) -> Result<Label<R>, LabelError> {
         if self.is_zero() || first.is_zero() {
             return Err(LabelError::Zero);
@@ -47,7 +48,7 @@ impl<R: Register> Label<R> {
         if self.is_zero() || via.is_zero() || self.bits() < via.bits() {
             return false;
         }
-        // Labels of the same length agree below their markers only if they are equal.
+        // If both labels have the same length, this holds only if they are equal.
         self.0.xor(via.0).low_bits(via.bits() - 1) == R::ZERO
     }
 }
@@ -60,6 +61,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// wire.md: W1.4-2, W1.4-11.
     #[test]
     fn splice_and_unsplice_undo_each_other() {
         let (first, onward) = (label("15"), label("13"));
@@ -75,6 +77,7 @@ mod tests {
         assert!(!label("0").routes_through(first) && !first.routes_through(label("0")));
     }
 
+    /// wire.md: W1.3-7, W1.4-2.
     #[test]
     fn a_label_has_at_most_sixty_of_sixty_four_bits() {
         let (long, longer) = (label("0800000000000000"), label("1000000000000000"));

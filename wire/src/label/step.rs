@@ -22,8 +22,8 @@ pub enum Step<R: Register = u64> {
     },
     /// The packet is addressed to slot 1, the switch itself.
     Arrive {
-        /// Label and shift with the ingress slot written into the return path; `None` if the slot
-        /// is too wide for that. In that case the receiver computes the return path at full width
+        /// Label and shift with the ingress slot written into the return path; `None` if there are
+        /// not enough bits for it. In that case the receiver computes the return path at full width
         /// from the ingress slot that is delivered with the packet ([`Label::reverse`]). So
         /// delivery never fails for lack of bits (W1.3-3).
         written: Option<(Label<R>, u16)>,
@@ -41,6 +41,8 @@ pub enum StepError {
     EmptySlot,
     /// The egress slot is the ingress slot.
     UTurn,
+    /// The director names slot 1, and above it is more than an end marker (W1.3-9).
+    BeyondSwitch,
     /// The ingress slot does not fit into the bits of the director.
     ReturnPath,
     /// The return path would fill the register.
@@ -56,6 +58,7 @@ impl StepError {
             StepError::NoSuchDirector => "no_such_director",
             StepError::EmptySlot => "empty_slot",
             StepError::UTurn => "u_turn",
+            StepError::BeyondSwitch => "beyond_endpoint",
             StepError::ReturnPath => "return_path",
             StepError::RegisterFull => "register_full",
         }
@@ -69,6 +72,7 @@ impl fmt::Display for StepError {
             StepError::NoSuchDirector => "the low bits of the label are no director",
             StepError::EmptySlot => "nothing is attached to this slot",
             StepError::UTurn => "the packet would leave by the slot that it came in by",
+            StepError::BeyondSwitch => "the label goes on behind the director of slot 1",
             StepError::ReturnPath => {
                 "the return path cannot be written: the director is too narrow"
             }
@@ -84,14 +88,14 @@ impl core::error::Error for StepError {}
 ///
 /// The data plane looks up the same outcome in tables. Tests compare it with this function.
 ///
-/// `taken` says whether something is attached to a slot; slot 1 always is. `u_turns` says whether
-/// the egress slot may be the ingress slot. Arriving at slot 1 is not a U-turn.
+/// `taken` returns whether something is attached to a slot; it is not called for slot 1. `u_turns`
+/// says whether the egress slot may be the ingress slot. Arriving at slot 1 is not a U-turn.
 ///
 /// # Errors
 /// The first that applies, in this order: [`SpentLabel`](StepError::SpentLabel),
 /// [`NoSuchDirector`](StepError::NoSuchDirector), [`EmptySlot`](StepError::EmptySlot),
-/// [`UTurn`](StepError::UTurn), [`ReturnPath`](StepError::ReturnPath),
-/// [`RegisterFull`](StepError::RegisterFull).
+/// [`UTurn`](StepError::UTurn), [`BeyondSwitch`](StepError::BeyondSwitch),
+/// [`ReturnPath`](StepError::ReturnPath), [`RegisterFull`](StepError::RegisterFull).
 pub fn step<R: Register>(
     scheme: &Scheme,
     label: Label<R>,
@@ -105,6 +109,10 @@ pub fn step<R: Register>(
     }
     let director = scheme.decode(label.low()).map_err(|_| StepError::NoSuchDirector)?;
     if director.slot.is_switch() {
+        let rest = label.forward(shift).0.shr(u32::from(director.width));
+        if rest != R::ZERO && rest != R::ONE {
+            return Err(StepError::BeyondSwitch);
+        }
         return Ok(Step::Arrive { written: arrive(scheme, label, shift, ingress, director) });
     }
     if !taken(director.slot) {
@@ -119,9 +127,10 @@ pub fn step<R: Register>(
     Ok(Step::Forward { to: director.slot, label, shift })
 }
 
-/// The label of a packet that has arrived at slot 1. The ingress slot is written in the bits of the
-/// director of slot 1. If the slot is too wide for them and all higher bits of the label are zero,
-/// the slot takes as many of these bits as it needs.
+/// The label and the shift of a packet that has arrived at slot 1; `None` if there is no room for
+/// the ingress slot. The ingress slot is written in the bits of the director of slot 1. If the slot
+/// is too wide for them and all higher bits of the forward part are zero, the slot takes as many of
+/// these bits as it needs.
 fn arrive<R: Register>(
     scheme: &Scheme,
     label: Label<R>,
@@ -166,6 +175,24 @@ mod tests {
         step(&V3X5X8, label, shift, Slot::new(ingress), everywhere, false)
     }
 
+    /// wire.md: W1.2-13.
+    #[test]
+    fn a_director_may_reach_into_the_return_path() {
+        // Two bits are left of the forward part, and two bits of the director 0101 (slot 2) or 1001
+        // (slot 4) belong to the return path.
+        for (bits, slot) in [(0b0101, 2), (0b1001, 4)] {
+            let asked = core::cell::Cell::new(None);
+            let taken = |slot| {
+                asked.set(Some(slot));
+                true
+            };
+            let result = step(&V3X5X8, Label::<u64>::new(bits), 62, Slot::new(3), taken, false);
+            assert_eq!(asked.get(), Some(Slot::new(slot)));
+            assert_eq!(result, Err(StepError::RegisterFull));
+        }
+    }
+
+    /// wire.md: W1.2-1, W1.2-9.
     #[test]
     fn a_step_shifts_and_writes_the_return_path_at_the_top() {
         let wanted = Step::Forward { to: Slot::new(2), label: label("c800000000000001"), shift: 8 };
@@ -194,6 +221,7 @@ mod tests {
         assert_eq!(result, Err(StepError::NoSuchDirector));
     }
 
+    /// wire.md: W1.2-11.
     #[test]
     fn a_u_turn_needs_leave() {
         assert_eq!(stepped(label("15"), 0, 2), Err(StepError::UTurn));
@@ -215,15 +243,28 @@ mod tests {
         assert!(stepped(label("15"), 59, 0).is_ok());
     }
 
+    /// wire.md: W1.3-8, W1.3-9.
+    #[test]
+    fn a_label_ends_behind_slot_1() {
+        // The return path, here of 8 bits, does not count.
+        for ends in ["c800000000000001", "c800000000000011"] {
+            assert!(matches!(stepped(label(ends), 8, 0), Ok(Step::Arrive { .. })), "{ends}");
+        }
+        for goes_on in ["c800000000000021", "c800000000000031", "c880000000000001"] {
+            assert_eq!(stepped(label(goes_on), 8, 0), Err(StepError::BeyondSwitch), "{goes_on}");
+        }
+    }
+
+    /// wire.md: W1.3-3.
     #[test]
     fn arriving_never_fails_for_want_of_bits() {
         // All bits above the director are zero: the slot is written into as many of them as it
         // needs.
         let widened = Step::Arrive { written: Some((label("3f00000000000000"), 10)) };
         assert_eq!(stepped(label("1"), 0, 64), Ok(widened));
-        // Bits above the director are set, so the slot is delivered with the packet and not in the
-        // label.
-        assert_eq!(stepped(label("1a1"), 6, 12), Ok(Step::Arrive { written: None }));
+        // An end marker is above the director, so the slot is delivered with the packet and not in
+        // the label.
+        assert_eq!(stepped(label("11"), 6, 12), Ok(Step::Arrive { written: None }));
         // The register has no free bits.
         assert_eq!(stepped(label("1"), 63, 0), Ok(Step::Arrive { written: None }));
     }

@@ -40,7 +40,7 @@ pub struct TextError {
 /// The kind of error in the text of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TextFault {
-    /// The kind of error in the text of a label.
+    /// The text is empty.
     Empty,
     /// Neither a hex digit nor a dot.
     NotHex,
@@ -48,6 +48,10 @@ pub enum TextFault {
     Dot,
     /// More digits than the register has.
     TooLong,
+    /// Neither 4, 8 nor 16 groups, where the number of groups determines the width ([`AnyLabel`]).
+    ///
+    /// [`AnyLabel`]: super::AnyLabel
+    Groups,
 }
 
 impl TextError {
@@ -59,6 +63,7 @@ impl TextError {
             TextFault::NotHex => "label_not_hex",
             TextFault::Dot => "label_dot",
             TextFault::TooLong => "label_too_long",
+            TextFault::Groups => "label_groups",
         }
     }
 }
@@ -70,6 +75,7 @@ impl fmt::Display for TextError {
             TextFault::NotHex => "neither a hex digit nor a dot",
             TextFault::Dot => "dots stand between groups of four hex digits",
             TextFault::TooLong => "more digits than the label is wide",
+            TextFault::Groups => "a label has 4, 8 or 16 groups of four hex digits",
         };
         write!(f, "byte {}: {fault}", self.at)
     }
@@ -80,7 +86,7 @@ impl core::error::Error for TextError {}
 impl<R: Register> FromStr for Label<R> {
     type Err = TextError;
 
-    /// Reads hex digits of either case, with dots between groups of four or without dots (W1.4-8).
+    /// Reads hex digits of either case, with dots between groups of four or without dots (W1.4-16).
     ///
     /// Leading zeros may be omitted, so the first group may be shorter: `15` is
     /// `0000.0000.0000.0015`.
@@ -100,8 +106,8 @@ impl<R: Register> Label<R> {
         let (mut register, mut digits, mut group, mut dotted) = (R::ZERO, 0, 0, false);
         for (at, &byte) in text.iter().enumerate() {
             if byte == b'.' {
-                // Only the first group may be shorter than four digits. Before the first dot the
-                // length of the group is not yet known.
+                // Only the first group may be shorter than four digits. The length of the first
+                // group is checked here, because a text without dots may have more digits.
                 if group == 0 || group > 4 || dotted && group < 4 {
                     return wrong(at, TextFault::Dot);
                 }
@@ -139,6 +145,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// wire.md: W1.4-17.
     #[test]
     fn text_errors_have_a_position() {
         let wrong = |text: &str| text.parse::<Label>().unwrap_err();
@@ -159,6 +166,7 @@ mod tests {
         assert_eq!(wrong("12g4").kind(), "label_not_hex");
     }
 
+    /// wire.md: W1.4-16.
     #[test]
     fn text_may_be_short_or_plain() {
         let wanted = label("0000.4321.1234.4321");

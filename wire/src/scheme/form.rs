@@ -12,8 +12,8 @@ pub struct Form {
 }
 
 impl Form {
-    /// A form of `data_bits` above the `prefix_bits` low bits of `prefix`. Not checked here:
-    /// [`Scheme::new`](crate::Scheme::new) does.
+    /// A form of `data_bits` above the `prefix_bits` low bits of `prefix`. This function does not
+    /// check the values; [`Scheme::new`](crate::Scheme::new) does.
     #[must_use]
     pub const fn new(data_bits: u8, prefix_bits: u8, prefix: u32) -> Form {
         Form { data_bits, prefix_bits, prefix }

@@ -11,12 +11,12 @@
 //! # How numbers are written
 //!
 //! Slot 1, the switch itself, is always written as the value 1: `0001` with zeros above it. If the
-//! bits `..01` are all prefix, the data of slot 1 is therefore 0, and another number takes the data
-//! 1. cjdns does this in two ways, and this crate does the same:
+//! lowest 1 belongs to the prefix, the data of slot 1 is therefore 0, and the number 0 needs other
+//! data. cjdns does this in two ways, and this crate does the same:
 //! - in `v3x5x8` the narrow form swaps the numbers 0 and 1, and the wider forms omit the number 1
-//!   (`n` is written as `n - 1`);
-//! - in all other schemes the lowest data bit is inverted in every form (`n` is written as `n ^
-//!   1`). Only the form that matches `..01` can write the number 1.
+//!   (a number `n` above 1 is written as `n - 1`);
+//! - in all other such schemes the lowest data bit is inverted in every form (`n` is written as `n
+//!   ^ 1`). Only the form that matches `..01` can write the number 1.
 //!
 //! A scheme of one form without a prefix writes numbers as they are.
 //!
@@ -46,12 +46,12 @@ use form::low_mask;
 pub use form::Form;
 pub use serial::{Serialized, read_forms};
 
-/// How the data bits of a form encode a slot number (module documentation).
+/// How the data bits of a form encode a slot number (see the module documentation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Numbering {
     /// `v3x5x8`: form 0 swaps the numbers 0 and 1, and the wider forms omit the number 1.
     SkipOne,
-    /// All others: the number is the data XOR this (0 or 1).
+    /// All others: the number is the data XOR this value, which is 0 or 1.
     Xor(u32),
 }
 
@@ -108,9 +108,9 @@ impl fmt::Debug for Scheme {
 impl Scheme {
     /// The scheme with these forms, narrowest first.
     ///
-    /// The rules are those of cjdns (`EncodingScheme`): a single form has no prefix; if there are
-    /// several forms, each has a prefix of 1 to 31 bits, and no prefix begins another; each form
-    /// has 1 to 31 data bits, more than the form before it, and at most 59 bits in all.
+    /// The rules are those of cjdns (`EncodingScheme`). A single form has no prefix. If there are
+    /// several forms, each has a prefix of 1 to 31 bits, and no prefix is the beginning of another.
+    /// Each form has 1 to 31 data bits, more than the form before it, and at most 59 bits in all.
     ///
     /// # Errors
     /// [`SchemeError`] names the first rule that the list breaks.
@@ -124,7 +124,7 @@ impl Scheme {
         let single = forms.len() == 1;
         let mut kept = [Form::new(0, 0, 0); FORMS_MAX];
         let mut self_form = None;
-        // `while` throughout: `for` is not const.
+        // This function uses `while`, because a const function cannot use `for`.
         let mut i = 0;
         while i < forms.len() {
             let form = forms[i];
@@ -210,7 +210,7 @@ impl Scheme {
         Ok(Director { slot: Slot::SWITCH, bits: 1, width, form })
     }
 
-    /// Reads the director at the low end of a label, of which `low` are the low 64 bits.
+    /// Reads the director at the low end of a label. `low` is the label's low 64 bits.
     ///
     /// # Errors
     /// [`DirectorError::NoSuchDirector`] if the bits match no form, or their data encodes no slot.
@@ -308,7 +308,7 @@ impl Scheme {
     }
 
     /// The return-path bits for a packet from `ingress` whose director has the form `form`: the
-    /// slot's director, reversed, at the **top** of a 64-bit word, for
+    /// ingress slot's director, reversed, at the **top** of a 64-bit word, for
     /// [`Label::advance`](crate::Label::advance).
     ///
     /// Returns `None` if the slot does not fit the form's width. In this case a switch discards the
@@ -327,7 +327,7 @@ impl Scheme {
 
     /// The slot that `data` encodes in form `form`, if any.
     ///
-    /// Switches use it to build the second of the two tables of a wide scheme
+    /// Switches use this function to build the second of the two tables of a wide scheme
     /// ([`prefix_index_bits`](Scheme::prefix_index_bits)).
     #[must_use]
     pub fn slot_at(&self, form: u8, data: u32) -> Option<Slot> {
@@ -381,7 +381,7 @@ const fn is_358(forms: &[Form]) -> bool {
 pub enum SchemeError {
     /// The list is empty.
     NoForms,
-    /// There are more than [`FORMS_MAX`].
+    /// There are more than [`FORMS_MAX`] forms.
     TooManyForms,
     /// A single form has a prefix, which would carry no information.
     NeedlessPrefix,
@@ -456,6 +456,7 @@ mod tests {
 
     const SLOTS: core::ops::RangeInclusive<u32> = 0..=300;
 
+    /// wire.md: W1.1-6, W1.4-9.
     #[test]
     fn small_numbers_have_short_codes() {
         let width = |number| V3X5X8.encode_least(Slot::new(number)).map(|d| d.width());
@@ -465,6 +466,23 @@ mod tests {
         assert_eq!(width(257), Err(DirectorError::SlotTooWide));
     }
 
+    /// wire.md: W1.1-26.
+    #[test]
+    fn v3x5x8_is_the_same_scheme_however_it_was_given() {
+        let of_bytes = Scheme::parse(&[0x61, 0x14, 0x45, 0x81, 0x00]).unwrap();
+        let of_forms = Scheme::new(&FORMS_358).unwrap();
+        for scheme in [of_bytes, of_forms] {
+            assert_eq!(scheme.name(), Some("v3x5x8"));
+            for slot in SLOTS.map(Slot::new) {
+                assert_eq!(scheme.encode_least(slot), V3X5X8.encode_least(slot), "{slot}");
+            }
+        }
+        // Two forms of it have the widths and prefixes of `v3x5x8`, but not its numbers.
+        let shorter = Scheme::new(&FORMS_358[..2]).unwrap();
+        assert_ne!(shorter.encode(Slot::new(8), 7), V3X5X8.encode(Slot::new(8), 7));
+    }
+
+    /// wire.md: W1.1-1, W1.4-10.
     #[test]
     fn every_code_is_read_back_and_no_two_are_the_same() {
         for (name, scheme) in NAMED {
@@ -481,6 +499,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W1.1-3, W1.1-16, W1.1-17, W1.1-24.
     #[test]
     fn slot_1_is_encoded_as_1_in_any_width() {
         for (_, scheme) in NAMED {
@@ -496,6 +515,7 @@ mod tests {
         assert_eq!(V3X5X8.decode(0).unwrap().slot(), Slot::new(0));
     }
 
+    /// wire.md: W1.1-16, W1.1-17, W1.1-25.
     #[test]
     fn a_scheme_that_cannot_encode_slot_1_has_no_self() {
         let scheme = Scheme::new(&[Form::new(2, 2, 0b10), Form::new(4, 2, 0b00)]).unwrap();
@@ -505,6 +525,7 @@ mod tests {
         assert_eq!(scheme.decode(0b01), Err(DirectorError::NoSuchDirector));
     }
 
+    /// wire.md: W1.2-6.
     #[test]
     fn a_director_is_wide_enough_for_the_return_path() {
         let width = |egress, ingress| V3X5X8.width_for(Slot::new(egress), Slot::new(ingress));
@@ -519,6 +540,7 @@ mod tests {
         assert_eq!(V3X5X8.back_bits(Slot::new(0), 3), None);
     }
 
+    /// wire.md: W1.1-2, W1.1-9, W1.1-10, W1.1-11, W1.1-12, W1.1-13, W1.1-14, W1.1-15.
     #[test]
     fn insane_sets_of_forms_are_refused() {
         use SchemeError::*;

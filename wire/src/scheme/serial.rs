@@ -98,6 +98,7 @@ mod tests {
     use super::*;
     use crate::scheme::NAMED;
 
+    /// wire.md: W1.1-7, W1.1-20, W1.1-21, W1.1-22.
     #[test]
     fn a_serialisation_must_end_where_its_forms_do() {
         for (_, scheme) in NAMED {
@@ -122,8 +123,7 @@ mod tests {
     fn the_largest_scheme_fits_its_serialisation() {
         let mut forms = [Form::new(0, 0, 0); FORMS_MAX];
         for (index, form) in (0u8..).zip(&mut forms) {
-            // The prefixes are 1, 10, 100 and so on. Their total length is the maximum for prefixes
-            // of up to 28 bits.
+            // The prefixes are 1, 10, 100 and so on, with 1 to 28 bits.
             let prefix_bits = (index + 1).min(28);
             *form = Form::new(index + 1, prefix_bits, 1 << index.min(27));
         }

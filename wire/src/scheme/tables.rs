@@ -32,7 +32,7 @@ impl Scheme {
     /// the data up in the second table ([`slot_at`](Scheme::slot_at)).
     ///
     /// # Errors
-    /// [`SchemeError::PrefixesTooAlike`] if that takes more than [`PREFIX_INDEX_BITS_MAX`] bits. A
+    /// [`SchemeError::PrefixesTooAlike`] if more than [`PREFIX_INDEX_BITS_MAX`] bits are needed. A
     /// switch cannot use such a scheme for its own slots. Labels with directors of such a scheme
     /// can still be computed.
     pub fn prefix_index_bits(&self) -> Result<u32, SchemeError> {
@@ -81,6 +81,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W1.1-8.
     #[test]
     fn wide_schemes_need_two_loads() {
         let long =

@@ -12,6 +12,10 @@ extern crate alloc;
 extern crate std;
 
 use strowger_wire::beacon::{self, Beacon};
+use strowger_wire::certificate::CertificateFields;
+use strowger_wire::connection::{
+    ConnectionHeader, HelloFields, PassThrough, SealedBody, TableEntries, UnknownConnection,
+};
 use strowger_wire::control::Message;
 use strowger_wire::hello::Hello;
 use strowger_wire::label::step;
@@ -48,12 +52,44 @@ pub fn read_all(bytes: &mut [u8], room: &mut [u8]) -> u32 {
     if let Ok(text) = core::str::from_utf8(bytes) {
         read += u32::from(hex::fill(text, room).is_ok());
     }
+    read += connection(bytes, room);
     read += labels::<u64>(bytes) + labels::<u128>(bytes) + labels::<U256>(bytes);
     match AnyHeader::parse(bytes) {
         Ok(AnyHeader::W64(header)) => read += emit(&header.to_repr(), room),
         Ok(AnyHeader::W128(header)) => read += emit(&header.to_repr(), room),
         Ok(AnyHeader::W256(header)) => read += emit(&header.to_repr(), room),
         Err(_) => {}
+    }
+    read
+}
+
+/// As `read_all`, for the formats of connections.
+fn connection(bytes: &[u8], room: &mut [u8]) -> u32 {
+    let mut read = 0;
+    if let Ok(header) = ConnectionHeader::parse(bytes) {
+        read += u32::from(header.to_bytes().first() == bytes.first());
+    }
+    if let Ok(SealedBody::Items(items)) = SealedBody::parse(bytes) {
+        for item in items {
+            read += u32::from(item.is_ok_and(|item| item.emit(room).is_ok()));
+        }
+    }
+    if let Ok(message) = PassThrough::parse(bytes) {
+        read += u32::from(message.prefix().first() == bytes.first());
+    }
+    if let Ok(packet) = UnknownConnection::parse(bytes) {
+        read += u32::from(UnknownConnection::answer_to(&packet.to_bytes()).is_none());
+    }
+    if let Ok(fields) = HelloFields::parse(bytes) {
+        read += u32::from(fields.emit(room).is_ok());
+    }
+    if let Ok(table) = TableEntries::parse(bytes) {
+        for entry in table {
+            read += u32::from(table.find(entry.name).is_some() && entry.emit(room).is_some());
+        }
+    }
+    if let Ok((fields, signature)) = CertificateFields::parse(bytes) {
+        read += u32::from(fields.signed(room).is_none() && fields.emit(signature) == *bytes);
     }
     read
 }
