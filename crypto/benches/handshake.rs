@@ -1,18 +1,18 @@
 //! Measures each side of a handshake and the curve operations that it requires, as pairs in one
 //! run.
 //!
-//! `cargo bench -p strowger-crypto --bench handshake`. For each side the benchmark prints the
-//! median time of both and the ratio curves / side (minimum, median, maximum). A ratio of 1.0 would
-//! mean that the handshake costs nothing except its curve operations. Each side is measured with a
-//! new peer and with a known one (`again`). For a known peer it stores the values that are the same
-//! in every handshake. Under `cargo test` it runs one pair.
+//! `cargo bench -p strowger-crypto --bench handshake`. For each side the benchmark prints the ratio
+//! curves / side (minimum, median, maximum), and both times of the pair with the median ratio. A
+//! ratio of 1.0 would mean that the handshake costs nothing except its curve operations. Each side
+//! is measured with a new peer and with a known one (`again`). For a known peer, a node stores the
+//! values that are the same in every handshake. Under `cargo test` it runs one pair.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik,
+    Admission, CookieChecker, Load, LocalParams, Offer, TimestampGuard, ik, xx,
 };
 use strowger_crypto::{IdentityKey, LocalIdentity, Nanos, NetworkId, OsEntropy, Psk};
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
@@ -46,8 +46,8 @@ fn main() {
     let names = ["responder", "initiator", "responder again", "initiator again"];
     let mut found = names.map(|_| Vec::new());
     for _ in 0..pairs {
-        // All are measured in turn, so that other load on this machine affects each of them
-        // equally.
+        // The curve operations and the sides are measured in turn, so that other load on this
+        // machine affects all of them equally.
         let (mut alone, mut sides) = (Duration::ZERO, [Duration::ZERO; 4]);
         for _ in 0..rounds {
             alone += time(curves).0;
@@ -81,6 +81,38 @@ fn main() {
         });
         println!("cookie checker, {name}: {:.2} us", took.as_secs_f64() * 1e6 / f64::from(rounds));
     }
+    by_peer_id(rounds);
+}
+
+/// What a flood of first messages by PeerId costs a responder of connections: the answer to each,
+/// and the third message of an initiator that completes the handshake.
+fn by_peer_id(rounds: u32) {
+    let network = NetworkId::new(b"bench").expect("short");
+    let local = || {
+        let key = IdentityKey::generate(&mut OsEntropy).expect("random");
+        LocalIdentity::for_connections(&key, network)
+    };
+    let (a, b) = (local(), local());
+    let checker = CookieChecker::new(&b, Nanos::ZERO, &mut OsEntropy).expect("random");
+    let (offer, index) = (Offer::default(), SessionIndex::new(1).expect("24 bits"));
+    let ours = LocalParams { local: &a, offer: &offer, index, timestamp: Timestamp(1) };
+    let admit = |message| match checker.admit(b"label", message, Load::Normal) {
+        Ok(Admission::Admitted(admitted)) => admitted,
+        _ => unreachable!("an honest message, and no load"),
+    };
+    let begun = xx::initiate_by_peer_id(&ours, b.identity(), None, &mut OsEntropy);
+    let (state, first) = begun.expect("begun");
+    let answer = || xx::answer(&checker, &b, &offer, b"label", &admit(&first)).expect("honest");
+    let discovered = state.read_response(&a, &answer()).expect("honest");
+    let (_, third) = discovered.finish(&ours, None).expect("agreed");
+    let finish = || {
+        xx::read_finish(&checker, &b, &offer, b"label", &admit(&third)).map(drop).expect("honest");
+    };
+    let us = |took: Duration| took.as_secs_f64() * 1e6 / f64::from(rounds);
+    let (answers, ()) = time(|| (0..rounds).for_each(|_| drop(black_box(answer()))));
+    let (finishes, ()) = time(|| (0..rounds).for_each(|_| finish()));
+    println!("by PeerId, answer to a first message: {:.1} us", us(answers));
+    println!("by PeerId, third message: {:.1} us", us(finishes));
 }
 
 fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {

@@ -1,4 +1,4 @@
-//! Two ends shake hands in memory and exchange a packet. Run: `cargo run -p strowger-crypto
+//! Two ends perform a handshake in memory and exchange a packet. Run: `cargo run -p strowger-crypto
 //! --example two_ends`
 
 use std::error::Error;
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let alices = waiting.read_response(&response).map_err(|rejected| rejected.why)?;
     println!("both agree on   {:?}", alices.agreement());
 
-    // Seal in place: 8 bytes in front of the body, 16 behind it.
+    // Seal in place: the link header takes 8 bytes before the body, the tag 16 bytes after it.
     let mut alice_keys = alices.into_transport(now, Provider::DEFAULT);
     let mut bob_keys = bobs.into_transport(now, Provider::DEFAULT);
     let text = b"a label, and what it carries";

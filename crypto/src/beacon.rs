@@ -2,16 +2,15 @@
 //! [`strowger_wire::beacon`].
 //!
 //! A beacon suggests a peer but does not prove its presence: a receiver may start a handshake, and
-//! only the handshake proves which node sent it.
+//! only the handshake proves which node is at the other end.
 //!
 //! The Ed25519 key signs the X25519 key and the network's name under a separate domain, so a beacon
 //! cannot attribute a key to another identity. A node signs once at start and then drops the
 //! signing key, so the signature covers neither a time nor an address. Therefore any station can
 //! replay a beacon anywhere, and the replay suggests a peer at a wrong address.
 //!
-//! The mac is keyed with the network's name alone. A receiver checks it first, so that it does not
-//! verify signatures from senders outside the network. An attacker could send those at the lowest
-//! cost.
+//! The mac is keyed with the network's name alone. A receiver checks the mac before the signature:
+//! a mac costs less to verify, and a sender that does not know the network's name cannot make one.
 
 use strowger_wire::beacon::{BEACON_BYTES, Beacon, BeaconError, Fields};
 use strowger_wire::limits::{KEY_BYTES, MAC_BYTES};
@@ -67,7 +66,7 @@ impl From<BeaconError> for BeaconRefused {
 pub struct UnverifiedBeacon<'m>(Beacon<'m>);
 
 impl<'m> UnverifiedBeacon<'m> {
-    /// Parses a beacon. Total: any bytes give a beacon or an error.
+    /// Parses a beacon. Any bytes give a beacon or an error.
     pub fn parse(bytes: &'m [u8]) -> Result<UnverifiedBeacon<'m>, BeaconRefused> {
         Ok(UnverifiedBeacon(Beacon::parse(bytes)?))
     }
@@ -82,7 +81,8 @@ impl<'m> UnverifiedBeacon<'m> {
         *self.0.fields().identity
     }
 
-    /// Whether the sender knows the network's name. Costs two short hashes; check it first.
+    /// Whether the mac is right. A right mac shows that the maker of the beacon knew the network's
+    /// name. Costs two hashes; check it before the signature.
     pub fn is_for_network(&self, network: &NetworkId) -> bool {
         let right = network_mac(network, self.0.covered());
         right.ct_eq(self.0.mac()).into()
@@ -134,8 +134,7 @@ mod tests {
         let refused = Err(BeaconRefused::Identity(IdentityRefused::BadSignature));
         assert_eq!(beacon.verify(&away), refused);
 
-        // The key of another node under our signature, and our key under the signature of another
-        // node.
+        // Our signature with the static key of another node, and with the identity of another node.
         for field in [STATIC_AT..IDENTITY_AT, IDENTITY_AT..SIGNATURE_AT] {
             let mut forged = bytes;
             forged[field.clone()].copy_from_slice(&encode(&other)[field]);
@@ -166,25 +165,17 @@ mod tests {
         }
     }
 
-    /// The expected bytes were computed according to wire.md with Python: hashlib (BLAKE2s) and
-    /// `cryptography` (X25519, Ed25519).
+    /// The example was computed with Python: `hashlib` (BLAKE2s) and `cryptography` (X25519,
+    /// Ed25519).
+    ///
+    /// wire.md: W10-1, W10-2, W10-3, W10-4, W10-7, W10-8.
     #[test]
-    fn the_known_answer() {
-        let bytes = encode(&local(7, b"home"));
-        assert_eq!(hex(&bytes[..STATIC_AT]), "700000000000000001000000");
-        assert_eq!(
-            hex(&bytes[STATIC_AT..IDENTITY_AT]),
-            "46b2a00b19c781a5826790e6c8ca7855995f65f6831b54613cea4943ac530a7c"
-        );
-        assert_eq!(
-            hex(&bytes[IDENTITY_AT..SIGNATURE_AT]),
-            "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c"
-        );
-        assert_eq!(
-            hex(&bytes[SIGNATURE_AT..SIGNATURE_AT + 64]),
-            "f6546ba9e56c091d9f972b7480facd2775bf92e45099289636b3840d10d077c7cf8002511068d4e8fdc0fd66374f9dbb66372a87f3e975b15eb485d10af9a40d"
-        );
-        assert!(bytes[SIGNATURE_AT + 64..MAC_AT].iter().all(|byte| *byte == 0));
-        assert_eq!(hex(&bytes[MAC_AT..]), "b92ec54b67da5b437cfff3e973e4cb3c");
+    fn a_beacon_is_the_one_of_the_example() {
+        let key = IdentityKey::from_seed(&Secret::from_bytes([7; KEY_BYTES]));
+        assert_eq!(hex(key.static_key().expose()), STATIC_SECRET);
+        strowger_testkit::wire_md::assert_example("beacon", &encode(&local(7, b"home")));
     }
+
+    /// The X25519 secret key that wire.md 10.3 states for the seed.
+    const STATIC_SECRET: &str = "eeaa39eb8e97c81ad41184258d237e35c66dc0d6f03fc43094a993d5bf929ac9";
 }

@@ -2,7 +2,7 @@
 //!
 //! All providers produce the same bytes. [`Provider::Portable`] is pure Rust, always compiled in,
 //! and the reference. `Provider::Ring` (feature `ring`, on by default) is C and assembly, and is
-//! three to eight times as fast in a default build; the README of this crate has the figures.
+//! three to seven times as fast in a default build; the README of this crate has the figures.
 //!
 //! # What the buffer holds after a failed open
 //! The content is unusable. The portable provider checks the tag first and leaves the ciphertext
@@ -47,7 +47,7 @@ pub trait Aead: Send + Sync {
     fn open(&self, nonce: &Nonce, aad: &[u8], body: &mut [u8], tag: &Tag) -> Result<(), BadTag>;
 }
 
-/// An implementation of the AEAD. All produce the same bytes.
+/// An implementation of the AEAD. All implementations produce the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Provider {
     /// The `chacha20poly1305` crate: pure Rust, the reference.
@@ -99,7 +99,7 @@ impl Default for Provider {
 pub struct AeadKey(Inner);
 
 // ring's key has room for AES-GCM tables. The key is not boxed, because a box would cost a cache
-// miss for each packet.
+// miss per packet.
 #[allow(clippy::large_enum_variant)]
 enum Inner {
     Portable(ChaCha20Poly1305), // erases itself (feature `zeroize`)

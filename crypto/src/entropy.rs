@@ -15,7 +15,7 @@ pub trait Entropy {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), EntropyFailed>;
 }
 
-/// The operating system's source. Stateless, so safe after a fork.
+/// The operating system's source. It has no state, so it is safe after a fork.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsEntropy;
 

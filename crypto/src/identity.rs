@@ -1,8 +1,9 @@
-//! A node's identity: an Ed25519 key, its libp2p PeerId, and the X25519 key that it signs.
+//! A node's identity: an Ed25519 key, its libp2p PeerId, and the X25519 keys that it signs.
 //!
-//! The only secret of a node is an Ed25519 seed. The X25519 static key of its links is derived from
-//! the seed, so a key file holds one line and a node cannot restart with half of its keys. The
-//! derivation is one-way: the static key does not reveal the identity key.
+//! All long-term keys of a node come from one secret, an Ed25519 seed. The X25519 keys of its links
+//! and of its connections are derived from the seed, so a key file holds one line and a node cannot
+//! restart with half of its keys. The derivation is one-way: an X25519 key reveals neither the
+//! identity key nor the other X25519 key.
 
 use core::fmt::{self, Write as _};
 use core::str::FromStr;
@@ -17,13 +18,11 @@ use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+use crate::domain::Domain;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::precomputed::PrecomputedPeers;
 use crate::secret::{Secret, mac};
 
-/// Domain of identity proofs: their signature covers this text and the X25519 key. The layout is
-/// that of libp2p-noise, but the text differs, so neither protocol accepts signatures of the other.
-const PROOF_DOMAIN: &[u8] = b"strowger-link-static-key:";
 /// Domain of beacons: their signature covers this text, the network's name with its length, and the
 /// X25519 key.
 const BEACON_DOMAIN: &[u8] = b"strowger-beacon-1:";
@@ -40,7 +39,7 @@ const PROOF_SIGNATURE_PREFIX: [u8; 2] = [0x12, 0x40];
 const PEER_ID_BYTES: usize = 38;
 const SIGNATURE_BYTES: usize = 64;
 
-/// A node's long-term secret: an Ed25519 signing key. Erased when dropped, never printed.
+/// A node's long-term secret: an Ed25519 signing key. It is erased on drop and never printed.
 pub struct IdentityKey(SigningKey); // erases itself (feature `zeroize`)
 
 impl IdentityKey {
@@ -61,8 +60,18 @@ impl IdentityKey {
 
     /// Derives the X25519 key of the node's links.
     pub fn static_key(&self) -> StaticKey {
+        self.derive_key("strowger x25519 static key")
+    }
+
+    /// Derives the X25519 key of the identity's connections (wire.md W6-16). Neither this key nor
+    /// that of links reveals the other.
+    pub fn connection_key(&self) -> StaticKey {
+        self.derive_key("strowger x25519 connection key")
+    }
+
+    fn derive_key(&self, label: &str) -> StaticKey {
         let seed = Zeroizing::new(self.0.to_bytes());
-        let secret = Zeroizing::new(mac(&*seed, "strowger x25519 static key", &[]));
+        let secret = Zeroizing::new(mac(&*seed, label, &[]));
         StaticKey::from_secret(&Secret::from_bytes(*secret))
     }
 
@@ -76,7 +85,7 @@ impl IdentityKey {
         line
     }
 
-    /// Parses the line of a key file. Total: any text gives a key or an error.
+    /// Parses the line of a key file. Any text gives a key or an error.
     pub fn from_key_file(text: &str) -> Result<IdentityKey, KeyFileError> {
         let line = text.strip_suffix('\n').unwrap_or(text);
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -102,9 +111,14 @@ impl IdentityKey {
         Ok(IdentityKey(SigningKey::from_bytes(&seed)))
     }
 
-    /// Signs a static key for the handshake's payload.
+    /// Signs the static key of links for the handshake's payload.
     pub fn prove(&self, static_key: &StaticPublic) -> IdentityProof {
-        let signature = self.0.sign(&signed_bytes(static_key)).to_bytes();
+        self.prove_in(Domain::Link, static_key)
+    }
+
+    /// Signs a static key of this domain for the handshake's payload.
+    pub fn prove_in(&self, domain: Domain, static_key: &StaticPublic) -> IdentityProof {
+        let signature = self.0.sign(&signed_bytes(domain, static_key)).to_bytes();
         let mut bytes = [0; IDENTITY_PROOF_BYTES];
         bytes[..2].copy_from_slice(&PROOF_KEY_PREFIX);
         bytes[2..38].copy_from_slice(&self.public().to_protobuf());
@@ -113,8 +127,12 @@ impl IdentityKey {
         IdentityProof(bytes)
     }
 
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.0.sign(message).to_bytes()
+    }
+
     fn sign_beacon(&self, static_key: &StaticPublic, network: &NetworkId) -> [u8; SIGNATURE_BYTES] {
-        self.0.sign(&beacon_bytes(static_key, network)).to_bytes()
+        self.sign(&beacon_bytes(static_key, network))
     }
 }
 
@@ -206,12 +224,21 @@ impl Identity {
         network: &NetworkId,
         signature: &[u8; SIGNATURE_BYTES],
     ) -> Result<(), IdentityRefused> {
-        let signed = beacon_bytes(static_key, network);
-        let verified = self.0.verify_strict(&signed, &Signature::from_bytes(signature));
+        self.check(&beacon_bytes(static_key, network), signature)
+    }
+
+    /// Verifies a signature strictly (W4-21).
+    pub(crate) fn check(
+        &self,
+        signed: &[u8],
+        signature: &[u8; SIGNATURE_BYTES],
+    ) -> Result<(), IdentityRefused> {
+        let verified = self.0.verify_strict(signed, &Signature::from_bytes(signature));
         verified.map_err(|_| IdentityRefused::BadSignature)
     }
 
-    fn to_protobuf(self) -> [u8; 36] {
+    /// The protobuf of libp2p for this public key, which is in its PeerId.
+    pub fn to_protobuf(self) -> [u8; 36] {
         let mut bytes = [0; 36];
         bytes[..4].copy_from_slice(&PUBLIC_KEY_PREFIX);
         bytes[4..].copy_from_slice(self.0.as_bytes());
@@ -245,7 +272,7 @@ impl PeerId {
         &self.0
     }
 
-    /// Returns the identity, because a PeerId contains the whole public key.
+    /// The identity. A PeerId contains the whole public key.
     pub fn identity(&self) -> Result<Identity, IdentityRefused> {
         PeerId::decode(&self.0)
     }
@@ -305,8 +332,17 @@ impl FromStr for PeerId {
 pub struct IdentityProof(pub(crate) [u8; IDENTITY_PROOF_BYTES]);
 
 impl IdentityProof {
-    /// Verifies the signature over `static_key` and returns the identity.
+    /// Verifies the signature over the static key of links and returns the identity.
     pub fn verify(&self, static_key: &StaticPublic) -> Result<Identity, IdentityRefused> {
+        self.verify_in(Domain::Link, static_key)
+    }
+
+    /// Verifies the signature over a static key of this domain and returns the identity.
+    pub fn verify_in(
+        &self,
+        domain: Domain,
+        static_key: &StaticPublic,
+    ) -> Result<Identity, IdentityRefused> {
         let key_at = self.0.first_chunk::<38>().ok_or(IdentityRefused::Malformed)?;
         let signature_at = self.0.last_chunk::<66>().ok_or(IdentityRefused::Malformed)?;
         let (key_prefix, key) = key_at.split_at(2);
@@ -318,10 +354,7 @@ impl IdentityProof {
         let signature: &[u8; SIGNATURE_BYTES] =
             signature.try_into().map_err(|_| IdentityRefused::Malformed)?;
         let identity = Identity::from_protobuf(key)?;
-        identity
-            .0
-            .verify_strict(&signed_bytes(static_key), &Signature::from_bytes(signature))
-            .map_err(|_| IdentityRefused::BadSignature)?;
+        identity.check(&signed_bytes(domain, static_key), signature)?;
         Ok(identity)
     }
 }
@@ -332,11 +365,10 @@ impl fmt::Debug for IdentityProof {
     }
 }
 
-fn signed_bytes(static_key: &StaticPublic) -> [u8; PROOF_DOMAIN.len() + KEY_BYTES] {
-    let mut bytes = [0; PROOF_DOMAIN.len() + KEY_BYTES];
-    bytes[..PROOF_DOMAIN.len()].copy_from_slice(PROOF_DOMAIN);
-    bytes[PROOF_DOMAIN.len()..].copy_from_slice(&static_key.0);
-    bytes
+/// The bytes that an identity proof signs: a text of the domain and the X25519 key. The layout is
+/// that of libp2p-noise, but the text differs, so neither protocol accepts signatures of the other.
+fn signed_bytes(domain: Domain, static_key: &StaticPublic) -> Vec<u8> {
+    [domain.texts().proof.as_bytes(), &static_key.0].concat()
 }
 
 fn beacon_bytes(static_key: &StaticPublic, network: &NetworkId) -> Vec<u8> {
@@ -360,14 +392,14 @@ pub enum IdentityRefused {
     BadSignature,
 }
 
-/// A node's X25519 key pair for its links. Erased on drop, never printed.
+/// An X25519 key pair for links or for connections. It is erased on drop and never printed.
 pub struct StaticKey {
     secret: StaticSecret, // erases itself
     public: StaticPublic,
 }
 
 impl StaticKey {
-    /// Makes the pair of this secret.
+    /// Makes the key pair of this secret.
     pub fn from_secret(secret: &Secret) -> StaticKey {
         let secret = StaticSecret::from(*secret.expose());
         let public = StaticPublic(PublicKey::from(&secret).to_bytes());
@@ -390,7 +422,7 @@ impl fmt::Debug for StaticKey {
     }
 }
 
-/// The public half of a node's X25519 key; a peer needs it to start an IK handshake.
+/// The public half of an X25519 key; a peer needs it to start an IK handshake.
 ///
 /// Its text form is 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -429,8 +461,8 @@ pub struct NetworkId {
 }
 
 impl NetworkId {
-    /// The network with this name, which has at most [`NETWORK_ID_BYTES_MAX`] bytes and may be
-    /// empty.
+    /// The network with this name, which may be empty. `None` if the name is longer than
+    /// [`NETWORK_ID_BYTES_MAX`].
     pub const fn new(name: &[u8]) -> Option<NetworkId> {
         if name.len() > NETWORK_ID_BYTES_MAX {
             return None;
@@ -453,8 +485,10 @@ impl fmt::Debug for NetworkId {
     }
 }
 
-/// The long-term state of a node: its keys, the proof that binds them, and its network.
+/// The long-term state of a node in one [`Domain`]: its keys, the proof that binds them, and its
+/// network.
 pub struct LocalIdentity {
+    domain: Domain,
     static_key: StaticKey,
     identity: Identity,
     proof: IdentityProof,
@@ -464,23 +498,62 @@ pub struct LocalIdentity {
 }
 
 impl LocalIdentity {
-    /// Makes the identity of the node with `key` in `network`.
+    /// Makes the identity of the node with `key` in `network`, for links.
     ///
     /// Signs the static key for handshakes and beacons, and does not keep `key`.
     pub fn new(key: &IdentityKey, network: NetworkId) -> LocalIdentity {
-        let static_key = key.static_key();
-        let proof = key.prove(static_key.public());
-        let beacon_signature = key.sign_beacon(static_key.public(), &network);
-        let (identity, precomputed) = (key.public(), Arc::default());
-        LocalIdentity { static_key, identity, proof, beacon_signature, network, precomputed }
+        LocalIdentity::with_static_key(Domain::Link, key, key.static_key(), network)
     }
 
-    /// The node's X25519 key pair.
+    /// Makes the identity of `key` in `network`, for connections.
+    ///
+    /// Signs the connection key for handshakes, and does not keep `key`.
+    pub fn for_connections(key: &IdentityKey, network: NetworkId) -> LocalIdentity {
+        LocalIdentity::with_static_key(Domain::Connection, key, key.connection_key(), network)
+    }
+
+    /// The identity of a node whose static key is not derived from `key`.
+    pub(crate) fn with_static_key(
+        domain: Domain,
+        key: &IdentityKey,
+        static_key: StaticKey,
+        network: NetworkId,
+    ) -> LocalIdentity {
+        let proof = key.prove_in(domain, static_key.public());
+        // A beacon announces the static key of links, so an identity for connections has no beacon
+        // signature.
+        let beacon_signature = match domain {
+            Domain::Link => key.sign_beacon(static_key.public(), &network),
+            Domain::Connection => [0; SIGNATURE_BYTES],
+        };
+        let (identity, precomputed) = (key.public(), Arc::default());
+        LocalIdentity {
+            domain,
+            static_key,
+            identity,
+            proof,
+            beacon_signature,
+            network,
+            precomputed,
+        }
+    }
+
+    /// The domain of this identity's handshakes.
+    pub const fn domain(&self) -> Domain {
+        self.domain
+    }
+
+    /// The Noise prologue of this identity's handshakes.
+    pub(crate) fn prologue(&self) -> Vec<u8> {
+        self.domain.prologue(&self.network)
+    }
+
+    /// The X25519 key pair of the domain: static key or connection key.
     pub const fn static_key(&self) -> &StaticKey {
         &self.static_key
     }
 
-    /// The node's public X25519 key; peers need it to start a handshake.
+    /// The public X25519 key; peers need it to start a handshake of IK.
     pub const fn static_public(&self) -> &StaticPublic {
         self.static_key.public()
     }
@@ -495,7 +568,7 @@ impl LocalIdentity {
         &self.network
     }
 
-    /// Registers this peer: the values that are the same in each of its handshakes are stored when
+    /// Registers this peer: the values that are the same in every handshake with it are stored when
     /// first computed.
     ///
     /// These are the shared secret of both static keys and the verified identity proof. They take
@@ -522,8 +595,9 @@ impl LocalIdentity {
     pub(crate) fn impersonating(one: &LocalIdentity, other: &LocalIdentity) -> LocalIdentity {
         let secret = StaticSecret::from(*one.static_key.expose());
         let static_key = StaticKey { secret, public: *other.static_public() };
-        let LocalIdentity { identity, proof, beacon_signature, network, .. } = *other;
+        let LocalIdentity { domain, identity, proof, beacon_signature, network, .. } = *other;
         LocalIdentity {
+            domain,
             static_key,
             identity,
             proof,
@@ -531,6 +605,13 @@ impl LocalIdentity {
             network,
             precomputed: Arc::default(),
         }
+    }
+
+    /// An identity for connections with the connection key of `key` and this proof.
+    #[cfg(test)]
+    pub(crate) fn with_proof(key: &IdentityKey, proof: IdentityProof) -> LocalIdentity {
+        let network = NetworkId::new(b"test").expect("short");
+        LocalIdentity { proof, ..LocalIdentity::for_connections(key, network) }
     }
 
     pub(crate) const fn beacon_signature(&self) -> &[u8; SIGNATURE_BYTES] {
@@ -541,6 +622,7 @@ impl LocalIdentity {
 impl fmt::Debug for LocalIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalIdentity")
+            .field("domain", &self.domain)
             .field("identity", &self.identity)
             .field("static_public", self.static_public())
             .field("network", &self.network)
@@ -590,7 +672,7 @@ fn base58_decode(text: &str) -> Result<[u8; PEER_ID_BYTES], NameError> {
             return Err(NameError::WrongLength);
         }
     }
-    // A leading one encodes a leading zero byte, so a PeerId has exactly one text form.
+    // A leading `1` encodes a leading zero byte, so a PeerId has exactly one text form.
     let ones = text.bytes().take_while(|character| *character == b'1').count();
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     if ones == zeros { Ok(bytes) } else { Err(NameError::WrongLength) }
@@ -605,6 +687,7 @@ mod tests {
         IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded")
     }
 
+    /// wire.md: W4-59.
     #[test]
     fn peer_ids_equal_those_of_libp2p() {
         for seed in 0..50 {
@@ -623,6 +706,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W4-5.
     #[test]
     fn libp2p_verifies_our_proof_under_our_domain_only() {
         let ours = key(3);
@@ -639,6 +723,7 @@ mod tests {
         assert!(!public.verify(&libp2p_noise, &proof.0[40..]));
     }
 
+    /// wire.md: W4-21, W4-58.
     #[test]
     fn a_proof_is_valid_for_its_own_static_key_only() {
         let ours = key(1);
@@ -652,7 +737,7 @@ mod tests {
             touched.0[place / 8] ^= 1 << (place % 8);
             assert!(touched.verify(link.public()).is_err(), "bit {place}");
         }
-        // A weak key must be refused, because it verifies any signature.
+        // A weak key must be refused, because anyone can make signatures that it verifies.
         let mut weak = proof;
         weak.0[6..38].copy_from_slice(&[0; 32]);
         weak.0[6] = 1;
@@ -711,6 +796,7 @@ mod tests {
         assert_eq!(refused(&format!("{bare} more")), Err(KeyFileError::TrailingText));
     }
 
+    /// wire.md: W4-22.
     #[test]
     fn network_names_have_a_bounded_length() {
         assert!(NetworkId::new(&[7; NETWORK_ID_BYTES_MAX]).is_some());

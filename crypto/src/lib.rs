@@ -1,4 +1,5 @@
-//! Link cryptography of the Strowger switch, sans I/O: no sockets, no clock, no threads, no frames.
+//! Cryptography of links and end-to-end connections, without I/O: the crate has no sockets, clock,
+//! threads or frames.
 //!
 //! | module | content |
 //! |---|---|
@@ -9,6 +10,9 @@
 //! | [`beacon`] | signed announcements of a node's key |
 //! | [`session`] | the keys of one peer over time, renewed without loss |
 //! | [`Identity`], [`IdentityKey`] | Ed25519 keys and their libp2p names |
+//! | [`Certificate`] | an identity signs that a key belongs to it |
+//! | [`SignedAnnouncement`] | an endpoint announces its identity to its own switch |
+//! | [`Domain`] | the two uses of all this: links and end-to-end connections |
 //! | [`limits`] | all limits, with their reasons |
 //!
 //! Time and randomness are arguments ([`Nanos`], [`Entropy`]), so the same code runs under a
@@ -17,15 +21,17 @@
 //! shown by `Debug`.
 //!
 //! The feature `internals` exports the AEAD, the replay window and the hello, for fuzzers and
-//! benchmarks. Items that this feature exports may change in any release.
+//! benchmarks. The feature `vectors` exports the module `vectors`: handshakes and packets from
+//! given keys and counters, for test vectors. Items that these features export may change in any
+//! release.
 //!
 //! # Two ends in memory
 //! ```
 #![doc = include_str!("../examples/two_ends.rs")]
 //! ```
 
-// Items that only the feature `internals` exports.
-#![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+// Without both features, some public items cannot be reached.
+#![cfg_attr(not(all(feature = "internals", feature = "vectors")), allow(unreachable_pub))]
 
 /// ChaCha20-Poly1305 (RFC 8439): the choice of a provider.
 ///
@@ -35,11 +41,16 @@ pub mod aead {
     #[cfg(feature = "internals")]
     pub use crate::cipher::{Aead, AeadKey, BadTag, Nonce, Tag, nonce_of};
 }
+mod announcement;
 pub mod beacon;
+mod certificate;
 mod cipher;
+mod digest;
+mod domain;
 mod entropy;
 pub mod handshake;
 mod identity;
+mod ip6;
 pub mod limits;
 mod opener;
 mod precomputed;
@@ -53,9 +64,17 @@ pub mod session;
 #[cfg(test)]
 mod test_support;
 mod time;
+#[cfg(feature = "vectors")]
+pub mod vectors;
 
 pub use strowger_wire as wire;
 
+pub use announcement::{
+    AnnouncePlace, AnnouncementRefused, SignedAnnouncement, find_tag, verify_announcement,
+};
+pub use certificate::{Certificate, CertificateRefused};
+pub use digest::hash;
+pub use domain::{CONNECTION_VERSION, Domain};
 pub use entropy::{Entropy, EntropyFailed, OsEntropy, SeededEntropy};
 pub use identity::{
     Identity, IdentityKey, IdentityProof, IdentityRefused, KeyFileError, LocalIdentity, NameError,

@@ -9,12 +9,12 @@ const SECOND: u64 = 1_000_000_000;
 /// Length of an AEAD nonce: four zero bytes and a 64-bit little-endian counter (RFC 8439).
 pub(crate) const NONCE_BYTES: usize = 12;
 
-/// Words of the replay bitmap. A power of two, so that a mask finds a counter's word.
+/// Number of words in the replay bitmap: a power of two, so that a mask finds a counter's word.
 pub(crate) const REPLAY_WORDS: usize = 64;
 
 /// Size of the replay window, in packets before the newest one; at least 2,048.
 ///
-/// One word of the bitmap is always being cleared ahead of the newest counter and does not count.
+/// The word that holds the newest counter may be used only in part, so one word does not count.
 pub const REPLAY_WINDOW_PACKETS: u64 = (REPLAY_WORDS as u64 - 1) * 64;
 
 /// Number of bytes after the link header that header-only mode encrypts.
@@ -49,7 +49,8 @@ pub(crate) const SEAL_REFUSED_AFTER_PACKETS: u64 = 1 << 61;
 
 /// First pause between two handshake attempts (RFC 6298, section 2.1: one second).
 ///
-/// If the last handshake took longer, the pause is 1.5 times its duration.
+/// If 1.5 times the duration of the last handshake is longer, the pause is that long, up to
+/// `RETRY_AFTER_SLOW`.
 pub const RETRY_AFTER: Nanos = Nanos(SECOND);
 
 /// Longest first pause on a path with a long measured round trip.
@@ -63,14 +64,14 @@ pub const ATTEMPTS_MAX: usize = 3;
 
 /// The number of attempts after which the pause doubles.
 ///
-/// Equal to [`ATTEMPTS_MAX`]: for any round trip up to the longest one, one of the pauses is long
+/// Equal to [`ATTEMPTS_MAX`]: for any round trip up to [`ATTEMPT_LIFE`], one of the pauses is long
 /// enough for a response to arrive while its attempt still waits.
 pub(crate) const ATTEMPTS_PER_PAUSE: u32 = ATTEMPTS_MAX as u32;
 
 /// The time for which one attempt waits for a response.
 ///
-/// It must not exceed the time by which openers outlive sealers: one end counts the age of the keys
-/// from the start of this time, and the other end from its end.
+/// It must not exceed the time by which openers outlive sealers: in the worst case, one end counts
+/// the age of the keys from the start of this time, and the other from its end.
 pub const ATTEMPT_LIFE: Nanos = Nanos(10 * SECOND);
 
 /// The number of times that the pause doubles while there are valid keys.
@@ -88,13 +89,14 @@ pub(crate) const RETRY_AFTER_MAX: Nanos = Nanos(16 * SECOND);
 /// up to a third of a second.
 pub(crate) const JITTER_PARTS: u64 = 3;
 
-/// Maximum number of key sets of a responder that wait for their first packet: one for each
-/// response that the initiator still accepts.
+/// Maximum number of key sets of a responder that wait for their first packet: one per response
+/// that the initiator still accepts.
 pub const NEXT_MAX: usize = ATTEMPTS_MAX;
 
 /// Shortest time between two generations of keys.
 ///
-/// Packets sealed under the generation before the last must arrive before its openers close.
+/// Packets sealed under the previous generation must arrive before the next rekey closes its
+/// openers.
 pub const REKEY_SPACING: Nanos = Nanos(5 * SECOND);
 
 /// Maximum number of confirmations that an initiator sends, one every [`RETRY_AFTER`], until the
@@ -103,7 +105,7 @@ pub(crate) const CONFIRMS_MAX: u32 = 20;
 
 /// The number of times that the third message of XX is sent before a new handshake starts.
 ///
-/// At 30 % loss, the probability is 94 % that one of them arrives, is confirmed, and its
+/// At 30 % loss, the probability is above 90 % that one of them arrives, is confirmed, and its
 /// confirmation is answered.
 pub(crate) const MSG3_SENDS_MAX: u32 = 6;
 
@@ -115,12 +117,20 @@ pub(crate) const CONFIRM_AFTER_MSG3: Nanos = Nanos(SECOND / 5);
 /// Lifetime of a cookie secret. A cookie is valid for one to two lifetimes.
 pub(crate) const COOKIE_SECRET_LIFE: Nanos = Nanos(120 * SECOND);
 
-/// Maximum number of completed XX handshakes recorded for each cookie secret, so that none
-/// completes twice.
+/// Maximum number of completed XX handshakes recorded per cookie secret, so that none completes
+/// twice. A recorded handshake takes some 30 bytes.
 ///
-/// A slow path that reads a thousand messages of unknown peers per second fills the list in 16
-/// seconds.
-pub(crate) const COMPLETED_HANDSHAKES_MAX: usize = 8_192;
+/// A slow path that reads a thousand messages of unknown peers per second, two per handshake,
+/// completes 60,000 handshakes in the life of a secret. The limit allows 546 completed handshakes
+/// per second on average.
+pub const COMPLETED_HANDSHAKES_MAX: usize = 65_536;
+
+/// Maximum length of a source, in bytes: a source is hashed before its message is authenticated.
+/// The longest one has 37 bytes (wire.md W6-13).
+pub const SOURCE_BYTES_MAX: usize = 64;
+
+/// Maximum number of lanes of a connection in one direction: one per path (wire.md W6-17).
+pub const CONNECTION_LANES_MAX: u8 = 4;
 
 /// Shortest lifetime of a cookie secret, used if its list of completed handshakes is full.
 ///
@@ -138,3 +148,31 @@ const _: () = assert!(SEAL_REFUSED_AFTER.0 + ATTEMPT_LIFE.0 <= OPEN_REFUSED_AFTE
 const _: () = assert!(RETRY_AFTER_SLOW.0 * 2 < RETRY_AFTER_MAX.0);
 const _: () = assert!(REKEY_AFTER_PACKETS < SEAL_REFUSED_AFTER_PACKETS);
 const _: () = assert!(SEAL_REFUSED_AFTER_PACKETS < u64::MAX - (1 << 33));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values that docs/wire.md states. Other tests use the names of the constants, and would
+    /// not notice a change.
+    ///
+    /// wire.md: W3-8, W3-10, W3-39, W3-40, W3-41, W4-10, W4-11, W4-12, W4-66, W4-82, W4-83, W4-95,
+    /// W4-97, W4-98, W4-104.
+    #[test]
+    fn the_limits_are_those_of_the_specification() {
+        let seconds = |nanos: Nanos| nanos.0 as f64 / SECOND as f64;
+        assert_eq!((REPLAY_WINDOW_PACKETS, SEALED_HEAD_BYTES), (4_032, 64));
+        assert_eq!((seconds(SEAL_REFUSED_AFTER), seconds(OPEN_REFUSED_AFTER)), (180.0, 190.0));
+        let packets = [SEAL_REFUSED_AFTER_PACKETS, REKEY_AFTER_PACKETS];
+        assert_eq!(packets, [2_u64.pow(61), 2_u64.pow(60)]);
+        let rekeys = [REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, REKEY_SPACING].map(seconds);
+        assert_eq!(rekeys, [120.0, 140.0, 5.0]);
+        assert_eq!((ATTEMPTS_MAX, NEXT_MAX, seconds(ATTEMPT_LIFE)), (3, 3, 10.0));
+        let pauses = [RETRY_AFTER, RETRY_AFTER_SLOW, RETRY_AFTER_MAX].map(seconds);
+        assert_eq!(pauses, [1.0, 4.0, 16.0]);
+        assert_eq!((ATTEMPTS_PER_PAUSE, DOUBLINGS_WHILE_SEALING, JITTER_PARTS), (3, 1, 3));
+        assert_eq!((CONFIRMS_MAX, MSG3_SENDS_MAX, seconds(CONFIRM_AFTER_MSG3)), (20, 6, 0.2));
+        let cookies = [COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN].map(seconds);
+        assert_eq!((cookies, COMPLETED_HANDSHAKES_MAX), ([120.0, 10.0], 65_536));
+    }
+}

@@ -9,20 +9,22 @@ use strowger_wire::{
 };
 
 use crate::cipher::{Aead, AeadKey, Provider, Tag, nonce_of};
+use crate::domain::Domain;
 use crate::limits::OPEN_REFUSED_AFTER;
 use crate::replay::{Stale, Window};
 use crate::sealer::{SealMode, covered, lane_key};
 use crate::secret::Secret;
 use crate::time::Nanos;
 
-/// Why a packet was refused. One byte: the data plane counts each reason.
+/// Why a packet was refused. The data plane counts each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum OpenRefused {
-    /// The packet is shorter than a link header and a tag, or has no valid link header.
+    /// The packet is shorter than a link header and a tag.
     #[error("shorter than a sealed packet")]
     Runt,
-    /// These keys do not open packets of this kind: it is unsealed or of the other seal mode.
+    /// These keys do not open packets of this kind: it is not assigned, not sealed, or of the other
+    /// seal mode.
     #[error("a kind of packet that this session does not use")]
     WrongKind,
     /// A lane that the peer did not announce.
@@ -34,7 +36,8 @@ pub enum OpenRefused {
     /// The counter was seen before.
     #[error("a replay: the counter was seen before")]
     Replayed,
-    /// The counter is older than the replay window.
+    /// The counter is older than the replay window. Most such packets are `Forged` instead, because
+    /// their counter is reconstructed 2^32 too high.
     #[error("older than the replay window")]
     TooOld,
     /// The tag is wrong.
@@ -62,7 +65,7 @@ impl<'a> Opened<'a> {
         self.body
     }
 
-    /// Like [`into_body`](Self::into_body), but returns a reference.
+    /// As [`into_body`](Self::into_body), but returns a shared reference.
     #[inline]
     pub fn body(&self) -> &[u8] {
         self.body
@@ -104,7 +107,7 @@ struct Opener {
 
 /// Opens all lanes of one direction of one session.
 ///
-/// Not `Clone`: a second copy of a replay window would accept a replay.
+/// It is not `Clone`, because a copy of a replay window would accept a replay.
 ///
 /// ```compile_fail,E0277
 /// fn needs_clone<T: Clone>() {}
@@ -119,7 +122,7 @@ pub struct Openers {
 
 impl Openers {
     pub(crate) fn new(
-        direction: &Secret,
+        (domain, direction): (Domain, &Secret),
         lanes: u8,
         mode: SealMode,
         born: Nanos,
@@ -128,7 +131,7 @@ impl Openers {
         let lanes = (0..lanes)
             .filter_map(Lane::new)
             .map(|lane| Opener {
-                key: provider.key(&lane_key(direction, lane)),
+                key: provider.key(&lane_key(domain, direction, lane)),
                 window: Window::new(),
             })
             .collect();
@@ -140,7 +143,7 @@ impl Openers {
     /// `now` is the burst's clock reading.
     ///
     /// # Errors
-    /// The reason of the refusal. The packet's bytes are then unusable, and the replay window is
+    /// The reason for the refusal. The packet's bytes are then unusable, and the replay window is
     /// unchanged.
     #[inline]
     pub fn open<'a>(
@@ -178,6 +181,12 @@ impl Openers {
         Ok(Opened { body, counter, kind: header.kind, lane: header.lane, first })
     }
 
+    /// Sets the replay window of each lane.
+    #[cfg(feature = "vectors")]
+    pub(crate) fn set_windows(&mut self, edge: u64) {
+        self.lanes.iter_mut().for_each(|lane| lane.window = Window::at(edge, &[]));
+    }
+
     /// Number of lanes that the peer announced.
     pub fn lanes(&self) -> usize {
         self.lanes.len()
@@ -189,7 +198,7 @@ impl Openers {
         self.has_opened
     }
 
-    /// The seal mode that data must have.
+    /// The seal mode that data packets must have.
     pub const fn mode(&self) -> SealMode {
         self.mode
     }
@@ -214,7 +223,7 @@ impl Opener {
     }
 }
 
-const fn refused(stale: Stale) -> OpenRefused {
+pub(crate) const fn refused(stale: Stale) -> OpenRefused {
     match stale {
         Stale::Replayed => OpenRefused::Replayed,
         Stale::TooOld => OpenRefused::TooOld,
@@ -238,6 +247,7 @@ mod tests {
         REPLAY_WINDOW_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS, SEALED_HEAD_BYTES,
     };
     use crate::sealer::{SEALED_OVERHEAD_BYTES, SealRefused, Sealed, Sealer};
+    use strowger_testkit::wire_md::{assert_example, example};
     use strowger_wire::{limits::KEY_BYTES, link_header::SessionIndex};
 
     const NOW: Nanos = Nanos::from_secs(1);
@@ -249,11 +259,18 @@ mod tests {
 
     fn sealer(lane: u8, mode: SealMode, provider: Provider) -> Sealer {
         let to = SessionIndex::new(0xabcdef).expect("24 bits");
-        Sealer::new(&direction(7), Lane::new(lane).expect("a lane"), to, mode, BORN, provider)
+        Sealer::new(
+            (Domain::Link, &direction(7)),
+            Lane::new(lane).expect("a lane"),
+            to,
+            mode,
+            BORN,
+            provider,
+        )
     }
 
     fn openers(lanes: u8, mode: SealMode, provider: Provider) -> Openers {
-        Openers::new(&direction(7), lanes, mode, BORN, provider)
+        Openers::new((Domain::Link, &direction(7)), lanes, mode, BORN, provider)
     }
 
     fn packet(body: &[u8]) -> Vec<u8> {
@@ -269,6 +286,71 @@ mod tests {
 
     const MODES: [SealMode; 2] = [SealMode::Full, SealMode::HeaderOnly];
 
+    /// Seals a packet with the inputs of the examples in wire.md 3.2.
+    fn seal_example(mode: SealMode, counter: u64, what: Sealed, body: &[u8]) -> Vec<u8> {
+        let direction = Secret::from_bytes(core::array::from_fn(|place| place as u8));
+        let to = SessionIndex::new(0xabcdef).expect("24 bits");
+        let lane = Lane::new(2).expect("a lane");
+        let mut sealer =
+            Sealer::new((Domain::Link, &direction), lane, to, mode, BORN, Provider::DEFAULT);
+        sealer.skip_to(counter);
+        let mut packet = packet(body);
+        sealer.seal(NOW, what, &mut packet).expect("sealed");
+        packet
+    }
+
+    /// wire.md: W3-5, W3-6, W3-7, W3-9, W3-21, W3-31, W3-33, W3-42, W3-44, W3-52, W4-65.
+    #[test]
+    fn sealed_packets_are_those_of_the_examples() {
+        let direction = Secret::from_bytes(core::array::from_fn(|place| place as u8));
+        let key = lane_key(Domain::Link, &direction, Lane::new(2).expect("a lane"));
+        assert_example("lane-key-2", key.expose());
+        let header = [[0x10, 0, 0x40, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0x04, 0x13]]
+            .as_flattened()
+            .to_vec();
+        let data = |payload: &[u8]| [&header[..], payload].concat();
+        let full = seal_example(SealMode::Full, 7, Sealed::Data, &data(b"hello"));
+        assert_example("sealed-full", &full);
+        let payload: Vec<u8> = (0..84).collect();
+        let counter = (1 << 32) + 7;
+        let head = seal_example(SealMode::HeaderOnly, counter, Sealed::Data, &data(&payload));
+        assert_example("sealed-header-only", &head);
+        let full = seal_example(SealMode::Full, 0, Sealed::Data, &[]);
+        assert_example("keepalive-full", &full);
+        let head = seal_example(SealMode::HeaderOnly, 0, Sealed::Data, &[]);
+        assert_example("keepalive-header-only", &head);
+        let token = [1, 2, 3, 4, 5, 6, 7, 8];
+        let padded = [&token[..], &[0; 32]].concat();
+        for mode in MODES {
+            let challenge = seal_example(mode, 8, Sealed::PathChallenge, &padded);
+            assert_example("path-challenge", &challenge);
+            let response = seal_example(mode, 9, Sealed::PathResponse, &token);
+            assert_example("path-response", &response);
+        }
+    }
+
+    /// wire.md: W3-5, W3-6, W3-36.
+    #[test]
+    fn the_examples_of_sealed_packets_open() {
+        let direction = Secret::from_bytes(core::array::from_fn(|place| place as u8));
+        for (mode, name, counter, bytes) in [
+            (SealMode::Full, "sealed-full", 7, 21),
+            (SealMode::HeaderOnly, "sealed-header-only", (1 << 32) + 7, 100),
+            (SealMode::Full, "keepalive-full", 0, 0),
+            (SealMode::HeaderOnly, "keepalive-header-only", 0, 0),
+            (SealMode::Full, "path-challenge", 8, 40),
+            (SealMode::HeaderOnly, "path-response", 9, 8),
+        ] {
+            let mut openers =
+                Openers::new((Domain::Link, &direction), 3, mode, BORN, Provider::DEFAULT);
+            openers.lanes[2].window = Window::with_edge(counter);
+            let mut packet = example(name);
+            let opened = openers.open(NOW, &mut packet).expect(name);
+            assert_eq!((opened.counter(), opened.body().len()), (counter, bytes), "{name}");
+        }
+    }
+
+    /// wire.md: W3-7.
     #[test]
     fn every_provider_opens_in_place_in_every_mode() {
         for mode in MODES {
@@ -293,6 +375,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-5, W3-6.
     #[test]
     fn full_encrypts_everything_and_header_only_the_head() {
         for mode in MODES {
@@ -311,6 +394,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-8.
     #[test]
     fn r6_a_replayed_packet_is_refused() {
         for mode in MODES {
@@ -338,6 +422,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-5, W3-6, W3-32, W3-37.
     #[test]
     fn every_flipped_bit_and_every_cut_is_refused() {
         for mode in MODES {
@@ -372,6 +457,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-32.
     #[test]
     fn header_only_leaves_the_rest_to_the_end_to_end_seal() {
         let mut sealed = packet(&body(200));
@@ -383,6 +469,7 @@ mod tests {
         assert!(openers.open(NOW, &mut sealed).is_ok());
     }
 
+    /// wire.md: W3-33, W3-34.
     #[test]
     fn a_mode_that_was_not_agreed_is_refused() {
         for (sealed, agreed) in
@@ -409,6 +496,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-33.
     #[test]
     fn path_challenges_and_answers_are_sealed_in_full_in_both_modes() {
         for mode in MODES {
@@ -428,6 +516,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-4, W3-30, W3-31, W3-67.
     #[test]
     fn lanes_do_not_open_each_others_packets() {
         let mut openers = openers(2, SealMode::Full, Provider::DEFAULT);
@@ -444,6 +533,7 @@ mod tests {
         assert!(openers.open(NOW, &mut sealed).is_ok());
     }
 
+    /// wire.md: W3-10, W3-39, W3-40.
     #[test]
     fn a_sealer_refuses_by_age_and_by_count_and_leaves_the_packet_unchanged() {
         let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
@@ -467,6 +557,7 @@ mod tests {
         assert_eq!(sealer.seal(NOW, Sealed::Data, &mut bytes), Err(SealRefused::Exhausted));
     }
 
+    /// wire.md: W3-41.
     #[test]
     fn an_opener_expires_later_than_a_sealer() {
         let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);
@@ -480,6 +571,7 @@ mod tests {
         assert_eq!(openers.open(late, &mut two).map(|_| ()), Err(OpenRefused::Expired));
     }
 
+    /// wire.md: W3-36.
     #[test]
     fn counters_above_32_bits_are_rebuilt() {
         let mut sealer = sealer(0, SealMode::Full, Provider::DEFAULT);

@@ -1,4 +1,4 @@
-//! Values that a node computes once for each known peer, as WireGuard does for configured peers.
+//! Values that a node computes once per known peer, as WireGuard does for configured peers.
 //!
 //! The shared secret of both static keys, one of the five curve operations of an IK handshake, is
 //! the same every time; the first handshake stores it. The peer's identity proof has the same bytes
@@ -13,14 +13,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use strowger_wire::limits::KEY_BYTES;
 
+use crate::domain::Domain;
 use crate::identity::{Identity, IdentityProof, IdentityRefused, StaticPublic};
 use crate::secret::Secret;
 
-/// The known peers by static key. Belongs to one of this node's static keys.
+/// The known peers by static key. A table belongs to one static key of this node, and so to one
+/// domain.
 #[derive(Default)]
 pub(crate) struct PrecomputedPeers(Mutex<BTreeMap<StaticPublic, Box<Peer>>>);
 
-/// Boxed, so that the tree leaves no copy of a secret behind when it moves entries.
+/// The values of one peer. They are boxed, so that the tree leaves no copy of a secret behind when
+/// it moves entries.
 #[derive(Default)]
 struct Peer {
     shared: Option<Secret>,
@@ -36,7 +39,7 @@ impl PrecomputedPeers {
         self.peers().remove(peer);
     }
 
-    /// Copies the shared secret with `peer` into `out`; returns whether it was stored.
+    /// Copies the shared secret with `peer` into `out`. Returns `false` if none is stored.
     pub(crate) fn shared(&self, peer: &StaticPublic, out: &mut [u8; KEY_BYTES]) -> bool {
         let peers = self.peers();
         let shared = peers.get(peer).and_then(|peer| peer.shared.as_ref());
@@ -46,7 +49,7 @@ impl PrecomputedPeers {
         shared.is_some()
     }
 
-    /// Stores the shared secret with `peer`, if the peer is known.
+    /// Stores the shared secret with `peer`, if the peer was added.
     pub(crate) fn keep_shared(&self, peer: &StaticPublic, shared: &[u8; KEY_BYTES]) {
         if let Some(peer) = self.peers().get_mut(peer) {
             peer.shared = Some(Secret::from_bytes(*shared));
@@ -56,6 +59,7 @@ impl PrecomputedPeers {
     /// The identity that `proof` claims, if it signed `peer`'s key.
     pub(crate) fn identify(
         &self,
+        domain: Domain,
         proof: &IdentityProof,
         peer: &StaticPublic,
     ) -> Result<Identity, IdentityRefused> {
@@ -63,7 +67,7 @@ impl PrecomputedPeers {
             Some((proved, identity)) if proved == proof => return Ok(*identity),
             _ => {}
         }
-        let identity = proof.verify(peer)?;
+        let identity = proof.verify_in(domain, peer)?;
         if let Some(peer) = self.peers().get_mut(peer) {
             peer.proved = Some((*proof, identity));
         }
@@ -111,19 +115,19 @@ mod tests {
         precomputed.add(&other_key);
         let proof = one.prove(&key);
         for _ in 0..2 {
-            assert_eq!(precomputed.identify(&proof, &key), Ok(one.public()));
+            assert_eq!(precomputed.identify(Domain::Link, &proof, &key), Ok(one.public()));
             // The proof that was just verified, for another known key.
-            let moved = precomputed.identify(&proof, &other_key);
+            let moved = precomputed.identify(Domain::Link, &proof, &other_key);
             assert_eq!(moved, Err(IdentityRefused::BadSignature));
             for bit in [7, 8 * 20, 8 * 60, 8 * 104 - 1] {
                 let mut touched = proof;
                 touched.0[bit / 8] ^= 1 << (bit % 8);
-                assert!(precomputed.identify(&touched, &key).is_err(), "bit {bit}");
+                assert!(precomputed.identify(Domain::Link, &touched, &key).is_err(), "bit {bit}");
             }
         }
         // Another identity's proof for the same key replaces the first.
         let new = other.prove(&key);
-        assert_eq!(precomputed.identify(&new, &key), Ok(other.public()));
-        assert_eq!(precomputed.identify(&proof, &key), Ok(one.public()));
+        assert_eq!(precomputed.identify(Domain::Link, &new, &key), Ok(other.public()));
+        assert_eq!(precomputed.identify(Domain::Link, &proof, &key), Ok(one.public()));
     }
 }

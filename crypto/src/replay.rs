@@ -47,6 +47,24 @@ impl Window {
         Window { edge: 0, seen: [0; REPLAY_WORDS] }
     }
 
+    /// The window of a receiver that has accepted the counter `edge - 1` and these older ones.
+    #[cfg(feature = "vectors")]
+    pub(crate) fn at(edge: u64, older: &[u64]) -> Window {
+        let mut window = Window { edge, ..Window::new() };
+        for &counter in older.iter().chain(edge.checked_sub(1).as_ref()) {
+            if counter < edge && edge - counter <= REPLAY_WINDOW_PACKETS {
+                window.seen[word(counter)] |= bit(counter);
+            }
+        }
+        window
+    }
+
+    /// A window whose newest counter is `edge - 1`.
+    #[cfg(test)]
+    pub(crate) const fn with_edge(edge: u64) -> Window {
+        Window { edge, seen: [0; REPLAY_WORDS] }
+    }
+
     /// One more than the newest counter accepted.
     #[cfg(any(test, feature = "internals"))]
     #[inline]
@@ -64,7 +82,7 @@ impl Window {
         let lowest = self.edge.saturating_sub(REPLAY_WINDOW_PACKETS);
         let ahead = low.wrapping_sub(lowest as u32);
         let Some(counter) = lowest.checked_add(u64::from(ahead)) else {
-            return Err(Stale::TooOld); // above 2^64: no sealer reaches it
+            return Err(Stale::TooOld); // 2^64 or more: no sealer reaches it
         };
         if counter < self.edge && self.seen[word(counter)] & bit(counter) != 0 {
             return Err(Stale::Replayed);
@@ -72,10 +90,10 @@ impl Window {
         Ok(Fresh(counter))
     }
 
-    /// Marks a counter as seen, after its packet proved authentic.
+    /// Marks a counter as seen, after its packet was authenticated.
     ///
-    /// Fails only if the same counter was accepted since it was reconstructed. So each counter is
-    /// accepted once.
+    /// Fails only if, since `fresh` was made, the same counter was accepted or the window moved
+    /// past it. So each counter is accepted at most once.
     #[inline]
     pub fn accept(&mut self, fresh: Fresh) -> Result<(), Stale> {
         let counter = fresh.0;
@@ -118,6 +136,8 @@ const fn bit(counter: u64) -> u64 {
 mod tests {
     use std::collections::HashSet;
 
+    use strowger_testkit::wire_md::table;
+
     use super::*;
 
     const W: u64 = REPLAY_WINDOW_PACKETS;
@@ -129,11 +149,34 @@ mod tests {
         Ok(fresh.counter())
     }
 
-    /// A window whose newest counter is `edge - 1`.
     fn at(edge: u64) -> Window {
-        Window { edge, ..Window::new() }
+        Window::with_edge(edge)
     }
 
+    /// wire.md: W3-36.
+    #[test]
+    fn counters_are_those_of_the_table() {
+        let rows = table("counters");
+        assert!(rows.len() > 10);
+        for row in rows {
+            let [edge, seen, low, counter] = &row[..] else { panic!("{row:?}") };
+            let edge: u64 = edge.parse().expect("a number");
+            let mut window = at(edge);
+            for seen in seen.split_whitespace().filter(|seen| *seen != "-") {
+                let seen: u64 = seen.parse().expect("a number");
+                window.seen[word(seen)] |= bit(seen);
+            }
+            let low = u32::from_str_radix(low, 16).expect("hex");
+            let got = window.rebuild(low).map(Fresh::counter);
+            let wanted = match counter.as_str() {
+                "replayed" => Err(Stale::Replayed),
+                counter => Ok(counter.parse().expect("a number")),
+            };
+            assert_eq!(got, wanted, "{row:?}");
+        }
+    }
+
+    /// wire.md: W3-36.
     #[test]
     fn counters_are_reconstructed_as_in_rfc_4303() {
         // (edge before, accepted before, counter sent, result)
@@ -181,6 +224,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W3-37.
     #[test]
     fn a_forged_packet_does_not_move_the_window() {
         let mut window = at(1000);
@@ -191,6 +235,7 @@ mod tests {
         assert_eq!(offer(&mut window, 1000), Ok(1000));
     }
 
+    /// wire.md: W3-8.
     #[test]
     fn a_fresh_counter_is_accepted_once() {
         let mut window = Window::new();
@@ -204,6 +249,7 @@ mod tests {
 
     /// Compares the window with a set of all accepted counters, over seeded sequences of small
     /// steps, jumps and repeats.
+    /// wire.md: W3-8, W3-36.
     #[test]
     fn the_window_agrees_with_a_set_of_all_counters() {
         for seed in 1..=40u64 {
@@ -253,6 +299,7 @@ mod tests {
     }
 
     /// Tests every distance behind the edge, for edges at each bit of a word.
+    /// wire.md: W3-8.
     #[test]
     fn every_place_of_the_window_detects_a_replay() {
         for edge in (5 * W)..(5 * W + 130) {

@@ -1,4 +1,5 @@
-//! A sealer: the key and nonce counter of one lane. Only this module makes nonces.
+//! A sealer: the key and nonce counter of one lane. Only this module chooses the nonces of sealed
+//! packets.
 //!
 //! R5: each (key, nonce) pair is used once. A lane's key is derived from the session's direction
 //! key and the lane's number. The session's keys come from a handshake with fresh ephemeral keys.
@@ -25,6 +26,7 @@ use strowger_wire::{
 };
 
 use crate::cipher::{Aead, AeadKey, Provider, nonce_of};
+use crate::domain::Domain;
 use crate::limits::{
     REKEY_AFTER_PACKETS, SEAL_REFUSED_AFTER, SEAL_REFUSED_AFTER_PACKETS, SEALED_HEAD_BYTES,
 };
@@ -38,13 +40,13 @@ pub const SEALED_OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + TAG_BYTES;
 /// sealer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SealMode {
-    /// Everything behind the link header is encrypted, and everything is authenticated.
+    /// All bytes after the link header are encrypted, and the whole packet is authenticated.
     Full,
-    /// The first [`SEALED_HEAD_BYTES`] behind the link header are encrypted and authenticated, with
-    /// the link header and the packet's length.
+    /// The first [`SEALED_HEAD_BYTES`] after the link header are encrypted. The tag authenticates
+    /// them, the link header and the packet's length.
     ///
-    /// The other bytes must already be sealed end to end. They do not change, so an observer can
-    /// match a packet on two links.
+    /// The other bytes must already be sealed end to end. Switches do not change them, so a passive
+    /// observer can recognise a packet on two links.
     HeaderOnly,
 }
 
@@ -66,7 +68,7 @@ pub enum Sealed {
     Data,
     /// A path challenge; always sealed in full.
     PathChallenge,
-    /// The answer to a path challenge; always sealed in full.
+    /// The reply to a path challenge; always sealed in full.
     PathResponse,
 }
 
@@ -74,7 +76,7 @@ pub enum Sealed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum SealRefused {
-    /// The buffer has no room for link header and tag.
+    /// The buffer is too short for link header and tag.
     #[error("no room for the link header and the tag")]
     NoRoom,
     /// The keys are older than [`SEAL_REFUSED_AFTER`].
@@ -87,7 +89,7 @@ pub enum SealRefused {
 
 /// Seals one lane of one direction of one session.
 ///
-/// Not `Clone`: a second copy would use each nonce twice (R5).
+/// It is not `Clone`, because a copy would use the same nonces again (R5).
 pub struct Sealer {
     key: AeadKey,
     counter: u64,
@@ -99,7 +101,7 @@ pub struct Sealer {
 
 impl Sealer {
     pub(crate) fn new(
-        direction: &Secret,
+        (domain, direction): (Domain, &Secret),
         lane: Lane,
         to: SessionIndex,
         mode: SealMode,
@@ -107,7 +109,7 @@ impl Sealer {
         provider: Provider,
     ) -> Sealer {
         Sealer {
-            key: provider.key(&lane_key(direction, lane)),
+            key: provider.key(&lane_key(domain, direction, lane)),
             counter: 0,
             refuse_at: born.plus(SEAL_REFUSED_AFTER),
             mode,
@@ -127,7 +129,7 @@ impl Sealer {
     /// reading. Returns the counter used.
     ///
     /// # Errors
-    /// The packet is unchanged.
+    /// The reason for the refusal. The packet is unchanged.
     #[inline]
     pub fn seal(
         &mut self,
@@ -168,7 +170,8 @@ impl Sealer {
         self.counter
     }
 
-    /// Whether the packet count requires new keys. [`session`](crate::session) watches their age.
+    /// Whether the packet count requires new keys. [`session`](crate::session) checks the age of
+    /// the keys.
     #[inline]
     pub const fn wants_rekey(&self) -> bool {
         self.counter >= REKEY_AFTER_PACKETS
@@ -192,7 +195,7 @@ impl Sealer {
         self.mode
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "vectors"))]
     pub(crate) fn skip_to(&mut self, counter: u64) {
         assert!(counter >= self.counter, "a counter never goes back");
         self.counter = counter;
@@ -211,8 +214,8 @@ impl fmt::Debug for Sealer {
 }
 
 /// The key of one lane. Each lane has its own, so two workers never share a nonce counter.
-pub(crate) fn lane_key(direction: &Secret, lane: Lane) -> Secret {
-    direction.derive("strowger link lane key", &[&[lane.number()]])
+pub(crate) fn lane_key(domain: Domain, direction: &Secret, lane: Lane) -> Secret {
+    direction.derive(domain.texts().lane_key, &[&[lane.number()]])
 }
 
 /// Associated data: the link header, and in header-only mode the number of unsealed bytes, so that
@@ -229,7 +232,7 @@ impl Aad {
     }
 }
 
-/// Splits the body into the part that its kind seals and the rest.
+/// Returns the part of the body that this kind of packet seals, and the associated data.
 #[inline]
 pub(crate) fn covered<'a>(
     kind: Kind,

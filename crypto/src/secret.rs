@@ -43,7 +43,7 @@ impl Secret {
 
     /// Derives a secret that reveals nothing about this one.
     ///
-    /// Keyed BLAKE2s over `label` and `parts`, each with its length.
+    /// The result is keyed BLAKE2s over `label` and `parts`, each with its length.
     pub(crate) fn derive(&self, label: &str, parts: &[&[u8]]) -> Secret {
         Secret(mac(&self.0, label, parts))
     }
@@ -78,7 +78,7 @@ impl fmt::Debug for Secret {
 pub struct Psk(Secret);
 
 impl Psk {
-    /// No psk: 32 zero bytes, as Noise_IKpsk2 requires some (wire.md section 4).
+    /// No psk: 32 zero bytes, because Noise_IKpsk2 always mixes in a psk (wire.md section 4).
     pub const NONE: Psk = Psk(Secret([0; KEY_BYTES]));
 
     /// Makes a psk of these bytes.
@@ -102,6 +102,7 @@ impl fmt::Debug for Psk {
 mod tests {
     use super::*;
 
+    /// wire.md: W4-18.
     #[test]
     fn derivations_differ_by_label_and_by_part_boundaries() {
         let secret = Secret::from_bytes([1; 32]);

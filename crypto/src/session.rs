@@ -8,12 +8,12 @@
 //!  opens previous, current                                   opens previous, current, next
 //! ```
 //!
-//! As in WireGuard, a side seals with new keys only when it knows that the other side can open
-//! them: the initiator after the response, the responder after the first packet under them. Until
-//! then both use the old keys, so no data packet is refused if a handshake message is lost. If both
-//! ends initiate at once, the end with the smaller static key continues and the other answers. If
-//! both handshakes still complete, both ends keep the keys of the handshake that the end with the
-//! smaller key initiated.
+//! As in WireGuard, a side seals with new keys only when it knows that the other side has them: the
+//! initiator after the response, the responder after the first packet under them. Until then both
+//! use the old keys, so no data packet is refused if a handshake message is lost. If both ends
+//! initiate at the same time, the end with the smaller static key continues and the other answers.
+//! If both handshakes still complete, both ends keep the keys of the handshake that the end with
+//! the smaller key initiated.
 //!
 //! An initiation can be a replay, so it does not prove that the peer is present. It creates keys
 //! that wait for the first packet under them. It neither ends nor delays an attempt of this side.
@@ -24,20 +24,20 @@
 
 mod attempt;
 mod generation;
+mod times;
 
 use core::fmt;
 
-use strowger_wire::link_header::SessionIndex;
+use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 use crate::cipher::Provider;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
-    Agreement, Cookie, Established, HandshakeError, Offer, Peer, TimestampGuard, ik,
+    Agreement, Cookie, Established, Exporter, FieldBytes, HandshakeError, Offer, Peer,
+    ProtocolBytes, TimestampGuard, TooLong, Transport, ik,
 };
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
-use crate::limits::{
-    CONFIRM_AFTER_MSG3, CONFIRMS_MAX, MSG3_SENDS_MAX, NEXT_MAX, REKEY_SPACING, RETRY_AFTER,
-};
+use crate::limits::{CONFIRMS_MAX, MSG3_SENDS_MAX, NEXT_MAX};
 use crate::opener::Openers;
 use crate::sealer::Sealer;
 use crate::secret::Psk;
@@ -46,11 +46,12 @@ use crate::time::Nanos;
 use self::attempt::Attempt;
 pub use self::attempt::XxRole;
 use self::generation::Generation;
+pub use self::times::SessionTimes;
 
 /// Fixed parameters of a session with one peer.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// The peer's static key. If it is `None`, handshakes use XX, from which the key is learnt.
+    /// The peer's static key. If it is `None`, the session learns the key in an XX handshake.
     pub peer: Option<StaticPublic>,
     /// The expected identity. Without it, the session accepts the first identity that it receives,
     /// and then requires it.
@@ -66,6 +67,8 @@ pub struct SessionConfig {
     /// Timestamps only increase while the process runs, even if the wall clock is set back.
     /// [`Session::advance_wall_clock`] makes them follow a clock that was set forward.
     pub wall_at_zero: u64,
+    /// The times of links or of connections.
+    pub times: &'static SessionTimes,
 }
 
 /// The environment of one step.
@@ -102,16 +105,16 @@ pub enum Input<'a> {
     Unwanted,
     /// A sealer reports [`wants_rekey`](Sealer::wants_rekey).
     RekeyDue,
-    /// The peer does not answer: start a handshake, which also checks that its identity is the
-    /// same.
+    /// The peer does not answer. If keys are wanted, a handshake starts, which also checks that the
+    /// peer's identity is the same.
     Lost,
     /// An initiation from this peer.
     Initiation(Box<ik::Initiation>),
     /// A response or cookie reply, addressed to an index of this session.
     Message(&'a [u8]),
-    /// A packet under this index was opened: the first one
-    /// ([`Opened::first`](crate::Opened::first)), an empty one (the peer's [`Output::Confirm`]), or
-    /// any other.
+    /// A packet to this index was opened. The caller must report the first packet
+    /// ([`Opened::first`](crate::Opened::first)) and every empty one (the peer's
+    /// [`Output::Confirm`]), and may report others.
     Opened(SessionIndex),
 }
 
@@ -124,35 +127,40 @@ pub enum Output {
     Open {
         /// Our session index.
         index: SessionIndex,
-        /// The openers, for the worker that owns the link's flow.
+        /// The openers, for the worker that receives the peer's packets.
         openers: Openers,
     },
     /// Seal with these keys and drop the earlier sealers.
     Seal(Box<NewKeys>),
-    /// Seal an empty packet under the newest keys and send it: it shows the peer that we have them.
+    /// Seal an empty packet under the newest keys and send it. It shows the peer that we have the
+    /// keys.
     Confirm,
-    /// Close this index, and do not reuse it for a while.
+    /// Close this index, and do not reuse it for some time.
     Close(SessionIndex),
-    /// No usable keys are left: the link is down until the next [`Output::Seal`].
+    /// No keys to seal with are left until the next [`Output::Seal`].
     Expired,
 }
 
 /// New sealers and the agreement that comes with them.
 #[derive(Debug)]
 pub struct NewKeys {
-    /// One sealer for each lane that we announced.
+    /// One sealer per lane that we announced.
     pub sealers: Vec<Sealer>,
     /// The agreed parameters.
     pub agreement: Agreement,
     /// The peer's current offer.
     pub their_offer: Offer,
-    /// The peer's keys.
+    /// The peer's static key and identity.
     pub peer: Peer,
     /// Our session index: the peer addresses packets under these keys to it.
     pub index: SessionIndex,
-    /// Whether the peer is known to have the keys. `false` for an initiator of XX, until the peer's
-    /// first packet under them.
+    /// Whether the peer is known to have the keys. For an initiator of XX it is `false`: only the
+    /// peer's first packet under the keys confirms them.
     pub confirmed: bool,
+    /// Derives further secrets from the keys of a connection; `None` for a link.
+    pub exporter: Option<Exporter>,
+    /// The timestamp of the peer's hello; zero if the peer was the responder.
+    pub their_timestamp: Timestamp,
 }
 
 /// The session with one peer; see the [module](self).
@@ -173,7 +181,7 @@ pub struct Session {
     attempts: Vec<Attempt>,
     /// Time of the next attempt, if there was a first one.
     retry_at: Option<Nanos>,
-    /// Attempts since the last success.
+    /// The number of attempts since the last success.
     tries: u32,
     /// Duration of the last handshake that this side initiated.
     round_trip: Nanos,
@@ -184,7 +192,11 @@ pub struct Session {
     rekey_due: bool,
     /// Whether the peer does not answer, or may have changed its identity.
     lost: bool,
-    /// No new attempt before this time.
+    /// Whether every handshake begins with XX.
+    hides_identity: bool,
+    /// Whether no handshake with a known peer begins with XX.
+    insists_on_key: bool,
+    /// No new attempt starts before this time.
     back_off_until: Nanos,
     sealing: bool,
     confirms: u32,
@@ -193,7 +205,11 @@ pub struct Session {
 
 impl Session {
     /// Makes a session without keys. It starts no handshake before [`Input::Wanted`].
+    ///
+    /// # Panics
+    /// If the times are not [consistent](SessionTimes::are_consistent).
     pub fn new(config: SessionConfig) -> Session {
+        assert!(config.times.are_consistent(), "keys would expire while a handshake runs");
         Session {
             peer: config.peer,
             config,
@@ -211,6 +227,8 @@ impl Session {
             wanted: false,
             rekey_due: false,
             lost: false,
+            hides_identity: false,
+            insists_on_key: false,
             back_off_until: Nanos::ZERO,
             sealing: false,
             confirms: 0,
@@ -222,8 +240,8 @@ impl Session {
     ///
     /// [`owns`](Self::owns) reports afterwards whether this session took it over. If it did, the
     /// index belongs to this session, although [`Context::indices`] did not return it. The
-    /// initiator passes the third message, which is sent now and repeated until the peer confirms.
-    /// The responder passes the peer's guard as
+    /// initiator passes the third message, which is sent now and repeated until the peer confirms
+    /// or a new handshake starts. The responder passes the peer's guard as
     /// [`xx::Finish::accept`](crate::handshake::xx::Finish::accept) left it.
     pub fn adopt(
         &mut self,
@@ -232,7 +250,8 @@ impl Session {
         role: XxRole,
         outputs: &mut Vec<Output>,
     ) -> Result<(), HandshakeError> {
-        // Both ends initiated: the smaller key continues while its third message is on its way.
+        // Both ends initiated. The end with the smaller key keeps its own handshake while its third
+        // message is unconfirmed.
         let first = context.local.static_public() < &established.peer().static_key;
         if first && !established.is_initiator() && self.msg3.is_some() {
             return Ok(());
@@ -262,7 +281,26 @@ impl Session {
         self.msg3 = Some(msg3);
         // The confirmation is delayed, because the peer's slow path needs time to pass the keys to
         // its workers.
-        self.confirm_at = now.plus(CONFIRM_AFTER_MSG3);
+        self.confirm_at = now.plus(self.config.times.confirm_after_msg3);
+    }
+
+    /// Sets the protocol table and the fields of the hellos that this session sends from now on.
+    ///
+    /// For fields that answer an initiation, call it before [`Input::Initiation`]. An initiation
+    /// was accepted exactly if it caused [`Output::Open`]; otherwise it was stale, refused, or lost
+    /// against an attempt of our own.
+    ///
+    /// # Errors
+    /// `TooLong` if both together do not fit into a message. In this case nothing changes.
+    pub fn set_hello(
+        &mut self,
+        protocols: ProtocolBytes,
+        fields: FieldBytes,
+    ) -> Result<(), TooLong> {
+        let offer = Offer { protocols, fields, ..self.config.offer.clone() };
+        offer.check_length()?;
+        self.config.offer = offer;
+        Ok(())
     }
 
     /// The peer's static key, once known.
@@ -280,7 +318,7 @@ impl Session {
         self.guard
     }
 
-    /// Our session index of the keys that are used for sealing, if any.
+    /// Our session index of the current keys, if any.
     pub fn current_index(&self) -> Option<SessionIndex> {
         self.current.as_ref().map(|current| current.index)
     }
@@ -297,8 +335,8 @@ impl Session {
     /// Processes an event and appends the resulting actions to `outputs`.
     ///
     /// # Errors
-    /// The reason why a message was refused. The actions in `outputs` are valid in this case as
-    /// well.
+    /// The reason why a message was refused, or the failure of the source of randomness. The
+    /// actions in `outputs` are valid in this case as well.
     pub fn handle(
         &mut self,
         context: &mut Context<'_>,
@@ -334,7 +372,7 @@ impl Session {
         taken.and(timed.map_err(HandshakeError::from))
     }
 
-    /// Ends the session: one [`Output::Close`] for each index held.
+    /// Ends the session, with one [`Output::Close`] for each index that it holds.
     pub fn close(&mut self, outputs: &mut Vec<Output>) {
         outputs.extend(self.generations().map(|generation| Output::Close(generation.index)));
         self.drop_generations();
@@ -348,9 +386,9 @@ impl Session {
 
     /// Drops all keys and handshakes; keeps the peer's identity and the used timestamps.
     ///
-    /// A caller uses it after it has lost [`Output`]s. If keys are wanted, a handshake starts at
-    /// once. Openers and sealers from earlier outputs work until they expire. The caller must drop
-    /// them and close their indices.
+    /// A caller uses it after it has lost [`Output`]s. If keys are wanted, the next input starts a
+    /// handshake. Openers and sealers from earlier outputs work until they expire. The caller must
+    /// drop them and close their indices.
     pub fn reset(&mut self) {
         self.drop_generations();
         self.attempts.clear();
@@ -374,7 +412,7 @@ impl Session {
             at(self.begins_at());
         }
         if let Some(oldest) = self.attempts.first() {
-            at(oldest.ends_at());
+            at(self.ends_at(oldest));
         }
         if let Some(current) = &self.current {
             if self.sealing {
@@ -390,11 +428,12 @@ impl Session {
 
     /// Time of the next handshake attempt, if one is wanted.
     fn begins_at(&self) -> Nanos {
+        let times = self.config.times;
         let due = match (&self.current, self.retry_at) {
             (_, Some(again)) => again,
             (None, None) => Nanos::ZERO,
-            (Some(current), None) if self.rekey_due => current.born.plus(REKEY_SPACING),
-            (Some(current), None) => current.rekey_at(),
+            (Some(current), None) if self.rekey_due => current.born.plus(times.rekey_spacing),
+            (Some(current), None) => current.rekey_at(times),
         };
         due.max(self.back_off_until)
     }
@@ -420,7 +459,7 @@ impl Session {
         self.previous.retain(|generation| !is_dead(generation));
         self.current.take_if(|generation| is_dead(generation));
         self.next.retain(|(generation, _)| !is_dead(generation));
-        while self.attempts.first().is_some_and(|oldest| now >= oldest.ends_at()) {
+        while self.attempts.first().is_some_and(|oldest| now >= self.ends_at(oldest)) {
             self.drop_oldest_attempt(outputs);
         }
         if self.confirming() && now >= self.confirm_at {
@@ -429,7 +468,7 @@ impl Session {
                 (self.rekey_due, self.lost) = (true, true);
             }
             self.confirms += 1;
-            self.confirm_at = now.plus(RETRY_AFTER);
+            self.confirm_at = now.plus(self.config.times.confirm_every);
             if self.confirms > 1 {
                 outputs.extend(self.msg3.clone().map(Output::Send)); // the first one may be lost
             }
@@ -437,7 +476,8 @@ impl Session {
         }
         if self.wanted && now >= self.begins_at() {
             let begun = self.begin(context, outputs);
-            begun.inspect_err(|_| self.back_off_until = now.plus(RETRY_AFTER))?;
+            let again = now.plus(self.config.times.retry_after);
+            begun.inspect_err(|_| self.back_off_until = again)?;
         }
         Ok(())
     }
@@ -445,7 +485,7 @@ impl Session {
     /// Installs new keys. They become the current ones if this side initiated, and the next ones if
     /// the peer did.
     ///
-    /// `confirmed`: the peer's response has shown that it has the keys too.
+    /// `confirmed` is true for keys from IK, whose response proves that the responder has the keys.
     fn install(
         &mut self,
         now: Nanos,
@@ -464,11 +504,20 @@ impl Session {
         let their_offer = established.their_offer().clone();
         let peer = *established.peer();
         let index = generation.index;
-        let transport = established.into_transport(now, self.config.provider);
-        let sealers = transport.sealers;
-        let confirmed = confirmed || !generation.initiator;
-        let keys = Box::new(NewKeys { sealers, agreement, their_offer, peer, index, confirmed });
-        outputs.push(Output::Open { index, openers: transport.openers });
+        let their_timestamp = established.their_timestamp();
+        let Transport { sealers, openers, exporter } =
+            established.into_transport(now, self.config.provider);
+        let keys = Box::new(NewKeys {
+            sealers,
+            agreement,
+            their_offer,
+            peer,
+            index,
+            confirmed: confirmed || !generation.initiator,
+            exporter,
+            their_timestamp,
+        });
+        outputs.push(Output::Open { index, openers });
         if generation.initiator {
             self.drop_attempts(outputs);
             self.promote(now, generation, keys, outputs);
@@ -500,7 +549,7 @@ impl Session {
         // so the exchange ends.
         let answers = |current: Generation| current.index == index && !current.initiator;
         if self.current.is_some_and(answers) && now >= self.confirm_at {
-            self.confirm_at = now.plus(Nanos(RETRY_AFTER.0 / 2));
+            self.confirm_at = now.plus(Nanos(self.config.times.confirm_every.0 / 2));
             outputs.push(Output::Confirm);
         }
     }

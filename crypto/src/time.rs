@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// Nanoseconds of a monotonic clock, whose zero is arbitrary. Also used for a span between two
+/// Nanoseconds of a monotonic clock, whose zero is arbitrary. The type also holds spans between two
 /// readings.
 ///
 /// The caller reads its clock once per burst and passes the reading as an argument. If the clock
@@ -30,7 +30,7 @@ impl Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The time `span` later; saturates.
+    /// The time `span` later, or the last possible time if that overflows.
     #[inline]
     pub const fn plus(self, span: Nanos) -> Nanos {
         Nanos(self.0.saturating_add(span.0))

@@ -90,7 +90,7 @@ impl Hash for Blake2s {
     }
 }
 
-/// HMAC-BLAKE2s under one key: both states after the key block. Erased on drop.
+/// HMAC-BLAKE2s under one key: both states after the key block. It is erased on drop.
 struct HmacKey {
     inner: Blake2sVarCore,
     outer: Blake2sVarCore,

@@ -1,19 +1,21 @@
 //! mac1, mac2 and cookies: the checks on every handshake message before any curve operation.
 //!
 //! Every initiation ends with two macs, as in WireGuard (its paper, section 5.4.7). `mac1` is keyed
-//! with the receiver's static key and the network's name, so a sender who knows neither gets no
-//! reply. In XX the initiator does not know the receiver's key yet, and `mac1` is keyed only with
-//! the network's name. Under load the responder also demands `mac2`, keyed with a cookie that only
-//! a host receiving at the claimed source address can know:
+//! with the receiver's static key and the network's name, so a sender that does not know both gets
+//! no reply. In XX the initiator does not know the receiver's static key yet: `mac1` is keyed with
+//! the receiver's Ed25519 key in a connection by PeerId, and otherwise only with the network's
+//! name. Under load the responder also demands `mac2`, keyed with a cookie that only a host
+//! receiving at the claimed source address can know:
 //!
 //! ```text
-//! cookie        = MAC(secret that changes every two minutes, source address and port)
+//! cookie        = MAC(secret that changes every two minutes, source)
 //! cookie reply  = link header (8) | nonce (24) | cookie, sealed by XChaCha20-Poly1305 (16 + 16)
 //! ```
 //!
-//! The reply is sealed under a key derived from the receiver's static key, with the initiation's
-//! mac1 as associated data: only a host that saw the initiation can forge a reply, and a host that
-//! sees only the reply cannot read it. The reply has 64 bytes, the initiation that it answers 896.
+//! The reply is sealed under a key derived from the same receiver's key and network name, with the
+//! initiation's mac1 as associated data. So only a host that saw the initiation can forge a reply,
+//! and only a host that knows that key and name can read it. The reply has 64 bytes, an initiation
+//! 896.
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -27,11 +29,13 @@ use strowger_wire::{
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use super::{Refused, could_be_handshake};
+use super::{Refused, could_be_handshake, xx};
+use crate::domain::Domain;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::identity::{LocalIdentity, NetworkId, StaticPublic};
 use crate::limits::{
     COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE, COOKIE_SECRET_LIFE_MIN, MACS_BYTES,
+    SOURCE_BYTES_MAX,
 };
 use crate::secret::{Secret, mac};
 use crate::time::Nanos;
@@ -51,28 +55,58 @@ pub(super) const FINISH_BYTES_MIN: usize =
 const _: () = assert!(COOKIE_REPLY_BYTES <= FINISH_BYTES_MIN);
 const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
 
-/// The all-zero key that is used while the initiator does not know the receiver's key (XX).
+/// The all-zero key that is used while the initiator knows no key of the receiver: in XX on links,
+/// and in XX by label alone.
 pub(crate) const NO_KEY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 
-/// The mac keys of messages to one static key. They are not secret: they are derived from the
-/// static key and the network's name.
+/// How an initiator addresses the responder: the key of mac1 and of the cookie reply (wire.md
+/// W6-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// By its static key, with IK.
+    StaticKey,
+    /// By its PeerId, with XX. Only connections have this way.
+    PeerId,
+    /// With XX and without a key: on links always, in connections only if the responder accepts it.
+    LabelAlone,
+}
+
+/// The mac keys of messages to one receiver. They are not secret: they are derived from a public
+/// key of the receiver and the network's name.
 #[derive(Clone)]
 pub(crate) struct MacKeys {
-    mac1: [u8; KEY_BYTES],
-    cookie: [u8; KEY_BYTES],
-    hint: [u8; KEY_BYTES],
+    pub(crate) mac1: [u8; KEY_BYTES],
+    pub(crate) cookie: [u8; KEY_BYTES],
+    pub(crate) hint: [u8; KEY_BYTES],
 }
 
 impl MacKeys {
-    pub(crate) fn to(receiver: &StaticPublic, network: &NetworkId) -> MacKeys {
+    /// The keys for a receiver with this public key: a static key, the Ed25519 key of an identity,
+    /// or zeros.
+    pub(crate) fn to(domain: Domain, receiver: &[u8; KEY_BYTES], network: &NetworkId) -> MacKeys {
+        let texts = domain.texts();
         MacKeys {
-            mac1: mac(&receiver.0, "strowger mac1 key", &[network.as_bytes()]),
-            cookie: mac(&receiver.0, "strowger cookie key", &[network.as_bytes()]),
-            hint: mac(&receiver.0, "strowger key hint key", &[]),
+            mac1: mac(receiver, texts.mac1_key, &[network.as_bytes()]),
+            cookie: mac(receiver, texts.cookie_key, &[network.as_bytes()]),
+            hint: mac(receiver, texts.hint_key, &[]),
         }
     }
 
-    /// Key hint of an initiation (wire.md W4-10): 24 bits that identify the receiver's static key.
+    /// The keys for messages to another node of our domain and network.
+    pub(crate) fn from_us(local: &LocalIdentity, receiver: &[u8; KEY_BYTES]) -> MacKeys {
+        MacKeys::to(local.domain(), receiver, local.network())
+    }
+
+    /// The keys for messages to us.
+    pub(crate) fn to_us(local: &LocalIdentity, way: Way) -> MacKeys {
+        match way {
+            Way::StaticKey => MacKeys::from_us(local, &local.static_public().0),
+            Way::PeerId => MacKeys::from_us(local, &local.identity().to_bytes()),
+            Way::LabelAlone => MacKeys::from_us(local, &NO_KEY.0),
+        }
+    }
+
+    /// Key hint of an initiation (wire.md W4-17): 24 bits that identify the receiver's static key.
     ///
     /// The hint depends on the static key and on the ephemeral key in `message`, which is the
     /// initiation. It does not depend on the network.
@@ -108,13 +142,26 @@ fn short_mac(key: &[u8], label: &str, covered: &[u8]) -> [u8; MAC_BYTES] {
     core::array::from_fn(|place| full[place])
 }
 
-/// Proof that an initiator receives at its source address. A responder under load issues it.
+/// Proof that an initiator receives packets at its source address. A responder under load issues
+/// it.
 ///
 /// A cookie is valid for one to two lifetimes of the responder's secret. An initiator drops it
 /// after one lifetime.
 pub struct Cookie([u8; MAC_BYTES]);
 
 impl Cookie {
+    /// The cookie with these bytes.
+    #[cfg(feature = "vectors")]
+    pub(crate) const fn from_bytes(bytes: [u8; MAC_BYTES]) -> Cookie {
+        Cookie(bytes)
+    }
+
+    /// The bytes.
+    #[cfg(any(test, feature = "vectors"))]
+    pub(crate) const fn bytes(&self) -> &[u8; MAC_BYTES] {
+        &self.0
+    }
+
     fn mac2(&self, covered: &[u8]) -> [u8; MAC_BYTES] {
         short_mac(&self.0, "strowger mac2", covered)
     }
@@ -164,19 +211,29 @@ impl fmt::Debug for Cookie {
 /// The load of the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Every sender that knows our key and network may start a handshake.
+    /// Every sender whose mac1 is right may start a handshake.
     Normal,
-    /// A sender must first prove with a cookie that it receives at its source address.
+    /// A sender must first prove with a cookie that it receives packets at its source address.
     Heavy,
 }
 
-/// A first or third message with valid macs. The handshakes accept no other type of input.
+impl Load {
+    /// The load when `used` units of a budget are used: heavy from half of the budget on (wire.md
+    /// section 6).
+    pub const fn of(used: u32, budget: u32) -> Load {
+        if used >= budget.div_ceil(2) { Load::Heavy } else { Load::Normal }
+    }
+}
+
+/// A first or third message with a valid mac1 and, under load, a valid mac2. The functions of
+/// responders accept only this type.
 ///
 /// Only [`CookieChecker::admit`] makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'m> {
     pub(crate) header: LinkHeader,
     pub(crate) step: Step,
+    pub(crate) way: Way,
     /// The bytes between link header and macs.
     pub(crate) noise: &'m [u8],
 }
@@ -186,6 +243,11 @@ impl Admitted<'_> {
     /// [`xx`](super::xx).
     pub const fn step(&self) -> Step {
         self.step
+    }
+
+    /// How the sender addresses us.
+    pub const fn way(&self) -> Way {
+        self.way
     }
 }
 
@@ -217,13 +279,15 @@ impl SecretEpoch {
     }
 }
 
-/// Checks macs, issues cookies, and remembers completed XX handshakes. One per node.
+/// Checks macs, issues cookies, and remembers completed XX handshakes. A node has one checker per
+/// domain.
 ///
 /// [`CookieChecker::admit`] takes `&self`, so unauthenticated bytes cannot change the checker (R8).
 /// Only time and completed handshakes change it.
 pub struct CookieChecker {
     known: MacKeys,
-    open: MacKeys,
+    /// Keys for XX, in the order in which they are tried.
+    discover: [Option<(Way, MacKeys)>; 2],
     current: SecretEpoch,
     previous: SecretEpoch,
     rotated: Nanos,
@@ -231,25 +295,41 @@ pub struct CookieChecker {
 
 impl CookieChecker {
     /// Makes the checker of this node, with two fresh secrets.
+    ///
+    /// For connections, it admits XX only by PeerId; see
+    /// [`accept_without_peer_id`](Self::accept_without_peer_id).
     pub fn new(
         local: &LocalIdentity,
         now: Nanos,
         entropy: &mut dyn Entropy,
     ) -> Result<CookieChecker, EntropyFailed> {
+        let to_us = |way| (way, MacKeys::to_us(local, way));
         Ok(CookieChecker {
-            known: MacKeys::to(local.static_public(), local.network()),
-            open: MacKeys::to(&NO_KEY, local.network()),
+            known: MacKeys::to_us(local, Way::StaticKey),
+            discover: match local.domain() {
+                Domain::Link => [Some(to_us(Way::LabelAlone)), None],
+                Domain::Connection => [Some(to_us(Way::PeerId)), None],
+            },
             current: SecretEpoch::new(1, entropy)?,
             previous: SecretEpoch::new(0, entropy)?,
             rotated: now,
         })
     }
 
+    /// Makes the checker of connections also admit XX by label alone, from initiators that do not
+    /// know our PeerId (wire.md W6-10). `local` is the identity of [`new`](Self::new).
+    ///
+    /// The checker of links always admits XX without a key.
+    pub fn accept_without_peer_id(&mut self, local: &LocalIdentity) {
+        self.discover[1] = Some((Way::LabelAlone, MacKeys::to_us(local, Way::LabelAlone)));
+    }
+
     /// Replaces the cookie secret if it is due. Call it before [`CookieChecker::admit`], or from a
     /// timer.
     ///
     /// The secret is due after `COOKIE_SECRET_LIFE`. If its list of completed handshakes is full,
-    /// it is due after `COOKIE_SECRET_LIFE_MIN`, so that earlier peers do not block later ones.
+    /// it is due after `COOKIE_SECRET_LIFE_MIN`, so that earlier handshakes do not block later
+    /// ones.
     pub fn rotate(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Result<(), EntropyFailed> {
         if now < self.rotates_at() {
             return Ok(());
@@ -269,11 +349,23 @@ impl CookieChecker {
         self.rotated.plus(if is_full { COOKIE_SECRET_LIFE_MIN } else { COOKIE_SECRET_LIFE })
     }
 
+    /// Time at which [`CookieChecker::rotate`] must be called even if no message arrives: the keys
+    /// of completed XX handshakes can be computed from the secrets, so these must not stay in
+    /// memory. `None` if no handshake was completed under them.
+    pub fn erases_at(&self) -> Option<Nanos> {
+        let has_completed = [&self.current, &self.previous].iter().any(|e| !e.finished.is_empty());
+        has_completed.then(|| self.rotates_at())
+    }
+
     /// Checks length and macs of a message of kind [`Kind::Initiation`].
     ///
-    /// `source` is the source address and port as bytes, in any form that is the same for the same
-    /// source. The result depends only on the arguments and this checker. The check costs two short
-    /// hashes, or four under load.
+    /// `source` is where the message came from, as at most [`SOURCE_BYTES_MAX`] bytes in any
+    /// unambiguous encoding: address and port on a link; ingress slot, label width and return label
+    /// of a connection (wire.md W6-13). A longer one is refused as [`Refused::Malformed`].
+    ///
+    /// The result depends only on the arguments and this checker. The check costs one or two
+    /// hashes, and up to five more under load. A cookie reply costs two further hashes and one
+    /// encryption.
     pub fn admit<'m>(
         &self,
         source: &[u8],
@@ -281,29 +373,61 @@ impl CookieChecker {
         load: Load,
     ) -> Result<Admission<'m>, Refused> {
         let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
-        if header.kind != Kind::Initiation {
+        if header.kind != Kind::Initiation || source.len() > SOURCE_BYTES_MAX {
             return Err(Refused::Malformed);
         }
         let step = Step::from_lane(header.lane).ok_or(Refused::Malformed)?;
         if !could_be_handshake(&header, message.len()) {
             return Err(Refused::Malformed);
         }
-        let keys = match step {
-            Step::Known => &self.known,
-            Step::Discover | Step::Finish => &self.open,
-        };
         let (with_mac1, mac2) =
             message.split_last_chunk::<MAC_BYTES>().ok_or(Refused::Malformed)?;
-        let covered = keys.check_mac1(with_mac1).map_err(|why| {
-            let names_our_key = step == Step::Known
-                && header.index != SessionIndex::NONE
-                && keys.key_hint(message) == Some(header.index);
-            if names_our_key { Refused::OtherNetwork } else { why }
-        })?;
-        if load == Load::Heavy && !self.proves_source(source, with_mac1, mac2) {
+        let (way, keys, covered) = match step {
+            Step::Known => self.check_known(&header, message, with_mac1)?,
+            Step::Discover | Step::Finish => self.check_discover(with_mac1)?,
+        };
+        let noise = &covered[LINK_HEADER_BYTES..];
+        // A third message with the index of its source needs no cookie: the initiator could not use
+        // a cookie reply to it, because the attempt that sent the first message has ended.
+        let has_our_index = || {
+            step == Step::Finish
+                && xx::has_our_index(self.epoch_of(header.index), source, &header, noise)
+        };
+        if load == Load::Heavy && !self.proves_source(source, with_mac1, mac2) && !has_our_index() {
             return Ok(Admission::CookieReply(self.cookie_reply(source, &header, keys, with_mac1)));
         }
-        Ok(Admission::Admitted(Admitted { header, step, noise: &covered[LINK_HEADER_BYTES..] }))
+        Ok(Admission::Admitted(Admitted { header, step, way, noise }))
+    }
+
+    /// Checks mac1 of IK. A wrong mac1 with a right key hint shows that the sender uses another
+    /// network name.
+    fn check_known<'m>(
+        &self,
+        header: &LinkHeader,
+        message: &[u8],
+        with_mac1: &'m [u8],
+    ) -> Result<(Way, &MacKeys, &'m [u8]), Refused> {
+        let covered = self.known.check_mac1(with_mac1).map_err(|why| {
+            let names_our_key = header.index != SessionIndex::NONE
+                && self.known.key_hint(message) == Some(header.index);
+            if names_our_key { Refused::OtherNetwork } else { why }
+        })?;
+        Ok((Way::StaticKey, &self.known, covered))
+    }
+
+    /// Checks mac1 of XX under each key that is accepted.
+    fn check_discover<'m>(
+        &self,
+        with_mac1: &'m [u8],
+    ) -> Result<(Way, &MacKeys, &'m [u8]), Refused> {
+        let mut why = Refused::WrongMac;
+        for (way, keys) in self.discover.iter().flatten() {
+            match keys.check_mac1(with_mac1) {
+                Ok(covered) => return Ok((*way, keys, covered)),
+                Err(refused) => why = refused,
+            }
+        }
+        Err(why)
     }
 
     fn proves_source(&self, source: &[u8], with_mac1: &[u8], mac2: &[u8; MAC_BYTES]) -> bool {
@@ -314,15 +438,16 @@ impl CookieChecker {
     fn cookie_reply(
         &self,
         source: &[u8],
-        asked: &LinkHeader,
+        received: &LinkHeader,
         keys: &MacKeys,
         with_mac1: &[u8],
     ) -> [u8; COOKIE_REPLY_BYTES] {
-        let index = SessionIndex::new(asked.low & (SessionIndex::END - 1)).unwrap_or_default();
-        let header = LinkHeader { kind: Kind::Cookie, lane: asked.lane, index, low: 0 };
+        let index = SessionIndex::new(received.low & (SessionIndex::END - 1)).unwrap_or_default();
+        let header = LinkHeader { kind: Kind::Cookie, lane: received.lane, index, low: 0 };
         let mut cookie = self.current.cookie(source);
         let mac1 = &with_mac1[with_mac1.len() - MAC_BYTES..];
-        // The nonce is a function of all sealed bytes, so two plaintexts never share one.
+        // The nonce is derived from all inputs of the sealed bytes, so two plaintexts never share a
+        // nonce.
         let chosen =
             mac(self.current.secret.expose(), "strowger cookie nonce", &[source, with_mac1]);
         let nonce: [u8; NONCE_BYTES] = core::array::from_fn(|place| chosen[place]);
@@ -348,8 +473,8 @@ impl CookieChecker {
         if self.current.number & 1 == index.number() & 1 { &self.current } else { &self.previous }
     }
 
-    /// Records an XX handshake as completed. Fails if it was already recorded, or if the list is
-    /// full.
+    /// Records an XX handshake as completed. Fails if it was already recorded, if the list is full
+    /// ([`Refused::XxMemoryFull`]), or if the secret of `epoch` is no longer kept.
     pub(crate) fn complete(&mut self, epoch: u32, mark: &[u8; MAC_BYTES]) -> Result<(), Refused> {
         let epoch = [&mut self.current, &mut self.previous]
             .into_iter()
@@ -358,7 +483,7 @@ impl CookieChecker {
         let is_full = epoch.finished.len() >= COMPLETED_HANDSHAKES_MAX;
         match epoch.finished.contains(mark) {
             true => Err(Refused::Stale),
-            false if is_full => Err(Refused::Busy),
+            false if is_full => Err(Refused::XxMemoryFull),
             false => {
                 epoch.finished.insert(*mark);
                 Ok(())
@@ -366,8 +491,9 @@ impl CookieChecker {
         }
     }
 
-    /// The number of recorded handshakes, for memory accounting.
-    pub(crate) fn completed_handshakes(&self) -> usize {
+    /// The number of recorded handshakes, for memory accounting: at most two times
+    /// [`COMPLETED_HANDSHAKES_MAX`].
+    pub fn completed_handshakes(&self) -> usize {
         self.current.finished.len() + self.previous.finished.len()
     }
 }
@@ -394,6 +520,7 @@ mod tests {
         mark
     }
 
+    /// wire.md: W4-66, W4-69.
     #[test]
     fn a_full_list_of_completed_handshakes_refuses_new_ones_for_ten_seconds_at_most() {
         let mut entropy = SeededEntropy::new(1);
@@ -405,7 +532,7 @@ mod tests {
             assert_eq!(checker.complete(first, &mark(number)), Ok(()));
         }
         assert_eq!(checker.complete(first, &mark(7)), Err(Refused::Stale));
-        assert_eq!(checker.complete(first, &mark(u32::MAX)), Err(Refused::Busy));
+        assert_eq!(checker.complete(first, &mark(u32::MAX)), Err(Refused::XxMemoryFull));
         let end = COOKIE_SECRET_LIFE_MIN;
         checker.rotate(Nanos(end.0 - 1), &mut entropy).expect("seeded");
         assert_eq!(
@@ -427,6 +554,7 @@ mod tests {
         assert_eq!(checker.rotates_at(), end.plus(COOKIE_SECRET_LIFE));
         assert_eq!(checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX + 1);
     }
+    /// wire.md: W4-26, W13-17.
     #[test]
     fn handshake_messages_have_the_lengths_of_their_kind() {
         let shortest = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + MAC_BYTES;

@@ -1,6 +1,7 @@
-//! IKpsk2: the handshake with a peer whose static key is known. It takes one round trip and needs
-//! no table.
+//! IKpsk2: the handshake with a peer whose static key is known. It takes one round trip, and the
+//! responder stores nothing before it accepts.
 
+use core::cell::OnceCell;
 use std::sync::Arc;
 
 use strowger_wire::{
@@ -9,13 +10,14 @@ use strowger_wire::{
     link_header::{Kind, LINK_HEADER_BYTES, SessionIndex, Step},
 };
 
-use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys};
+use super::cookie::{Admitted, Cookie, MAC_BYTES, MacKeys, Way};
 use super::hello::{Agreement, Hello, Offer, Peer};
 use super::noise::{IK, Noise};
 use super::{
     Established, HandshakeError, INITIATION_NOISE_BYTES, LocalParams, Refused, Rejected,
-    TimestampGuard, check_response, prologue,
+    TimestampGuard, check_response,
 };
+use crate::domain::Domain;
 use crate::entropy::Entropy;
 use crate::identity::{Identity, LocalIdentity, StaticPublic};
 use crate::precomputed::PrecomputedPeers;
@@ -24,7 +26,7 @@ use crate::secret::{Psk, Secret};
 /// Starts a handshake with the owner of this static key. Returns the state that waits, and the
 /// message.
 ///
-/// Fails if the key is a point of small order, which cannot belong to a node.
+/// Fails if the key is our own, or if it is a point of small order, which cannot belong to a node.
 pub fn initiate(
     ours: &LocalParams<'_>,
     peer: &StaticPublic,
@@ -37,15 +39,15 @@ pub fn initiate(
         return Err(Refused::Ourselves.into());
     }
     let ephemeral = Secret::random(entropy)?;
-    let prologue = prologue(local.network());
-    let mut noise = Noise::initiator(&IK, &prologue, local, Some(peer), ephemeral);
+    let mut noise = Noise::initiator(&IK, &local.prologue(), local, Some(peer), ephemeral);
     noise.set_psk(psk);
     let payload_bytes = INITIATION_NOISE_BYTES - 2 * KEY_BYTES - 2 * TAG_BYTES;
-    let hello = ours.hello(ours.timestamp).encode(payload_bytes);
+    let hello = ours.encode_hello(ours.timestamp, payload_bytes)?;
     let mut message = ours.header(Kind::Initiation, Step::Known, SessionIndex::NONE);
     noise.write(&hello, &mut message).map_err(Refused::from)?;
-    let keys = MacKeys::to(peer, local.network());
-    // mac1 covers the link header, but the transcript does not.
+    let keys = MacKeys::from_us(local, &peer.0);
+    // The hint can be written after Noise has written the message: mac1 covers the link header, but
+    // the transcript does not.
     if let Some(hint) = keys.key_hint(&message) {
         let header = ours.header(Kind::Initiation, Step::Known, hint);
         message[..LINK_HEADER_BYTES].copy_from_slice(&header);
@@ -54,13 +56,14 @@ pub fn initiate(
     MacKeys::append_mac2(&mut message, cookie);
     debug_assert_eq!(message.len(), INITIATION_BYTES, "the payload is padded to make it so");
     let state = AwaitResponse {
+        domain: local.domain(),
         noise,
         offer: ours.offer.clone(),
         index: ours.index,
         peer: *peer,
         keys,
         mac1,
-        own_keys: MacKeys::to(local.static_public(), local.network()),
+        own_keys: MacKeys::to_us(local, Way::StaticKey),
         precomputed: Arc::clone(local.precomputed()),
     };
     Ok((state, message))
@@ -68,6 +71,7 @@ pub fn initiate(
 
 /// An initiator that waits for the response.
 pub struct AwaitResponse {
+    domain: Domain,
     noise: Noise,
     offer: Offer,
     index: SessionIndex,
@@ -90,7 +94,7 @@ impl AwaitResponse {
             Ok((their, agreement, identity)) => {
                 let peer = Peer { static_key: self.peer, identity };
                 let our = (self.index, self.offer.lanes);
-                Ok(Established::new(self.noise, true, agreement, our, their, peer))
+                Ok(Established::new((self.domain, self.noise), true, agreement, our, their, peer))
             }
             Err(why) => Err(Rejected { state: Box::new(self), why }),
         }
@@ -99,13 +103,13 @@ impl AwaitResponse {
     fn parse_response(&mut self, message: &[u8]) -> Result<(Hello, Agreement, Identity), Refused> {
         let covered = self.check_covered(message)?;
         let noise = covered.get(LINK_HEADER_BYTES..).ok_or(Refused::Malformed)?;
-        let their = Hello::parse(&self.noise.read(noise)?)?;
-        let identity = self.precomputed.identify(&their.proof, &self.peer)?;
-        let agreement = self.offer.agree(&their.offer)?;
+        let their = Hello::parse(self.domain, &self.noise.read(noise)?)?;
+        let identity = self.precomputed.identify(self.domain, &their.proof, &self.peer)?;
+        let agreement = self.offer.agree_in(self.domain, &their.offer)?;
         Ok((their, agreement, identity))
     }
 
-    /// Checks form, address and mac of a response to this attempt. Costs one short hash.
+    /// Checks length, session index and mac of a response to this attempt. Costs one hash.
     ///
     /// Every host that knows our static key and the network's name can make a response that passes
     /// this check.
@@ -117,8 +121,8 @@ impl AwaitResponse {
         check_response(message, Step::Known, self.index, &self.own_keys)
     }
 
-    /// Reads a cookie reply. Send the cookie with the next scheduled attempt, not at once: an
-    /// immediate answer would double the number of messages.
+    /// Reads a cookie reply. Send the cookie with the next scheduled attempt, not immediately: an
+    /// immediate retry would double the number of messages.
     pub fn read_cookie(&self, message: &[u8]) -> Result<Cookie, Refused> {
         Cookie::read(&self.keys, Step::Known, self.index, &self.mac1, message)
     }
@@ -138,31 +142,35 @@ impl core::fmt::Debug for AwaitResponse {
     }
 }
 
-/// Reads an initiation. The result depends only on the message and our long-term key (R8).
+/// Reads an initiation. The result depends only on the message, our static key and our network
+/// (R8).
 pub fn read(local: &LocalIdentity, admitted: &Admitted<'_>) -> Result<Initiation, Refused> {
     if admitted.step != Step::Known {
         return Err(Refused::NotOurs);
     }
-    let prologue = prologue(local.network());
-    let mut noise = Noise::responder(&IK, &prologue, local);
-    let their = Hello::parse(&noise.read(admitted.noise)?)?;
+    let mut noise = Noise::responder(&IK, &local.prologue(), local);
+    let their = Hello::parse(local.domain(), &noise.read(admitted.noise)?)?;
     let peer = noise.peer().ok_or(Refused::Unreadable)?;
     if peer == *local.static_public() {
         return Err(Refused::Ourselves);
     }
-    Ok(Initiation { noise, their, peer, precomputed: Arc::clone(local.precomputed()) })
+    let (domain, precomputed) = (local.domain(), Arc::clone(local.precomputed()));
+    Ok(Initiation { domain, noise, their, peer, precomputed, verified: OnceCell::new() })
 }
 
 /// An initiation that has been read. Its author owns the static key in it, but may have sent it
 /// long ago.
 ///
-/// No state is stored before [`Initiation::accept`]. Before it, the caller looks up the policy, psk
-/// and timestamp of the peer.
+/// No state is stored before [`Initiation::accept`]. Before that call, the caller looks up the
+/// policy, psk and timestamp of the peer.
 pub struct Initiation {
+    domain: Domain,
     noise: Noise,
     their: Hello,
     peer: StaticPublic,
     precomputed: Arc<PrecomputedPeers>,
+    /// The identity, once its proof was verified: an endpoint asks before it accepts.
+    verified: OnceCell<Identity>,
 }
 
 impl Initiation {
@@ -176,12 +184,27 @@ impl Initiation {
         self.their.timestamp
     }
 
+    /// Whether this initiation is newer than all that `guard` has accepted. A replay is not.
+    pub fn is_newer_than(&self, guard: &TimestampGuard) -> bool {
+        guard.check(self.their.timestamp).is_ok()
+    }
+
+    /// The initiator's offer, with the fields of its hello. The initiation may be a replay: see
+    /// [`is_newer_than`](Self::is_newer_than).
+    pub const fn offer(&self) -> &Offer {
+        &self.their.offer
+    }
+
     /// The initiator's identity, if its proof is valid.
     ///
-    /// Costs the verification of a signature. It costs nothing if the peer is known and this proof
-    /// was verified before.
+    /// Costs the verification of a signature, unless the peer was added and this proof was verified
+    /// before. The signature is verified once.
     pub fn identity(&self) -> Result<Identity, Refused> {
-        Ok(self.precomputed.identify(&self.their.proof, &self.peer)?)
+        if let Some(identity) = self.verified.get() {
+            return Ok(*identity);
+        }
+        let identity = self.precomputed.identify(self.domain, &self.their.proof, &self.peer)?;
+        Ok(*self.verified.get_or_init(|| identity))
     }
 
     /// Returns the session and the response.
@@ -196,19 +219,23 @@ impl Initiation {
         entropy: &mut dyn Entropy,
     ) -> Result<(Established, Vec<u8>), HandshakeError> {
         guard.check(self.their.timestamp)?;
-        let agreement = ours.offer.agree(&self.their.offer).map_err(Refused::from)?;
+        let agreement =
+            ours.offer.agree_in(self.domain, &self.their.offer).map_err(Refused::from)?;
         let identity = self.identity()?;
         self.noise.set_ephemeral(Secret::random(entropy)?);
         self.noise.set_psk(psk);
         let mut message = ours.header(Kind::Response, Step::Known, self.their.index);
-        let hello = ours.hello(Timestamp::default()).encode(0);
+        let hello = ours.encode_hello(Timestamp::default(), 0)?;
         self.noise.write(&hello, &mut message).map_err(Refused::from)?;
-        MacKeys::to(&self.peer, ours.local.network()).append_mac1(&mut message);
+        MacKeys::from_us(ours.local, &self.peer.0).append_mac1(&mut message);
         debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
         guard.newest = Some(self.their.timestamp);
         let peer = Peer { static_key: self.peer, identity };
         let our: (SessionIndex, Lanes) = (ours.index, ours.offer.lanes);
-        Ok((Established::new(self.noise, false, agreement, our, self.their, peer), message))
+        Ok((
+            Established::new((self.domain, self.noise), false, agreement, our, self.their, peer),
+            message,
+        ))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Handshakes: one type per state. Each state consumes itself and one message; the last one yields
-//! keys.
+//! Handshakes: one type per state. Each step consumes the state and one message; the last step
+//! yields keys.
 //!
 //! ```text
 //! known peer (IKpsk2, one round trip)
@@ -7,7 +7,8 @@
 //!   CookieChecker::admit ──► ik::read ──► Initiation ── accept ──► Established ──► Transport
 //!
 //! discovered peer (XX, one round trip and a half)
-//!   xx::initiate ──► AwaitResponse ── read_response ──► Discovered ── finish ──► Established
+//!   xx::initiate, xx::initiate_by_peer_id
+//!                ──► AwaitResponse ── read_response ──► Discovered ── finish ──► Established
 //!   CookieChecker::admit ──► xx::answer                  (no state is kept)
 //!   CookieChecker::admit ──► xx::read_finish ──► Finish ── accept ──► Established
 //! ```
@@ -22,39 +23,50 @@
 //! XX finish       initiator's e 32 | static key 32+16 | hello +16 | mac1 16 | mac2 16
 //! ```
 //!
+//! Links and connections use the same handshakes; the [`Domain`] of the [`LocalIdentity`] keeps
+//! them apart.
+//!
 //! The prologue holds the protocol's name, its version and the network's name. The Noise transcript
 //! covers every byte of a message up to the macs, except the link header. The sender's index in the
-//! link header is used only to address a cookie reply. The hello repeats it, covered by the
-//! transcript.
+//! link header is used only until the hello, which the transcript covers, repeats it.
 
 mod blake2s;
-mod cookie;
+pub(crate) mod cookie;
+mod exporter;
 mod hello;
 pub mod ik;
 mod noise;
+#[cfg(any(test, feature = "vectors"))]
+pub(crate) mod vectors;
 pub mod xx;
 
-use strowger_wire::hello::{HelloMalformed, Lanes, Timestamp, VERSION};
+use strowger_wire::hello::{HelloMalformed, Lanes, Timestamp};
 use strowger_wire::limits::{INITIATION_BYTES, KEY_BYTES, MAC_BYTES, TAG_BYTES};
 use strowger_wire::link_header::{Kind, LINK_HEADER_BYTES, Lane, LinkHeader, SessionIndex, Step};
 
 use crate::cipher::Provider;
+use crate::domain::Domain;
 use crate::entropy::EntropyFailed;
-use crate::identity::{IdentityRefused, LocalIdentity, NetworkId, PeerId};
+use crate::identity::{IdentityRefused, LocalIdentity, PeerId};
 use crate::opener::Openers;
 use crate::sealer::{SealMode, Sealer};
 use crate::secret::Secret;
 use crate::time::Nanos;
 
-pub use cookie::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, CookieChecker, Load};
+pub use cookie::{Admission, Admitted, COOKIE_REPLY_BYTES, Cookie, CookieChecker, Load, Way};
+pub use exporter::{DirectEnd, Exporter};
 #[cfg(feature = "internals")]
 pub use hello::Hello;
 #[cfg(not(feature = "internals"))]
 use hello::Hello;
-pub use hello::{Agreement, Disagreement, Offer, Peer, ProtocolBytes, SchemeBytes, TooLong};
+pub use hello::{
+    Agreement, Disagreement, FieldBytes, LISTS_BYTES_MAX, Offer, Peer, ProtocolBytes, SchemeBytes,
+    TooLong,
+};
 use noise::{Noise, Unreadable};
 
-/// Why the peer's message is refused. The cause is the peer, or the path if it altered the message.
+/// Why the peer's message is refused. The cause is usually the peer, or the path if it altered the
+/// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
     /// Wrong length or form.
@@ -79,7 +91,8 @@ pub enum Refused {
     /// The third message has another session index than the first message of the handshake.
     #[error("the session index differs from that of the first message")]
     OtherIndex,
-    /// A replay: the timestamp is not newer than the last one of this peer.
+    /// A replay: the timestamp is not newer than the last one of this peer, or this XX handshake
+    /// has already been completed.
     #[error("the timestamp is not newer than the last one of this peer")]
     Stale,
     /// The identity proof is invalid.
@@ -97,9 +110,16 @@ pub enum Refused {
     /// The message is our own, reflected, or the peer uses our key.
     #[error("the message comes from this node itself")]
     Ourselves,
-    /// The list of completed handshakes is full, or no session index is free.
+    /// No session index is free.
     #[error("too many handshakes for now")]
     Busy,
+    /// The list of completed XX handshakes is full. The peer is not at fault.
+    #[error("too many completed handshakes with unknown peers for now")]
+    XxMemoryFull,
+    /// The scheme, the protocols and the fields of our own offer do not fit into a message. The
+    /// caller is at fault, and no message is sent.
+    #[error("our own hello is too long for the message")]
+    OwnHelloTooLong,
 }
 
 /// Why a handshake failed.
@@ -113,8 +133,8 @@ pub enum HandshakeError {
     Local(#[from] EntropyFailed),
 }
 
-/// A refused message and the state, which continues to wait: a forged message does not end a
-/// handshake.
+/// The refusal of a message, with the state, which continues to wait: a forged message does not end
+/// a handshake.
 #[derive(Debug)]
 pub struct Rejected<S> {
     /// The unchanged state.
@@ -133,7 +153,8 @@ pub struct LocalParams<'a> {
     /// The session index that the peer must put into packets to us. It is not
     /// [`SessionIndex::NONE`] and not in use.
     pub index: SessionIndex,
-    /// Must be larger than every timestamp sent to this peer before. Responders do not use it.
+    /// A timestamp that is larger than every one sent to this peer before. Responders do not use
+    /// it.
     pub timestamp: Timestamp,
 }
 
@@ -143,13 +164,17 @@ impl LocalParams<'_> {
         Hello { offer: self.offer.clone(), index: self.index, timestamp, proof }
     }
 
+    fn encode_hello(&self, timestamp: Timestamp, padded: usize) -> Result<Vec<u8>, Refused> {
+        self.hello(timestamp).encode(padded).map_err(|TooLong| Refused::OwnHelloTooLong)
+    }
+
     fn header(&self, kind: Kind, step: Step, to: SessionIndex) -> Vec<u8> {
         let low = self.index.number();
         LinkHeader { kind, lane: step.lane(), index: to, low }.to_bytes().to_vec()
     }
 }
 
-/// The newest timestamp of one peer. Detects replayed initiations.
+/// The newest accepted timestamp of one peer, which detects replayed initiations.
 ///
 /// The caller stores it with the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,7 +184,11 @@ pub struct TimestampGuard {
 }
 
 impl TimestampGuard {
-    pub(crate) fn check(&self, timestamp: Timestamp) -> Result<(), Refused> {
+    /// Whether a message with this timestamp is newer than all accepted ones.
+    ///
+    /// # Errors
+    /// [`Refused::Stale`] if it is not.
+    pub fn check(&self, timestamp: Timestamp) -> Result<(), Refused> {
         if self.newest.is_some_and(|newest| timestamp <= newest) {
             Err(Refused::Stale)
         } else {
@@ -171,6 +200,7 @@ impl TimestampGuard {
 /// A finished handshake: both ends share keys, transcript and agreement.
 #[derive(Debug)]
 pub struct Established {
+    domain: Domain,
     initiator: bool,
     keys: Keys,
     transcript: [u8; KEY_BYTES],
@@ -191,15 +221,17 @@ struct Keys {
 /// The data plane's part of a session.
 #[derive(Debug)]
 pub struct Transport {
-    /// One sealer for each lane that we announced, in order.
+    /// One sealer per lane that we announced, in order.
     pub sealers: Vec<Sealer>,
     /// Opens all lanes that the peer announced.
     pub openers: Openers,
+    /// Derives further secrets from the keys of a connection; `None` for a link.
+    pub exporter: Option<Exporter>,
 }
 
 impl Established {
     fn new(
-        noise: Noise,
+        (domain, noise): (Domain, Noise),
         initiator: bool,
         agreement: Agreement,
         (ours, our_lanes): (SessionIndex, Lanes),
@@ -213,20 +245,31 @@ impl Established {
         } else {
             Keys { send: back, receive: out }
         };
-        Established { initiator, keys, transcript, agreement, ours, our_lanes, their, peer }
+        Established { domain, initiator, keys, transcript, agreement, ours, our_lanes, their, peer }
     }
 
-    /// Turns the keys into sealers and openers created at `now`. Consumes the keys.
+    /// Turns the keys into sealers and openers, whose age counts from `now`. Consumes the keys.
     pub fn into_transport(self, now: Nanos, provider: Provider) -> Transport {
         let mode: SealMode = self.agreement.seal;
-        let to = self.their.index;
+        let (domain, to) = (self.domain, self.their.index);
         let sealers = (0..self.our_lanes.number())
             .filter_map(Lane::new)
-            .map(|lane| Sealer::new(&self.keys.send, lane, to, mode, now, provider))
+            .map(|lane| Sealer::new((domain, &self.keys.send), lane, to, mode, now, provider))
             .collect();
         let lanes = self.their.offer.lanes.number();
-        let openers = Openers::new(&self.keys.receive, lanes, mode, now, provider);
-        Transport { sealers, openers }
+        let receive = (domain, &self.keys.receive);
+        let openers = Openers::new(receive, lanes, mode, now, provider);
+        let exporter = match domain {
+            Domain::Link => None,
+            Domain::Connection => Some(Exporter::new(self.direction_keys())),
+        };
+        Transport { sealers, openers, exporter }
+    }
+
+    /// The keys of the two directions: initiator to responder, responder to initiator.
+    pub(crate) const fn direction_keys(&self) -> [&Secret; 2] {
+        let (send, receive) = (&self.keys.send, &self.keys.receive);
+        if self.initiator { [send, receive] } else { [receive, send] }
     }
 
     /// Whether this end initiated the handshake.
@@ -239,12 +282,17 @@ impl Established {
         &self.agreement
     }
 
-    /// The peer's offer, with its scheme and protocols.
-    pub(crate) const fn their_offer(&self) -> &Offer {
+    /// The peer's offer, with its scheme, protocols and fields.
+    pub const fn their_offer(&self) -> &Offer {
         &self.their.offer
     }
 
-    /// The peer's keys.
+    /// The timestamp of the peer's hello; zero from a responder.
+    pub const fn their_timestamp(&self) -> Timestamp {
+        self.their.timestamp
+    }
+
+    /// The peer's static key and identity.
     pub const fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -266,19 +314,10 @@ impl Established {
     }
 }
 
-/// Protocol name, version and network (wire.md section 4).
-fn prologue(network: &NetworkId) -> Vec<u8> {
-    let mut bytes = b"strowger link".to_vec();
-    bytes.push(VERSION);
-    bytes.push(network.as_bytes().len() as u8); // `NetworkId::new` bounds the length
-    bytes.extend_from_slice(network.as_bytes());
-    bytes
-}
-
 /// Checks length, session index and mac of a response, in this order. Returns the bytes that the
 /// mac covers.
 ///
-/// Costs one comparison if the length or index is wrong, and one short hash if both are right.
+/// Costs no hash if the length or index is wrong, and one hash if both are right.
 fn check_response<'m>(
     message: &'m [u8],
     step: Step,
@@ -297,7 +336,7 @@ fn check_response<'m>(
 
 /// Whether a handshake message with this link header can have this length.
 ///
-/// Forwarding code drops other lengths before it queues or hashes the message.
+/// Workers drop other lengths before they queue the message.
 pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
     let Some(step) = Step::from_lane(header.lane) else { return false };
     match (header.kind, step) {
@@ -313,7 +352,7 @@ pub const fn could_be_handshake(header: &LinkHeader, len: usize) -> bool {
     }
 }
 
-/// Length of a response with an empty hello: a key, a tag and a mac, in bytes.
+/// Length of a response with an empty payload, in bytes: link header, key, tag and mac.
 const RESPONSE_BYTES_MIN: usize = LINK_HEADER_BYTES + KEY_BYTES + TAG_BYTES + MAC_BYTES;
 
 /// Length between link header and macs of an initiation, in bytes.

@@ -25,7 +25,8 @@ use crate::secret::{Psk, Secret};
 pub(crate) static IK: Pattern = Pattern::new(|| read("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"));
 /// Pattern for a peer whose static key is unknown.
 pub(crate) static XX: Pattern = Pattern::new(|| read("Noise_XX_25519_ChaChaPoly_BLAKE2s"));
-/// Pattern without static keys.
+/// Pattern without static keys. Its state replaces that of a dropped handshake, to erase the
+/// secrets.
 static NN: Pattern = Pattern::new(|| read("Noise_NN_25519_ChaChaPoly_BLAKE2s"));
 
 /// A pattern, parsed once.
@@ -54,11 +55,12 @@ pub(crate) struct Noise {
 /// Values that are passed between snow's state and its owner, each of them once.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The ephemeral key, until snow asks for it. snow takes its random source when it is built,
-    /// and a responder reads a message before it draws the key. So both share this field.
+    /// The ephemeral key, until snow asks for it. snow takes its random source when its state is
+    /// built, but a responder gets its key only after it has read a message. So the random source
+    /// and the owner share this field.
     ephemeral: Mutex<Option<Secret>>,
-    /// The two direction keys, as snow's hash computed them. They are stored here, because a call
-    /// of snow would compute them again.
+    /// The two direction keys, as snow's hash computed them. They are stored here, because snow's
+    /// own functions would compute them again.
     split: Mutex<Option<(Secret, Secret)>>,
 }
 
@@ -127,7 +129,7 @@ impl Noise {
 
     /// Appends this end's next message to `out`.
     ///
-    /// Fails only if the peer sent a key that is a point of small order.
+    /// Fails only if a key of the peer is a point of small order.
     pub(crate) fn write(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Unreadable> {
         let start = out.len();
         out.resize(start + payload.len() + NOISE_OVERHEAD_MAX, 0);
@@ -453,6 +455,7 @@ mod tests {
         Noise { state, scratch }
     }
 
+    /// wire.md: W4-19.
     #[test]
     fn published_noise_vectors_match_with_every_provider() {
         let vectors = vectors();
@@ -504,6 +507,7 @@ mod tests {
         assert!(rng.try_fill_bytes(&mut bytes).is_err());
     }
 
+    /// wire.md: W4-20.
     #[test]
     fn points_of_small_order_are_refused() {
         let mut dh =

@@ -1,5 +1,9 @@
-//! Handshakes of two ends in memory: their agreement, and the attacks that are and are not possible
-//! between them.
+//! Handshakes of two ends in memory, and attacks on them.
+
+mod connection_formats;
+mod connections;
+mod examples;
+mod refusals;
 
 use strowger_wire::{
     hello::{SealWish, Versions, Widths},
@@ -10,7 +14,7 @@ use strowger_wire::{
 use super::cookie::{MAC_BYTES, MacKeys, NO_KEY};
 use super::*;
 use crate::entropy::SeededEntropy;
-use crate::identity::{IdentityKey, StaticPublic};
+use crate::identity::{IdentityKey, NetworkId, StaticPublic};
 use crate::limits::{COMPLETED_HANDSHAKES_MAX, COOKIE_SECRET_LIFE};
 use crate::sealer::{SEALED_OVERHEAD_BYTES, Sealed};
 use crate::secret::Psk;
@@ -21,6 +25,16 @@ const SOURCE: &[u8] = b"192.0.2.7:4000";
 pub(super) fn local(seed: u64) -> LocalIdentity {
     let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
     LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
+}
+
+/// The mac keys of messages on a link to the owner of this static key.
+fn mac_keys(receiver: &StaticPublic, network: &NetworkId) -> MacKeys {
+    MacKeys::to(Domain::Link, &receiver.0, network)
+}
+
+/// The prologue of links.
+fn prologue(network: &NetworkId) -> Vec<u8> {
+    Domain::Link.prologue(network)
 }
 
 fn index(number: u32) -> SessionIndex {
@@ -97,7 +111,7 @@ impl Ends {
         let response =
             xx::answer(&self.checker, &self.b, their, SOURCE, &go(&self.checker, &message))
                 .expect("answered");
-        let discovered = state.read_response(&response).expect("the peer's response");
+        let discovered = state.read_response(&self.a, &response).expect("the peer's response");
         assert_eq!(discovered.peer().identity, *self.b.identity());
         let (a, msg3) = discovered.finish(&ours(&self.a, mine, 11, 1), None).expect("finished");
         let finish = self.xx_finish(their, &msg3).expect("read");
@@ -164,6 +178,7 @@ fn precomputed_peers_change_no_byte_of_a_handshake() {
     }
 }
 
+/// wire.md: W4-39.
 #[test]
 fn an_initiator_without_the_secret_of_a_known_key_is_refused() {
     let mut ends = ends();
@@ -184,17 +199,18 @@ fn an_initiator_without_the_secret_of_a_known_key_is_refused() {
     assert!(matches!(read, Err(Refused::Unreadable)), "{read:?}");
 }
 
-/// An attacker that knows all public keys: alters a message and recomputes its macs.
+/// Recomputes the macs of an altered message, as an attacker that knows all public keys can do.
 fn with_macs(mut message: Vec<u8>, receiver: &StaticPublic, macs: usize) -> Vec<u8> {
     let network = NetworkId::new(b"test").expect("short");
     message.truncate(message.len() - macs * MAC_BYTES);
-    MacKeys::to(receiver, &network).append_mac1(&mut message);
+    mac_keys(receiver, &network).append_mac1(&mut message);
     if macs == 2 {
         MacKeys::append_mac2(&mut message, None);
     }
     message
 }
 
+/// wire.md: W4-56, W4-57, W4-62, W4-64.
 #[test]
 fn both_handshakes_give_both_ends_the_same_session() {
     for (mine, their) in [
@@ -220,6 +236,7 @@ fn both_handshakes_give_both_ends_the_same_session() {
     }
 }
 
+/// wire.md: W4-49, W4-62, W4-63.
 #[test]
 fn header_only_needs_both_ends_and_a_forced_mismatch_is_refused() {
     use SealWish::{Full, MayHeaderOnly, MustHeaderOnly};
@@ -245,7 +262,7 @@ fn header_only_needs_both_ends_and_a_forced_mismatch_is_refused() {
     }
 }
 
-/// Offsets of the fields in an encoded hello, as in the table of hello.rs.
+/// Offsets of the fields in an encoded hello, as in the table of `strowger_wire::hello`.
 const VERSIONS_AT: usize = 2;
 const SEAL_AT: usize = 5;
 const WIDTHS_AT: usize = 6;
@@ -259,6 +276,7 @@ const FIELDS: [(&str, usize); 5] = [
     ("same scheme", FLAGS_AT),
 ];
 
+/// wire.md: W4-39.
 #[test]
 fn a_downgrade_of_version_scheme_seal_mode_or_width_is_refused() {
     let offer = longest();
@@ -298,9 +316,11 @@ fn a_downgrade_of_version_scheme_seal_mode_or_width_is_refused() {
         .expect("answered");
         let mut touched = answer.clone();
         touched[xx_response_payload + place] ^= 1;
-        let rejected = state.read_response(&with_macs(touched, &NO_KEY, 1)).expect_err("altered");
+        let rejected =
+            state.read_response(&ends_xx.a, &with_macs(touched, &NO_KEY, 1)).expect_err("altered");
         assert_eq!(rejected.why, Refused::Unreadable, "{what}");
-        let discovered = rejected.state.read_response(&answer).expect("the true response");
+        let discovered =
+            rejected.state.read_response(&ends_xx.a, &answer).expect("the true response");
         let (_, msg3) = discovered.finish(&ours(&ends_xx.a, &offer, 11, 1), None).expect("agreed");
         let mut touched = msg3.clone();
         touched[LINK_HEADER_BYTES + KEY_BYTES + KEY_BYTES + TAG_BYTES + place] ^= 1;
@@ -310,6 +330,7 @@ fn a_downgrade_of_version_scheme_seal_mode_or_width_is_refused() {
     }
 }
 
+/// wire.md: W4-62, W4-63.
 #[test]
 fn incompatible_offers_are_refused_with_their_reason() {
     type Change = fn(&mut Offer);
@@ -339,13 +360,14 @@ fn incompatible_offers_are_refused_with_their_reason() {
             let answer =
                 xx::answer(&ends.checker, &ends.b, &their, SOURCE, &go(&ends.checker, &message))
                     .expect("answered");
-            let discovered = state.read_response(&answer).expect("read");
+            let discovered = state.read_response(&ends.a, &answer).expect("read");
             let refused = discovered.finish(&ours(&ends.a, &mine, 11, 1), None);
             assert_eq!(refused.err(), Some(Refused::Disagreement(expected)));
         }
     }
 }
 
+/// wire.md: W4-39, W4-43.
 #[test]
 fn every_altered_byte_of_a_handshake_is_refused() {
     let offer = longest();
@@ -380,10 +402,11 @@ fn every_altered_byte_of_a_handshake_is_refused() {
     assert!(state.read_response(&response).is_ok(), "a forged response ended the handshake");
 }
 
+/// wire.md: W4-28, W4-29.
 #[test]
 fn the_session_index_comes_from_the_authenticated_hello() {
-    // An altered copy that arrives before the unaltered message is refused and does not end the
-    // handshake.
+    // The index in the link header is altered, and the macs are recomputed. Both ends still use the
+    // index of the hello, which the transcript covers.
     let offer = Offer::default();
     let mut ends = ends();
     let (state, mut message) = ends.ik_initiate(&offer, 1);
@@ -402,11 +425,12 @@ fn the_session_index_comes_from_the_authenticated_hello() {
             .expect("answered");
     let true_index = LinkHeader::parse(&answer).expect("a header").low;
     answer[LINK_HEADER_BYTES - 1] ^= 2;
-    let discovered = state.read_response(&with_macs(answer, &NO_KEY, 1)).expect("read");
+    let discovered = state.read_response(&ends.a, &with_macs(answer, &NO_KEY, 1)).expect("read");
     let (a, _) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
     assert_eq!(a.their_index().number(), true_index);
 }
 
+/// wire.md: W4-17, W4-22, W4-24, W4-39, W4-43.
 #[test]
 fn a_wrong_psk_network_or_key_is_refused() {
     let offer = Offer::default();
@@ -430,7 +454,7 @@ fn a_wrong_psk_network_or_key_is_refused() {
     // The macs are correct, but the prologue still differs.
     let mut message = message;
     message.truncate(INITIATION_BYTES - 2 * MAC_BYTES);
-    MacKeys::to(elsewhere.static_public(), elsewhere.network()).append_mac1(&mut message);
+    mac_keys(elsewhere.static_public(), elsewhere.network()).append_mac1(&mut message);
     MacKeys::append_mac2(&mut message, None);
     let refused = ik::read(&elsewhere, &go(&checker, &message)).expect_err("other prologue");
     assert_eq!(refused, Refused::Unreadable);
@@ -441,6 +465,7 @@ fn a_wrong_psk_network_or_key_is_refused() {
     assert_eq!(checker.admit(SOURCE, &message, Load::Normal).err(), Some(Refused::WrongMac));
 }
 
+/// wire.md: W4-16.
 #[test]
 fn a_replayed_initiation_is_refused() {
     let offer = Offer::default();
@@ -456,6 +481,7 @@ fn a_replayed_initiation_is_refused() {
     assert!(ends.ik_accept(&offer, &third, &mut guard).is_ok());
 }
 
+/// wire.md: W4-61.
 #[test]
 fn our_own_reflected_messages_are_refused() {
     let offer = Offer::default();
@@ -465,7 +491,7 @@ fn our_own_reflected_messages_are_refused() {
         xx::initiate(&ours(&us, &offer, 9, 1), None, &mut ends.entropy).expect("begun");
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
-    assert_eq!(state.read_response(&answer).expect_err("ourselves").why, Refused::Ourselves);
+    assert_eq!(state.read_response(&us, &answer).expect_err("ourselves").why, Refused::Ourselves);
     let begun = ik::initiate(
         &ours(&us, &offer, 9, 1),
         us.static_public(),
@@ -476,6 +502,7 @@ fn our_own_reflected_messages_are_refused() {
     assert_eq!(begun.err(), Some(HandshakeError::Peer(Refused::Ourselves)));
 }
 
+/// wire.md: W4-28, W4-42, W4-73, W4-76, W4-77.
 #[test]
 fn a_cookie_is_valid_for_one_source_and_a_limited_time() {
     let offer = Offer::default();
@@ -523,6 +550,7 @@ fn a_cookie_is_valid_for_one_source_and_a_limited_time() {
     assert!(!heavy(&ends, SOURCE, &message));
 }
 
+/// wire.md: W4-72, W4-78.
 #[test]
 fn xx_works_under_load_with_cookies() {
     let offer = Offer::default();
@@ -541,16 +569,17 @@ fn xx_works_under_load_with_cookies() {
         panic!("the cookie was not taken");
     };
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &admitted).expect("answered");
-    let discovered = state.read_response(&answer).expect("read");
+    let discovered = state.read_response(&ends.a, &answer).expect("read");
     let (_, msg3) =
         discovered.finish(&ours(&ends.a, &offer, 11, 1), Some(&cookie)).expect("agreed");
     assert!(matches!(ends.checker.admit(SOURCE, &msg3, Load::Heavy), Ok(Admission::Admitted(_))));
 }
 
+/// wire.md: W4-6, W4-67.
 #[test]
 fn r8_unauthenticated_bytes_create_no_state() {
-    // admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference, so they
-    // cannot change any state. The following code checks this from outside.
+    // admit, ik::read, xx::answer and xx::read_finish take the checker by shared reference. The
+    // following code checks that it does not change.
     let offer = Offer::default();
     let mut ends = ends();
     let before = format!("{:?}", ends.checker);
@@ -584,6 +613,57 @@ fn r8_unauthenticated_bytes_create_no_state() {
     assert_eq!(ends.checker.completed_handshakes(), 0);
 }
 
+/// wire.md: W4-110.
+#[test]
+fn under_load_a_third_message_whose_index_is_that_of_its_source_needs_no_cookie() {
+    let offer = Offer::default();
+    let mut ends = ends();
+    let (state, message) = ends.xx_initiate(&offer);
+    let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message));
+    let discovered = state.read_response(&ends.a, &answer.expect("answered")).expect("read");
+    let (_, msg3) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
+    let is_admitted = |checker: &CookieChecker, source: &[u8], message: &[u8]| match checker.admit(
+        source,
+        message,
+        Load::Heavy,
+    ) {
+        Ok(Admission::Admitted(_)) => true,
+        Ok(Admission::CookieReply(_)) => false,
+        Err(why) => panic!("a right mac1: {why}"),
+    };
+    assert!(is_admitted(&ends.checker, SOURCE, &msg3));
+    assert!(!is_admitted(&ends.checker, b"another source", &msg3));
+    assert!(!is_admitted(&ends.checker, SOURCE, &message), "a first message needs one");
+    // Another R, another I, another `e`.
+    for place in [1, 3, 7, 8, 39] {
+        let mut other = msg3[..msg3.len() - 2 * MAC_BYTES].to_vec();
+        other[place] ^= 2;
+        mac_keys(&NO_KEY, ends.b.network()).append_mac1(&mut other);
+        MacKeys::append_mac2(&mut other, None);
+        assert!(!is_admitted(&ends.checker, SOURCE, &other), "byte {place}");
+    }
+    for life in 1..=2 {
+        let now = NOW.plus(Nanos(life * COOKIE_SECRET_LIFE.0));
+        ends.checker.rotate(now, &mut ends.entropy).expect("seeded");
+        assert_eq!(is_admitted(&ends.checker, SOURCE, &msg3), life < 2, "{life} secrets later");
+    }
+}
+
+/// wire.md: W4-111.
+#[test]
+fn a_secret_is_due_for_erasure_until_no_completed_handshake_depends_on_it() {
+    let (mine, mut ends) = (Offer::default(), ends());
+    assert_eq!(ends.checker.erases_at(), None);
+    ends.xx(&mine, &mine);
+    for life in 1..=2 {
+        let due = NOW.plus(Nanos(life * COOKIE_SECRET_LIFE.0));
+        assert_eq!(ends.checker.erases_at(), Some(due));
+        ends.checker.rotate(due, &mut ends.entropy).expect("seeded");
+    }
+    assert_eq!(ends.checker.erases_at(), None);
+}
+
+/// wire.md: W4-3, W4-27.
 #[test]
 fn r8_no_reply_is_longer_than_its_request() {
     let offer = longest();
@@ -610,24 +690,24 @@ fn r8_no_reply_is_longer_than_its_request() {
     let (state, message) = ends.xx_initiate(&Offer::default());
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
-    let discovered = state.read_response(&answer).expect("read");
+    let discovered = state.read_response(&ends.a, &answer).expect("read");
     let plain = Offer::default();
     let ours = ours(&ends.a, &plain, 11, 1);
     let (_, msg3) = discovered.finish(&ours, None).expect("agreed");
-    let Ok(Admission::CookieReply(cookie)) = ends.checker.admit(SOURCE, &msg3, Load::Heavy) else {
+    let Ok(Admission::CookieReply(cookie)) = ends.checker.admit(b"else", &msg3, Load::Heavy) else {
         panic!("no cookie under load");
     };
     assert!(cookie.len() <= msg3.len());
     // A message too short for macs gets no reply.
     let mut short = msg3[..70].to_vec();
-    MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut short);
+    mac_keys(&NO_KEY, ends.b.network()).append_mac1(&mut short);
     MacKeys::append_mac2(&mut short, None);
     match ends.checker.admit(SOURCE, &short, Load::Heavy) {
         Ok(Admission::CookieReply(reply)) => assert!(reply.len() <= short.len()),
         other => assert!(other.is_err()),
     }
     let mut shortest = msg3[..LINK_HEADER_BYTES].to_vec();
-    MacKeys::to(&NO_KEY, ends.b.network()).append_mac1(&mut shortest);
+    mac_keys(&NO_KEY, ends.b.network()).append_mac1(&mut shortest);
     MacKeys::append_mac2(&mut shortest, None);
     assert!(ends.checker.admit(SOURCE, &shortest, Load::Heavy).is_err());
 }
@@ -639,7 +719,7 @@ fn r8_no_reply_is_longer_than_its_request() {
 fn the_wire_is_as_it_was() {
     let offer = longest();
     let mut ends = ends();
-    let mut said = Vec::new();
+    let mut messages = Vec::new();
     let (state, message) = ends.ik_initiate(&offer, 1);
     let Ok(Admission::CookieReply(cookie)) = ends.checker.admit(SOURCE, &message, Load::Heavy)
     else {
@@ -648,26 +728,27 @@ fn the_wire_is_as_it_was() {
     let (_, response) =
         ends.ik_accept(&offer, &message, &mut TimestampGuard::default()).expect("accepted");
     let a = state.read_response(&response).expect("read");
-    said.extend([message, cookie.to_vec(), response]);
+    messages.extend([message, cookie.to_vec(), response]);
     let mut sealers = a.into_transport(NOW, Provider::DEFAULT).sealers;
     for what in [Sealed::Data, Sealed::PathChallenge, Sealed::PathResponse] {
         let mut packet = vec![7; 100 + SEALED_OVERHEAD_BYTES];
         sealers[15].seal(NOW, what, &mut packet).expect("sealed");
-        said.push(packet);
+        messages.push(packet);
     }
     let (state, message) = ends.xx_initiate(&offer);
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
         .expect("answered");
-    let discovered = state.read_response(&answer).expect("read");
+    let discovered = state.read_response(&ends.a, &answer).expect("read");
     let (_, msg3) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
-    said.extend([message, answer, msg3]);
-    let lengths: Vec<usize> = said.iter().map(Vec::len).collect();
+    messages.extend([message, answer, msg3]);
+    let lengths: Vec<usize> = messages.iter().map(Vec::len).collect();
     assert_eq!(lengths, [896, 64, 778, 124, 124, 124, 896, 826, 842]);
-    let parts: Vec<&[u8]> = said.iter().map(Vec::as_slice).collect();
+    let parts: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
     let hash = crate::test_support::to_hex(&crate::secret::mac(&[0; 32], "wire", &parts));
     assert_eq!(hash, "3a26708c15ee19f7b07ade19c1c66cc28103106f43b7ab5715e7b3e29fbc61ce");
 }
 
+/// wire.md: W4-66, W4-68, W4-69.
 #[test]
 fn an_xx_handshake_completes_once() {
     let offer = Offer::default();
@@ -677,7 +758,7 @@ fn an_xx_handshake_completes_once() {
         let answer =
             xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message))
                 .expect("answered");
-        let discovered = state.read_response(&answer).expect("read");
+        let discovered = state.read_response(&ends.a, &answer).expect("read");
         discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed").1
     };
     let msg3 = msg3_of(&mut ends);
@@ -689,7 +770,8 @@ fn an_xx_handshake_completes_once() {
     // The caller may have removed the peer and its timestamp, but the checker still has the record.
     let again = complete(&mut ends, &msg3, &mut TimestampGuard::default());
     assert_eq!(again, Err(Refused::Stale));
-    // For another source or another offer, the index of the third message does not match.
+    // For another source, the index of the third message does not match. For another offer, the
+    // message cannot be decrypted.
     let fresh = msg3_of(&mut ends);
     let moved =
         xx::read_finish(&ends.checker, &ends.b, &offer, b"elsewhere", &go(&ends.checker, &fresh));
@@ -714,10 +796,11 @@ fn an_xx_handshake_completes_once() {
     }
     let fresh = msg3_of(&mut ends);
     let busy = complete(&mut ends, &fresh, &mut TimestampGuard::default());
-    assert_eq!(busy, Err(Refused::Busy));
+    assert_eq!(busy, Err(Refused::XxMemoryFull));
     assert_eq!(ends.checker.completed_handshakes(), COMPLETED_HANDSHAKES_MAX);
 }
 
+/// wire.md: W4-67.
 #[test]
 fn a_changed_xx_response_has_another_ephemeral_key() {
     let mut ends = ends();
@@ -732,7 +815,7 @@ fn a_changed_xx_response_has_another_ephemeral_key() {
     assert_ne!(e(&one), e(&answer(&Offer::default(), b"elsewhere")));
 }
 
-/// All forms in which {:?} could print these bytes.
+/// The forms in which {:?} might print these bytes.
 fn shown(bytes: &[u8]) -> Vec<String> {
     const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let lower = crate::test_support::to_hex(bytes);
@@ -749,7 +832,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
 
 #[test]
 fn debug_output_shows_no_secret() {
-    use crate::session::{Context, Input, Session, SessionConfig};
+    use crate::session::{Context, Input, Session, SessionConfig, SessionTimes};
 
     let seed = [0xc7; 32];
     let offer = Offer::default();
@@ -793,7 +876,7 @@ fn debug_output_shows_no_secret() {
         print(name, &established);
         for direction in [&established.keys.send, &established.keys.receive] {
             secrets.push(("direction", direction.expose().to_vec()));
-            let lane = crate::sealer::lane_key(direction, Lane::ZERO);
+            let lane = crate::sealer::lane_key(Domain::Link, direction, Lane::ZERO);
             secrets.push(("lane", lane.expose().to_vec()));
         }
         let transport = established.into_transport(NOW, Provider::DEFAULT);
@@ -802,7 +885,7 @@ fn debug_output_shows_no_secret() {
     let (state, message) = ends.xx_initiate(&offer);
     print("xx::AwaitResponse", &state);
     let answer = xx::answer(&ends.checker, &ends.b, &offer, SOURCE, &go(&ends.checker, &message));
-    let discovered = state.read_response(&answer.expect("answered")).expect("read");
+    let discovered = state.read_response(&ends.a, &answer.expect("answered")).expect("read");
     print("Discovered", &discovered);
     let (_, msg3) = discovered.finish(&ours(&ends.a, &offer, 11, 1), None).expect("agreed");
     print("Finish", &ends.xx_finish(&offer, &msg3).expect("read"));
@@ -814,6 +897,7 @@ fn debug_output_shows_no_secret() {
         offer,
         provider: Provider::DEFAULT,
         wall_at_zero: 0,
+        times: &SessionTimes::LINK,
     });
     let mut outputs = Vec::new();
     let mut indices = |_: &mut dyn crate::entropy::Entropy| Some(index(77));

@@ -5,15 +5,13 @@ use strowger_wire::{
     link_header::{Kind, LinkHeader, SessionIndex},
 };
 
+use crate::domain::Domain;
 use crate::entropy::EntropyFailed;
 use crate::handshake::{
     Cookie, HandshakeError, LocalParams, Peer, Refused, Rejected, TimestampGuard, ik, xx,
 };
 use crate::identity::StaticPublic;
-use crate::limits::{
-    ATTEMPT_LIFE, ATTEMPTS_MAX, ATTEMPTS_PER_PAUSE, COOKIE_SECRET_LIFE, DOUBLINGS_WHILE_SEALING,
-    JITTER_PARTS, REKEY_SPACING, RETRY_AFTER, RETRY_AFTER_MAX, RETRY_AFTER_SLOW,
-};
+use crate::limits::{ATTEMPTS_MAX, COOKIE_SECRET_LIFE};
 use crate::time::Nanos;
 
 use super::{Context, Generation, Output, Session};
@@ -53,14 +51,7 @@ pub(super) struct Attempt {
     pub(super) sent: Nanos,
 }
 
-impl Attempt {
-    /// Time after which a response is no longer accepted.
-    pub(super) fn ends_at(&self) -> Nanos {
-        self.sent.plus(ATTEMPT_LIFE)
-    }
-}
-
-/// Side of an XX handshake that a session comes from.
+/// This side's role in the XX handshake that gave a session its keys.
 #[derive(Debug)]
 pub enum XxRole {
     /// This side initiated it.
@@ -76,16 +67,22 @@ pub enum XxRole {
 }
 
 impl Session {
-    /// Whether an attempt with this index waits for a response. Data packets never use such an
-    /// index.
+    /// Time after which a response to this attempt is no longer accepted.
+    pub(super) fn ends_at(&self, attempt: &Attempt) -> Nanos {
+        attempt.sent.plus(self.config.times.attempt_life)
+    }
+
+    /// Whether an attempt with this index waits for a response. Data packets do not use it before
+    /// the handshake is complete.
     pub fn awaits(&self, index: SessionIndex) -> bool {
         self.attempts.iter().any(|attempt| attempt.state.index() == index)
     }
 
-    /// Checks length, address and mac of a response or cookie reply. Costs one short hash at most.
+    /// Checks length, session index and mac of a response or cookie reply. Costs at most one hash
+    /// or one decryption.
     ///
     /// # Errors
-    /// Why the message is not for this session. Nothing changes.
+    /// The reason why the message is not for this session. The session does not change.
     pub fn check_response(&self, message: &[u8]) -> Result<(), Refused> {
         let header = LinkHeader::parse(message).map_err(|_| Refused::Malformed)?;
         let is_it = |attempt: &&Attempt| attempt.state.index() == header.index;
@@ -98,11 +95,11 @@ impl Session {
 
     /// Whether our own attempt wins against an initiation of the peer.
     ///
-    /// The attempt of the smaller static key wins. There are two exceptions: its initiation seems
-    /// lost, or it was an XX message. Once there are keys, an initiation that the peer sent before
-    /// it had them loses as well.
+    /// The attempt of the end with the smaller static key wins. There are two exceptions: its
+    /// initiation seems lost, or it uses XX. Once there are keys, an initiation that the peer sent
+    /// before it had them loses as well.
     fn keeps_own_attempt(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
-        let is_new = |since| context.now.since(since) < RETRY_AFTER;
+        let is_new = |since| context.now.since(since) < self.config.times.crossing;
         let is_begun = |attempt: &Attempt| {
             matches!(attempt.state, Pending::Known(_))
                 && is_new(attempt.sent)
@@ -111,29 +108,74 @@ impl Session {
         let is_answered = |current: Generation| {
             current.initiator && current.by_ik && is_new(current.born) && !self.lost
         };
-        // Without keys and after a failed attempt, the peer's initiation may be accepted: perhaps
-        // the peer is reachable only if it initiates, and both ends may repeatedly send at the same
-        // time.
+        // Without keys and after a failed attempt, the peer's initiation is accepted: the peer may
+        // be reachable only if it initiates, and the two ends may initiate at the same times again
+        // and again.
         context.local.static_public() < theirs
             && (self.attempts.last().is_some_and(is_begun) || self.current.is_some_and(is_answered))
     }
 
     /// Whether to keep the current keys, although the peer uses the keys of the other handshake.
     ///
-    /// After two handshakes crossed, both ends have both sets of keys. They keep the set from IK,
-    /// and of two such sets the one that the end with the smaller key initiated. The end with the
-    /// smaller key keeps its own set while the other end may not know it. The other end repeats its
-    /// confirmation, so an end that lost the first keys is still recognised later.
+    /// After two handshakes have crossed, both ends have both sets of keys. They keep the set from
+    /// IK, and of two such sets the one that the end with the smaller key initiated. The end with
+    /// the smaller key keeps its own set while the other end may not know it. The other end repeats
+    /// its confirmation, so if it has only the keys of its own handshake, these are accepted later.
     pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
         let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
-        // If the peer has stopped answering since, its keys may be from before a restart and not
-        // from a crossing.
+        // If the peer has stopped answering since, it may have restarted, and its keys then do not
+        // come from a crossing.
         is_better
             && !self.lost
             && self.current.is_some_and(|current| {
                 current.initiator && current.by_ik && self.may_have_crossed(&current, context.now)
             })
+    }
+
+    /// Takes a static key from a certificate of the peer's identity, for handshakes of IK. It has no
+    /// effect if the peer's key is known.
+    pub fn suggest_key(&mut self, key: &StaticPublic) {
+        self.peer.get_or_insert(*key);
+    }
+
+    /// Begins all handshakes with XX from now on, so that someone who later steals the peer's static
+    /// key does not learn our identity from them (wire.md W6-199).
+    pub fn hide_identity(&mut self) {
+        self.hides_identity = true;
+    }
+
+    /// Sets whether handshakes begin with IK only, as long as the peer's key is known: while they
+    /// carry an early message.
+    pub fn insist_on_key(&mut self, insists: bool) {
+        self.insists_on_key = insists;
+    }
+
+    /// Refuses initiations that are not newer than `guard`, which an earlier session with this peer
+    /// left.
+    pub fn raise_guard(&mut self, guard: TimestampGuard) {
+        self.guard.newest = self.guard.newest.max(guard.newest);
+    }
+
+    /// Whether the third message of XX is repeated until the peer confirms the keys.
+    pub const fn repeats_msg3(&self) -> bool {
+        self.msg3.is_some()
+    }
+
+    /// Whether the newest keys are those of XX of which this side was the initiator, and no packet
+    /// under them was opened: the peer may refuse the third message.
+    pub fn awaits_confirmation(&self) -> bool {
+        self.current.is_some_and(|keys| keys.initiator && !keys.by_ik && !keys.confirmed)
+    }
+
+    /// Whether an attempt of our own waits for a response.
+    pub fn has_attempt(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
+    /// The number of attempts since the last success.
+    pub const fn tries(&self) -> u32 {
+        self.tries
     }
 
     /// Makes timestamps follow a wall clock that was set forward.
@@ -147,7 +189,7 @@ impl Session {
     /// Whether other keys, made at the same time as these, may still be unknown to one end.
     pub(super) fn may_have_crossed(&self, keys: &Generation, now: Nanos) -> bool {
         let both_ways = Nanos(self.round_trip.0.saturating_mul(2));
-        now.since(keys.born) < REKEY_SPACING.max(both_ways)
+        now.since(keys.born) < self.config.times.rekey_spacing.max(both_ways)
     }
 
     /// Drops all attempts and starts none before `until`. The session still answers attempts of the
@@ -170,12 +212,18 @@ impl Session {
     /// Pause before the next attempt, without jitter.
     fn pause(&self) -> Nanos {
         let round_trip = Nanos(self.round_trip.0.saturating_add(self.round_trip.0 / 2));
-        let first = round_trip.clamp(RETRY_AFTER, RETRY_AFTER_SLOW);
-        let doublings = self.tries / ATTEMPTS_PER_PAUSE;
-        let most = if self.sealing { DOUBLINGS_WHILE_SEALING } else { 8 };
-        // With its jitter the longest pause is RETRY_AFTER_MAX.
-        let longest = RETRY_AFTER_MAX.0 / (JITTER_PARTS + 1) * JITTER_PARTS;
-        Nanos((first.0 << doublings.min(most)).min(longest))
+        let times = self.config.times;
+        let first = round_trip.clamp(times.retry_after, times.retry_after_slow);
+        let doublings = self.tries / times.attempts_per_pause;
+        let most = if self.sealing { times.doublings_while_sealing } else { 8 };
+        Nanos((first.0 << doublings.min(most)).min(times.longest_pause()))
+    }
+
+    /// The next timestamp: the time, or one more than the last timestamp if that is not smaller.
+    fn draw_timestamp(&mut self, now: Nanos) -> Timestamp {
+        let wall = self.config.wall_at_zero.saturating_add(now.0);
+        self.newest_timestamp = wall.max(self.newest_timestamp.saturating_add(1));
+        Timestamp(self.newest_timestamp)
     }
 
     pub(super) fn begin(
@@ -186,23 +234,26 @@ impl Session {
         let now = context.now;
         let mut jitter = [0; 8];
         context.entropy.fill(&mut jitter)?;
-        let wall = self.config.wall_at_zero.saturating_add(now.0);
-        self.newest_timestamp = wall.max(self.newest_timestamp.saturating_add(1));
+        let timestamp = self.draw_timestamp(now);
         self.cookie.take_if(|(_, since)| now.since(*since) >= COOKIE_SECRET_LIFE);
         let Some(index) = (context.indices)(context.entropy) else {
             // No index is free: wait until another session may have returned one.
-            self.back_off_until = now.plus(RETRY_AFTER_MAX);
+            self.back_off_until = now.plus(self.config.times.retry_after_max);
             return Ok(());
         };
         let offer = &self.config.offer;
-        let timestamp = Timestamp(self.newest_timestamp);
         let ours = LocalParams { local: context.local, offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
-        let begun = match self.initiation_key() {
+        let begun = match self.initiation_key(context.local.domain()) {
             Some(peer) => ik::initiate(&ours, &peer, &self.config.psk, cookie, context.entropy)
                 .map(|(state, message)| (Pending::Known(state), message)),
-            None => xx::initiate(&ours, cookie, context.entropy)
-                .map(|(state, message)| (Pending::Discover(state), message)),
+            None => match (context.local.domain(), &self.config.identity) {
+                (Domain::Connection, Some(identity)) => {
+                    xx::initiate_by_peer_id(&ours, identity, cookie, context.entropy)
+                }
+                _ => xx::initiate(&ours, cookie, context.entropy),
+            }
+            .map(|(state, message)| (Pending::Discover(state), message)),
         };
         let (state, message) = match begun {
             Ok(begun) => begun,
@@ -218,7 +269,7 @@ impl Session {
             }
         };
         let pause = self.pause();
-        let jitter = Nanos(u64::from_be_bytes(jitter) % (pause.0 / JITTER_PARTS));
+        let jitter = Nanos(u64::from_be_bytes(jitter) % (pause.0 / self.config.times.jitter_parts));
         self.tries = self.tries.saturating_add(1);
         self.retry_at = Some(now.plus(pause).plus(jitter));
         if self.attempts.len() >= ATTEMPTS_MAX {
@@ -232,11 +283,14 @@ impl Session {
     /// The static key for the next IK initiation; `None` for an initiation of XX.
     ///
     /// Every second attempt to a silent discovered peer uses XX, because the peer may have lost its
-    /// state or changed its key. Valid keys are renewed only with IK, which loses no packet.
-    fn initiation_key(&self) -> Option<StaticPublic> {
+    /// state or changed its key. Valid keys are renewed only with IK, which loses no packet. A link
+    /// begins with XX; a connection begins with IK, which also tells whether the peer has restarted
+    /// (wire.md W6-122, W6-140).
+    fn initiation_key(&self, domain: Domain) -> Option<StaticPublic> {
         let is_there = self.current.is_some() && !self.lost;
-        let keeps = self.config.peer.is_some() || is_there || !self.tries.is_multiple_of(2);
-        self.peer.filter(|_| keeps)
+        let is_turn = self.tries.is_multiple_of(2) == (domain == Domain::Connection);
+        let keeps = self.config.peer.is_some() || is_there || is_turn || self.insists_on_key;
+        self.peer.filter(|_| keeps && !self.hides_identity)
     }
 
     pub(super) fn initiation(
@@ -251,15 +305,18 @@ impl Session {
         if self.keeps_own_attempt(context, initiation.static_key()) {
             return Ok(());
         }
-        self.guard.check(initiation.timestamp())?; // before a replay costs an index
+        self.guard.check(initiation.timestamp())?; // checked first, so that a replay costs no index
         let index = (context.indices)(context.entropy).ok_or(Refused::Busy)?;
         let offer = &self.config.offer;
         let ours =
             LocalParams { local: context.local, offer, index, timestamp: Timestamp::default() };
+        // An initiation that is refused must not change the newest timestamp.
+        let mut guard = self.guard;
         let accepted = initiation
-            .accept(&ours, &self.config.psk, &mut self.guard, context.entropy)
+            .accept(&ours, &self.config.psk, &mut guard, context.entropy)
             .and_then(|accepted| {
                 self.bind_peer(accepted.0.peer())?;
+                self.guard = guard;
                 Ok(accepted)
             });
         let (established, response) = match accepted {
@@ -294,7 +351,8 @@ impl Session {
         }
         let Attempt { state, sent } = self.attempts.remove(place);
         let index = state.index();
-        // A response that cannot be read or that is from another peer leaves the attempt unchanged.
+        // A response that cannot be read leaves the attempt unchanged. So does a response of XX
+        // from another peer.
         let waits = |state| Attempt { state, sent };
         let (taken, is_final) = match state {
             Pending::Known(state) => match state.read_response(message) {
@@ -304,14 +362,14 @@ impl Session {
                         self.install(now, established, true, outputs);
                         (Ok(()), false)
                     }
-                    Err(why) => (Err(why), true), // the owner of the peer's key has another identity
+                    Err(why) => (Err(why), true), // the key's owner has another identity
                 },
                 Err(Rejected { state, why }) => {
                     self.attempts.insert(place, waits(Pending::Known(*state)));
                     (Err(why), false)
                 }
             },
-            Pending::Discover(state) => match state.read_response(message) {
+            Pending::Discover(state) => match state.read_response(context.local, message) {
                 Ok(discovered) => match self.check_discovered(context, &discovered) {
                     Ok(()) => {
                         self.round_trip = now.since(sent);
@@ -331,15 +389,15 @@ impl Session {
         };
         if taken.is_err() && is_final {
             outputs.push(Output::Close(index));
-            self.back_off_until = now.plus(RETRY_AFTER_MAX);
+            self.back_off_until = now.plus(self.config.times.retry_after_max);
         }
         taken.map_err(HandshakeError::from)
     }
 
     /// Checks that a discovered node may be this session's peer.
     ///
-    /// Every node that receives our first message can answer it, so an answer of a wrong node must
-    /// not change anything.
+    /// Every node that receives our first message can answer it, so a response of a wrong node must
+    /// not change the session.
     fn check_discovered(
         &self,
         context: &Context<'_>,
@@ -361,7 +419,9 @@ impl Session {
         outputs: &mut Vec<Output>,
     ) -> Result<(), Refused> {
         self.bind_peer(discovered.peer())?;
-        let (index, timestamp) = (discovered.our_index(), Timestamp(self.newest_timestamp));
+        // The peer may have accepted a later initiation of IK than the first message of this
+        // handshake, so that the newest timestamp of an initiation would be stale.
+        let (index, timestamp) = (discovered.our_index(), self.draw_timestamp(context.now));
         let ours =
             LocalParams { local: context.local, offer: &self.config.offer, index, timestamp };
         let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);

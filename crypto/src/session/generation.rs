@@ -2,10 +2,10 @@
 
 use strowger_wire::link_header::SessionIndex;
 
-use crate::limits::{
-    OPEN_REFUSED_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, SEAL_REFUSED_AFTER,
-};
+use crate::limits::{OPEN_REFUSED_AFTER, SEAL_REFUSED_AFTER};
 use crate::time::Nanos;
+
+use super::SessionTimes;
 
 /// One generation of keys.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +21,9 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub(super) fn rekey_at(&self) -> Nanos {
-        self.born.plus(if self.initiator { REKEY_AFTER } else { REKEY_AFTER_AS_RESPONDER })
+    pub(super) fn rekey_at(&self, times: &SessionTimes) -> Nanos {
+        let SessionTimes { rekey_after, rekey_after_as_responder, .. } = *times;
+        self.born.plus(if self.initiator { rekey_after } else { rekey_after_as_responder })
     }
 
     pub(super) fn seals_until(&self) -> Nanos {

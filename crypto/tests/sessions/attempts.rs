@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::sim::{Impairment, Sim, discovering, offer, sim};
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{Admission, CookieChecker, Load, Refused, xx};
-use strowger_crypto::session::{Input, Session, SessionConfig};
+use strowger_crypto::session::{Input, Session, SessionConfig, SessionTimes};
 use strowger_crypto::{Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, Psk, SeededEntropy};
 
 const SECOND: Option<Nanos> = Some(Nanos::from_secs(1));
@@ -30,6 +30,7 @@ fn until_up(sim: &mut Sim, within: Nanos) -> Option<Nanos> {
     None
 }
 
+/// wire.md: W4-10, W4-11, W4-104.
 #[test]
 fn a_link_comes_and_stays_up_at_round_trips_up_to_eight_seconds() {
     for wants in [[true, false], [true, true]] {
@@ -55,6 +56,7 @@ fn a_link_comes_and_stays_up_at_round_trips_up_to_eight_seconds() {
     }
 }
 
+/// wire.md: W4-11, W4-82, W4-83.
 #[test]
 fn retries_back_off_with_jitter() {
     let mut times = Vec::new();
@@ -95,6 +97,7 @@ fn foreign_answer(sim: &Sim, third: &(LocalIdentity, CookieChecker)) -> Vec<u8> 
     xx::answer(checker, local, &offer(), b"source", &admitted).expect("an honest first message")
 }
 
+/// wire.md: W4-88, W4-95.
 #[test]
 fn a_foreign_xx_response_leaves_the_attempt_waiting() {
     let third = third_party();
@@ -119,12 +122,13 @@ fn a_foreign_xx_response_leaves_the_attempt_waiting() {
         sim.taken = false;
         assert!(until_up(&mut sim, Nanos::from_secs(2)).is_some(), "the right response was lost");
         assert_eq!(sim.nodes[0].session.peer(), Some(sim.nodes[1].local.static_public()));
-        // The first message and the third.
+        // Node 0 sends the first message and the third.
         let messages = sim.nodes[0].attempts;
         assert!(messages <= 3, "{messages} messages: a second attempt started");
     }
 }
 
+/// wire.md: W4-88.
 #[test]
 fn a_foreign_xx_response_pins_no_identity_and_delays_nothing() {
     let third = third_party();
@@ -132,7 +136,7 @@ fn a_foreign_xx_response_pins_no_identity_and_delays_nothing() {
     let right: Identity = *sim.nodes[1].local.identity();
     sim.nodes[0].session = discovering(&sim, 0, Some(right));
     sim.step(0, Input::Wanted);
-    // The third node answers every attempt at once while the right peer does not answer.
+    // The third node answers every attempt immediately, and the right peer does not answer.
     let end = Nanos::from_secs(60);
     while sim.now < end {
         let answer = foreign_answer(&sim, &third);
@@ -146,6 +150,7 @@ fn a_foreign_xx_response_pins_no_identity_and_delays_nothing() {
     assert!(until_up(&mut sim, within).is_some());
 }
 
+/// wire.md: W4-84.
 #[test]
 fn replayed_initiations_neither_delay_nor_end_attempts_of_a_restarted_node() {
     let mut sim = sim(90, DEAD, Load::Normal);
@@ -162,6 +167,7 @@ fn replayed_initiations_neither_delay_nor_end_attempts_of_a_restarted_node() {
         offer: offer(),
         provider: Provider::DEFAULT,
         wall_at_zero: 1_700_000_000_000_000_000,
+        times: &SessionTimes::LINK,
     });
     sim.impairment = path(600);
     let began = sim.now;
@@ -183,6 +189,7 @@ fn replayed_initiations_neither_delay_nor_end_attempts_of_a_restarted_node() {
     assert!(sim.nodes.iter().all(|node| node.expired == 0), "the link went down");
 }
 
+/// wire.md: W4-84, W4-104.
 #[test]
 fn replayed_initiations_do_not_delay_a_rekey() {
     let mut sim = sim(91, DEAD, Load::Normal);
@@ -191,7 +198,7 @@ fn replayed_initiations_do_not_delay_a_rekey() {
     let recorded: Vec<Vec<u8>> = sim.begun.drain(..).map(|(.., message)| message).collect();
     sim.step(0, Input::Unwanted);
     sim.run(sim.now.plus(Nanos::from_secs(30)), [None, None]);
-    // Node 1 initiates, so it has seen no timestamp of node 0 when its keys are there.
+    // Node 1 initiates, so when the link comes up it has seen no timestamp of node 0.
     sim.impairment = path(400);
     sim.step(1, Input::Wanted);
     let within = sim.now.plus(Nanos::from_secs(5));
@@ -208,6 +215,7 @@ fn replayed_initiations_do_not_delay_a_rekey() {
     sim.check(91);
 }
 
+/// wire.md: W4-13, W4-86, W4-100.
 #[test]
 fn both_ends_keep_the_ik_keys_when_xx_and_ik_cross() {
     for round_trip_ms in [200, 800, 2_000] {
@@ -227,6 +235,7 @@ fn both_ends_keep_the_ik_keys_when_xx_and_ik_cross() {
     }
 }
 
+/// wire.md: W4-13, W4-86, W4-100.
 #[test]
 fn both_ends_keep_the_ik_handshake_of_the_smaller_key_when_two_cross() {
     let mut both_answered = 0;

@@ -6,16 +6,18 @@ use std::collections::HashSet;
 use crate::sim::{Impairment, LOSSY, discovering, offer, sim, up};
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{HandshakeError, Load};
-use strowger_crypto::session::{Context, Input, Output, Session, SessionConfig};
+use strowger_crypto::session::{Context, Input, Output, Session, SessionConfig, SessionTimes};
 use strowger_crypto::{
     Entropy, EntropyFailed, Nanos, Psk, SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
 };
 use strowger_wire::link_header::SessionIndex;
 
+/// wire.md: W4-82, W4-91, W4-104, W4-105.
 #[test]
 fn rekeying_at_30_percent_loss_refuses_no_data_packet() {
     let second = Some(Nanos::from_secs(1));
-    // Both ends send, only one end sends, or only the responder sends.
+    // For each shape: the ends that want the link, and the interval at which each end sends data.
+    // In the last shape only the responder sends.
     let shapes = [
         ([true, true], [second, second]),
         ([true, false], [second, second]),
@@ -46,6 +48,7 @@ fn rekeying_at_30_percent_loss_refuses_no_data_packet() {
     assert!(rekeys >= 1000, "{rekeys} rekeys");
 }
 
+/// wire.md: W4-78.
 #[test]
 fn rekeying_works_under_load_with_cookies() {
     let second = Some(Nanos::from_secs(1));
@@ -57,6 +60,7 @@ fn rekeying_works_under_load_with_cookies() {
     assert!(sim.nodes[0].rekeys >= 18);
 }
 
+/// wire.md: W4-103, W4-106.
 #[test]
 fn an_idle_link_lets_its_keys_expire_and_comes_back() {
     let calm = Impairment { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
@@ -73,6 +77,7 @@ fn an_idle_link_lets_its_keys_expire_and_comes_back() {
     assert!(sim.nodes.iter().all(|node| node.session.is_up()));
 }
 
+/// wire.md: W4-82, W4-83.
 #[test]
 fn attempts_to_an_absent_peer_back_off_and_a_restarted_peer_is_found() {
     let dead = Impairment { lost_per_mille: 1000, doubled_per_mille: 0, delay_ms: (1, 20) };
@@ -91,6 +96,7 @@ fn attempts_to_an_absent_peer_back_off_and_a_restarted_peer_is_found() {
         offer: offer(),
         provider: Provider::DEFAULT,
         wall_at_zero: 1_700_000_000_000_000_000,
+        times: &SessionTimes::LINK,
     };
     sim.nodes[1].session = Session::new(config);
     sim.nodes[1].openers.clear();
@@ -104,6 +110,7 @@ fn attempts_to_an_absent_peer_back_off_and_a_restarted_peer_is_found() {
     assert_eq!(sim.delivered, delivered + 2);
 }
 
+/// wire.md: W3-40, W4-104.
 #[test]
 fn keys_with_many_packets_are_renewed_early_but_not_at_once() {
     let calm = Impairment { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
@@ -119,6 +126,7 @@ fn keys_with_many_packets_are_renewed_early_but_not_at_once() {
     assert_eq!(sim.nodes[0].rekeys, 2, "one rekey");
 }
 
+/// wire.md: W4-6, W4-8, W4-105.
 #[test]
 fn unknown_peers_meet_by_xx_at_30_percent_loss_and_rekey_by_ik() {
     let second = Some(Nanos::from_secs(1));
@@ -142,6 +150,7 @@ fn unknown_peers_meet_by_xx_at_30_percent_loss_and_rekey_by_ik() {
     }
 }
 
+/// wire.md: W4-7.
 #[test]
 fn two_nodes_that_discover_each_other_at_once_get_a_link() {
     let second = Some(Nanos::from_secs(1));
@@ -160,6 +169,7 @@ fn two_nodes_that_discover_each_other_at_once_get_a_link() {
     }
 }
 
+/// wire.md: W4-8.
 #[test]
 fn a_discovered_peer_that_restarts_is_found_again() {
     let calm = Impairment { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
@@ -181,6 +191,7 @@ fn a_discovered_peer_that_restarts_is_found_again() {
     assert_eq!(sim.delivered, delivered + 2);
 }
 
+/// wire.md: W4-60.
 #[test]
 fn a_discovered_peer_must_have_the_pinned_identity_and_a_free_key() {
     let calm = Impairment { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
@@ -202,6 +213,7 @@ fn a_discovered_peer_must_have_the_pinned_identity_and_a_free_key() {
     assert!(sim.nodes.iter().all(|node| node.session.is_up()));
 }
 
+/// wire.md: W4-81, W4-99.
 #[test]
 fn one_handshake_completes_when_both_ends_initiate_at_once() {
     for seed in 0..10 {
@@ -228,6 +240,7 @@ fn one_handshake_completes_when_both_ends_initiate_at_once() {
     }
 }
 
+/// wire.md: W4-60.
 #[test]
 fn a_peer_of_an_unexpected_identity_gets_no_link() {
     let calm = Impairment { lost_per_mille: 0, doubled_per_mille: 0, delay_ms: (1, 20) };
@@ -241,6 +254,7 @@ fn a_peer_of_an_unexpected_identity_gets_no_link() {
                 offer: offer(),
                 provider: Provider::DEFAULT,
                 wall_at_zero: 0,
+                times: &SessionTimes::LINK,
             });
             sim.step(begins, Input::Wanted);
             sim.run(Nanos::from_secs(60), [None, None]);
@@ -284,9 +298,10 @@ fn attempts_without_random_bytes_fail_and_back_off() {
     assert_eq!(sim.nodes[0].attempts, 1);
 }
 
+/// wire.md: W3-35.
 #[test]
 fn r5_a_nonce_is_used_once_across_lanes_rekeys_restarts_and_forks() {
-    // Equal counters under one key give equal key streams, so this seals zeros and looks for a
+    // Equal counters under one key give equal key streams, so the test seals zeros and looks for a
     // repeated stream. A fork cannot copy a sealer (it is not Clone); it can copy a node's
     // long-term key and its randomness. The nodes have the same long-term keys in every round, as
     // after a restart. In each round after the first, one end in turn also has the same randomness

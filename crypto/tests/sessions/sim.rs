@@ -9,7 +9,9 @@ use std::collections::{BinaryHeap, HashMap};
 
 use strowger_crypto::aead::Provider;
 use strowger_crypto::handshake::{Admission, CookieChecker, Load, Offer, TimestampGuard, ik, xx};
-use strowger_crypto::session::{Context, Input, NewKeys, Output, Session, SessionConfig, XxRole};
+use strowger_crypto::session::{
+    Context, Input, NewKeys, Output, Session, SessionConfig, SessionTimes, XxRole,
+};
 use strowger_crypto::{
     Entropy, Identity, IdentityKey, LocalIdentity, Nanos, NetworkId, OpenRefused, Openers, Psk,
     SEALED_OVERHEAD_BYTES, Sealed, SeededEntropy,
@@ -36,10 +38,11 @@ pub(crate) struct Node {
     pub(crate) indices: u32,
     pub(crate) openers: HashMap<SessionIndex, Openers>,
     pub(crate) keys: Option<Box<NewKeys>>,
-    /// Maximum number of openers at once; number of keys taken into use; number of times that the
-    /// link was down.
+    /// The largest number of openers at the same time.
     pub(crate) openers_most: usize,
+    /// The number of `Output::Seal` outputs.
     pub(crate) rekeys: u64,
+    /// The number of `Output::Expired` outputs.
     pub(crate) expired: u64,
     pub(crate) cookies: u64,
     pub(crate) attempts: u64,
@@ -54,7 +57,7 @@ pub(crate) struct Sim {
     pub(crate) nodes: [Node; 2],
     pub(crate) impairment: Impairment,
     pub(crate) random: SeededEntropy,
-    /// One source of randomness for each node.
+    /// One source of randomness per node.
     pub(crate) entropy: [SeededEntropy; 2],
     pub(crate) now: Nanos,
     pub(crate) queue: BinaryHeap<Reverse<Flight>>,
@@ -66,7 +69,7 @@ pub(crate) struct Sim {
     pub(crate) doubled: u64,
     /// Whether every static key is treated as belonging to another peer.
     pub(crate) taken: bool,
-    /// Every initiation sent: time and sender.
+    /// Every initiation sent: time, sender and message.
     pub(crate) begun: Vec<(Nanos, usize, Vec<u8>)>,
 }
 
@@ -91,6 +94,7 @@ pub(crate) fn sim(seed: u64, impairment: Impairment, load: Load) -> Sim {
             offer: offer(),
             provider: Provider::DEFAULT,
             wall_at_zero: 1_700_000_000_000_000_000,
+            times: &SessionTimes::LINK,
         });
         nodes.push(Node {
             local,
@@ -242,7 +246,7 @@ impl Sim {
                             b"source",
                             &admitted,
                         ) else {
-                            return; // its checker has rotated twice
+                            return; // the checker's secret was replaced twice
                         };
                         let mut guard = TimestampGuard::default();
                         let Ok(established) = finish.accept(&mut node.checker, &mut guard) else {
@@ -348,5 +352,6 @@ pub(crate) fn discovering(sim: &Sim, at: usize, identity: Option<Identity>) -> S
         offer: offer(),
         provider: Provider::DEFAULT,
         wall_at_zero: 1_700_000_000_000_000_000 + sim.now.0 + at as u64,
+        times: &SessionTimes::LINK,
     })
 }
