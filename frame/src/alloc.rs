@@ -1,6 +1,6 @@
-//! An allocator that counts, and on request forbids, allocation on worker threads (R13).
+//! An allocator that can count or forbid the allocator calls of a thread, such as a worker (R13).
 //!
-//! It passes every request to the system allocator unchanged.
+//! The system allocator serves the requests.
 //!
 //! Install it once in a binary or a test:
 //! ```
@@ -59,12 +59,17 @@ pub fn forbid() -> Guard {
     begin(Rule::Abort)
 }
 
+/// Whether this thread has a guard of [`forbid`]: it must not call the allocator.
+pub fn is_forbidden() -> bool {
+    RULE.try_with(Cell::get).unwrap_or(Rule::Free) == Rule::Abort
+}
+
 /// The number of allocator calls that all guards of the process have counted so far.
 pub fn total_calls() -> u64 {
     TOTAL_CALLS.load(Ordering::Relaxed)
 }
 
-/// Whether [`GuardedAlloc`] is this process's allocator. Without it a guard proves nothing.
+/// Whether [`GuardedAlloc`] is this process's allocator. Without it, guards count nothing.
 pub fn installed() -> bool {
     let guard = count();
     drop(std::hint::black_box(Box::new(0_u8)));
@@ -97,7 +102,7 @@ impl Drop for Guard {
 
 #[inline]
 fn note(what: &str, bytes: usize) {
-    // `try_with`: thread teardown also calls the allocator.
+    // `try_with`, because the allocator is also called while a thread's local values are destroyed.
     let rule = RULE.try_with(Cell::get).unwrap_or(Rule::Free);
     if rule != Rule::Free {
         noted(rule, what, bytes);

@@ -66,7 +66,7 @@ pub struct Frame {
 
 const _: () = assert!(mem::size_of::<Frame>() == 32);
 
-// SAFETY: a frame owns the bytes it spans; it shares an atomic count with others of its chunk.
+// SAFETY: a frame owns the bytes it spans; frames of one chunk share only an atomic count.
 unsafe impl Send for Frame {}
 // SAFETY: `&Frame` reads bytes that no other thread can write meanwhile.
 unsafe impl Sync for Frame {}
@@ -110,13 +110,13 @@ impl Frame {
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len()) }
     }
 
-    /// The number of free bytes in front of the packet. It is 0 inside a train.
+    /// The number of bytes in front of the packet that belong to this frame.
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// The number of free bytes behind the packet. It is 0 inside a train.
+    /// The number of bytes behind the packet that belong to this frame.
     #[inline]
     pub fn tailroom(&self) -> usize {
         usize::from(self.tailroom)
@@ -151,7 +151,8 @@ impl Frame {
 
     /// Adds `n` bytes with arbitrary contents at the front.
     ///
-    /// Returns `false` and changes nothing if the headroom is too short.
+    /// Returns `false` and changes nothing if the headroom is too short or the packet would be
+    /// longer than 65,535 bytes.
     #[inline]
     #[must_use]
     pub fn grow_front(&mut self, n: usize) -> bool {
@@ -165,7 +166,7 @@ impl Frame {
         true
     }
 
-    /// Shortens the packet to `len` bytes; the rest becomes tailroom.
+    /// Shortens the packet to `len` bytes, if it is longer; the rest becomes tailroom.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         if len < self.len() {
@@ -176,7 +177,8 @@ impl Frame {
 
     /// Adds `n` bytes with arbitrary contents at the end.
     ///
-    /// Returns `false` and changes nothing if the tailroom is too short.
+    /// Returns `false` and changes nothing if the tailroom is too short or the packet would be
+    /// longer than 65,535 bytes.
     #[inline]
     #[must_use]
     pub fn grow_back(&mut self, n: usize) -> bool {
@@ -188,9 +190,9 @@ impl Frame {
         true
     }
 
-    /// The number of the train chunk, which is unique in the process. `None` for a single chunk.
+    /// A number that identifies the frame's train chunk in this process. `None` for a single chunk.
     ///
-    /// It serves to count the train chunks that a queue of frames holds.
+    /// With this number, a queue can count the train chunks that its frames hold.
     #[inline]
     pub fn train_chunk(&self) -> Option<std::num::NonZeroUsize> {
         self.chunk.train()
@@ -200,7 +202,7 @@ impl Frame {
     /// span both.
     #[inline]
     pub fn adjoins(&self, next: &Self) -> bool {
-        // Compares addresses; reads neither frame through the other.
+        // This compares addresses and dereferences no pointer.
         self.chunk == next.chunk
             && self.at.as_ptr().wrapping_add(self.len()).addr() == next.at.as_ptr().addr()
     }
@@ -216,13 +218,13 @@ impl Drop for Frame {
 /// The chunk references of frames in transmission, whose bytes the kernel still reads. Dropping
 /// this value releases the references.
 ///
-/// It joins frames of one chunk, so that one atomic operation releases all of them.
+/// All its references are to one chunk, so that one atomic operation releases them.
 pub struct HeldFrames {
     chunk: ChunkRef,
     refs: u32,
 }
 
-// SAFETY: it owns references of a chunk, which is all that frames share, and reads no byte.
+// SAFETY: it owns references to a chunk, which an atomic counts, and it reads no byte.
 unsafe impl Send for HeldFrames {}
 
 impl std::fmt::Debug for HeldFrames {
@@ -261,7 +263,7 @@ impl Drop for HeldFrames {
     }
 }
 
-/// The rest of a chunk that is being cut into frames. Dropping it releases the rest.
+/// The part of a chunk that is not yet cut into frames. Dropping it releases that part.
 pub struct Train {
     chunk: ChunkRef,
     at: NonNull<u8>,
@@ -269,7 +271,7 @@ pub struct Train {
     left: u32,
     segment: u32,
     tailroom: u32,
-    /// The references of the chunk that are not yet assigned to a frame.
+    /// The number of references to the chunk that are not yet assigned to a frame.
     refs: u32,
     mark: Mark,
 }
@@ -326,8 +328,8 @@ impl Train {
         self.left as usize
     }
 
-    /// Cuts off the next frame: `segment` bytes, or all that are left. Returns `None` if none are
-    /// left.
+    /// Cuts off the next frame: `segment` bytes, or all remaining bytes if there are fewer. Returns
+    /// `None` if no bytes remain, or if the train is to be cut with `carve`.
     #[inline]
     pub fn next_frame(&mut self) -> Option<Frame> {
         if self.left == 0 || self.refs == 0 || self.segment == 0 {
@@ -353,8 +355,8 @@ impl Train {
     /// Cuts off a frame of `len` bytes with `headroom` bytes in front of it and `tailroom` behind
     /// it.
     ///
-    /// Returns `None` if fewer bytes remain. This is for chunks from
-    /// [`crate::Chunk::into_carving`].
+    /// Returns `None` if fewer bytes remain or if one of the numbers is above 65,535. Use it for a
+    /// train from [`crate::Chunk::into_carving`].
     #[inline]
     pub fn carve(&mut self, headroom: usize, len: usize, tailroom: usize) -> Option<Frame> {
         let rooms_fit = headroom <= usize::from(u16::MAX) && tailroom <= usize::from(u16::MAX);
@@ -372,7 +374,27 @@ impl Train {
         Some(Frame { at, chunk: self.chunk, len: len as u16, headroom, tailroom, mark: self.mark })
     }
 
-    /// The only frame of a train that has no bytes.
+    /// Cuts off the next `bytes` bytes as a train of their own, to be cut with `carve` by another
+    /// owner. The chunk returns to its pool after both trains and all their frames were dropped.
+    ///
+    /// Returns `None` if not more than `bytes` bytes remain. Use it for a train from
+    /// [`crate::Chunk::into_carving`].
+    pub fn split(&mut self, bytes: usize) -> Option<Self> {
+        let part = u32::try_from(bytes).ok().filter(|part| *part > 0 && *part < self.left)?;
+        // A train of `into_carving` has one reference for each byte, and a frame takes one only.
+        if part >= self.refs {
+            return None;
+        }
+        let at = self.at;
+        // SAFETY: `part` is below `left`, so the result lies in the train's bytes.
+        self.at = unsafe { at.add(bytes) };
+        self.left -= part;
+        self.refs -= part;
+        let rest = Self::new(self.chunk, at, 0, bytes, 0, 0, part);
+        Some(rest.with_mark(self.mark))
+    }
+
+    /// Returns the only frame of a train of 0 bytes: an empty frame.
     pub(crate) fn take_empty(&mut self) -> Frame {
         debug_assert_eq!((self.left, self.refs), (0, 1), "an empty train has one reference");
         self.refs = 0;
@@ -440,6 +462,23 @@ mod tests {
         assert!(frame.is_empty());
         drop(frame);
         assert_eq!(pool.free(ChunkClass::Single), 1);
+    }
+
+    #[test]
+    fn a_train_splits_into_parts_for_several_owners() {
+        let mut pool = pool();
+        let mut train = pool.take(ChunkClass::Train).expect("free").into_carving();
+        let bytes = train.remaining();
+        assert!(train.split(bytes).is_none() && train.split(0).is_none());
+        let mut part = train.split(4096).expect("room");
+        assert_eq!((part.remaining(), train.remaining()), (4096, bytes - 4096));
+        let one = part.carve(64, 1000, 32).expect("room");
+        assert!(part.carve(64, 4000, 32).is_none());
+        let other = train.carve(0, 100, 0).expect("room");
+        drop((part, train, one));
+        assert_eq!(pool.free(ChunkClass::Train), 1);
+        drop(other);
+        assert_eq!(pool.free(ChunkClass::Train), 2);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One memory mapping, in huge pages where possible. It exists until its last chunk is dropped.
+//! One memory mapping, in huge pages where possible. It is unmapped when its last user is dropped:
+//! a pool, a chunk, a frame, or a holder of the `Arc`.
 
 use std::{io, ptr::NonNull};
 
@@ -11,10 +12,11 @@ pub enum Backing {
     HugePages,
     /// Ordinary pages with transparent huge pages requested (`MADV_HUGEPAGE`).
     TransparentHugePages,
-    /// As [`TransparentHugePages`](Self::TransparentHugePages). Huge pages are reserved, but this
-    /// process may not use them.
+    /// As [`TransparentHugePages`](Self::TransparentHugePages). The system has reserved huge pages,
+    /// but this process could not populate them. Usually a cgroup's limit forbids it.
     HugePagesRefused,
-    /// Ordinary pages. Huge pages were refused or not requested.
+    /// Ordinary pages. Huge pages were refused or not requested, or the mapping is shorter than a
+    /// huge page.
     SmallPages,
 }
 
@@ -79,9 +81,9 @@ impl Mapping {
 
     /// Maps huge pages and populates them all.
     ///
-    /// If a cgroup's limit forbids this process to use them, the kernel maps them nevertheless and
-    /// kills the process at the first access (SIGBUS). The error value is `true` if pages are
-    /// reserved but were refused.
+    /// Populating tests whether this process may use the pages. If a cgroup's limit forbids that,
+    /// `mmap` succeeds nevertheless, and the kernel kills the process at the first access (SIGBUS).
+    /// The error value is `true` if the pages were mapped but could not be populated.
     fn huge(
         bytes: usize,
         flag: i32,
@@ -107,7 +109,7 @@ impl Mapping {
     /// The offset in this mapping of the `len` bytes from `at`. `None` if not all of them are in
     /// the mapping.
     ///
-    /// Compares addresses and reads nothing.
+    /// This compares addresses and reads no memory.
     #[inline]
     pub fn offset_of(&self, at: *const u8, len: usize) -> Option<usize> {
         let offset = at.addr().checked_sub(self.at.as_ptr().addr())?;
@@ -121,12 +123,12 @@ impl Mapping {
     }
 }
 
-/// Populates every page, or returns the kernel's error. This needs Linux 5.14; earlier kernels
-/// refuse.
+/// Populates every page, or returns the kernel's error. `MADV_POPULATE_WRITE` needs Linux 5.14;
+/// earlier kernels return an error.
 fn populate(mapping: &Mapping) -> io::Result<()> {
     const MADV_POPULATE_WRITE: i32 = 23;
     let at = mapping.at.as_ptr().cast();
-    // SAFETY: exactly the mapped range; it touches the pages and changes no contents.
+    // SAFETY: the range is exactly the mapping; the call touches the pages and changes no contents.
     let result = unsafe { libc::madvise(at, mapping.bytes, MADV_POPULATE_WRITE) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -145,8 +147,8 @@ fn map(bytes: usize, more: i32) -> io::Result<NonNull<u8>> {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly the range that `new` mapped, unmapped once; the pool keeps the mapping
-        // until the last chunk is back.
+        // SAFETY: the range is exactly the mapping, and is unmapped once; the pool keeps the
+        // mapping until the last chunk is back.
         unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
     }
 }

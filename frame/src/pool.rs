@@ -1,11 +1,10 @@
-//! Chunks and their pool: the memory of frames, the thread that owns it, and its return from other
-//! threads.
+//! Chunks and their pool: the memory of frames, its owner, and how it returns from other threads.
 //!
-//! A pool never grows. If no chunk is free, taking one fails and is counted.
+//! A pool never grows. If no chunk is free, `Pool::take` returns `None` and counts the failure.
 //!
-//! Every worker owns one [`Pool`]. Any thread may drop its frames: the last frame of a chunk pushes
-//! the chunk onto the owner's return stack, and the owner takes the whole stack at once. A push is
-//! a compare-exchange and taking is one swap, so neither side waits for the other. No thread pops a
+//! Every worker owns one [`Pool`]. Any thread may drop frames of the pool: the last frame of a
+//! chunk pushes the chunk onto the owner's return stack, and the owner takes the whole stack with
+//! one swap. A push is a compare-exchange, so neither side waits for the other. No thread pops a
 //! single element, so the ABA problem does not arise.
 //!
 //! ```
@@ -21,6 +20,7 @@
 //! ```
 
 mod copy;
+mod retired;
 
 use std::{
     io,
@@ -36,19 +36,20 @@ use crate::{
     tally::Counter,
 };
 
-/// The headroom of every received frame before cache colouring, in bytes.
+/// The headroom of a chunk before cache colouring, in bytes.
 pub const HEADROOM_BYTES: usize = 256;
-/// The number of bytes of a train chunk from [`Chunk::start`] on: enough for one coalesced
-/// datagram.
+/// The least number of bytes of a train chunk from [`Chunk::start`] on: enough for one train that
+/// the kernel coalesced.
 pub const TRAIN_DATA_BYTES: usize = 64 << 10;
 /// The distance between train chunks, in bytes: the data and one page of headroom.
 pub const TRAIN_STRIDE_BYTES: usize = TRAIN_DATA_BYTES + 4096;
 /// The distance between single chunks, in bytes: one UMEM chunk of AF_XDP.
 pub const SINGLE_STRIDE_BYTES: usize = 4096;
 
-/// The step of cache colouring. The data of each chunk starts some cache lines later than that of
-/// the chunk before it. Otherwise frames would start at equal offsets of their chunks and compete
-/// for a few sets of the first-level cache.
+/// The step of cache colouring. The data of each chunk starts one cache line later than that of the
+/// chunk before it, and the offset repeats after `TRAIN_COLOURS` or `SINGLE_COLOURS` chunks.
+/// Otherwise frames would start at equal offsets of their chunks and compete for a few sets of the
+/// first-level cache.
 const COLOUR_BYTES: usize = 64;
 const TRAIN_COLOURS: usize = 48;
 const SINGLE_COLOURS: usize = 8;
@@ -77,7 +78,7 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
-    /// The number of bytes of memory that such a pool maps.
+    /// The size of the pool's memory, in bytes.
     pub const fn bytes(&self) -> usize {
         self.trains as usize * TRAIN_STRIDE_BYTES + self.singles as usize * SINGLE_STRIDE_BYTES
     }
@@ -89,7 +90,8 @@ const CLOSED: u32 = u32::MAX;
 /// The state of a chunk. It is outside the memory that the kernel or a peer may write.
 #[repr(align(64))]
 pub(crate) struct ChunkHead {
-    /// The number of live frames in the chunk.
+    /// The number of references: one per live frame, and those that a train has not yet assigned to
+    /// frames.
     refs: AtomicU32,
     /// The next chunk on the return stack: index + 1, or `EMPTY`.
     next: AtomicU32,
@@ -101,15 +103,17 @@ pub(crate) struct ChunkHead {
 
 const _: () = assert!(cfg!(loom) || mem::size_of::<ChunkHead>() == 64);
 
-/// The state of a pool that outlives the pool's owner while chunks are outstanding.
+/// The part of a pool that outlives the `Pool` value while chunks are outstanding.
 struct PoolState {
     heads: Box<[ChunkHead]>,
     /// The top of the return stack: index + 1, or `EMPTY`, or `CLOSED` after the owner was dropped.
     returned: AtomicU32,
     /// The number of chunks that were outstanding when the owner was dropped and have not come
-    /// back. It has no meaning before.
+    /// back. It is 0 while the owner exists.
     outstanding: AtomicU64,
     mapping: std::sync::Arc<Mapping>,
+    /// The next state in the list of `retired`.
+    next_retired: std::sync::atomic::AtomicPtr<PoolState>,
     watch: Watch,
 }
 
@@ -120,14 +124,14 @@ pub struct Pool {
     free_singles: Vec<u32>,
     trains: Reserve,
     singles: Reserve,
-    /// By chunk: the user to which it is charged.
+    /// For each chunk, by its index, the user to which it is charged.
     users: Box<[PoolUser]>,
     user: PoolUser,
     /// The number of pools of the mapping in which free chunks run low. All pools of the mapping
     /// share this counter.
     pools_low: std::sync::Arc<AtomicU32>,
     is_low: bool,
-    /// This is set when free chunks begin to run low; `take_ran_low` clears it.
+    /// Set when free chunks begin to run low. `take_ran_low` clears it.
     ran_low: bool,
     tally: std::sync::Arc<PoolTally>,
 }
@@ -135,7 +139,9 @@ pub struct Pool {
 /// Counters of a pool.
 #[derive(Debug, Default)]
 pub struct PoolTally {
-    /// The number of frames whose payload was copied. No ordinary path copies.
+    /// The number of frames whose payload was copied. Frames are copied when chunks run low (see
+    /// `Pool::park`), by the fault wrapper, and where a frame cannot stay in its chunk (no room for
+    /// a tag, memory of another mapping).
     pub frames_copied: Counter,
     /// The number of failed requests for a chunk.
     pub exhausted: Counter,
@@ -172,6 +178,7 @@ impl Pool {
     /// # Errors
     /// Returns the kernel's error if it refuses the memory.
     pub fn group(spec: &PoolSpec, owners: usize) -> io::Result<Vec<Self>> {
+        retired::collect();
         let mapping = std::sync::Arc::new(Mapping::new(spec.bytes() * owners, spec.huge_pages)?);
         let low = std::sync::Arc::new(AtomicU32::new(0));
         Ok((0..owners).map(|owner| Self::in_mapping(spec, &mapping, owner, &low)).collect())
@@ -208,6 +215,7 @@ impl Pool {
             returned: AtomicU32::new(EMPTY),
             outstanding: AtomicU64::new(0),
             mapping: mapping.clone(),
+            next_retired: std::sync::atomic::AtomicPtr::new(ptr::null_mut()),
             watch: Watch::new(),
         }));
         // SAFETY: `Box::into_raw` just made it, and no other reference exists.
@@ -265,7 +273,7 @@ impl Pool {
 
     /// Takes back the chunks that were returned since the last call. Call it once per poll.
     ///
-    /// The chunks that were used last are taken first, while they are still in the cache.
+    /// Later calls of `take` use these chunks first, because they may still be in the cache.
     #[inline]
     pub fn reclaim(&mut self) {
         // Acquire: pairs with the Release in `give_back`: other threads' use of the returned memory
@@ -295,7 +303,7 @@ impl Pool {
     fn set_low(&mut self, low: bool) {
         self.is_low = low;
         self.ran_low |= low;
-        // Relaxed: a hint; readers expect no data behind it.
+        // Relaxed: a hint, which publishes no other data.
         match low {
             true => self.pools_low.fetch_add(1, Ordering::Relaxed),
             false => self.pools_low.fetch_sub(1, Ordering::Relaxed),
@@ -310,13 +318,14 @@ impl Pool {
         }
     }
 
-    /// Sets the user to which chunks are charged from now on.
+    /// Sets the current user, to which `take` charges chunks.
     #[inline]
     pub fn set_user(&mut self, user: PoolUser) {
         self.user = user;
     }
 
-    /// Charges a chunk of this pool, which was taken earlier, to the current user.
+    /// Charges a chunk that was taken earlier to the current user. A chunk of another pool is
+    /// ignored.
     pub fn charge(&mut self, chunk: &Chunk) {
         let (head, user) = (chunk.head(), self.user);
         if !ptr::eq(head.state, self.state.as_ptr()) {
@@ -343,13 +352,13 @@ impl Pool {
         }
     }
 
-    /// Whether free chunks ran low in this pool or another pool of its mapping at the pool's last
-    /// [`reclaim`](Self::reclaim).
+    /// Whether free chunks run low in this pool or in another pool of its mapping. Each pool
+    /// updates its state in [`reclaim`](Self::reclaim).
     ///
     /// If so, the caller should [park](Self::park) frames that may wait for long.
     #[inline]
     pub fn is_low(&self) -> bool {
-        // Relaxed: a hint; readers expect no data behind it.
+        // Relaxed: a hint, which publishes no other data.
         self.pools_low.load(Ordering::Relaxed) > 0
     }
 
@@ -387,13 +396,14 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        retired::collect();
         self.reclaim();
         if self.is_low {
             self.set_low(false);
         }
         let mut returned = self.free_trains.len() + self.free_singles.len();
         // Acquire as in `reclaim`. A thread that finds the stack closed needs no ordering from
-        // here: it reached the state with its chunk, and `outstanding` orders the freeing.
+        // here: it reached the state through its chunk, and `outstanding` orders the freeing.
         let mut top = self.state().returned.swap(CLOSED, Ordering::Acquire);
         while top != EMPTY {
             returned += 1;
@@ -401,20 +411,22 @@ impl Drop for Pool {
         }
         let outstanding = (self.state().heads.len() - returned) as u64;
         self.state().watch.used();
-        // Chunks that came back since the swap have already subtracted themselves, wrapping below
-        // zero, so exactly one party sees the sum reach zero and frees. AcqRel: the freeing must
-        // come after every other party's last use.
+        // Each chunk that was returned since the swap has already decremented the counter, which
+        // may have wrapped below zero. So exactly one thread sees the sum reach zero and frees the
+        // state. AcqRel: the freeing must come after every other thread's last use.
         let before = self.state().outstanding.fetch_add(outstanding, Ordering::AcqRel);
         if before.wrapping_add(outstanding) == 0 {
-            // SAFETY: made by `Box::into_raw`; no chunk is outstanding and the owner is ending.
-            drop(unsafe { Box::from_raw(self.state.as_ptr()) });
+            // SAFETY: `Box::into_raw` made it; no chunk is outstanding and the owner is being
+            // dropped.
+            unsafe { retired::free(self.state.as_ptr()) };
         }
     }
 }
 
 /// Returns a chunk to its owner, from any thread.
 fn give_back(head: NonNull<ChunkHead>) {
-    // SAFETY: heads live in the state, which outlives every outstanding chunk, as this one is.
+    // SAFETY: heads live in the state, which outlives every outstanding chunk; this chunk is
+    // outstanding.
     let head = unsafe { head.as_ref() };
     // SAFETY: as above; the pointer was set before the first chunk was taken.
     let state = unsafe { &*head.state };
@@ -425,7 +437,7 @@ fn give_back(head: NonNull<ChunkHead>) {
             // AcqRel: see `Pool::drop`.
             if state.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
                 // SAFETY: the owner was dropped and this was the last outstanding chunk.
-                drop(unsafe { Box::from_raw(head.state.cast_mut()) });
+                unsafe { retired::free(head.state.cast_mut()) };
             }
             return;
         }
@@ -493,7 +505,7 @@ impl Chunk {
         HEADROOM_BYTES + self.head().index as usize % colours * COLOUR_BYTES
     }
 
-    /// The address of the chunk, for a caller that posts the chunk to the kernel and keeps it.
+    /// The address of the chunk, for a caller that posts the chunk to the kernel.
     #[inline]
     pub fn at(&self) -> NonNull<u8> {
         self.head().base
@@ -518,13 +530,13 @@ impl Chunk {
         train.next_frame().unwrap_or_else(|| train.take_empty())
     }
 
-    /// Makes a train: frames of `segment` bytes each, from offset `start` on. The last frame may be
-    /// shorter.
+    /// Makes a train of `len` bytes from offset `start` on, for frames of `segment` bytes each. The
+    /// last frame may be shorter.
     ///
     /// A `segment` of 0 counts as `len`.
     ///
     /// # Panics
-    /// As [`into_frame`](Self::into_frame).
+    /// If the range does not lie in the chunk, or if a frame would be longer than 65,535 bytes.
     #[inline]
     pub fn into_train(self, start: usize, len: usize, segment: usize) -> Train {
         let chunk = ManuallyDrop::new(self);
@@ -533,7 +545,8 @@ impl Chunk {
         let segment = if segment == 0 { len } else { segment.min(len) };
         assert!(segment <= usize::from(u16::MAX), "a frame's length fits 16 bits");
         let frames = if len == 0 { 1 } else { len.div_ceil(segment) };
-        // Relaxed: this thread owns the chunk until the frames leave it, which synchronises.
+        // Relaxed: this thread owns the chunk until frames move to other threads, which
+        // synchronises.
         chunk.head().refs.store(frames as u32, Ordering::Relaxed);
         // SAFETY: `start` lies in the chunk, as checked above.
         let at = unsafe { chunk.head().base.add(start) };
@@ -545,8 +558,8 @@ impl Chunk {
     pub fn into_carving(self) -> Train {
         let chunk = ManuallyDrop::new(self);
         let room = chunk.room();
-        // One reference for each byte is more than carving can use. Dropping the train releases
-        // those that are left in one operation.
+        // The number of frames is not known yet, so the train gets one reference per byte. Dropping
+        // the train releases the unused references in one operation.
         chunk.head().refs.store(room as u32, Ordering::Relaxed);
         let at = chunk.head().base;
         Train::new(ChunkRef(chunk.head), at, 0, room, 0, 0, room as u32)
@@ -559,8 +572,8 @@ impl Drop for Chunk {
     }
 }
 
-/// A frame's reference to its chunk. The type does not count references: each holder keeps the
-/// number of its own.
+/// A frame's reference to its chunk. The type does not count references: each holder knows how many
+/// it has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChunkRef(NonNull<ChunkHead>);
 
@@ -577,7 +590,7 @@ impl ChunkRef {
         }
         // Release: this thread's use of the memory comes before the last holder's release.
         if refs.fetch_sub(n, Ordering::Release) == n {
-            // Acquire: and so does that of all other holders.
+            // Acquire: the use of the memory by all other holders comes before this point.
             fence(Ordering::Acquire);
             give_back(self.0);
         }
@@ -595,7 +608,7 @@ impl ChunkRef {
         unsafe { self.0.as_ref().class }
     }
 
-    /// The address of the chunk's head, for a train chunk.
+    /// The address of the chunk's head if it is a train chunk, `None` otherwise.
     #[inline]
     pub(crate) fn train(self) -> Option<std::num::NonZeroUsize> {
         // SAFETY: the head lives as long as any reference does.
@@ -681,6 +694,24 @@ mod tests {
         let last = frames.pop();
         std::thread::spawn(move || drop(last)).join().expect("no panic");
         drop(frames);
+    }
+
+    #[test]
+    fn a_worker_that_releases_the_last_frame_of_a_dropped_pool_frees_nothing() {
+        let mut pool = pool(1, 0);
+        let frame = pool.take(ChunkClass::Train).expect("free").into_frame(256, 10);
+        let mapping = std::sync::Arc::downgrade(pool.mapping());
+        drop(pool);
+        std::thread::spawn(move || {
+            let _guard = crate::alloc::forbid();
+            drop(frame);
+        })
+        .join()
+        .expect("no panic");
+        // The worker has left the state to the next thread that makes a pool. Other tests of this
+        // process make some, too.
+        drop(self::pool(1, 0));
+        assert_eq!(mapping.strong_count(), 0);
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address as bytes, for keyed hashes: equal for equal addresses, distinct within one kind.
+    /// The address as bytes, for keyed hashes. Within one variant, different addresses give
+    /// different bytes, apart from the scope and flow label of IPv6 addresses, which are left out.
     pub fn to_bytes(&self) -> ArrayVec<u8, 32> {
         let mut bytes = ArrayVec::new();
         match self {
@@ -56,7 +57,7 @@ pub enum AdmitError {
     WrongKind,
     /// Another mark has this address.
     Taken,
-    /// The port's table is full, or the mark's index is out of its range.
+    /// The port's table is full, or the mark's index is out of the table's range.
     Full,
 }
 
@@ -88,12 +89,13 @@ pub enum Loss {
     PathTooNarrow,
     /// A path MTU probe is too long for the path. This is a result of the probe, and not a failure.
     PathProbe,
-    /// The kernel refused to send the frame (no route, refused, no buffers).
+    /// The kernel refused to send the frame, for example because there is no route.
     SendRefused,
     /// Earlier frames to this neighbour are not transmitted yet, and use up its share of the send
     /// buffers.
     ///
-    /// This means that the next hop does not answer or that the interface is slow.
+    /// The usual causes are a next hop that does not answer ARP or neighbour discovery, and a slow
+    /// interface.
     SendStalled,
     /// The far end of this port is closed: an endpoint was closed, or a process exited.
     PeerGone,
@@ -141,8 +143,8 @@ impl Loss {
 
 /// The reason for which the kernel dropped packets for a port before they became frames.
 ///
-/// Most counts are the kernel's own. The reasons that count packets cover every dropped packet
-/// once. The other reasons explain such drops or indicate a bug.
+/// Most counts are the kernel's own. Each dropped packet is counted once, by a reason that counts
+/// packets. The other reasons explain such drops or indicate a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum KernelDrop {
@@ -152,7 +154,8 @@ pub enum KernelDrop {
     /// loopback, counts once. So the count is exact if there are no trains, and otherwise a lower
     /// bound of the number of datagrams.
     SocketFull,
-    /// Packets: the receive ring is full, because the worker takes too few packets (AF_XDP).
+    /// Packets: the receive ring is full, because the worker does not take packets fast enough
+    /// (AF_XDP).
     RxRingFull,
     /// Packets: no chunk was free to receive into, or the packet was longer than a chunk (AF_XDP).
     RxDropped,
@@ -161,8 +164,8 @@ pub enum KernelDrop {
     /// The number of times that the port requested no packets, because the pool had no free chunk
     /// for them.
     ///
-    /// Arrived packets wait in the kernel's buffer. The kernel drops further ones when the buffer
-    /// is full.
+    /// Packets that have arrived wait in the kernel's buffer. When it is full, the kernel drops
+    /// further packets.
     PoolEmpty,
     /// The number of receive descriptors that the kernel refused, which indicates a bug (AF_XDP).
     /// Linux 6.18 does not count them.
@@ -237,15 +240,15 @@ impl KernelTally {
 /// Counters of a port. The port's thread writes them; any thread may read them.
 ///
 /// While no frame is in transit, `frames_in` = frames passed to callers of `rx_burst` + receive
-/// losses, and frames taken by `tx_burst` = `frames_out` + send losses.
+/// losses, and frames taken for sending = `frames_out` + send losses.
 #[derive(Debug, Default)]
-#[repr(align(64))] // on cache lines of its own: each tally has another writer
+#[repr(align(64))] // on cache lines of its own, because each tally has a different writer
 pub struct PortTally {
     /// Received frames, including frames that were then lost.
     pub frames_in: Counter,
     /// Bytes of the received frames.
     pub bytes_in: Counter,
-    /// Frames that the far end of the port accepted.
+    /// Sent frames: those that the kernel, or the far end inside this process, has accepted.
     pub frames_out: Counter,
     /// Bytes of the sent frames.
     pub bytes_out: Counter,
@@ -261,7 +264,8 @@ pub struct PortTally {
     pub trains_refused: Counter,
     /// The number of times that the port tried a train again after a refusal.
     pub trains_retried: Counter,
-    /// Packets that the kernel dropped before they became frames. They are not part of the balance.
+    /// Packets that the kernel dropped before they became frames. They are not part of R3's
+    /// balance.
     pub kernel_drops: KernelTally,
     /// Frames whose payload this port copied to send it, because the kernel could not read it in
     /// place.
@@ -312,10 +316,11 @@ pub enum Arm {
 /// - each frame that the port took is sent or counted as a [`Loss`];
 /// - a received frame has its neighbour's mark, and its payload is not copied in this process.
 pub trait Port: Send {
-    /// Receives frames into `burst` until it is full. The frames are in chunks from `pool`.
+    /// Receives frames into `burst` until it is full or no more frames are waiting. The frames are
+    /// in chunks from `pool`.
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst);
 
-    /// Takes frames to be sent to the neighbour `to` from the front of `frames`.
+    /// Takes frames from the front of `frames`, to send them to the neighbour `to`.
     ///
     /// Frames that the port cannot take now stay in `frames`, in order, for the next call. The port
     /// also takes frames that can never be sent, and counts them as lost.
@@ -323,8 +328,8 @@ pub trait Port: Send {
 
     /// Sends the frames that `tx_burst` took. Call it once after a round of `tx_burst`.
     ///
-    /// A round may hold several bursts. The more frames it has for one neighbour, the longer the
-    /// train.
+    /// A round may consist of several bursts. The more frames a round has for one neighbour, the
+    /// longer its train.
     fn flush(&mut self);
 
     /// Whether the port takes no frames for this neighbour now.
@@ -363,8 +368,8 @@ pub trait Port: Send {
         None
     }
 
-    /// Sends one frame to an address, whether or not it is a neighbour's. This is for rare frames:
-    /// handshake messages and answers.
+    /// Sends one frame to an address, which need not be a neighbour's. Use it for rare frames:
+    /// handshake messages and replies.
     ///
     /// A frame that cannot be sent is counted as lost.
     fn send_to(&mut self, _to: Address, _frame: Frame) {
@@ -379,21 +384,23 @@ pub trait Port: Send {
 
     /// Reports that a frame of the last `rx_burst` was authenticated.
     ///
-    /// The port then sends to the frame's neighbour from the local address that received the frame.
-    /// Before the first such frame it uses the local address that received the last frame.
+    /// The port then sends to the frame's neighbour from the local address to which the frame was
+    /// sent. Before the first authenticated frame, it uses the local address to which the
+    /// neighbour's last frame was sent.
     fn authenticated(&mut self, _frame: &Frame) {}
 
-    /// The errno of the last send to an address. `None` if the kernel did not refuse that send, or
-    /// has accepted one since.
+    /// The errno with which the kernel refused the last send to an address. `None` if the kernel
+    /// accepted that send, or if no error is recorded for the address.
     ///
-    /// The error is one of `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` and `EINVAL`. It is recorded for
-    /// neighbours, and for the last few addresses for which [`send_to`](Self::send_to) failed. It
-    /// explains to operators why a link is down; the data path does not depend on it.
+    /// Typical errors are `EHOSTUNREACH`, `ENETUNREACH`, `EPERM` and `EINVAL`. The error is
+    /// recorded for neighbours, and for the last few addresses for which [`send_to`](Self::send_to)
+    /// failed. It explains to operators why a link is down; the data path does not depend on it.
     fn last_send_error(&self, _to: Address) -> Option<i32> {
         None
     }
 
-    /// Prepares for the worker to block. Returns how the worker will learn of new work.
+    /// Prepares the port for a worker that is about to block. Returns how the worker learns of new
+    /// work.
     fn arm(&mut self) -> Arm;
 
     /// Reports that the descriptor from [`arm`](Self::arm) is readable. The caller calls this
@@ -421,8 +428,8 @@ pub trait Port: Send {
     /// A short description for operators: `udp 127.0.0.1:7000 (io_uring)`.
     fn describe(&self) -> &str;
 
-    /// Reports the reason for which a frame of this port's last burst was dropped. The reason is
-    /// only recorded in a capture.
+    /// Reports the reason for which a frame that this port received was dropped. Only the capture
+    /// wrapper uses it.
     fn note_discard(&mut self, _frame: &Frame, _reason: &'static str) {}
 }
 
@@ -504,7 +511,7 @@ macro_rules! delegate_port {
     };
 }
 
-/// A boxed port implements `Port`, so wrappers accept either.
+/// A boxed port implements `Port`, so that wrappers accept boxed ports too.
 impl<P: Port + ?Sized> Port for Box<P> {
     #[inline]
     fn rx_burst(&mut self, pool: &mut Pool, burst: &mut Burst) {

@@ -4,22 +4,22 @@
 //! Chunks beyond all floors are shared. This module counts chunks and never touches their memory.
 //!
 //! The scheme is that of shared packet buffers in switches: each port has a reserved minimum, and
-//! the rest is shared. A chunk is charged to the user that took it until it is back in the pool,
-//! even if another thread holds it.
+//! the rest is shared. A chunk is charged to a user until it is back in the pool, even if another
+//! thread holds it.
 
 /// The number of chunks of a class that no floor may include. It is one burst, so that a pool that
 /// is too small for all floors still has chunks for users without a floor.
 const SHARED_MIN: u32 = crate::BURST_MAX as u32;
 
-/// The number of users of one pool: two of the pool's own, and one for each port number.
+/// The number of users of one pool: `COMMON`, `WAITING`, and one per port number below 1,024.
 const USERS_MAX: usize = 2 + 1024;
 
-/// A user of a pool, to which chunks are charged.
+/// A user of a pool. Each chunk that is not free is charged to one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUser(u16);
 
 impl PoolUser {
-    /// The user without a floor.
+    /// The common user, which has no floor.
     pub const COMMON: Self = Self(0);
     /// Frames that wait for a blocked egress. The floor of this user is also its limit.
     pub const WAITING: Self = Self(1);
@@ -44,30 +44,31 @@ pub struct Chunks {
     pub singles: u32,
 }
 
-/// The share of the chunks for waiting frames that one egress queue may use; see [`Pool::park`].
+/// The part of the chunks for waiting frames that one egress queue may use; see [`Pool::park`].
 ///
-/// A queue that drains may use all of these chunks, provided that it leaves the same number to
-/// others. A queue that does not drain leaves some of them free for those that do.
+/// A queue gets at most half of the chunks that other queues leave, rounded up. Beyond the number
+/// of frames that it sent recently, it also leaves some chunks free for queues that drain.
 ///
 /// [`Pool::park`]: crate::Pool::park
 #[derive(Debug)]
 pub struct QueueShare {
-    /// The number of frames that the egress sent recently. The same number of waiting frames will
+    /// The number of frames that the egress sent recently. As many waiting frames are expected to
     /// be sent soon.
     drains: usize,
-    /// The number of chunks of each class that are left to queues that drain. At most half of the
-    /// chunks for waiting frames are left in this way.
+    /// The number of chunks of each class that stay free for queues that drain. At most half of the
+    /// chunks for waiting frames stay free in this way.
     spared: u32,
     /// The number of parked frames of the queue.
     pub(crate) held: usize,
-    /// The number of frames that were dropped. Their chunks will soon be free.
+    /// The number of parked frames that the queue must drop. Their chunks will soon be free.
     pub(crate) dropped: usize,
 }
 
 impl QueueShare {
     /// Makes the share of a queue that sent `drains` frames recently.
     ///
-    /// `spared` chunks of each class, but at most half of all, stay free for queues that drain.
+    /// `spared` chunks of each class stay free for queues that drain, but at most half of the
+    /// chunks for waiting frames.
     pub fn new(drains: usize, spared: u32) -> Self {
         Self { drains, spared, held: 0, dropped: 0 }
     }
@@ -79,7 +80,7 @@ impl QueueShare {
     }
 }
 
-/// One user's account of one class.
+/// One user's account of one class of chunks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     floor: u32,
@@ -108,7 +109,7 @@ impl Reserve {
         Self { total, shares, kept: 0, floors: 0, is_low: false }
     }
 
-    /// Sets a user's floor and returns it. If the pool is too small, the floor is below `floor`.
+    /// Sets a user's floor and returns it. The result is below `floor` if the pool is too small.
     pub(crate) fn set_floor(&mut self, user: PoolUser, floor: u32) -> u32 {
         let share = &mut self.shares[user.index()];
         let others = self.floors - share.floor;
@@ -153,7 +154,7 @@ impl Reserve {
         self.shares[user.index()].floor
     }
 
-    /// Updates the state in which few unreserved chunks are left, and returns whether it applies.
+    /// Updates whether free chunks run low, and returns the result.
     ///
     /// This state begins when at most an eighth of the unreserved chunks is left, and ends when
     /// more than a quarter is left.
@@ -170,7 +171,7 @@ impl Reserve {
 mod tests {
     use super::*;
 
-    /// Checks the arithmetic by brute force against each user's chunks and the sum of unused
+    /// Compares the arithmetic with a model that counts each user's chunks and adds up the unused
     /// floors.
     #[test]
     fn no_user_is_refused_below_its_floor() {

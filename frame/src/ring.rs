@@ -21,8 +21,8 @@ use arrayvec::ArrayVec;
 
 use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 
-/// Keeps the cursors in separate cache lines, and out of the line that the hardware prefetches with
-/// it.
+/// Keeps each cursor in its own pair of cache lines, because the hardware may prefetch the adjacent
+/// line.
 #[repr(align(128))]
 struct Padded<T>(T);
 
@@ -87,12 +87,13 @@ impl<T> Shared<T> {
 
 impl<T: Send> Producer<T> {
     /// A lower bound of the number of free places. It reads the consumer's cursor only if the
-    /// cached copy shows fewer than `wanted`.
+    /// cached copy shows fewer free places than `wanted`.
     #[inline]
     pub fn room(&mut self, wanted: usize) -> usize {
         let capacity = self.shared.slots.len();
         if capacity - self.tail.wrapping_sub(self.head_seen) < wanted {
-            // Acquire: pairs with Release in `pop`: the consumer is done with the slots it freed.
+            // Acquire: pairs with Release in `release`: the consumer is done with the slots it
+            // freed.
             self.head_seen = self.shared.head.0.load(Ordering::Acquire);
         }
         capacity - self.tail.wrapping_sub(self.head_seen)
@@ -112,10 +113,10 @@ impl<T: Send> Producer<T> {
         Ok(())
     }
 
-    /// Pushes items from the front of `items` until the ring is full. Returns the number of pushed
-    /// items.
+    /// Pushes as many items from the front of `items` as the ring has room for. Returns the number
+    /// of pushed items.
     ///
-    /// The consumer sees all of them at once.
+    /// One store publishes all of them.
     #[inline]
     pub fn push_burst<const N: usize>(&mut self, items: &mut ArrayVec<T, N>) -> usize {
         self.push_at_most(items, N)
@@ -149,7 +150,8 @@ impl<T: Send> Producer<T> {
 
     #[inline]
     fn publish(&mut self) {
-        // Release: pairs with Acquire in `pop`: the items are written before they are seen.
+        // Release: pairs with Acquire in `Consumer::waiting`: the items are written before the
+        // consumer reads them.
         self.shared.tail.0.store(self.tail, Ordering::Release);
     }
 
@@ -192,8 +194,8 @@ impl<T: Send> Producer<T> {
     /// Drops the items that a dropped consumer left, and returns their number. Returns `None` while
     /// the consumer exists.
     ///
-    /// The ring's own memory is freed only when the producer is dropped, because a worker frees
-    /// nothing.
+    /// The ring's own memory is freed only when the producer is dropped, because a worker must not
+    /// call the allocator.
     pub fn clear_disconnected(&mut self) -> Option<usize> {
         // `get_mut` comes after all accesses of the consumer, including its drop.
         let left = Arc::get_mut(&mut self.shared)?.clear();
@@ -271,13 +273,14 @@ impl<T> Shared<T> {
         // Acquire: the last use of each side comes before this; Arc's count ensures that too.
         let head = self.head.0.load(Ordering::Acquire);
         let tail = self.tail.0.load(Ordering::Acquire);
-        // Relaxed: `&mut self` excludes other threads. Stored before the items are dropped, so that
-        // a panic in a drop does not drop an item twice.
+        // Relaxed: `&mut self` excludes other threads. The head is stored before the items are
+        // dropped, so that a panic in a drop does not drop an item twice.
         self.head.0.store(tail, Ordering::Relaxed);
         let left = tail.wrapping_sub(head);
         for n in 0..left {
             self.slot(head.wrapping_add(n)).with_mut(|slot| {
-                // SAFETY: every slot between head and tail holds an item, and both sides are gone.
+                // SAFETY: every slot between head and tail holds an item, and `&mut self` excludes
+                // other accesses.
                 unsafe { std::ptr::drop_in_place(slot.cast::<T>()) };
             });
         }

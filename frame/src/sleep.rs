@@ -3,8 +3,9 @@
 //! The flag itself neither blocks nor wakes a thread; `strowger-io`'s doorbell combines it with an
 //! eventfd.
 //!
-//! Neither side may miss a write of the other. Each writes, fences, then reads the value that the
-//! other writes (Dekker's pattern, the "store buffer" test of memory models):
+//! Neither side may miss a write of the other. Each side writes, executes a fence, and then reads
+//! the value that the other side writes (Dekker's pattern, the "store buffer" test of memory
+//! models):
 //!
 //! | sleeper | waker |
 //! |---|---|
@@ -38,8 +39,8 @@ impl Default for SleepFlag {
 }
 
 impl SleepFlag {
-    /// The first step of the sleeper. The sleeper must then check for work once more, and block
-    /// only if there is none.
+    /// Sets the flag. The sleeper must then check for work once more, and block only if there is
+    /// none.
     #[inline]
     pub fn fall_asleep(&self) {
         // Relaxed: the fence below orders it.
@@ -70,13 +71,13 @@ impl SleepFlag {
     pub fn must_wake(&self) -> bool {
         // SeqCst: pairs with the fence in `fall_asleep`.
         fence(Ordering::SeqCst);
-        // Relaxed: the fence above orders the load; the swap picks one of the wakers. The work's
-        // own Release and Acquire carry it to the sleeper.
+        // Relaxed: the fence above orders the load; the swap picks one of the wakers. The work is
+        // published by its own Release and Acquire operations.
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
 }
 
-/// Wakes one thread that may sleep. Doorbells and the like implement it.
+/// Wakes one thread that may sleep. `strowger-io`'s doorbell implements it.
 pub trait Wake: Send + Sync {
     /// Wakes the thread if it sleeps. Otherwise the call costs one fence and one load.
     ///

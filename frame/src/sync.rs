@@ -19,17 +19,17 @@ pub use loom::{
 
 /// Loom's atomics, each behind a gate that every access modifies.
 ///
-/// Loom explores the other order of two accesses only if one of them modifies the atomic, and it
-/// remembers only the last of the accesses before a modification. Where a thread loads and then
-/// modifies, as in every compare-exchange loop, its own load hides the loads of others, and loom
-/// skips orders: in a model of the return stack, all but one. The gate avoids that. Accesses to a
-/// gate are relaxed, because it orders nothing.
+/// Loom explores both orders of two accesses only if one of them modifies the atomic, and it
+/// remembers only the last access before a modification. If a thread loads an atomic and then
+/// modifies it, as in a compare-exchange loop, loom remembers that load and forgets those of other
+/// threads, so it skips orders. In a model of the return stack, loom explored a single order. The
+/// gate avoids this. Accesses to a gate are relaxed, because a gate orders nothing.
 #[cfg(loom)]
 mod gated {
     use loom::sync::atomic::{self, Ordering};
 
     macro_rules! gated {
-        ($($name:ident($value:ty) $(adds with $add:ident, $sub:ident)?;)+) => {$(
+        ($($name:ident($value:ty) $(also $($also:ident),+)?;)+) => {$(
             /// Loom's atomic of this name behind a gate.
             #[derive(Debug)]
             pub struct $name { inner: atomic::$name, gate: atomic::AtomicUsize }
@@ -72,23 +72,31 @@ mod gated {
                     self.passed().compare_exchange_weak(current, new, success, failure)
                 }
 
-                $(
-                    pub fn $add(&self, value: $value, order: Ordering) -> $value {
-                        self.passed().$add(value, order)
-                    }
+                /// # Errors
+                /// Returns the value if it is not `current`.
+                pub fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.passed().compare_exchange(current, new, success, failure)
+                }
 
-                    pub fn $sub(&self, value: $value, order: Ordering) -> $value {
-                        self.passed().$sub(value, order)
+                $($(
+                    pub fn $also(&self, value: $value, order: Ordering) -> $value {
+                        self.passed().$also(value, order)
                     }
-                )?
+                )+)?
             }
         )+};
     }
 
     gated! {
         AtomicBool(bool);
-        AtomicU32(u32) adds with fetch_add, fetch_sub;
-        AtomicU64(u64) adds with fetch_add, fetch_sub;
+        AtomicU32(u32) also fetch_add, fetch_sub, fetch_or;
+        AtomicU64(u64) also fetch_add, fetch_sub, fetch_or;
     }
 
     impl Default for AtomicU64 {
@@ -124,10 +132,10 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Stands for memory that is freed by hand. It does nothing without loom.
+/// Represents memory that is freed by hand. It does nothing without loom.
 ///
-/// Loom tracks cells, not pointers. With this cell it detects a use that is not ordered before the
-/// freeing, and memory that is never freed.
+/// Loom tracks cells, not pointers. With this cell, loom detects a use that is not ordered before
+/// the freeing, and memory that is never freed.
 #[derive(Debug)]
 pub(crate) struct Watch {
     #[cfg(loom)]

@@ -12,7 +12,7 @@ impl Counter {
     /// violate memory safety.
     #[inline]
     pub fn add(&self, n: u64) {
-        // Relaxed: a statistic; readers expect no data behind it.
+        // Relaxed: a statistic, which publishes no other data.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 

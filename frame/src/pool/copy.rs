@@ -1,5 +1,5 @@
-//! Copies of payload: into a new chunk, or out of chunks that other users need. `frames_copied`
-//! counts all copies.
+//! Copies of frames, and the move of waiting frames out of chunks that other users need.
+//! `frames_copied` counts all copies.
 
 use super::{ChunkClass, HEADROOM_BYTES, Pool, SINGLE_STRIDE_BYTES};
 use crate::{
@@ -15,7 +15,7 @@ impl Pool {
         Some(copy)
     }
 
-    /// As [`copy`](Self::copy), for bytes in a chunk that stays with its holder.
+    /// As [`copy`](Self::copy), for bytes that are not in a frame. The copy has the mark 0.
     ///
     /// # Panics
     /// If the bytes are more than a frame can hold.
@@ -36,10 +36,10 @@ impl Pool {
 
     /// Moves a frame that may wait for long out of the chunks into which ports receive.
     ///
-    /// A frame in a single chunk of this pool stays in place, and its chunk is charged to
-    /// [`PoolUser::WAITING`] from now on. Any other frame is copied into such a chunk, or into a
-    /// train chunk if it is too long. Returns `false` if no chunk is left for the frame; the caller
-    /// then drops it.
+    /// The right chunk is a single chunk of this pool or, if the frame is too long for one, a train
+    /// chunk. A frame in the right chunk stays in place; any other frame is copied into one. The
+    /// chunk is charged to [`PoolUser::WAITING`] from now on. Returns `false` if no chunk is left
+    /// for the frame; the caller then drops it.
     ///
     /// `share` counts the parked frames of the queue. A queue gets at most half of the chunks that
     /// are left. If a queue does not drain, it gives up chunks for queues that drain: this function
@@ -195,11 +195,12 @@ mod tests {
             queue.len()
         };
         let (mut stuck, mut other, mut drains) = (Vec::new(), Vec::new(), Vec::new());
-        // Ten of the 16 are not spared: the first queue gets half of them, the next half of the
-        // rest.
+        // Ten of the 16 chunks are not spared. The first queue gets half of the ten, the next queue
+        // half of the rest, rounded up.
         assert_eq!(park(&mut pool, &mut stuck, 0, 20), 5);
         assert_eq!(park(&mut pool, &mut other, 0, 20), 3);
-        // The queue gets up to the number that it drains, and no more than it leaves to others.
+        // A queue that drains gets up to the number of frames that it drains, and leaves at least
+        // as many chunks to others as it holds.
         assert_eq!(park(&mut pool, &mut drains, 3, 20), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 20), 4);
         // Four chunks are free, so a stuck queue gives up chunks until six are free.
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(park(&mut pool, &mut stuck, 0, 0), 3);
         assert_eq!(park(&mut pool, &mut other, 0, 0), 3);
         assert_eq!(park(&mut pool, &mut drains, 20, 0), 4);
-        // A queue that stopped draining gets no more until others return chunks.
+        // A queue that has stopped draining gets no more chunks until others return some.
         assert_eq!(park(&mut pool, &mut drains, 0, 5), 4);
         drop((stuck, other));
         pool.reclaim();
