@@ -1,0 +1,260 @@
+//! The control part of one connection: its keys, its tables, its paths and its sockets.
+
+mod closing;
+pub(crate) mod drive;
+pub(crate) mod early;
+pub(crate) mod hello;
+pub(crate) mod items;
+pub(crate) mod messages;
+pub(crate) mod paths;
+pub(crate) mod report;
+mod timers;
+mod view;
+
+use self::closing::{Closing, PendingGoodbye};
+use self::report::Reported;
+use crate::bucket::Bucket;
+
+use arrayvec::ArrayVec;
+use strowger_crypto::session::{Session, SessionConfig, SessionTimes};
+use strowger_crypto::{Identity, Nanos, PeerId, Psk, StaticPublic};
+use strowger_wire::connection::{ConnectionId, EntryCount};
+use strowger_wire::label::AnyLabel;
+use strowger_wire::link_header::SessionIndex;
+
+use crate::error::ConnectError;
+use crate::ids::{DatagramId, SocketId};
+use crate::limits::{ATTEMPTS_NOTED, RESPONSES_READ_PER_ATTEMPT, SENDING_LANES};
+use crate::memory::Remembered;
+use crate::path::{Along, PathSet};
+use crate::protocol_table::{OwnTable, PeerTable};
+use crate::shared::Shared;
+use crate::waiting::WaitingMessages;
+
+/// Whose message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Socket(SocketId),
+    Datagram(DatagramId),
+}
+
+/// A handshake attempt of this end.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) index: SessionIndex,
+    /// The id that its hello states.
+    pub(crate) id: ConnectionId,
+    /// The entries of the own table that its hello states.
+    pub(crate) entries: EntryCount,
+    /// Responses with a right mac that may still be read.
+    pub(crate) reads_left: u8,
+    /// The labels along which it was sent.
+    pub(crate) labels: ArrayVec<AnyLabel, 3>,
+    pub(crate) sent: Nanos,
+}
+
+/// A handshake of the peer that was answered.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) index: SessionIndex,
+    /// The id to state in `connection_id`, if the handshake was XX.
+    pub(crate) answer: Option<ConnectionId>,
+    /// The entries of the own table that the response states.
+    pub(crate) entries: EntryCount,
+    /// Whether a packet had been opened in the connection before.
+    pub(crate) was_proven: bool,
+    /// The labels along which responses were sent.
+    pub(crate) labels: ArrayVec<AnyLabel, 3>,
+}
+
+/// An initiation that is sent along several labels.
+#[derive(Debug)]
+pub(crate) struct Race {
+    pub(crate) index: SessionIndex,
+    pub(crate) message: Vec<u8>,
+    /// When it is sent along the next label.
+    pub(crate) at: Nanos,
+}
+
+/// The control part of one connection.
+pub(crate) struct Connection {
+    pub(crate) place: u32,
+    /// Distinguishes this connection from earlier ones with the same place.
+    pub(crate) turn: u32,
+    pub(crate) peer: PeerId,
+    pub(crate) session: Session,
+    key: Option<StaticPublic>,
+    pub(crate) is_known: bool,
+    pub(crate) began: Nanos,
+    pub(crate) id: ConnectionId,
+    /// Whether a packet was opened in the connection with this id.
+    pub(crate) is_proven: bool,
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) answered: Vec<Answered>,
+    pub(crate) own: OwnTable,
+    pub(crate) theirs: PeerTable,
+    /// The entries of the own table that the hello states.
+    pub(crate) stated: EntryCount,
+    /// The keys under which `connection_id` is awaited: those of XX that this end initiated.
+    pub(crate) id_due: Option<(SessionIndex, bool)>,
+    /// The generation of the keys with which the peer's table was last forgotten: `table` items
+    /// under older keys may be those of an earlier process.
+    pub(crate) tables_since: Option<u32>,
+    /// Along what XX 3 goes.
+    pub(crate) finish_along: Option<Box<Along>>,
+    /// The entries that XX 3 states, until a packet under its keys is opened.
+    pub(crate) stated_by_xx: Option<(SessionIndex, EntryCount)>,
+    /// The id to state with the first `table` item.
+    pub(crate) id_answer: Option<ConnectionId>,
+    /// What the handshake of the peer that is being answered states.
+    pub(crate) answering: Option<Box<Answered>>,
+    /// An initiation that is sent along further labels.
+    pub(crate) race: Option<Box<Race>>,
+    pub(crate) closing: Closing,
+    pub(crate) goodbyes: Vec<PendingGoodbye>,
+    /// Names of closed sockets whose number at the peer is not known yet.
+    pub(crate) closed_names: Vec<String>,
+    /// The peer repeated an entry of its table with other bytes.
+    pub(crate) has_conflict: bool,
+    /// The program waits for an `identify_answer`.
+    pub(crate) asks_identify: bool,
+    /// Numbers and names that were refused in the last second.
+    pub(crate) refusals: Vec<(Box<str>, Nanos)>,
+    pub(crate) refusal_budget: Bucket,
+    pub(crate) identify_budget: Bucket,
+    /// Questions after a *slot moved* (W6-183).
+    pub(crate) moved_budget: Bucket,
+    /// What is remembered of an earlier connection with this peer.
+    pub(crate) remembered: Option<Box<Remembered>>,
+    /// The socket whose early message the newest hello states.
+    pub(crate) early_stated: Option<SocketId>,
+    /// When a kind 7 last began a handshake.
+    pub(crate) heeded_unknown: Option<Nanos>,
+    /// The idle time that the peer stated, in seconds.
+    pub(crate) peer_idle_s: Option<u16>,
+    pub(crate) waiting: WaitingMessages<Owner>,
+    pub(crate) sockets: Vec<SocketId>,
+    /// When reports were sent.
+    pub(crate) reported: Reported,
+    pub(crate) paths: PathSet,
+    /// Whether the peer's hello says that it accepts pass-through messages.
+    pub(crate) peer_accepts_pass_through: bool,
+    /// When the silence of the peer is looked at.
+    pub(crate) watch: Option<Nanos>,
+    /// The label by which initiations of this peer count as those of a known one.
+    pub(crate) known_label: Option<Box<AnyLabel>>,
+    /// The longest message that sockets were told.
+    pub(crate) told_max: usize,
+    pub(crate) next_ping: u64,
+    pub(crate) is_wanted: bool,
+    /// When this connection must be polled, as the endpoint knows.
+    pub(crate) due: Option<Nanos>,
+    pub(crate) keys_since: Option<Nanos>,
+    pub(crate) handshakes: u64,
+    /// The reason with which a connect fails at its time limit.
+    pub(crate) trouble: Option<Box<ConnectError>>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        place: u32,
+        turn: u32,
+        identity: Identity,
+        now: Nanos,
+        shared: &mut Shared,
+    ) -> Connection {
+        let config = SessionConfig {
+            peer: None,
+            identity: Some(identity),
+            psk: Psk::NONE,
+            offer: Shared::base_offer(&shared.config),
+            provider: shared.config.provider,
+            wall_at_zero: shared.config.wall_at_zero,
+            times: &SessionTimes::CONNECTION,
+        };
+        let mut session = Session::new(config);
+        if shared.config.hide_identity {
+            session.hide_identity();
+        }
+        let peer = identity.peer_id();
+        session.raise_guard(shared.memory.guard(&peer));
+        let remembered = shared.memory.peer(&peer).cloned().map(Box::new);
+        if let Some(remembered) = &remembered {
+            session.suggest_key(&remembered.key);
+        }
+        Connection {
+            place,
+            turn,
+            peer,
+            session,
+            key: None,
+            is_known: false,
+            began: now,
+            id: ConnectionId::UNKNOWN,
+            is_proven: false,
+            asked: Vec::new(),
+            answered: Vec::new(),
+            own: OwnTable::new(),
+            theirs: PeerTable::new(),
+            stated: EntryCount::ZERO,
+            id_due: None,
+            tables_since: None,
+            finish_along: None,
+            stated_by_xx: None,
+            id_answer: None,
+            answering: None,
+            race: None,
+            closing: Closing::Open,
+            goodbyes: Vec::new(),
+            closed_names: Vec::new(),
+            has_conflict: false,
+            asks_identify: false,
+            refusals: Vec::new(),
+            refusal_budget: Bucket::FULL,
+            identify_budget: Bucket::FULL,
+            moved_budget: Bucket::FULL,
+            remembered,
+            early_stated: None,
+            heeded_unknown: None,
+            peer_idle_s: None,
+            waiting: WaitingMessages::new(),
+            sockets: Vec::new(),
+            reported: Reported::default(),
+            paths: PathSet::new(now, shared.config.longest_packet, SENDING_LANES),
+            peer_accepts_pass_through: false,
+            watch: None,
+            known_label: None,
+            told_max: 0,
+            next_ping: 0,
+            is_wanted: false,
+            due: None,
+            keys_since: None,
+            handshakes: 0,
+            trouble: None,
+        }
+    }
+
+    /// Whether one more response to this attempt may be read.
+    pub(crate) fn may_read(&mut self, index: SessionIndex) -> bool {
+        let Some(asked) = self.asked.iter_mut().find(|asked| asked.index == index) else {
+            return false;
+        };
+        let may = asked.reads_left > 0;
+        asked.reads_left = asked.reads_left.saturating_sub(1);
+        may
+    }
+
+    fn note_asked(&mut self, now: Nanos, index: SessionIndex, entries: EntryCount) {
+        if self.asked.len() >= ATTEMPTS_NOTED {
+            self.asked.remove(0);
+        }
+        self.asked.push(Asked {
+            index,
+            id: self.id,
+            entries,
+            reads_left: RESPONSES_READ_PER_ATTEMPT,
+            labels: ArrayVec::new(),
+            sent: now,
+        });
+    }
+}

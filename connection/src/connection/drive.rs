@@ -1,0 +1,312 @@
+//! Drives the session of a connection, and carries out what it decides.
+
+use arrayvec::ArrayVec;
+use strowger_crypto::handshake::{HandshakeError, Refused};
+use strowger_crypto::session::{Context, Input, NewKeys, Output, Session};
+use strowger_crypto::{Nanos, Sealed};
+use strowger_wire::connection::EntryCount;
+use strowger_wire::connection::header::CONNECTION_HEADER_BYTES;
+use strowger_wire::limits::TAG_BYTES;
+use strowger_wire::link_header::{Kind, Lane, LinkHeader, SessionIndex, Step};
+
+use super::{Connection, Race};
+use crate::counters::Discard;
+use crate::data_path::Tx;
+use crate::event::Event;
+use crate::limits::{ATTEMPTS_NOTED, RACE_STAGGER, SENDING_LANES};
+use crate::packet::{PacketMark, Route};
+use crate::path::{Along, Traffic};
+use crate::shared::{By, Shared};
+
+/// The role of this end in a handshake that gave keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Initiator, by static key.
+    AskedByKey,
+    /// Initiator, by PeerId.
+    AskedByPeerId,
+    Answered,
+}
+
+impl Connection {
+    /// Passes an input to the session, and carries out its decisions.
+    pub(crate) fn drive(
+        &mut self,
+        now: Nanos,
+        input: Input<'_>,
+        by: Option<&By>,
+        shared: &mut Shared,
+    ) -> Result<(), HandshakeError> {
+        self.with_session(now, by, shared, |session, context, outputs| {
+            session.handle(context, input, outputs)
+        })
+    }
+
+    /// Calls `work` with the session, and carries out its decisions.
+    pub(crate) fn with_session(
+        &mut self,
+        now: Nanos,
+        by: Option<&By>,
+        shared: &mut Shared,
+        work: impl FnOnce(
+            &mut Session,
+            &mut Context<'_>,
+            &mut Vec<Output>,
+        ) -> Result<(), HandshakeError>,
+    ) -> Result<(), HandshakeError> {
+        let (mut outputs, mut drawn) = (Vec::new(), None);
+        let stated = self.stated_entries();
+        {
+            let Shared { config, entropy, data, by_key, .. } = shared;
+            let place = self.place;
+            let sessions = &mut data.sessions;
+            let mut context = Context {
+                now,
+                local: &config.local,
+                entropy: &mut **entropy,
+                indices: &mut |entropy| {
+                    drawn = sessions.draw(entropy);
+                    drawn
+                },
+                is_free: &|key| by_key.get(key).is_none_or(|owner| *owner == place),
+            };
+            let taken = work(&mut self.session, &mut context, &mut outputs);
+            if let Some(index) = drawn.filter(|index| self.session.awaits(*index)) {
+                shared.data.sessions.await_answer(index, self.place);
+                self.note_asked(now, index, stated);
+            }
+            self.note_key(shared);
+            let mut has_keys = false;
+            for output in outputs {
+                has_keys |= matches!(output, Output::Seal(_));
+                self.apply(now, output, by, shared);
+            }
+            if has_keys {
+                self.progress(now, shared);
+                // The responder of XX states its table when it has opened a packet, so it gets one
+                // at once.
+                if self.id_due.is_some() && !self.has_sealed(shared) {
+                    self.confirm(now, shared);
+                }
+            }
+            self.run_paths(now, shared);
+            taken
+        }
+    }
+
+    /// Notes a static key that a handshake has revealed.
+    fn note_key(&mut self, shared: &mut Shared) {
+        let key = self.session.peer().copied();
+        if key == self.key {
+            return;
+        }
+        if let Some(former) = self.key
+            && shared.by_key.get(&former) == Some(&self.place)
+        {
+            shared.by_key.remove(&former);
+        }
+        if let Some(key) = key {
+            shared.by_key.insert(key, self.place);
+        }
+        self.key = key;
+    }
+
+    fn apply(&mut self, now: Nanos, output: Output, by: Option<&By>, shared: &mut Shared) {
+        match output {
+            Output::Send(message) => self.send_handshake(now, &message, by, shared),
+            Output::Open { index, openers } => {
+                shared.data.sessions.open(index, self.place, openers);
+                if let Some(mut answering) = self.answering.take() {
+                    answering.index = index;
+                    if self.answered.len() >= ATTEMPTS_NOTED {
+                        self.answered.remove(0);
+                    }
+                    self.answered.push(*answering);
+                }
+            }
+            Output::Seal(keys) => self.install(now, *keys, by, shared),
+            Output::Confirm => self.confirm(now, shared),
+            Output::Close(index) => {
+                shared.data.sessions.close(index);
+                self.asked.retain(|asked| asked.index != index);
+                self.answered.retain(|answered| answered.index != index);
+                if self.asked.is_empty() && self.answered.is_empty() {
+                    (self.asked, self.answered) = (Vec::new(), Vec::new());
+                }
+            }
+            Output::Expired => self.drop_sealers(shared),
+        }
+    }
+
+    /// Takes over new keys: they seal from now on.
+    fn install(&mut self, now: Nanos, keys: NewKeys, by: Option<&By>, shared: &mut Shared) {
+        let index = keys.index;
+        let role = if self.answered.iter().any(|answered| answered.index == index) {
+            Role::Answered
+        } else if keys.confirmed {
+            Role::AskedByKey
+        } else {
+            Role::AskedByPeerId
+        };
+        self.keys_since = Some(now);
+        if self.handshakes == 0 {
+            shared.report(Event::PeerConnected { peer: self.peer });
+        }
+        self.handshakes += 1;
+        shared.counters.handshakes += 1;
+        self.drop_sealers(shared);
+        let their_offer = keys.their_offer;
+        let sealers: ArrayVec<_, _> =
+            keys.sealers.into_iter().take(usize::from(SENDING_LANES)).collect();
+        for sealer in &sealers {
+            shared.peer_indices.insert((sealer.to(), self.place));
+        }
+        if role != Role::AskedByPeerId {
+            self.end_deadlines(shared);
+        }
+        self.peer_accepts_pass_through = their_offer.accepts_pass_through();
+        let tx = Tx { sealers, route: None, message_max: 0, may_pass_through: false };
+        if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
+            hot.tx = Some(Box::new(tx));
+        }
+        self.paths.set_peer_mtu(their_offer.mtu.bytes());
+        self.paths.set_can_seal(true);
+        self.note_label_of_keys(now, index, role, by);
+        self.take_hello(now, index, role, &their_offer, shared);
+        self.publish(shared);
+    }
+
+    /// Forgets the keys that seal.
+    pub(crate) fn drop_sealers(&mut self, shared: &mut Shared) {
+        self.paths.set_can_seal(false);
+        let Some(hot) = shared.data.connections.get_mut(self.place as usize) else { return };
+        hot.due_since = None;
+        if let Some(tx) = hot.tx.take() {
+            for sealer in &tx.sealers {
+                shared.peer_indices.remove(&(sealer.to(), self.place));
+            }
+        }
+    }
+
+    /// Sends a handshake message: a response to its source, all others along the labels of this
+    /// end.
+    fn send_handshake(&mut self, now: Nanos, message: &[u8], by: Option<&By>, shared: &mut Shared) {
+        let Ok(header) = LinkHeader::parse(message) else { return };
+        if header.kind == Kind::Response {
+            let Some(by) = by else { return };
+            crate::handshake::reply(by, message, shared);
+            shared.last_response = Some(message.to_vec());
+            return;
+        }
+        if Step::from_lane(header.lane) == Some(Step::Finish) {
+            if let Some(along) = self.finish_along.as_deref().copied() {
+                self.send_initiation(now, &along, message, shared);
+            }
+            return;
+        }
+        if self.paths.is_gone() {
+            self.paths.challenge_active(now);
+        }
+        let labels = self.paths.labels();
+        let Some(along) = labels.first() else { return };
+        self.send_initiation(now, along, message, shared);
+        let index = SessionIndex::new(header.low);
+        if let Some(asked) = self.asked.iter_mut().find(|asked| Some(asked.index) == index) {
+            let _ = asked.labels.try_push(along.label);
+            let (index, message) = (asked.index, message.to_vec());
+            let at = now.plus(RACE_STAGGER);
+            self.race = (labels.len() > 1).then(|| Box::new(Race { index, message, at }));
+        }
+    }
+
+    /// Sends a handshake message that this end begins.
+    pub(crate) fn send_initiation(
+        &mut self,
+        now: Nanos,
+        along: &Along,
+        message: &[u8],
+        shared: &mut Shared,
+    ) {
+        let Some(route) = Route::along(along.label, along.hops_left) else { return };
+        let flow = shared.flow(self.place, self.turn, Lane::ZERO, 0);
+        shared.out.push(&route, PacketMark::flow(flow), message);
+        self.paths.note_handshake_sent(now, &along.label);
+    }
+
+    /// Sends an empty packet under the newest keys.
+    fn confirm(&mut self, now: Nanos, shared: &mut Shared) {
+        self.seal_control(now, Traffic::Unanswered, &[], shared);
+    }
+
+    /// Seals a packet of the control part along the active path. Returns whether it was sent.
+    pub(crate) fn seal_control(
+        &mut self,
+        now: Nanos,
+        traffic: Traffic,
+        body: &[u8],
+        shared: &mut Shared,
+    ) -> bool {
+        let bytes = CONNECTION_HEADER_BYTES + body.len() + TAG_BYTES;
+        let Ok(along) = self.paths.take(now, bytes, traffic) else { return false };
+        let along = *along;
+        let flow = shared.flow(self.place, self.turn, along.lane, 0);
+        self.seal_along(now, Sealed::Data, &along, PacketMark::flow(flow), body, shared)
+    }
+
+    /// Seals a packet, and queues it along a label. Returns whether it was sealed.
+    pub(crate) fn seal_along(
+        &mut self,
+        now: Nanos,
+        what: Sealed,
+        along: &Along,
+        mark: PacketMark,
+        body: &[u8],
+        shared: &mut Shared,
+    ) -> bool {
+        let Some(hot) = shared.data.connections.get_mut(self.place as usize) else { return false };
+        let Some(tx) = hot.tx.as_deref_mut() else { return false };
+        let Some(route) = Route::along(along.label, along.hops_left) else { return false };
+        let at = route.header_bytes();
+        let mut packet = vec![0; at + CONNECTION_HEADER_BYTES + body.len() + TAG_BYTES];
+        route.write(&mut packet, mark);
+        packet[at + CONNECTION_HEADER_BYTES..][..body.len()].copy_from_slice(body);
+        let lane = usize::from(along.lane.number()).min(tx.sealers.len().saturating_sub(1));
+        let Some(sealer) = tx.sealers.get_mut(lane) else { return false };
+        if sealer.seal(now, what, &mut packet[at..]).is_err() {
+            return false;
+        }
+        shared.out.push_packet(packet);
+        true
+    }
+
+    /// The entries that the hello of this end states now.
+    fn stated_entries(&self) -> EntryCount {
+        self.stated
+    }
+}
+
+/// The reason for which a refused handshake message is counted.
+pub(crate) fn discard_of(why: HandshakeError) -> Discard {
+    match why {
+        HandshakeError::Local(_) => Discard::HandshakeFailed,
+        HandshakeError::Peer(why) => discard_of_refusal(why),
+    }
+}
+
+/// As [`discard_of`].
+pub(crate) fn discard_of_refusal(why: Refused) -> Discard {
+    match why {
+        Refused::Malformed => Discard::Malformed,
+        Refused::Hello(_) => Discard::HandshakeMalformed,
+        Refused::NotOurs => Discard::NoSession,
+        Refused::WrongMac | Refused::OtherNetwork => Discard::HandshakeMac,
+        Refused::Unreadable | Refused::OtherIndex => Discard::HandshakeUnreadable,
+        Refused::Stale => Discard::HandshakeStale,
+        Refused::Identity(_)
+        | Refused::OtherIdentity(_)
+        | Refused::OtherPeer
+        | Refused::Ourselves => Discard::HandshakeIdentity,
+        Refused::Disagreement(_) | Refused::OwnHelloTooLong => Discard::HandshakeOffer,
+        Refused::Busy | Refused::XxMemoryFull => Discard::OverBudget,
+    }
+}

@@ -1,0 +1,212 @@
+//! What a connection does in the course of time.
+
+use strowger_crypto::Nanos;
+use strowger_crypto::session::Input;
+
+use super::Connection;
+use crate::error::{ConnectError, ConnectStage};
+use crate::goodbye::CloseReason;
+use crate::ids::SocketId;
+use crate::info::SocketState;
+use crate::limits::{IN_USE, RACE_STAGGER, UNPROVEN_TIME};
+use crate::shared::Shared;
+
+impl Connection {
+    /// Does what is due.
+    pub(crate) fn poll(&mut self, now: Nanos, shared: &mut Shared) {
+        if self.has_conflict && !self.is_closing() {
+            self.end_after_conflict(now, shared);
+        }
+        while self.waiting.pop_expired(now).is_some() {
+            shared.counters.waiting -= 1;
+            shared.counters.waited_lost += 1;
+            self.report_writable(shared);
+        }
+        self.poll_connects(now, shared);
+        self.poll_use(now, shared);
+        if self.session.next_timeout().is_some_and(|due| due <= now) {
+            let _ = self.drive(now, Input::Tick, None, shared);
+        }
+        self.poll_race(now, shared);
+        self.sync_paths(now, shared);
+        self.run_paths(now, shared);
+        if !self.is_closing() {
+            self.poll_table(now, shared);
+            self.flush(now, shared);
+        }
+        self.poll_goodbyes(now, shared);
+        if !self.is_closing() && self.ends_at(shared).is_some_and(|end| end <= now) {
+            if self.is_proven {
+                self.close_idle(shared);
+            } else {
+                self.close_sockets(&CloseReason::Idle, shared);
+            }
+            self.closing = super::closing::Closing::Ended;
+        }
+    }
+
+    fn close_idle(&mut self, shared: &mut Shared) {
+        self.close_sockets(&CloseReason::Idle, shared);
+        let reason = CloseReason::Idle;
+        shared.report(crate::event::Event::PeerClosed { peer: self.peer, reason });
+    }
+
+    /// When [`poll`](Self::poll) has work.
+    pub(crate) fn next_timeout(&mut self, now: Nanos, shared: &mut Shared) -> Option<Nanos> {
+        self.watch_silence(now, shared);
+        let paths = self.paths.next_timeout();
+        let mut due: Option<Nanos> = None;
+        let mut at = |time: Option<Nanos>| {
+            due = match (due, time) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+        };
+        at(self.session.next_timeout());
+        at(self.watch);
+        at(paths);
+        at(self.waiting.next_timeout());
+        at(self.goodbyes_due());
+        at(self.race.as_ref().map(|race| race.at));
+        if !self.is_closing() {
+            if self.has_conflict {
+                at(Some(now));
+            }
+            at(self.ends_at(shared));
+            if self.can_send(shared) {
+                at(self.own.next_timeout());
+            }
+        }
+        let deadlines = self.sockets.iter().filter_map(|id| shared.sockets.get(*id)?.fails_at());
+        at(deadlines.min());
+        if self.is_wanted && !self.has_demand(shared) {
+            at(shared.data.connections.get(self.place as usize).map(|hot| hot.used().plus(IN_USE)));
+        }
+        due
+    }
+
+    /// Decides when the silence of the peer is looked at. The time is kept while answers arrive, so
+    /// that the data path need not say each time that another answer is due.
+    fn watch_silence(&mut self, now: Nanos, shared: &mut Shared) {
+        self.sync_paths(now, shared);
+        self.watch = self.watch.filter(|at| *at > now).or(self.paths.silence_at());
+        if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
+            hot.is_watched = self.watch.is_some();
+        }
+    }
+
+    /// When the connection is forgotten if nothing happens.
+    fn ends_at(&self, shared: &Shared) -> Option<Nanos> {
+        let hot = shared.data.connections.get(self.place as usize)?;
+        if !self.is_proven {
+            let is_asking = self.is_wanted || self.has_demand(shared);
+            return (!is_asking).then(|| self.began.max(hot.used()).plus(UNPROVEN_TIME));
+        }
+        if !self.sockets.is_empty() || !self.waiting.is_empty() {
+            return None;
+        }
+        let ours = shared.config.idle_time_s;
+        let idle_s = self.peer_idle_s.filter(|theirs| *theirs > 0).map_or(ours, |t| t.min(ours));
+        Some(hot.used().plus(Nanos::from_secs(u64::from(idle_s.max(1)))))
+    }
+
+    /// Fails the connects whose time is over.
+    fn poll_connects(&mut self, now: Nanos, shared: &mut Shared) {
+        let is_late = |id: &SocketId| {
+            let fails_at = shared.sockets.get(*id).and_then(|socket| socket.fails_at());
+            fails_at.is_some_and(|at| at <= now)
+        };
+        // No list is made while no connect is late: this runs while messages are sent.
+        let late: Vec<SocketId> = self.sockets.iter().copied().filter(is_late).collect();
+        for id in late {
+            if shared.sockets.get(id).is_some_and(|s| s.state == SocketState::Open) {
+                self.remove_socket(id, shared);
+                let reason = CloseReason::NotConfirmed;
+                shared.report(crate::event::Event::SocketClosed { socket: id, reason });
+                continue;
+            }
+            let trouble = self.trouble.as_deref().cloned();
+            let error =
+                trouble.unwrap_or_else(|| ConnectError::Timeout { stage: self.stage(shared) });
+            self.fail_socket(id, error, shared);
+        }
+    }
+
+    /// The peer has confirmed the keys: connects have succeeded.
+    pub(super) fn end_deadlines(&self, shared: &mut Shared) {
+        for id in &self.sockets {
+            if let Some(socket) = shared.sockets.get_mut(*id)
+                && socket.state == SocketState::Open
+            {
+                socket.deadline = None;
+            }
+        }
+    }
+
+    /// How far connecting came.
+    fn stage(&self, shared: &Shared) -> ConnectStage {
+        if self.session.is_up() && self.can_send(shared) {
+            ConnectStage::Protocols
+        } else if self.session.is_up() {
+            ConnectStage::Path
+        } else if self.paths.labels().is_empty() {
+            ConnectStage::Lookup
+        } else {
+            ConnectStage::Handshake
+        }
+    }
+
+    /// Whether something waits for keys: a connect or a message.
+    fn has_demand(&self, shared: &Shared) -> bool {
+        let is_connecting = |id: &crate::ids::SocketId| {
+            shared.sockets.get(*id).is_some_and(|s| s.state == SocketState::Connecting)
+        };
+        !self.waiting.is_empty() || self.sockets.iter().any(is_connecting)
+    }
+
+    /// Decides whether keys are wanted (wire.md W6-132).
+    pub(crate) fn poll_use(&mut self, now: Nanos, shared: &mut Shared) {
+        let Some(hot) = shared.data.connections.get(self.place as usize) else { return };
+        let is_in_use = self.is_proven && now < hot.used().plus(IN_USE);
+        let has_label = !self.paths.labels().is_empty();
+        let is_wanted = !self.is_closing() && has_label && (self.has_demand(shared) || is_in_use);
+        if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
+            hot.is_quiet = !is_wanted;
+        }
+        if is_wanted == self.is_wanted {
+            return;
+        }
+        self.is_wanted = is_wanted;
+        let input = if is_wanted { Input::Wanted } else { Input::Unwanted };
+        let _ = self.drive(now, input, None, shared);
+    }
+
+    /// Sends the initiation along the next label, if no label has answered (wire.md W6-14).
+    fn poll_race(&mut self, now: Nanos, shared: &mut Shared) {
+        let Some(race) = &self.race else { return };
+        if race.at > now {
+            return;
+        }
+        let index = race.index;
+        let is_open = self.session.awaits(index);
+        let asked = self.asked.iter_mut().find(|asked| asked.index == index);
+        let (Some(asked), true) = (asked, is_open) else {
+            self.race = None;
+            return;
+        };
+        let labels = self.paths.labels();
+        let next = labels.iter().find(|along| !asked.labels.contains(&along.label)).copied();
+        let next = next.filter(|along| asked.labels.try_push(along.label).is_ok());
+        let (Some(along), Some(mut race)) = (next, self.race.take()) else { return };
+        self.send_initiation(now, &along, &race.message, shared);
+        race.at = now.plus(RACE_STAGGER);
+        self.race = Some(race);
+    }
+
+    /// The peer has announced a protocol number twice, with different names (wire.md W6-36).
+    fn end_after_conflict(&mut self, now: Nanos, shared: &mut Shared) {
+        self.has_conflict = false;
+        shared.counters.table_conflicts += 1;
+        self.close(now, crate::goodbye::Goodbye::default(), &CloseReason::TableConflict, shared);
+    }
+}

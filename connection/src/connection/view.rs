@@ -1,0 +1,154 @@
+//! What a connection says about itself, and small questions about it.
+
+use strowger_crypto::Nanos;
+use strowger_crypto::session::Output;
+use strowger_wire::connection::{ConnectionHeader, EntryFlags, EntryNumber};
+use strowger_wire::link_header::SessionIndex;
+
+use super::{Closing, Connection};
+use crate::ids::DatagramId;
+use crate::info::ConnectionInfo;
+use crate::limits::{COUNTERS_RECENT, UNKNOWN_HEEDED_AFTER};
+use crate::memory::Remembered;
+use crate::shared::Shared;
+
+impl Connection {
+    /// The connection, for operators.
+    pub(crate) fn info(&self, shared: &Shared) -> ConnectionInfo {
+        let names = |entries: strowger_wire::connection::TableEntries<'_>| {
+            entries.iter().map(|entry| entry.name.as_str().to_owned()).collect()
+        };
+        ConnectionInfo {
+            peer: self.peer,
+            has_keys: self.session.is_up(),
+            keys_since: self.keys_since.filter(|_| self.session.is_up()),
+            handshakes: self.handshakes,
+            paths: self.paths.info(),
+            our_protocols: names(self.own.entries()),
+            their_protocols: names(self.theirs.entries()),
+            message_max: self.message_max(shared),
+            sockets: self.sockets.len(),
+            memory: self.memory(shared),
+        }
+    }
+
+    /// Bytes of memory, about.
+    pub(crate) fn memory(&self, shared: &Shared) -> usize {
+        let hot = shared.data.connections.get(self.place as usize);
+        size_of::<Connection>()
+            + self.own.memory_bytes()
+            + self.theirs.memory_bytes()
+            + self.waiting.bytes()
+            + self.paths.memory_bytes()
+            + hot.map_or(0, |hot| hot.memory())
+    }
+
+    /// After the first packet under keys, or an empty one.
+    pub(crate) fn note_first_opened(
+        &mut self,
+        now: Nanos,
+        index: SessionIndex,
+        shared: &mut Shared,
+    ) {
+        self.own.note_opened();
+        if !self.is_proven && self.session.current_index() == Some(index) {
+            self.is_proven = true;
+            self.end_deadlines(shared);
+            self.state_hello(shared);
+        }
+        if let Some((stated, entries)) = self.stated_by_xx
+            && stated == index
+        {
+            self.stated_by_xx = None;
+            let _ = self.own.handle_ack(now, entries);
+            self.own.announce(now);
+        }
+    }
+
+    /// Whether a packet was sealed under the newest keys.
+    pub(super) fn has_sealed(&self, shared: &Shared) -> bool {
+        let hot = shared.data.connections.get(self.place as usize);
+        let tx = hot.and_then(|hot| hot.tx.as_deref());
+        tx.is_some_and(|tx| tx.sealers.iter().any(|sealer| sealer.packets() > 0))
+    }
+
+    /// Whether this end has recently sent a packet with this header.
+    pub(crate) fn has_sent(&self, header: &ConnectionHeader, shared: &Shared) -> bool {
+        let hot = shared.data.connections.get(self.place as usize);
+        let tx = hot.and_then(|hot| hot.tx.as_deref());
+        tx.is_some_and(|tx| {
+            tx.sealers.iter().any(|sealer| {
+                let age = (sealer.packets() as u32).wrapping_sub(header.low);
+                sealer.to() == header.index
+                    && sealer.lane() == header.lane
+                    && (1..=COUNTERS_RECENT).contains(&age)
+                    && u64::from(age) <= sealer.packets()
+            })
+        })
+    }
+
+    /// Whether a kind 7 may begin a handshake now.
+    pub(crate) fn may_heed_unknown(&mut self, now: Nanos) -> bool {
+        let is_early = self.heeded_unknown.is_some_and(|at| now.since(at) < UNKNOWN_HEEDED_AFTER);
+        if is_early || self.session.repeats_msg3() || self.session.has_attempt() {
+            return false;
+        }
+        self.heeded_unknown = Some(now);
+        true
+    }
+
+    /// The number of a datagram socket's protocol in the peer's table.
+    pub(crate) fn datagram_number(&self, id: DatagramId, shared: &Shared) -> Option<u8> {
+        let name = shared.accepts.names_of(id).first()?;
+        let name = strowger_wire::connection::ProtocolName::new(name.as_bytes())?;
+        self.theirs.number_of(name).map(|number| number.on_wire().number())
+    }
+
+    /// Whether the peer accepts pass-through messages to this number of its table.
+    pub(crate) fn accepts_pass_through(&self, number: u8) -> bool {
+        let entries = self.theirs.entries();
+        let place = EntryNumber::new(number).map(|number| usize::from(number.number()) - 1);
+        let entry = place.and_then(|place| entries.iter().nth(place));
+        entry.is_some_and(|entry| entry.flags.holds(EntryFlags::PASS_THROUGH))
+    }
+
+    /// Whether nothing is left to say before the endpoint ends.
+    pub(crate) fn has_said_goodbye(&self) -> bool {
+        matches!(self.closing, Closing::Ended | Closing::ByPeer { .. })
+    }
+
+    /// Returns everything that the connection holds in shared tables.
+    pub(crate) fn release(&mut self, now: Nanos, shared: &mut Shared) {
+        shared.memory.keep_stamp(now, self.peer, self.session.guard());
+        if self.is_proven
+            && let Some(key) = self.session.peer()
+        {
+            let table = self.theirs.entries().as_bytes().into();
+            shared.memory.remember(now, self.peer, Remembered { key: *key, table });
+        }
+        let mut outputs = Vec::new();
+        self.session.close(&mut outputs);
+        for output in outputs {
+            if let Output::Close(index) = output {
+                shared.data.sessions.close(index);
+            }
+        }
+        self.drop_sealers(shared);
+        self.note_known_label(None, shared);
+        for id in std::mem::take(&mut self.sockets) {
+            shared.sockets.remove(&mut shared.data, id);
+        }
+        let lost = self.waiting.remove_where(|_| true);
+        shared.counters.waiting -= lost as u64;
+        shared.counters.waited_lost += lost as u64;
+        if let Some(key) = self.session.peer()
+            && shared.by_key.get(key) == Some(&self.place)
+        {
+            shared.by_key.remove(key);
+        }
+        shared.flows.retain(|(_, place)| *place != self.place);
+        if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
+            *hot = crate::data_path::HotConnection::new(self.peer, Nanos::ZERO);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Peers that have keys and abuse them.
+
+use strowger_wire::connection::item::UnsupportedCode;
+use strowger_wire::connection::{
+    ControlItem, EntryFlags, EntryNumber, ProtocolName, TableEntries, TableEntry,
+};
+
+use super::*;
+use crate::path::Traffic;
+
+/// Sends items in one packet to node 1, whatever they are.
+fn send_items(net: &mut Net, items: &[ControlItem<'_>]) {
+    let (now, peer) = (net.now, net.peer(1));
+    let sent = net.nodes[0].endpoint.with_connection(now, &peer, |connection, shared| {
+        connection.send_items(now, Traffic::Unanswered, items, shared)
+    });
+    sent.expect("sent");
+    net.drive(0);
+}
+
+fn entry(name: &str) -> Vec<u8> {
+    let name = ProtocolName::new(name.as_bytes()).expect("a name");
+    let entry = TableEntry { flags: EntryFlags::NONE, name };
+    let mut bytes = vec![0; entry.wire_bytes()];
+    entry.emit(&mut bytes).expect("room");
+    bytes
+}
+
+/// Two nodes that have exchanged a message.
+fn connected() -> (Net, SocketId) {
+    let mut net = Net::new(2, 5);
+    net.listen(1, "/echo/1");
+    let socket = net.connect(0, 1, "/echo/1");
+    net.send(0, socket, b"hello");
+    net.run(200);
+    assert_eq!(net.take(1), [b"hello"]);
+    (net, socket)
+}
+
+/// The connection closes by the goodbye, and the conflict must not stay as work that is due at once.
+#[test]
+fn a_conflict_and_a_goodbye_in_one_packet_leave_no_work_at_once() {
+    let (mut net, _) = connected();
+    let bytes = entry("/other/1");
+    let entries = TableEntries::parse(&bytes).expect("an entry");
+    let conflict = ControlItem::Table { first: EntryNumber::FIRST, entries };
+    let goodbye = ControlItem::Goodbye { retry_after_s: 0, code: 0, protocol: None, text: "" };
+    send_items(&mut net, &[conflict, goodbye]);
+    net.run(3_000);
+    assert!(net.nodes[1].endpoint.peers().is_empty());
+}
+
+/// A response says that the peer does not accept the protocol of an early message. The socket waits
+/// for another table of the peer, and the time limit of the connect is over.
+#[test]
+fn a_refused_early_message_leaves_no_deadline() {
+    let mut net = Net::new(2, 5);
+    let listener = net.nodes[1].endpoint.listen(
+        net.now,
+        names(["/echo/1"]),
+        ListenOptions::new().idempotent(true),
+    );
+    let socket = net.connect(0, 1, "/echo/1");
+    net.send(0, socket, b"hello");
+    net.run(200);
+    let (now, peer) = (net.now, net.peer(1));
+    net.nodes[0].endpoint.close_connection(now, &peer, Goodbye::new(GoodbyeCode::STOPPING));
+    net.drive(0);
+    net.run(3_000);
+    let now = net.now;
+    net.nodes[1].endpoint.close_listener(now, listener.expect("a listener"));
+    net.drive(1);
+    let (to, options) = (net.destination_by_key(1), ConnectOptions::new().early(b"early".to_vec()));
+    let socket = net.nodes[0].endpoint.connect(now, to, names(["/echo/1"]), options);
+    net.drive(0);
+    let socket = socket.expect("a socket");
+    net.run(1_000);
+    let is_connected =
+        |event: &Event| matches!(event, Event::Connected { socket: s, .. } if *s == socket);
+    assert!(net.has_event(0, is_connected), "the program waits for it");
+    assert!(net.has_event(0, |event| *event == Event::Unsupported { socket }));
+    net.run(30_000);
+}
+
+/// Items about numbers that no socket has change nothing.
+#[test]
+fn refusals_of_any_number_leave_no_deadline() {
+    let (mut net, _) = connected();
+    for number in 1..=254 {
+        let protocol = strowger_wire::connection::item::ProtocolRef::Number(
+            EntryNumber::new(number).expect("a number"),
+        );
+        let code = UnsupportedCode::UNKNOWN_PROTOCOL;
+        send_items(&mut net, &[ControlItem::Unsupported { code, protocol }]);
+    }
+    net.run(30_000);
+}
+
+/// An endpoint that closes accepts no connection, so it is closed in time.
+#[test]
+fn an_endpoint_that_closes_accepts_no_connection() {
+    for by_key in [false, true] {
+        let mut net = Net::new(3, 5);
+        net.listen(1, "/echo/1");
+        let now = net.now;
+        net.nodes[1].endpoint.close(now, Goodbye::new(GoodbyeCode::STOPPING));
+        net.drive(1);
+        let to = if by_key { net.destination_by_key(1) } else { net.destination(1) };
+        let options = ConnectOptions::new();
+        let socket = net.nodes[0].endpoint.connect(now, to, names(["/echo/1"]), options);
+        net.drive(0);
+        net.send(0, socket.expect("a socket"), b"late");
+        net.run(1_500);
+        assert!(net.nodes[1].endpoint.is_closed(), "by key: {by_key}");
+        assert!(net.nodes[1].endpoint.peers().is_empty());
+        assert_eq!(net.take(1), [b""; 0]);
+    }
+}

@@ -1,0 +1,88 @@
+//! What an endpoint says about its connections and sockets.
+
+use strowger_crypto::{Nanos, PeerId};
+use strowger_wire::label::AnyLabel;
+
+use crate::goodbye::CloseReason;
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether there are keys to seal with.
+    pub has_keys: bool,
+    /// When the keys were made.
+    pub keys_since: Option<Nanos>,
+    /// The number of handshakes that gave keys.
+    pub handshakes: u64,
+    /// The paths, the active one first.
+    pub paths: Vec<PathInfo>,
+    /// The protocols of this end, in the order of their numbers.
+    pub our_protocols: Vec<String>,
+    /// The protocols of the peer, as far as they are known.
+    pub their_protocols: Vec<String>,
+    /// Bytes of the longest message.
+    pub message_max: usize,
+    /// The number of open sockets.
+    pub sockets: usize,
+    /// Bytes of memory, keys included.
+    pub memory: usize,
+}
+
+/// A path of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathInfo {
+    /// The label.
+    pub label: AnyLabel,
+    /// The state.
+    pub state: PathState,
+    /// Whether messages are sent along it.
+    pub is_active: bool,
+    /// The newest round trip, if one was measured.
+    pub rtt: Option<Nanos>,
+    /// Bytes of the longest packet known to arrive, with the switch header.
+    pub mtu: u16,
+}
+
+/// The state of a path (wire.md W6-40).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathState {
+    /// It is not known whether packets along it arrive.
+    Validating,
+    /// The peer has shown that it receives packets along it.
+    Validated,
+    /// An error or silence: it is tested.
+    Failing,
+    /// It is not used any more.
+    Abandoned,
+}
+
+/// A socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketInfo {
+    /// The peer.
+    pub peer: PeerId,
+    /// The name of the protocol.
+    pub protocol: String,
+    /// Bytes of the longest message now.
+    pub message_max: usize,
+    /// The state.
+    pub state: SocketState,
+}
+
+/// The state of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketState {
+    /// It waits for keys, or for the peer's protocol table.
+    Connecting,
+    /// Messages may be sent.
+    Open,
+    /// The peer does not accept the protocol now.
+    Unsupported,
+    /// It is closed.
+    Closed(CloseReason),
+}

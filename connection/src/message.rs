@@ -1,0 +1,71 @@
+//! Results of a packet that arrived and of a message that is sent.
+
+use strowger_crypto::PeerId;
+use strowger_frame::Frame;
+use strowger_wire::switch_header::Ecn;
+
+use crate::counters::Discard;
+use crate::ids::{DatagramId, SocketId};
+
+/// What became of a packet.
+#[derive(Debug)]
+pub enum Received {
+    /// A message: the frame holds exactly the message.
+    Message {
+        /// The socket that receives it.
+        to: MessageTo,
+        /// The message, in the frame in which its packet arrived.
+        frame: Frame,
+        /// What is known about it.
+        info: MessageInfo,
+    },
+    /// A handshake, control items, a challenge or a control message: handled.
+    Consumed,
+    /// Discarded, and counted.
+    Discarded(Discard),
+}
+
+/// The receiver of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageTo {
+    /// A socket.
+    Socket(SocketId),
+    /// A datagram socket, and the sender.
+    Datagram(DatagramId, PeerId),
+}
+
+/// What is known about a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageInfo {
+    pub(crate) early: bool,
+    pub(crate) pass_through: bool,
+    pub(crate) ecn: Ecn,
+}
+
+impl MessageInfo {
+    /// Whether the message came in a handshake message: it may be a replay of a message to an
+    /// earlier process of this node.
+    pub const fn is_early(&self) -> bool {
+        self.early
+    }
+
+    /// Whether the connection has not authenticated the message.
+    pub const fn is_pass_through(&self) -> bool {
+        self.pass_through
+    }
+
+    /// The congestion mark with which the packet arrived.
+    pub const fn ecn(&self) -> Ecn {
+        self.ecn
+    }
+}
+
+/// What became of a message that was sent.
+#[derive(Debug)]
+pub enum Sent {
+    /// The packet, sealed in the message's frame: hand it to the port.
+    Packet(Frame),
+    /// There are no keys or no path yet. The message was copied and waits; it leaves by
+    /// [`poll_transmit`](crate::Endpoint::poll_transmit).
+    Queued,
+}

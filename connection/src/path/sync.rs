@@ -1,0 +1,70 @@
+//! What the data path notes about packets, for the paths.
+//!
+//! The data path handles the packets of a connection whose active label is validated without asking
+//! the paths. They take over what it noted when they are polled.
+
+use strowger_crypto::Nanos;
+use strowger_wire::label::AnyLabel;
+
+use super::{Along, PathSet};
+use crate::limits::LENGTH_IN_USE;
+
+/// What the data path has noted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    /// When the first packet was sent to which an answer is due.
+    pub(crate) due: Option<Nanos>,
+    /// When a message was last delivered.
+    pub(crate) heard: Nanos,
+    /// When a message was last sent.
+    pub(crate) message_sent: Option<Nanos>,
+    /// When a long message was last sent.
+    pub(crate) long_sent: Option<Nanos>,
+}
+
+impl PathSet {
+    /// Takes over what the data path has noted.
+    pub(crate) fn sync(&mut self, now: Nanos, noted: &Noted) {
+        self.due = noted.due.filter(|_| !self.is_gone);
+        self.heard = self.heard.max(noted.heard);
+        // What was sent long ago needs no search for the length.
+        let is_recent = |at: &Nanos| now.since(*at) <= LENGTH_IN_USE;
+        self.message_sent = self.message_sent.max(noted.message_sent).filter(is_recent);
+        self.long_sent = self.long_sent.max(noted.long_sent);
+        let sent = self.message_sent;
+        if let Some(index) = self.active {
+            let entry = &mut self.entries[index];
+            entry.sent = entry.sent.max(sent);
+        }
+    }
+
+    /// Whether packets may go along the active path without a count of their bytes.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.is_gone && self.active_entry().is_some_and(|entry| entry.is_open)
+    }
+
+    /// Whether [`note_opened`](PathSet::note_opened) must be called for every packet: bytes of a
+    /// label are counted, or the peer is gone.
+    pub(crate) fn needs_packets(&self) -> bool {
+        self.is_gone || self.entries.iter().any(|entry| !entry.is_open)
+    }
+
+    /// Notes that a handshake message went along a label: errors about it count.
+    pub(crate) fn note_handshake_sent(&mut self, now: Nanos, label: &AnyLabel) {
+        if let Some(index) = self.find(label) {
+            self.entries[index].sent = Some(now);
+        }
+    }
+
+    /// How packets go along a label, if it is known.
+    pub(crate) fn along(&self, label: &AnyLabel) -> Option<&Along> {
+        self.find(label).map(|index| &self.entries[index].along)
+    }
+
+    /// Returns the memory of actions that were taken.
+    pub(crate) fn shrink(&mut self) {
+        if self.actions.is_empty() {
+            self.actions = std::collections::VecDeque::new();
+        }
+    }
+}
