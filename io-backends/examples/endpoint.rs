@@ -1,7 +1,7 @@
 //! An endpoint on a slot of a switch, with a capture and some loss:
 //! `cargo run -p strowger-io --example endpoint [FILE.pcapng]`.
 //!
-//! In place of a switch, a loop sends every packet back to the slot that it arrived from.
+//! In place of a switch, a loop returns every packet to the slot on which it arrived.
 
 use std::{
     error::Error,

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             port.flush();
         } else if let Arm::Wait(fd) = port.arm() {
             let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one pollfd, which outlives the call.
+            // SAFETY: the call accesses one pollfd, which outlives it.
             unsafe { libc::poll(&mut poll, 1, -1) };
             port.disarm();
         }

@@ -3,8 +3,9 @@
 //! privileges.
 //!
 //! Usage: `xdp_reflect <xdp_copy|xdp_generic|af_packet> <bytes> <seconds>
-//! [forward|trains|trains-copied]`. With `trains` it sends frames that lie next to each other in
-//! one chunk, like frames received over UDP.
+//! [forward|trains|trains-copied]`. With `trains` it sends frames that are contiguous in one chunk,
+//! like frames received over UDP. With `trains-copied` it sends the same frames without
+//! multi-buffer, so that most are copied.
 
 #[path = "../tests/ports/veth.rs"]
 mod veth;

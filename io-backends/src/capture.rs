@@ -1,20 +1,21 @@
-//! A wrapper around any port. It writes the packets of the port to a pcapng file, with the reason
-//! of each discard.
+//! A wrapper around any port. It writes the port's packets to a pcapng file, with the reason for
+//! each discard.
 //!
-//! It does not block the worker and does not allocate on its thread. The worker copies packets into
-//! records that were allocated at the start, and a thread of the capture writes them. If that
-//! thread falls behind, the capture misses packets, and the file records how many.
+//! It neither blocks nor allocates on the worker's thread. The worker copies packets into records
+//! that were allocated at the start, and a thread of the capture writes them. If that thread falls
+//! behind, the capture misses packets, and the file records how many.
 //!
 //! The link type is `LINKTYPE_USER0` (147). In Wireshark, choose a dissector for it under
 //! Preferences, Protocols, DLT_USER. Without a dissector, Wireshark shows the bytes with direction
 //! and comments.
 //!
-//! The capture holds the record of a received packet until the next call of the port, so that the
-//! reason of a discard is written with the packet. If the packet is discarded later, from a queue,
-//! it is written a second time, with its contents at that time.
+//! The capture holds the record of a received packet until the next receive, send or `arm`, so that
+//! the reason for a discard is written with the packet. If the packet is discarded later, from a
+//! queue, it is written a second time, with its contents at that time.
 //!
-//! A capture is for diagnosis, not for speed: it copies the bytes of each packet and reads a clock
-//! once per burst. It does not copy frames, so `frames_copied` does not increase.
+//! A capture is for diagnosis, not for speed. It copies the recorded bytes of each packet, and
+//! reads a clock once per burst and once per packet that is discarded from a queue. The counter
+//! `frames_copied` does not include these copies.
 
 use std::{
     fs::File,
@@ -65,7 +66,8 @@ impl Default for CaptureSpec {
 /// Counters of a capture.
 #[derive(Debug, Default)]
 pub struct CaptureTally {
-    /// Packets captured in both directions, and later discards.
+    /// Packets that passed the port in both directions, and packets that were discarded later, from
+    /// a queue. Missed packets are included.
     pub passed: Counter,
     /// Packets that were not written because no record was free.
     pub missed: Counter,
@@ -77,7 +79,7 @@ struct Record {
     at_ns: u64,
     direction: Direction,
     len: usize,
-    /// Address of the packet in memory, by which a discard finds the record.
+    /// Address of the packet in memory. A discard finds its record by this address.
     address: usize,
     discard: Option<&'static str>,
     kept: usize,
@@ -129,7 +131,8 @@ impl<P: Port> Capture<P> {
 
     /// Captures to `out`, to which the capture's thread writes.
     ///
-    /// `clock` returns nanoseconds since 1970. It is called once per burst.
+    /// `clock` returns nanoseconds since 1970. It is called once per burst, and once per packet
+    /// that is discarded from a queue.
     ///
     /// # Errors
     /// No file descriptor or thread is available.
@@ -214,7 +217,8 @@ impl<P> Capture<P> {
     fn end(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         self.full.push_burst(&mut self.arrived);
-        // Release: pairs with Acquire in `Writing::run`: all records were pushed before.
+        // Release: pairs with Acquire in `Writing::run`, so the thread that sees the flag also
+        // finds all records.
         self.ending.store(true, Ordering::Release);
         self.waker.wake();
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the capture's thread panicked")))
@@ -250,8 +254,8 @@ impl Writing {
             }
         };
         loop {
-            // Acquire: pairs with Release in `end`. Read before the ring is emptied: records that were
-            // pushed before the end are then visible.
+            // Acquire: pairs with Release in `end`. The flag is read before the ring is emptied, so
+            // that all records are visible if it is set.
             let ending = self.ending.load(Ordering::Acquire);
             while let Some(record) = self.waiting.pop() {
                 last_ns = record.at_ns;
@@ -335,8 +339,8 @@ impl<P: Port> Port for Capture<P> {
         }
         let at_ns = (self.clock)();
         let offered = frames.len();
-        // Makes the records before the call. The call consumes the frames, and only its result
-        // shows which frames it took.
+        // Makes the records before the call, because the call consumes frames. Only the result of
+        // the call shows how many frames it took.
         let mut records = ArrayVec::<Box<Record>, BURST_MAX>::new();
         records.extend(frames.iter().map_while(|f| self.record(at_ns, Direction::Outbound, f)));
         self.inner.tx_burst(to, frames);

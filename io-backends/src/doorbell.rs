@@ -21,9 +21,8 @@ use std::{
 };
 
 use strowger_frame::sleep::{SleepFlag, Wake};
-
 #[cfg(feature = "async")]
-use crate::waker::WakerCell;
+use strowger_frame::waker::WakerCell;
 
 #[derive(Debug)]
 struct Shared {
@@ -83,8 +82,7 @@ impl Doorbell {
         self.shared.flag.fall_asleep();
     }
 
-    /// Ends the sleep. Ringing makes no system call from now on, and the descriptor is not
-    /// readable.
+    /// Ends the sleep. Ringing makes no system call from now on. Resets the descriptor.
     #[inline]
     pub fn disarm(&mut self) {
         if self.armed {
@@ -102,7 +100,7 @@ impl Doorbell {
     /// Resets the eventfd.
     ///
     /// A waker that read the flag earlier may still write after this call. The next sleep then ends
-    /// at once, which is harmless.
+    /// immediately, which is harmless.
     fn reset(&mut self) {
         if !self.armed {
             return;

@@ -58,9 +58,9 @@ use crate::{
 
 pub use self::split::{EndpointReceiver, EndpointSender, split_pair};
 
-/// Free bytes in front of each frame that an endpoint makes. A link writes its header there.
+/// Free bytes in front of a frame from `Endpoint::frame`. A link writes its header there.
 pub const HEADROOM_BYTES: usize = 128;
-/// Minimum number of free bytes after each frame. A sealed link writes its tag there.
+/// Minimum number of free bytes after such a frame. A sealed link writes its tag there.
 pub const TAILROOM_BYTES: usize = 64;
 
 /// Capacity of an endpoint.
@@ -84,7 +84,7 @@ impl Default for EndpointSpec {
 pub type EndpointPort = MemoryPort;
 
 /// The half that code of this process holds. It can move between threads, but only one thread at a
-/// time uses it.
+/// time can use it.
 #[derive(Debug)]
 pub struct Endpoint {
     end: End,
@@ -156,7 +156,7 @@ impl std::error::Error for SendError {}
 /// Makes a port for the switch, and the endpoint at its far end.
 ///
 /// # Errors
-/// There is not enough memory, or no file descriptor is available.
+/// The kernel refuses memory or a file descriptor.
 pub fn pair(spec: &EndpointSpec) -> io::Result<(EndpointPort, Endpoint)> {
     let (near, far) = wire::ends(spec.depth_frames)?;
     let maker = FrameMaker { pool: Pool::new(&spec.pool)?, carving: None };
@@ -213,27 +213,26 @@ impl FrameMaker {
 impl Endpoint {
     /// Returns a frame of `len` bytes with arbitrary contents, to fill and send.
     ///
-    /// The frame has [`HEADROOM_BYTES`] in front and [`TAILROOM_BYTES`] after it. Several frames
-    /// share a chunk. Returns `None` if no chunk is free, which [`pool_tally`](Self::pool_tally)
-    /// counts, or if `len` is above 65,535.
+    /// The frame has [`HEADROOM_BYTES`] free bytes in front of it and at least [`TAILROOM_BYTES`]
+    /// after it. Several frames share a chunk. Returns `None` if no chunk is free, which
+    /// [`pool_tally`](Self::pool_tally) counts, or if `len` is above 65,535.
     pub fn frame(&mut self, len: usize) -> Option<Frame> {
         self.maker.frame(len)
     }
 
-    /// Returns `frames` frames of `segment` bytes, next to each other in one chunk, to fill and
-    /// send.
+    /// Returns `frames` frames of `segment` bytes, contiguous in one chunk, to fill and send.
     ///
     /// A port with segmentation offload sends them as one train. Returns `None` if no chunk is
-    /// free, if the frames have more than 65,536 bytes in total, or if there would be no frame.
+    /// free, if the frames have more than 65,536 bytes in total, if `segment` is above 65,535, or
+    /// if either number is 0.
     pub fn train(&mut self, segment: usize, frames: usize) -> Option<Train> {
         self.maker.train(segment, frames)
     }
 
     /// As [`train`](Self::train), with `room` free bytes after each frame.
     ///
-    /// The first hop of a sealed link writes its tag (16 bytes) there, so that the sealed frames
-    /// are next to each other. Also returns `None` if the frames and the free bytes do not fit into
-    /// a chunk.
+    /// A sealed link writes its tag (16 bytes) there, so that the sealed frames are contiguous.
+    /// Also returns `None` if the frames and the free bytes have more than 65,536 bytes in total.
     pub fn train_with_room(
         &mut self,
         segment: usize,
@@ -366,17 +365,18 @@ impl Endpoint {
         self.end.disarm();
     }
 
-    /// Prepares for a poll of the caller's own on the descriptor ([`AsRawFd`]); returns whether to
-    /// block.
+    /// Prepares the descriptor ([`AsRawFd`]) for the caller's own `poll`. Returns whether the
+    /// caller should block.
     ///
-    /// After this call, the descriptor becomes readable when a frame arrives, when the port is
-    /// dropped and, after a send found the ring full, when there is room. The next receiving call
-    /// resets it.
+    /// After this call, the descriptor becomes readable when a frame arrives or when the port is
+    /// dropped. If the last send found the ring full, it also becomes readable when there is room.
+    /// The next receiving call resets it.
     pub fn arm(&mut self) -> Arm {
         self.end.arm(Interest::FramesOrRoom)
     }
 
-    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting here.
+    /// Whether the switch's port has been dropped. Frames that the port sent may still be waiting
+    /// here.
     pub fn is_gone(&self) -> bool {
         self.end.is_gone()
     }
@@ -416,14 +416,16 @@ impl Endpoint {
             return Poll::Ready(frame);
         }
         self.end.bell().register(cx.waker());
-        // Armed after the waker is stored: a far end that sees the armed flag also finds the waker.
+        // The doorbell is armed after the waker is stored, so that a far end that sees the armed
+        // flag also finds the waker.
         if let Arm::Wait(_) = self.end.arm(Interest::FramesOrRoom) {
             return Poll::Pending;
         }
         match self.receive().transpose() {
             Some(frame) => Poll::Ready(frame),
             None => {
-                // There is room to send, but no frame to take, and this task waits for a frame.
+                // The end is ready only because there is room to send. This task waits for a frame,
+                // so it must poll again.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

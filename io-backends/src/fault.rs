@@ -4,7 +4,7 @@
 //! It reads no clock, so the same seed and the same calls give the same faults. Frames that it
 //! drops count as [`Loss::Injected`].
 //!
-//! The unit of time is one call: of `rx_burst` for received frames, of `flush` for sent frames. A
+//! Time is counted in calls: of `rx_burst` for received frames, of `flush` for sent frames. A
 //! delayed frame is passed on after its number of calls, even if no other frame follows.
 //!
 //! When no call is in progress, this holds:
@@ -18,7 +18,7 @@ use strowger_frame::{
     port::{Arm, PortTally},
 };
 
-/// Maximum number of frames that one direction holds. When it is full, it accepts no more frames.
+/// Maximum number of frames that one direction holds. A full direction accepts no more frames.
 const HELD_FRAMES_MAX: usize = 512;
 /// Maximum number of frames that result from one frame: the frame, its duplicate, and the frame
 /// that it overtakes.
@@ -82,7 +82,7 @@ impl SplitMix64 {
 
 #[derive(Debug)]
 struct Held {
-    /// Number of the call at which the frame is passed on.
+    /// Number of the call from which on the frame can be passed on.
     due: u64,
     to: Mark,
     frame: Frame,
@@ -114,7 +114,7 @@ impl Lane {
         self.queue.len() + usize::from(self.overtaken.is_some())
     }
 
-    /// Number of frames that the lane can accept, whatever faults they get.
+    /// Number of frames that this direction can accept, whatever faults they get.
     fn room(&self) -> usize {
         (HELD_FRAMES_MAX - self.held()) / FRAMES_OF_ONE_MAX
     }
@@ -129,7 +129,7 @@ impl Lane {
 
     /// Applies the faults to a frame.
     ///
-    /// Every frame uses the same number of random values, so that its faults depend only on the
+    /// Every frame uses the same number of random values, so that its values depend only on the
     /// seed and on the frame's position.
     fn take(&mut self, mut frame: Frame, to: Mark, pool: &mut Pool, tally: &PortTally) {
         let faults = self.faults;
@@ -172,8 +172,8 @@ impl Lane {
         self.queue.push_back(held);
     }
 
-    /// Returns the next frame that is due and whose destination is `to`; `None` stands for any
-    /// neighbour.
+    /// Removes and returns the first frame if it is due and its destination is `to`. If `to` is
+    /// `None`, any destination matches.
     fn next_due(&mut self, to: Option<Mark>) -> Option<Held> {
         let front = self.queue.front()?;
         let goes = front.due <= self.calls && to.is_none_or(|to| front.to == to);
@@ -195,7 +195,7 @@ impl<P: Port> Fault<P> {
     /// Wraps `inner`.
     ///
     /// # Errors
-    /// There is not enough memory for duplicates.
+    /// The kernel refuses the memory for duplicates.
     pub fn new(inner: P, spec: &FaultSpec) -> io::Result<Self> {
         let any = u32::from(spec.tx.duplicate_per_million > 0);
         let pool = PoolSpec { trains: 4 * any, singles: 256 * any, huge_pages: false };

@@ -7,23 +7,23 @@
 //! |---|---|
 //! | [`endpoint`] | a port whose far end is code in this process |
 //! | [`unix`] | a port whose far end is another process, over a unix socket (`SOCK_SEQPACKET`) |
-//! | [`unix`] | a port whose other end is another process, over `SOCK_SEQPACKET` |
-//! | [`xdp`] | one queue of an Ethernet interface, over AF_XDP or AF_PACKET |
-//! | [`xdp`] | one queue of an Ethernet interface, by AF_XDP or AF_PACKET |
+//! | [`memory`] | a wire inside this process: two ports joined by rings |
+//! | [`xdp`] | an Ethernet interface: one queue over AF_XDP, or all queues over AF_PACKET |
+//! | [`udp`] | any number of neighbours on one UDP socket |
 //! | [`capture`] | a wrapper that writes the packets of a port to a pcapng file |
-//! | [`fault`] | a wrapper that drops, duplicates, reorders, corrupts and delays frames, from a seed |
+//! | [`fault`] | a wrapper that drops, duplicates, reorders, corrupts and delays frames (seeded) |
 //! | [`doorbell`] | an eventfd and a flag, which wake a thread only while it sleeps |
 //! | [`wait`] | blocks a worker until a port has work |
 //! | [`sys`] | properties and rights of the machine: accounts, addresses, clocks, cores, probes |
 //! | `testgen` | traffic generators for benchmarks; requires the feature `testgen` |
 //!
 //! **Marks.** A frame from [`rx_burst`](strowger_frame::Port::rx_burst) carries the mark of its
-//! neighbour. A frame for [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of the ingress
-//! slot. Ports that lead to a user (endpoint, unix) deliver that number with the packet, because
-//! the return path is computed from it. Other ports ignore it.
+//! neighbour. A frame for [`tx_burst`](strowger_frame::Port::tx_burst) carries the number of its
+//! ingress slot. Ports to local programs (endpoint, unix) deliver that number with the packet,
+//! because the receiver computes the return path from it. Other ports ignore it.
 //!
-//! `unsafe` code is allowed in this crate for system calls. Each block has one operation and states
-//! why it is sound.
+//! `unsafe` code is allowed in this crate, mainly for system calls. Each block has one operation
+//! and states why it is sound.
 
 pub mod capture;
 pub mod doorbell;
@@ -37,8 +37,6 @@ pub mod testgen;
 pub mod udp;
 pub mod unix;
 pub mod wait;
-#[cfg(feature = "async")]
-mod waker;
 mod wire;
 pub mod xdp;
 

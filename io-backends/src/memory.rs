@@ -1,9 +1,9 @@
 //! A wire inside this process: two ports joined by two rings.
 //!
-//! Frames are moved, not copied. Sending wakes the worker at the far end if it sleeps. If it is
-//! awake, sending costs only one load.
+//! Frames are moved, not copied. `flush` wakes the worker at the far end if it sleeps. While that
+//! worker is awake, this costs one fence and one load.
 //!
-//! Both ends can be polled by one thread, as in benchmarks and simulators, or each by its own
+//! One thread can poll both ends, as in benchmarks and simulators, or each end can have its own
 //! thread.
 //!
 //! ```
@@ -63,8 +63,8 @@ impl MemoryPort {
 
     /// Whether the far end has been dropped.
     ///
-    /// Frames that it sent may still be waiting here. Frames sent to it from now on count as
-    /// [`Loss::PeerGone`].
+    /// Frames that the far end sent may still be waiting here. Frames sent to it from now on count
+    /// as [`Loss::PeerGone`].
     pub fn is_gone(&self) -> bool {
         self.end.is_gone()
     }

@@ -1,16 +1,16 @@
-//! Counts the train chunks that are pinned by a queue of frames. It does not hold the frames.
+//! Counts the train chunks that the frames of a queue pin. It does not hold the frames.
 
 use std::{collections::VecDeque, num::NonZeroUsize};
 
 use strowger_frame::Frame;
 
-/// Number of train chunks in a first-in, first-out queue. Its frames have consecutive numbers.
+/// Counts the train chunks in a FIFO queue, whose frames have consecutive numbers.
 ///
-/// In a short queue each frame holds at most one chunk, so its frames are not examined. In a longer
-/// queue, consecutive frames of one chunk count as one chunk.
+/// A short queue cannot pin too many chunks, so its frames are not examined: each counts as one
+/// chunk. In a longer queue, consecutive frames of one chunk count as one chunk.
 #[derive(Debug)]
 pub(crate) struct Pinned {
-    /// The number of the last frame of each counted chunk.
+    /// For each counted chunk, the number of its last frame.
     last_frames: VecDeque<u64>,
     newest: Option<NonZeroUsize>,
     /// The frames with this number and above have been examined.
@@ -24,14 +24,13 @@ impl Pinned {
         Self { last_frames: VecDeque::with_capacity(max), newest: None, counted_from: 0, max }
     }
 
-    /// Whether so few frames wait that they need no examination: at most half of the maximum number
-    /// of chunks.
+    /// Whether a queue of this many frames is short: at most half of the maximum number of chunks.
     #[inline]
     pub(crate) fn are_few(&self, frames: u64) -> bool {
         frames <= self.max as u64 / 2
     }
 
-    /// Records that the frames up to this number are in a short queue.
+    /// Records that the frames before this number were queued without examination.
     #[inline]
     pub(crate) fn pass(&mut self, number: u64) {
         self.counted_from = number;
@@ -41,7 +40,7 @@ impl Pinned {
     /// Counts frames that are about to be queued. The first of them has number `put`. Frames before
     /// `left` have left the queue.
     ///
-    /// Returns how many of them may enter, and counts only those.
+    /// Returns how many of `frames` may enter, and counts only those.
     #[cold]
     pub(crate) fn enter(&mut self, frames: &[Frame], put: u64, left: u64) -> usize {
         self.leave(left);

@@ -3,7 +3,8 @@
 //! The switch holds the [`UnixPort`], and the other process holds a [`Client`]. If either process
 //! is killed, the other one continues. The port trusts nothing that the client sends.
 //!
-//! Each message is one packet, preceded by a header of four bytes in network byte order:
+//! Messages have two forms (wire.md 8.3). In the first form, each message is one packet, preceded by
+//! a header of four bytes in network byte order:
 //!
 //! ```text
 //!   0       1       2       3       4 ...
@@ -12,56 +13,83 @@
 //!  +-------+-------+-------+-------+----------------
 //! ```
 //!
-//! - To the client, it is the number of the ingress slot (wire.md 1.3). `0xffffffff` without a
-//!   packet means that the port serves another client; the connection then ends.
-//! - To the switch, it is zero. Another value, or a message shorter than the header, counts as
-//!   [`Loss::Malformed`], and a packet longer than the maximum as [`Loss::Truncated`].
+//! - From the switch, the header is the number of the ingress slot (wire.md 1.3). `0xffffffff`
+//!   without a packet means that the port serves another client; the connection then ends.
+//! - From the client, the header is zero. Another value, or a message shorter than the header,
+//!   counts as [`Loss::Malformed`], and a packet longer than the maximum as [`Loss::Truncated`].
+//!
+//! A client may ask for the second form, if [`UnixPort::set_facts`] was called. The switch answers
+//! with a [`Greeting`]. From then on each message of the switch is a train: a header of eight bytes
+//! and several packets of one length, of which the last may be shorter. The client may send trains
+//! and packets of the first form. [`TrainClient`] uses the second form and, with an older switch,
+//! the first.
 //!
 //! The port serves one client at a time. It rejects a second client, which may try again later.
+//! With [`Clients`], several ports share one listening socket, and each serves a client of its own.
 //! While there is no client, packets to the slot count as [`Loss::PeerGone`]. Packets that the
 //! kernel has accepted count as sent, although a client that is killed may not have read them.
-//! While the pool is exhausted, packets wait in the socket, which slows the client down. None is
-//! lost.
+//! While the pool is exhausted, the client's packets wait in the socket. When the socket is full,
+//! the client cannot send. No packet is lost.
 
 use std::{
-    fmt, io,
     os::fd::{AsRawFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use arrayvec::ArrayVec;
 use strowger_frame::{
-    Address, BURST_MAX, Burst, Chunk, ChunkClass, Frame, Loss, Mark, Pool, Port,
+    Address, BURST_MAX, Burst, Chunk, ChunkClass, Frame, Loss, Mark, Pool, Port, Train,
     pool::{HEADROOM_BYTES, SINGLE_STRIDE_BYTES},
     port::{AdmitError, Arm, KernelDrop, PortTally},
     reserve::Chunks,
 };
 
 use crate::sys::{
-    CallError, Refusal,
+    Refusal,
     messages::{self, ALLOW_CALLS, Calls, empty_header},
 };
 
 mod client;
+mod clients;
+mod error;
+mod greeting;
+pub mod limits;
+pub mod message;
+mod refusal;
+pub mod seqpacket;
 mod socket;
+mod train;
+mod train_client;
 
 pub use client::{Client, ClientError, Received};
+use clients::Inbox;
+pub use clients::{Clients, WaitingClient};
+pub use error::ListenError;
+pub use greeting::{Greeting, SwitchFacts};
+use limits::TRAINS_RECEIVED_MAX;
+use message::{HEADER_BUSY, HEADER_BYTES, HELLO, ToSwitch};
+pub use refusal::ClientRefusal;
 pub use socket::is_served;
-use socket::{Epoll, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN, Listener};
+use socket::{Epoll, Listener};
+use train::Sent;
+pub use train_client::{ReceivedTrain, TrainClient};
 
-/// Maximum number of messages in one system call, and of free chunks that a port holds for them.
+/// Maximum number of messages in one receive call, and of free chunks that a port holds for them.
 const RECEIVE_MAX: usize = 32;
-/// While a worker is busy, the port reads an idle socket only once in this many bursts, because an empty
-/// system call costs as much as switching a burst. After a sleep it reads at once.
+/// While a worker is busy, the port reads an idle socket only once in this many bursts, because a
+/// system call without a result costs as much as switching a burst. After a sleep it reads
+/// immediately.
 const IDLE_READ_EVERY: u32 = 4;
-/// The same interval for accepting clients.
+/// While a worker is busy, the port tries to accept a client once in this many bursts.
 const ACCEPT_EVERY: u32 = 64;
-/// While a client is blocked and the worker is busy, the port checks for room after 1, 2, 4 and so
-/// on up to this many bursts. If the client reads, the port notices it soon. If it does not, the
-/// checks cost one system call in this many bursts.
+/// Maximum number of bursts between two checks for room, while a client's socket is full and the
+/// worker is busy. The interval starts at one burst and doubles. If the client reads, the port
+/// notices that soon. If the client does not read, the checks cost one system call in this many
+/// bursts.
 const ROOM_CHECK_EVERY_MAX: u32 = 256;
-/// Maximum length of a packet in a single chunk, for any offset at which the data starts.
+/// Maximum length of a packet in a chunk of class `Single`, for any offset at which the data
+/// starts.
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
 /// Settings of a unix port.
@@ -69,8 +97,8 @@ const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 pub struct UnixSpec {
     /// Maximum length of a packet in bytes, in both directions, up to 65,535.
     ///
-    /// A packet of up to 3,328 bytes takes a single chunk of the pool, or a train chunk if no
-    /// single chunk is free. A longer packet takes a train chunk.
+    /// If it is at most 3,328, each received packet occupies a chunk of class `Single`, or a train
+    /// chunk if none of that class is free. Otherwise each received packet occupies a train chunk.
     pub frame_bytes_max: usize,
     /// Mode of the socket file, which determines who may connect.
     pub mode: u32,
@@ -83,92 +111,43 @@ impl Default for UnixSpec {
     }
 }
 
-/// Why a unix port cannot be opened.
+/// Where a port gets its client from.
 #[derive(Debug)]
-pub enum ListenError {
-    /// Another process is listening at this path.
-    Busy(PathBuf),
-    /// The path refers to a file that is not a socket. The file is not changed.
-    NotASocket(PathBuf),
-    /// The path is empty, longer than 107 bytes (the limit of the kernel), or contains a zero byte.
-    PathTooLong(PathBuf),
-    /// A sandbox refuses all calls that send or receive messages.
-    CallsRefused {
-        /// The path of the socket.
-        path: PathBuf,
-        /// The call for one message, and the error with which it was refused.
-        error: CallError,
-    },
-    /// Another system call failed.
-    System {
-        /// The operation that failed, for example `bind`.
-        what: &'static str,
-        /// The path of the socket.
-        path: PathBuf,
-        /// The kernel's error.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Busy(path) => {
-                write!(
-                    f,
-                    "{}: another process listens there; stop it or use another path",
-                    path.display()
-                )
-            }
-            Self::NotASocket(path) => {
-                write!(
-                    f,
-                    "{}: this file is not a socket; move it or use another path",
-                    path.display()
-                )
-            }
-            Self::PathTooLong(path) => {
-                write!(
-                    f,
-                    "{}: the path of a socket has 1 to 107 bytes; use a shorter one",
-                    path.display()
-                )
-            }
-            Self::CallsRefused { path, error } => {
-                write!(f, "{}: {error}; {ALLOW_CALLS}", path.display())
-            }
-            Self::System { what, path, error } => {
-                write!(f, "cannot {what} {}: {error}", path.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for ListenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::System { error, .. } => Some(error),
-            Self::CallsRefused { error, .. } => Some(error),
-            _ => None,
-        }
-    }
+enum Source {
+    /// The port listens itself.
+    Own(Listener),
+    /// The owner of [`Clients`] gives clients to the port.
+    Given(Inbox),
 }
 
 /// The half that the switch holds: a port for one client process.
 #[derive(Debug)]
 pub struct UnixPort {
-    listener: Listener,
+    source: Source,
     client: Option<OwnedFd>,
+    /// A client that has connected after the last one has disconnected, and before the port has read
+    /// the rest of what that one sent.
+    next: Option<OwnedFd>,
     calls: Calls,
     epoll: Epoll,
     spec: UnixSpec,
     mark: Option<Mark>,
+    /// What the port says in a greeting. Without it the port knows only the first form.
+    facts: Option<Arc<SwitchFacts>>,
+    /// Whether the client got a greeting, so that frames to it are sent as trains.
+    is_greeted: bool,
+    /// Maximum length of a train to the client, in bytes.
+    train_bytes_max: usize,
     /// Free chunks for the next messages.
     ready: ArrayVec<Chunk, RECEIVE_MAX>,
+    /// Free train chunks for the next messages of a greeted client.
+    train_chunks: ArrayVec<Chunk, TRAINS_RECEIVED_MAX>,
+    /// Received trains, in order, that did not fit into the last burst.
+    trains: ArrayVec<Train, TRAINS_RECEIVED_MAX>,
     /// Number of bursts until the port reads the socket again, and until it accepts clients again.
     read_in: u32,
     accept_in: u32,
-    /// Whether the kernel had no room for the last frames.
+    /// Whether the socket had no room for some of the last frames.
     blocked: bool,
     /// Number of bursts until the port checks for room again, and the last such interval.
     check_room_in: u32,
@@ -180,27 +159,62 @@ pub struct UnixPort {
 }
 
 impl UnixPort {
-    /// Listens at `path`. Removes the socket file if its process no longer exists.
+    /// Listens at `path`. Removes a socket file whose process no longer exists.
     ///
     /// # Errors
     /// [`ListenError`].
     pub fn listen(path: impl AsRef<Path>, spec: &UnixSpec) -> Result<Self, ListenError> {
         let path = path.as_ref();
+        let listener = Self::bind(path, spec)?;
+        Self::new(Source::Own(listener), path, spec, format!("unix {}", path.display()))
+    }
+
+    /// Binds a socket, after a check that its messages could be sent and received.
+    fn bind(path: &Path, spec: &UnixSpec) -> Result<Listener, ListenError> {
+        Calls::find().map_err(|error| ListenError::CallsRefused { path: path.into(), error })?;
+        Listener::bind(path, spec.mode)
+    }
+
+    /// A port whose clients come from `inbox`.
+    fn for_client(
+        inbox: Inbox,
+        path: &Path,
+        spec: &UnixSpec,
+        name: String,
+    ) -> Result<Self, ListenError> {
+        Self::new(Source::Given(inbox), path, spec, name)
+    }
+
+    fn new(
+        source: Source,
+        path: &Path,
+        spec: &UnixSpec,
+        name: String,
+    ) -> Result<Self, ListenError> {
         let calls = Calls::find()
             .map_err(|error| ListenError::CallsRefused { path: path.into(), error })?;
-        let listener = Listener::bind(path, spec.mode)?;
         let failed = |error| ListenError::System { what: "wait for", path: path.into(), error };
         let epoll = Epoll::new().map_err(failed)?;
-        epoll.add(listener.as_raw_fd(), libc::EPOLLIN).map_err(failed)?;
+        let wakes = match &source {
+            Source::Own(listener) => listener.as_raw_fd(),
+            Source::Given(inbox) => inbox.bell.as_raw_fd(),
+        };
+        epoll.add(wakes, libc::EPOLLIN).map_err(failed)?;
         let frame_bytes_max = spec.frame_bytes_max.min(usize::from(u16::MAX));
         Ok(Self {
-            listener,
+            source,
             client: None,
+            next: None,
             calls,
             epoll,
             spec: UnixSpec { frame_bytes_max, ..*spec },
             mark: None,
+            facts: None,
+            is_greeted: false,
+            train_bytes_max: 0,
             ready: ArrayVec::new(),
+            train_chunks: ArrayVec::new(),
+            trains: ArrayVec::new(),
             read_in: 0,
             accept_in: 0,
             blocked: false,
@@ -208,7 +222,7 @@ impl UnixPort {
             check_room_every: 1,
             waits_for_room: false,
             tally: Arc::default(),
-            name: format!("unix {}", path.display()),
+            name,
         })
     }
 
@@ -232,6 +246,11 @@ impl UnixPort {
         messages::many()
     }
 
+    /// Lets the port greet clients that ask for the second form.
+    pub fn set_facts(&mut self, facts: Arc<SwitchFacts>) {
+        self.facts = Some(facts);
+    }
+
     /// Whether a client is connected.
     pub fn is_serving(&self) -> bool {
         self.client.is_some()
@@ -240,29 +259,49 @@ impl UnixPort {
     /// Accepts the next client. If another client is being served, rejects it.
     fn accept(&mut self) {
         self.accept_in = ACCEPT_EVERY;
-        let Some(client) = self.listener.accept() else { return };
-        if self.client.is_some() {
-            let header = HEADER_BUSY.as_ptr().cast();
-            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-            // SAFETY: the header is that many readable bytes. If it cannot be sent, the client only
-            // sees that the connection ends.
-            unsafe { libc::send(client.as_raw_fd(), header, HEADER_BYTES, flags) };
+        let client = match &self.source {
+            Source::Own(listener) => self.next.take().or_else(|| listener.accept()),
+            // Before the port has a mark, it could not forward what the client sends.
+            Source::Given(inbox) if self.mark.is_some() && self.client.is_none() => inbox.take(),
+            Source::Given(_) => None,
+        };
+        let Some(client) = client else { return };
+        if let Some(last) = &self.client {
+            if socket::has_hung_up(last) {
+                self.next = Some(client);
+                (self.read_in, self.accept_in) = (0, 0);
+                return;
+            }
+            // If it cannot be sent, the client only sees that the connection ends.
+            let _ = socket::send(&client, &HEADER_BUSY);
             return;
         }
-        // If epoll refuses the client, it is dropped without a message.
-        if self.epoll.add(client.as_raw_fd(), libc::EPOLLIN | libc::EPOLLRDHUP).is_ok() {
-            self.client = Some(client);
-            self.read_in = 0;
+        let waits = self.epoll.add(client.as_raw_fd(), libc::EPOLLIN | libc::EPOLLRDHUP);
+        self.client = Some(client);
+        self.read_in = 0;
+        // If epoll refuses the client, the client is dropped without a message.
+        if waits.is_err() {
+            self.hang_up();
         }
     }
 
-    /// Drops the client, so that another one can connect at once. Closing its socket removes it
-    /// from the epoll set.
+    /// Drops the client, so that another one can connect immediately, or so that the owner of the
+    /// ports learns that it is gone.
     fn hang_up(&mut self) {
+        self.drop_client();
+        if let Source::Given(inbox) = &self.source {
+            inbox.note_gone();
+        }
+    }
+
+    /// Drops the client. Closing its socket removes it from the epoll set.
+    fn drop_client(&mut self) {
         self.client = None;
         self.accept_in = 0;
         self.blocked = false;
         self.waits_for_room = false;
+        self.is_greeted = false;
+        self.train_chunks.clear();
     }
 
     /// Records that the kernel has no room for more frames.
@@ -289,7 +328,7 @@ impl UnixPort {
         self.blocked = self.client.as_ref().is_some_and(|client| !socket::has_room(client));
     }
 
-    /// Whether packets are received into single chunks.
+    /// Whether packets are received into chunks of class `Single`.
     fn takes_singles(&self) -> bool {
         self.spec.frame_bytes_max <= SINGLE_BYTES_MAX
     }
@@ -324,12 +363,12 @@ impl UnixPort {
             parts.push(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
         }
         let mut messages = ArrayVec::<libc::mmsghdr, RECEIVE_MAX>::new();
-        messages.extend(parts.iter_mut().map(|part| message(part, 1)));
-        // SAFETY: each message points to one part, and each part to a chunk that we own; all outlive
-        // the call.
+        messages.extend(parts.iter_mut().map(|part| message_of(part, 1)));
+        // SAFETY: each message points to one part, and each part to a chunk that we own; all
+        // outlive the call.
         let got = match unsafe { self.calls.receive(client.as_raw_fd(), &mut messages) } {
             Ok(got) => got,
-            // The kernel reports a reset once, before the messages that arrived earlier.
+            // The kernel reports a reset once, before it returns the messages that arrived earlier.
             Err(libc::EAGAIN | libc::EINTR | libc::ECONNRESET) => return 0,
             Err(_) => {
                 self.hang_up();
@@ -337,27 +376,35 @@ impl UnixPort {
             }
         };
         let got = &messages[..got];
-        // A single empty message looks like the end of the connection.
+        // An empty message looks like the end of the connection.
         if got.iter().all(|message| message.msg_len == 0) && socket::has_hung_up(client) {
             self.hang_up();
             return 0;
         }
-        let mut sort = Sort { mark: self.mark, tally: &self.tally, burst };
+        let packet_bytes_max = self.spec.frame_bytes_max;
+        let answers = self.facts.is_some();
+        let (mark, tally) = (self.mark, &*self.tally);
+        let mut sort = Sort { mark, packet_bytes_max, answers, asked: false, tally, burst };
         let kept: ArrayVec<Chunk, RECEIVE_MAX> = self
             .ready
             .drain(..got.len())
             .zip(got)
             .filter_map(|(chunk, message)| sort.message(chunk, message))
             .collect();
-        // They are inserted in front, because they are still in the cache.
+        let asked = sort.asked;
+        // These chunks are inserted in front, because they are still in the cache.
         for (at, chunk) in kept.into_iter().enumerate() {
             self.ready.insert(at, chunk);
         }
-        got.len()
+        let got = got.len();
+        if asked {
+            self.greet();
+        }
+        got
     }
 
-    /// Sends frames from the front with one call. Returns the number that the kernel accepted, or
-    /// the errno.
+    /// Sends frames in order, with one `sendmmsg` if the process may use it. Returns the number that
+    /// the kernel accepted, or the errno.
     fn send(calls: Calls, client: &OwnedFd, frames: &[Frame]) -> Result<usize, i32> {
         let mut headers = ArrayVec::<[u8; HEADER_BYTES], BURST_MAX>::new();
         headers.extend(frames.iter().map(|frame| frame.mark().0.to_be_bytes()));
@@ -370,43 +417,56 @@ impl UnixPort {
             parts.push([header, libc::iovec { iov_base: at, iov_len: frame.len() }]);
         }
         let mut messages = ArrayVec::<libc::mmsghdr, BURST_MAX>::new();
-        messages.extend(parts.iter_mut().map(|parts| message(parts.as_mut_ptr(), 2)));
+        messages.extend(parts.iter_mut().map(|parts| message_of(parts.as_mut_ptr(), 2)));
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: each message points to two parts, a header and the bytes of a frame; all are readable
-        // and outlive the call.
+        // SAFETY: each message points to two parts, a header and the bytes of a frame; all are
+        // readable and outlive the call.
         unsafe { calls.send(client.as_raw_fd(), &mut messages, flags) }
     }
 }
 
-fn message(parts: *mut libc::iovec, n: usize) -> libc::mmsghdr {
+fn message_of(parts: *mut libc::iovec, n: usize) -> libc::mmsghdr {
     let mut message = empty_header();
     message.msg_hdr.msg_iov = parts;
     message.msg_hdr.msg_iovlen = n;
     message
 }
 
-/// Converts received messages to frames, or counts them as losses.
+/// Converts received messages of the first form to frames, or counts them as losses.
 struct Sort<'a> {
     mark: Option<Mark>,
+    packet_bytes_max: usize,
+    /// Whether the port answers a request for the second message form.
+    answers: bool,
+    asked: bool,
     tally: &'a PortTally,
     burst: &'a mut Burst,
 }
 
 impl Sort<'_> {
-    /// Handles a message that was received into `chunk`, after its header.
+    /// Handles a message that was received into `chunk`. Its header ends at the chunk's start
+    /// offset.
     ///
     /// Returns the chunk if the message gave no frame.
     fn message(&mut self, mut chunk: Chunk, message: &libc::mmsghdr) -> Option<Chunk> {
-        self.tally.frames_in.add(1);
-        self.tally.trains_in.add(1);
-        let start = chunk.start();
-        let header = &chunk.bytes_mut()[start - HEADER_BYTES..start];
-        let loss = match ((message.msg_len as usize).checked_sub(HEADER_BYTES), self.mark) {
-            (None, _) => Loss::Malformed,
-            _ if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 => Loss::Truncated,
-            _ if header != HEADER_DOWN => Loss::Malformed,
-            (Some(_), None) => Loss::UnknownSender,
-            (Some(len), Some(mark)) => {
+        let (start, len) = (chunk.start(), message.msg_len as usize);
+        let head = &chunk.bytes_mut()[start - HEADER_BYTES..][..len.min(HELLO.len())];
+        let parsed = if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            Err(Loss::Truncated)
+        } else {
+            ToSwitch::parse(head, len, false, self.packet_bytes_max)
+        };
+        let loss = match (parsed, self.mark) {
+            (Ok(ToSwitch::Hello), _) if self.answers => {
+                self.asked = true;
+                return Some(chunk);
+            }
+            (Err(loss), _) => loss,
+            (Ok(ToSwitch::Hello | ToSwitch::Train { .. }), _) => Loss::Malformed,
+            (Ok(ToSwitch::Packet { .. }), None) => Loss::UnknownSender,
+            (Ok(ToSwitch::Packet { len }), Some(mark)) => {
+                self.tally.frames_in.add(1);
+                self.tally.trains_in.add(1);
                 self.tally.bytes_in.add(len as u64);
                 let mut frame = chunk.into_frame(start, len);
                 frame.set_mark(mark);
@@ -414,6 +474,8 @@ impl Sort<'_> {
                 return None;
             }
         };
+        self.tally.frames_in.add(1);
+        self.tally.trains_in.add(1);
         self.tally.count_loss(loss, 1);
         Some(chunk)
     }
@@ -424,7 +486,13 @@ impl Port for UnixPort {
         if self.accept_in == 0 {
             self.accept();
         }
-        self.accept_in -= 1;
+        self.accept_in = self.accept_in.saturating_sub(1);
+        if !self.trains.is_empty() {
+            self.cut_trains(burst);
+            if !self.trains.is_empty() {
+                return;
+            }
+        }
         if self.client.is_none() {
             return;
         }
@@ -435,12 +503,20 @@ impl Port for UnixPort {
             self.read_in -= 1;
             return;
         }
-        // This many calls fill a burst. The limit prevents malformed messages from occupying the
-        // worker.
+        // This many calls can fill a burst. The limit bounds the time that malformed messages take
+        // from the worker.
         for _ in 0..BURST_MAX / RECEIVE_MAX {
-            let got = self.receive(pool, burst);
-            if got < RECEIVE_MAX {
-                // Either the socket is empty, or there was no free chunk.
+            let (got, enough) = match self.is_greeted {
+                true if burst.is_full() => return,
+                true => (self.receive_trains(pool, burst), TRAINS_RECEIVED_MAX),
+                false => (self.receive(pool, burst), RECEIVE_MAX),
+            };
+            if !self.trains.is_empty() {
+                return;
+            }
+            if got < enough {
+                // The socket is empty, or there were too few free chunks or too little room in the
+                // burst.
                 self.read_in = if got == 0 && !burst.is_full() { IDLE_READ_EVERY - 1 } else { 0 };
                 return;
             }
@@ -452,10 +528,16 @@ impl Port for UnixPort {
             let (loss, n) = if self.mark != Some(to) {
                 (Loss::NoNeighbour, frames.len())
             } else if let Some(client) = &self.client {
-                match Self::send(self.calls, client, frames) {
-                    Ok(sent) => {
+                let sent = if self.is_greeted {
+                    Self::send_trains(self.calls, client, frames, self.train_bytes_max)
+                } else {
+                    Self::send(self.calls, client, frames)
+                        .map(|sent| Sent { frames: sent, messages: sent })
+                };
+                match sent {
+                    Ok(Sent { frames: sent, messages }) => {
                         self.tally.frames_out.add(sent as u64);
-                        self.tally.trains_out.add(sent as u64);
+                        self.tally.trains_out.add(messages as u64);
                         self.tally.bytes_out.add(crate::wire::bytes_of(&frames[..sent]));
                         frames.drain(..sent);
                         self.blocked = false;
@@ -499,12 +581,20 @@ impl Port for UnixPort {
             return Err(AdmitError::Taken);
         }
         self.mark = Some(mark);
+        // The client may have been given already.
+        self.accept_in = 0;
         Ok(())
     }
 
     fn forget(&mut self, mark: Mark) {
         if self.mark == Some(mark) {
             self.mark = None;
+            self.drop_trains();
+            // The client of a socket for several clients has its slot as long as its connection.
+            if let Source::Given(inbox) = &self.source {
+                drop(inbox.take());
+                self.drop_client();
+            }
         }
     }
 
@@ -525,12 +615,25 @@ impl Port for UnixPort {
             }
             self.waits_for_room = self.blocked;
         }
+        // Received packets wait for the next burst.
+        if !self.trains.is_empty() {
+            return Arm::Poll;
+        }
+        if let Source::Given(inbox) = &mut self.source {
+            inbox.bell.arm();
+            if inbox.is_given() {
+                return Arm::Poll;
+            }
+        }
         // The descriptor stays readable as long as any event is pending.
         Arm::Wait(self.epoll.as_raw_fd())
     }
 
     fn on_readable(&mut self) {
         (self.read_in, self.accept_in, self.check_room_in) = (0, 0, 0);
+        if let Source::Given(inbox) = &mut self.source {
+            inbox.bell.disarm();
+        }
     }
 
     fn frame_bytes_max(&self) -> usize {
@@ -540,7 +643,7 @@ impl Port for UnixPort {
     fn receive_chunks(&self) -> Chunks {
         let n = RECEIVE_MAX as u32;
         if self.takes_singles() {
-            Chunks { trains: 0, singles: n }
+            Chunks { trains: TRAINS_RECEIVED_MAX as u32, singles: n }
         } else {
             Chunks { trains: n, singles: 0 }
         }

@@ -1,7 +1,7 @@
 //! Blocks a worker until a port has work, with one `ppoll` on a fixed array of descriptors.
 //!
-//! It allocates only when it is created. It does not block if a port has work already or must be
-//! polled.
+//! A waiter allocates only when it is created. It does not block if a port has work already or must
+//! be polled.
 //!
 //! ```
 //! use std::time::Duration;
@@ -25,7 +25,7 @@ use strowger_frame::port::Arm;
 pub struct Waiter {
     polled: Box<[libc::pollfd]>,
     used: usize,
-    /// Whether a port is ready or must be polled, so that blocking would be wrong.
+    /// Whether a port is ready or must be polled. The worker then must not block.
     awake: bool,
 }
 
@@ -66,8 +66,8 @@ impl Waiter {
     /// block.
     #[inline]
     pub fn add(&mut self, arm: Arm) {
-        // `ppoll` ignores an entry without a descriptor. The entry is added so that positions match
-        // the order of the calls.
+        // `ppoll` ignores an entry with a negative descriptor. The entry keeps the positions equal
+        // to the order of the calls.
         let (fd, revents) = match arm {
             Arm::Wait(fd) => (fd, 0),
             Arm::Ready | Arm::Poll => (-1, libc::POLLIN),
@@ -83,21 +83,23 @@ impl Waiter {
     /// Whether the entry at position `nth`, from 0, needs attention after [`wait`](Self::wait) has
     /// returned.
     ///
-    /// This is so if its descriptor was readable or had an error, or if the port must be polled.
+    /// This is so if its descriptor was readable or had an error, if the port was ready or must be
+    /// polled, or if there was no room for the entry.
     #[inline]
     pub fn is_ready(&self, nth: usize) -> bool {
         nth < self.used && self.polled.get(nth).is_none_or(|polled| polled.revents != 0)
     }
 
-    /// Whether [`wait`](Self::wait) would return at once.
+    /// Whether [`wait`](Self::wait) would return immediately.
     pub fn is_awake(&self) -> bool {
         self.awake
     }
 
-    /// Blocks until a descriptor is readable, a signal arrives or `timeout` passes (`None`: no limit).
+    /// Blocks until a descriptor is readable, a signal arrives or `timeout` passes (`None`: no
+    /// limit).
     ///
-    /// An error of `ppoll` counts as ready: the port with the invalid descriptor finds the error
-    /// when it is polled.
+    /// An invalid descriptor counts as ready, so that its port finds the error when it is polled.
+    /// Other errors of `ppoll` count as ready too.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Waited {
         if self.awake {
             return Waited::Ready;

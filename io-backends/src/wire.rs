@@ -1,7 +1,7 @@
 //! One end of a wire inside this process.
 //!
-//! A wire has a ring in each direction. Each end has a doorbell, and a flag that reports that the
-//! end is gone.
+//! A wire has a ring in each direction. Each end has a doorbell, or one for each half, and a flag
+//! that reports that the end is gone.
 //!
 //! Frames are moved, not copied. The sender can determine what happened to every frame that it
 //! queued.
@@ -23,12 +23,12 @@ use crate::{
 
 /// Maximum number of train chunks pinned by the frames in one direction.
 ///
-/// This is a quarter of a typical pool, and enough for 256 bursts of trains. If the far end does
-/// not read, its frames pin no more chunks than this.
+/// This is a quarter of a typical pool, and enough for 256 trains. It bounds the chunks that a far
+/// end can pin by not reading.
 const CHUNKS_MAX: usize = 256;
 
-/// State that one end shares with the other, apart from frames. It is written at most once per
-/// sleep, and when the end closes.
+/// State that one end shares with the other, apart from frames. It changes only around a sleep and
+/// when the end closes, so reads stay in the cache.
 #[derive(Debug)]
 struct EndState {
     /// This end could not queue all its frames, and may sleep until there is room.
@@ -62,15 +62,16 @@ pub(crate) struct Tx {
     there: Arc<EndState>,
     put: u64,
     pinned: Pinned,
-    /// Whether the ring had no room for some of the last frames.
+    /// Whether the last `put` left frames because the ring had no room or too many chunks were
+    /// pinned.
     blocked: bool,
     /// Whether the far end is gone and the frames that it left in the ring have been freed.
     reclaimed: bool,
     tally: Arc<PortTally>,
     /// Doorbell of the far end, rung when frames have been queued.
     far: DoorbellWaker,
-    /// The last field, so that the far end learns only after `to` and `from` are dropped that this
-    /// end is gone.
+    /// This field is the last, because `to` and `from` must be dropped before the far end is
+    /// notified that this end is gone.
     _close_notice: Arc<CloseNotice>,
 }
 
@@ -186,7 +187,7 @@ impl Tx {
     /// [`ring`](Self::ring) afterwards to wake the far end.
     #[inline]
     pub(crate) fn put<const N: usize>(&mut self, frames: &mut ArrayVec<Frame, N>) -> usize {
-        // Acquire: pairs with Release in `CloseNotice::drop`: `taken` is final.
+        // Acquire: pairs with Release in `CloseNotice::drop`, so `taken` is final.
         if self.there.gone.load(Ordering::Acquire) {
             self.reclaim();
             self.tally.count_loss(Loss::PeerGone, frames.len() as u64);
@@ -244,7 +245,7 @@ impl Tx {
     /// Prepares to sleep on `bell`. Returns whether to sleep: not if there is room or if the far
     /// end is gone.
     pub(crate) fn arm_for_room(&mut self, bell: &mut Doorbell) -> bool {
-        // Relaxed: the fence in the doorbell orders it.
+        // Relaxed: the fence in the doorbell orders this store.
         self.here.blocked.store(true, Ordering::Relaxed);
         bell.arm(); // SeqCst fence: pairs with those in `ring` and `notify_room`
         if !self.has_room() && !self.is_gone() {
@@ -255,15 +256,16 @@ impl Tx {
     }
 
     pub(crate) fn disarm(&self, bell: &mut Doorbell) {
-        // Relaxed: a stale flag costs the far end one wake-up too many.
+        // Relaxed: a stale flag causes one needless wake-up.
         self.here.blocked.store(false, Ordering::Relaxed);
         bell.disarm();
     }
 
-    /// Frees the frames that the far end left in the ring, and counts them as lost.
+    /// Drops the frames that the far end left in the ring, and counts them as lost.
     ///
-    /// It is called only once, after the far end is gone. The ring itself is freed when this end is
-    /// dropped, which does not happen on a worker, because workers free no memory (R13).
+    /// The far end must be gone. Only the first call has an effect. The ring's own memory is freed
+    /// when this end is dropped, which does not happen on a worker, because workers free no memory
+    /// (R13).
     #[cold]
     pub(crate) fn reclaim(&mut self) {
         if mem::replace(&mut self.reclaimed, true) {
@@ -304,14 +306,15 @@ impl Rx {
 
     /// Wakes a far end that is blocked, because the ring has been drained.
     ///
-    /// It costs one fence each time the ring is drained, and nothing after a full burst.
+    /// It costs one fence each time the ring is drained. After a full burst it is not called.
     #[inline]
     fn notify_room(&mut self) {
         self.notify_due = false;
-        // SeqCst: pairs with the fence in `arm` (Dekker's algorithm, as in `strowger_frame::sleep`):
-        // either the far end sees the room, or this end sees that the far end is blocked.
+        // SeqCst: pairs with the fence in `arm` (Dekker's algorithm, as in
+        // `strowger_frame::sleep`): either the far end sees the room, or this end sees that the far
+        // end is blocked.
         fence(Ordering::SeqCst);
-        // Relaxed: the fence orders it; the swap only clears a flag.
+        // Relaxed: the fence orders this load, and the swap only clears a flag.
         if self.there.blocked.load(Ordering::Relaxed)
             && self.there.blocked.swap(false, Ordering::Relaxed)
         {
@@ -327,10 +330,11 @@ impl Rx {
         self.tally.trains_in.add(u64::from(n > 0));
     }
 
-    /// Whether the far end has been dropped. Frames that it sent may still be waiting here.
+    /// Whether the far end has been dropped. Frames that the far end sent may still be waiting
+    /// here.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire: pairs with Release in `CloseNotice::drop`: a later `take` sees the frames that were
-        // queued before.
+        // Acquire: pairs with Release in `CloseNotice::drop`, so a later `take` sees the frames
+        // that were queued before.
         self.there.gone.load(Ordering::Acquire)
     }
 
@@ -369,8 +373,8 @@ impl End {
         self.tx.put(frames)
     }
 
-    /// Whether the last [`put`](Self::put) left frames because the ring had no room, and it still
-    /// has none.
+    /// Whether the last [`put`](Self::put) left frames because there was no room, and there still
+    /// is none.
     pub(crate) fn is_blocked(&self) -> bool {
         self.tx.blocked && !self.tx.has_room() && !self.is_gone()
     }
@@ -395,12 +399,12 @@ impl End {
 
     /// Prepares to sleep. Returns `Arm::Ready` if there is something to do.
     ///
-    /// There is something to do if `interest` includes frames and there are some, if there is room
-    /// after the last `put` left frames, or if the far end has just gone. The last two are reported
-    /// only once.
+    /// There is something to do in three cases: `interest` includes frames and a frame is waiting;
+    /// the last `put` left frames and there is room now; the far end is gone. The last two cases
+    /// are reported only once.
     pub(crate) fn arm(&mut self, interest: Interest) -> Arm {
         if self.tx.blocked {
-            // Relaxed: the fence in the doorbell orders it.
+            // Relaxed: the fence in the doorbell orders this store.
             self.tx.here.blocked.store(true, Ordering::Relaxed);
         }
         self.bell.arm(); // SeqCst fence: pairs with those in `ring` and `notify_room`
@@ -430,7 +434,8 @@ impl End {
         self.bell.is_armed()
     }
 
-    /// Whether the far end has been dropped. Frames that it sent may still be waiting here.
+    /// Whether the far end has been dropped. Frames that the far end sent may still be waiting
+    /// here.
     pub(crate) fn is_gone(&self) -> bool {
         self.rx.is_gone()
     }

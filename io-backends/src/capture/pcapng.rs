@@ -1,10 +1,11 @@
-//! Writes those blocks of a pcapng file that captures use (draft-ietf-opsawg-pcapng), little-endian.
+//! Writes those blocks of a pcapng file that captures use (draft-ietf-opsawg-pcapng),
+//! little-endian.
 
 use std::io::{self, Write};
 
 /// `LINKTYPE_USER0`: the first of sixteen private link types.
 ///
-/// A packet begins with the switch header, for which the public list has no link type.
+/// The public list has no link type for Strowger's packets.
 const LINKTYPE_USER0: u16 = 147;
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -47,7 +48,8 @@ pub(super) struct Packet<'a> {
 #[derive(Debug)]
 pub(super) struct Writer<W> {
     out: W,
-    /// The body of the current block. The file has the length in front of it.
+    /// The body of the current block. It is collected because the block's length precedes it in the
+    /// file.
     block: Vec<u8>,
 }
 

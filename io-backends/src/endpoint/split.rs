@@ -1,4 +1,4 @@
-//! An endpoint in two halves: one thread or task sends while another one receives.
+//! An endpoint in two halves: one thread or task can send while another one receives.
 //!
 //! ```
 //! use strowger_frame::{Address, Burst, Mark, Pool, PoolSpec, Port as _};
@@ -47,7 +47,7 @@ use crate::{
 /// When both halves have been dropped, the port reports that the endpoint is gone.
 ///
 /// # Errors
-/// There is not enough memory, or no file descriptor is available.
+/// The kernel refuses memory or a file descriptor.
 pub fn split_pair(
     spec: &EndpointSpec,
 ) -> io::Result<(EndpointPort, EndpointSender, EndpointReceiver)> {
@@ -80,7 +80,8 @@ pub struct EndpointSender {
 }
 
 impl EndpointSender {
-    /// Returns a frame of `len` bytes to fill and send, as [`Endpoint::frame`](super::Endpoint::frame).
+    /// Returns a frame of `len` bytes to fill and send, as
+    /// [`Endpoint::frame`](super::Endpoint::frame).
     pub fn frame(&mut self, len: usize) -> Option<Frame> {
         self.maker.frame(len)
     }
@@ -167,6 +168,18 @@ impl EndpointSender {
         Ok(n)
     }
 
+    /// Prepares to wait for room with the caller's own `poll`. Returns whether the caller should
+    /// block, and on which descriptor.
+    ///
+    /// The descriptor becomes readable when there is room or the port is dropped. The next call
+    /// that sends resets it.
+    pub fn arm(&mut self) -> Arm {
+        match self.tx.arm_for_room(&mut self.bell) {
+            true => Arm::Wait(self.bell.as_raw_fd()),
+            false => Arm::Ready,
+        }
+    }
+
     /// Whether the switch's port has been dropped.
     pub fn is_gone(&self) -> bool {
         self.tx.is_gone()
@@ -223,7 +236,7 @@ impl EndpointReceiver {
         Ok(one.pop())
     }
 
-    /// Takes received frames. If there is none, blocks up to `timeout`, or without limit if it is
+    /// Takes received frames. If there are none, blocks up to `timeout`, or without limit if it is
     /// `None`.
     ///
     /// Returns the number of frames. It is 0 if the timeout has expired or `burst` is full.
@@ -273,7 +286,20 @@ impl EndpointReceiver {
         if n == 0 && gone { Err(Gone) } else { Ok(n) }
     }
 
-    /// Whether the switch's port has been dropped. Frames that it sent may still be waiting here.
+    /// Prepares to wait for frames with the caller's own `poll`. Returns whether the caller should
+    /// block, and on which descriptor.
+    ///
+    /// The descriptor becomes readable when a frame arrives or the port is dropped. The next call
+    /// that receives resets it.
+    pub fn arm(&mut self) -> Arm {
+        match self.rx.arm_for_frames(&mut self.bell) {
+            true => Arm::Wait(self.bell.as_raw_fd()),
+            false => Arm::Ready,
+        }
+    }
+
+    /// Whether the switch's port has been dropped. Frames that the port sent may still be waiting
+    /// here.
     pub fn is_gone(&self) -> bool {
         self.rx.is_gone()
     }
@@ -294,8 +320,8 @@ mod futures {
     use super::*;
 
     impl EndpointSender {
-        /// Returns `Ready` if the ring seems to have room for a frame. It works with any async
-        /// runtime.
+        /// Returns `Ready` if the ring seems to have room for a frame. Otherwise stores the task's
+        /// waker. It works with any async runtime.
         ///
         /// # Errors
         /// [`Gone`].
@@ -356,8 +382,8 @@ mod futures {
                     taken => return Poll::Ready(taken),
                 }
                 self.bell.register(cx.waker());
-                // Armed after the waker is stored: a far end that sees the armed flag also finds
-                // the waker.
+                // The doorbell is armed after the waker is stored, so that a far end that sees the
+                // armed flag also finds the waker.
                 if self.rx.arm_for_frames(&mut self.bell) {
                     return Poll::Pending;
                 }

@@ -13,7 +13,7 @@ use std::{
 
 use super::{CallError, Errno, Refusal};
 
-/// Status of each thread of this process.
+/// The folder with the status of each thread of this process.
 const TASKS: &str = "/proc/self/task";
 /// `CAP_SETGID` and `CAP_SETUID`, which allow a process to become another user.
 const SET_IDS: u64 = 1 << 6 | 1 << 7;
@@ -22,7 +22,7 @@ const SET_IDS: u64 = 1 << 6 | 1 << 7;
 /// `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`, `CAP_FOWNER`, `CAP_FSETID`,
 /// `CAP_LINUX_IMMUTABLE`, `CAP_MKNOD`, `CAP_MAC_OVERRIDE`.
 const FILE_CAPABILITIES: u64 = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
-/// Maximum length of an entry of the user database.
+/// Maximum length in bytes of an entry of the user database.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// A user and a group.
@@ -72,7 +72,7 @@ impl Account {
     /// account.
     fn is_current(&self) -> bool {
         let (mut real, mut effective, mut saved) = (0, 0, 0);
-        // SAFETY: each points to a number that may be written.
+        // SAFETY: each pointer points to a number that may be written.
         unsafe { libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved) };
         let users = [real, effective, saved];
         // SAFETY: as above.
@@ -106,8 +106,8 @@ impl Account {
     /// It sets user and group, removes all supplementary groups and all capabilities, and prevents
     /// other processes of the account from reading the memory. Open files stay open.
     ///
-    /// If the process already runs as this user, only the calling thread loses its capabilities. It
-    /// must be the only thread that has any.
+    /// If the process already runs as this account, its supplementary groups stay, and only the
+    /// calling thread loses its capabilities. No other thread may have any.
     ///
     /// # Errors
     /// The kernel refused a call, or rights are left. The process must then exit, because it has
@@ -119,7 +119,8 @@ impl Account {
             // SAFETY: no group is passed.
             let done = unsafe { libc::setgroups(0, std::ptr::null()) };
             check("setgroups", done.into())?;
-            // SAFETY: the call takes only numbers. The group comes first: the user has no right to change it.
+            // SAFETY: the call takes only numbers. The group is set first, because the new user has
+            // no right to change it.
             let done = unsafe { libc::setresgid(self.group, self.group, self.group) };
             check("setresgid", done.into())?;
             // SAFETY: the call takes only numbers.
@@ -132,7 +133,8 @@ impl Account {
         self.check_threads()
     }
 
-    /// Checks that all threads have the user and group of the account and no capabilities.
+    /// Checks that all threads have the user and group of the account, have no capabilities and
+    /// cannot gain any.
     fn check_threads(&self) -> Result<(), Refusal> {
         let left_by = |status: &str, what: &str| {
             let thread = line(status, "Name").trim_start_matches("Name:").trim();
@@ -159,8 +161,8 @@ impl Account {
 
     /// Runs `what` on this thread with the account's rights on files.
     ///
-    /// Files that it makes belong to the account. It must not start threads, because they would
-    /// keep these rights.
+    /// Files that `what` creates belong to the account. `what` must not start threads, because they
+    /// would keep these rights.
     ///
     /// # Errors
     /// This process may not change its rights on files. In this case, `what` did not run.
@@ -244,15 +246,16 @@ fn set_groups(groups: &[libc::gid_t]) -> Result<(), Refusal> {
 }
 
 fn file_group() -> u32 {
-    // SAFETY: the call takes only a number. An invalid group changes nothing, and the result is the current one.
+    // SAFETY: the call takes only a number. An invalid group changes nothing, and the result is the
+    // current one.
     let group = unsafe { libc::setfsgid(u32::MAX) };
     group as u32
 }
 
-/// Whether this process may create and remove files in a folder.
+/// Checks that the real user of this process may create and remove files in a folder.
 ///
 /// # Errors
-/// The kernel's reason.
+/// The kernel's error.
 pub fn may_write_in(folder: &Path) -> io::Result<()> {
     let folder = CString::new(folder.as_os_str().as_bytes())?;
     // SAFETY: the string ends in a zero byte and outlives the call.
@@ -286,7 +289,7 @@ pub fn self_test() -> Result<(), Refusal> {
             _ => Err(rights_left(line(&status, "CapEff"))),
         }
     });
-    attempt.join().unwrap_or_else(|_| Err(rights_left("the trial panicked")))
+    attempt.join().unwrap_or_else(|_| Err(rights_left("the attempt panicked")))
 }
 
 /// Version 3 of the capability header, for the calling thread; each set has two words.
@@ -351,7 +354,7 @@ fn line<'s>(status: &'s str, key: &str) -> &'s str {
     status.lines().find(is_it).unwrap_or_default()
 }
 
-/// The value of the line `key` of a status, as a hexadecimal number.
+/// The value of the line `key` in a thread's status, parsed as hexadecimal.
 fn number(status: &str, key: &str) -> Option<u64> {
     u64::from_str_radix(line(status, key).split(':').nth(1)?.trim(), 16).ok()
 }
@@ -437,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_process_of_several_threads_keeps_its_rights_and_gets_an_error() {
-        // The test runs on a second thread.
+        // The test harness runs each test on a second thread.
         let before = capabilities().unwrap();
         let account = Account { name: "somebody".to_owned(), user: 7, group: 7 };
         let refused = account.prepare();

@@ -109,7 +109,8 @@ fn broadcast(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
 
 /// The MAC address in a socket address of the list. It is `None` unless the address has six bytes.
 fn mac(at: *const libc::sockaddr) -> Option<Mac> {
-    // SAFETY: a non-null pointer points to a socket address of the list, which begins with its family.
+    // SAFETY: a non-null pointer points to a socket address of the list, which begins with its
+    // family.
     if at.is_null() || i32::from(unsafe { (*at).sa_family }) != libc::AF_PACKET {
         return None;
     }
@@ -124,7 +125,8 @@ fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
     if at.is_null() {
         return None;
     }
-    // SAFETY: the pointer is not null and points to a socket address of the list, which begins with its family.
+    // SAFETY: the pointer is not null and points to a socket address of the list, which begins with
+    // its family.
     let family = unsafe { (*at).sa_family };
     match libc::c_int::from(family) {
         libc::AF_INET => {

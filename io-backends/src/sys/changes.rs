@@ -49,7 +49,7 @@ impl MachineChanges {
         Ok(changes)
     }
 
-    /// Arms the timer that is cancelled when the clock is set. It reports one change.
+    /// Arms the timer that is cancelled when the clock is set. Each arming reports one change.
     fn arm_clock(&self) -> io::Result<()> {
         let never = libc::timespec { tv_sec: NEVER_S, tv_nsec: 0 };
         let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -113,7 +113,7 @@ mod tests {
         changes.take();
         let mut waiter = Waiter::with_capacity(2);
         changes.arm().into_iter().for_each(|arm| waiter.add(arm));
-        // Another program may change something in the meantime. That also gives one report.
+        // Another program may change something in the meantime, which causes a report too.
         if waiter.wait(Some(Duration::from_millis(10))) == Waited::Ready {
             assert!(changes.take());
         }

@@ -1,8 +1,8 @@
 //! The clock that drives a switch.
 //!
-//! Unlike [`std::time::Instant`], it also counts the time in which the machine was suspended,
-//! because keys expire and peers fail in that time. It never goes back, and setting the wall clock
-//! does not change it.
+//! Unlike [`std::time::Instant`], it also advances while the machine is suspended, because keys
+//! expire and peers may fail in that time. It never goes back, and setting the wall clock does not
+//! change it.
 
 use std::time::Duration;
 

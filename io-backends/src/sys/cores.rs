@@ -1,4 +1,4 @@
-//! The cores that this process may use. Also binds a thread to a core.
+//! Determines the cores that this process may use, and binds threads to cores.
 
 use std::{
     fs, io,
@@ -65,8 +65,7 @@ fn quota_of(groups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) 
     groups.lines().filter_map(in_group).min_by(f64::total_cmp)
 }
 
-/// The folder of a group, and the root of the hierarchy at its mount point here (proc(5),
-/// mountinfo).
+/// The folder of a group, and the mount point of its hierarchy (proc(5), mountinfo).
 fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, PathBuf)> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
@@ -95,7 +94,7 @@ fn folder_of(group: &str, mounts: &str, is_second: bool) -> Option<(PathBuf, Pat
 
 /// The number of workers to start.
 ///
-/// It is one per usable core, limited by the quota, rounded down, and at least one.
+/// It is one per usable core, but at most the quota (rounded down) and at least one.
 pub fn workers_worth(usable: usize, quota: Option<f64>) -> usize {
     let by_quota = quota.map_or(usize::MAX, |quota| quota as usize);
     usable.min(by_quota).max(1)

@@ -53,7 +53,7 @@ pub enum OpenMode {
 /// Identity, owner and type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Device and inode: identifies a file.
+    /// Device and inode, which together identify a file.
     pub id: (u64, u64),
     /// User ID of its owner.
     pub owner: u32,
@@ -62,22 +62,22 @@ pub struct FileInfo {
 }
 
 impl FileInfo {
-    /// Whether it is a regular file.
+    /// Whether this is a regular file.
     fn is_regular(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
 
-    /// Whether it is a symbolic link.
+    /// Whether this is a symbolic link.
     pub fn is_link(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFLNK
     }
 
-    /// Whether it is the file of a unix socket.
+    /// Whether this is the file of a unix socket.
     pub fn is_socket(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFSOCK
     }
 
-    /// Name of its type, for messages.
+    /// Name of the file's type, for messages.
     pub fn kind(&self) -> &'static str {
         match self.mode & libc::S_IFMT {
             libc::S_IFREG => "a regular file",
@@ -106,7 +106,7 @@ impl Folder {
         }
     }
 
-    /// Walks a path up to its last folder. Returns it and the last component, which is not
+    /// Walks a path up to its last folder. Returns that folder and the last component, which is not
     /// examined.
     fn walk(path: &Path) -> io::Result<(Self, VecDeque<OsString>)> {
         let mut names = VecDeque::new();
@@ -198,11 +198,12 @@ impl Folder {
 
     /// Opens a regular file.
     ///
-    /// The call does not block, for example on the other end of a pipe. It follows a symbolic link
-    /// only if the file is opened for reading (see [`OpenMode::Read`]).
+    /// The call does not block, even if the name is a pipe that no process has opened. It follows a
+    /// symbolic link only if the file is opened for reading (see [`OpenMode::Read`]).
     ///
     /// # Errors
-    /// The kernel's error; `InvalidInput` if the file is not regular or has another hard link.
+    /// The kernel's error; `InvalidInput` if the file is not regular or, in modes that allow
+    /// writing, has another hard link.
     pub fn open(&self, name: &OsStr, mode: OpenMode) -> io::Result<(File, FileInfo)> {
         // The type is examined before opening, because opening a device can have an effect.
         let before = match self.find(name) {
@@ -230,7 +231,7 @@ impl Folder {
         if before.is_some_and(|before| before.id != found.id) {
             return Err(io::Error::other("another file took its place while it was opened"));
         }
-        // A file with a second hard link is also in another folder, which was not examined.
+        // A file with a second hard link can also be in another folder, which was not examined.
         if mode != OpenMode::Read && file.metadata()?.nlink() > 1 {
             return Err(second_name());
         }
@@ -268,7 +269,7 @@ impl Folder {
     /// Checks that this thread may replace the file of this name, or create it.
     ///
     /// # Errors
-    /// The kernel's reason; `PermissionDenied` if the sticky bit protects another user's file.
+    /// The kernel's error; `PermissionDenied` if the sticky bit protects another user's file.
     pub fn may_replace(&self, name: &OsStr) -> io::Result<()> {
         self.may_write()?;
         let Ok(found) = self.find(name) else { return Ok(()) };
@@ -314,7 +315,7 @@ impl Folder {
     /// Checks that this thread may create and remove entries.
     ///
     /// # Errors
-    /// The kernel's reason.
+    /// The kernel's error.
     pub fn may_write(&self) -> io::Result<()> {
         let (at, wanted) = (self.at.as_raw_fd(), libc::W_OK | libc::X_OK);
         // SAFETY: the name ends in a zero byte; we own the descriptor.
@@ -365,10 +366,11 @@ impl Folder {
 
 /// Sets the mode of a socket file that this user has just created.
 ///
-/// If another file has taken its place, that file is not changed.
+/// If the path now refers to another type of file or to another user's file, that file is not
+/// changed.
 ///
 /// # Errors
-/// The kernel's error; `InvalidInput` if the file has been replaced.
+/// The kernel's error; `InvalidInput` if the file is not a socket of this user.
 pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
     let (folder, name) = Folder::of(path)?;
     let at = open_at(&folder.at, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
@@ -377,8 +379,8 @@ pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
         return Err(wrong_type(&found));
     }
     if found.mode & 0o777 != mode {
-        // The mode is set through a descriptor. `fchmodat` follows links, and `fchmod` refuses
-        // `O_PATH` descriptors.
+        // Sets the mode through `/proc/self/fd`, because `fchmodat` follows links and `fchmod`
+        // refuses `O_PATH` descriptors.
         let by_descriptor = CString::new(format!("/proc/self/fd/{}", at.as_raw_fd()))?;
         // SAFETY: the path ends in a zero byte and outlives the call.
         check(unsafe { libc::chmod(by_descriptor.as_ptr(), mode) })?;
@@ -388,7 +390,8 @@ pub fn set_socket_mode(path: &Path, mode: u32) -> io::Result<FileInfo> {
 
 /// The user ID with which this thread accesses files.
 pub fn file_user() -> u32 {
-    // SAFETY: the call takes only a number. An invalid user changes nothing, and the result is the current one.
+    // SAFETY: the call takes only a number. An invalid user changes nothing, and the result is the
+    // current one.
     let user = unsafe { libc::setfsuid(u32::MAX) };
     user as u32
 }

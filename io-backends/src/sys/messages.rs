@@ -1,5 +1,5 @@
 //! Sends and receives many messages in one system call (`recvmmsg`, `sendmmsg`). If a sandbox
-//! refuses these calls, each message takes one call. The calls do not block.
+//! refuses these calls, each message needs its own call. The calls do not block.
 
 use std::{io, os::fd::RawFd, ptr};
 
@@ -60,7 +60,8 @@ impl Calls {
     /// Receives into `headers`. Returns the number of messages, at least one, or the errno.
     ///
     /// # Safety
-    /// As for [`send`](Self::send), and the memory is writable and not accessed by others during the call.
+    /// As for [`send`](Self::send), and the memory is writable and not accessed by others during
+    /// the call.
     pub(crate) unsafe fn receive(
         self,
         fd: RawFd,

@@ -1,11 +1,11 @@
 //! Properties and rights of the machine: accounts, folders, addresses, clocks, cores and limits.
-//! Also the system calls that are used by more than one kind of port.
+//! The module also contains the system calls that more than one kind of port uses.
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`account`] | an unprivileged user, and how a process permanently becomes that user |
 //! | [`addresses`] | the IP and MAC addresses of this machine |
-//! | [`changes`] | notices from the kernel: changed addresses or interfaces, a new time |
+//! | [`changes`] | notices from the kernel: addresses or interfaces changed, the clock was set |
 //! | [`clock`] | a clock that also runs while the machine is suspended |
 //! | [`cores`] | the cores that this process may use; binds a thread to a core |
 //! | [`folder`] | a folder whose path was opened component by component, and the files in it |

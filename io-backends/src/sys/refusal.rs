@@ -112,7 +112,8 @@ impl Refusal {
         Self { what: what.into(), errno: None, remedy: remedy.into() }
     }
 
-    /// The failed call and its error, without the remedy: `io_uring_setup: EPERM (os error 1)`.
+    /// What failed, with the errno if a system call failed, and without the remedy:
+    /// `io_uring_setup: EPERM (os error 1)`.
     pub fn reason(&self) -> String {
         match self.errno {
             Some(errno) => format!("{}: {errno}", self.what),

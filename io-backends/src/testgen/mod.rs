@@ -1,8 +1,8 @@
 //! Traffic generators for benchmarks of Ethernet ports (feature `testgen`).
 //!
-//! A source offers more frames than a forwarder can forward. A sink counts the frames and their
-//! delays. A redirect is the simplest possible forwarder. All three are XDP programs, so that they
-//! are not the bottleneck of the measurement.
+//! A source sends frames as fast as possible or at a fixed interval. A sink counts the frames and
+//! their delays. A redirect is the simplest possible forwarder. All three are XDP programs, so that
+//! they are not the bottleneck of the measurement.
 
 mod programs;
 
@@ -42,7 +42,7 @@ const BATCH_FLOOD: u32 = 64;
 const BATCH_PACED: u32 = 1;
 /// Number of frames in one call.
 ///
-/// It is more than any measurement needs, because the first frame of each call takes the kernel
+/// One call lasts for the whole measurement, because the first frame of each call takes the kernel
 /// tens of milliseconds. A signal ends the call.
 const FRAMES_A_CALL: u32 = u32::MAX;
 const NICEST: i32 = 19;
@@ -116,14 +116,15 @@ fn value_of<const BYTES: usize>(map: &OwnedFd) -> Result<Box<[u64]>, Refusal> {
         value: value.as_mut_ptr().expose_provenance() as u64,
         flags: 0,
     };
-    // SAFETY: the key has four bytes, and the value has the size of the map's values; both outlive the call.
+    // SAFETY: the key has four bytes, and the value has the size of the map's values; both outlive
+    // the call.
     unsafe { bpf("BPF_MAP_LOOKUP_ELEM", MAP_READ, &read) }.map_err(with_remedy)?;
     Ok(value)
 }
 
-/// Sends the same frame repeatedly into an interface.
+/// Sends copies of one frame on an interface.
 ///
-/// No skb is allocated for the frames, as with frames from a NIC driver.
+/// The frames have no skb, like the frames that a NIC driver passes to XDP.
 #[derive(Debug)]
 pub struct Source {
     program: OwnedFd,
@@ -133,7 +134,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes a source of copies of `frame`, whose last [`TRAILER_BYTES`] it overwrites.
+    /// Makes a source that sends copies of `frame`. In each copy, a trailer replaces the last
+    /// [`TRAILER_BYTES`] bytes.
     ///
     /// Without `interval_ns`, it sends as fast as possible. Otherwise it sends one frame in every
     /// `interval_ns`, and each frame contains the time at which it was sent.
@@ -166,13 +168,14 @@ impl Source {
         let (source, stopped) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let (stop, (tell, thread_number)) = (stopped.clone(), mpsc::channel());
         let thread = thread::Builder::new().name("source".to_owned()).spawn(move || {
-            // If the core is not available, the offered rate in the results is lower.
+            // An error is ignored. If the core is not available, the results show a lower offered
+            // rate.
             let _ = pin_to_core(core);
             // SAFETY: the call takes nothing and returns a number.
             let number = unsafe { libc::gettid() };
-            // The scheduler divides the weight of a session among the cores that the session keeps
-            // busy. The source therefore runs with the lowest priority: otherwise its share would
-            // be missing on a core that a forwarder shares with the kernel.
+            // The source runs with the lowest priority. The scheduler divides the weight of a
+            // session among the cores that the session keeps busy, so a source of normal priority
+            // would reduce the share of a forwarder that competes with the kernel for its core.
             // SAFETY: the call takes only numbers; it affects only this thread.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, number as libc::id_t, NICEST) };
             let _ = tell.send(number);
@@ -266,7 +269,7 @@ fn hear_signals() -> Result<(), i32> {
     if set < 0 { Err(errno()) } else { Ok(()) }
 }
 
-/// Counts the frames of a source where they arrive. Dropping it detaches it.
+/// Counts the frames of a source at the interface on which they arrive. A dropped sink is detached.
 #[derive(Debug)]
 pub struct Sink {
     _link: OwnedFd,
@@ -278,7 +281,7 @@ pub struct Sink {
 pub struct Arrived {
     /// Frames with the expected length and trailer.
     pub right: u64,
-    /// Frames of our ethertype with another length or trailer.
+    /// Frames of the sink's ethertype with another length or trailer.
     pub wrong: u64,
     /// Number of frames for each delay, in buckets of [`BUCKET_NS`]. The last bucket counts all
     /// longer delays.
@@ -316,8 +319,8 @@ impl Sink {
 
 /// The simplest possible forwarder.
 ///
-/// It sends each frame from one interface to another, unchanged and without an skb. Dropping it
-/// detaches it.
+/// It sends each frame from one interface to another, unchanged and without an skb. A dropped
+/// forwarder is detached.
 #[derive(Debug)]
 pub struct Redirect {
     _link: OwnedFd,
@@ -351,14 +354,14 @@ pub fn take_by_polling(interface: &str) -> Result<(), Refusal> {
     let ioctl_socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut value = EthtoolValue { command: GRO_SET, value: 1 };
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
-    let mut asked: libc::ifreq = unsafe { mem::zeroed() };
-    for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    asked.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
-    // SAFETY: the request reads `asked`, and what it points to outlives the call.
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+    // SAFETY: the call reads `request`, and what it points to outlives the call.
     let result =
-        unsafe { libc::ioctl(ioctl_socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
+        unsafe { libc::ioctl(ioctl_socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
     if result < 0 { Err(at("ETHTOOL_SGRO")(errno())) } else { Ok(()) }
 }
 

@@ -83,7 +83,7 @@ impl Assembler {
     }
 }
 
-/// The program of a source: sends each frame to this interface.
+/// The program of a source: sends each frame on `interface`.
 ///
 /// If `interval_ns` is above 0, it sends only the frames that are due, and writes the time into
 /// each.
@@ -174,7 +174,7 @@ pub(super) fn sink(map: RawFd, ethertype: u16, frame_bytes: u16) -> Vec<Instruct
     a.finish()
 }
 
-/// Sends every frame to this interface, unchanged.
+/// The program of a redirect: sends every frame on `interface`, unchanged.
 pub(super) fn redirect(interface: u32) -> Vec<Instruction> {
     let mut a = Assembler::default();
     a.set(FIRST, interface as i32);

@@ -1,6 +1,6 @@
-//! Control messages. A received one contains what the kernel reports about a datagram (segment
-//! size, drops, destination); a sent one contains parameters of the send. The parser accepts any
-//! bytes without a panic.
+//! Control messages, as in cmsg(3). The messages of a received datagram contain its segment size,
+//! its destination and the socket's drop counter. The messages of a send set its segment size and
+//! source address. The parser accepts any bytes without a panic.
 
 use std::mem;
 
@@ -14,7 +14,7 @@ pub(super) const CONTROL_OUT_BYTES: usize = CONTROL_MESSAGE_BYTES + SOURCE_MESSA
 const SOURCE_MESSAGE_BYTES: usize = (HEAD_BYTES + 20).next_multiple_of(8);
 /// Room for one message with up to 8 bytes of data.
 pub(super) const CONTROL_MESSAGE_BYTES: usize = HEAD_BYTES + 8;
-/// The data that io_uring writes in front of a datagram: its header, the source address, the
+/// The data that io_uring writes in front of a datagram: a header, the source address and the
 /// control messages.
 pub(super) const LEAD_BYTES: usize = URING_HEAD_BYTES + Name::ROOM + CONTROL_IN_BYTES;
 
@@ -24,7 +24,7 @@ const URING_HEAD_BYTES: usize = 16;
 const _: () = assert!(HEAD_BYTES == 16, "64-bit systems only: see `messages`");
 const _: () = assert!(mem::offset_of!(libc::cmsghdr, cmsg_level) == 8);
 const _: () = assert!(mem::offset_of!(libc::cmsghdr, cmsg_type) == 12);
-// Keeps the datagram itself at the start of a cache line.
+// Aligns the lead to 8 bytes. The datagram after it begins at a multiple of 64.
 const _: () = assert!(LEAD_BYTES.is_multiple_of(8));
 
 /// A received datagram, or a train of them, without its bytes.
@@ -36,7 +36,7 @@ pub(super) struct DatagramInfo {
     pub(super) bytes: usize,
     /// Length of every datagram of a train except the last one. It is 0 for a single datagram.
     pub(super) segment: usize,
-    /// Number of datagrams that this socket has dropped so far, if the kernel reported it.
+    /// The drop counter of the socket, if the kernel reported it.
     pub(super) drops: Option<u32>,
     pub(super) fault: Option<Fault>,
 }
@@ -100,8 +100,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl DatagramInfo {
-    /// Combines the results of `recvmsg`: the message's `flags`, and the bytes written to `name` and
-    /// `control`.
+    /// Combines the results of `recvmsg`: the message's `flags`, and the bytes written to `name`
+    /// and `control`.
     #[inline]
     pub(super) fn read(bytes: usize, flags: i32, name: &[u8], mut control: &[u8]) -> Self {
         let mut info =

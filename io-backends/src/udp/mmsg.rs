@@ -1,7 +1,7 @@
 //! Receives with recvmmsg. One call receives several trains, each into a chunk that was prepared
 //! for it.
 //!
-//! The calls do not block. They leave datagrams in the socket for which the pool has no free chunk.
+//! The calls do not block. Datagrams for which the pool has no free chunk stay in the socket.
 
 use strowger_frame::{Burst, Chunk, ChunkClass, Pool, reserve::Chunks};
 
@@ -21,7 +21,7 @@ pub(super) struct Mmsg {
     vectors: Vec<libc::iovec>,
     names: Vec<Name>,
     controls: Vec<ControlRoom<CONTROL_IN_BYTES>>,
-    /// Filled from the front. A chunk that a call did not use stays for the next call.
+    /// The array is filled from the front. A chunk that a call did not use stays for the next call.
     chunks: Vec<Option<Chunk>>,
     class: ChunkClass,
     /// Bytes of a chunk that a datagram may use.
@@ -29,8 +29,8 @@ pub(super) struct Mmsg {
     /// Number of messages of the last call, and the number of these that have been handled.
     received: usize,
     next: usize,
-    /// Number of messages to request: twice as many as the last call received, so that an idle port
-    /// prepares few.
+    /// Number of messages to request: twice as many as the last call received, within limits, so
+    /// that an idle port prepares few.
     wanted: usize,
 }
 
@@ -38,11 +38,12 @@ pub(super) struct Mmsg {
 unsafe impl Send for Mmsg {}
 
 impl Mmsg {
-    /// With GRO, each message may be a whole train, so its chunk must hold 64 KiB.
+    /// Allocates the arrays. With GRO, each message may be a whole train, so its chunk must hold 64
+    /// KiB.
     ///
     /// Without GRO, the chunk must hold the longest datagram that the port accepts.
     pub(super) fn new(gro: bool, frame_bytes_max: usize) -> Self {
-        // Number of bytes that every single chunk has after its start offset.
+        // Every chunk of class `Single` has at least this many bytes after its start offset.
         let single = 3072;
         let (class, room) = if gro || frame_bytes_max > single {
             (ChunkClass::Train, if gro { 64 << 10 } else { frame_bytes_max })
@@ -64,7 +65,7 @@ impl Mmsg {
         }
     }
 
-    /// Maximum number of chunks that it holds.
+    /// Maximum number of chunks that are held for receiving.
     pub(super) fn chunks_max(&self) -> Chunks {
         let n = MESSAGES_IN_MAX as u32;
         match self.class {
@@ -93,8 +94,8 @@ impl Mmsg {
                 if calls == CALLS_MAX || !self.receive(socket, rx_queue, pool) {
                     return;
                 }
-                // The call returned fewer messages than requested, so the socket is empty and needs
-                // no second call.
+                // After fewer messages than `wanted`, the socket or the pool is empty, and a second
+                // call is of no use.
                 calls = if self.received < self.wanted { CALLS_MAX } else { calls + 1 };
                 self.wanted = (2 * self.received).clamp(MESSAGES_IN_MIN, MESSAGES_IN_MAX);
             }
@@ -123,8 +124,8 @@ impl Mmsg {
         // SAFETY: `prepare` has pointed the first `ready` headers to a name, a control room and one
         // vector over a chunk that only we can access, each with its length.
         let received = unsafe { receive_messages(socket, &mut self.headers[..ready]) };
-        // If the call failed, the next burst tries again. The error is EAGAIN, or the report of an
-        // earlier send.
+        // If the call failed, the next burst tries again. The error is EAGAIN, or one that an
+        // earlier send caused.
         self.received = received.unwrap_or(0);
         self.received > 0
     }

@@ -7,14 +7,14 @@
 //! |---|---|
 //! | `port` | the port, which combines the parts below |
 //! | `uring`, `mmsg` | receive with io_uring, or with recvmmsg |
-//! | `rx_queue` | cuts received datagrams into frames and finds their neighbour |
+//! | `rx_queue` | cuts received trains into frames, and finds the neighbour of each |
 //! | `send`, `queue` | send with sendmmsg |
-//! | `send_sockets` | the socket on which frames to each neighbour are sent; none blocks others |
+//! | `send_sockets` | selects the send socket, so that one neighbour does not block others |
 //! | `sources` | the local address to which each sender sent, on a wildcard socket |
 //! | `neighbours`, `name` | the neighbours of the socket; socket addresses in the kernel's form |
 //! | `steer` | makes the kernel steer handshakes to a separate socket |
 //! | `control` | control messages of datagrams |
-//! | `select_mode` | finds by trying what the machine supports, and reports it in words |
+//! | `select_mode` | tests what the machine supports, and describes the result |
 //! | `socket`, `limits` | system calls; the limits and their reasons |
 //!
 //! ```no_run
@@ -66,8 +66,8 @@ use crate::sys::{
 /// The backend to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// recvmmsg, which forwarded the most frames when measured. The report says whether io_uring
-    /// would work.
+    /// recvmmsg, which was as fast as io_uring or faster when measured. The report says whether
+    /// io_uring would work.
     #[default]
     Auto,
     /// io_uring, or an error if it does not work.
@@ -86,11 +86,12 @@ pub struct UdpSpec {
     /// Whether a socket at `[::]` also receives IPv4. Its IPv4 neighbours then have plain IPv4
     /// addresses.
     pub dual_stack: bool,
-    /// Size of the receive buffer and of the send buffer, in bytes.
+    /// Requested size of the receive buffer and of the send buffer, in bytes.
     pub socket_buffer_bytes: usize,
     /// Maximum number of neighbours. The index of a mark is below this.
     pub neighbours_max: u32,
-    /// Whether other sockets of this user may bind to the same address, one for each worker.
+    /// Whether other sockets of this user may bind to the same address, one per worker
+    /// (`SO_REUSEPORT`).
     ///
     /// The kernel then distributes flows among these sockets.
     pub reuse_port: bool,
@@ -101,11 +102,12 @@ pub struct UdpSpec {
     /// Number of receive buffers that io_uring has posted, rounded up to a power of two. Each is a
     /// train chunk.
     ///
-    /// Fewer buffers stay in the cache. With too few, the receive must be armed again more often.
+    /// A small number of buffers stays in the cache. With too few, the multishot receive ends more
+    /// often and must be armed again.
     pub posted_buffers: u16,
-    /// Maximum length of a datagram if the kernel does not join datagrams into trains.
+    /// Maximum length of a datagram that recvmmsg receives without GRO.
     ///
-    /// Longer datagrams count as `truncated`. If the kernel does join datagrams, any datagram fits.
+    /// Longer datagrams count as `truncated`. With io_uring or GRO, any datagram fits.
     pub frame_bytes_max: usize,
     /// Simulates a kernel that refuses io_uring, for tests.
     #[doc(hidden)]
@@ -125,9 +127,9 @@ impl UdpSpec {
         Self {
             bind,
             backend: BackendChoice::Auto,
-            // This buffer holds a tenth of a second at 300 Mbit/s, and is the limit of many Linux
-            // installations. With a smaller one, the kernel drops bursts of trains before a worker
-            // wakes.
+            // This buffer holds a tenth of a second at 300 Mbit/s. The size is the default limit
+            // since Linux 6.18. With a smaller one, the kernel may drop bursts of trains before a
+            // worker wakes.
             socket_buffer_bytes: 4 << 20,
             neighbours_max: 1024,
             dual_stack: true,
@@ -251,14 +253,14 @@ impl OpenedUdpPort {
 
 /// Opens a socket for the given worker.
 ///
-/// It may be called on any thread. The port then belongs to the first thread that receives with it.
+/// Any thread may open the port. The worker's thread must be the first one that receives with it.
 ///
 /// # Errors
-/// [`UdpOpenError`], which contains a remedy for the operator.
+/// [`UdpOpenError`], with a remedy for the operator where one is known.
 pub fn open(spec: &UdpSpec, worker: usize) -> Result<OpenedUdpPort, UdpOpenError> {
     if spec.reuse_port {
-        // The kernel gives a share of the traffic to every socket bound to the address, including
-        // send sockets.
+        // A port with `reuse_port` has no further send sockets, because the kernel would give each
+        // of them a share of the received traffic.
         let mut opened = open_with(spec, worker, |_| ())?;
         let why = "with reuse_port the kernel spreads flows over all sockets of the address";
         opened.report.send_sockets_refused = Some(Refusal::new(why, ""));
@@ -270,7 +272,8 @@ pub fn open(spec: &UdpSpec, worker: usize) -> Result<OpenedUdpPort, UdpOpenError
         let shared = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1);
         steers = shared.and_then(|()| socket.attach_to_group(&steer::first_alone()));
         if steers.is_err() {
-            // If this fails, `bind` reports the error.
+            // Without the program, other sockets at the address would receive part of the traffic.
+            // An error is ignored, because the port works without this setting.
             let _ = socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 0);
         }
     })?;
@@ -287,7 +290,8 @@ fn bind_refused(at: SocketAddr, errno: i32) -> UdpOpenError {
     }
 }
 
-/// As [`open`]. Calls `before_bind` with the socket before binding it.
+/// Opens a port without further send sockets, and calls `before_bind` with its socket before
+/// binding it.
 fn open_with(
     spec: &UdpSpec,
     worker: usize,
@@ -295,7 +299,8 @@ fn open_with(
 ) -> Result<OpenedUdpPort, UdpOpenError> {
     let at = spec.bind;
     let refused = |call| move |errno| UdpOpenError::Call { at, error: CallError::new(call, errno) };
-    // This check comes first: a port that opens but cannot receive would be worse than an error.
+    // The calls are tested first, because a port that opens but cannot receive would be worse than
+    // an error.
     Calls::find().map_err(|error| UdpOpenError::CallsRefused { at, error })?;
     let dual = spec.is_dual();
     let socket = Socket::with(at, dual).map_err(refused("socket"))?;
@@ -350,7 +355,8 @@ fn open_with(
     Ok(OpenedUdpPort { port, report })
 }
 
-/// Makes a ring after a self-test, or returns the reason why that is not possible.
+/// Makes the ring, if the spec requires one, after a self-test. For `Auto` it makes no ring, and
+/// returns the reason if the self-test failed.
 #[allow(clippy::type_complexity)] // two halves of one result, which the caller takes apart
 fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpOpenError> {
     if spec.backend == BackendChoice::Mmsg {
@@ -361,8 +367,8 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpO
         None => select_mode::self_test_ring(spec.bind, spec.ring_mode_first),
     };
     if spec.backend == BackendChoice::Auto {
-        // Decision 0011 contains the measurements: io_uring is equal with trains, and slower
-        // without.
+        // Decision 0011 contains the measurements: io_uring is about as fast as recvmmsg with
+        // trains, and slower without trains.
         return Ok((
             None,
             self_tested.err().map(|why| (Backend::IoUring, why)).into_iter().collect(),
@@ -374,16 +380,17 @@ fn ring(spec: &UdpSpec) -> Result<(Option<Uring>, Vec<(Backend, Refusal)>), UdpO
     ring.map(|ring| (Some(ring), Vec::new())).map_err(UdpOpenError::NoRing)
 }
 
-/// Makes the kernel refuse datagrams that are too long for the path, instead of fragmenting them.
+/// Forbids fragmentation: the kernel refuses datagrams that are longer than the MTU of the
+/// interface, and sets the DF bit in IPv4.
 ///
-/// `PROBE` also ignores ICMP messages about the path MTU, which anyone can forge.
+/// `PROBE` also ignores ICMP messages about the path MTU, which an attacker can forge.
 fn never_fragment(socket: &Socket, at: SocketAddr) -> Result<(), i32> {
     if at.is_ipv4() {
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     } else {
         socket.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
         // This option applies to the IPv4 traffic of a dual-stack socket. An IPv6-only socket sends
-        // none.
+        // no IPv4.
         socket.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     }
 }
@@ -404,6 +411,7 @@ fn ask_own_address(socket: &Socket, at: SocketAddr) -> Result<bool, i32> {
 mod tests {
     use super::*;
 
+    /// wire.md: W8-10.
     #[test]
     fn ports_do_not_fragment_and_ignore_the_path_mtu_of_icmp() {
         let wanted = [

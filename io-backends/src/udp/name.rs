@@ -123,7 +123,7 @@ impl Key {
 }
 
 impl Key {
-    /// The address of the key, in the form of a socket of the same family as `like`.
+    /// The key's address as a socket address of the same family as `like`.
     pub(super) fn address(&self, like: IpAddr) -> SocketAddr {
         let port = self.port_and_scope as u16;
         let scope = (self.port_and_scope >> 16) as u32;
@@ -143,6 +143,7 @@ pub(super) fn same_kind(a: IpAddr, b: IpAddr) -> bool {
 mod tests {
     use super::*;
 
+    /// wire.md: W8-8.
     #[test]
     fn an_address_is_the_same_after_conversion_to_the_kernels_form() {
         for text in ["127.0.0.1:7000", "0.0.0.0:0", "[::1]:65535", "[fe80::1%3]:9"] {

@@ -38,15 +38,16 @@ pub(super) struct Neighbour {
     is_authenticated: bool,
     /// The last send error, and the round in which it occurred.
     pub(super) refused: Option<(i32, u64)>,
-    /// Index of the message that further frames to it may join. Valid only if `round` is the
-    /// current round.
+    /// Index of the message that further frames to the neighbour may join. It is valid only if
+    /// `round` is the current round.
     pub(super) open: u32,
     pub(super) round: u64,
     key: Key,
 }
 
 impl Neighbour {
-    /// Maximum number of frames in its next message, at most `most`. Call this once for each burst.
+    /// Returns the maximum number of frames in the neighbour's next message, at most `most`. Call
+    /// this once for each burst.
     #[inline]
     pub(super) fn segments_max(&mut self, most: u32, tally: &PortTally) -> u32 {
         if self.gso_retry_in == 0 {
@@ -71,11 +72,12 @@ pub(super) struct Neighbours {
     /// It is at most half full, so probe sequences are short. A standard hash map is not used,
     /// because it would allocate when it grows.
     buckets: Box<[u32]>,
-    /// Keyed, because unknown senders choose the addresses.
+    /// The hash is keyed, because unknown senders choose the addresses that are looked up.
     hasher: RandomState,
-    /// The socket's local address. Its family determines which neighbours are possible.
+    /// The socket's local address. Neighbours must have addresses of the same family.
     local: SocketAddr,
-    /// The last result, because the next train usually comes from the same sender.
+    /// The last lookup by address, cached because the next train usually comes from the same
+    /// sender.
     last: Option<(Key, Mark)>,
 }
 
@@ -142,8 +144,8 @@ impl Neighbours {
         }
     }
 
-    /// Records the local address to which the neighbour sent an authenticated datagram. From then on
-    /// only authenticated datagrams change it.
+    /// Records the local address to which the neighbour sent an authenticated datagram. From then
+    /// on only authenticated datagrams change it.
     pub(super) fn authenticated_at(&mut self, mark: Mark, source: Source) {
         if let Some(neighbour) = self.at_mut(mark) {
             neighbour.is_authenticated = true;
@@ -165,8 +167,8 @@ impl Neighbours {
         self.entries[index as usize].as_ref()?.source
     }
 
-    /// The errno of the last send to the neighbour at this address. It is `None` if that send
-    /// succeeded.
+    /// The errno of the last refused send to the neighbour at this address. It is `None` if newer
+    /// frames to the neighbour have been queued since.
     pub(super) fn last_send_error(&self, key: &Key) -> Option<i32> {
         let index = self.buckets[self.bucket(key)].checked_sub(1)?;
         let entry = self.entries[index as usize].as_ref()?;
@@ -209,7 +211,7 @@ impl Neighbours {
             is_authenticated: false,
             refused: None,
             open: 0,
-            // A round number that no sender reaches.
+            // The current round never reaches this number.
             round: u64::MAX,
             key,
         });
@@ -223,8 +225,8 @@ impl Neighbours {
         self.last = None;
         let mut hole = self.bucket(&key);
         self.entries[mark.index()] = None;
-        // Closes the gap: moves up entries that probing had placed after it. Later lookups then do
-        // not stop too early, and no tombstones are needed.
+        // Closes the gap: moves entries that probing had placed after it. Later lookups then do not
+        // stop too early, and no tombstones are needed.
         let mask = self.buckets.len() - 1;
         let mut at = hole;
         loop {

@@ -1,7 +1,7 @@
-//! The port over one UDP socket.
+//! The UDP port.
 //!
-//! It receives with io_uring or recvmmsg, and sends with sendmmsg. The socket is not connected, so
-//! any number of neighbours can share it.
+//! It receives with io_uring or recvmmsg, and sends with sendmmsg. Its sockets are not connected,
+//! so any number of neighbours can share them.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,10 +23,10 @@ use super::{
     uring::Uring,
 };
 
-/// A UDP socket as a port of the switch, made by [`open`](super::open).
+/// A UDP port of the switch, made by [`open`](super::open).
 pub struct UdpPort {
-    /// The first field, so that it is dropped first: the kernel receives from the socket into its
-    /// chunks.
+    /// This field is the first, so that it is dropped before the socket, because the kernel
+    /// receives from the socket into the ring's chunks.
     ring: Option<Uring>,
     /// Receives if there is no ring or if the ring has failed.
     mmsg: Mmsg,
@@ -75,7 +75,8 @@ impl UdpPort {
         self.sockets.add(more);
     }
 
-    /// From now on, each neighbour's frames are sent from the local address to which it sent.
+    /// From now on, frames to a neighbour are sent from the local address to which that neighbour
+    /// sends.
     pub(super) fn keep_sources(&mut self) {
         self.rx_queue.keep_sources();
     }

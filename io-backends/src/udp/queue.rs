@@ -1,7 +1,7 @@
 //! A queue of messages for one socket.
 //!
-//! Frames that may be sent together become one message with `UDP_SEGMENT`, and one sendmmsg passes
-//! all messages to the kernel. Payload is not copied, and each frame is counted.
+//! Frames to one neighbour are joined into messages with `UDP_SEGMENT`, and sendmmsg sends the
+//! messages. Payload is not copied, and each frame is counted.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::sys::messages::empty_header;
 
 const _: () = assert!(MESSAGES_MAX == FRAMES_WAITING_MAX, "see `Queue::room`");
 
-/// Distance between the vectors of two messages.
+/// Distance between the first vectors of consecutive messages.
 ///
 /// It is a few vectors more than a message may have, so that the first vectors of the messages use
 /// different sets of the first-level cache.
@@ -40,7 +40,7 @@ pub(super) struct Message {
     frames: u32,
     bytes: u32,
     pieces: u32,
-    /// Address at which a frame must begin in order to extend the last piece.
+    /// Address at which a frame must begin to extend the last piece.
     end: *const u8,
     /// Whether a shorter frame has ended the train.
     ended: bool,
@@ -48,29 +48,32 @@ pub(super) struct Message {
 
 /// Messages of one socket that are waiting to be sent, and the chunks of their frames.
 pub(super) struct Queue {
-    /// Messages in order. Those before `first` have been sent.
+    /// Messages in order. Those before `first` have been sent or dropped.
     pub(super) messages: Vec<Message>,
     first: usize,
-    /// Number of frames of `messages[first]` that were sent one by one since `refusal` occurred.
+    /// Number of frames of `messages[first]` that were sent or dropped one by one, after the kernel
+    /// had refused the message with `refusal`.
     gone: u32,
     refusal: i32,
     vectors: Vec<libc::iovec>,
     /// The chunks of all frames in `messages`, and for each the index of its message.
     ///
-    /// They are released after the last message was sent. While the socket is full, they are
-    /// released message by message.
+    /// All are released when no message waits any more. If the socket is full, only those of sent
+    /// or dropped messages are released.
     held: Vec<HeldFrames>,
     held_for: Vec<u16>,
     frames: usize,
     /// See `take_cost`.
     cost: usize,
-    /// Headers that are built from `messages` for each call, so that no pointer outlives the call.
+    /// Headers, which each flush builds from `messages`. Their pointers are not used after the
+    /// flush.
     headers: Vec<libc::mmsghdr>,
     controls: Vec<ControlRoom<CONTROL_OUT_BYTES>>,
     tally: Arc<PortTally>,
 }
 
-// SAFETY: the pointers lead into chunks that `held` keeps, and move with it.
+// SAFETY: the pointers in `messages` and `vectors` point into chunks that `held` owns. Those in
+// `headers` are written before each use.
 unsafe impl Send for Queue {}
 
 /// Result of a flush.
@@ -91,13 +94,12 @@ enum Single {
     Blocked,
 }
 
-/// Whether the queue of the socket or of the device is full, so that the caller tries again later.
+/// Whether the error means that the socket, the device or the kernel has no room at present.
 pub(super) fn is_full(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)
 }
 
-/// Whether the error concerns an earlier datagram. The kernel returns such an error from the next
-/// call.
+/// Whether the error may concern an earlier datagram: the kernel can report it in a later call.
 fn is_earlier_error(errno: i32) -> bool {
     matches!(errno, libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EPROTO)
 }
@@ -130,10 +132,11 @@ impl Queue {
         }
     }
 
-    /// Number of frames that it can accept, whatever their lengths and destinations.
+    /// Number of frames that the queue can accept, whatever their lengths and destinations.
     #[inline]
     pub(super) fn room(&self) -> usize {
-        // The arrays have the requested length, but the capacity of a vector can be larger.
+        // Uses the length of `headers`, because the capacity of a vector can be larger than
+        // requested.
         let messages = self.headers.len() - self.messages.len();
         messages.min(self.headers.len() - self.frames)
     }
@@ -148,9 +151,10 @@ impl Queue {
         self.messages.iter().skip(self.first).any(|message| message.mark == to)
     }
 
-    /// Takes frames to a neighbour. The queue must have room for them.
+    /// Adds frames to a neighbour. The queue must have room for them.
     ///
-    /// If they fit, they join the open message. Returns the message that is open afterwards.
+    /// Frames that fit join the message `open`. The others begin new messages. Returns the index of
+    /// the last message.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -254,13 +258,15 @@ impl Queue {
                 }
             }
             let waiting = self.first..self.messages.len();
-            // SAFETY: `write_headers` has pointed these headers to a name, to vectors over memory that
-            // `held` keeps, and to a control message, each with its length; none has moved since.
+            // SAFETY: `write_headers` has pointed these headers to a name, to vectors over memory
+            // that `held` keeps, and to a control message if there is one, each with its length;
+            // none has moved since.
             let sent = unsafe { send_messages(socket, &mut self.headers[waiting]) };
             match sent {
                 Ok(sent) => {
                     if without.take().is_some() {
-                        // The source address is no longer local.
+                        // The send worked without the source address, so that address is no longer
+                        // local.
                         neighbours.forget_source(self.messages[self.first].mark);
                     }
                     self.count_sent(sent);
@@ -311,7 +317,7 @@ impl Queue {
         (self.first, self.gone, self.frames) = (0, 0, 0);
     }
 
-    /// Releases the chunks of the messages that were sent, while other messages wait.
+    /// Releases the chunks of the messages that were sent or dropped, while other messages wait.
     #[cold]
     pub(super) fn give_up_sent(&mut self) {
         let mut at = 0;
@@ -332,7 +338,7 @@ impl Queue {
         self.clear();
     }
 
-    /// Approximate size that was charged to the send buffer since the last call.
+    /// Returns approximately how many bytes the send buffer was charged since this was last called.
     #[inline]
     pub(super) fn take_cost(&mut self) -> usize {
         std::mem::take(&mut self.cost)
@@ -351,12 +357,14 @@ impl Queue {
             header.msg_controllen = 0;
             if message.frames > 1 {
                 let control = controls.wrapping_add(at);
-                // SAFETY: `at` is below the length of the array, which is at least that of `messages`.
+                // SAFETY: `at` is below the length of the array, which is at least that of
+                // `messages`.
                 let control = unsafe { &mut *control };
                 control.0[..CONTROL_MESSAGE_BYTES]
                     .copy_from_slice(&segment_message(message.segment as u16).0);
                 header.msg_control = (&raw mut *control).cast();
-                // The length of the room; the kernel reads the length of the value from the message.
+                // This is the length of the room. The kernel reads the length of the value from the
+                // control message.
                 header.msg_controllen = CONTROL_MESSAGE_BYTES as _;
             }
             if let Some(source) = message.source {
@@ -381,9 +389,9 @@ impl Queue {
         self.first += sent;
     }
 
-    /// Sends the frames of the first message one by one, because the kernel refused it as a train
-    /// with `errno`. If the kernel accepts the frames and the length was not the reason, trains are
-    /// not used on this path for a while.
+    /// Sends the frames of the first message one by one if `errno`, with which the kernel refused
+    /// the message, may concern trains only. Otherwise drops them. If the kernel accepts a frame of
+    /// full length and `errno` is not `EMSGSIZE`, no trains are sent to this neighbour for a while.
     #[cold]
     fn send_singly(&mut self, socket: &Socket, neighbours: &mut Neighbours, errno: i32) -> Single {
         let message = self.messages[self.first];
@@ -410,8 +418,9 @@ impl Queue {
                         self.tally.bytes_out.add(len as u64);
                         self.tally.trains_out.add(1);
                         self.cost += len + MESSAGE_COST_BYTES;
-                        // Some kernels also return EINVAL for segments that are too long. Of such a
-                        // train, only a shorter last frame is accepted.
+                        // Some kernels also return EINVAL for segments that are longer than the
+                        // MTU. In that case only a shorter last frame is accepted, so an accepted
+                        // frame of full length shows that segmentation was the reason.
                         if errno != libc::EMSGSIZE
                             && len == message.segment as usize
                             && let Some(neighbour) = neighbours.at_mut(message.mark)
@@ -442,7 +451,8 @@ impl Queue {
     }
 }
 
-/// Sends one frame. Tries again after a signal or after the error of an earlier datagram.
+/// Sends one frame. Retries once after a signal or the error of an earlier datagram, and without
+/// the source address if that may be the reason for the error.
 pub(super) fn send_alone(
     socket: &Socket,
     name: &Name,
@@ -463,8 +473,8 @@ pub(super) fn send_alone(
     }
     let mut tries = 0;
     loop {
-        // SAFETY: the name belongs to the caller, vector and control message to us, and the queue holds the memory
-        // of `begin..len`; all outlive the call.
+        // SAFETY: the name and the `len` bytes at `begin` belong to the caller, and vector and
+        // control message to this function; all outlive the call.
         let sent = unsafe { send_messages(socket, std::slice::from_mut(&mut header)) };
         match sent {
             Ok(_) => return Ok(()),

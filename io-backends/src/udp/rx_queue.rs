@@ -1,6 +1,7 @@
 //! Handles the datagrams that either backend has received.
 //!
-//! It counts them, finds the neighbour and cuts them into frames. It makes no system calls.
+//! It counts the datagrams, finds their neighbours and cuts trains into frames. It makes no system
+//! calls.
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub(super) struct RxQueue {
     /// The rest of a train that did not fit into the last burst.
     train: Option<Train>,
     mark: Mark,
-    /// The kernel's last drop counter, which wraps. It counts buffers, so a dropped train counts as one.
+    /// The last value of the kernel's drop counter, which wraps. It counts buffers, so a dropped
+    /// train counts as one.
     drops_seen: u32,
     /// The unknown senders of this burst, indexed by the numbers of their marks. It is `None` if
     /// frames from unknown senders are not accepted.
@@ -80,7 +82,8 @@ impl RxQueue {
         self.unknown_senders = accept.then(ArrayVec::new);
     }
 
-    /// Begins a new burst: forgets unknown senders, except the one whose train is being cut.
+    /// Begins a new burst: forgets unknown senders, but one whose train is being cut keeps its
+    /// number.
     #[inline]
     pub(super) fn begin(&mut self) {
         let is_cutting = self.train.is_some();

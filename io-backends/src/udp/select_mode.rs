@@ -1,6 +1,6 @@
-//! Finds by trying what this machine supports for UDP, and reports it in words: backend, GRO, GSO
-//! and buffer sizes. It does not check versions. That an option can be set does not prove that it
-//! works, so each is tested.
+//! Tests what this machine supports for UDP (backend, GRO, GSO, buffer sizes), and describes the
+//! result. It does not rely on kernel versions. An option that can be set does not necessarily
+//! work, so most options are tested with datagrams over loopback.
 
 use std::{
     fmt,
@@ -38,7 +38,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Its name in counters and JSON: `io_uring` or `mmsg`.
+    /// The backend's name in counters and JSON: `io_uring` or `mmsg`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::IoUring => "io_uring",
@@ -51,15 +51,15 @@ impl Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferBytes {
     /// The size that the spec requests.
-    pub asked: usize,
-    /// Size that the kernel reports, without the half that it reserves for bookkeeping.
+    pub requested: usize,
+    /// The size that the kernel reports, without the half that it reserves for bookkeeping.
     pub given: usize,
 }
 
 impl BufferBytes {
     /// Whether the kernel gave less than requested.
     pub fn is_short(&self) -> bool {
-        self.given < self.asked
+        self.given < self.requested
     }
 }
 
@@ -76,7 +76,7 @@ pub struct UdpReport {
     pub ring: Option<&'static str>,
     /// Better backends that do not work here, and the reasons.
     pub refused: Vec<(Backend, Refusal)>,
-    /// Whether io_uring works but is not used, because recvmmsg forwarded more frames when
+    /// Whether io_uring works but is not used, because recvmmsg was as fast or faster when
     /// measured.
     pub passed_over: bool,
     /// Whether the kernel joins received datagrams into trains (`UDP_GRO`).
@@ -95,15 +95,15 @@ pub struct UdpReport {
     pub dual_stack: bool,
     /// Number of send sockets, each with its own send buffer.
     ///
-    /// If a neighbour's frames are stuck in this machine, they thus do not fill the send buffer of
-    /// others.
+    /// With several, frames that are stuck in this machine do not fill the send buffer that other
+    /// neighbours use.
     pub send_sockets: usize,
     /// Why there are no more send sockets.
     pub send_sockets_refused: Option<Refusal>,
 }
 
 impl UdpReport {
-    /// One sentence for each property that would be faster or safer in another mode.
+    /// One sentence for each feature that does not work or is limited.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (backend, refusal) in &self.refused {
@@ -124,10 +124,10 @@ impl UdpReport {
             ("send", self.send_buffer, "net.core.wmem_max"),
         ] {
             if bytes.is_short() {
-                let BufferBytes { asked, given } = bytes;
+                let BufferBytes { requested, given } = bytes;
                 warnings.push(format!(
-                    "the {what} buffer has {given} bytes instead of {asked}; raise the limit with: \
-                     sysctl -w {sysctl}={asked}"
+                    "the {what} buffer has {given} bytes instead of {requested}; raise the limit with: \
+                     sysctl -w {sysctl}={requested}"
                 ));
             }
         }
@@ -181,14 +181,14 @@ impl fmt::Display for UdpReport {
     }
 }
 
-/// The results of trying each feature on loopback sockets, for `strowger doctor`.
+/// The results of testing each feature on loopback sockets, for `strowger doctor`.
 #[derive(Clone, Debug)]
 pub struct UdpCapabilities {
-    /// Sends and receives a datagram with the calls that ports use.
+    /// Sending and receiving a datagram with the calls that ports use.
     pub datagrams: Result<String, Refusal>,
-    /// Sends and receives many messages in one system call.
+    /// Sending and receiving many messages in one system call.
     pub many: Result<String, Refusal>,
-    /// Receives a datagram with io_uring. The result is the flags of the ring.
+    /// Receiving a datagram with io_uring. The result is the flags of the ring.
     pub io_uring: Result<String, Refusal>,
     /// Receives a train as one message.
     pub gro: Result<String, Refusal>,
@@ -215,8 +215,8 @@ impl UdpCapabilities {
     }
 }
 
-/// Tries every feature that a UDP port may use. `buffer_bytes` is the size of the socket buffer to
-/// request.
+/// Tries every feature that a UDP port may use. `buffer_bytes` is the size to request for each
+/// socket buffer.
 pub fn probe(buffer_bytes: usize) -> UdpCapabilities {
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     UdpCapabilities {
@@ -239,7 +239,7 @@ pub(super) fn loopback(like: SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::LOCALHOST, 0).into() } else { (Ipv6Addr::LOCALHOST, 0).into() }
 }
 
-/// A socket on loopback for a test.
+/// Makes a socket on loopback for a test.
 fn scratch(like: SocketAddr) -> Result<(Socket, SocketAddr), Refusal> {
     let refused = |step: &'static str| {
         move |errno| CallError::new(step, errno).with_remedy("set the loopback interface up")
@@ -306,7 +306,8 @@ pub(super) fn self_test_ring(like: SocketAddr, first_mode: usize) -> Result<Ring
     }
     let mut burst = Burst::new();
     let deadline = Instant::now() + SELF_TEST_MAX;
-    // The receive is armed before the datagram is sent, so that the wake-up is tested too.
+    // The receive is armed before the datagram is sent, so that the kernel must complete a receive
+    // that already waits.
     let mut sent = false;
     while burst.is_empty() {
         if !ring.rx_burst(&socket, &mut neighbours, &mut rx_queue, &mut pool, &mut burst) {
@@ -342,11 +343,12 @@ pub(super) fn ring_refused(error: CallError) -> Refusal {
     })
 }
 
-/// Finds by trying the maximum number of segments in one send, over loopback.
+/// Returns the largest number of segments that the kernel accepts in one send, of those tried over
+/// loopback.
 pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
     const OLD: &str = "UDP_SEGMENT needs Linux 4.18";
     let Ok((receiver, to)) = scratch(like) else {
-        // If loopback is not available, this assumes the least number that the option guarantees.
+        // Without loopback, this returns the number that every kernel with the option accepts.
         let socket = Socket::new(like).map_err(|errno| CallError::new("socket", errno))?;
         let set = socket.set(libc::SOL_UDP, libc::UDP_SEGMENT, 0);
         return set
@@ -366,7 +368,7 @@ pub(super) fn try_segments(like: SocketAddr) -> Result<usize, Refusal> {
     Err(CallError::new("UDP_SEGMENT", refused).with_remedy(OLD))
 }
 
-/// Sends a train to a socket with `UDP_GRO`, and checks that it arrives as one message.
+/// Sends a train to a socket with `UDP_GRO`, and tests whether it arrives as one message.
 fn try_gro(like: SocketAddr) -> Result<String, Refusal> {
     let (receiver, to) = scratch(like)?;
     let (sender, _) = scratch(like)?;
@@ -389,41 +391,41 @@ pub(super) fn enable_gro(socket: &Socket) -> Result<(), Refusal> {
         .map_err(|errno| CallError::new("UDP_GRO", errno).with_remedy("UDP_GRO needs Linux 5.0"))
 }
 
-fn try_buffers(like: SocketAddr, asked: usize) -> Result<String, Refusal> {
+fn try_buffers(like: SocketAddr, requested: usize) -> Result<String, Refusal> {
     let (socket, _) = scratch(like)?;
     for (buffer, sysctl) in [
-        (receive_buffer(&socket, asked), "net.core.rmem_max"),
-        (send_buffer(&socket, asked), "net.core.wmem_max"),
+        (receive_buffer(&socket, requested), "net.core.rmem_max"),
+        (send_buffer(&socket, requested), "net.core.wmem_max"),
     ] {
         if buffer.is_short() {
             return Err(Refusal::new(
-                format!("the kernel gave {} of {asked} bytes", buffer.given),
-                format!("raise the limit with: sysctl -w {sysctl}={asked}"),
+                format!("the kernel gave {} of {requested} bytes", buffer.given),
+                format!("raise the limit with: sysctl -w {sysctl}={requested}"),
             ));
         }
     }
-    Ok(format!("{asked} bytes in each direction"))
+    Ok(format!("{requested} bytes in each direction"))
 }
 
 /// Sets the receive buffer. With `CAP_NET_ADMIN` it may exceed `net.core.rmem_max`.
-pub(super) fn receive_buffer(socket: &Socket, asked: usize) -> BufferBytes {
-    buffer(socket, asked, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
+pub(super) fn receive_buffer(socket: &Socket, requested: usize) -> BufferBytes {
+    buffer(socket, requested, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)
 }
 
 /// Sets the send buffer. With `CAP_NET_ADMIN` it may exceed `net.core.wmem_max`.
-pub(super) fn send_buffer(socket: &Socket, asked: usize) -> BufferBytes {
-    buffer(socket, asked, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
+pub(super) fn send_buffer(socket: &Socket, requested: usize) -> BufferBytes {
+    buffer(socket, requested, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)
 }
 
-fn buffer(socket: &Socket, asked: usize, force: i32, plain: i32) -> BufferBytes {
+fn buffer(socket: &Socket, requested: usize, force: i32, plain: i32) -> BufferBytes {
     // The kernel doubles the value, so at most half of the maximum can be requested.
-    let wanted = asked.min(i32::MAX as usize / 2) as i32;
+    let wanted = requested.min(i32::MAX as usize / 2) as i32;
     if socket.set(libc::SOL_SOCKET, force, wanted).is_err() {
         // An error is ignored, because the size that is read back shows whether the call worked.
         let _ = socket.set(libc::SOL_SOCKET, plain, wanted);
     }
     let given = socket.read(libc::SOL_SOCKET, plain).unwrap_or_default() / 2;
-    BufferBytes { asked, given: usize::try_from(given).unwrap_or_default() }
+    BufferBytes { requested, given: usize::try_from(given).unwrap_or_default() }
 }
 
 pub(super) fn count_drops(socket: &Socket) -> Result<(), Refusal> {

@@ -1,10 +1,10 @@
-//! Sends frames: which frames wait for which socket, and what happens when a socket is full.
+//! Sends frames: selects the socket for each frame, and handles full sockets.
 //!
 //! Payload is not copied, and each frame is counted.
 //!
-//! Sends do not use io_uring, even if receives do. Together with an io_uring receive, sendmmsg was
-//! measured to be as fast or 5 to 15 % faster. It needs no bookkeeping of sends in flight, and both
-//! backends share it.
+//! Sends do not use io_uring, even if receives do. Measured together with an io_uring receive,
+//! sendmmsg was as fast as io_uring sends, or 5 to 15 % faster. It needs no bookkeeping of sends in
+//! flight, and both backends share it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -24,23 +24,22 @@ use super::{
 pub(super) struct TxQueue {
     /// Messages for the shared socket.
     shared: Queue,
-    /// Messages for a spare socket. Each call that fills this queue also sends it, so it is empty
-    /// between calls.
+    /// Messages for a spare socket. The call that fills this queue also empties it.
     spare: Queue,
-    /// Number of the current round. Each flush increases it, and frames do not join a message of an
-    /// earlier round.
+    /// Number of the current round. Frames do not join a message of an earlier round. A flush of
+    /// waiting frames begins a new round, and so does a send on a spare socket.
     round: u64,
     /// Maximum number of frames in a message. It is 1 without segmentation offload.
     segments_max: u32,
     /// Number of consecutive flushes in which the kernel accepted nothing.
     stalled: u32,
-    /// The addresses to which `send_now` failed, and the errno.
+    /// The last addresses to which the kernel refused a frame of `send_now`, each with the errno. A
+    /// full socket and a frame that is too long are not recorded.
     direct_errors: ArrayVec<(Key, i32), DIRECT_ERRORS_MAX>,
     tally: Arc<PortTally>,
 }
 
-/// Approximate size that the send buffer is charged for a frame, in addition to its bytes, if each
-/// frame may be a message.
+/// Assumed overhead of a frame in the send buffer, before it is known whether it joins a message.
 const FRAME_COST_BYTES: usize = 256;
 
 impl TxQueue {
@@ -83,7 +82,7 @@ impl TxQueue {
         self.share(neighbour, frames, taken);
     }
 
-    /// Takes this many frames for the shared socket.
+    /// Moves the first `taken` frames of `frames` to the queue of the shared socket.
     #[inline]
     fn share(&mut self, neighbour: &mut Neighbour, frames: &mut Burst, taken: usize) {
         if taken == 0 {
@@ -98,8 +97,8 @@ impl TxQueue {
         neighbour.round = self.round;
     }
 
-    /// As [`tx_burst`](Self::tx_burst), under congestion. It takes frames only up to the
-    /// neighbour's allowance.
+    /// As [`tx_burst`](Self::tx_burst), under congestion. It accepts frames up to the neighbour's
+    /// allowance. The others stay in `frames`, or are dropped if the neighbour's frames are stuck.
     #[cold]
     fn tx_congested(
         &mut self,
@@ -142,10 +141,10 @@ impl TxQueue {
         }
     }
 
-    /// Sends frames at once on a spare socket.
+    /// Sends the first `taken` frames immediately on a spare socket.
     ///
     /// Frames that the socket does not accept are dropped. The neighbour has not used up its
-    /// allowance, so if the socket is full, then only of frames of earlier trials.
+    /// allowance, so a full socket is full of frames of earlier probes.
     fn send_by_spare(
         &mut self,
         sockets: &mut SendSockets,
@@ -198,9 +197,9 @@ impl TxQueue {
         }
     }
 
-    /// Sends one frame to an address at once, before the frames that wait for neighbours.
+    /// Sends one frame to an address immediately, before the frames that wait for neighbours.
     ///
-    /// A frame that is too long for the path counts as `too_long`.
+    /// A frame that the kernel refuses because of its length counts as `too_long`.
     pub(super) fn send_now(
         &mut self,
         sockets: &SendSockets,
@@ -236,7 +235,8 @@ impl TxQueue {
         }
     }
 
-    /// The errno of the last `send_now` to this address. It is `None` if that send succeeded.
+    /// The errno with which the kernel refused the last `send_now` to this address. It is `None` if
+    /// that send succeeded or if newer errors have replaced this one.
     pub(super) fn direct_error(&self, to: &Key) -> Option<i32> {
         let found = self.direct_errors.iter().find(|(refused, _)| refused == to);
         found.map(|(_, errno)| *errno)
@@ -302,7 +302,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Takes one frame of each length. Its number is in the first two bytes.
+        /// Queues one frame of each length. The first two bytes of a frame are its number.
         fn take(&mut self, first: u16, lens: &[usize]) {
             let mut burst: Burst = lens
                 .iter()
@@ -575,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_train_of_frames_too_long_for_the_interface_does_not_disable_trains() {
-        // The kernel's errors for the train and for each long frame.
+        // The kernel returns these errors for the train and for each long frame.
         let mut bench = bench([Errno(libc::EINVAL), Errno(libc::EMSGSIZE), Errno(libc::EMSGSIZE)]);
         bench.take(0, &[200, 200, 40]);
         bench.flush();

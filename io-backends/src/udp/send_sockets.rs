@@ -1,8 +1,8 @@
 //! The send sockets of a port, and the assignment of neighbours to them.
 //!
-//! A frame is charged to its socket until it has left the machine. Frames for a dead next hop or a
-//! slow interface therefore fill a send buffer. This module ensures that it is not the buffer that
-//! the other neighbours use.
+//! The kernel charges a frame to its socket until the frame has left the machine. Frames for a dead
+//! next hop or a slow interface therefore fill a send buffer. This module ensures that frames to
+//! other neighbours still find room.
 //!
 //! All sockets are bound to one address. Normally the frames of all neighbours are sent on the
 //! *shared* socket, and a flush is one sendmmsg. The following rules depend on the bytes in flight
@@ -12,30 +12,30 @@
 //!    flight. If a quarter of the buffer or more is in flight, the socket is *congested*, until
 //!    less than an eighth is in flight.
 //! 2. Under congestion each neighbour has an allowance on the shared socket. A neighbour that has
-//!    used it up is *on trial*: it has a *spare* socket to itself, with the same allowance, until
+//!    used it up is *probed*: it has a *spare* socket to itself, with the same allowance, until
 //!    some of its frames have left. After the sockets, all its frames share one queue, so frames
 //!    that were sent earlier on the shared socket have then left too. The neighbour returns to the
-//!    shared socket with a new allowance, which grows with each trial that ends with nothing in
+//!    shared socket with a new allowance, which grows with each probe that ends with nothing in
 //!    flight.
-//! 3. While none of its frames leave, frames beyond this allowance count as `send_stalled`, even
-//!    after the congestion has ended.
-//! 4. A neighbour on trial without progress must give its socket to the next one that needs a
-//!    trial. After some such trials it is *parked*: its frames are dropped until its next trial.
-//!    The time until then grows with each failed trial.
-//! 5. If the shared socket still refuses a send, an unused spare socket replaces it.
+//! 3. If none of its frames has left for some rounds, frames beyond this allowance count as
+//!    `send_stalled`, even after the congestion has ended.
+//! 4. A neighbour whose probe makes no progress loses its socket to the next neighbour that needs a
+//!    probe. After some such probes it is *parked*: its frames are dropped until its next probe.
+//!    The number of dropped bursts grows with each failed probe.
+//! 5. If the shared socket still refuses a send, a spare socket with room replaces it.
 //!
 //! A neighbour whose frames are stuck thus holds at most two allowances, however much is sent to
-//! it, and no frame of another neighbour is lost because of it. Order is kept because frames of one
+//! it, and cannot fill the buffer that other neighbours use. Order is kept because frames of one
 //! flow share one queue after the sockets: the kernel's neighbour table and its queueing
 //! disciplines classify a datagram by its addresses, not by its socket.
 //!
-//! The last socket sends only to addresses (handshakes, probes): see [`SendSockets::direct`].
+//! The last socket sends only to addresses (handshakes, path probes): see [`SendSockets::direct`].
 
 use strowger_frame::Mark;
 
 use super::{
     limits::{
-        ALLOWANCE_PART, CHECK_PART, DRAINED_PART, FAILED_TRIALS_FREE, FAILED_TRIALS_MAX,
+        ALLOWANCE_PART, CHECK_PART, DRAINED_PART, FAILED_PROBES_FREE, FAILED_PROBES_MAX,
         PARKED_BURSTS, PREEMPT_ROUNDS, STALLED_ROUNDS, TRUST_MAX, USABLE_PART,
     },
     neighbours::Neighbours,
@@ -48,11 +48,11 @@ pub(super) enum SendBy {
     /// The shared socket.
     #[default]
     Shared,
-    /// None: the neighbour has used up its allowance and waits for a trial.
+    /// None: the neighbour has used up its allowance and waits for a probe.
     Waiting,
-    /// The spare socket with this number: the neighbour is on trial.
+    /// The spare socket with this number: the neighbour is probed.
     Spare(u8),
-    /// None: the neighbour is parked, because its trials failed.
+    /// None: the neighbour is parked, because its probes failed.
     Parked,
 }
 
@@ -60,11 +60,13 @@ pub(super) enum SendBy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SendState {
     pub(super) by: SendBy,
-    /// Number of consecutive trials that ended with nothing in flight.
+    /// Number of times that the allowance is doubled. It grows with each probe that ends with
+    /// nothing in flight, up to `TRUST_MAX`.
     trust: u8,
-    /// Number of trials that ended without progress.
-    failed_trials: u8,
-    /// Number of bursts to drop before the next trial.
+    /// Number of probes that ended without progress. Each probe that ends with nothing in flight
+    /// reduces it.
+    failed_probes: u8,
+    /// Number of bursts until the next probe. All but the last one are dropped.
     parked_bursts: u16,
     /// Bytes sent on the shared socket in `period`.
     spent: u32,
@@ -77,7 +79,7 @@ pub(super) struct SendState {
 pub(super) enum Placement {
     /// The shared socket accepts this many bytes.
     Shared(usize),
-    /// This spare socket accepts this many bytes, which must be sent at once.
+    /// This spare socket accepts this many bytes, which must be sent immediately.
     Spare(u8, usize),
     /// No socket yet: the caller keeps the frames.
     Later,
@@ -90,13 +92,13 @@ struct SendSocket {
     socket: Socket,
     /// Size of the send buffer, in bytes.
     capacity: usize,
-    /// The neighbour that uses this socket alone. Valid only if the state of that neighbour names
-    /// this socket.
+    /// The neighbour that uses this socket alone. The entry is valid only if the state of that
+    /// neighbour names this socket.
     owner: Option<Mark>,
-    /// Bytes in flight when the trial began, and at the last check.
+    /// Bytes in flight when the probe began, and at the last check.
     base: usize,
     last: usize,
-    /// Whether frames of the owner have been sent on it.
+    /// Whether frames to the owner have been sent on this socket.
     has_sent: bool,
     /// Number of consecutive rounds without progress, and the round of the last check.
     stalled_rounds: u32,
@@ -116,7 +118,7 @@ pub(super) struct SendSockets {
     check_at: usize,
     congested: bool,
     period: u32,
-    /// Number of flushes so far. The port has no other measure of time.
+    /// Number of flushes so far. It is the port's only measure of time.
     round: u32,
 }
 
@@ -136,8 +138,8 @@ impl SendSocket {
         }
     }
 
-    /// Reads the bytes in flight. Returns whether some of the owner's frames have left since the
-    /// last check.
+    /// Reads the bytes in flight. Returns whether some of the frames to the owner have left since
+    /// the last check.
     fn check(&mut self, round: u32) -> bool {
         let in_flight = self.socket.in_flight();
         let moved = self.has_sent && (in_flight < self.last || in_flight <= self.base);
@@ -180,7 +182,8 @@ impl SendSockets {
         &self.sockets[usize::from(number)].socket
     }
 
-    /// Whether [`place`](Self::place) must be called for a neighbour before its frames are sent.
+    /// Whether the shared socket is congested. Then [`place`](Self::place) selects the socket for
+    /// each burst.
     #[inline]
     pub(super) fn is_congested(&self) -> bool {
         self.congested
@@ -199,7 +202,7 @@ impl SendSockets {
         self.round = self.round.wrapping_add(1);
     }
 
-    /// Counts about `bytes` as sent on the shared socket.
+    /// Counts `bytes`, which is an estimate, as sent on the shared socket.
     #[inline]
     pub(super) fn count(&mut self, bytes: usize) {
         self.sent += bytes;
@@ -236,7 +239,7 @@ impl SendSockets {
         }
         self.set_congested();
         let unused = self.unused(neighbours).or_else(|| {
-            // Ends a trial if necessary: a trial can wait, but the shared socket cannot.
+            // Ends a probe if necessary: a probe can wait, but the shared socket cannot.
             let in_flight = |&number: &usize| self.sockets[number].socket.in_flight();
             let number = self.spares().min_by_key(in_flight)?;
             let one = &self.sockets[number];
@@ -279,7 +282,7 @@ impl SendSockets {
         best.map(|(_, number)| number)
     }
 
-    /// Returns the state of the neighbour that is on trial on this socket.
+    /// Returns the state of the neighbour that is probed on this socket.
     fn owner(&mut self, number: usize, neighbours: &mut Neighbours) -> Option<SendState> {
         let owner = self.sockets[number].owner?;
         let send_state = neighbours.at_mut(owner).map(|neighbour| neighbour.send_state);
@@ -291,8 +294,8 @@ impl SendSockets {
         current
     }
 
-    /// Returns the socket for the next frames to `mark`. Call it again after that many bytes were
-    /// sent.
+    /// Returns the socket for the next frames to `mark`. Call it again after the returned number of
+    /// bytes was sent.
     #[cold]
     pub(super) fn place(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
         let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
@@ -309,11 +312,11 @@ impl SendSockets {
                     Some(left @ 1..) => Placement::Shared(left),
                     _ => {
                         send_state.by = SendBy::Waiting;
-                        self.trial(neighbours, mark)
+                        self.probe(neighbours, mark)
                     }
                 }
             }
-            SendBy::Waiting => self.trial(neighbours, mark),
+            SendBy::Waiting => self.probe(neighbours, mark),
             SendBy::Spare(number) => {
                 let window = self.allowance(send_state);
                 let one = &mut self.sockets[usize::from(number)];
@@ -332,16 +335,17 @@ impl SendSockets {
                 if send_state.parked_bursts > 0 {
                     Placement::Lost
                 } else {
-                    self.trial(neighbours, mark)
+                    self.probe(neighbours, mark)
                 }
             }
         }
     }
 
-    /// Bytes that a neighbour may have in flight on the shared socket, and again on a spare one.
+    /// Number of bytes that a neighbour may send on the shared socket, and may have in flight on a
+    /// spare one.
     fn allowance(&self, send_state: &SendState) -> usize {
         let least = self.sockets[self.shared].capacity / ALLOWANCE_PART;
-        (least << send_state.trust) >> send_state.failed_trials
+        (least << send_state.trust) >> send_state.failed_probes
     }
 
     /// Counts `bytes` to this neighbour as sent on the shared socket.
@@ -349,14 +353,15 @@ impl SendSockets {
         send_state.spent = send_state.spent.saturating_add(bytes as u32);
     }
 
-    /// Records that frames of the owner were sent on this spare socket.
+    /// Records that frames to the owner were sent on this spare socket.
     pub(super) fn sent_by(&mut self, number: u8) {
         let one = &mut self.sockets[usize::from(number)];
         one.last = one.socket.in_flight();
         one.has_sent = true;
     }
 
-    /// Ends a trial with progress: the neighbour returns to the shared socket.
+    /// Ends a probe that made progress or that has sent nothing: the neighbour returns to the
+    /// shared socket.
     fn readmit(&mut self, number: u8, neighbours: &mut Neighbours) {
         let one = &mut self.sockets[usize::from(number)];
         let drained = one.last <= one.base;
@@ -368,21 +373,21 @@ impl SendSockets {
         send_state.spent = 0;
         if drained {
             send_state.trust = (send_state.trust + 1).min(TRUST_MAX);
-            send_state.failed_trials = send_state.failed_trials.saturating_sub(1);
+            send_state.failed_probes = send_state.failed_probes.saturating_sub(1);
         } else {
             send_state.trust = send_state.trust.saturating_sub(1);
         }
     }
 
     /// Assigns a spare socket to a neighbour that has used up its allowance.
-    fn trial(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
-        let failed_trials =
-            neighbours.at_mut(mark).map_or(0, |neighbour| neighbour.send_state.failed_trials);
+    fn probe(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
+        let failed_probes =
+            neighbours.at_mut(mark).map_or(0, |neighbour| neighbour.send_state.failed_probes);
         let mut most_stalled: Option<(u32, usize)> = None;
         for number in self.spares() {
             let Some(owner) = self.owner(number, neighbours) else { continue };
-            // A neighbour with more failed trials must end its trial sooner.
-            let enough = if failed_trials < owner.failed_trials { 1 } else { PREEMPT_ROUNDS };
+            // The owner loses its socket sooner if more of its probes have failed.
+            let enough = if failed_probes < owner.failed_probes { 1 } else { PREEMPT_ROUNDS };
             let one = &mut self.sockets[number];
             if one.check(self.round) || !one.has_sent {
                 self.readmit(number as u8, neighbours);
@@ -397,7 +402,7 @@ impl SendSockets {
         let number = match (self.unused(neighbours), most_stalled) {
             (Some(number), _) => number,
             (None, Some((_, number))) => {
-                self.end_trial(number, neighbours);
+                self.end_probe(number, neighbours);
                 number as u8
             }
             (None, None) => return self.wait(neighbours, mark),
@@ -412,31 +417,31 @@ impl SendSockets {
         Placement::Spare(number, self.allowance(&send_state))
     }
 
-    /// Ends a trial without progress, to free the socket for another neighbour.
+    /// Ends a probe without progress, to free the socket for another neighbour.
     ///
-    /// After its first failed trial the neighbour only waits again, because a device may be slow to
-    /// report what has left. After further failed trials it is parked.
-    fn end_trial(&mut self, number: usize, neighbours: &mut Neighbours) {
+    /// After its first failed probe the neighbour only waits again, because a device may be slow to
+    /// report what has left. After further failed probes it is parked.
+    fn end_probe(&mut self, number: usize, neighbours: &mut Neighbours) {
         let owner = self.sockets[number].owner.take();
         let Some(neighbour) = owner.and_then(|owner| neighbours.at_mut(owner)) else { return };
         let send_state = &mut neighbour.send_state;
         send_state.trust = 0;
-        match send_state.failed_trials.checked_sub(FAILED_TRIALS_FREE) {
+        match send_state.failed_probes.checked_sub(FAILED_PROBES_FREE) {
             None => send_state.by = SendBy::Waiting,
             Some(over) => {
                 send_state.by = SendBy::Parked;
                 send_state.parked_bursts = PARKED_BURSTS << over;
             }
         }
-        send_state.failed_trials = (send_state.failed_trials + 1).min(FAILED_TRIALS_MAX);
+        send_state.failed_probes = (send_state.failed_probes + 1).min(FAILED_PROBES_MAX);
     }
 
-    /// Handles the case that no spare socket is available now.
+    /// Handles a neighbour that needs a probe while no spare socket is available.
     fn wait(&mut self, neighbours: &mut Neighbours, mark: Mark) -> Placement {
         let Some(neighbour) = neighbours.at_mut(mark) else { return Placement::Lost };
         let send_state = &mut neighbour.send_state;
         send_state.parked_bursts = 1;
-        if send_state.failed_trials >= FAILED_TRIALS_FREE {
+        if send_state.failed_probes >= FAILED_PROBES_FREE {
             Placement::Lost
         } else {
             Placement::Later

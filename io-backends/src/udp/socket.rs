@@ -1,6 +1,6 @@
 //! A UDP socket and its options, with one function for each system call.
 //!
-//! It does not retry. The caller handles the errno.
+//! These functions do not retry. The caller handles the errno.
 
 use std::{
     io, mem,
@@ -13,8 +13,8 @@ use crate::sys::messages::Calls;
 
 /// A UDP socket.
 ///
-/// It stays in blocking mode, and every call passes `MSG_DONTWAIT`: io_uring completes a receive on an
-/// `O_NONBLOCK` socket with `EAGAIN` instead of waiting.
+/// It stays in blocking mode, and every call passes `MSG_DONTWAIT`: io_uring completes a receive on
+/// an `O_NONBLOCK` socket with `EAGAIN` instead of waiting.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
@@ -24,7 +24,7 @@ pub(super) struct Socket {
     pub(super) forced: std::cell::RefCell<std::collections::VecDeque<Forced>>,
 }
 
-/// A result that does not occur on loopback without intervention.
+/// A result that a test forces, because it does not occur on loopback.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Forced {
@@ -39,7 +39,7 @@ pub(super) fn errno() -> i32 {
 }
 
 impl Socket {
-    /// A socket of the family of `at`, not yet bound.
+    /// Makes a socket of the family of `at`. It is not bound yet.
     pub(super) fn new(at: SocketAddr) -> Result<Self, i32> {
         Self::with(at, false)
     }
@@ -106,8 +106,9 @@ impl Socket {
         let at = (&raw const program).cast();
         let len = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
         let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
-        // SAFETY: `at` points to `len` bytes, which point to that many instructions; all outlive the
-        // call, and the kernel copies them and writes nothing.
+        // SAFETY: `at` points to a `sock_fprog` of `len` bytes, which points to the instructions
+        // and contains their number; all outlive the call, and the kernel copies them and writes
+        // nothing.
         let set = unsafe { libc::setsockopt(self.fd(), level, option, at, len) };
         if set < 0 { Err(errno()) } else { Ok(()) }
     }
@@ -139,10 +140,11 @@ impl Socket {
         if received < 0 { Err(errno()) } else { Ok(received as usize) }
     }
 
-    /// Blocks until something can be received. Returns `false` if `timeout_ms` has passed.
+    /// Blocks until something can be received. Returns `false` after `timeout_ms`, or if poll(2)
+    /// fails.
     pub(super) fn wait_readable(&self, timeout_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd, which outlives the call.
+        // SAFETY: the call accesses one pollfd, which outlives it.
         unsafe { libc::poll(&mut poll, 1, timeout_ms) == 1 }
     }
 }

@@ -1,6 +1,6 @@
-//! On a wildcard socket, the local address to which each sender last sent, so that a reply has that
-//! address as its source. The table has a fixed size. During a flood, entries are overwritten. A
-//! reply then has the source address that the route selects.
+//! Records, on a wildcard socket, the local address to which each sender last sent, so that a reply
+//! has that address as its source. The table has a fixed size. During a flood, entries are
+//! overwritten. A reply without an entry has the source address that the route selects.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -12,8 +12,8 @@ use super::{control::Source, limits::SOURCES_KEPT, name::Key};
 /// The local addresses, by sender and by frame.
 #[derive(Debug)]
 pub(super) struct Sources {
-    /// Entries by a keyed hash of the sender, because unknown senders fill the table. A newer entry
-    /// replaces an older one.
+    /// Entries by a hash of the sender. The hash is keyed, because unknown senders fill the table.
+    /// A newer entry replaces an older one.
     of_senders: Box<[Option<(Key, Source)>]>,
     hasher: RandomState,
     /// The datagrams of this burst: start address, length, and the local address to which each was

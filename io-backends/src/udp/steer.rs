@@ -1,28 +1,28 @@
 //! Steers received datagrams in the kernel (R9).
 //!
-//! Each worker has one socket at a common address. One more socket receives everything that begins
-//! like a handshake message, so that handshakes of unknown senders do not fill a worker's queue.
-//! Whether steering works is found by trying. If the kernel refuses it, the workers receive the
-//! handshakes and punt them.
+//! Each worker receives on one socket, and all are bound to a common address. One more socket
+//! receives everything that begins like a handshake message, so that handshakes of unknown senders
+//! do not fill a worker's queue. A self-test on loopback shows whether steering works. If it does
+//! not, the workers receive the handshakes and punt them.
 //!
 //! A classic BPF program (`SO_ATTACH_REUSEPORT_CBPF`) selects the socket of the group for each
-//! datagram. Its offset 0 is the payload. `SKF_NET_OFF` addresses the headers, beginning with the
-//! network header:
+//! datagram. In its loads, offset 0 is the start of the payload, and `SKF_NET_OFF` is the start of
+//! the network header:
 //!
 //! | load | meaning |
 //! |---|---|
 //! | payload 0, high nibble | kind (wire.md section 3); 1 to 3 are handshakes |
-//! | network 12, IPv4; 8, 12, 16, 20, IPv6 | source address; the words of an IPv6 address are XORed |
+//! | network 12, IPv4; 8, 12, 16, 20, IPv6 | source address; words of an IPv6 address are XORed |
 //! | network 20, IPv4; 40, IPv6 | source port |
 //!
-//! The worker is `((address ^ port) * 0x9E37_79B1) >> 16) % workers`, in 32 bits, as in [`worker_of`].
-//! With IP options or extension headers, the program reads other bytes in place of the port. Such a
-//! flow may arrive at a worker other than the one that `worker_of` returns, and the engine hands
-//! its frames off.
+//! The worker is `(((address ^ port) * 0x9E37_79B1) >> 16) % workers`, in 32 bits, as in
+//! [`worker_of`]. With IP options or extension headers, the program reads other bytes in place of
+//! the port. Such a flow may arrive at a worker other than the one that `worker_of` returns, and
+//! the engine hands its frames off.
 //!
-//! The program reads only the first datagram of a train. The kernel joins only datagrams of one
-//! flow, so a sender can hide handshakes behind a data frame, and they then reach a worker. The
-//! worker punts at most one full queue of them, within the budget for punts.
+//! The program reads only the first datagram of a train, and the kernel joins datagrams of one
+//! flow. So a sender can hide handshakes behind a data frame of the same flow, and they then reach
+//! a worker. The worker punts at most one full queue of them, within the budget for punts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::sys::{CallError, Refusal};
 
-/// The odd number nearest to 2^32 divided by the golden ratio: spreads consecutive ports.
+/// A prime near 2^32 divided by the golden ratio. It spreads consecutive ports.
 const SPREAD: u32 = 0x9E37_79B1;
 
 /// The sockets at one address.
@@ -68,8 +68,8 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
     let mut opened = Vec::new();
     for worker in 0..workers {
         let attach = |socket: &Socket| {
-            // The program is attached with the first socket of the group, before a datagram can
-            // reach another socket.
+            // The program is attached to the first socket of the group, before a datagram can reach
+            // another socket.
             if let (0, Ok(program)) = (worker, &steers)
                 && let Err(errno) = socket.attach_to_group(program)
             {
@@ -112,9 +112,11 @@ pub fn open_steered(spec: &UdpSpec, workers: usize) -> Result<Steered, UdpOpenEr
     Ok(Steered { workers: opened, slow })
 }
 
-/// Opens more send sockets in addition to the socket of `opened`, as many as the kernel allows.
+/// Opens send sockets in addition to the socket of `opened`: up to `wanted` with that socket, or as
+/// many as the kernel allows.
 ///
-/// With the program of the group they receive nothing.
+/// The program of the group ensures that they receive nothing. If `steers` is an error, no send
+/// socket is opened.
 pub(super) fn open_send_sockets(
     opened: &mut OpenedUdpPort,
     spec: &UdpSpec,
@@ -168,8 +170,8 @@ pub(super) fn first_alone() -> Vec<libc::sock_filter> {
 /// Maximum length of a handshake message, with some reserve.
 const SLOW_BYTES_MAX: usize = 1_500;
 
-/// The slow path processes this much in a quarter of a second. Replies to messages that wait longer
-/// would be too late.
+/// The slow path processes this many bytes of handshakes in a quarter of a second. Replies to
+/// messages that wait longer would be too late.
 const SLOW_BUFFER_BYTES: usize = 512 << 10;
 
 /// The worker that receives datagrams from this address, if steering works.
@@ -185,7 +187,8 @@ pub fn worker_of(from: SocketAddr, workers: usize) -> usize {
     spread as usize % workers.max(1)
 }
 
-/// The kernel's default limit on a socket's option memory. The program needs some hundred bytes.
+/// A common default of the kernel's limit on a socket's option memory. The program needs a few
+/// hundred bytes.
 const OPTMEM_BYTES: usize = 20_480;
 
 pub(super) fn refused(errno: i32) -> Refusal {
@@ -236,7 +239,7 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
             step(BPF_RET | BPF_K, workers as u32),
         ]);
     }
-    // IPv4 has one word of address, so there is nothing to XOR.
+    // An IPv4 address is one word, which is XORed with the port only.
     let of_v4 = worker(12, &[], 20);
     if kind.is_ipv6() {
         // An IPv6 socket may also receive IPv4; the version is in the first nibble.
@@ -256,7 +259,8 @@ fn program(kind: IpAddr, workers: usize, has_slow: bool) -> Vec<libc::sock_filte
 
 /// Tests steering with two sockets at one address on loopback.
 ///
-/// A handshake's first byte must reach the second socket, and data the first.
+/// Datagrams that begin like a handshake must reach the second socket, and data must reach the
+/// first.
 pub(super) fn self_test(like: SocketAddr) -> Result<(), Refusal> {
     let step = |call| move |errno| Refusal::from(CallError::new(call, errno));
     let member = |at: SocketAddr| -> Result<Socket, Refusal> {

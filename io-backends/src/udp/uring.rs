@@ -1,12 +1,12 @@
-//! Receiving with io_uring.
+//! Receives with io_uring.
 //!
-//! It is one multishot `recvmsg` into a ring of provided buffers, each of which is a chunk of the
-//! pool. A chunk is not used for anything else while the kernel may write into it.
+//! A ring has one multishot `recvmsg` into a ring of provided buffers, each of which is a chunk of
+//! the pool. A chunk is not used for anything else while the kernel may write into it.
 //!
-//! [`open`](super::open) makes the ring, disabled, on any thread. The worker's first call enables
-//! it. A ring with `DEFER_TASKRUN` belongs to the thread that enables it, and receives only while
-//! that thread is inside `io_uring_enter`. If the ring fails later, or if another thread uses it,
-//! the port continues with recvmmsg.
+//! [`open`](super::open) makes the ring, disabled, on any thread. The worker's first receive
+//! enables it. A ring with `DEFER_TASKRUN` belongs to the thread that enables it, and receives only
+//! while that thread is inside `io_uring_enter`. If the ring fails later, or if another thread uses
+//! such a ring, the port continues with recvmmsg.
 
 use std::{
     os::fd::{AsRawFd, RawFd},
@@ -36,10 +36,10 @@ const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
 /// Bytes of a chunk that are available for a train.
 const DATA_BYTES: usize = 64 << 10;
-/// Consecutive failed receives after which a ring counts as broken.
+/// Number of consecutive failed receives after which a ring counts as broken.
 ///
-/// The kernel may be out of memory for a moment. But if receives always fail, the port must not
-/// retry them without end.
+/// A few failures are normal, for example when the kernel is short of memory. But the port must not
+/// retry forever if every receive fails.
 const FAILURES_MAX: u32 = 16;
 /// Maximum number of calls in which a cancelled receive must end when a port is dropped, and the
 /// maximum time that each call blocks. Usually one call without blocking is enough. More are needed
@@ -103,8 +103,8 @@ impl BufferRing {
         let slot = usize::from(self.tail & (self.entries - 1));
         // SAFETY: `slot` is below `entries`, for which the mapping has room.
         let entry = unsafe { self.base().add(slot) };
-        // SAFETY: the kernel reads only entries before the published tail, and this one is behind it: at
-        // most `entries` ids exist, and each is posted once at a time.
+        // SAFETY: the kernel reads only entries before the published tail, and this one is behind
+        // it: at most `entries` ids exist, and each is posted once at a time.
         let entry = unsafe { &mut *entry };
         entry.set_addr(at);
         entry.set_len(bytes);
@@ -116,23 +116,24 @@ impl BufferRing {
     fn publish(&self) {
         // SAFETY: the base belongs to a ring with at least one entry.
         let tail = unsafe { BufRingEntry::tail(self.base()) };
-        // SAFETY: the tail is a naturally aligned u16 in the mapping. Only we write it, and the kernel reads
-        // it as an atomic.
+        // SAFETY: the tail is a naturally aligned u16 in the mapping. Only we write it, and the
+        // kernel reads it as an atomic.
         let tail = unsafe { &*tail.cast::<AtomicU16>() };
-        // Release: pairs with the kernel's acquire load: entries are written before they count.
+        // Release: pairs with the kernel's acquire load, so that the kernel sees all entries before
+        // the tail.
         tail.store(self.tail, Ordering::Release);
     }
 
     /// Sets the length of every posted buffer to 0.
     ///
-    /// A receive that picks one then fails with `EFAULT`, because not even its header fits, and writes
-    /// nothing.
+    /// A receive that picks one then fails with `EFAULT`, because not even its header fits, and
+    /// writes nothing.
     fn disarm(&mut self) {
         for slot in 0..usize::from(self.entries) {
             // SAFETY: `slot` is below `entries`, for which the mapping has room.
             let entry = unsafe { self.base().add(slot) };
-            // SAFETY: an aligned entry in our mapping. The kernel may read the length meanwhile, in one
-            // access, and sees the old or the new value.
+            // SAFETY: this is an aligned entry in our mapping. The kernel may read the length
+            // meanwhile, in one access, and sees the old or the new value.
             let len = unsafe { &raw mut (*entry.cast::<RawEntry>()).len };
             // SAFETY: as above.
             unsafe { len.write_volatile(0) };
@@ -168,7 +169,7 @@ pub(super) struct Uring {
     buffers: BufferRing,
     /// The chunk of each buffer ID. It is `Some` while the chunk is posted to the kernel.
     posted: Vec<Option<Chunk>>,
-    /// Buffer IDs without a chunk, because the pool had no free one.
+    /// Buffer IDs for which no chunk is posted.
     vacant: Vec<u16>,
     unpublished: bool,
     mode: RingMode,
@@ -177,13 +178,13 @@ pub(super) struct Uring {
     /// Whether the receive is active in the kernel.
     armed: bool,
     failures: u32,
-    /// Sizes of the parts of the lead that the receive writes. The kernel reads it when the receive
-    /// is submitted.
+    /// The sizes of the sender's address and of the control messages in the lead. The kernel reads
+    /// this header when the receive is submitted.
     header: Box<libc::msghdr>,
 }
 
-// SAFETY: the pointers in `header` are null, and the ring's own types are `Send`. The chunks that the
-// kernel fills move with the ring.
+// SAFETY: the pointers in `header` are null, and the ring's own types are `Send`. The chunks that
+// the kernel fills move with the ring.
 unsafe impl Send for Uring {}
 
 impl std::fmt::Debug for Uring {
@@ -266,8 +267,7 @@ impl Uring {
         self.mode
     }
 
-    /// While the receive is armed, this is the descriptor that becomes readable when something
-    /// arrives.
+    /// The descriptor that becomes readable when a datagram arrives while the receive is armed.
     ///
     /// With deferred task work it is the socket: a datagram stays in it until this thread enters
     /// the ring, and tests showed that poll(2) on the ring itself does not wake. Otherwise it is
@@ -290,7 +290,7 @@ impl Uring {
         self.armed
     }
 
-    /// Receives a burst. Returns `false` if the ring is broken and all its completions have been
+    /// Receives a burst. Returns `false` if the ring is broken, after all its completions have been
     /// taken.
     #[must_use]
     pub(super) fn rx_burst(
@@ -367,7 +367,7 @@ impl Uring {
                 let info = DatagramInfo::read_lead(result, lead);
                 rx_queue.take(neighbours, chunk, start, &info, burst);
             }
-            // All buffers were full. Later datagrams stay in the socket.
+            // No posted buffer was left. Later datagrams stay in the socket.
             (Err(_), _) if result == -libc::ENOBUFS => {}
             (Err(_), _) => self.failures += 1,
             // The kernel named no buffer or an invalid one, which is a bug of the kernel.
@@ -375,7 +375,8 @@ impl Uring {
         }
     }
 
-    /// Takes the chunk that the kernel has filled, and posts another one in its place.
+    /// Takes the chunk that the kernel has filled, and posts another one in its place if the pool
+    /// has one.
     #[inline]
     fn take_filled(&mut self, id: u16, pool: &mut Pool) -> Option<Chunk> {
         let chunk = self.posted.get_mut(usize::from(id))?.take()?;
@@ -425,8 +426,8 @@ impl Uring {
                 opcode::RecvMsgMulti::new(Fd(socket.fd()), &raw const *self.header, GROUP)
                     .build()
                     .user_data(RECEIVE);
-            // SAFETY: the socket and the header live as long as the ring; the buffers are chunks that
-            // `posted` keeps until the kernel returns them.
+            // SAFETY: the socket and the header live as long as the ring; the buffers are chunks
+            // that `posted` keeps until the kernel returns them.
             let pushed = unsafe { self.ring.submission().push(&receive) };
             // The queue is otherwise empty, so it has room.
             self.armed = pushed.is_ok();
@@ -457,7 +458,7 @@ impl Uring {
         }
     }
 
-    /// Prepares for blocking: arms the receive if possible.
+    /// Prepares the ring for a worker that is about to block: arms the receive if possible.
     pub(super) fn settle(&mut self, socket: &Socket) {
         if self.enabled && !self.armed {
             self.submit(socket);
@@ -465,7 +466,7 @@ impl Uring {
     }
 
     /// Cancels the receive and waits until it has ended. Returns `false` if this thread cannot
-    /// observe the end.
+    /// observe the end, or if it takes too long.
     fn cancel(&mut self) -> bool {
         if !self.armed {
             return true;
@@ -481,7 +482,7 @@ impl Uring {
             let entered = self.ring.submitter().submit_with_args(1, &wait);
             match entered.map_err(|error| error.raw_os_error()) {
                 Ok(_) | Err(Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
-                // EEXIST: a ring of a single issuer, which is another thread.
+                // EEXIST: the ring's single issuer is another thread.
                 Err(_) => return false,
             }
             for completion in self.ring.completion() {
@@ -496,12 +497,12 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // Chunks may go back to their pool only if the kernel no longer writes into any of them. From
-        // here on no receive can pick one, because each has length 0.
+        // Chunks may go back to their pool only if the kernel no longer writes into any of them.
+        // From here on no receive can begin to write into one, because each buffer has length 0.
         self.buffers.disarm();
         // A receive may have picked a buffer before that. With deferred task work receives run
-        // inside this port's own calls, and `&mut self` shows that none is active. Otherwise the receive
-        // must have ended visibly.
+        // inside this port's own calls, and `&mut self` shows that none is active. Otherwise the
+        // receive must have ended visibly.
         let ended = !self.enabled || self.cancel();
         if !ended && self.mode != RingMode::Deferred {
             // A leak is better than a chunk that is reused while the kernel still writes into it.

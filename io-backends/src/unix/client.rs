@@ -1,20 +1,28 @@
-//! The client of a unix port. Another process links this code to use a slot of a switch.
+//! The client of a unix port. A process that uses a slot of a switch links this code.
 //!
-//! It copies each packet once, into the caller's buffer, and blocks for at most the timeout.
+//! A received packet is copied once, into the caller's buffer. No call blocks longer than its
+//! timeout.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, IoSlice, IoSliceMut},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::Path,
     time::{Duration, Instant},
 };
 
-use super::socket::{self, HEADER_BUSY, HEADER_BYTES, HEADER_DOWN};
+use super::{
+    message::{HEADER_BUSY, HEADER_BYTES, HEADER_DOWN},
+    refusal::{ClientRefusal, REFUSAL_BYTES_MAX},
+    socket,
+};
 
-/// A connection to a slot, as the process at the slot uses it.
+/// A connection to a slot, for the process that uses the slot.
 #[derive(Debug)]
 pub struct Client {
     fd: OwnedFd,
+    /// Whether the switch has said that it refuses this client. The reason may follow.
+    is_refused: bool,
 }
 
 /// A received packet. Its bytes are in the caller's buffer.
@@ -34,6 +42,8 @@ pub enum ClientError {
     NotListening(io::Error),
     /// The switch serves another client and has rejected this one.
     Busy,
+    /// The switch has rejected this client, for this reason.
+    Refused(ClientRefusal),
     /// The switch has ended the connection, or its process has ended. Connect again.
     Gone,
     /// The received packet was longer than the buffer. It is lost.
@@ -54,6 +64,7 @@ impl fmt::Display for ClientError {
         match self {
             Self::NotListening(error) => write!(f, "no process listens there: {error}"),
             Self::Busy => f.write_str("the switch serves another client on this socket"),
+            Self::Refused(why) => why.fmt(f),
             Self::Gone => f.write_str("the switch has ended the connection"),
             Self::BufferTooShort { needed } => {
                 write!(f, "the packet needs a buffer of {needed} bytes, and is lost")
@@ -79,14 +90,15 @@ impl std::error::Error for ClientError {
 impl Client {
     /// Connects to the socket of a switch.
     ///
-    /// If the switch serves another client, the first call after this one returns [`ClientError::Busy`].
+    /// If the switch serves another client, or as many as it may, a later call that sends or receives
+    /// returns [`ClientError::Busy`] or [`ClientError::Refused`].
     ///
     /// # Errors
     /// `NotListening`, `Busy` if too many clients are waiting, or `System` (for example, without
     /// permission to connect).
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
         match socket::connect(path.as_ref()) {
-            Ok(fd) => Ok(Self { fd }),
+            Ok(fd) => Ok(Self { fd, is_refused: false }),
             Err(error) => Err(match error.kind() {
                 // Too many clients are waiting already.
                 io::ErrorKind::WouldBlock => ClientError::Busy,
@@ -103,10 +115,16 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn try_send(&mut self, packet: &[u8]) -> Result<bool, ClientError> {
-        // The kernel only reads through these pointers, although the type allows writes.
-        let mut parts =
-            [part(HEADER_DOWN.as_ptr(), HEADER_BYTES), part(packet.as_ptr(), packet.len())];
-        let message = message(&mut parts);
+        self.send_parts(&[IoSlice::new(&HEADER_DOWN), IoSlice::new(packet)])
+    }
+
+    /// Sends one message if there is room for it now. Returns `false` if there is none.
+    pub(super) fn send_parts(&mut self, parts: &[IoSlice<'_>]) -> Result<bool, ClientError> {
+        let mut message = empty_message();
+        // An `IoSlice` has the layout of an `iovec`. The kernel only reads through this pointer,
+        // although the type allows writes.
+        message.msg_iov = parts.as_ptr().cast_mut().cast();
+        message.msg_iovlen = parts.len();
         // SAFETY: `message` and what it points to are readable and outlive the call.
         let sent =
             unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
@@ -122,12 +140,13 @@ impl Client {
         }
     }
 
-    /// Returns why the connection has ended. Reads the last message of the switch, if there is one.
+    /// Returns why the connection has ended. Reads and discards the remaining messages of the
+    /// switch.
     fn close_reason(&mut self) -> ClientError {
         loop {
             match self.try_receive(&mut []) {
                 Ok(Some(_)) | Err(ClientError::BufferTooShort { .. }) => {}
-                Err(ClientError::Busy) => return ClientError::Busy,
+                Err(error @ (ClientError::Busy | ClientError::Refused(_))) => return error,
                 Ok(None) | Err(_) => return ClientError::Gone,
             }
         }
@@ -158,37 +177,82 @@ impl Client {
     /// [`ClientError`].
     pub fn try_receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ClientError> {
         let mut header = [0; HEADER_BYTES];
-        let at = part(header.as_mut_ptr(), HEADER_BYTES);
-        let mut parts = [at, part(buffer.as_mut_ptr(), buffer.len())];
-        let mut message = message(&mut parts);
-        let flags = libc::MSG_TRUNC; // returns the whole length, even if the packet is truncated
+        let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)];
+        let Some(got) = self.receive_parts(parts)? else { return Ok(None) };
+        match got.checked_sub(HEADER_BYTES) {
+            None if got == 0 => Err(ClientError::Gone),
+            None => Err(ClientError::Malformed),
+            Some(0) if header == HEADER_BUSY => self.note_refused(),
+            Some(needed) if needed > buffer.len() => Err(ClientError::BufferTooShort { needed }),
+            Some(len) => Ok(Some(Received { len, ingress: u32::from_be_bytes(header) })),
+        }
+    }
+
+    /// Notes that the switch refuses this client, and reads the reason, if it has arrived.
+    pub(super) fn note_refused<T>(&mut self) -> Result<Option<T>, ClientError> {
+        self.is_refused = true;
+        self.refusal().map_or(Ok(None), Err)
+    }
+
+    /// Reads why the switch refuses this client. `None` if that is not known yet: the message of the
+    /// reason or the end of the connection is still to come.
+    fn refusal(&mut self) -> Option<ClientError> {
+        let mut message = [0; REFUSAL_BYTES_MAX];
+        match self.receive_message(&mut [IoSliceMut::new(&mut message)]) {
+            Ok(None) => None,
+            Ok(Some(len)) => {
+                let why = message.get(..len).and_then(ClientRefusal::parse);
+                Some(why.map_or(ClientError::Busy, ClientError::Refused))
+            }
+            Err(_) => Some(ClientError::Busy),
+        }
+    }
+
+    /// Reads the start of the next message, which stays in the socket. Does not block.
+    pub(super) fn peek(&mut self, start: &mut [u8]) -> io::Result<usize> {
+        let (at, flags) = (start.as_mut_ptr().cast(), libc::MSG_PEEK | libc::MSG_DONTWAIT);
+        // SAFETY: `at` points to that many writable bytes.
+        let got = unsafe { libc::recv(self.fd.as_raw_fd(), at, start.len(), flags) };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Takes a message if one has arrived, and returns its whole length, even if it is longer than
+    /// the parts.
+    pub(super) fn receive_parts(
+        &mut self,
+        parts: &mut [IoSliceMut<'_>],
+    ) -> Result<Option<usize>, ClientError> {
+        if self.is_refused {
+            return self.refusal().map_or(Ok(None), Err);
+        }
+        self.receive_message(parts)
+    }
+
+    fn receive_message(
+        &mut self,
+        parts: &mut [IoSliceMut<'_>],
+    ) -> Result<Option<usize>, ClientError> {
+        let mut message = empty_message();
+        // An `IoSliceMut` has the layout of an `iovec`.
+        message.msg_iov = parts.as_mut_ptr().cast();
+        message.msg_iovlen = parts.len();
+        let flags = libc::MSG_TRUNC; // returns the whole length, even if the message is truncated
         let mut receive = || {
-            // SAFETY: `message` and the buffers it points to belong to us, are writable and outlive it.
+            // SAFETY: `message` and the buffers it points to belong to us, are writable and outlive
+            // it.
             let got = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, flags) };
             usize::try_from(got).map_err(|_| io::Error::last_os_error())
         };
         let got = match receive() {
-            // The kernel reports a reset once, before the messages that arrived earlier.
+            // The kernel reports a reset once, before it returns the messages that arrived earlier.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
             got => got,
         };
-        let got = match got {
-            Ok(got) => got,
-            Err(error) => {
-                return match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::EINTR) => Ok(None),
-                    Some(libc::ECONNRESET | libc::ENOTCONN) => Err(ClientError::Gone),
-                    _ => Err(ClientError::System(error)),
-                };
-            }
-        };
-        match got.checked_sub(HEADER_BYTES) {
-            None if got == 0 => Err(ClientError::Gone),
-            None => Err(ClientError::Malformed),
-            Some(0) if header == HEADER_BUSY => Err(ClientError::Busy),
-            Some(needed) if needed > buffer.len() => Err(ClientError::BufferTooShort { needed }),
-            Some(len) => Ok(Some(Received { len, ingress: u32::from_be_bytes(header) })),
-        }
+        got.map(Some).or_else(|error| match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+            Some(libc::ECONNRESET | libc::ENOTCONN) => Err(ClientError::Gone),
+            _ => Err(ClientError::System(error)),
+        })
     }
 
     /// Takes a packet. If there is none, blocks up to `timeout`. Returns `None` if the timeout has
@@ -214,9 +278,9 @@ impl Client {
         }
     }
 
-    fn wait(&self, events: i16, timeout: Duration) -> Result<(), ClientError> {
+    pub(super) fn wait(&self, events: i16, timeout: Duration) -> Result<(), ClientError> {
         let mut polled = libc::pollfd { fd: self.fd.as_raw_fd(), events, revents: 0 };
-        // Rounded up; otherwise the loop would spin for the last millisecond.
+        // The timeout is rounded up; otherwise the loop would spin for the last millisecond.
         let millis = timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(i32::MAX);
         // SAFETY: `polled` is one entry, writable, and outlives the call.
         if unsafe { libc::poll(&raw mut polled, 1, millis) } < 0 {
@@ -235,14 +299,7 @@ impl AsRawFd for Client {
     }
 }
 
-fn part(at: *const u8, len: usize) -> libc::iovec {
-    libc::iovec { iov_base: at.cast_mut().cast(), iov_len: len }
-}
-
-fn message(parts: &mut [libc::iovec; 2]) -> libc::msghdr {
+fn empty_message() -> libc::msghdr {
     // SAFETY: a `msghdr` consists of integers and pointers, for which zero is a valid value.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = parts.as_mut_ptr();
-    message.msg_iovlen = 2;
-    message
+    unsafe { std::mem::zeroed() }
 }

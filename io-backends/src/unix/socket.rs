@@ -14,17 +14,10 @@ use std::{
 use super::ListenError;
 use crate::sys::folder::set_socket_mode;
 
-/// Length of the header of each packet on the socket: a slot number in network byte order.
-pub(super) const HEADER_BYTES: usize = 4;
-/// Header from the client to the switch. Any other value is malformed.
-pub(super) const HEADER_DOWN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
-/// Header from the switch, without a packet: the switch serves another client, and the connection ends.
-pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
-
 /// Size of the send buffer to request. The kernel may give less (`net.core.wmem_max`).
 const BUFFER_BYTES: i32 = 1 << 20;
 
-/// Number of free bytes in a blocked client's send buffer at which the port offers it frames again.
+/// Number of free bytes in the send buffer at which the port sends to a blocked client again.
 ///
 /// This is room for some 20 short messages, so that frames are sent again long before the egress
 /// queue overflows.
@@ -44,8 +37,8 @@ impl Listener {
     pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, ListenError> {
         let failed = |what| move |error| ListenError::System { what, path: path.into(), error };
         let fd = seqpacket().map_err(failed("make a socket for"))?;
-        // Before `bind`, this is the mode of the new file (less the umask), so that no other user can
-        // connect in between.
+        // `bind` gives the new file the mode of the socket, less the umask. So the file never has a
+        // wider mode than `mode`.
         // SAFETY: no pointers are passed, and we own the descriptor.
         check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map_err(failed("set the mode of"))?;
         let at = SocketName::new(path).ok_or_else(|| ListenError::PathTooLong(path.into()))?;
@@ -65,19 +58,31 @@ impl Listener {
 
     /// Accepts the next client, if one is waiting.
     pub(super) fn accept(&self) -> Option<OwnedFd> {
+        // Without a free descriptor the client waits and is accepted later.
+        self.try_accept().ok().flatten()
+    }
+
+    /// Accepts the next client, if one is waiting.
+    ///
+    /// # Errors
+    /// No descriptor is available. The client waits.
+    pub(super) fn try_accept(&self) -> io::Result<Option<OwnedFd>> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let none = std::ptr::null_mut();
         // SAFETY: null means that the peer's name is not wanted; we own the descriptor.
         let fd = unsafe { libc::accept4(self.fd.as_raw_fd(), none, none.cast(), flags) };
-        // Either no client is waiting, or it has disconnected, or no descriptor is available. In
-        // the last case the client waits and is accepted later.
         if fd < 0 {
-            return None;
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Err(error),
+                // No client is waiting, or it has disconnected.
+                _ => Ok(None),
+            };
         }
         // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let client = unsafe { OwnedFd::from_raw_fd(fd) };
         enlarge_buffers(&client);
-        Some(client)
+        Ok(Some(client))
     }
 }
 
@@ -89,6 +94,13 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        self.remove_file();
+    }
+}
+
+impl Listener {
+    /// Removes the file, unless another one has replaced it.
+    pub(super) fn remove_file(&self) {
         let ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
         if ours {
@@ -109,10 +121,19 @@ fn remove_if_stale(path: &Path, at: &SocketName) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed("remove the stale"))
         }
-        // A connected socket, another type of socket, a full queue or missing permission: the
-        // socket is in use.
+        // Any other result (connected, wrong type of socket, full queue, no permission) counts as a
+        // socket in use.
         _ => Err(ListenError::Busy(path.into())),
     }
+}
+
+/// Sends a message. Does not block.
+pub(super) fn send(fd: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    let (at, len) = (message.as_ptr().cast(), message.len());
+    // SAFETY: `at` points to `len` readable bytes, and the descriptor is open.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), at, len, flags) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Connects to the socket at `path`.
@@ -130,7 +151,7 @@ pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
 /// It does not block, as a connection would if the listener's queue is full.
 ///
 /// # Errors
-/// The kernel refused to connect for another reason.
+/// The kernel refused to connect for another reason than that no process listens.
 pub fn is_served(path: &Path) -> io::Result<bool> {
     let at = SocketName::new(path)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path is too long"))?;
@@ -153,8 +174,8 @@ fn socket(kind: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Requests larger buffers. If the kernel refuses, only the bursts become smaller.
-fn enlarge_buffers(fd: &OwnedFd) {
+/// Requests a larger send buffer. If the kernel refuses, bursts become smaller.
+pub(super) fn enlarge_buffers(fd: &OwnedFd) {
     let size = size_of::<i32>() as libc::socklen_t;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
     let wanted = BUFFER_BYTES;
@@ -182,7 +203,7 @@ struct SocketName {
 }
 
 impl SocketName {
-    /// Returns `None` if the path is longer than 107 bytes or contains a zero byte.
+    /// Returns `None` if the path is empty, is longer than 107 bytes or contains a zero byte.
     fn new(path: &Path) -> Option<Self> {
         let path = CString::new(path.as_os_str().as_bytes()).ok()?;
         let bytes = path.as_bytes_with_nul();
@@ -215,29 +236,37 @@ impl SocketName {
 /// Whether a client's socket has room for some messages, or has an error that ends its connection.
 ///
 /// `POLLOUT` alone is not suitable, because the kernel sets it only when three quarters of the send
-/// buffer are free. A queue of 64 frames would then wait until a thousand are read, and would drop
-/// frames without regard to fair shares (R23).
+/// buffer are free. An egress queue of 64 frames would then wait until the client has read about a
+/// thousand frames, and would overflow meanwhile (R23).
 pub(super) fn has_room(client: &OwnedFd) -> bool {
-    let mut asked = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one entry, which outlives the call; the call does not wait.
-    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    let mut poll_fd = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the call accesses one entry, which outlives it, and does not wait.
+    let ready = unsafe { libc::poll(&raw mut poll_fd, 1, 0) };
     ready > 0 || has_free(client).unwrap_or(false)
 }
 
-/// Whether [`ROOM_BYTES`] of the send buffer are free or, in a small buffer, a quarter.
+/// Whether the send buffer has at least [`ROOM_BYTES`] free, or a quarter of its size if that is
+/// less.
 fn has_free(client: &OwnedFd) -> io::Result<bool> {
-    let (mut taken, mut size) = (0_i32, 0_i32);
+    let mut taken = 0_i32;
     // SAFETY: `taken` is a writable integer, which the request fills in.
     check(unsafe { libc::ioctl(client.as_raw_fd(), libc::TIOCOUTQ, &raw mut taken) })?;
+    let size = send_buffer_bytes(client)? as i32;
+    Ok(size - taken >= ROOM_BYTES.min(size / 4))
+}
+
+/// Size of the send buffer of a socket, in bytes.
+pub(super) fn send_buffer_bytes(client: &OwnedFd) -> io::Result<usize> {
+    let mut size = 0_i32;
     let mut length = size_of::<i32>() as libc::socklen_t;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
     let at = (&raw mut size).cast();
     // SAFETY: `at` points to `length` writable bytes, and `length` is a writable integer.
     check(unsafe { libc::getsockopt(client.as_raw_fd(), level, option, at, &raw mut length) })?;
-    Ok(size - taken >= ROOM_BYTES.min(size / 4))
+    Ok(usize::try_from(size).unwrap_or(0))
 }
 
-/// An epoll set: one descriptor in place of all descriptors that a port waits for.
+/// An epoll set: one descriptor that represents all descriptors on which a port waits.
 #[derive(Debug)]
 pub(super) struct Epoll(OwnedFd);
 
@@ -249,12 +278,12 @@ impl Epoll {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Waits for `events` on `fd` too. The kernel removes a descriptor when it is closed.
+    /// Adds `fd` to the set, for `events`. The kernel removes a descriptor when it is closed.
     pub(super) fn add(&self, fd: RawFd, events: i32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events)
     }
 
-    /// Changes the events on `fd` that the set waits for.
+    /// Changes the events for which the set waits on `fd`.
     pub(super) fn change(&self, fd: RawFd, events: i32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, events)
     }

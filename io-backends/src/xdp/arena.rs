@@ -1,6 +1,6 @@
 //! One mapping of frames, which all Ethernet ports use. The arena records which socket has
 //! registered it with the kernel, and on which interfaces our program is attached. It holds only
-//! weak references.
+//! weak references to both.
 
 use std::{
     os::fd::OwnedFd,
@@ -13,13 +13,15 @@ use super::{interface::Interface, program::Attached, socket::Socket};
 
 /// The mapping of [`Pool::group`], used as the UMEM of every worker and interface.
 ///
-/// The first AF_XDP port registers it. Later ports share the registration, so the memory is pinned
-/// only once (or twice, if one NIC supports zero-copy and another does not).
+/// The first AF_XDP port registers it. Later ports with the same bind flags share the registration,
+/// so the memory is pinned only once (or twice, for example if one NIC supports zero-copy and
+/// another does not).
 pub struct Arena {
     mapping: Arc<Mapping>,
     registered: Vec<Registered>,
     attached: Vec<((u64, u32), Weak<Attached>)>,
-    /// Whether waiting for locked memory is still useful, because no such wait has failed yet.
+    /// Whether registration may wait until an earlier process releases its locked memory. It is
+    /// `false` after a registration has failed.
     pub(super) limit_may_rise: bool,
 }
 
@@ -28,7 +30,7 @@ struct Registered {
     flags: BindFlags,
 }
 
-/// Properties that sockets on one registration share.
+/// The bind flags, which must be equal for all sockets that share a UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BindFlags {
     /// Zero-copy: the device itself reads and writes the frames.
@@ -44,7 +46,7 @@ impl std::fmt::Debug for Arena {
 }
 
 impl Arena {
-    /// Returns the arena of this pool's mapping.
+    /// Makes the arena of this pool's mapping.
     pub fn of(pool: &Pool) -> Self {
         let mapping = pool.mapping().clone();
         Self { mapping, registered: Vec::new(), attached: Vec::new(), limit_may_rise: true }

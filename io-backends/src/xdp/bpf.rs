@@ -1,6 +1,6 @@
 //! bpf(2): maps, programs and links, one function for each command.
 //!
-//! Each object lives as long as its descriptor.
+//! Each object lives at least as long as its descriptor.
 
 use std::{
     mem,
@@ -39,7 +39,7 @@ pub(crate) const DATA: i16 = 0;
 pub(crate) const DATA_END: i16 = 4;
 pub(crate) const RX_QUEUE: i16 = 16;
 
-/// `union bpf_attr` for the commands that are used here. The kernel treats missing fields as zero.
+/// `union bpf_attr` for creating a map. In each command, the kernel treats missing fields as zero.
 #[repr(C)]
 struct MapCreate {
     map_type: u32,
@@ -49,7 +49,7 @@ struct MapCreate {
     flags: u32,
 }
 
-/// Used to write and to read an entry.
+/// `union bpf_attr` for writing an entry of a map.
 #[repr(C)]
 struct MapEntry {
     map_fd: u32,
@@ -91,11 +91,12 @@ const _: () = assert!(mem::size_of::<LinkCreate>() == 16);
 /// Makes one call of bpf(2).
 ///
 /// # Safety
-/// `attr` has the type that `command` expects. Every address in it points to as many bytes as the command
-/// reads or writes there, which outlive the call.
+/// `attr` has the type that `command` expects. Every address in it points to as many bytes as the
+/// command reads or writes there, which outlive the call.
 pub(crate) unsafe fn bpf<T>(call: &'static str, command: i32, attr: &T) -> Result<i32, CallError> {
     let at = std::ptr::from_ref(attr);
-    // SAFETY: `attr` has this length and outlives the call; the caller guarantees what it points to.
+    // SAFETY: `attr` has this length and outlives the call; the caller guarantees what it points
+    // to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, mem::size_of::<T>()) };
     if result < 0 { Err(CallError::last(call)) } else { Ok(result as i32) }
 }
@@ -127,7 +128,8 @@ pub(crate) fn put(map: &OwnedFd, key: u32, value: RawFd) -> Result<(), CallError
         value: std::ptr::from_ref(&value).addr() as u64,
         flags: 0,
     };
-    // SAFETY: key and value have four bytes each, as in every map of descriptors, and outlive the call.
+    // SAFETY: key and value have four bytes each, as in every map of descriptors, and outlive the
+    // call.
     unsafe { bpf("BPF_MAP_UPDATE_ELEM", MAP_UPDATE, &update) }.map(drop)
 }
 
@@ -147,7 +149,8 @@ pub(crate) fn load(instructions: &[Instruction]) -> Result<OwnedFd, CallError> {
         interface: 0,
         expected_attach_type: ATTACH_TYPE_XDP,
     };
-    // SAFETY: the number of instructions is right, and the string ends in a zero byte; both are only read.
+    // SAFETY: the number of instructions is right, and the string ends in a zero byte; both are
+    // only read.
     unsafe { bpf("BPF_PROG_LOAD", PROGRAM_LOAD, &load) }.map(owned)
 }
 

@@ -14,7 +14,7 @@ pub enum EtherOpenError {
         /// The requested name.
         interface: String,
     },
-    /// It is not an Ethernet interface (loopback, a tunnel).
+    /// The interface is not an Ethernet interface (for example loopback or a tunnel).
     NotEthernet {
         /// The requested name.
         interface: String,
@@ -24,7 +24,7 @@ pub enum EtherOpenError {
         /// The requested name.
         interface: String,
     },
-    /// The interface has no queue of this index, or has lost it in the meantime.
+    /// The interface has no queue of this index.
     NoQueue {
         /// The requested name.
         interface: String,
@@ -47,8 +47,8 @@ pub enum EtherOpenError {
         /// The kernel's error.
         errno: Errno,
     },
-    /// The port has another ethertype or VLAN than the open ports of this interface. They must be
-    /// equal, because these ports share one program.
+    /// The port has another ethertype or VLAN than the open ports of this interface. All ports of an
+    /// interface must have the same ones, because they share one XDP program.
     OtherTraffic {
         /// The requested name.
         interface: String,

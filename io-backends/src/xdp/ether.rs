@@ -69,13 +69,13 @@ impl Shape {
         HEADER_BYTES + if self.vlan.is_some() { TAG_BYTES } else { 0 }
     }
 
-    /// Whether the port can send to this address without a mark. It must be that of one station or
-    /// of the group.
+    /// Whether the port can send to this address without a mark: it is that of one station or of
+    /// the group.
     pub(super) fn reaches(&self, to: Mac) -> bool {
         is_one_station(to) || self.group.is_some_and(|group| group.address == to)
     }
 
-    /// Whether the frame is addressed to the group and begins with the agreed byte.
+    /// Whether the frame is addressed to the group and its packet begins with the agreed byte.
     #[cold]
     fn is_for_group(&self, frame: &[u8]) -> bool {
         let (begin, group) = (self.header_bytes(), self.group);
@@ -132,6 +132,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strowger_testkit::wire_md::{assert_example, example};
 
     const US: Mac = [2, 0, 0, 0, 0, 1];
     const THEM: Mac = [2, 0, 0, 0, 0, 2];
@@ -140,6 +141,7 @@ mod tests {
         [None, Some(7)].map(|vlan| Shape { own, ethertype: 0x88b5, vlan, group: None })
     }
 
+    /// wire.md: W8-15, W8-16.
     #[test]
     fn headers_are_read_as_written_and_padding_is_removed() {
         for (us, them) in shapes(US).into_iter().zip(shapes(THEM)) {
@@ -152,6 +154,25 @@ mod tests {
         }
     }
 
+    /// wire.md: W8-14, W8-15, W8-16, W8-18, W8-23.
+    #[test]
+    fn frames_are_those_of_the_examples() {
+        let us =
+            shapes(US).map(|shape| Shape { ethertype: super::super::limits::ETHERTYPE, ..shape });
+        for (us, name) in us.into_iter().zip(["ethernet-frame", "ethernet-frame-vlan"]) {
+            let frame = example(name);
+            assert_eq!(frame.len(), 60, "the shortest frame");
+            let begin = us.header_bytes();
+            assert_eq!(us.read(&frame), Ok((THEM, begin, 24)));
+            let them = Shape { own: THEM, ..us };
+            let mut written = vec![0; frame.len()];
+            written[begin..begin + 24].copy_from_slice(&frame[begin..begin + 24]);
+            them.template(US).write(24, &mut written);
+            assert_example(name, &written);
+        }
+    }
+
+    /// wire.md: W8-17, W8-18, W8-19, W8-23.
     #[test]
     fn frames_for_others_and_malformed_frames_are_refused() {
         let [us, tagged] = shapes(US);
@@ -171,6 +192,7 @@ mod tests {
         assert_eq!(us.read(&frame), Err(Loss::Malformed));
     }
 
+    /// wire.md: W8-20, W10-11.
     #[test]
     fn frames_to_the_group_are_received_only_with_the_agreed_first_byte() {
         let address = [3, 0, 0, 0, 0, 9];
@@ -193,7 +215,7 @@ mod tests {
                 frame[begin] = first;
                 assert_eq!(us.read(&frame), Err(Loss::UnknownSender));
             }
-            // Frames to another group, to the broadcast address, and without a packet.
+            // Frames to another group, to the broadcast address or without a packet are refused.
             frame[begin] = 0x70;
             for other in [[3, 0, 0, 0, 0, 8], [0xff; 6]] {
                 frame[..6].copy_from_slice(&other);

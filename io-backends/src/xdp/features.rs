@@ -17,7 +17,8 @@ const FEATURES_SET: u32 = 0x3b; // ETHTOOL_SFEATURES
 const SET_OF_FEATURES: u32 = 4; // ETH_SS_FEATURES
 /// Length of a feature's name in words (`ETH_GSTRING_LEN`).
 const NAME_WORDS: usize = 32 / mem::size_of::<u32>();
-/// Length of `struct ethtool_get_features_block` in words; the third word holds the active features.
+/// Length of `struct ethtool_get_features_block` in words; the third word holds the active
+/// features.
 const BLOCK_WORDS: usize = 4;
 const BLOCK_ACTIVE: usize = 2;
 
@@ -99,7 +100,7 @@ pub fn set_features(interface: &str, wanted: &[&str], on: bool) -> io::Result<()
     let ioctl_socket = ioctl_socket().map_err(error)?;
     let names = names(&ioctl_socket, interface).map_err(error)?;
     let blocks = names.len().div_ceil(32);
-    // For each block: which bits are valid, and their values.
+    // Each block consists of a mask of the bits to change, and of their values.
     let mut order = vec![0_u32; 2 + 2 * blocks];
     (order[0], order[1]) = (FEATURES_SET, blocks as u32);
     for wanted in wanted {
@@ -139,7 +140,8 @@ pub fn set_features_in(
 
 /// The names of all features, in the order of their bits.
 fn names(ioctl_socket: &OwnedFd, interface: &str) -> Result<Vec<String>, Unfit> {
-    // `struct ethtool_sset_info`: command, padding, a mask of 64 bits, and the length of the string set.
+    // `struct ethtool_sset_info`: command, padding, a mask of 64 bits, and the length of the string
+    // set.
     let mut info = [STRING_SET_INFO, 0, 0, 0, 0, 0];
     let mask = (1_u64 << SET_OF_FEATURES).to_ne_bytes();
     let [a, b, c, d, e, f, g, h] = mask;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::sys::CallError;
 
-/// A group. The port receives frames to it that begin with the agreed byte.
+/// A multicast group. The port receives those packets to the group that begin with `first_byte`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Address of the group: the lowest bit of its first byte is set.
@@ -22,7 +22,7 @@ pub struct Group {
     /// First byte of every packet to the group.
     ///
     /// Packets with another first byte count as packets from unknown senders. Otherwise all
-    /// stations would answer a packet that is meant for one station.
+    /// stations would reply to a packet that is meant for one station.
     pub first_byte: u8,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Membership(#[allow(dead_code)] OwnedFd);
 
 /// Joins a group on the interface.
 pub(super) fn join(interface: &Interface, address: Mac) -> Result<Membership, CallError> {
-    // Protocol 0: receive nothing.
+    // With protocol 0 the socket receives nothing.
     // SAFETY: the call takes and returns only numbers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {

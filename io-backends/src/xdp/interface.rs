@@ -90,7 +90,7 @@ impl Interface {
             "ETHTOOL_GCHANNELS",
             Some(&mut channels),
         );
-        // A driver that does not support this request has one queue.
+        // If the driver does not support this request, the interface counts as having one queue.
         let queues = result.map_or(1, |_| (channels.rx + channels.combined).max(1));
         let up = flags & libc::IFF_UP != 0;
         let hidden_tags = hidden_tags_of(&ioctl_socket, name)?;
@@ -116,7 +116,7 @@ pub(super) fn ioctl_socket() -> Result<OwnedFd, Unfit> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The absent data argument of requests that have no structure of their own.
+/// The data argument of requests without a data structure.
 const NOTHING: Option<&mut ()> = None;
 
 /// Makes a request about the interface with this name.
@@ -128,17 +128,17 @@ pub(super) fn ask<T: ?Sized>(
     data: Option<&mut T>,
 ) -> Result<libc::ifreq, Unfit> {
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
-    let mut asked: libc::ifreq = unsafe { mem::zeroed() };
-    // The last byte stays zero. A longer name has no index, so it does not get here.
-    for (to, from) in asked.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+    let mut arguments: libc::ifreq = unsafe { mem::zeroed() };
+    // The last byte stays zero, because the kernel expects a C string.
+    for (to, from) in arguments.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     if let Some(data) = data {
-        asked.ifr_ifru.ifru_data = std::ptr::from_mut(data).cast();
+        arguments.ifr_ifru.ifru_data = std::ptr::from_mut(data).cast();
     }
-    // SAFETY: the request reads and writes `asked`, and what it points to outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut asked) };
-    if result < 0 { Err(Unfit::Call(CallError::last(call))) } else { Ok(asked) }
+    // SAFETY: the request reads and writes `arguments`, and what it points to outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &mut arguments) };
+    if result < 0 { Err(Unfit::Call(CallError::last(call))) } else { Ok(arguments) }
 }
 
 /// Whether any XDP program is attached to the interface. It is `None` if the kernel does not report
@@ -161,7 +161,7 @@ pub(super) fn has_program(index: u32) -> Option<bool> {
     request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
     request[20..24].copy_from_slice(&index.to_ne_bytes());
     ioctl_socket.write_all(&request).ok()?;
-    // The kernel has queued the answer before the write returns.
+    // The kernel has queued the reply before the write returns.
     let mut answer = vec![0; 64 << 10];
     let len = ioctl_socket.read(&mut answer).ok()?;
     tells_of_program(&answer[..len])

@@ -1,7 +1,7 @@
-//! Ethernet ports. Each is one queue of an interface, over AF_XDP, or over AF_PACKET where AF_XDP
-//! does not work.
+//! Ethernet ports. Each is one queue of an interface, over AF_XDP. Where AF_XDP does not work, it
+//! is the whole interface, over AF_PACKET.
 //!
-//! Payload is not copied if the kernel can access it where it is.
+//! This process does not copy payload if the kernel can access it in place.
 //!
 //! | module | contents |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | `arena` | one mapping, which all ports use |
 //! | `ether`, `neighbours`, `own` | the header; the neighbours; the interface's MAC address |
 //! | `group` | multicast groups |
-//! | `select_mode`, `probe` | finds by trying what the machine supports, and reports it in words |
+//! | `select_mode`, `probe` | test what the machine supports, and describe the result |
 //! | `interface`, `features`, `limits` | properties of an interface; VLAN offloads; limits |
 //!
 //! Only [`open`] requires privileges: it loads and attaches the program, makes the sockets and pins
@@ -102,7 +102,8 @@ pub enum ModeChoice {
 pub struct XdpSpec {
     /// Name of the interface.
     pub interface: String,
-    /// Index of the queue. Each queue belongs to one worker.
+    /// Index of the queue. Each queue belongs to one worker. With AF_PACKET, the port receives the
+    /// frames of all queues.
     pub queue: u32,
     /// The modes that may be used.
     pub backend: ModeChoice,
@@ -114,9 +115,8 @@ pub struct XdpSpec {
     pub neighbours_max: u32,
     /// Number of chunks that are posted to the kernel for receiving.
     pub fill_ring_frames: u32,
-    /// Whether a frame may have several descriptors (`XDP_USE_SG`, Linux 6.6). If there is no room
-    /// for the header in front of a frame, the header then has a descriptor of its own. Otherwise
-    /// such a frame is copied.
+    /// Whether a frame may have several descriptors (`XDP_USE_SG`, Linux 6.6). If so, the header of
+    /// a frame without enough headroom gets a separate descriptor. If not, such a frame is copied.
     pub multi_buffer: bool,
     /// A group whose frames the port also receives and to which it can send.
     pub group: Option<Group>,
@@ -165,7 +165,7 @@ pub fn check(spec: &XdpSpec) -> Result<(), EtherOpenError> {
 
 fn find(spec: &XdpSpec) -> Result<Interface, EtherOpenError> {
     let name = || spec.interface.clone();
-    // A value below 0x0600 in the field is a length. 0 and 4095 are not VLANs.
+    // In the ethertype field, a value below 0x0600 is a length. 0 and 4095 are not VLANs.
     if spec.ethertype < 0x0600 || spec.vlan.is_some_and(|vlan| vlan == 0 || vlan > 4094) {
         return Err(EtherOpenError::BadSpec { ethertype: spec.ethertype, vlan: spec.vlan });
     }
@@ -192,7 +192,7 @@ fn find(spec: &XdpSpec) -> Result<Interface, EtherOpenError> {
 /// The worker's pool must be in the arena. Chunks of the pool are posted to the kernel.
 ///
 /// # Errors
-/// [`EtherOpenError`], which contains a remedy for the operator.
+/// [`EtherOpenError`], with a remedy for the operator where one is known.
 pub fn open(
     spec: &XdpSpec,
     arena: &mut Arena,

@@ -24,7 +24,8 @@ pub(super) struct Neighbours {
     /// Marks sorted by address. It is not a hash table, so senders cannot slow it down by their
     /// choice of addresses.
     by_mac: Vec<(Mac, Mark)>,
-    /// The last result, because the next frame usually comes from the same sender.
+    /// The last lookup by address, cached because the next frame usually comes from the same
+    /// sender.
     last: Option<(Mac, Mark)>,
     /// The unknown senders of this burst, indexed by the numbers of their marks. It is `None` if
     /// frames from unknown senders are not accepted.
@@ -209,6 +210,7 @@ mod tests {
         assert_eq!((table.mark_of(mac(7)), table.mark_of(mac(8))), (None, Some(Mark(1))));
     }
 
+    /// wire.md: W8-21, W8-22.
     #[test]
     fn unknown_senders_have_a_mark_for_one_burst_and_only_if_accepted() {
         let mut table = table(2);

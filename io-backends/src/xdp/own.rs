@@ -17,7 +17,7 @@ pub(super) struct LocalMac(OwnedFd);
 
 impl LocalMac {
     pub(super) fn of(interface: u32) -> Result<Self, CallError> {
-        // Protocol 0: receive nothing.
+        // With protocol 0 the socket receives nothing.
         // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {

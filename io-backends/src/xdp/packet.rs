@@ -1,6 +1,6 @@
 //! AF_PACKET, for machines where AF_XDP does not work. It receives with recvmmsg into chunks, and
-//! sends with sendmmsg. The header has a vector of its own, so that only the kernel copies payload.
-//! The calls do not block.
+//! sends with sendmmsg. The Ethernet header is in a separate vector, so that only the kernel copies
+//! payload. The calls do not block.
 //!
 //! A ring shared with the kernel (`TPACKET_V3`) is not used, because each frame would have to be
 //! copied from it into a chunk, and because the kernel passes on its blocks with a delay.
@@ -31,11 +31,11 @@ use crate::sys::{
     messages::{Calls, empty_header},
 };
 
-/// Number of bytes that every single chunk has after its start offset.
+/// Every chunk of class `Single` has at least this many bytes after its start offset.
 const SINGLE_ROOM_BYTES: usize = 3072;
 const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
 
-/// An AF_PACKET socket in use.
+/// An AF_PACKET socket, with its received messages and the frames that wait to be sent.
 pub(super) struct PacketSocket {
     fd: OwnedFd,
     calls: Calls,
@@ -49,10 +49,10 @@ pub(super) struct PacketSocket {
     /// Number of messages of the last call, and the number of these that have been handled.
     received: usize,
     seen: usize,
-    /// Frames to send, beginning at `first`. Frames that were sent are dropped at once.
+    /// Frames to send, beginning at `first`. Frames that were sent are released immediately.
     waiting: Vec<Option<Frame>>,
     first: usize,
-    /// Index of the path MTU probe in `waiting`, if the last frame that was taken is one.
+    /// Index of the last path MTU probe in `waiting`.
     probe: Option<usize>,
     tx_headers: Vec<libc::mmsghdr>,
     tx_vectors: Vec<[libc::iovec; 2]>,
@@ -61,8 +61,8 @@ pub(super) struct PacketSocket {
     device: DeviceState,
     tally: Arc<PortTally>,
     was_idle: bool,
-    /// Whether the interface was down at some time. It may then be gone for good, which the kernel
-    /// does not report a second time.
+    /// Whether the kernel has reported once that the interface was down. The interface may have
+    /// been removed since; the kernel does not report that.
     ///
     /// Received frames do not prove that it is up, because they may have waited in the socket.
     was_down: bool,
@@ -83,8 +83,9 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), i32> {
 
 /// The filter for received frames.
 ///
-/// It accepts frames to this station or to a group, with our ethertype, and with our VLAN or
-/// without one. Whether the group is ours is checked later.
+/// It accepts frames to this station or, if the port has a group, to any group. They must have the
+/// port's ethertype, and its VLAN or, if the port has none, no VLAN. Whether it is the port's group
+/// is checked later.
 fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     let Shape { ethertype, vlan, group, .. } = *shape;
     const LOAD_WORD: u16 = 0x20;
@@ -109,11 +110,11 @@ fn filter(shape: &Shape) -> Vec<libc::sock_filter> {
     }
     program.push(must_be(TO_US));
     program.extend([op(LOAD_HALF, 12), must_be(u32::from(ethertype))]);
-    // The kernel or the NIC has removed tags and passes them as metadata. The value is 0 for a
-    // frame without a tag and for a priority tag without a VLAN (IEEE 802.1Q, 6.9).
+    // The kernel or the NIC has removed tags and passes them as metadata. The VLAN number is 0 for
+    // a frame without a tag and for a priority tag (IEEE 802.1Q, 6.9).
     if vlan.is_some() {
         program.extend([op(LOAD_WORD, TAG_PRESENT), must_be(1)]);
-        // The VLAN in an 802.1ad tag is in another number space.
+        // VLAN numbers in 802.1ad tags are a separate number space.
         program.extend([op(LOAD_WORD, TAG_KIND), must_be(u32::from(TAG_TYPE))]);
     }
     let vlan = vlan.unwrap_or_default();
@@ -137,7 +138,7 @@ impl PacketSocket {
     ) -> Result<Self, CallError> {
         let at = |call| move |errno| CallError::new(call, errno);
         let calls = Calls::find()?;
-        // Protocol 0: receive nothing before `bind`.
+        // With protocol 0 the socket receives nothing before `bind`.
         // SAFETY: the call takes and returns only numbers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
@@ -153,13 +154,14 @@ impl PacketSocket {
             (libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES),
             (libc::SO_SNDBUFFORCE, RECEIVE_BUFFER_BYTES),
         ] {
-            // An error is ignored. Without the right to set them, the buffers keep their size, and
-            // frames that do not fit are counted.
+            // An error is ignored. Without the right to set their sizes, the buffers keep the
+            // default sizes, and received frames that do not fit are counted.
             let _ = set(&fd, libc::SOL_SOCKET, option, &bytes);
         }
-        // With a queueing discipline, the port could not detect that the device is full.
+        // Bypasses the queueing discipline, with which the port could not detect that the device is
+        // full.
         let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32);
-        // Only a socket for all protocols receives frames that still have a tag.
+        // Only a socket for all protocols receives tagged frames before the kernel handles the tag.
         let protocol = if shape.vlan.is_some() { libc::ETH_P_ALL as u16 } else { shape.ethertype };
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -230,8 +232,8 @@ impl PacketSocket {
                 if calls == CALLS_MAX || !self.receive(pool) {
                     break;
                 }
-                // The call returned fewer messages than requested, so the socket is empty and needs
-                // no second call.
+                // After fewer messages than `MESSAGES_MAX`, the socket or the pool is empty, and a
+                // second call is of no use.
                 calls = if self.received < MESSAGES_MAX { CALLS_MAX } else { calls + 1 };
             }
             let at = self.seen;
@@ -281,7 +283,7 @@ impl PacketSocket {
         let mut ready = 0;
         for at in 0..MESSAGES_MAX {
             if self.chunks[at].is_none() {
-                // If no single chunk is free, a train chunk can be used too.
+                // If no chunk of this class is free, a train chunk can be used too.
                 let chunk = pool.take(self.class);
                 self.chunks[at] = chunk.or_else(|| pool.take(ChunkClass::Train));
             }
@@ -301,8 +303,8 @@ impl PacketSocket {
             return false;
         }
         let headers = &mut self.rx_headers[..ready];
-        // SAFETY: each of the first `ready` headers points to one vector over a chunk that only we can
-        // access; `room` bytes lie in it behind its start.
+        // SAFETY: each of the first `ready` headers points to one vector over a chunk that only we
+        // can access; `room` bytes lie in it behind its start.
         match unsafe { self.calls.receive(self.fd.as_raw_fd(), headers) } {
             Ok(received) => {
                 self.received = received;
@@ -382,8 +384,8 @@ impl PacketSocket {
         }
         while self.first < self.waiting.len() {
             let headers = &mut self.tx_headers[self.first..self.waiting.len()];
-            // SAFETY: each header points to two vectors, over bytes of `ether` and over a frame that
-            // `waiting` holds; neither has moved since.
+            // SAFETY: each header points to two vectors, over bytes of `ether` and over a frame
+            // that `waiting` holds; neither has moved since.
             let sent = unsafe { self.calls.send(self.fd.as_raw_fd(), headers, libc::MSG_DONTWAIT) };
             let refused = match sent {
                 Ok(sent) => {
@@ -402,8 +404,8 @@ impl PacketSocket {
                     self.device = DeviceState::Gone;
                     self.lose(Loss::PeerGone);
                 }
-                // The interface is down or has no carrier. Each frame is dropped, so that no queue
-                // builds up.
+                // For example, the interface is down. The frame is dropped, so that no queue builds
+                // up.
                 _ => self.lose(Loss::SendRefused),
             }
         }
@@ -449,7 +451,7 @@ impl PacketSocket {
         self.first += 1;
     }
 
-    /// Maximum number of chunks that it holds.
+    /// Maximum number of chunks that this socket holds for receiving.
     pub(super) fn chunks_max(&self) -> Chunks {
         let n = MESSAGES_MAX as u32;
         match self.class {

@@ -1,6 +1,7 @@
-//! The port for one queue of an Ethernet interface, over AF_XDP or over AF_PACKET.
+//! The port for one queue of an Ethernet interface, over AF_XDP, or for all its queues, over
+//! AF_PACKET.
 //!
-//! It requires no privileges after it has been opened. It does not reopen itself.
+//! The port requires no privileges after it has been opened. It does not reopen itself.
 
 use std::sync::{
     Arc,
@@ -18,7 +19,7 @@ use super::{
     packet::PacketSocket, xsk::Xsk,
 };
 
-/// One queue of an Ethernet interface as a port of the switch, made by [`open`](super::open).
+/// An Ethernet port of the switch, made by [`open`](super::open).
 pub struct EtherPort {
     backend: Backend,
     neighbours: Neighbours,
@@ -79,14 +80,14 @@ impl EtherPort {
         }
     }
 
-    /// The same flag, for other threads. The port sets it when it notices the end, which happens
-    /// when it sends or prepares to block.
+    /// As `is_gone`, as a flag for other threads. The port sets it when it detects that the
+    /// interface is gone, which happens when the port sends or prepares to block.
     pub fn gone(&self) -> &Arc<AtomicBool> {
         &self.gone
     }
 
-    /// Reads the interface's address, and uses it from now on: frames are sent from it and received
-    /// only for it.
+    /// Reads the interface's address. From now on, frames are sent from this address, and frames to
+    /// it are received.
     #[cold]
     fn follow_own_address(&mut self) {
         self.read_address_in = BURSTS_PER_STATISTICS;
@@ -124,7 +125,8 @@ impl EtherPort {
             Backend::Xdp(xsk) => xsk.tx_burst(&template, &mut alone),
             Backend::Packet(packet) => packet.tx_alone(&template, &mut alone, too_long),
         }
-        // There was no room for the frame. The sender of a handshake sends it again.
+        // If there was no room for the frame, it counts as lost. The sender of a handshake repeats
+        // it.
         self.tally.count_loss(Loss::SendRefused, alone.len() as u64);
         self.flush();
     }

@@ -180,13 +180,13 @@ pub(super) fn enter_network() -> Result<(), i32> {
     // SAFETY: the kernel has just returned this descriptor, and only we have it.
     let asking = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
-    let mut asked: libc::ifreq = unsafe { mem::zeroed() };
-    asked.ifr_name[0] = b'l' as libc::c_char;
-    asked.ifr_name[1] = b'o' as libc::c_char;
-    asked.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    let mut arguments: libc::ifreq = unsafe { mem::zeroed() };
+    arguments.ifr_name[0] = b'l' as libc::c_char;
+    arguments.ifr_name[1] = b'o' as libc::c_char;
+    arguments.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&asking);
-    // SAFETY: the request reads `asked`, which outlives the call.
-    let raised = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &asked) };
+    // SAFETY: the request reads `arguments`, which outlives the call.
+    let raised = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &arguments) };
     if raised < 0 { Err(errno()) } else { Ok(()) }
 }
 

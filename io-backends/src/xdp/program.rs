@@ -26,7 +26,8 @@ pub(super) struct Program {
 /// The attached program. Dropping it detaches the program.
 #[derive(Debug)]
 pub(super) struct Attached {
-    /// The first field, so that it is closed first and no frame is redirected to a closed socket.
+    /// This field is the first, so that it is closed first and no frame is redirected to a closed
+    /// socket.
     _link: OwnedFd,
     program: Program,
     pub(super) attach: Attach,

@@ -7,17 +7,17 @@
 //! and the functions named in comments on memory ordering, are those of Linux's
 //! `net/xdp/xsk_queue.h`.
 //!
-//! It is public only for the models in `loom-tests`, which implement the kernel's side as that file
-//! does.
+//! The module is public only for the models in `loom-tests`, which implement the kernel's side as
+//! `xsk_queue.h` does.
 
 use strowger_frame::sync::{Ordering, fence};
 
-/// An index or the flags of a ring, shared with the kernel: a standard atomic in the kernel's mapping, or
-/// one of loom's.
+/// An index or the flags of a ring, shared with the kernel: a standard atomic in the kernel's
+/// mapping, or one of loom's.
 pub trait Index {
-    /// Reads it.
+    /// Loads the value.
     fn load(&self, order: Ordering) -> u32;
-    /// Writes it.
+    /// Stores a value.
     fn store(&self, value: u32, order: Ordering);
 }
 
@@ -91,8 +91,8 @@ impl<P: Place> Submit<P> {
 
     #[inline]
     fn look(&mut self) {
-        // Acquire: pairs with `smp_store_release(&q->ring->consumer)` in `__xskq_cons_release`: the
-        // kernel has finished reading the positions that it freed.
+        // Acquire: pairs with `smp_store_release(&q->ring->consumer)` in `__xskq_cons_release`, so
+        // the kernel has finished reading the positions that it freed.
         let taken = self.place.consumer().load(Ordering::Acquire);
         // Ignore an impossible index, which would let us overwrite items that are not yet taken.
         if self.next.wrapping_sub(taken) <= self.next.wrapping_sub(self.taken) {
@@ -118,8 +118,8 @@ impl<P: Place> Submit<P> {
     pub fn publish(&mut self) {
         if self.published != self.next {
             self.published = self.next;
-            // Release: pairs with `smp_load_acquire(&q->ring->producer)` in `__xskq_cons_peek`: the
-            // items are written before the kernel reads them.
+            // Release: pairs with `smp_load_acquire(&q->ring->producer)` in `__xskq_cons_peek`, so
+            // the items are written before the kernel reads them.
             self.place.producer().store(self.next, Ordering::Release);
         }
     }
@@ -134,10 +134,10 @@ impl<P: Place> Submit<P> {
     /// Whether a system call is needed to make the kernel process the published items.
     #[inline]
     pub fn wants_wakeup(&self) -> bool {
-        // SeqCst: the kernel sets its flag and then reads the producer again; we publish and then read the
-        // flag. Without the fence both could miss the other's write.
+        // SeqCst: the kernel sets its flag and then reads the producer again; we publish and then
+        // read the flag. Without the fence both could miss the other's write.
         fence(Ordering::SeqCst);
-        // Relaxed: the fence orders it; no other data depends on it.
+        // Relaxed: the fence orders this load, and no other data depends on the flag.
         self.place.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
@@ -165,8 +165,8 @@ impl<P: Place> Collect<P> {
     #[inline]
     fn waiting(&mut self) -> u32 {
         if self.put == self.next {
-            // Acquire: pairs with `smp_store_release(&q->ring->producer)` in `__xskq_prod_submit`:
-            // the items are written before we read them.
+            // Acquire: pairs with `smp_store_release(&q->ring->producer)` in `__xskq_prod_submit`,
+            // so the items are written before we read them.
             let put = self.place.producer().load(Ordering::Acquire);
             // Ignore an impossible index, which would let us read items that were not written.
             if put.wrapping_sub(self.next) <= self.place.size() {
@@ -193,7 +193,7 @@ impl<P: Place> Collect<P> {
         if self.released != self.next {
             self.released = self.next;
             // Release: pairs with the control dependency on `READ_ONCE(q->ring->consumer)` in
-            // `xskq_prod_nb_free`: we have read the items before the kernel overwrites them.
+            // `xskq_prod_nb_free`, so we have read the items before the kernel overwrites them.
             self.place.consumer().store(self.next, Ordering::Release);
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct RxQueue {
     posted: Box<[Option<Chunk>]>,
     posted_count: usize,
     posted_max: usize,
-    /// Whether the pool counts the chunks for this port.
+    /// Whether the pool already counts the port's first chunks (see `charge`).
     charged: bool,
     /// Chunks of the port that are not posted, because the fill ring was full or the received frame
     /// was dropped.
@@ -50,7 +50,7 @@ impl RxQueue {
     /// Receives a burst.
     ///
     /// If `pool_is_ours`, the chunks belong to the pool, which also supplies new ones. Otherwise
-    /// frames are copied into the pool.
+    /// frames are copied into the pool. Returns the number of descriptors that were taken.
     pub(super) fn rx_burst(
         &mut self,
         rings: &mut Rings,

@@ -1,5 +1,5 @@
 //! Tries the modes in descending order: zero-copy, copies in the driver, copies after the driver,
-//! AF_PACKET. It records the reason of each failure. It does not check versions.
+//! AF_PACKET. It records the reason for each failure. It does not rely on kernel versions.
 
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -38,7 +38,7 @@ impl RxMode {
     /// All modes, the best first.
     pub const ALL: [Self; 4] = [Self::ZeroCopy, Self::Copy, Self::Generic, Self::Packet];
 
-    /// Its name in counters and JSON.
+    /// The mode's name in counters and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ZeroCopy => "xdp_zero_copy",
@@ -58,7 +58,7 @@ impl RxMode {
 pub struct RefusedMode {
     /// The mode.
     pub mode: RxMode,
-    /// Whether it was tried with multi-buffer frames (`XDP_USE_SG`).
+    /// Whether the mode was tried with multi-buffer frames (`XDP_USE_SG`).
     pub multi_buffer: bool,
     /// Why it does not work.
     pub refusal: Refusal,
@@ -71,7 +71,7 @@ impl fmt::Display for RefusedMode {
     }
 }
 
-/// Returns one line for each reason, in order.
+/// Returns one line for each reason. Consecutive modes with the same reason share a line.
 pub(super) fn lines(refused: &[RefusedMode]) -> Vec<String> {
     let same = |a: &RefusedMode, b: &RefusedMode| {
         a.refusal == b.refusal && a.multi_buffer == b.multi_buffer
@@ -92,7 +92,7 @@ pub struct EtherReport {
     pub interface: String,
     /// Index of the queue.
     pub queue: u32,
-    /// Number of receive queues of the interface. Each queue needs a port.
+    /// Number of receive queues of the interface. With AF_XDP, each queue needs a port.
     pub queues: u32,
     /// MAC address of the interface.
     pub mac: Mac,
@@ -104,33 +104,33 @@ pub struct EtherReport {
     pub refused: Vec<RefusedMode>,
     /// Whether a frame may have several descriptors. If not, a frame without headroom is copied.
     pub multi_buffer: bool,
-    /// Whether it shares the registered memory (UMEM) of an earlier port.
+    /// Whether the port shares the registered memory (UMEM) of an earlier port.
     pub shared: bool,
     /// Number of chunks that are posted to the kernel for receiving.
     pub fill_ring_frames: usize,
     /// Number of chunks that the spec requests.
-    pub fill_ring_frames_asked: usize,
+    pub fill_ring_frames_requested: usize,
     /// Number of attempts in which the queue was still in use by its former owner.
     pub busy_retries: u32,
     /// With AF_PACKET: whether one system call sends or receives many frames (`recvmmsg`,
     /// `sendmmsg`).
     pub many: Result<(), Refusal>,
-    /// With AF_PACKET: whether an XDP program is attached to the interface. It may take our frames
-    /// first.
+    /// With AF_PACKET: whether an XDP program is attached to the interface. That program may take
+    /// our frames first.
     pub program_there: bool,
 }
 
 impl EtherReport {
-    /// One sentence for each property that would be faster or safer in another mode.
+    /// One sentence for each mode that does not work, and for each other limitation.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = lines(&self.refused);
         if self.mode != RxMode::Packet && !self.multi_buffer {
             warnings.push("frames without headroom are copied".to_owned());
         }
-        if self.mode != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_asked {
-            let (posted, asked) = (self.fill_ring_frames, self.fill_ring_frames_asked);
+        if self.mode != RxMode::Packet && self.fill_ring_frames < self.fill_ring_frames_requested {
+            let (posted, requested) = (self.fill_ring_frames, self.fill_ring_frames_requested);
             warnings.push(format!(
-                "the pool had {posted} single chunks for the fill ring instead of {asked}; give it more"
+                "the pool had {posted} single chunks for the fill ring instead of {requested}; give it more"
             ));
         }
         if let Err(refusal) = &self.many {
@@ -194,7 +194,7 @@ pub(super) fn select(
         multi_buffer: flags.is_none_or(|flags| flags.multi_buffer),
         shared: result.shared,
         fill_ring_frames: result.posted,
-        fill_ring_frames_asked: spec.fill_ring_frames as usize,
+        fill_ring_frames_requested: spec.fill_ring_frames as usize,
         busy_retries: result.busy_retries,
         many: Ok(()),
         program_there: false,

@@ -1,6 +1,6 @@
 //! AF_XDP sockets, with one function for each system call, and the four mapped rings.
 //!
-//! It does not retry. The caller handles the errno.
+//! These functions do not retry. The caller handles the errno.
 
 use std::{
     io, mem,
@@ -56,8 +56,8 @@ struct Offsets {
     items: usize,
 }
 
-// SAFETY: only the kernel shares the mapping; each ring has one owner in this process and moves with
-// it.
+// SAFETY: only the kernel shares the mapping; each ring has one owner in this process and moves
+// with it.
 unsafe impl<T: Send> Send for Shared<T> {}
 
 /// All four rings, and the memory that their items point into.
@@ -180,7 +180,7 @@ impl Socket {
         let shared = Shared { at, bytes, size, offsets, items: std::marker::PhantomData };
         let indices = [offsets.producer, offsets.consumer, offsets.flags];
         let fit = indices.iter().all(|at| at.is_multiple_of(4) && at + 4 <= bytes);
-        // The offsets come from the kernel; the checks above are all that later accesses rely on.
+        // The offsets come from the kernel. Later accesses rely on these checks only.
         if fit && offsets.items.is_multiple_of(8) { Ok(shared) } else { Err(libc::EPROTO) }
     }
 
@@ -262,8 +262,8 @@ impl<T> Shared<T> {
     fn index(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: `map` has checked that the four bytes lie in the mapping.
         let at = unsafe { self.at.add(offset) };
-        // SAFETY: aligned, as `map` has checked; alive as long as `self`; and both sides use it as an
-        // atomic.
+        // SAFETY: the index is aligned, as `map` has checked, and alive as long as `self`; both
+        // sides use it as an atomic.
         unsafe { at.cast().as_ref() }
     }
 
@@ -303,22 +303,23 @@ impl<T: Copy> Place for Shared<T> {
 
     #[inline]
     fn write(&mut self, index: u32, item: T) {
-        // SAFETY: inside the mapping and aligned; by the indices the kernel does not read it before it
-        // is published.
+        // SAFETY: the item is inside the mapping and aligned. According to the indices, the kernel
+        // does not read it before it is published.
         unsafe { self.item(index).write(item) };
     }
 
     #[inline]
     fn read(&self, index: u32) -> T {
-        // SAFETY: inside the mapping and aligned; by the indices the kernel has written it and does not
-        // write to it before it is released. Any bits are a valid number.
+        // SAFETY: the item is inside the mapping and aligned. According to the indices, the kernel
+        // has written it and does not write to it before it is released. Any bits are a valid
+        // number.
         unsafe { self.item(index).read() }
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        // SAFETY: exactly the range that `map` mapped, unmapped once.
+        // SAFETY: this is exactly the range that `map` mapped, and it is unmapped once.
         unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
     }
 }

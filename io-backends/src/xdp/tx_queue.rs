@@ -61,20 +61,21 @@ pub(super) struct TxQueue {
     next: usize,
     /// The descriptor that should complete next, because completions nearly always arrive in order.
     expected: usize,
-    /// Whether the kernel had not taken all descriptors after the last flush.
+    /// Whether descriptors that the kernel has not taken were left after the last flush.
     pending: bool,
-    /// Chunks for headers that have no room in front of their frame.
+    /// Chunks for headers that have no room in front of their frame, each with its offset in the
+    /// UMEM.
     header_chunks: Vec<(usize, Chunk)>,
     free_headers: Vec<u16>,
     spare: Vec<Chunk>,
     /// Whether a frame may have several descriptors.
     multi_buffer: bool,
     zero_copy: bool,
-    /// Number of frames that the device refused (`EBUSY`). They are among the next ones to
-    /// complete.
+    /// Number of frames that the device refused (`EBUSY`). This many of the next completed frames
+    /// count as lost.
     refused: u64,
-    /// Number of the oldest frames in flight that already count as lost, because the interface is
-    /// gone.
+    /// Number of frames in flight, from the oldest on, that already count as lost because the
+    /// interface is gone.
     lost: u64,
     stalled_since: Option<Instant>,
     pub(super) device: DeviceState,
@@ -86,7 +87,7 @@ pub(super) struct TxQueue {
 }
 
 impl TxQueue {
-    /// `header_chunks` are given with their offsets in the UMEM.
+    /// Makes an empty queue. Each of `header_chunks` has its offset in the UMEM.
     pub(super) fn new(
         (multi_buffer, zero_copy): (bool, bool),
         header_chunks: Vec<(usize, Chunk)>,
@@ -130,12 +131,13 @@ impl TxQueue {
 
     /// Whether the kernel has taken all descriptors, or takes none because of the device state.
     ///
-    /// It may complete them later. Some drivers do so only with the next frame.
+    /// The kernel may complete them later. Some drivers do that only when the next frame is sent.
     pub(super) fn is_flushed(&self) -> bool {
         !self.pending || self.device != DeviceState::Open
     }
 
-    /// Takes frames from the front of `frames` while there is room.
+    /// Takes frames from the front of `frames` while there is room. Drops all frames if the device
+    /// is not open.
     pub(super) fn tx_burst(
         &mut self,
         socket: &Socket,
@@ -201,7 +203,7 @@ impl TxQueue {
         frames[..room].iter().take_while(&mut may_go).count()
     }
 
-    /// Whether the frame must be copied, because the kernel cannot access it where it is.
+    /// Whether the frame must be copied, because the kernel cannot read it in place.
     fn must_copy(&self, rings: &Rings, template: &Template, frame: &Frame) -> bool {
         let Some(offset) = rings.mapping.offset_of(frame.bytes().as_ptr(), frame.len()) else {
             return true;
@@ -235,7 +237,7 @@ impl TxQueue {
     }
 
     /// Appends descriptors for the header, if it is separate, and for `bytes` beginning at
-    /// `offset`. They are split where a chunk of the UMEM ends.
+    /// `offset`. The bytes are split where a chunk of the UMEM ends.
     #[inline]
     fn put_parts(
         &mut self,
@@ -320,7 +322,7 @@ impl TxQueue {
                 // sent.
                 Ok(()) | Err(_) => {}
             }
-            // The completion ring may have been full.
+            // While the completion ring is full, the kernel takes no descriptors.
             self.reap(rings);
             let now = rings.tx.pending();
             idle_kicks = if now < pending { 0 } else { idle_kicks + 1 };
@@ -418,10 +420,10 @@ impl TxQueue {
         }
     }
 
-    /// Counts the frames in flight as lost, because the interface is gone or going.
+    /// Counts the frames in flight as lost, because the interface is gone.
     ///
     /// Their memory is kept until the kernel completes them or the socket is closed, because the
-    /// kernel reports the end of the interface before it has stopped the device.
+    /// kernel may report the end of the interface before it has stopped the device.
     #[cold]
     fn give_up(&mut self) {
         let in_flight = (0..self.waiting()).map(|n| &self.in_flight[self.place(n)].memory);
@@ -443,7 +445,7 @@ impl TxQueue {
         self.give_up();
     }
 
-    /// Ends the port. Frames that were not completed count as lost.
+    /// Ends the port. All frames in flight count as lost, if they do not already.
     ///
     /// The kernel has not taken the last `pending` descriptors. Memory that the kernel may still
     /// read is leaked on purpose.
@@ -581,7 +583,7 @@ mod tests {
             assert_eq!(pool.free(ChunkClass::Single), 13, "the device may still read");
         }
         assert!(tx_queue.is_flushed());
-        // The kernel completes one of the two, and the other stays open.
+        // The kernel completes one of the two lost frames; the other stays in flight.
         complete(&mut tx_queue, &[2, 3]);
         assert_eq!((tally.frames_out.read(), pool.free(ChunkClass::Single)), (1, 14));
         tx_queue.zero_copy = true;
@@ -595,7 +597,7 @@ mod tests {
         let (mut tx_queue, tally) = tx_queue(&mut pool);
         put(&mut tx_queue, &mut pool, &[(1, true), (2, true), (3, true), (4, true)]);
         complete(&mut tx_queue, &[2]);
-        // The kernel has taken three and completed the second; it has not seen the fourth.
+        // The kernel has taken three frames and completed the second; it has not seen the fourth.
         tx_queue.abandon(1);
         assert_eq!(tally.lost(Loss::SendRefused), 4);
         assert_eq!(pool.free(ChunkClass::Single), 13, "two are leaked, and one holds headers");

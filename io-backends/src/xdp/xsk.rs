@@ -181,7 +181,7 @@ impl Xsk {
         self.tx_queue.is_flushed()
     }
 
-    /// Returns how to wait for the next event.
+    /// As `Port::arm`.
     pub(super) fn arm(&mut self) -> strowger_frame::port::Arm {
         use strowger_frame::port::Arm;
         self.read_statistics();
@@ -226,7 +226,7 @@ fn register(socket: &Socket, arena: &mut Arena) -> Result<(), i32> {
     loop {
         let registered = socket.register(arena.mapping());
         if registered != Err(libc::ENOBUFS) || !arena.limit_may_rise || Instant::now() > deadline {
-            // If one wait did not help, the next modes do not wait.
+            // After a failed registration, later ones (for the next mode of AF_XDP) do not wait.
             arena.limit_may_rise = registered.is_ok();
             return registered;
         }
@@ -254,7 +254,8 @@ impl Drop for Xsk {
         self.read_statistics();
         let pending = self.rings.tx.pending() as usize;
         // The socket is closed before any chunk is returned. In copy mode, closing blocks until the
-        // kernel no longer writes. A device that writes by DMA is stopped later, without notice.
+        // kernel no longer writes. In zero-copy mode, the kernel stops the device later, and does
+        // not report when.
         let closed = self.socket.take().and_then(|socket| Arc::into_inner(socket.0));
         if self.is_bound && (closed.is_none() || self.zero_copy) {
             self.rx_queue.abandon();
@@ -279,10 +280,10 @@ mod tests {
         *,
     };
 
-    /// A socket on the loopback interface of a new network namespace. It receives what it sends.
-    /// Returns `None` without the required privileges.
+    /// Opens a socket on the loopback interface of a new network namespace. It receives what it
+    /// sends. Returns `None` without the required privileges.
     fn on_loopback(pool: &mut Pool, posted: u32) -> Option<Xsk> {
-        // Each test runs on its own thread.
+        // Each test runs on its own thread, so this affects no other test.
         if let Err(errno) = enter_network() {
             strowger_testkit::skip(&format!("no network namespace: os error {errno}"));
             return None;

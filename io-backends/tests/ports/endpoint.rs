@@ -24,7 +24,7 @@ fn no_pool() -> Pool {
     Pool::new(&PoolSpec { trains: 0, singles: 0, huge_pages: false }).expect("memory")
 }
 
-/// In place of a switch: sends every received frame back.
+/// Acts as the switch: sends every received frame back.
 fn echo(port: &mut EndpointPort) -> usize {
     let mut burst = Burst::new();
     port.rx_burst(&mut no_pool(), &mut burst);
@@ -174,7 +174,7 @@ fn r10_a_dropped_endpoint_leaves_the_port_up_and_its_frames_counted() {
     assert_eq!(keep.len(), 3);
     drop(endpoint);
     assert!(port.is_gone());
-    // Frames that it sent before still arrive. Frames sent to it count as lost.
+    // Frames that the endpoint sent before still arrive. Frames sent to it count as lost.
     let mut burst = Burst::new();
     port.rx_burst(&mut no_pool(), &mut burst);
     assert_eq!(burst.len(), 1);

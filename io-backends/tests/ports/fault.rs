@@ -44,7 +44,7 @@ impl Wire {
     }
 
     /// Sends `count` numbered frames in bursts of `size`. Returns the frames that were delivered,
-    /// and in which call.
+    /// each with the number of the call that delivered it.
     fn run(&mut self, way: Way, count: u32, size: u32) -> Vec<(usize, Vec<u8>)> {
         let mut out = Vec::new();
         let mut sent = 0;

@@ -33,7 +33,7 @@ fn a_unix_port_without_the_calls_for_many_messages_has_one_call_for_each() {
                 assert!(UnixPort::probe().unwrap().contains("one system call for each packet"));
                 port.admit(Mark(3), Address::Only).unwrap();
                 let mut client = Client::connect(&path).unwrap();
-                // Sends more frames than one call takes, in both directions.
+                // The client sends more packets than the port receives in one call.
                 for n in 0..50 {
                     assert!(client.send(&[n; 100], DEADLINE).unwrap());
                 }

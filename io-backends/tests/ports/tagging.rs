@@ -1,6 +1,5 @@
-//! A program that attaches a VLAN tag as metadata to each frame that leaves an interface, as a VLAN
-//! device or a NIC does. If the kernel has no VLAN devices, there is no other way to make such
-//! frames.
+//! A program that attaches a VLAN tag as metadata to each frame that is sent on an interface, as a
+//! VLAN device does. If the kernel has no VLAN devices, there is no other way to make such frames.
 
 use std::{
     ffi::CString,
@@ -59,7 +58,7 @@ impl Tagging {
             ..Load::default()
         };
         let name = CString::new(interface).unwrap();
-        // SAFETY: a string that ends in a zero byte and outlives the call.
+        // SAFETY: the string ends in a zero byte and outlives the call.
         let interface = unsafe { libc::if_nametoindex(name.as_ptr()) };
         let program = bpf(PROG_LOAD, &load)?;
         let number = std::os::fd::AsRawFd::as_raw_fd(&program) as u32;

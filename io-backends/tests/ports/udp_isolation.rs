@@ -9,7 +9,8 @@ use strowger_io::udp::{BackendChoice, UdpOpenError, UdpPort, UdpSpec, open};
 
 use crate::veth::{Namespace, Veth, until};
 
-/// Send buffer of a process without privileges, with the default `net.core.wmem_max`.
+/// Send buffer of a process without privileges, with the default `net.core.wmem_max` before Linux
+/// 6.18.
 const STOCK_BUFFER_BYTES: usize = 212_992;
 
 const INNOCENT: Mark = Mark(0);
@@ -28,7 +29,7 @@ struct Bench {
     refused: HashMap<Mark, u32>,
     /// Number of the last frame that the healthy neighbour received.
     came: u32,
-    /// Maximum number of chunks in use.
+    /// Maximum number of chunks in use, without those of frames in `exits`.
     pinned: usize,
 }
 
@@ -159,8 +160,8 @@ impl Bench {
 /// Tests with several next hops that do not answer, at full rate and at a low rate.
 fn dead_next_hops(veth: &Veth, hub: &str, there: &str, dead: impl Fn(usize) -> String) {
     for backend in [BackendChoice::Mmsg, BackendChoice::IoUring] {
-        // Known limit: if 100 next hops fail at the same time, they still take a default send
-        // buffer from the others on an idle machine (9,600 of 16,000 frames refused). See
+        // Known limit: with a default send buffer, if 100 next hops fail at the same time, frames
+        // to healthy neighbours are still refused (9,600 of 16,000 on an idle machine). See
         // docs/threats.md.
         for (count, each, rounds) in [(3, 8, 4000), (3, 1, 4000), (40, 2, 2000)] {
             let Some(mut bench) = Bench::new(veth, hub, there, backend) else { continue };
@@ -172,9 +173,9 @@ fn dead_next_hops(veth: &Veth, hub: &str, there: &str, dead: impl Fn(usize) -> S
             }
             bench.rounds(rounds, &others, each);
             let refused = bench.refused.get(&INNOCENT).copied().unwrap_or_default();
-            let said = format!("{refused} refused beside {count} dead, {each} frames each");
-            assert!(refused == 0, "{said}");
-            eprintln!("{said}");
+            let text = format!("{refused} refused beside {count} dead, {each} frames each");
+            assert!(refused == 0, "{text}");
+            eprintln!("{text}");
             assert!(bench.lost() > 0, "what could not leave is counted: {:?}", bench.hub.tally());
             assert!(bench.pinned <= 256 + 64, "{} chunks were in use", bench.pinned);
         }

@@ -16,7 +16,7 @@ fn pair(spec: &UdpSpec) -> Result<(UdpPort, UdpPort), UdpOpenError> {
     Ok((a, b))
 }
 
-/// Fills a burst with trains, single frames and an empty frame.
+/// Fills a burst with the frames of a train, separate frames and an empty frame.
 fn fill(pool: &mut Pool, burst: &mut Burst) {
     let Some(chunk) = pool.take(ChunkClass::Train) else { return };
     let start = chunk.start();
@@ -31,7 +31,7 @@ fn fill(pool: &mut Pool, burst: &mut Burst) {
 fn poll(port: &mut UdpPort) {
     if let Arm::Wait(fd) = port.arm() {
         let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one pollfd, which outlives the call.
+        // SAFETY: the call accesses one pollfd, which outlives it.
         unsafe { libc::poll(&mut poll, 1, 1) };
     }
     port.disarm();

@@ -1,9 +1,9 @@
 //! Tests of UDP ports over loopback, with both backends: trains, order, unknown senders, sizes,
-//! wake-ups, memory. No test sleeps; they poll with a deadline.
+//! wake-ups, memory. No test sleeps; each polls with a deadline.
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    os::fd::RawFd,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use strowger_io::{
     sys::Errno,
     udp::{Backend, BackendChoice, OpenedUdpPort, UdpOpenError, UdpPort, UdpSpec, open, probe},
 };
-use strowger_testkit::{skip_case, unsupported};
+use strowger_testkit::{skip, skip_case, unsupported};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -70,8 +70,7 @@ fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
     frame
 }
 
-/// Makes `count` frames of `len` bytes next to each other in one chunk. Each is filled with its
-/// number.
+/// Makes `count` frames of `len` bytes, contiguous in one chunk. Each is filled with its number.
 fn train(pool: &mut Pool, len: usize, count: usize) -> Burst {
     let chunk = pool.take(ChunkClass::Train).expect("a free chunk");
     let start = chunk.start();
@@ -87,7 +86,7 @@ fn train(pool: &mut Pool, len: usize, count: usize) -> Burst {
 
 fn wait_readable(fd: RawFd, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, which outlives the call.
+    // SAFETY: the call accesses one pollfd, which outlives it.
     unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
 }
 
@@ -131,6 +130,7 @@ fn send(port: &mut UdpPort, to: Mark, frames: &mut Burst) {
     port.flush();
 }
 
+/// wire.md: W8-6.
 #[test]
 fn a_frame_goes_there_and_back() {
     for spec in [v4(), v6()] {
@@ -196,12 +196,13 @@ fn frames_in_separate_memory_form_one_train() {
     });
 }
 
+/// wire.md: W8-3, W8-4.
 #[test]
 fn mixed_lengths_arrive_in_order() {
     with_each_backend(v4(), |spec| {
         let mut pool = pool(400);
         let (mut a, mut b) = pair(spec);
-        // The lengths are runs of equal frames, a shorter frame that ends a train, longer ones that
+        // The frames are runs of equal length, a shorter frame that ends a train, longer ones that
         // begin one, and empty frames.
         let lens =
             [64, 64, 64, 10, 64, 64, 200, 200, 0, 0, 7, 1, 1400, 1400, 1400, 3, 64, 9000, 9000, 8];
@@ -257,6 +258,34 @@ fn without_gro_frames_arrive_one_by_one_and_long_ones_are_truncated_and_counted(
     assert_eq!(b.tally().trains_in.read(), 32);
 }
 
+/// wire.md: W8-11.
+#[test]
+fn the_ecn_field_of_the_ip_header_is_ignored_on_receipt() {
+    for spec in [v4(), v6()] {
+        with_each_backend(spec, |spec| {
+            let mut one = opened(spec);
+            let socket = UdpSocket::bind((spec.bind.ip(), 0)).unwrap();
+            one.port.admit(Mark(0), Address::Udp(socket.local_addr().unwrap())).unwrap();
+            let (level, option) = if spec.bind.is_ipv4() {
+                (libc::IPPROTO_IP, libc::IP_TOS)
+            } else {
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+            };
+            let congested = 0b11_i32;
+            let at = (&raw const congested).cast();
+            let len = size_of_val(&congested) as libc::socklen_t;
+            // SAFETY: `at` points to `len` bytes that outlive the call.
+            let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, at, len) };
+            assert_eq!(set, 0);
+            let sent = [0x10, 0x08, 9, 0, 0, 4, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 1];
+            socket.send_to(&sent, one.local_addr()).unwrap();
+            let got = receive(&mut one.port, &mut pool(64), 1);
+            assert_eq!(got[0].bytes(), sent);
+        });
+    }
+}
+
+/// wire.md: W8-4.
 #[test]
 fn without_gso_each_frame_is_a_message() {
     with_each_backend(UdpSpec { gso: false, ..v4() }, |spec| {
@@ -269,6 +298,7 @@ fn without_gso_each_frame_is_a_message() {
     });
 }
 
+/// wire.md: W8-12.
 #[test]
 fn frames_of_unknown_senders_are_counted_and_not_delivered() {
     with_each_backend(v4(), |spec| {
@@ -341,6 +371,7 @@ fn a_neighbour_forgotten_in_the_middle_of_its_train_gets_no_more_frames_through(
     });
 }
 
+/// wire.md: W8-8.
 #[test]
 fn many_neighbours_share_a_socket_and_keep_their_marks() {
     const N: u16 = 200;
@@ -458,8 +489,8 @@ fn a_blocked_worker_is_woken_by_a_datagram() {
                     assert!(begun.elapsed() < DEADLINE);
                 }
                 assert_eq!(burst[0].bytes(), [n; 9]);
-                // The other side sends again only after the reply, so no frame is waiting when each
-                // wait begins.
+                // The far end sends again only after the reply, so no frame is waiting when the
+                // port begins to wait.
                 b.tx_burst(Mark(0), &mut burst);
                 b.flush();
             }
@@ -564,7 +595,7 @@ fn drops_of_the_kernel_are_counted() {
 
 #[test]
 fn a_full_socket_keeps_frames_in_order_and_loses_none() {
-    // The send buffer is too small for one round, and the receiver is slow.
+    // The sender is at most 100 frames ahead of the receiver.
     with_each_backend(v4(), |spec| {
         let mut theirs = pool(200);
         let mut ours = pool(200);
@@ -622,9 +653,9 @@ fn a_refused_io_uring_is_reported_and_replaced() {
     let opened = open(&spec, 0).unwrap();
     assert_eq!(opened.report.backend, Backend::Mmsg);
     let text = opened.report.to_string();
-    let said = "io_uring does not work here: io_uring_setup: EPERM (os error 1); perhaps a container's \
+    let reason = "io_uring does not work here: io_uring_setup: EPERM (os error 1); perhaps a container's \
                 seccomp profile, or sysctl kernel.io_uring_disabled; using recvmmsg";
-    assert!(text.contains(said), "{text}");
+    assert!(text.contains(reason), "{text}");
     assert!(opened.port.describe().ends_with("(mmsg)"));
     let error = open(&UdpSpec { backend: BackendChoice::IoUring, ..spec }, 0)
         .expect_err("io_uring is demanded");
@@ -681,7 +712,7 @@ fn buffers_that_the_kernel_reduced_cause_a_warning() {
     let opened = opened(&spec);
     let buffer = opened.report.receive_buffer;
     if buffer.is_short() {
-        let warning = format!("sysctl -w net.core.rmem_max={}", buffer.asked);
+        let warning = format!("sysctl -w net.core.rmem_max={}", buffer.requested);
         assert!(opened.report.to_string().contains(&warning), "{}", opened.report);
     } else {
         unsupported(&format!("with CAP_NET_ADMIN the kernel gave {} bytes", buffer.given));
@@ -727,4 +758,81 @@ fn a_wrong_neighbour_is_refused() {
     let v6: SocketAddr = "[::1]:7".parse().unwrap();
     assert_eq!(port.admit(Mark(0), Address::Udp(v6)), Err(AdmitError::WrongKind));
     assert_eq!(port.admit(Mark(0), Address::Only), Err(AdmitError::WrongKind));
+}
+
+/// wire.md: W8-3, W8-4, W8-5, W8-6, W8-9.
+#[test]
+fn a_plain_socket_finds_one_packet_in_each_datagram() {
+    for spec in [v4(), v6()] {
+        with_each_backend(spec, |spec| {
+            let mut pool = pool(64);
+            let opened = opened(spec);
+            let (at, mut port) = (opened.local_addr(), opened.port);
+            let plain = UdpSocket::bind(SocketAddr::new(at.ip(), 0)).unwrap();
+            plain.set_read_timeout(Some(DEADLINE)).unwrap();
+            port.admit(Mark(0), Address::Udp(plain.local_addr().unwrap())).unwrap();
+            // The train of 30 equal frames is one message to the kernel, which splits it.
+            let mut burst = train(&mut pool, 100, 30);
+            burst.extend([24, 1400, 8].map(|len| frame(&mut pool, len, 0x77)));
+            send(&mut port, Mark(0), &mut burst);
+            let mut buffer = [0; 3000];
+            let lens = (0..30).map(|n| (100, n)).chain([24, 1400, 8].map(|len| (len, 0x77)));
+            for (len, fill) in lens {
+                let (got, from) = plain.recv_from(&mut buffer).unwrap();
+                assert_eq!((got, from), (len, at));
+                assert!(buffer[..got].iter().all(|byte| *byte == fill));
+            }
+            // The kernel may join these datagrams on their way to the port.
+            for n in 0..30 {
+                plain.send_to(&[n; 100], at).unwrap();
+            }
+            for (n, frame) in receive(&mut port, &mut pool, 30).iter().enumerate() {
+                assert_eq!(frame.bytes(), [n as u8; 100]);
+            }
+        });
+    }
+}
+
+/// wire.md: W8-10, W8-11.
+#[test]
+fn datagrams_forbid_fragments_and_do_not_show_ecn_and_class_of_the_packet() {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call takes only numbers.
+    let raw = unsafe { libc::socket(libc::AF_INET, kind, libc::IPPROTO_UDP) };
+    if raw < 0 {
+        return skip("a raw socket needs CAP_NET_RAW");
+    }
+    // SAFETY: the kernel has just returned this descriptor, and nothing else has it.
+    let raw = unsafe { OwnedFd::from_raw_fd(raw) };
+    with_each_backend(v4(), |spec| {
+        let mut pool = pool(64);
+        let (mut a, b) = pair(spec);
+        let Some(Address::Udp(to)) = a.address_of(Mark(0)) else { panic!("{b:?} is admitted") };
+        let started = Instant::now();
+        // The raw socket receives every UDP datagram that arrives at this machine, with its IP
+        // header. Those of other tests may fill its buffer, so the packet is sent until it is seen.
+        let seen = 'seen: loop {
+            assert!(started.elapsed() < DEADLINE);
+            let mut packet = frame(&mut pool, 24, 0);
+            // The packet is plain data with ECN 11 and class 0x2e.
+            packet.bytes_mut()[..12]
+                .copy_from_slice(&[0x60, 0, 0, 0, 0, 0, 0, 1, 0x10, 0x18, 9, 0x2e]);
+            send(&mut a, Mark(0), &mut [packet].into_iter().collect());
+            for _ in 0..1_000 {
+                if !wait_readable(raw.as_raw_fd(), Duration::from_millis(100)) {
+                    break;
+                }
+                let mut bytes = [0; 2048];
+                // SAFETY: the pointer is to that many writable bytes.
+                let got = unsafe {
+                    libc::recv(raw.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0)
+                };
+                if got == 20 + 8 + 24 && bytes[22..24] == to.port().to_be_bytes() {
+                    break 'seen bytes;
+                }
+            }
+        };
+        assert_eq!(seen[1], 0, "the type of service");
+        assert_eq!(seen[6..8], [0x40, 0], "Don't Fragment, and no fragment");
+    });
 }

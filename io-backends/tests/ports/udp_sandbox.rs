@@ -31,7 +31,8 @@ fn a_sandbox_without_the_calls_for_many_messages_has_one_call_for_each() {
                 b.admit(Mark(0), Address::Udp(at_a)).unwrap();
                 let mut pool =
                     Pool::new(&PoolSpec { trains: 200, singles: 200, huge_pages: false }).unwrap();
-                // Trains, and frames of other lengths.
+                // Half of the frames have one length, so they can be a train. The other lengths all
+                // differ.
                 let mut burst: Burst = (0..60)
                     .map(|n| {
                         let chunk = pool.take(ChunkClass::Single).unwrap();

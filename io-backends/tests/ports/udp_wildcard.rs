@@ -64,7 +64,7 @@ fn frame(pool: &mut Pool, len: usize) -> Frame {
     pool.take(ChunkClass::Single).unwrap().into_frame(256, len)
 }
 
-/// Sends single frames and a train, and returns the source address of each.
+/// Sends four frames of equal length, and returns the source address of each.
 fn send(port: &mut UdpPort, pool: &mut Pool, client: &UdpSocket) -> Vec<SocketAddr> {
     let mut burst: Burst = (0..4).map(|_| frame(pool, 100)).collect();
     port.tx_burst(Mark(0), &mut burst);
@@ -72,6 +72,7 @@ fn send(port: &mut UdpPort, pool: &mut Pool, client: &UdpSocket) -> Vec<SocketAd
     (0..4).map(|_| source_of(client)).collect()
 }
 
+/// wire.md: W8-6, W8-7.
 #[test]
 fn replies_to_a_neighbour_leave_from_the_address_that_it_used() {
     each(&["0.0.0.0:0", "[::]:0"], |spec| {
@@ -81,20 +82,22 @@ fn replies_to_a_neighbour_leave_from_the_address_that_it_used() {
         let mut port = opened.port;
         let client = client();
         port.admit(Mark(0), Address::Udp(client.local_addr().unwrap())).unwrap();
-        for asked in ["127.0.0.3", "127.0.0.2", "127.0.0.1"] {
-            let asked: SocketAddr = format!("{asked}:{at}").parse().unwrap();
-            client.send_to(b"data", asked).unwrap();
+        for contacted in ["127.0.0.3", "127.0.0.2", "127.0.0.1"] {
+            let contacted: SocketAddr = format!("{contacted}:{at}").parse().unwrap();
+            client.send_to(b"data", contacted).unwrap();
             let came = receive(&mut port, &mut pool);
             assert_eq!(came[0].mark(), Mark(0));
-            assert_eq!(send(&mut port, &mut pool, &client), [asked; 4]);
-            // A frame to an address, as a probe is, also has this source.
+            assert_eq!(send(&mut port, &mut pool, &client), [contacted; 4]);
+            // A frame that is sent to an address instead of a mark, as a probe is, also has this
+            // source.
             let probe = frame(&mut pool, 10);
             port.send_to(Address::Udp(client.local_addr().unwrap()), probe);
-            assert_eq!(source_of(&client), asked);
+            assert_eq!(source_of(&client), contacted);
         }
     });
 }
 
+/// wire.md: W8-7.
 #[test]
 fn only_authenticated_datagrams_change_the_source_address_of_an_authenticated_neighbour() {
     each(&["0.0.0.0:0", "[::]:0"], |spec| {
@@ -108,8 +111,8 @@ fn only_authenticated_datagrams_change_the_source_address_of_an_authenticated_ne
         client.send_to(b"data", first).unwrap();
         let came = receive(&mut port, &mut pool);
         port.authenticated(&came[0]);
-        // Anyone can forge this source address, so it must change nothing, even in the same burst
-        // as data.
+        // Anyone can forge the source address of a datagram, so unauthenticated datagrams must
+        // change nothing.
         for _ in 0..3 {
             client.send_to(b"forged", second).unwrap();
             receive(&mut port, &mut pool);
@@ -123,6 +126,7 @@ fn only_authenticated_datagrams_change_the_source_address_of_an_authenticated_ne
     });
 }
 
+/// wire.md: W8-6, W8-7.
 #[test]
 fn a_handshake_is_answered_from_the_address_that_it_was_sent_to() {
     for bind in ["0.0.0.0:0", "[::]:0"] {
@@ -139,20 +143,21 @@ fn a_handshake_is_answered_from_the_address_that_it_was_sent_to() {
             continue;
         };
         let client = client();
-        for asked in ["127.0.0.2", "127.0.0.3"] {
-            let asked: SocketAddr =
-                format!("{asked}:{}", slow.local_addr().port()).parse().unwrap();
-            client.send_to(&[0x10; 40], asked).unwrap();
+        for contacted in ["127.0.0.2", "127.0.0.3"] {
+            let contacted: SocketAddr =
+                format!("{contacted}:{}", slow.local_addr().port()).parse().unwrap();
+            client.send_to(&[0x10; 40], contacted).unwrap();
             let came = receive(&mut slow.port, &mut pool);
             let from = slow.port.address_of(came[0].mark()).unwrap();
             assert_eq!(from, Address::Udp(client.local_addr().unwrap()), "plain IPv4");
             let answer = frame(&mut pool, 30);
             slow.port.send_to(from, answer);
-            assert_eq!(source_of(&client), asked);
+            assert_eq!(source_of(&client), contacted);
         }
     }
 }
 
+/// wire.md: W8-9.
 #[test]
 fn data_over_ipv4_comes_in_by_its_worker_at_a_wildcard_for_both() {
     const WORKERS: usize = 3;

@@ -14,17 +14,17 @@ use std::{
 use strowger_frame::{Address, Burst, ChunkClass, Loss, Mark, Pool, PoolSpec, Port};
 use strowger_io::{
     Waited, Waiter,
-    unix::{Client, ClientError, ListenError, UnixPort, UnixSpec},
+    unix::{Client, ClientError, ListenError, TrainClient, UnixPort, UnixSpec},
 };
-use strowger_testkit::{Rng, until};
+use strowger_testkit::{Rng, until, wire_md::example};
 
-const LONG: Duration = Duration::from_secs(90);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 
-/// A path for one test, which is removed at the end of the test.
-struct Place(PathBuf);
+/// The path of a socket file, which is removed at the end of the test.
+pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let place = std::env::temp_dir().join(format!("strowger-{name}-{}", std::process::id()));
         let _ = std::fs::remove_file(&place);
         Self(place)
@@ -48,7 +48,7 @@ fn listen(at: &Path) -> UnixPort {
 }
 
 /// Polls the port until `n` frames have arrived.
-fn take(port: &mut UnixPort, pool: &mut Pool, n: usize) -> Vec<Vec<u8>> {
+pub(crate) fn take(port: &mut UnixPort, pool: &mut Pool, n: usize) -> Vec<Vec<u8>> {
     let mut taken = Vec::new();
     until("frames from the client", || {
         let mut burst = Burst::new();
@@ -60,20 +60,21 @@ fn take(port: &mut UnixPort, pool: &mut Pool, n: usize) -> Vec<Vec<u8>> {
     taken
 }
 
-fn frame(pool: &mut Pool, ingress: u32, content: &[u8]) -> strowger_frame::Frame {
+pub(crate) fn frame(pool: &mut Pool, ingress: u32, content: &[u8]) -> strowger_frame::Frame {
     let mut frame = pool.take(ChunkClass::Single).expect("enough").into_frame(256, content.len());
     frame.bytes_mut().copy_from_slice(content);
     frame.set_mark(Mark(ingress));
     frame
 }
 
-fn served(port: &mut UnixPort, pool: &mut Pool, served: bool) {
+pub(crate) fn served(port: &mut UnixPort, pool: &mut Pool, served: bool) {
     until("a client to come or go", || {
         port.rx_burst(pool, &mut Burst::new());
         port.is_serving() == served
     });
 }
 
+/// wire.md: W8-1, W8-2.
 #[test]
 fn packets_pass_both_ways_with_the_ingress_slot_beside_them() {
     let place = Place::new("both-ways");
@@ -99,6 +100,46 @@ fn packets_pass_both_ways_with_the_ingress_slot_beside_them() {
     assert_eq!(client.try_receive(&mut buffer).expect("served"), None);
 }
 
+/// Returns the next message with its header, or `None` if none is waiting.
+pub(crate) fn raw_message(client: &Client) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
+    // SAFETY: the pointer is to that many writable bytes.
+    let got = unsafe {
+        libc::recv(client.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
+    };
+    bytes.truncate(usize::try_from(got).ok()?);
+    Some(bytes)
+}
+
+/// wire.md: W8-1, W8-2, W8-26.
+#[test]
+fn the_messages_are_those_of_the_examples() {
+    let place = Place::new("examples");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let client = Client::connect(&place.0).expect("it listens");
+    let message = example("unix-to-switch");
+    // SAFETY: the pointer is to that many readable bytes.
+    let sent = unsafe { libc::send(client.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+    assert_eq!(sent, message.len() as isize);
+    assert_eq!(take(&mut port, &mut pool, 1), [message[4..].to_vec()]);
+
+    let message = example("unix-to-process");
+    port.tx_burst(Mark(7), &mut [frame(&mut pool, 2, &message[4..])].into_iter().collect());
+    port.flush();
+    assert_eq!(raw_message(&client), Some(message));
+
+    let second = Client::connect(&place.0).expect("it listens");
+    let mut refused = None;
+    until("the second process to be refused", || {
+        port.rx_burst(&mut pool, &mut Burst::new());
+        refused = raw_message(&second);
+        refused.is_some()
+    });
+    assert_eq!(refused, Some(example("unix-busy")));
+    assert_eq!(raw_message(&second), Some(vec![]), "the connection ends");
+}
+
+/// wire.md: W8-27, W8-28.
 #[test]
 fn malformed_messages_are_counted_and_the_next_packet_arrives() {
     let place = Place::new("rubbish");
@@ -133,7 +174,7 @@ fn r2_no_message_of_a_client_panics_the_port() {
     let mut chance = |below: usize| rng.below(below);
     let mut came = 0;
     for _ in 0..MESSAGES {
-        // The packets are mostly short, sometimes longer than the maximum. The header is zero or
+        // The messages are mostly short, sometimes longer than the maximum. The header is zero or
         // random.
         let len = if chance(4) == 0 { chance(5000) } else { chance(12) };
         let mut message: Vec<u8> = (0..len).map(|_| chance(256) as u8).collect();
@@ -160,6 +201,7 @@ fn r2_no_message_of_a_client_panics_the_port() {
     assert!(came > 0 && port.is_serving());
 }
 
+/// wire.md: W8-26, W8-32.
 #[test]
 fn a_second_client_gets_busy_and_is_disconnected() {
     let place = Place::new("further");
@@ -173,7 +215,7 @@ fn a_second_client_gets_busy_and_is_disconnected() {
         port.rx_burst(&mut pool, &mut Burst::new());
         matches!(second.try_receive(&mut buffer), Err(ClientError::Busy))
     });
-    until("the third to be told when it sends", || {
+    until("the third to learn it when it sends", || {
         port.rx_burst(&mut pool, &mut Burst::new());
         matches!(third.try_send(&[1]), Err(ClientError::Busy))
     });
@@ -181,6 +223,7 @@ fn a_second_client_gets_busy_and_is_disconnected() {
     assert_eq!(take(&mut port, &mut pool, 1), [[1]]);
 }
 
+/// wire.md: W8-33, W8-35.
 #[test]
 fn messages_sent_before_a_client_left_still_arrive() {
     let place = Place::new("before");
@@ -204,6 +247,7 @@ fn messages_sent_before_a_client_left_still_arrive() {
     served(&mut port, &mut pool, false);
 }
 
+/// wire.md: W8-34.
 #[test]
 fn a_full_socket_leaves_frames_in_order_and_wakes_when_there_is_room() {
     let place = Place::new("full");
@@ -258,7 +302,7 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
             assert!(port.is_blocked(Mark(7)), "the client has not read, in round {round}");
         }
         while client.receive(&mut buffer, Duration::ZERO).expect("served").is_some() {}
-        // The port finds out within a bounded number of bursts, however long the client was
+        // The port detects the room within a bounded number of bursts, however long the client was
         // blocked.
         let bursts = (0..1000)
             .position(|_| {
@@ -272,8 +316,8 @@ fn a_blocked_client_that_reads_again_is_found_by_a_worker_that_never_sleeps() {
     }
 }
 
-/// While a queue waits for a client that reads slowly, its places are shared by ingress. The queue
-/// must not wait until three quarters of the socket's buffer are free (R23).
+/// The port must send to a slow client before three quarters of the socket's buffer are free.
+/// Otherwise the egress queue overflows in the meantime (R23).
 #[test]
 fn r23_a_blocked_client_that_reads_a_few_messages_is_offered_more() {
     let place = Place::new("slow");
@@ -295,6 +339,7 @@ fn r23_a_blocked_client_that_reads_a_few_messages_is_offered_more() {
     assert!(found, "32 messages were read, and nothing more is offered");
 }
 
+/// wire.md: W8-33.
 #[test]
 fn the_end_of_a_blocked_client_is_found_and_waiting_frames_are_counted() {
     let place = Place::new("blocked-end");
@@ -383,6 +428,40 @@ fn a_stale_file_is_removed_and_a_live_one_is_busy() {
     assert!(matches!(long, Err(ListenError::PathTooLong(_))), "{long:?}");
 }
 
+/// wire.md: W8-36.
+#[test]
+fn when_the_switch_stops_the_connection_ends_and_the_file_is_removed() {
+    let place = Place::new("stops");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    assert_eq!(raw_message(&client), None, "no message, and no end");
+    drop(port);
+    // The child process of another test may hold a copy of the port's socket until it calls exec.
+    until("the end", || raw_message(&client) == Some(vec![]));
+    assert!(!place.0.exists());
+}
+
+/// wire.md: W8-38.
+#[test]
+fn a_process_whose_switch_does_not_read_is_told_to_wait_and_loses_nothing() {
+    let place = Place::new("does-not-read");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut client = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    let packet = |n: usize| vec![n as u8; 1000];
+    let mut sent = 0;
+    while client.try_send(&packet(sent)).expect("served") {
+        sent += 1;
+        assert!(sent < 100_000, "the socket has an end");
+    }
+    assert!(sent > 0);
+    let taken = take(&mut port, &mut pool, sent);
+    assert_eq!(taken.len(), sent);
+    assert!(taken.iter().enumerate().all(|(n, bytes)| *bytes == packet(n)));
+    assert!(client.try_send(&packet(sent)).expect("served"));
+}
+
 #[test]
 fn a_socket_without_a_listener_is_a_clear_error() {
     let place = Place::new("no-listener");
@@ -390,15 +469,15 @@ fn a_socket_without_a_listener_is_a_clear_error() {
     assert!(matches!(error, ClientError::NotListening(_)), "{error}");
 }
 
-/// Environment variable with the role and the path of a process that this test program starts of
-/// itself.
+/// Environment variable with the role and the socket path of a child process, which runs this same
+/// test program.
 const ROLE: &str = "STROWGER_TEST_ROLE";
 
 /// Another process. It is killed at the end of the test, whatever the result.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().expect("it runs");
         self.0.wait().expect("it ends");
     }
@@ -411,7 +490,7 @@ impl Drop for Process {
     }
 }
 
-fn start(role: &str, at: &Path) -> Process {
+pub(crate) fn start(role: &str, at: &Path) -> Process {
     let child = Command::new(std::env::current_exe().expect("it runs"))
         .args(["--exact", "unix::another_process", "--nocapture", "--test-threads=1"])
         .env(ROLE, format!("{role}={}", at.display()))
@@ -431,6 +510,11 @@ fn another_process() {
             assert!(client.send(&[n], LONG).expect("served"));
         }
         let _ = client.receive(&mut [0; 1], LONG * 10); // until it is killed
+    } else if role == "trains" {
+        let mut client = TrainClient::connect(at, LONG).expect("it listens");
+        assert!(client.greeting().is_some());
+        assert_eq!(client.send(&[1; 400], 10, LONG).expect("served"), 400);
+        let _ = client.receive(&mut [0; 1], LONG * 10); // until it is killed
     } else {
         let (mut port, mut pool) = (listen(Path::new(at)), pool());
         loop {
@@ -443,6 +527,7 @@ fn another_process() {
     }
 }
 
+/// wire.md: W8-32, W8-33.
 #[test]
 fn r10_killing_the_client_leaves_the_switch_up() {
     let place = Place::new("kill-client");
@@ -477,9 +562,29 @@ fn r10_killing_the_switch_leaves_the_client_up() {
         let got = client.receive(&mut buffer, LONG).expect("served").expect("in time");
         assert_eq!((got.len, got.ingress), (6, 7));
         process.kill();
-        until("the end to be told", || {
+        until("the end to be reported", || {
             matches!(client.try_receive(&mut buffer), Err(ClientError::Gone))
         });
         assert!(matches!(client.try_send(b"?"), Err(ClientError::Gone)));
     }
+}
+
+/// wire.md: W8-32, W8-35.
+#[test]
+fn a_client_that_connects_right_after_the_last_one_has_left_is_served() {
+    let place = Place::new("right-after");
+    let (mut port, mut pool) = (listen(&place.0), pool());
+    let mut first = Client::connect(&place.0).expect("it listens");
+    served(&mut port, &mut pool, true);
+    for n in 0..50 {
+        assert!(first.send(&[n], LONG).expect("served"));
+    }
+    drop(first);
+    let mut second = Client::connect(&place.0).expect("it listens");
+    assert!(second.send(&[50], LONG).expect("it waits"));
+    // The port sees the second client while messages of the first one wait.
+    port.on_readable();
+    let taken = take(&mut port, &mut pool, 51);
+    assert_eq!(taken, (0..=50).map(|n| vec![n]).collect::<Vec<_>>());
+    assert_eq!(second.try_receive(&mut [0; 8]).expect("served"), None);
 }

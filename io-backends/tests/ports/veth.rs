@@ -27,15 +27,16 @@ pub(crate) const LENT: u32 = 256;
 /// The modes that a veth supports.
 pub(crate) const RX_MODES: [RxMode; 3] = [RxMode::Copy, RxMode::Generic, RxMode::Packet];
 
-/// Whether this interface passes the VLAN tags of frames that it sends as metadata, and reports
-/// that it removes tags from received frames.
+/// Sets whether this interface passes the VLAN tags of sent frames as metadata, and whether it
+/// reports that it removes tags from received frames.
 pub(crate) fn offload_tags(interface: &str, on: bool) -> Result<(), String> {
     [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS].into_iter().try_for_each(|features| {
         set_features(interface, &features, on).map_err(|error| format!("{features:?}: {error}"))
     })
 }
 
-/// Makes a veth pair, with these arguments for each end. If that is not possible, the test ends.
+/// Makes a veth pair, with these arguments of `ip link` for each end. If that is not possible, the
+/// test is skipped.
 macro_rules! veth {
     () => {
         veth!("", "")
@@ -52,7 +53,7 @@ pub(crate) fn pool_of(trains: u32, singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
 }
 
-/// A pool with twice the number of chunks that a port takes for itself.
+/// Makes a pool with several times the number of chunks that a port takes.
 pub(crate) fn pool() -> Pool {
     pool_of(16, 1500)
 }
@@ -109,8 +110,7 @@ pub(crate) fn frame(pool: &mut Pool, len: usize, fill: u8) -> Frame {
     frame
 }
 
-/// Makes `count` frames of `len` bytes next to each other in one chunk. Each is filled with its
-/// number.
+/// Makes `count` frames of `len` bytes, contiguous in one chunk. Each is filled with its number.
 pub(crate) fn train(pool: &mut Pool, len: usize, count: usize) -> Vec<Frame> {
     let chunk = pool.take(ChunkClass::Train).expect("a free chunk");
     let start = chunk.start();
@@ -160,7 +160,7 @@ pub(crate) fn wait(port: &mut dyn Port, timeout: Duration) -> bool {
     let woken = match port.arm() {
         Arm::Wait(fd) => {
             let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one pollfd, which outlives the call.
+            // SAFETY: the call accesses one pollfd, which outlives it.
             unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) == 1 }
         }
         _ => true,
@@ -199,7 +199,7 @@ impl Raw {
         // SAFETY: the kernel has just returned this descriptor, and only we have it.
         let fd = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
         let name = std::ffi::CString::new(interface).unwrap();
-        // SAFETY: a string that ends in a zero byte and outlives the call.
+        // SAFETY: the string ends in a zero byte and outlives the call.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         // SAFETY: all fields are numbers, for which zero is a valid value.
         let mut at: libc::sockaddr_ll = unsafe { std::mem::zeroed() };

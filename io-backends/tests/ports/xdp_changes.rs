@@ -35,6 +35,7 @@ fn tagged(veth: &Veth, b: &mut Station, kind: u16, tag: u16) -> Option<usize> {
     Some(drain(&mut b.port, &mut b.pool).len())
 }
 
+/// wire.md: W8-23, W8-24.
 #[test]
 fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
     for (vlan, kind, tag, is_ours) in [
@@ -57,6 +58,7 @@ fn r23_a_port_takes_the_frames_of_its_vlan_where_the_tag_stands_beside_them() {
     }
 }
 
+/// wire.md: W8-24.
 #[test]
 fn r23_frames_of_a_vlan_reach_no_port_without_one_by_any_backend() {
     let choices =
@@ -104,12 +106,12 @@ fn an_interface_that_removes_tags_is_served_by_af_packet_with_a_reason() {
         assert_ne!(open(ModeChoice::Auto).unwrap().report.mode, RxMode::Packet);
         veth.b.within(|| set_features("b0", on, true)).unwrap();
         let report = open(ModeChoice::Auto).unwrap().report;
-        let said = report.to_string();
-        assert_eq!(report.mode, RxMode::Packet, "{said}");
+        let text = report.to_string();
+        assert_eq!(report.mode, RxMode::Packet, "{text}");
         for feature in on {
-            assert!(said.contains(&format!("{feature} off")), "{said}");
+            assert!(text.contains(&format!("{feature} off")), "{text}");
         }
-        assert_eq!(said.matches("refused").count(), 1, "three modes, and one reason: {said}");
+        assert_eq!(text.matches("refused").count(), 1, "three modes, and one reason: {text}");
         let why = open(ModeChoice::Xdp).expect_err("it would not see the tags").to_string();
         assert!(why.contains(&format!("ethtool -K b0 {}", on[0])), "{why}");
     }
@@ -130,7 +132,7 @@ fn a_change_of_the_own_address_is_followed() {
                 veth.a.ip("link set dev a0 up");
             }
             b.port.admit(Mark(1), Address::Ether(NEW)).unwrap();
-            // The worker sleeps and wakes at least ten times a second.
+            // A worker arms and disarms its ports at least ten times a second.
             a.port.arm();
             a.port.disarm();
             until("frames leave from the new address and come in for it", || {

@@ -12,6 +12,7 @@ fn in_group(spec: XdpSpec) -> XdpSpec {
     XdpSpec { group: Some(Group { address: GROUP, first_byte: 0x70 }), ..spec }
 }
 
+/// wire.md: W8-20, W10-11.
 #[test]
 fn only_members_receive_frames_to_a_group_and_only_with_the_agreed_first_byte() {
     for mode in RX_MODES {
@@ -23,8 +24,8 @@ fn only_members_receive_frames_to_a_group_and_only_with_the_agreed_first_byte() 
             b.port.accept_unknown(true);
             // Frames with another first byte are counted and dropped.
             for first in [0x10, 0x70] {
-                let said = frame(&mut a.pool, 896, first);
-                a.port.send_to(Address::Ether(GROUP), said);
+                let sent = frame(&mut a.pool, 896, first);
+                a.port.send_to(Address::Ether(GROUP), sent);
             }
             let came = receive(&mut b.port, &mut b.pool, 1);
             assert!(came[0].mark().is_unknown() && came[0].bytes() == [0x70; 896], "{mode:?}");
@@ -32,14 +33,14 @@ fn only_members_receive_frames_to_a_group_and_only_with_the_agreed_first_byte() 
             assert_eq!(b.tally().lost(Loss::UnknownSender), 1, "{mode:?}");
             // Frames from a neighbour have the neighbour's mark.
             b.port.admit(Mark(3), a.at).unwrap();
-            let said = frame(&mut a.pool, 100, 0x70);
-            a.port.send_to(Address::Ether(GROUP), said);
+            let sent = frame(&mut a.pool, 100, 0x70);
+            a.port.send_to(Address::Ether(GROUP), sent);
             assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].mark(), Mark(3));
             // Frames to one station arrive as before. A port does not receive the frames that it
             // has sent.
             a.port.admit(Mark(0), b.at).unwrap();
-            let said = frame(&mut b.pool, 80, 9);
-            b.port.send_to(a.at, said);
+            let sent = frame(&mut b.pool, 80, 9);
+            b.port.send_to(a.at, sent);
             let came = receive(&mut a.port, &mut a.pool, 1);
             assert_eq!((came[0].mark(), came[0].bytes()), (Mark(0), &[9; 80][..]));
             assert_eq!(a.tally().frames_in.read(), 1, "{mode:?}");
@@ -47,6 +48,7 @@ fn only_members_receive_frames_to_a_group_and_only_with_the_agreed_first_byte() 
     }
 }
 
+/// wire.md: W8-19.
 #[test]
 fn a_port_outside_a_group_does_not_receive_or_send_to_it() {
     for mode in RX_MODES {
@@ -54,13 +56,13 @@ fn a_port_outside_a_group_does_not_receive_or_send_to_it() {
         let mut a = Station::new(&veth.a, &in_group(spec("a0", mode))).unwrap();
         let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
         b.port.accept_unknown(true);
-        let said = frame(&mut a.pool, 100, 0x70);
-        a.port.send_to(Address::Ether(GROUP), said);
-        let said = frame(&mut a.pool, 100, 0x11);
-        a.port.send_to(b.at, said);
+        let sent = frame(&mut a.pool, 100, 0x70);
+        a.port.send_to(Address::Ether(GROUP), sent);
+        let sent = frame(&mut a.pool, 100, 0x11);
+        a.port.send_to(b.at, sent);
         assert_eq!(receive(&mut b.port, &mut b.pool, 1)[0].bytes(), [0x11; 100], "{mode:?}");
-        let said = frame(&mut b.pool, 100, 0x70);
-        b.port.send_to(Address::Ether(GROUP), said);
+        let sent = frame(&mut b.pool, 100, 0x70);
+        b.port.send_to(Address::Ether(GROUP), sent);
         assert_eq!(b.tally().lost(Loss::NoNeighbour), 1);
     }
 }

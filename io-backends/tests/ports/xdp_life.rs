@@ -158,8 +158,8 @@ fn a_killed_process_leaves_no_program() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let attached = said.any(|line| line == "attached");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let attached = lines.any(|line| line == "attached");
     let before = veth.a.ip("link show dev a0");
     let refused = Station::new(&veth.a, &spec("a0", RxMode::Copy)).map(drop);
     child.kill().unwrap(); // SIGKILL
@@ -185,7 +185,7 @@ fn a_link_goes_down_and_comes_back() {
             assert_ne!(a.port.arm(), Arm::Poll);
             a.port.disarm();
             namespace.ip(&format!("link set dev {link} up"));
-            until("what was taken to be told of", || {
+            until("the frames taken to be reported", || {
                 a.port.flush();
                 a.tally().total_lost() + a.tally().frames_out.read() == before + 100
             });
@@ -263,8 +263,8 @@ fn a_port_works_after_rights_are_dropped() {
         std::thread::scope(|scope| {
             let nobody = scope.spawn(|| {
                 // The bare system call affects only this thread; libc's function would affect all
-                // threads.
-                // SAFETY: the call takes only numbers. Changing from root to another user removes all capabilities.
+                // threads. SAFETY: the call takes only numbers. Changing from root to another user
+                // removes all capabilities.
                 let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
                 assert_eq!(changed, 0);
                 let found = strowger_io::xdp::probe(1 << 20);
@@ -295,13 +295,13 @@ fn set_queues(interface: &str, queues: u32) -> Result<(), std::io::Error> {
     let mut channels = [0x3d, 0, 0, 0, 0, queues, queues, 0, 0_u32];
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     // SAFETY: all fields are numbers or pointers, for which zero is a valid value.
-    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in asked.ifr_name.iter_mut().zip(interface.bytes()) {
+    let mut arguments: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in arguments.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    asked.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
-    // SAFETY: the request reads `asked` and what it points to, which outlive the call.
-    let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut asked) };
+    arguments.ifr_ifru.ifru_data = channels.as_mut_ptr().cast();
+    // SAFETY: the request reads `arguments` and what it points to, which outlive the call.
+    let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut arguments) };
     if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -322,7 +322,7 @@ fn removed_queues_are_reported() {
     eprintln!("one queue instead of two, with a port on the second: {taken:?}");
     let frames: Vec<_> = (0..100).map(|n| frame(&mut a.pool, 50, n)).collect();
     send(&mut a.port, Mark(0), frames);
-    until("all to be told of", || {
+    until("all to be reported", || {
         a.port.flush();
         drop(drain(&mut b.port, &mut b.pool));
         a.tally().frames_out.read() + a.tally().total_lost() == 101
@@ -382,7 +382,8 @@ fn without_rights_the_next_mode_is_used_and_the_missing_right_is_named() {
 
     // The three capabilities are enough if the limit of locked memory is high enough.
     let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-    // SAFETY: `limit` outlives the call. Other tests of this process may lock memory without limit.
+    // SAFETY: `limit` outlives the call. It does not affect the other tests of this process, which
+    // have CAP_IPC_LOCK.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }, 0);
     let report = open_with(&[NET_ADMIN, NET_RAW, BPF], &mut small).unwrap().report;
     assert_eq!(report.mode, RxMode::Packet);

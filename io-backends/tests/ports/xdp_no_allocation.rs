@@ -9,7 +9,8 @@ use crate::veth::*;
 
 const FRAMES: u64 = 50_000;
 
-/// Fills a burst with trains, single frames, an empty frame and a frame that is too long.
+/// Fills a burst with the frames of a train, an empty frame, a frame of another pool and frames
+/// that are too long.
 fn fill(pool: &mut Pool, foreign: &mut Pool, burst: &mut Burst) {
     if let Some(chunk) = pool.take(ChunkClass::Train) {
         let start = chunk.start();

@@ -1,5 +1,5 @@
 //! Tests of Ethernet ports over veth pairs, in each mode that a veth supports: order, trains,
-//! unknown senders, sizes, VLANs, queues. No test sleeps; they poll with a deadline.
+//! unknown senders, sizes, VLANs, queues. No test sleeps; each polls with a deadline.
 
 use strowger_frame::{Address, Burst, Loss, Mark, Port, port::KernelDrop};
 use strowger_io::xdp::{Arena, EtherOpenError, ModeChoice, RxMode, XdpSpec, probe};
@@ -27,6 +27,7 @@ fn frames_pass_in_order_and_intact_in_every_mode() {
     }
 }
 
+/// wire.md: W8-22.
 #[test]
 fn an_unknown_sender_is_delivered_if_accepted_and_gets_replies_at_its_address() {
     for mode in RX_MODES {
@@ -76,7 +77,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
         let a = XdpSpec { multi_buffer, ..spec("a0", mode) };
         let (mut a, mut b) = stations(&veth, &a, &spec("b0", RxMode::Copy));
         for len in [0, 1, 24, 100, 1000, 1497, 1498] {
-            // 40 of the longer frames cross the ends of fifteen UMEM chunks of 4 KiB.
+            // A train of 40 of the longer frames extends over fifteen UMEM chunks of 4 KiB.
             let frames =
                 if len == 0 { vec![frame(&mut a.pool, 0, 0)] } else { train(&mut a.pool, len, 40) };
             let count = frames.len();
@@ -93,7 +94,7 @@ fn trains_leave_without_a_copy_wherever_their_frames_lie() {
             // have headroom.
             assert!((6 * 39..=6 * 40).contains(&copied), "{copied}");
         }
-        until("all memory to be told of", || {
+        until("all chunks to be reported", || {
             a.port.flush();
             drop(drain(&mut a.port, &mut a.pool));
             a.pool.free(strowger_frame::ChunkClass::Train) == 16
@@ -131,6 +132,7 @@ fn memory_outside_the_arena_is_copied_and_counted() {
     receive(&mut b.port, &mut there, 1);
 }
 
+/// wire.md: W8-23, W8-24.
 #[test]
 fn frames_of_another_vlan_are_not_received() {
     for mode in RX_MODES {
@@ -163,6 +165,7 @@ fn frames_of_another_vlan_are_not_received() {
     }
 }
 
+/// wire.md: W8-15, W8-16, W8-17, W8-22.
 #[test]
 fn unknown_senders_and_malformed_frames_are_counted_by_reason() {
     for mode in RX_MODES {
@@ -194,7 +197,8 @@ fn unknown_senders_and_malformed_frames_are_counted_by_reason() {
         });
         let lost = [Loss::UnknownSender, Loss::Malformed].map(|loss| b.tally().lost(loss));
         assert_eq!(lost, [2, 3], "{mode:?}");
-        // None of these frames takes a chunk for good.
+        // The port uses the chunks of these frames again, even after more frames than it has
+        // chunks.
         for _ in 0..2 * LENT {
             raw.send(&header(at_b, at_a, 9));
             drop(drain_once(&mut b));
@@ -204,6 +208,27 @@ fn unknown_senders_and_malformed_frames_are_counted_by_reason() {
     }
 }
 
+/// wire.md: W8-21.
+#[test]
+fn frames_from_groups_from_zero_and_from_itself_are_dropped() {
+    for mode in RX_MODES {
+        let veth = veth!();
+        let mut b = Station::new(&veth.b, &spec("b0", mode)).unwrap();
+        b.port.accept_unknown(true);
+        let Address::Ether(at_b) = b.at else { unreachable!() };
+        let raw = veth.a.within(|| Raw::new("a0"));
+        let station = [2, 1, 1, 1, 1, 1];
+        let sources = [[1, 0, 0x5e, 0, 0, 1], [0xff; 6], [0; 6], at_b, station];
+        for from in sources {
+            raw.send(&[&at_b[..], &from, &[0x88, 0xb5, 0, 4], &[9; 46]].concat());
+        }
+        let came = receive(&mut b.port, &mut b.pool, 1);
+        assert_eq!(b.port.address_of(came[0].mark()), Some(Address::Ether(station)), "{mode:?}");
+        assert_eq!(b.tally().lost(Loss::UnknownSender), b.tally().frames_in.read() - 1);
+    }
+}
+
+/// wire.md: W8-19.
 #[test]
 fn frames_to_other_stations_are_dropped() {
     let veth = veth!();
@@ -221,6 +246,7 @@ fn frames_to_other_stations_are_dropped() {
     assert_eq!(b.tally().lost(Loss::UnknownSender), 2);
 }
 
+/// wire.md: W8-25.
 #[test]
 fn a_frame_that_is_too_long_is_counted_and_the_others_are_sent() {
     for mode in RX_MODES {
@@ -295,9 +321,9 @@ fn the_report_says_why_no_better_mode_is_used() {
     let mut arena = Arena::of(&pool);
     let report = opened(&veth.a, &spec, &mut arena, &mut pool).unwrap().report;
     assert_eq!(report.mode, RxMode::Copy);
-    let said = report.to_string();
-    eprintln!("{said}");
-    assert!(said.contains("xdp_zero_copy refused: bind: EOPNOTSUPP (os error 95)"), "{said}");
+    let text = report.to_string();
+    eprintln!("{text}");
+    assert!(text.contains("xdp_zero_copy refused: bind: EOPNOTSUPP (os error 95)"), "{text}");
     let only = XdpSpec { backend: ModeChoice::Only(RxMode::ZeroCopy), ..spec };
     let refused = opened(&veth.a, &only, &mut arena, &mut pool).unwrap_err();
     assert!(matches!(refused, EtherOpenError::NothingWorks { .. }), "{refused}");

@@ -11,14 +11,14 @@ use strowger_io::{
 
 use crate::veth::*;
 
-/// In place of a switch: one pool, an Ethernet port and a UDP port.
+/// Acts as the switch, with one pool, an Ethernet port and a UDP port.
 struct Relay {
     pool: Pool,
     ether: EtherPort,
     udp: UdpPort,
 }
 
-/// Moves received frames from `from` to `to`; returns the addresses of the packets.
+/// Moves received frames from `from` to `to`, and adds the addresses of the packets to `seen`.
 fn forward(pool: &mut Pool, from: &mut dyn Port, to: &mut dyn Port, seen: &mut HashSet<usize>) {
     let mut burst = Burst::new();
     from.rx_burst(pool, &mut burst);
@@ -63,7 +63,8 @@ fn pass(mode: RxMode, backend: udp::BackendChoice, len: usize) {
     let mut users = pool_of(64, 64);
     let mut relay = Relay { pool, ether, udp: near };
 
-    // From UDP to Ethernet. The frames are sent as one train, so most of them have no headroom.
+    // Forwards from UDP to Ethernet. The frames are sent as one train, so most of them have no
+    // headroom.
     let mut seen = HashSet::new();
     send(&mut user, Mark(0), numbered(&mut users, FRAMES, len));
     until("all to pass", || {
@@ -76,7 +77,7 @@ fn pass(mode: RxMode, backend: udp::BackendChoice, len: usize) {
     }
     assert_eq!(seen.len(), FRAMES, "each lay at a place of its own");
 
-    // From Ethernet to UDP.
+    // Forwards from Ethernet to UDP.
     seen.clear();
     send(&mut far.port, Mark(0), numbered(&mut far.pool, FRAMES, len));
     until("all to pass", || {
@@ -117,13 +118,13 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy() {
     }
 }
 
-/// Between two interfaces the packet stays where it was received, and its new header replaces the
-/// old one.
+/// A packet that is forwarded from one interface to another stays in the buffer in which it was
+/// received. The new header overwrites the old one.
 #[test]
 fn frames_pass_from_nic_to_nic_in_place() {
     let (left, right) = (veth!(), veth!());
-    // One relay has ports in both `a` namespaces, because sockets stay in the namespace where they
-    // were made.
+    // One relay can have ports in both `a` namespaces, because a socket stays in the namespace in
+    // which it was made.
     let mut pool = pool();
     let mut arena = Arena::of(&pool);
     let mut near = opened(&left.a, &spec("a0", RxMode::Copy), &mut arena, &mut pool).unwrap();
@@ -143,7 +144,7 @@ fn frames_pass_from_nic_to_nic_in_place() {
             forward(&mut pool, &mut near.port, &mut far.port, &mut seen);
             seen.len() == 32
         });
-        // A frame received by AF_XDP begins 256 bytes into its chunk, and our header is 16.
+        // A frame received by AF_XDP begins 256 bytes into its chunk, and our header has 16 bytes.
         assert!(seen.iter().all(|at| at % 4096 == 256 + 16));
         let came = receive(&mut sink.port, &mut sink.pool, 32);
         assert!(came.iter().enumerate().all(|(n, frame)| frame.bytes() == [n as u8; 700]));

@@ -1,5 +1,5 @@
-//! Tests the index logic against a model: a kernel that does anything that the ring permits, as
-//! late as possible, beginning at any index.
+//! Tests the index logic against a model of the kernel, which acts in any order that the ring
+//! permits and reports its progress with a delay. In half of the runs, the indices wrap soon.
 
 use std::{
     collections::VecDeque,
@@ -84,8 +84,8 @@ fn what_is_put_is_taken_once_and_in_order_by_a_lazy_kernel() {
                         hidden.push_back(next);
                         next += 1;
                     }
-                    // This is rare, because the call reads the index, and the case of a stale index
-                    // must be tested too.
+                    // The test rarely makes this call: it reads the kernel's index, and stale
+                    // indices must be tested too.
                     if below(8) == 0 {
                         assert_eq!(ring.pending(), shown.len() as u32 + unreported, "seed {seed}");
                     }

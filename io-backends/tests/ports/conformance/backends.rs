@@ -1,5 +1,5 @@
-//! Makes two connected ports of each backend. If the far end is not a port but code or another
-//! process, the test provides a substitute for it.
+//! Makes two connected ports of each backend. If the far end is not a port but an endpoint or
+//! another process, a wrapper makes it a port.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -89,7 +89,7 @@ fn unix_joined(spec: &UnixSpec) -> Joined {
     let path: PathBuf = std::env::temp_dir().join(name);
     let mut near = UnixPort::listen(&path, spec).expect("no other listener");
     let client = Client::connect(&path).expect("it listens");
-    // The pool has no chunks, because it ends here and the port must not keep any of them.
+    // Uses a pool without chunks: it is dropped here, so the port must not keep any of its chunks.
     let empty = PoolSpec { trains: 0, singles: 0, huge_pages: false };
     let mut empty = Pool::new(&empty).expect("memory");
     until("the client is served", || {
@@ -214,7 +214,7 @@ fn admit_only(held: &mut Option<Mark>, mark: Mark, at: Address) -> Result<(), Ad
     }
 }
 
-/// The far end when it is an endpoint.
+/// An endpoint at the far end, as a port.
 struct EndpointPlayer {
     endpoint: Endpoint,
     mark: Option<Mark>,
@@ -266,7 +266,7 @@ impl Port for EndpointPlayer {
     }
 }
 
-/// The far end when it is another process.
+/// The client of a unix port at the far end, as a port.
 struct ClientPlayer {
     client: Client,
     mark: Option<Mark>,

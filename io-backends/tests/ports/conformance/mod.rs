@@ -1,5 +1,5 @@
-//! One suite of tests that every backend must pass. Each rule of `Port`'s contract is one test for
-//! each backend. A new backend needs one line in `backends!` and one function in `backends.rs`.
+//! One suite of tests that every backend must pass. Each rule of `Port`'s contract is one test per
+//! backend. A new backend needs one line in `backends!` and one function in `backends.rs`.
 
 mod backends;
 mod suite;

@@ -21,8 +21,8 @@ const NEAR: Mark = Mark::new(5, 2);
 pub(crate) const INGRESS: Mark = Mark(0x0001_0203);
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Number of polls without a frame after which nothing is in flight, because both ports are on this
-/// machine.
+/// Number of consecutive polls without a frame after which a test assumes that nothing is in
+/// flight. Both ports are on this machine.
 const QUIET_LOOKS: u32 = 200;
 
 /// A backend and what it guarantees beyond the contract.
@@ -219,8 +219,8 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
             next = number(&frame) + 1;
         });
         if next <= last && !backend.keeps_when_full {
-            // The kernel may have had no room for it because of frames in flight, so the test sends
-            // another one.
+            // The kernel may have had no room for the last frame because of frames in flight, so
+            // the test sends another one.
             last += 1;
             send(near.as_mut(), FAR, &mut Burst::from_iter([frame(&mut here, last, 200)]));
         }
@@ -234,9 +234,9 @@ pub(crate) fn an_overload_is_counted_to_the_last_frame(backend: &Backend, joined
     assert!(far.kernel_drops.read() == 0 || !backend.keeps_when_full);
 }
 
-/// All sent frames are received, except those that the kernel reports as dropped. A train that is
-/// dropped as a whole counts as one (Linux counts buffers, not segments), so the reported number is
-/// a lower bound.
+/// Checks that all sent frames are received, except those that the kernel reports as dropped. A
+/// train that is dropped as a whole counts as one (Linux counts buffers, not segments), so the
+/// reported number is a lower bound.
 fn accounts_for_all_frames(from: &dyn Port, to: &dyn Port) {
     let (out, come) = (from.tally().frames_out.read(), to.tally().frames_in.read());
     let drops = to.tally().kernel_drops.read();
@@ -306,8 +306,7 @@ pub(crate) fn an_unknown_sender_is_counted(joined: Joined) {
     balances(joined.near.as_ref(), 0, 0);
 }
 
-/// One call handles a limited number of dropped frames, a burst and some more, even if many more
-/// wait.
+/// One receive call handles at most four bursts of dropped frames, even if many more wait.
 pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     const FRAMES: u32 = 3_000;
     const TAKEN_MAX: u64 = 4 * BURST_MAX as u64;
@@ -316,7 +315,8 @@ pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     // Sets the port up and leaves it idle.
     joined.near.rx_burst(&mut there, &mut Burst::new());
     joined.near.forget(FAR);
-    // Their lengths increase, so that few share a message. As many are sent as there is room for.
+    // Consecutive frames differ in length, so that few share a message. Sends as many as there is
+    // room for.
     let mut sent = 0;
     let mut tries_in_vain = 0;
     let mut queue = Burst::new();
@@ -345,8 +345,7 @@ pub(crate) fn a_burst_of_pure_losses_ends(joined: Joined) {
     balances(joined.near.as_ref(), 0, 0);
 }
 
-/// An exhausted pool is visible: the port counts that frames stay in the kernel because no chunk is
-/// free.
+/// An exhausted pool is visible: the port counts that no chunk was free.
 pub(crate) fn a_receive_without_memory_is_counted(joined: Joined) {
     let mut joined = joined.admitted();
     let mut here = pool();
@@ -354,14 +353,14 @@ pub(crate) fn a_receive_without_memory_is_counted(joined: Joined) {
     let mut empty = Pool::new(&empty).expect("memory");
     let mut burst: Burst = (0..8).map(|n| frame(&mut here, n, 100)).collect();
     send(joined.far.as_mut(), NEAR, &mut burst);
-    let said = |port: &dyn Port| {
+    let drops = |port: &dyn Port| {
         let tally = port.tally();
         tally.kernel_drops.of(KernelDrop::PoolEmpty) + tally.lost(Loss::PoolEmpty)
     };
     let mut came = 0;
     until("the empty pool to be counted", || {
         came += receive_all(joined.near.as_mut(), &mut empty, drop);
-        said(joined.near.as_ref()) > 0 || came == 8
+        drops(joined.near.as_ref()) > 0 || came == 8
     });
     balances(joined.near.as_ref(), came, 0);
 }
@@ -424,10 +423,10 @@ pub(crate) fn the_far_side_may_end(backend: &Backend, joined: Joined) {
         assert_eq!(receive_all(near.as_mut(), &mut pool, |_| ()), 0);
     }
     let gone = near.tally().lost(Loss::PeerGone);
-    assert!(gone >= 160 || !backend.knows_when_gone, "{gone} were told as lost");
-    // An interface goes down before it vanishes. Frames that arrived in between are reported at the
-    // end.
-    until("all to be told of", || {
+    assert!(gone >= 160 || !backend.knows_when_gone, "{gone} were reported as lost");
+    // An interface goes down before it vanishes. Frames that the port took in between may be
+    // counted only when it has vanished.
+    until("all to be reported", || {
         near.flush();
         near.arm();
         near.disarm();
