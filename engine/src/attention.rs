@@ -1,8 +1,8 @@
 //! Flags with which the slow path asks workers to wake it for completions or for frames.
 //!
-//! The slow path asks for completions while a change is under way, and for frames while no link
-//! carries any. The first worker that then forwards a frame wakes it once. After that the slow path
-//! reads the counters at intervals.
+//! The slow path asks for completions while a change is in progress, and for frames while no link
+//! carries frames. The first worker that then forwards a frame wakes the slow path once. After that
+//! the slow path reads the counters at intervals.
 
 use strowger_frame::sleep::SleepFlag;
 
@@ -14,7 +14,8 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Asks for completions. After this call the caller must check the rings once more.
+    /// Asks workers to wake the slow path for completions. After this call the caller must check
+    /// the completion rings once more.
     pub(crate) fn want_completions(&self) {
         self.completions.fall_asleep();
     }
@@ -29,7 +30,8 @@ impl Attention {
         self.completions.must_wake()
     }
 
-    /// Asks for frames. After this call the caller must read the counters once more.
+    /// Asks workers to wake the slow path for frames. After this call the caller must read the
+    /// frame counters once more.
     pub(crate) fn want_frames(&self) {
         self.frames.fall_asleep();
     }
@@ -48,8 +50,8 @@ impl Attention {
     ///
     /// A worker may miss a request that is a few nanoseconds old, because there is no fence between
     /// the counters and this load. The worker that switches the next frame sees the request. If no
-    /// frame follows, the slow path notices at its next timer; no timer is longer than the lifetime
-    /// of keys.
+    /// frame follows, the slow path sees in the counters, at its next timer, that this worker has
+    /// switched a frame.
     #[inline]
     pub(crate) fn must_tell_frames(&self) -> bool {
         self.frames.is_asleep() && self.frames.must_wake()

@@ -81,8 +81,8 @@ pub(crate) enum Command {
     Close(SessionIndex),
     /// Seal the link's frames with this sealer.
     Seal(Mark, Box<Sealer>),
-    /// Return the link's sealer, because its keys are too old. Frames to be sent on the link wait
-    /// for new keys.
+    /// Return the link's sealer, because its keys are too old. A few frames to be sent on the link
+    /// then wait for new keys; further ones are dropped.
     Unseal(Mark),
     /// Drop the frames that wait for keys, and queue no further ones, because the peer does not
     /// answer.
@@ -156,8 +156,8 @@ pub(crate) struct Growth {
     pub(crate) return_paths: Vec<(Mark, ReturnPath)>,
 }
 
-/// A worker's answer to one command. It contains the item that the command replaced, or that the
-/// worker could not use. The slow path frees the content.
+/// A worker's reply to one command. It contains the item that the command replaced, removed or
+/// consumed, or that the worker could not use. The slow path frees the content.
 #[derive(Debug)]
 #[allow(dead_code)] // several contents are only freed
 pub(crate) enum Completion {
@@ -191,8 +191,8 @@ pub(crate) enum Completion {
 /// The maximum length of a link's own message: the token of a path challenge, with some reserve.
 pub(crate) const LINK_MESSAGE_BYTES_MAX: usize = 32;
 
-/// The kinds of punts whose queues are shared among links. No link may take the last free places of
-/// a queue (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
+/// The kinds of punts whose queues are shared among links. A link may hold at most as many places
+/// of a queue as are free (a dynamic threshold: A. Choudhury and E. Hahne, 1998).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum PuntKind {
@@ -222,7 +222,7 @@ pub(crate) struct PuntQueues {
     pub(crate) handshakes: ArrayQueue<HandshakeDatagram>,
     /// Handshake messages from other addresses, and beacons.
     pub(crate) unknown_peers: UnknownSenders,
-    /// Further reasons to wake the slow path.
+    /// Whether the slow path also waits for completions or for frames.
     pub(crate) attention: Attention,
 }
 
@@ -265,9 +265,9 @@ impl PuntQueues {
 #[derive(Debug)]
 pub(crate) struct UnknownSenders {
     queue: ArrayQueue<HandshakeDatagram>,
-    /// The number of places that each host holds: a count-min sketch. A host's hash selects one
-    /// cell in each row, and the smallest of these cells is the number of places that the host
-    /// holds. Two hosts rarely share all cells.
+    /// A count-min sketch of the number of places that each host holds. A host's hash selects one
+    /// cell in each row. The smallest of these cells is the host's number, or more if each of the
+    /// cells is shared with another host, which is rare.
     held: [[AtomicU32; UNKNOWN_SENDER_CELLS]; UNKNOWN_SENDER_ROWS],
 }
 
@@ -283,8 +283,8 @@ impl UnknownSenders {
         self.held.iter().enumerate().map(move |(n, row)| &row[cell(n) % UNKNOWN_SENDER_CELLS])
     }
 
-    /// Adds a datagram. Returns it if none of the `places` is free, or if its sender already holds
-    /// its share.
+    /// Adds a datagram. Returns the datagram if none of the `places` is free, or if its sender
+    /// already holds its share.
     pub(crate) fn push(
         &self,
         datagram: HandshakeDatagram,
@@ -297,8 +297,8 @@ impl UnknownSenders {
         if held.unwrap_or_default() as usize >= places.saturating_sub(self.len()) {
             return Err(datagram);
         }
-        // The push is counted first, so `pop` never subtracts more than was counted. Relaxed: the
-        // queue orders the two.
+        // A datagram is counted before it is pushed, so `pop` never subtracts more than was
+        // counted. Relaxed: the queue orders this addition before the subtraction in `pop`.
         self.cells_of(from).for_each(|cell| _ = cell.fetch_add(1, Ordering::Relaxed));
         self.queue.push(datagram).inspect_err(|_| self.uncount(from))
     }
@@ -325,7 +325,7 @@ impl UnknownSenders {
     }
 }
 
-/// A hash of the part of an address that identifies one host: an IPv4 address, an IPv6 /64, a MAC
+/// A hash of the part of an address that identifies one host: an IPv4 address, an IPv6 /64 or a MAC
 /// address.
 ///
 /// The UDP port is excluded, because one host can use all UDP ports. The hash is not keyed: a
@@ -369,7 +369,7 @@ pub(crate) enum Punt {
         /// The frame.
         frame: Frame,
     },
-    /// A packet was dropped, and its sender may have asked for errors. The frame itself is already
+    /// A packet was dropped, and an error to its sender may be due. The frame itself is already
     /// freed and counted.
     Dropped(DropNotice),
     /// An authenticated path challenge or path response.
@@ -385,7 +385,8 @@ pub(crate) enum Punt {
         /// The frame: link header and message.
         frame: Frame,
     },
-    /// The worker has opened the first frame of a session, which proves that the peer has the keys.
+    /// The worker has opened the first frame or a keepalive of a session. Either proves that the
+    /// peer has the keys.
     FirstFrame(SessionIndex),
     /// An authenticated frame of a link arrived from an address other than the link's.
     Roamed {
@@ -398,17 +399,18 @@ pub(crate) enum Punt {
         /// Its length in bytes, including the tag.
         bytes: u16,
     },
-    /// The frames of a session arrive at this worker, but another worker opens them.
+    /// The frames of a session arrive at the worker with this number, but another worker opens
+    /// them.
     Migrate(SessionIndex, u8),
     /// A link's sealer has sealed so many packets with its keys that a new handshake is due.
     RekeyDue(Mark),
-    /// A frame was to be sent on an idle link that has no keys, so a handshake is due.
+    /// A frame was to be sent on an idle link that has no valid keys, so a handshake is due.
     Unsealed(Mark),
     /// The kernel refused to send a handshake message.
     SendFailed {
         /// The port.
         port: u16,
-        /// Its destination.
+        /// The destination of the message.
         to: Address,
         /// The error number (`errno.h`).
         errno: i32,
@@ -454,8 +456,8 @@ pub(crate) struct DropNotice {
     pub(crate) next_hop: Option<NextHopInfo>,
     /// The length of the packet in bytes, excluding link header and tag.
     pub(crate) packet_bytes: u16,
-    /// The packet's header and the first bytes of its payload. If the next hop refused the packet,
-    /// the header is already rewritten for that next hop.
+    /// The packet's header and the first bytes of its payload. If the next hop is a neighbour and
+    /// refused the packet, the header is already rewritten for that neighbour.
     pub(crate) head: ArrayVec<u8, HEAD_BYTES_MAX>,
 }
 
@@ -499,7 +501,7 @@ pub(crate) enum Handoff {
 }
 
 impl Handoff {
-    /// Whether the frame is known to be control. This is not known of an unopened frame.
+    /// Whether the frame is known to be control. A frame that was not opened may also be control.
     #[inline]
     pub(crate) fn is_control(&self) -> bool {
         matches!(self, Self::Egress { is_control: true, .. })

@@ -32,9 +32,9 @@ macro_rules! discards {
 }
 
 discards! {
-    /// The frame is shorter than a link header and the shortest switch header.
+    /// The frame is too short for its link header, its tag or its switch header.
     TooShort = "too_short",
-    /// The frame is longer than any path accepts ([`crate::limits::FRAME_BYTES_MAX`]).
+    /// The frame is longer than [`crate::limits::FRAME_BYTES_MAX`].
     TooLong = "too_long",
     /// The frame's link header has a kind that is not valid on this link.
     BadLinkKind = "bad_link_kind",
@@ -42,19 +42,23 @@ discards! {
     BadVersion = "bad_version",
     /// The switch header has an unknown label width.
     BadWidth = "bad_width",
-    /// The switch header's count of used bits exceeds the label width.
+    /// The switch header's count of used bits is not below the label width.
     BadHeader = "bad_header",
-    /// The frame's session index belongs to no session.
+    /// The frame's session index belongs to no session, or to no handshake for whose response the
+    /// switch waits.
     NoSession = "no_session",
-    /// The frame's tag is wrong.
+    /// The frame's tag is wrong, its lane does not exist, or the MAC or signature of a beacon is
+    /// wrong.
     BadSeal = "bad_seal",
     /// The frame's counter was received before, or is older than the replay window.
     Replayed = "replayed",
-    /// The keys are too old to open or seal the frame.
+    /// The keys are too old to open or seal the frame, or have sealed as many frames as they may.
     KeysExpired = "keys_expired",
-    /// The next hop's link has no keys: its handshake is not finished, or they have expired.
+    /// The next hop's link may carry no data: it has no keys, it is down, or its peer's address is
+    /// not validated.
     LinkDown = "link_down",
-    /// The neighbour that sent the frame has no right to send to this destination.
+    /// The neighbour that sent the frame has no right to send to this destination, or the switch
+    /// accepts no beacon or handshake of this kind from the peer.
     NotAllowed = "not_allowed",
     /// The frame is longer than the next hop's path accepts.
     TooBig = "too_big",
@@ -62,15 +66,16 @@ discards! {
     LabelSpent = "label_spent",
     /// The low bits of the label are not a director in this switch's scheme.
     NoDirector = "no_director",
-    /// The slot never had a user.
+    /// The slot has no user, and its number is not in quarantine.
     EmptySlot = "empty_slot",
     /// The slot's user was detached, and the number is in quarantine.
     SlotGone = "slot_gone",
-    /// The ingress slot does not fit into the width of the director.
+    /// Neither the ingress slot's number nor a former number of the slot fits into the width of the
+    /// director.
     ReturnPath = "return_path",
     /// The frame would be sent back through its ingress slot.
     UTurn = "u_turn",
-    /// The label has no room for the shift.
+    /// After this hop, the count of used bits would reach the label width.
     LabelFull = "label_full",
     /// The packet has no hops left.
     HopsSpent = "hops_spent",
@@ -85,7 +90,8 @@ discards! {
     HandoffFull = "handoff_full",
     /// The queue of commands to the worker that should send the frame is full.
     CommandsFull = "commands_full",
-    /// The frame's next hop was detached while the frame waited.
+    /// The frame's next hop was detached, or moved to another worker's port, while the frame
+    /// waited.
     ExitGone = "exit_gone",
     /// The frame's ingress link is being detached.
     IngressGone = "ingress_gone",
@@ -98,7 +104,7 @@ discards! {
     HandshakeNetwork = "handshake_network",
     /// The handshake message cannot be decrypted: the psk differs, or the message is forged.
     HandshakeUnreadable = "handshake_unreadable",
-    /// The stamp of the initiation is not later than that of an earlier initiation of the same
+    /// The timestamp of the initiation is not later than that of an earlier initiation of the same
     /// peer. The message is a replay, or the peer's clock is behind.
     HandshakeStale = "handshake_stale",
     /// The handshake message has a wrong identity proof, or proves another identity than the
@@ -112,25 +118,27 @@ discards! {
     /// The handshake is from a node that is not configured, and the switch accepts no unknown
     /// peers.
     UnknownPeer = "unknown_peer",
-    /// The rate limit for handshakes, for beacons or for packets addressed to this switch is used
-    /// up, or the limit of unknown peers is reached.
+    /// A rate limit is used up (for handshakes, beacons, path challenges and responses, or packets
+    /// addressed to this switch), or the limit of unknown peers is reached.
     OverBudget = "over_budget",
-    /// The slow path cannot handle the frame.
+    /// The slow path cannot process the frame, for example because a control message is malformed.
     Unhandled = "unhandled",
-    /// The frame is not an answer to any request that this switch has sent recently.
+    /// The control message is a reply, error or notice that belongs to no packet that this switch
+    /// has sent recently.
     Unsolicited = "unsolicited",
     /// The slow path panicked while it processed the frame, and was reset.
     Abandoned = "abandoned",
     /// The switch itself has processed the frame: a handshake message, a beacon, a keepalive, a
     /// control message. This is not a failure.
     Handled = "handled",
-    /// Port: the frame's source address belongs to no neighbour.
+    /// The frame's source address belongs to no neighbour.
     UnknownSender = "unknown_sender",
     /// Port: the frame is longer than the buffer.
     Truncated = "truncated",
-    /// Port: the kernel's metadata of the frame is invalid.
+    /// The kernel's metadata of the frame is invalid, or the length or format of a handshake
+    /// message or beacon is wrong.
     Malformed = "malformed",
-    /// Port: the frame's destination address belongs to no neighbour.
+    /// Port: the frame's destination mark belongs to no neighbour.
     NoNeighbour = "no_neighbour",
     /// Port: the frame is longer than the path accepts.
     PathTooNarrow = "path_too_narrow",
@@ -151,8 +159,8 @@ discards! {
 }
 
 impl Discard {
-    /// Whether the frame was dropped because it is completely processed. Counters separate these
-    /// reasons from failures.
+    /// Whether the reason is not a failure: the switch has processed the frame, or a path probe has
+    /// found its result.
     pub const fn is_handled(self) -> bool {
         matches!(self, Self::Handled | Self::PathProbe)
     }
@@ -180,7 +188,7 @@ impl Discard {
     }
 }
 
-/// The discard reasons that senders receive in errors, with their numbers (W5-5).
+/// The discard reasons that control messages can carry, with their numbers (W5-5).
 const REASONS: [(Reason, Discard); 14] = [
     (Reason::HOPS_SPENT, Discard::HopsSpent),
     (Reason::LABEL_SPENT, Discard::LabelSpent),
@@ -199,7 +207,7 @@ const REASONS: [(Reason, Discard); 14] = [
 ];
 
 impl Discard {
-    /// The number in control messages; `None` if senders receive no error for this reason.
+    /// The number in control messages; `None` if no control message carries this reason.
     pub fn reason(self) -> Option<Reason> {
         REASONS.iter().find(|(_, discard)| *discard == self).map(|(reason, _)| *reason)
     }
@@ -271,6 +279,7 @@ mod tests {
         assert!(Discard::ALL.iter().enumerate().all(|(n, &d)| d as usize == n));
     }
 
+    /// wire.md: W5-5.
     #[test]
     fn w5_5_a_reason_on_the_wire_has_the_name_of_its_discard() {
         assert_eq!(REASONS.map(|(reason, _)| reason), Reason::ALL);
@@ -278,6 +287,19 @@ mod tests {
             assert_eq!((discard.reason(), discard.name()), (Some(reason), reason.name()));
         }
         assert_eq!(Discard::NotAllowed.reason(), None);
+    }
+
+    /// wire.md: W5-78.
+    #[test]
+    fn errors_are_sent_about_discards_with_a_number_but_not_about_an_exit_that_is_gone() {
+        for &discard in Discard::ALL {
+            let wanted = match discard {
+                Discard::NotAllowed => true,
+                Discard::ExitGone => false,
+                other => other.reason().is_some(),
+            };
+            assert_eq!(discard.is_reported(), wanted, "{discard}");
+        }
     }
 
     #[test]

@@ -2,17 +2,17 @@
 //! dropped when the queue is full.
 //!
 //! A queue is *contended* from the time at which its port leaves frames in it until the port has
-//! taken all. Only then do the ingresses share its places.
+//! taken all. Only a contended queue divides its places among the ingresses.
 //!
-//! A data frame that finds no free place may displace the newest data frame of another ingress: the
-//! one with the largest share. It does so only if the share of the entering ingress, including the
-//! new frame, would be less than that largest share is before the exchange. So the largest share
-//! shrinks. The new frame counts with at most the weight of the displaced frame. (This is longest
-//! queue drop: B. Suter et al., "Buffer Management Schemes for Supporting TCP in Gigabit Routers
-//! with Per-Flow Queueing", 1999.)
+//! A data frame that finds no free place may displace the newest data frame of the other ingress
+//! that has the largest share. It does so only if the share of the new frame's ingress, including
+//! the new frame, would be less than that largest share is before the exchange. So the largest
+//! share shrinks. The new frame counts with at most the weight of the displaced frame. (This is
+//! longest queue drop: B. Suter et al., "Buffer Management Schemes for Supporting TCP in Gigabit
+//! Routers with Per-Flow Queueing", 1999.)
 //!
-//! The port takes frames in the order of arrival, so ingresses with equal parts of the queue get
-//! equal parts of the link. The result is max-min fairness without a queue for each ingress. A
+//! The port takes data frames in the order of arrival, so ingresses with equal parts of the queue
+//! get equal parts of the link. The result is max-min fairness without a queue for each ingress. A
 //! queue that is not contended has room for a whole burst, so no shares are counted for it.
 
 mod drain;
@@ -36,7 +36,7 @@ use crate::{
 /// Places for control frames and for the link's own messages.
 const CONTROL_PLACES: usize = EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX;
 
-/// The highest value of [`Egress::ahead`] at which control frames are still sent before data.
+/// From this value of [`Egress::ahead`] on, the data frames that are due are sent before control.
 const AHEAD_MAX: u16 = EGRESS_CONTROL_RUN * EGRESS_DATA_FOR_CONTROL;
 
 /// The egress queue of one next hop: bounded, shared fairly among ingresses, with reserved places
@@ -52,8 +52,8 @@ pub(crate) struct Egress {
     /// Places reserved for frames that have not been moved from their burst into the queue.
     data_reserved: u16,
     control_reserved: u16,
-    /// The lead of control over waiting data: each control frame that is sent adds
-    /// [`EGRESS_DATA_FOR_CONTROL`], and each data frame that is sent subtracts one.
+    /// The lead of control over waiting data. In an offer of control and data, each control frame
+    /// that the port takes adds [`EGRESS_DATA_FOR_CONTROL`], and each data frame subtracts one.
     ahead: u16,
     /// The share of each ingress, while the queue is contended.
     shares: Shares,
@@ -180,7 +180,7 @@ impl Egress {
         self.shares.is_below(slot, entering, heaviest).then_some(newest)
     }
 
-    /// Reserves the place. Returns the displaced frame, if there is one.
+    /// Reserves the place. Returns the displaced frame, if it had to leave the queue.
     #[cold]
     pub(crate) fn enter(&mut self, entry: Entry) -> Option<Frame> {
         let Entry { slot, weight: entering, is_control, displaced } = entry;
@@ -237,8 +237,8 @@ impl Egress {
         usize::from(self.left_behind) >= EGRESS_MARK_FRAMES
     }
 
-    /// Offers the frames to `take`, control first. Returns the number of frames and bytes that
-    /// `take` removed.
+    /// Offers the frames to `take`, usually control first. Returns the number of frames and bytes
+    /// that `take` removed.
     ///
     /// `take` removes frames from the front and leaves those that the port does not take now.
     #[inline]
@@ -255,8 +255,9 @@ impl Egress {
         sent
     }
 
-    /// Offers control first. When control is far ahead of waiting data, data is sent first until
-    /// three of four frames are data.
+    /// Offers control first. If control is far ahead of waiting data, the data frames that are due
+    /// are offered before it, so that three of four frames are data. The link's own messages are
+    /// always offered first.
     #[cold]
     fn offer_control(&mut self, sent: &mut Sent, take: &mut impl FnMut(&mut Burst)) {
         let is_own = self.control.first().is_some_and(|frame| frame.is_link_message());
@@ -290,8 +291,8 @@ impl Egress {
         }
     }
 
-    /// Computes each ingress's share of the queue. [`offer`](Self::offer) calls it when the port did not
-    /// accept all frames, and once more when the queue is empty again.
+    /// Computes each ingress' share of the queue. [`offer`](Self::offer) calls it when the port did
+    /// not accept all frames, and once more when the queue is empty again.
     #[cold]
     fn note_left(&mut self, gone: u64) {
         let was_contended = self.contended;
@@ -312,8 +313,8 @@ impl Egress {
         }
     }
 
-    /// Moves the waiting frames out of the chunks into which ports receive. Drops frames for which
-    /// no other chunk is left, and returns their number.
+    /// Moves the waiting frames out of the chunks into which ports receive. Drops frames that get
+    /// no other chunk, and returns the number of dropped frames.
     ///
     /// `drains` is the number of frames that were sent from the queue recently.
     #[cold]
@@ -481,7 +482,7 @@ mod tests {
         assert!(egress.reserve_control());
         assert_eq!(places(&egress), [false, false]);
         assert!(!egress.reserve_control());
-        // A control frame without a reserved place takes a place for data.
+        // When no place for control is left, a free place for data counts for a control frame too.
         egress.release(false);
         assert_eq!(places(&egress), [true, true]);
         egress.reserve().expect("63 of 64");

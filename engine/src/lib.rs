@@ -13,9 +13,9 @@
 //! | the frame joins an egress queue | `egress` |
 //! | or the worker drops the frame and counts the reason | [`discard`] |
 //!
-//! Workers punt rare packets through queues to the slow path in [`control`]. The slow path sends
-//! commands to the workers. [`limits`] contains all bounds, and [`wire`] contains the formats of
-//! labels and headers.
+//! Workers punt packets that need more than forwarding through queues to the slow path in
+//! [`control`]. The slow path sends commands to the workers. [`limits`] contains all limits, and
+//! [`wire`] contains the formats of labels and headers.
 //!
 //! ```
 //! use strowger_engine::{Now, control::{Switch, SwitchConfig}};

@@ -77,20 +77,21 @@ pub(crate) struct SlotTally {
     pub(crate) keepalives_in: Counter,
     /// The link's own messages among `frames_out`; the others are data.
     pub(crate) link_messages_out: Counter,
-    /// The number of frames to be sent for which the link had no keys.
+    /// The number of frames that could not be sealed because the link had no valid keys. While
+    /// frames may not wait for keys, they are not counted.
     pub(crate) unsealed: Counter,
     /// The number of frames that arrived on the slot and carry its former number in their return
     /// paths, because the director is too narrow for the present number.
     pub(crate) by_former: Counter,
-    /// The time of the last frame that arrived, in the worker's nanoseconds.
+    /// The time at which the last frame arrived, in nanoseconds of the switch's clock.
     pub(crate) heard_ns: Counter,
     /// The number of punts of this link that the slow path has taken, by [`PuntKind`]. Only the
     /// slow path writes these counts.
     pub(crate) punts_taken: [Counter; PuntKind::COUNT],
 }
 
-/// The destinations to which a neighbour's frames may be forwarded. By default there are none for
-/// unknown peers.
+/// The destinations to which a neighbour's frames may be forwarded. By default, an unknown peer has
+/// no rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Other neighbours, through this switch.
@@ -117,7 +118,7 @@ pub(crate) enum LinkProtection {
         /// The number of frames sent so far, wrapping.
         counter: u32,
     },
-    /// Frames are sealed on this worker's lane. `None` before the first handshake.
+    /// Frames are sealed on this worker's lane. `None` while the link has no keys.
     Sealed(Option<Box<Sealer>>),
 }
 
@@ -142,9 +143,9 @@ pub(crate) struct Link {
     pub(crate) pending: ArrayVec<PendingFrame, LINK_FRAMES_WAITING_MAX>,
     /// Limits the drop notices about packets that arrived on this link.
     pub(crate) drop_notices: TokenBucket,
-    /// Limits handshake initiations from the link's address; the next field limits answers. They
-    /// are limited separately, because either can be forged and a flood of one kind must not
-    /// suppress the other.
+    /// Limits handshake initiations from the link's address. `handshake_answers` limits responses
+    /// and cookie replies. They are limited separately, because either can be forged and a flood of one
+    /// kind must not suppress the other.
     pub(crate) initiations: TokenBucket,
     pub(crate) handshake_answers: TokenBucket,
     /// The rate at which the egress queue drains. The worker reads it when free chunks run low.
@@ -256,8 +257,8 @@ impl Link {
         }
     }
 
-    /// Makes slot 1. It is the ingress of packets that the switch itself makes, and no packet is
-    /// sent through it.
+    /// Makes the link of slot 1, which is the ingress of packets that the switch itself makes. No
+    /// packet is sent through this link.
     pub(crate) fn own(scheme: &Scheme) -> Self {
         let spec = LinkSpec {
             mark: OWN,
@@ -290,9 +291,10 @@ impl Link {
         self.home.is_some() | self.egress.is_contended()
     }
 
-    /// Reserves a place at the egress queue, then writes the link header and seals, in place.
+    /// Reserves a place in the egress queue, then writes the link header and, on a sealed link,
+    /// seals the frame in place.
     ///
-    /// After this call the frame's mark is its ingress slot.
+    /// On success, the frame's mark is then its ingress slot.
     #[inline(always)] // executed for each packet, and called in one hot place
     pub(crate) fn encapsulate(
         &mut self,
@@ -311,7 +313,8 @@ impl Link {
     }
 
     /// As [`encapsulate`](Self::encapsulate), but also for control packets and for an egress queue
-    /// that the port did not empty. Returns whether the frame has a control place.
+    /// that the port did not empty. Returns whether the frame takes one of the places that the
+    /// queue keeps for control packets.
     #[cold]
     pub(crate) fn encapsulate_special(
         &mut self,
@@ -350,7 +353,7 @@ impl Link {
         Ok(entry.is_control)
     }
 
-    /// Writes the link header and seals, in place.
+    /// Writes the link header and, on a sealed link, seals the frame in place.
     #[inline(always)]
     fn protect(&mut self, frame: &mut Frame, tx: &mut TxContext) -> Result<(), Discard> {
         match &mut self.protection {
@@ -379,7 +382,7 @@ impl Link {
         self.notes.take(NOTE_RATE, now)
     }
 
-    /// Whether a control packet from this link is sent before data.
+    /// Whether the rate limit allows a control packet from this link to be sent before data.
     #[cold]
     pub(crate) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let weight = u32::from(weight(frame.len()));
@@ -502,7 +505,7 @@ impl Link {
 }
 
 /// The maximum number of frames that may be displaced before they are counted: one for each frame
-/// of a burst, and a few because of commands.
+/// of a burst, and as many again because of commands.
 pub(crate) const DISPLACED_MAX: usize = 2 * BURST_MAX;
 
 /// The part of a worker's state that a link needs to send a frame. It is passed as one reference

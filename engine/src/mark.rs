@@ -16,8 +16,8 @@ use strowger_wire::Slot;
 /// The mark of packets that the switch itself makes. No attachment has this mark.
 pub(crate) const OWN: Mark = Mark::new(0xfe00, 0);
 
-/// The mark of a frame that another worker received. Only the receiving worker's port has the
-/// frame's source address.
+/// The mark of a frame that another worker received and handed off unopened. Only the port of that
+/// other worker knows the frame's source address.
 pub(crate) const HANDED_OFF: Mark = Mark(u32::MAX);
 
 /// The mark of a link's own message in an egress queue. No slot has this number.

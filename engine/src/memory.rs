@@ -11,8 +11,8 @@ use crate::limits::{
 /// The maximum number of frames in one egress queue.
 pub(crate) const EGRESS_QUEUE_FRAMES: u32 =
     (EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX + EGRESS_LINK_FRAMES_MAX) as u32;
-/// The number of frames that egress queues of busy ports hold before free chunks run low: two
-/// bursts.
+/// The number of chunks for frames in egress queues of busy ports, in addition to those for times
+/// when free chunks run low: two bursts.
 pub const EGRESS_WAITING: u32 = 2 * BURST_MAX as u32;
 /// The number of frames for neighbours on shared ports that may stay queued when free chunks run
 /// low: four bursts in single chunks, and one burst of longer frames.
@@ -20,8 +20,8 @@ const EGRESS_SETTLED: Chunks = Chunks { trains: BURST_MAX as u32, singles: 4 * B
 /// The number of path challenges that need a train chunk and wait for the kernel. If no chunk is
 /// free, the challenge is sent again later.
 const LONG_CHALLENGES: u32 = 4;
-/// The number of frames that a worker makes for the slow path and that wait for the kernel: one
-/// round of commands.
+/// The number of frames that a worker makes for the slow path and that wait for the kernel: twice
+/// the number of commands that can wait for the worker.
 const MADE_FRAMES: u32 = 2 * COMMANDS_MAX as u32;
 
 /// The properties of a switch that determine the number of chunks that it needs.
@@ -36,7 +36,7 @@ pub struct SwitchShape {
     pub endpoints: Chunks,
 }
 
-/// One need of a worker's pool, with its name.
+/// One use of a worker's pool, with the number of chunks that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchNeed {
     /// The use of the chunks.
@@ -48,8 +48,8 @@ pub struct SwitchNeed {
 impl SwitchShape {
     /// The needs of one worker's pool, excluding those of its ports.
     ///
-    /// A queue that all workers share counts in equal parts. If a worker has more frames in it than
-    /// its part, they use chunks that are free elsewhere in its pool.
+    /// Each worker's pool has an equal part of the chunks for a queue that all workers share. If a
+    /// worker has more frames in the queue than this part, they use other free chunks of its pool.
     pub fn needs(self) -> Vec<SwitchNeed> {
         let part_of = |queued: usize| queued.div_ceil(self.workers.max(1)) as u32;
         let trains = |trains| Chunks { trains, singles: 0 };
@@ -63,12 +63,12 @@ impl SwitchShape {
         need("frames for the switch itself", trains(part_of(PUNTS_MAX)));
         if self.is_sealed {
             need("path challenges and answers that wait", trains(part_of(LINK_MESSAGES_MAX)));
-            // One queue for messages from addresses of links, and one for those from other
-            // addresses.
+            // There is one queue for messages from addresses of links, and one for messages from
+            // other addresses.
             need("handshakes that wait", trains(part_of(2 * HANDSHAKES_MAX)));
             need("handshakes and probes to send", Chunks { trains: 0, singles: MADE_FRAMES });
             need("long path challenges", trains(LONG_CHALLENGES));
-            need("frames that wait for the keys of quiet links", trains(FRAMES_WAITING_MAX as u32));
+            need("frames that wait for the keys of idle links", trains(FRAMES_WAITING_MAX as u32));
         }
         needs.retain(|need| need.chunks != Chunks::default());
         needs

@@ -12,7 +12,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Gains `tokens` per second, and holds at most `burst`.
+    /// Makes the rate of a bucket that gains `tokens` per second and holds at most `burst`.
     ///
     /// Zero `tokens` count as one.
     pub const fn per_second(tokens: u32, burst: u32) -> Self {
@@ -20,7 +20,7 @@ impl Rate {
         Self::every(Duration::from_nanos(1_000_000_000 / tokens as u64), burst)
     }
 
-    /// Gains one token per `interval`, and holds at most `burst`.
+    /// Makes the rate of a bucket that gains one token per `interval` and holds at most `burst`.
     pub const fn every(interval: Duration, burst: u32) -> Self {
         let token_ns = interval.as_nanos() as u64;
         Self { token_ns, burst_ns: token_ns.saturating_mul(burst as u64) }
@@ -34,7 +34,7 @@ impl Rate {
 /// A token bucket (RFC 2697), implemented as the generic cell rate algorithm (ITU-T I.371): its
 /// content is stored as the time at which it will be full again.
 ///
-/// A new bucket is full. All calls on one bucket pass the same [`Rate`].
+/// A new bucket is full. All calls on one bucket must pass the same [`Rate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {
     full_at: Now,
@@ -69,7 +69,7 @@ impl TokenBucket {
     /// The time until the bucket is full.
     fn missing_ns(&self, rate: Rate, now: Now) -> u64 {
         match self.full_at.0.saturating_sub(now.0) {
-            // Even an empty bucket needs less time, so the clock was set back.
+            // An empty bucket needs no more than `burst_ns`, so the clock was set back.
             missing if missing > rate.burst_ns => 0,
             missing => missing,
         }

@@ -12,7 +12,8 @@ use crate::{
     Now,
     discard::Discard,
     limits::{
-        LINK_MESSAGES_AT_ONCE, LINK_MESSAGES_PER_SECOND, SESSION_NOTE_INTERVAL, SESSIONS_MAX,
+        LINK_MESSAGES_AT_ONCE, LINK_MESSAGES_PER_SECOND, ROAMED_NOTES_AT_ONCE,
+        SESSION_NOTE_INTERVAL, SESSIONS_MAX,
     },
     link::Opened,
     rate::{Rate, TokenBucket},
@@ -30,20 +31,21 @@ pub(crate) struct RxSession {
     limits: PuntLimits,
 }
 
-/// Rate limits of a worker's notes and punts about one session. Because of them, no peer can take
-/// the places of others (R12).
+/// Rate limits of a worker's notes and punts about one session. They keep a peer from filling the
+/// queues that it shares with others (R12).
 #[derive(Debug, Default)]
 struct PuntLimits {
     /// The last time at which a frame arrived on one of this worker's own ports, or the session
     /// moved to this worker.
     last_own_port: Now,
-    heard: TokenBucket,
+    received: TokenBucket,
     roamed: TokenBucket,
     migrated: TokenBucket,
     link_messages: TokenBucket,
 }
 
 const NOTE_RATE: Rate = Rate::every(SESSION_NOTE_INTERVAL, 1);
+const ROAMED_RATE: Rate = Rate::every(SESSION_NOTE_INTERVAL, ROAMED_NOTES_AT_ONCE);
 const LINK_MESSAGE_RATE: Rate = Rate::per_second(LINK_MESSAGES_PER_SECOND, LINK_MESSAGES_AT_ONCE);
 
 /// The place where a session's frames are opened.
@@ -67,7 +69,7 @@ impl Place {
 /// A worker's sessions, by index.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    /// The places, indexed by [`place_of`]. The vector never grows.
+    /// The places, indexed by [`place_of`].
     places: Box<[Option<Place>]>,
 }
 
@@ -77,10 +79,10 @@ pub(crate) fn place_of(index: SessionIndex) -> usize {
 }
 
 /// A bitmap with one bit for each place of a session index. The bit shows whether the switch waits
-/// for the answer to a handshake whose index has this place.
+/// for the response to a handshake whose index has this place.
 ///
-/// The slow path sets the bits. A worker drops an answer if the bit of its index is not set. Two
-/// indices may share a bit.
+/// The slow path sets and clears the bits. A worker drops a response or a cookie reply if the bit
+/// of its index is not set. Two indices may share a bit.
 #[derive(Debug)]
 pub(crate) struct AwaitedPlaces(Box<[AtomicU64]>);
 
@@ -92,7 +94,7 @@ impl AwaitedPlaces {
     /// Sets or clears the bit of an index.
     ///
     /// Only the slow path writes, so a load and a store suffice. Relaxed, here and below: no other
-    /// data depends on a bit, and an answer that arrives before its bit is visible is lost, as any
+    /// data depends on a bit, and a response that arrives before its bit is visible is lost, as any
     /// datagram may be.
     pub(crate) fn set(&self, index: SessionIndex, awaited: bool) {
         let (word, bit) = Self::bit_of(index);
@@ -174,15 +176,15 @@ impl RxSession {
 
     /// Whether the rate limit allows a note that the peer has sent a frame.
     pub(crate) fn may_note_heard(&mut self, now: Now) -> bool {
-        self.limits.heard.take(NOTE_RATE, now)
+        self.limits.received.take(NOTE_RATE, now)
     }
 
     /// Whether the rate limit allows a note that frames arrive from another address.
     pub(crate) fn may_note_roamed(&mut self, now: Now) -> bool {
-        self.limits.roamed.take(NOTE_RATE, now)
+        self.limits.roamed.take(ROAMED_RATE, now)
     }
 
-    /// Whether the worker may note that frames arrive at another worker, and only at that one.
+    /// Whether the worker may note that the session's frames now arrive only at another worker.
     ///
     /// If a peer's lanes arrive at several workers, the session stays at its worker. Otherwise the
     /// session would move between them without end.

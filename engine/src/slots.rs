@@ -62,7 +62,7 @@ impl Entry {
     }
 }
 
-/// One form of a scheme that is too wide for a flat table.
+/// One form of a scheme whose widest form has too many bits for a flat table.
 #[derive(Clone, Copy, Debug)]
 struct NearForm {
     prefix_mask: u64,
@@ -129,8 +129,8 @@ impl SlotTable {
             .map(|(form, shape)| {
                 let first = hops.len() as u32;
                 let data_max = (1_u64 << shape.data_bits) - 1;
-                // A form skips at most one number, so data bits and slot number differ by at most
-                // one.
+                // The slot number differs from the data value by at most one: a form skips the number
+                // 1, or exchanges neighbouring numbers.
                 let count = data_max.min(u64::from(slot_max) + 1) as u32 + 1;
                 hops.extend((0..count).map(|data| match scheme.slot_at(form, data) {
                     Some(slot) => Entry { next_hop: next_hop_of(slot), width: shape.width(), form },

@@ -83,7 +83,7 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     /// Sets the waker of another worker. This worker calls it after it has handed frames to that
-    /// worker.
+    /// worker, and when chunks run low in this worker's pool.
     pub fn set_waker(&mut self, number: usize, waker: Arc<dyn Wake>) {
         self.handoff_rings.set_waker(number, waker);
     }

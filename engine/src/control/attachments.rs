@@ -1,4 +1,4 @@
-//! The attachments by mark and by address, and the free marks.
+//! The attachments of a switch by mark and by address, and the free marks.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,15 +14,17 @@ use crate::{
 /// One attached neighbour or endpoint.
 pub(super) struct Attachment {
     pub(super) slot: Slot,
-    /// The slot number that workers write into return paths. Every worker's table has this number.
+    /// The slot number that workers write into return paths. After a renumbering it changes only
+    /// when every worker's table has the new number.
     pub(super) written: Slot,
     pub(super) port: PortId,
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
     pub(super) sealed: bool,
     pub(super) name: String,
-    /// The identity by which the attachment is recognized after a restart.
-    pub(super) who: Who,
+    /// The identity by which the attachment is recognized after a restart. `None` for one that does
+    /// not return.
+    pub(super) who: Option<Who>,
     pub(super) state: SlotState,
     pub(super) tallies: Vec<Arc<SlotTally>>,
     pub(super) refused: Option<AdmitError>,
@@ -33,15 +35,15 @@ pub(super) struct Attachment {
 /// The attachments of one switch, with lookups by mark and by address.
 #[derive(Default)]
 pub(super) struct Attachments {
-    /// Attachments by mark index. Each place also holds the generation for the next user of the
-    /// index.
+    /// Attachments by mark index. Each place also holds the generation of its user or, if the place
+    /// is free, of the next user.
     places: Vec<(u16, Option<Attachment>)>,
-    /// Mark indices by address. An entry may be outdated.
+    /// Mark indices by port and address. An entry may be outdated.
     by_address: HashMap<(u16, Address), usize>,
-    /// All mark indices below this one, and at or above [`barred`](Self::barred), are in use.
+    /// Every mark index from [`barred`](Self::barred) up to, but not including, this one is in use.
     vacant_from: usize,
-    /// Marks below this index are not assigned: a worker may still have a link of which the slow
-    /// path has no record.
+    /// After a recovery, no mark below this index is assigned: a worker may still have a link that
+    /// the slow path has no record of.
     barred: usize,
 }
 
@@ -74,13 +76,12 @@ impl Attachments {
         (user.port == port && user.at == Some(at)).then_some(user.slot)
     }
 
-    /// Returns a free mark. [`insert`](Self::insert) takes it.
+    /// Returns a free mark. The mark stays free until [`insert`](Self::insert) uses it.
     pub(super) fn vacant(&mut self) -> Result<Mark, AttachError> {
         let from = self.barred.max(self.vacant_from);
         let mut places = self.places.iter().skip(from);
         let found = places.position(|(_, user)| user.is_none());
-        // The next attach uses this place. If the attach fails, the next search finds the place
-        // again.
+        // The attach that uses this place may fail, so the next search begins here.
         let vacant = found.map_or(self.places.len(), |index| from + index);
         self.vacant_from = if self.barred == 0 { vacant } else { 0 };
         let index = match found {
@@ -116,9 +117,9 @@ impl Attachments {
         Some(gone)
     }
 
-    /// Restores the state after a recovery, and bars all existing places. `number_of` returns the
+    /// Repairs the state during a recovery, and bars all existing places. `number_of` returns the
     /// slot number of an attachment and whether the number is live, or `None` for an attachment
-    /// that is being detached. Returns the marks that are not announced yet.
+    /// that is being detached. Returns the marks of live attachments that are not announced yet.
     pub(super) fn recover(
         &mut self,
         number_of: impl Fn(Mark) -> Option<(Slot, bool)>,
@@ -151,7 +152,8 @@ impl Attachments {
         unannounced
     }
 
-    /// Ends the bar: every worker has removed the links from before the recovery.
+    /// Allows all marks again, after every worker has removed the links that the slow path has no
+    /// record of.
     pub(super) fn unbar(&mut self) {
         self.barred = 0;
     }

@@ -32,7 +32,7 @@ pub(super) struct Outputs {
     pub(super) events: Vec<Event>,
 }
 
-/// The number of frames that the slow path holds, and the outcomes of earlier ones.
+/// The number of frames that the slow path holds, and the outcomes of frames that it held earlier.
 #[derive(Debug, Default)]
 pub(super) struct HeldFrames {
     ended: DiscardTally,
@@ -51,12 +51,12 @@ impl HeldFrames {
         self.held = self.held.saturating_sub(1);
     }
 
-    /// Counts the outcome of a frame that the slow path takes and does not hold.
+    /// Counts the outcome of a frame that was not counted as held.
     pub(super) fn count(&self, how: Discard) {
         self.ended.count(how);
     }
 
-    /// Counts the held frames as lost in a panic.
+    /// Counts all held frames as `abandoned`, because a panic interrupted their processing.
     fn abandon(&mut self) {
         self.ended.count_many(Discard::Abandoned, std::mem::take(&mut self.held));
     }
@@ -77,12 +77,12 @@ pub(super) struct Recovery {
 /// The links and sessions that the workers report after a recovery.
 #[derive(Debug, Default)]
 struct Inventories {
-    /// The number of the inventory request. The slow path uses it to distinguish answers to this
-    /// request from answers to older ones.
+    /// The number of the inventory request. With it, the slow path distinguishes replies to this
+    /// request from replies to older ones.
     number: u64,
     /// The links that were attached when the slow path requested the inventory.
     expected: Vec<Mark>,
-    /// The links of each worker that has answered.
+    /// The links of each worker that has replied.
     links: Vec<BTreeSet<Mark>>,
     sessions: Vec<SessionIndex>,
 }
@@ -135,7 +135,7 @@ impl Base {
         now
     }
 
-    /// Removes a port that has no attachments.
+    /// Begins to remove a port. Fails if the port has attachments.
     pub(super) fn unplug(&mut self, id: PortId) -> Result<(), DetachError> {
         if let Some(user) = self.slots.attachments().find(|(_, user)| user.port == id) {
             return Err(DetachError::PortInUse(user.1.slot));
@@ -151,8 +151,8 @@ impl Base {
         balance
     }
 
-    /// Notes that a punt was taken from its queue. Its link may then use one more place in the
-    /// queue.
+    /// Notes that a punt was taken from its queue. The link that caused the punt may then use one
+    /// more place in the queue.
     pub(super) fn note_taken(&mut self, link: Mark, worker: u8, kind: PuntKind) {
         let user = self.slots.user(link);
         if let Some(tally) = user.and_then(|user| user.tallies.get(usize::from(worker))) {
@@ -160,7 +160,8 @@ impl Base {
         }
     }
 
-    /// Counts the outcome of a held handshake or beacon, at the port on which the datagram arrived.
+    /// Counts the outcome of a held handshake or beacon: at the port on which it arrived, or with
+    /// the other held frames if that port is removed.
     pub(super) fn end_handshake(&mut self, port: PortId, how: Discard) {
         if !self.ports.count_handshake(port, how) {
             self.held.ended.count(how);
@@ -168,7 +169,7 @@ impl Base {
         self.held.held = self.held.held.saturating_sub(1);
     }
 
-    /// Sends the location of a link to all workers.
+    /// Changes the location of a link at all workers and in its attachment.
     pub(super) fn readdress(&mut self, link: Mark, to: Location) {
         let (port, at, home) = (to.port.0, to.at, self.ports.home(to.port));
         self.out.workers.command_all(|_| Command::SetAddress { link, port, home, at });
@@ -177,7 +178,7 @@ impl Base {
         }
     }
 
-    /// Executes a step of slots or ports, after all workers have completed its commands.
+    /// Executes a step of slots or ports, after all workers have completed the commands before it.
     pub(super) fn take_step(&mut self, step: Step) {
         let Self { slots, ports, out, .. } = self;
         match step {
@@ -197,8 +198,8 @@ impl Base {
                     out.events.extend(ports.forget(id).then_some(Event::PortUnplugged(id)));
                 }
             }
-            // `Slots::publish_due` publishes numbers together; the others are steps of other
-            // owners.
+            // `Slots::publish_due` publishes numbers together; other owners execute the other
+            // steps.
             Step::Publish(_) | Step::Moved(_) | Step::Inventory(_) => {}
         }
     }
@@ -209,15 +210,15 @@ impl Base {
     ///
     /// | kept | reset |
     /// |---|---|
-    /// | the rings to the workers, with the queued commands | grace periods, which begin with the answers to an inventory request |
+    /// | the rings to the workers, with the queued commands | grace periods, which begin with the replies to an inventory request |
     /// | attachments, ports, tallies, shared queues | all tables and return paths of the workers |
-    /// | numbers and their users | tokens; quarantines and the lifetimes of aliases start again (R1) |
-    /// | peers, their locations, stamps, the age of keys | sessions, handshakes, challenges, requests, budgets |
+    /// | numbers and their users | tokens; quarantines start again (R1) |
+    /// | peers, their locations, timestamps, the age of keys | sessions, handshakes, challenges, requests, budgets |
     ///
     /// Commands from before the panic keep their order. The inventory request follows the new
-    /// tables, so its answers prove that no old table is in use. They also report the links of each
-    /// worker. Links without a record in the slow path, and links that only some workers have, are
-    /// detached. Withdrawn numbers then go into quarantine.
+    /// tables, so the replies prove that no old table is in use. The replies also report the links
+    /// of each worker. Links without a record in the slow path, and links that only some workers
+    /// have, are detached. Withdrawn numbers then go into quarantine.
     pub(super) fn recover(&mut self, has_peer: impl Fn(Mark) -> bool) {
         self.held.abandon();
         let number = self.inventories.number + 1;
@@ -227,7 +228,7 @@ impl Base {
         let Recovery { allocated, retiring, announced, informed } =
             self.slots.recover(has_peer, &mut self.out);
         self.inventories.expected = self.slots.attachments().map(|(mark, _)| mark).collect();
-        // Grace periods count the commands that follow this one.
+        // Grace periods begin with this command, and count it.
         self.out.workers.command_all(|_| Command::Inventory(Box::new(Inventory::new(number))));
 
         self.out.workers.after_all(informed, Step::Inventory);
@@ -243,7 +244,7 @@ impl Base {
         self.ports.command_again(&mut self.out.workers);
     }
 
-    /// Handles a worker's answer to an inventory request.
+    /// Handles a worker's reply to an inventory request.
     pub(super) fn take_inventory(&mut self, inventory: Inventory) {
         if inventory.number == self.inventories.number {
             self.inventories.links.push(inventory.links.into_iter().collect());
@@ -251,7 +252,7 @@ impl Base {
         }
     }
 
-    /// Ends the recovery: every worker has the new tables and has answered the inventory request.
+    /// Ends the recovery: every worker has the new tables and has replied to the inventory request.
     /// Returns the sessions that workers have.
     pub(super) fn end_recovery(&mut self, informed: Barrier<Informed>) -> Vec<SessionIndex> {
         let Inventories { number, expected, links, sessions } =

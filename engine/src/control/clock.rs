@@ -1,5 +1,5 @@
-//! The switch's own time, derived from the times that callers pass. It never goes back, and never
-//! jumps.
+//! The switch's own time, derived from the times that callers pass. It never goes back. After the
+//! first call, one call advances it by at most one hour.
 
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use crate::{
     limits::{CLOCK_STEP_MAX_NS, QUARANTINE_STEP_MAX_NS},
 };
 
-/// The time for timers, keys and addresses. If the caller's clock is set back, this time pauses for
-/// a moment. If it is set far forward, this time advances by [`CLOCK_STEP_MAX_NS`].
+/// The time that timers, the age of keys and the validation of addresses are based on. If the
+/// caller's clock is set back, this time stands still for one call. If it is set far forward, this
+/// time advances by [`CLOCK_STEP_MAX_NS`].
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     /// The last time that the caller passed.
@@ -46,21 +47,23 @@ impl Clock {
         Now(self.caller.unwrap_or(0).saturating_add(due.0.saturating_sub(self.now)))
     }
 
-    /// As [`caller_time`](Self::caller_time), for the time of quarantines. One step of that time is
-    /// at most [`QUARANTINE_STEP_MAX_NS`].
+    /// Like [`caller_time`](Self::caller_time), but `due` is a time of the quarantine clock. The
+    /// result is at most [`QUARANTINE_STEP_MAX_NS`] ahead, because one call advances that clock by no
+    /// more.
     pub(super) fn caller_quarantine_time(&self, due: Now) -> Now {
         let ahead = due.0.saturating_sub(self.quarantine).min(QUARANTINE_STEP_MAX_NS);
         Now(self.caller.unwrap_or(0).saturating_add(ahead))
     }
 
-    /// The time for quarantines. A jump of the clock hardly advances it: a jump can lengthen a
-    /// quarantine, but never ends one early (R1).
+    /// The time for quarantines. A jump of the caller's clock advances it by at most
+    /// [`QUARANTINE_STEP_MAX_NS`], so a jump may lengthen a quarantine but hardly shortens one
+    /// (R1).
     pub(super) fn quarantine_now(&self) -> Now {
         Now(self.quarantine)
     }
 
-    /// As [`quarantine_now`](Self::quarantine_now), for another time of the caller. It does not
-    /// advance the clock.
+    /// The value of [`quarantine_now`](Self::quarantine_now) if the clock were advanced to this
+    /// time of the caller. The clock itself is not advanced.
     pub(super) fn quarantine_at(&self, caller: Now) -> Now {
         let step = self.caller.map_or(0, |before| caller.0.saturating_sub(before));
         Now(self.quarantine.saturating_add(step.min(QUARANTINE_STEP_MAX_NS)))

@@ -1,5 +1,6 @@
-//! Grace periods, as in RCU: counts the commands sent to each worker and the commands that it has
-//! completed. A [`Barrier`] waits until all workers have completed the commands sent before it.
+//! Grace periods, as in RCU: for each worker, counters of the commands sent to it and of those that
+//! it has completed. A [`Barrier`] waits until all workers have completed the commands sent before
+//! it.
 
 /// The number of commands sent to each worker, and the number of commands that it has completed.
 #[derive(Debug)]
@@ -8,7 +9,7 @@ pub struct GracePeriods {
     completed: Vec<u64>,
 }
 
-/// A step that waits until every worker has completed the commands sent so far.
+/// A step that waits until every worker has completed the commands that were sent before it.
 #[derive(Debug)]
 #[must_use = "a step whose barrier is dropped is never taken"]
 pub struct Barrier<T> {
@@ -47,7 +48,7 @@ impl GracePeriods {
         self.given[worker] += 1;
     }
 
-    /// Counts a completion of a worker.
+    /// Counts a command that a worker has completed.
     pub fn note_completed(&mut self, worker: usize) {
         self.completed[worker] += 1;
         assert!(self.completed[worker] <= self.given[worker], "a completion follows its command");
@@ -66,7 +67,7 @@ impl GracePeriods {
     /// Returns the proof that all workers have passed the barrier.
     ///
     /// # Errors
-    /// Returns the barrier if some have not.
+    /// Returns the barrier if a worker has not passed it.
     pub fn pass<T>(&self, barrier: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
         if self.has_passed(&barrier) { Ok(Quiesced(barrier.what)) } else { Err(barrier) }
     }

@@ -1,9 +1,9 @@
-//! Handshake sockets. A handshake socket belongs to a port, receives only handshake messages, and
-//! is read by the slow path. Handshakes on this socket, and the answers to them, cost the workers
-//! no time (R9).
+//! Handshake sockets. A handshake socket belongs to a port, and receives the datagrams that look
+//! like handshake messages. The slow path reads it. Handshakes on this socket, and the replies to
+//! them, cost the workers no time (R9).
 //!
-//! Without a handshake socket the workers of a port receive the handshakes, punt them as handshake
-//! datagrams, and send the answers.
+//! Without a handshake socket, the workers of a port receive the handshakes, punt them as handshake
+//! datagrams, and send the replies.
 
 use std::fmt;
 
@@ -14,11 +14,11 @@ use strowger_frame::{
 };
 /// An additional socket of a port, at the same address.
 pub struct HandshakeSocket {
-    /// The socket. It has no neighbours, so it must accept unknown senders.
+    /// The socket. No neighbours are attached to it, so it must accept frames from unknown senders.
     pub port: Box<dyn Port>,
-    /// The pool of buffers for received messages and for answers.
+    /// The pool of buffers for received messages and for replies.
     pub pool: Pool,
-    /// Returns the worker that receives data from this address.
+    /// Returns the worker that receives data from this address, given the number of workers.
     pub worker_of: fn(Address, usize) -> usize,
 }
 

@@ -1,8 +1,8 @@
-//! The slow path, without I/O: the switch's attachments, the commands sent to each worker, and
-//! their completions. Data frames do not pass through it, and it reads no clock.
+//! The slow path, without I/O. It keeps the switch's attachments, sends commands to the workers,
+//! and handles their completions. It forwards no packets and reads no clock.
 //!
 //! A change reaches the workers in steps. The slow path takes a step when all workers have
-//! completed the commands of the step before:
+//! completed the commands of the previous step:
 //!
 //! | change | first | then | last |
 //! |---|---|---|---|
@@ -12,10 +12,9 @@
 //!
 //! A worker's table therefore never names a link that the worker does not have.
 //!
-//! Each owner has private fields, handles events and fills `Outputs`: `Workers` (commands,
-//! completions, grace periods), `Ports`, `Slots` (attachments and their slot numbers), `Links`
-//! (peers and sessions, in [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`]
-//! composes them.
+//! The state is divided among owners with private fields: `Workers` (commands, completions, grace
+//! periods), `Ports`, `Slots` (attachments and their slot numbers), `Links` (peers and sessions, in
+//! [`peering`]) and `ControlMessages` (in [`messages`]). [`Switch`] composes them.
 
 mod attachments;
 mod base;

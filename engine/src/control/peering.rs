@@ -1,14 +1,15 @@
-//! Sealed links: the peer's identity, the handshakes that give a link its keys, the peer's liveness
-//! and its location. The module does no I/O: it reads no clock and no socket, and neither seals nor
-//! opens packets. The workers seal and open, with keys from this module.
+//! Sealed links: the identities of peers, the handshakes that give links their keys, and the
+//! liveness and location of each peer. The module reads no clock, and receives from handshake
+//! sockets only through the `Port` trait. It neither seals nor opens packets. The workers do so,
+//! with keys from this module.
 //!
 //! | event | effect |
 //! |---|---|
-//! | a handshake message of a peer | keys; never a new location (wire.md section 4) |
+//! | a handshake message of a peer | keys (wire.md section 4); by itself it does not change a known location |
 //! | a fresh authenticated packet from a new address | a path challenge is sent there; the location stays |
-//! | the response, from that address | the link's location changes: its address and its port |
+//! | the path response, from that address | the link's location changes: its address and its port |
 //! | a beacon of a peer whose link is down | one handshake message is sent there; the location stays |
-//! | no frame for `interval` although frames were sent | a probe: a path challenge to the peer's location |
+//! | no frame for `interval` although frames were sent | a probe: a path challenge is sent to the peer's location |
 //! | no data for some time | the keys expire, and the link is idle; the next packet wakes it |
 //! | the response to a long path challenge | the path accepts frames of that length |
 //! | no frame for `interval` times `multiplier` | the link is down (RFC 5880, section 6.8.4); a handshake begins |
@@ -81,8 +82,8 @@ struct Active {
     schedule: Schedule,
 }
 
-/// The source of a handshake message, and the worker that received the message. The answer is sent
-/// there.
+/// The source of a handshake message, and the worker that received it. The response is sent to this
+/// source.
 #[derive(Clone, Copy, Debug)]
 struct HandshakeOrigin {
     from: Location,
@@ -172,34 +173,36 @@ impl Links {
         }
     }
 
-    /// Sets the alternate of a port. Handshakes with silent peers are then also sent through it.
+    /// Sets the alternate of a port. Every other initiation to a silent peer of the port is then
+    /// sent through the alternate.
     pub(super) fn set_alternate(&mut self, port: PortId, alternate: PortId, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.set_alternate(port, alternate, base);
         }
     }
 
-    /// Informs all peers of this node's new address.
+    /// Informs the peers of this node's new address.
     pub(super) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.show_where_we_are(now, base);
         }
     }
 
-    /// The latest stamp that this node's handshakes can carry before the next snapshot; 0 if the
-    /// node has no identity.
+    /// The latest timestamp that this node's handshakes can carry before the next snapshot; 0 if
+    /// the node has no identity.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         self.active.as_ref().map_or(0, |active| active.table.stamps_until(now))
     }
 
-    /// Makes all later stamps greater than this one, in nanoseconds since 1970.
+    /// Ensures that no later timestamp of a handshake is below `wall_ns`, in nanoseconds since
+    /// 1970.
     pub(super) fn stamp_from(&mut self, wall_ns: u64, now: Now) {
         if let Some(active) = &mut self.active {
             active.table.stamp_from(wall_ns, now);
         }
     }
 
-    /// Rotates secrets that are due, before handshakes are checked with them.
+    /// Rotates the secrets whose rotation is due, before handshakes are checked with them.
     pub(super) fn renew_secrets(&mut self, now: Now) {
         if let Some(Active { table, intake, .. }) = &mut self.active {
             intake.renew_secrets(&mut table.shared_mut().config, now);
@@ -247,7 +250,7 @@ impl Links {
         }
     }
 
-    /// Handles a goodbye of the peer on a slot.
+    /// Handles a goodbye from the peer on a slot.
     pub(super) fn handle_goodbye(&mut self, goodbye: Goodbye, now: Now, base: &mut Base) {
         if let Some(active) = &mut self.active {
             active.table.handle_goodbye(goodbye, now, base);
@@ -266,14 +269,14 @@ impl Links {
 
     /// The time at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self, base: &Base) -> Option<Now> {
-        let Active { table, beacons, schedule, .. } = self.active.as_ref()?;
-        let due = schedule.next_timeout(table, base).into_iter().chain(beacons.next_timeout());
-        due.min().map(|due| Now(due.0))
+        let Active { table, intake, beacons, schedule, .. } = self.active.as_ref()?;
+        let due =
+            [schedule.next_timeout(table, base), beacons.next_timeout(), intake.next_timeout()];
+        due.into_iter().flatten().min().map(|due| Now(due.0))
     }
 
-    /// Handles the handshakes that workers have punted, those from known locations first. It
-    /// handles only messages that are in the queue at the start; later ones are handled in the next
-    /// poll.
+    /// Handles the handshakes that workers have punted, those from known locations first. Messages
+    /// that arrive during this call are handled in the next poll.
     fn handle_punted(&mut self, now: Now, base: &mut Base) {
         let punts = base.out.workers.punts();
         for _ in 0..punts.handshakes.len() {
@@ -353,8 +356,8 @@ impl Links {
         }
     }
 
-    /// Sends the answers to handshakes. Answers for a port that was unplugged in the meantime are
-    /// dropped.
+    /// Sends the responses to handshakes. Responses for a port that was unplugged in the meantime
+    /// are dropped.
     pub(super) fn send_answers(&mut self, base: &mut Base) {
         let Some(active) = &mut self.active else { return };
         for (port, to, message) in mem::take(&mut active.table.shared_mut().answers) {
@@ -377,10 +380,11 @@ impl Links {
         }
     }
 
-    /// Keeps the state of each peer that a panic cannot have left half changed (its slot, its key and
-    /// its address), and resets the rest. The workers use their present keys until these expire, and every session starts a new handshake at once.
-    /// The slow path does not have the counters of keys in use, so these keys must stay unchanged
-    /// (R5).
+    /// Recovers from a panic of the slow path: keeps the slot, the key and the address of each
+    /// peer, and resets the state that the panic may have left half changed. The workers use their
+    /// present keys until these expire. In the next poll, new handshakes begin on the links that
+    /// were up or needed keys. The slow path does not have the counters of keys in use, so it must
+    /// not send these keys to the workers again (R5).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         if let Some(Active { table, beacons, schedule, .. }) = &mut self.active {
             table.recover(now, base);
@@ -389,8 +393,8 @@ impl Links {
         }
     }
 
-    /// Marks the listed sessions that belong to no peer as retired. They end when their keys
-    /// expire.
+    /// Marks the listed sessions that belong to no peer as retired. These sessions end when their
+    /// keys expire.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         if let Some(active) = &mut self.active {
             active.table.retire_unknown(sessions, now);

@@ -22,13 +22,13 @@ use crate::{
 /// One port.
 struct PortRecord {
     describe: String,
-    /// Queues by worker: `None` if the port has no queue there.
+    /// Queues by worker: `None` if the port has no queue at that worker.
     queues: Vec<Option<Queue>>,
     /// The socket that receives handshakes, if the workers do not.
     handshake_socket: Option<HandshakeSocket>,
     /// Counts the outcomes of the handshakes and beacons that arrived on the port.
     handshakes: DiscardTally,
-    /// The value in the last call of [`Ports::accept_unknown`].
+    /// The value that was passed in the last call of [`Ports::accept_unknown`].
     accepts_unknown: Option<bool>,
     leaving: bool,
 }
@@ -108,7 +108,7 @@ impl Ports {
         Ok(PortId(number))
     }
 
-    /// Removes a port from its workers; [`forget`](Self::forget) follows.
+    /// Removes a port from its workers. [`forget`](Self::forget) completes the removal.
     pub(super) fn unplug(&mut self, id: PortId, workers: &mut Workers) -> Result<(), DetachError> {
         let record = self.plugged_mut(id).ok_or(DetachError::NoPort)?;
         record.leaving = true;
@@ -151,7 +151,8 @@ impl Ports {
         self.record(id).is_some_and(|record| !record.leaving)
     }
 
-    /// The worker that owns the port's only queue; `None` if every worker has a queue.
+    /// The worker that owns the port's only queue. `None` if each of several workers has a queue,
+    /// or if there is no such port.
     pub(super) fn home(&self, id: PortId) -> Option<u8> {
         let record = self.record(id)?;
         let owners = record.queues.iter().filter(|queue| queue.is_some()).count();
@@ -161,8 +162,9 @@ impl Ports {
         record.queues.iter().position(Option::is_some).map(|worker| worker as u8)
     }
 
-    /// The worker that sends frames of a link through a port: the worker that opens the link's
-    /// frames, if it has a queue of the port.
+    /// The worker that sends frames of a link through a port. This is the worker that opens the
+    /// link's frames, if it has a queue of the port. Otherwise it is the worker that owns the
+    /// port's only queue.
     pub(super) fn sender(&self, owner: u8, id: PortId) -> usize {
         let queue = self.record(id).and_then(|record| record.queues.get(usize::from(owner)));
         match queue {
@@ -182,7 +184,8 @@ impl Ports {
         }
     }
 
-    /// Sends the commands for each port again, because a worker may not have completed them.
+    /// After a recovery, sends the commands for each port again, because workers may not have
+    /// received them.
     pub(super) fn command_again(&mut self, workers: &mut Workers) {
         for number in 0..self.records.len() as u16 {
             let id = PortId(number);
@@ -196,7 +199,7 @@ impl Ports {
         }
     }
 
-    /// The numbers of all ports, present and removed.
+    /// All numbers that ports have or had.
     pub(super) fn ids(&self) -> impl Iterator<Item = PortId> + use<> {
         (0..self.records.len() as u16).map(PortId)
     }

@@ -5,10 +5,10 @@ use std::{error::Error, fmt};
 
 use strowger_crypto::{PeerId, StaticPublic};
 use strowger_frame::port::{Address, AdmitError};
-use strowger_wire::{Scheme, Slot, scheme};
+use strowger_wire::{Scheme, Slot, control::AnnounceVerdict, scheme};
 
 use super::{
-    messages::{Answer, QuestionId},
+    messages::{ControlReply, RequestId},
     peering::DownReason,
 };
 use crate::{
@@ -44,7 +44,7 @@ impl Default for SwitchConfig {
 }
 
 impl SwitchConfig {
-    /// Sets how slot numbers are written (wire.md 1.1).
+    /// Sets the scheme in which slot numbers are written (wire.md 1.1).
     #[must_use]
     pub fn with_scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = scheme;
@@ -73,8 +73,8 @@ impl SwitchConfig {
         self
     }
 
-    /// Sets the time for which a slot number stays unused after its user was detached. It must be
-    /// longer than the lifetime of packets whose labels name the number.
+    /// Sets the time for which a slot number is not allocated again after its user was detached.
+    /// This time must be longer than the lifetime of packets whose labels name the number.
     #[must_use]
     pub fn with_quarantine(mut self, quarantine: Duration) -> Self {
         self.quarantine_ns = nanoseconds(quarantine);
@@ -108,7 +108,7 @@ impl SwitchConfig {
         self.u_turns
     }
 
-    /// The time for which a slot number stays unused after its user was detached.
+    /// The time for which a slot number is not allocated again after its user was detached.
     pub fn quarantine(&self) -> Duration {
         Duration::from_nanos(self.quarantine_ns)
     }
@@ -131,8 +131,8 @@ pub enum ConfigError {
     SchemeWithoutSelf,
     /// The scheme's prefixes are too similar to build a table.
     SchemeTooAlike,
-    /// The scheme cannot write `slot_max`, or `slot_max` is below 2. The field is the highest
-    /// possible value, if there is one.
+    /// The scheme cannot write `slot_max`, or `slot_max` is below 2 or above [`ATTACHED_MAX`]. The
+    /// field contains the highest possible value, if there is one.
     SlotMax(Option<u32>),
     /// `hops_max` is 0 or above [`HOPS_MAX`].
     HopsMax,
@@ -164,7 +164,7 @@ pub struct PortId(pub u16);
 #[non_exhaustive]
 pub enum PlugError {
     /// The number of queues differs from the number of workers. A port on all workers needs one
-    /// queue for each worker.
+    /// queue per worker.
     QueueCount {
         /// The number of queues in the call.
         queues: usize,
@@ -201,23 +201,26 @@ pub struct Attach {
     /// The address; `None` for a sealed peer that must begin the handshake.
     pub(super) at: Option<Address>,
     pub(super) behind: Behind,
-    /// Whether the link is sealed; only [`Switch::add_peer`](crate::control::Switch::add_peer) sets
-    /// it.
+    /// Whether the link is sealed. Only links to peers are sealed.
     pub(super) sealed: bool,
     pub(super) rights: Rights,
     pub(super) frame_bytes_max: u16,
     pub(super) slot: Option<Slot>,
     pub(super) name: String,
-    /// The static key of a sealed peer. After a restart, the slot number of a peer is found by this
-    /// key, and that of any other attachment by its name.
+    /// The static key of a sealed peer, or the key that [`with_key`](Self::with_key) has set. After
+    /// a restart, the slot number of the attachment is found by this key or, without a key, by the
+    /// name.
     pub(super) key: Option<[u8; 32]>,
     /// For an unknown peer: the maximum number of slot numbers that all unknown peers may have
     /// together, including those in quarantine and those kept over a restart.
     pub(super) unknown_max: Option<usize>,
+    /// Whether the slot number is not kept for the attachment over a restart, and must be free.
+    pub(super) is_passing: bool,
 }
 
 impl Attach {
-    /// Makes an unsealed attachment with all rights, at the lowest free slot.
+    /// Makes an unsealed attachment with all rights. It gets the slot number that is kept for it
+    /// or, if there is none, the lowest free one.
     pub fn plain(port: PortId, at: Address, behind: Behind, name: impl Into<String>) -> Self {
         Self {
             port,
@@ -230,10 +233,21 @@ impl Attach {
             name: name.into(),
             key: None,
             unknown_max: None,
+            is_passing: false,
         }
     }
 
-    /// Sets the slot number; by default, the attachment gets the lowest free one.
+    /// Makes the attachment one that does not return after a restart. Its slot number is then in
+    /// quarantine after a restart, and no later attachment is taken for it. It does not wait for a
+    /// number that is not free.
+    #[must_use]
+    pub fn passing(mut self) -> Self {
+        self.is_passing = true;
+        self
+    }
+
+    /// Sets the slot number. By default, the attachment gets the number that is kept for it or, if
+    /// there is none, the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
         self.slot = slot.into();
@@ -247,7 +261,8 @@ impl Attach {
         self
     }
 
-    /// Sets the longest frame that its path accepts, in bytes including the link header.
+    /// Sets the length of the longest frame that the path to the attachment accepts, in bytes
+    /// including the link header.
     #[must_use]
     pub fn with_frame_bytes_max(mut self, bytes: u16) -> Self {
         self.frame_bytes_max = bytes;
@@ -299,8 +314,14 @@ pub enum NotFree {
 pub enum AttachError {
     /// There is no such port.
     NoPort,
-    /// The slot number is 1 (the switch itself), or above the highest number that may be allocated.
-    NoSuchSlot(Slot),
+    /// The slot number is 1 (the switch itself), or is above the highest number that may be
+    /// allocated.
+    NoSuchSlot {
+        /// The slot number.
+        slot: Slot,
+        /// The highest number that may be allocated.
+        slot_max: Slot,
+    },
     /// The slot has a user.
     SlotTaken(Slot),
     /// The slot has no user, but packets whose labels name it may still be in flight.
@@ -314,7 +335,7 @@ pub enum AttachError {
     },
     /// No slot number is free.
     SlotsFull,
-    /// The address already has this slot.
+    /// A user with this address is already attached to the port, on this slot.
     AddressTaken(Slot),
     /// [`ATTACHED_MAX`] links and endpoints are attached.
     Full,
@@ -324,8 +345,15 @@ impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPort => f.write_str("there is no such port"),
-            Self::NoSuchSlot(Slot::SWITCH) => f.write_str("slot 1 is the switch itself"),
-            Self::NoSuchSlot(slot) => write!(f, "slot {slot} is above the highest given out"),
+            Self::NoSuchSlot { slot: Slot::SWITCH, .. } => {
+                f.write_str("slot 1 is the switch itself")
+            }
+            Self::NoSuchSlot { slot, slot_max } => {
+                write!(
+                    f,
+                    "slot {slot} is above the highest number of this switch, slot_max = {slot_max}"
+                )
+            }
             Self::SlotTaken(slot) => write!(f, "slot {slot} is taken"),
             Self::SlotNotFree { slot, why, opens_in } => {
                 let (what, then) = match why {
@@ -369,7 +397,7 @@ pub enum DetachError {
     EmptySlot(Slot),
     /// There is no such port, or it is already being unplugged.
     NoPort,
-    /// The user of this slot is still attached at the port.
+    /// The user of this slot is still attached to the port.
     PortInUse(Slot),
 }
 
@@ -422,7 +450,7 @@ impl Error for RenumberError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GrowError {
-    /// A switch cannot number its slots in the new scheme.
+    /// A switch cannot use the new scheme with the new highest slot number.
     Config(ConfigError),
     /// The new highest slot number is below the present one, which the field contains.
     SlotMax(u32),
@@ -463,7 +491,8 @@ pub enum Event {
     /// Every worker forwards frames to the slot.
     SlotAttached(Slot),
     /// The port at some worker refused the neighbour of this slot. The number goes into quarantine,
-    /// because frames that other workers received in the meantime carry it in their return paths.
+    /// because frames that other workers received in the meantime may carry it in their return
+    /// paths.
     AttachRefused(Slot, AdmitError),
     /// Every worker has removed the slot's user. The number goes into quarantine.
     SlotDetached(Slot),
@@ -484,7 +513,7 @@ pub enum Event {
         /// The present number.
         slot: Slot,
     },
-    /// The lifetime of the alias has ended. The number goes into quarantine.
+    /// The lifetime of this former number has ended. The number goes into quarantine.
     AliasEnded(Slot),
     /// Every worker reads and writes slot numbers in the new scheme.
     SchemeGrown,
@@ -496,19 +525,20 @@ pub enum Event {
     /// The link of the slot is up: its peer has proved that it has the keys, and every worker
     /// forwards data.
     LinkUp(Slot),
-    /// The link of the slot is idle: it has carried no data until its keys expired. The next packet
-    /// brings it up again.
-    LinkQuiet(Slot),
+    /// The link of the slot is idle: no data has crossed it for so long that its keys have expired.
+    /// The next packet to be sent on it begins a handshake.
+    LinkIdle(Slot),
     /// The link of the slot is down: it has no keys although keys are needed, or its peer has been
-    /// silent for too long.
+    /// silent for too long or has sent a goodbye.
     LinkDown(Slot),
     /// The path of the slot's link accepts frames of up to this length in bytes, including link
     /// header and tag.
     PathMtu(Slot, u16),
     /// The peer of the slot has proved that it receives at another address.
     Roamed(Slot, Address),
-    /// No peer that is reached through this UDP port answers. Handshakes from another local port
-    /// may reach the peers ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
+    /// The link to a peer that is reached through this UDP port has been down for a minute.
+    /// Handshakes from another local port may reach the peer
+    /// ([`Switch::set_alternate`](crate::control::Switch::set_alternate)).
     WantsAlternate(PortId),
     /// Two nodes, at these addresses, have the key of the slot's peer and alternately take over its
     /// link.
@@ -518,8 +548,8 @@ pub enum Event {
     /// A node with the static key of the slot's peer has proved this identity, which is not the
     /// expected one. The node gets no link. The rate of this event is limited.
     PeerRefused(Slot, PeerId),
-    /// The reason why the link of the slot is down. Each reason is reported once until the link is
-    /// up again.
+    /// The reason why the link of the slot is down. The same reason is not reported twice in
+    /// succession, unless the link was up in between.
     LinkTrouble(Slot, DownReason),
     /// The switch refused a node that is not in the configuration. This is reported at most once in
     /// ten seconds.
@@ -531,8 +561,8 @@ pub enum Event {
         /// The static key of the node.
         key: StaticPublic,
     },
-    /// A beacon suggested a peer, and this node begins a handshake that will prove the peer's
-    /// identity.
+    /// A beacon suggested an address of a peer. This node sends an initiation there. The handshake
+    /// will prove the peer's identity.
     PeerSuggested {
         /// The slot of the peer, if it has one.
         slot: Option<Slot>,
@@ -543,8 +573,8 @@ pub enum Event {
         /// The identity that signed the beacon.
         peer_id: PeerId,
     },
-    /// The result of a request ([`Switch::ask`](crate::control::Switch::ask)).
-    Answered(QuestionId, Answer),
+    /// The result of a request ([`Switch::send_request`](crate::control::Switch::send_request)).
+    Replied(RequestId, ControlReply),
     /// The neighbour of the slot announces that it will end the link.
     Goodbye {
         /// The slot.
@@ -554,8 +584,30 @@ pub enum Event {
         /// Seconds after which the switch should begin a handshake again; 0 if the neighbour does
         /// not specify it.
         retry_after_s: u32,
-        /// A text for people.
+        /// A text for operators.
         text: String,
+    },
+    /// An endpoint has announced an identity at its slot. Repetitions are not reported.
+    Announced {
+        /// The slot.
+        slot: Slot,
+        /// The identity.
+        peer: PeerId,
+    },
+    /// An announcement has expired or was withdrawn. Those of a slot that is detached end with it,
+    /// without this event.
+    AnnouncementEnded {
+        /// The slot.
+        slot: Slot,
+        /// The identity.
+        peer: PeerId,
+    },
+    /// An announcement was refused. The rate of this event is limited.
+    AnnounceRefused {
+        /// The slot on which it arrived.
+        slot: Slot,
+        /// The reason, which its sender gets too.
+        verdict: AnnounceVerdict,
     },
     /// A switch on a path reports that the number of one of its slots has changed.
     SlotMovedAway {
@@ -584,7 +636,7 @@ impl Event {
             Self::PortUnplugged(_) => "port_unplugged",
             Self::SlowPathRestarted => "slow_path_restarted",
             Self::LinkUp(_) => "link_up",
-            Self::LinkQuiet(_) => "link_quiet",
+            Self::LinkIdle(_) => "link_idle",
             Self::LinkDown(_) => "link_down",
             Self::LinkTrouble(..) => "link_trouble",
             Self::UnknownRefused { .. } => "unknown_peer_refused",
@@ -595,8 +647,11 @@ impl Event {
             Self::KeyOnTwoNodes(..) => "key_on_two_nodes",
             Self::PeerRefused(..) => "peer_refused",
             Self::PeerSuggested { .. } => "peer_suggested",
-            Self::Answered(..) => "answered",
+            Self::Replied(..) => "replied",
             Self::Goodbye { .. } => "goodbye",
+            Self::Announced { .. } => "announced",
+            Self::AnnouncementEnded { .. } => "announcement_ended",
+            Self::AnnounceRefused { .. } => "announce_refused",
             Self::SlotMovedAway { .. } => "slot_moved_away",
         }
     }
@@ -613,7 +668,7 @@ impl Event {
             | Self::AliasUsed { slot, .. }
             | Self::AliasEnded(slot)
             | Self::LinkUp(slot)
-            | Self::LinkQuiet(slot)
+            | Self::LinkIdle(slot)
             | Self::LinkDown(slot)
             | Self::LinkTrouble(slot, _)
             | Self::PathMtu(slot, _)
@@ -622,6 +677,9 @@ impl Event {
             | Self::KeyOnTwoNodes(slot, _)
             | Self::PeerRefused(slot, _)
             | Self::Goodbye { slot, .. }
+            | Self::Announced { slot, .. }
+            | Self::AnnouncementEnded { slot, .. }
+            | Self::AnnounceRefused { slot, .. }
             | Self::SlotMovedAway { by: slot, .. } => Some(slot),
             Self::PeerSuggested { slot, .. } => slot,
             Self::SchemeGrown
@@ -629,7 +687,7 @@ impl Event {
             | Self::SlowPathRestarted
             | Self::UnknownRefused { .. }
             | Self::WantsAlternate(_)
-            | Self::Answered(..) => None,
+            | Self::Replied(..) => None,
         }
     }
 }

@@ -12,8 +12,8 @@
 //! | former, kept over a restart | nowhere: "gone" | returning |
 //! | returning | nowhere: "gone" | an alias, when its user's number is published |
 //!
-//! R1 depends on the order of the last steps. Each step takes a token that only the step before it
-//! makes:
+//! R1 depends on the order of the last steps. Each step consumes a token that only the previous
+//! step makes:
 //!
 //! ```text
 //! withdraw ─► Withdrawn ─(tables sent to all workers)─► Informed ─(all workers completed)─► Unnamed
@@ -52,8 +52,8 @@
 //! }
 //! ```
 //!
-//! Code that makes a token without a proof does not compile either. In this example it would free a
-//! number whose quarantine has not ended:
+//! Code that makes a token without a proof does not compile either. The code in this example would
+//! free a number whose quarantine has not ended:
 //!
 //! ```compile_fail,E0451
 //! use strowger_engine::control::slot_allocator::{SlotAllocator, Quarantined};
@@ -91,7 +91,7 @@ pub use self::tokens::{
 use super::{AttachError, NotFree, grace_period::Quiesced};
 use crate::Now;
 
-/// The identity of a number's user, by which it is recognized after a restart.
+/// The identity by which a number's user is recognized after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
     /// The peer with this static key.
@@ -101,7 +101,7 @@ pub enum Who {
 }
 
 impl Who {
-    /// Makes the identity from the key if there is one, otherwise from the name.
+    /// Makes the identity from the key or, if there is none, from the name.
     pub fn new(key: Option<[u8; 32]>, name: &str) -> Self {
         key.map_or_else(|| Self::Name(name.to_owned()), Self::Key)
     }
@@ -122,16 +122,16 @@ pub struct SlotRequest<'a> {
     pub may_wait: bool,
 }
 
-/// The target of labels with a number.
+/// The target of labels that name a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// None: the number is free.
+    /// None: the number was free, and is not published yet.
     Empty,
     /// The user of the number.
     User(Mark),
     /// A user that now has another number.
     Alias(Mark),
-    /// None any more: the number is in quarantine, or will be soon.
+    /// None: the number is in quarantine or will be soon, or it is kept over a restart.
     Gone,
 }
 
@@ -149,7 +149,7 @@ pub(in crate::control) struct Recovered {
 /// The numbers of one user.
 #[derive(Default)]
 struct Holding {
-    /// Live numbers, each after its generation, so that the newest entry is the greatest.
+    /// Live numbers, as pairs of generation and number. The newest pair is therefore the greatest.
     live: Vec<(u64, Slot)>,
     coming: Vec<(u64, Slot)>,
 }
@@ -159,16 +159,17 @@ struct Holding {
 pub struct SlotAllocator {
     numbers: Numbers,
     generation: u64,
-    /// The time at which a number next changes without an external event; `None` if it must be
-    /// computed again.
+    /// The time at which the first drain, alias or quarantine ends. The outer `Option` is `None` if
+    /// the time must be computed again.
     due: Cell<Option<Option<Now>>>,
-    /// The number of withdrawals so far, and the number of them that the latest tables contain.
+    /// The number of withdrawals so far.
     version: u64,
+    /// The number of withdrawals that the latest tables contain.
     in_tables: u64,
 }
 
 impl SlotAllocator {
-    /// Makes an allocator without allocated numbers; `slot_max` is the highest that it will
+    /// Makes an allocator without allocated numbers. `slot_max` is the highest number that it will
     /// allocate.
     pub fn new(slot_max: u32) -> Self {
         Self {
@@ -260,7 +261,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Makes the numbers that a user had before the restart lead to this user again.
+    /// Makes the numbers that a user had before the restart lead to it again.
     fn restore_former(&mut self, user: Mark) {
         self.due.set(None);
         for slot in &self.numbers.aliases {
@@ -297,8 +298,8 @@ impl SlotAllocator {
         Some(retiring)
     }
 
-    /// Starts the lifetime of an alias: every worker now writes the new number into return paths.
-    /// Returns `false` if the alias was withdrawn in the meantime.
+    /// Starts the lifetime of an alias, because every worker now writes the new number into return
+    /// paths. Returns `false` if the alias was withdrawn in the meantime.
     pub fn retired(&mut self, passed: Quiesced<Retiring>, until: Now) -> bool {
         self.due.set(None);
         let Retiring { slot, generation, .. } = passed.into_inner();
@@ -313,7 +314,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Sets the time at which the use of a live number ends. Returns `false` if the number is not
+    /// Sets the time at which the drain of a live number ends. Returns `false` if the number is not
     /// live.
     pub fn drain(&mut self, slot: Slot, until: Now) -> bool {
         self.due.set(None);
@@ -364,7 +365,8 @@ impl SlotAllocator {
         })
     }
 
-    /// Withdraws numbers whose users stay attached.
+    /// Withdraws the numbers for which `which` returns the earliest time at which they may be
+    /// allocated again. Assumes that the users of withdrawn aliases stay attached.
     fn withdraw_where(
         &mut self,
         mut which: impl FnMut(&Usage) -> Option<Now>,
@@ -394,10 +396,11 @@ impl SlotAllocator {
         self.numbers.targets()
     }
 
-    /// Confirms that the latest tables contain the withdrawal and were sent to the workers.
+    /// Makes the next token, after the caller has sent tables without the withdrawn numbers to all
+    /// workers.
     ///
     /// # Panics
-    /// If no tables were made since the withdrawal, which is a bug of the caller that would
+    /// If no tables were made since the withdrawal. This is a bug of the caller that would
     /// misdeliver packets.
     pub fn inform(&self, withdrawn: Withdrawn) -> Informed {
         let Withdrawn { numbers, leaving, version, .. } = withdrawn;
@@ -409,7 +412,7 @@ impl SlotAllocator {
     }
 
     /// Puts numbers into quarantine. Numbers that were never published are included, because
-    /// packets that arrived on the link carry them in their return paths.
+    /// packets that arrived on the link may carry them in their return paths.
     pub fn quarantine(&mut self, detached: Detached, now: Now, quarantine_ns: u64) {
         for (slot, generation) in detached.numbers {
             let entry = self.entry(slot, generation);
@@ -458,8 +461,8 @@ impl SlotAllocator {
         self.generation = self.generation.max(generation);
     }
 
-    /// Makes the numbers that this user had before the restart lead to it again, at the same time
-    /// as its own number. Its former numbers lead to it for their remaining lifetime. If the user
+    /// Makes the numbers that this user had before the restart lead to it again, as soon as its own
+    /// number is published. Its former numbers lead to it for their remaining lifetime. If the user
     /// now has another number, its last number leads to it until `alias_until`.
     pub fn adopt(&mut self, who: &Who, user: Mark, alias_until: Now, now: Now) {
         let Some(numbers) = self.numbers.kept_for.get(who) else { return };
@@ -480,9 +483,9 @@ impl SlotAllocator {
         }
     }
 
-    /// Keeps a number over a restart. It is kept for `who`, if given, and is barred for other users
-    /// until `until`. `unknown` tells whether an unknown peer had it. Returns `false` if the number
-    /// is already in use, or cannot be allocated.
+    /// Keeps a number over a restart. If `who` is given, the number is kept for this user. No other
+    /// user may have it before `until`. `unknown` is `true` if an unknown peer had it. Returns
+    /// `false` if the number is slot 1, or is not free.
     pub fn keep(&mut self, slot: Slot, who: Option<Who>, until: Now, unknown: bool) -> bool {
         if slot == Slot::SWITCH || self.numbers.entries.contains_key(&slot) {
             return false;
@@ -564,7 +567,8 @@ impl SlotAllocator {
                     }
                 }
                 Usage::Withdrawn { not_before } => leave(&mut entry.usage, not_before),
-                // The number of its user is not published; otherwise this number would be an alias.
+                // A returning number leads nowhere yet: it becomes an alias when its user's own
+                // number is published.
                 Usage::Returning { user, until, .. } if !users.contains_key(&user) => {
                     leave(&mut entry.usage, until);
                 }

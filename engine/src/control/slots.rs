@@ -1,5 +1,5 @@
-//! Attaches, renumbers and detaches the users of slots: sends the workers the commands of each
-//! step, and keeps the steps in order. `SlotAllocator` decides which number is allocated.
+//! Attaches, renumbers and detaches the users of slots. The module sends the workers the commands
+//! of each step, and keeps the steps in order. `SlotAllocator` decides which number is allocated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,13 +35,13 @@ use crate::{
 
 /// The slots of one switch.
 pub(super) struct Slots {
-    /// The scheme of slot numbers, and the length of their quarantine.
+    /// The configuration, with the scheme in use now.
     config: SwitchConfig,
     attachments: Attachments,
     allocator: SlotAllocator,
-    /// The number of polls since the first pending number could have been published.
+    /// The number of polls for which the publication of pending numbers has been delayed.
     publish_polls: u32,
-    /// Numbers that are published as soon as their quarantine has ended.
+    /// Numbers that are published when labels to their last users have expired.
     deferred: Vec<Allocated>,
     /// The generation of the last written snapshot, if numbers wait for snapshots.
     written: Option<u64>,
@@ -118,14 +118,16 @@ impl Slots {
         {
             return Err(AttachError::AddressTaken(slot));
         }
-        let who = Who::new(attach.key, &attach.name);
+        let who = (!attach.is_passing).then(|| Who::new(attach.key, &attach.name));
         let mark = self.attachments.vacant()?;
-        let (unknown_max, may_wait) = (attach.unknown_max, true);
-        let request = SlotRequest { slot: attach.slot, who: Some(&who), unknown_max, may_wait };
+        let (unknown_max, may_wait) = (attach.unknown_max, !attach.is_passing);
+        let request = SlotRequest { slot: attach.slot, who: who.as_ref(), unknown_max, may_wait };
         let allocated = self.allocator.allocate(request, mark, self.now)?;
         let slot = allocated.slot();
         let alias_until = Now(self.now.0.saturating_add(self.config.alias_ns));
-        self.allocator.adopt(&who, mark, alias_until, self.now);
+        if let Some(who) = &who {
+            self.allocator.adopt(who, mark, alias_until, self.now);
+        }
 
         let tallies: Vec<_> = (0..out.workers.len()).map(|_| Arc::default()).collect();
         let homes = ports.home(attach.port);
@@ -181,7 +183,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Detaches the users of all these slots, with one table. Skips empty slots.
+    /// Detaches the users of all these slots, with one table for each worker. Skips empty slots.
     pub(super) fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>, out: &mut Outputs) {
         let users: Vec<Mark> =
             slots.into_iter().filter_map(|slot| self.allocator.numbers().user_of(slot)).collect();
@@ -199,7 +201,7 @@ impl Slots {
         self.remove(withdrawn, out);
     }
 
-    /// Changes the number of a slot's user to this one, or to the lowest free one. The old number
+    /// Changes the number of a slot's user to `to`, or to the lowest free number. The old number
     /// leads to the user for [`SwitchConfig::alias_ns`] after [`Event::SlotMoved`], and then goes
     /// into quarantine.
     ///
@@ -229,8 +231,8 @@ impl Slots {
         Ok(to)
     }
 
-    /// Announces that no new label should name a slot, and detaches the slot `for_ns` after the
-    /// last [`poll`](Self::poll). Until then the slot forwards as before.
+    /// Announces that no new label should name a slot, and detaches its user `for_ns` nanoseconds
+    /// after the last [`poll`](Self::poll). Until then the slot forwards as before.
     ///
     /// # Errors
     /// [`RenumberError::EmptySlot`].
@@ -289,7 +291,7 @@ impl Slots {
     }
 
     /// The numbers that a user's link writes into return paths: the number that every table has or,
-    /// where it does not fit, a former number.
+    /// if it does not fit into the director, a former number.
     fn return_path(&self, mark: Mark, user: &Attachment) -> ReturnPath {
         let scheme = &self.config.scheme;
         let former = self.allocator.numbers().former(mark).into_iter();
@@ -345,7 +347,7 @@ impl Slots {
     pub(super) fn publish_tables(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
-            // `check` has proved that a table for this scheme exists.
+            // `check` has accepted this scheme, so a table for it can be made.
             if let Ok(table) = table(&self.config, &exits) {
                 out.workers.command(worker, Command::Slots(Box::new(table)));
             }
@@ -366,10 +368,10 @@ impl Slots {
         }
     }
 
-    /// Publishes, with one table, the pending numbers whose commands all workers have completed.
-    /// Each table contains all numbers, so one table for each number would take quadratic time. If
-    /// more numbers will follow soon, it waits for them for a limited number of polls. Returns
-    /// `false` if nothing was published.
+    /// Publishes the pending numbers whose commands all workers have completed, with one table for
+    /// each worker. Each table contains all numbers, so one table for each number would take
+    /// quadratic time. If more numbers follow soon, the publication waits for them, but only for a
+    /// limited number of polls. Returns `false` if nothing was published.
     pub(super) fn publish_due(&mut self, out: &mut Outputs) -> bool {
         let (due, more_follow) = out.workers.publishable(self.written);
         let waits = more_follow && due < self.attachments.places() / 4;
@@ -482,7 +484,7 @@ impl Slots {
         self.allocator.quarantine(detached, self.now, self.config.quarantine_ns);
     }
 
-    /// The time of quarantines at which [`poll`](Self::poll) has work.
+    /// The time, on the clock of quarantines, at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self) -> Option<Now> {
         let deferred = self
             .deferred
@@ -491,7 +493,8 @@ impl Slots {
         deferred.map(|opens| opens.unwrap_or(self.now)).chain(self.allocator.next_timeout()).min()
     }
 
-    /// Handles expired timers: detaches drained slots, ends aliases, frees numbers.
+    /// Handles expired timers: detaches drained slots, ends aliases, and publishes and frees
+    /// numbers.
     pub(super) fn poll(&mut self, out: &mut Outputs) {
         let now = self.now;
         if self.next_timeout().is_none_or(|due| now < due) {
@@ -518,7 +521,8 @@ impl Slots {
         self.publish_tables(out);
     }
 
-    /// The present number of the user that had this number, if this number still leads to the user.
+    /// The present number of the user whose former number this is. `None` if this number no longer
+    /// leads to the user.
     pub(super) fn renamed(&self, slot: Slot) -> Option<Slot> {
         self.slot_of(self.allocator.numbers().alias_of(slot)?)
     }
@@ -528,7 +532,7 @@ impl Slots {
         self.allocator.numbers().is_kept_for(who)
     }
 
-    /// The time until an allocated number may lead to its user.
+    /// The time until an allocated number may lead to its user; `None` if it already may.
     pub(super) fn opens_in(&self, slot: Slot) -> Option<u64> {
         self.allocator.numbers().opens_in(slot, self.now)
     }
@@ -549,9 +553,9 @@ impl Slots {
             *written = generation.max(*written);
         }
     }
-    /// The state that a restart needs, at this time of quarantines.
+    /// The state that a restart needs. `rest` is the time of quarantines.
     pub(super) fn snapshot(&self, rest: Now, stamps_until: u64) -> Snapshot {
-        let who = |mark: Mark| self.user(mark).map(|user| user.who.clone());
+        let who = |mark: Mark| self.user(mark).and_then(|user| user.who.clone());
         let times = [self.config.alias_ns, self.config.quarantine_ns];
         let kept = self.allocator.numbers().to_keep(who, rest, times).into_iter();
         Snapshot {
@@ -604,14 +608,14 @@ impl Slots {
         Some(&user.name)
     }
 
-    /// All slots in use or in quarantine, in order of their numbers.
+    /// All slot numbers that are not free, in order.
     pub(super) fn views(&self) -> Vec<SlotView> {
         SlotView::all(&self.attachments, self.allocator.numbers(), self.now)
     }
 
     /// Checks every number and attachment, after the slow path has lost its tokens in a panic.
-    /// `has_peer` returns whether the peer of a sealed link is known. If it is not, the attach was
-    /// not complete.
+    /// `has_peer` returns whether the peer of a sealed link is known. An attachment without its
+    /// peer was not complete, and is removed.
     pub(super) fn recover(
         &mut self,
         has_peer: impl Fn(Mark) -> bool,
@@ -630,7 +634,7 @@ impl Slots {
         let number_of = |mark| numbers.of_user(mark).map(|slot| (slot, numbers.is_live(slot)));
         let announced = self.attachments.recover(number_of);
         for retiring in &recovered.retiring {
-            // A number may be written only if every worker's table has it.
+            // A number may be written into return paths only if every worker's table has it.
             if let Some(user) = self.user_mut(retiring.user()) {
                 user.written = retiring.slot();
             }
@@ -640,12 +644,12 @@ impl Slots {
         Recovery { allocated, retiring, announced, informed: self.allocator.inform(withdrawn) }
     }
 
-    /// Sends the tables and return paths to every worker again. Grace periods do not count these
-    /// commands; they begin after them.
+    /// Sends the tables and return paths to every worker again. Grace periods begin after these
+    /// commands, and do not count them.
     fn command_tables_again(&mut self, out: &mut Outputs) {
         let exits = self.exits();
         for worker in 0..out.workers.len() {
-            // `check` has already made a table of this scheme.
+            // `check` has accepted this scheme, so a table for it can be made.
             let Ok(table) = table(&self.config, &exits) else { continue };
             let return_paths = self.return_paths();
             let growth = Box::new(Growth { table, return_paths });
@@ -680,7 +684,8 @@ impl Slots {
         self.detach_users(&lost, out);
     }
 
-    /// Ends the bar of marks: every worker has removed the links from before the recovery.
+    /// Allows all marks again, after every worker has removed the links that the slow path has no
+    /// record of.
     pub(super) fn unbar(&mut self) {
         self.attachments.unbar();
     }

@@ -1,6 +1,6 @@
 //! The state of a switch that a restart needs: the users of slot numbers, the numbers in
-//! quarantine, and the latest handshake stamp. It is plain data. The caller decides where to write
-//! it.
+//! quarantine, and the latest handshake timestamp. The snapshot is plain data. The caller decides
+//! where to write it.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::Now;
 pub struct Kept {
     /// The slot number.
     pub slot: Slot,
-    /// The user; `None` for a number in quarantine.
+    /// The user; `None` for a former number and for a number in quarantine.
     pub who: Option<Who>,
     /// The time, in nanoseconds, for which no other user may have the number.
     pub rests_ns: u64,
@@ -24,10 +24,10 @@ pub struct Kept {
     pub unknown: bool,
 }
 
-/// A former number that still leads to its user.
+/// A former number that leads to its user, or will do so when the user returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// The slot number. It is also among the kept numbers without a user.
+    /// The slot number. [`Snapshot::numbers`] also contains it, without a user.
     pub slot: Slot,
     /// The user of the number.
     pub who: Who,
@@ -35,7 +35,7 @@ pub struct Former {
     pub left_ns: u64,
 }
 
-/// The slot numbers and the latest stamp of a switch.
+/// The slot numbers and the latest handshake timestamp of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The scheme of slot numbers.
@@ -44,9 +44,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// All numbers that are not free, in ascending order.
     pub numbers: Vec<Kept>,
-    /// The former numbers among them, which still lead to their users.
+    /// The former numbers among [`numbers`](Self::numbers) that lead to their users, or will do so
+    /// when the users return.
     pub former: Vec<Former>,
-    /// The latest stamp that this node's handshakes can carry before the next snapshot, in
+    /// The latest timestamp that this node's handshakes can carry before the next snapshot, in
     /// nanoseconds since 1970. 0 if the node has no identity.
     pub stamps_until: u64,
 }
@@ -57,7 +58,7 @@ pub struct Snapshot {
 pub enum RestoreError {
     /// Slots have already been allocated.
     Late,
-    /// The snapshot has a number twice, or one that cannot be allocated.
+    /// The snapshot contains a number twice, or a number that cannot be allocated.
     Number(Slot),
     /// The switch's scheme reads the code of this number differently than the snapshot's scheme
     /// does. Existing labels would lead to other slots (R1).

@@ -1,5 +1,5 @@
-//! The switch. One thread calls it. It passes each call, punt and completion to the owner of the
-//! state concerned.
+//! The switch. It passes each call, punt and completion to the owner of the state concerned. One
+//! thread makes all calls.
 
 use core::time::Duration;
 use std::{fmt, mem, sync::Arc};
@@ -12,7 +12,7 @@ use super::{
     Attach, AttachError, Balance, ConfigError, DetachError, Event, GrowError, HandshakeSocket,
     PlugError, PortId, PortView, RenumberError, RestoreError, SlotView, Snapshot, SwitchConfig,
     base::Base,
-    messages::{AskError, ControlMessages, Question, QuestionId, send_goodbye},
+    messages::{ControlMessages, ControlRequest, RequestError, RequestId, Resolver, send_goodbye},
     peering::{BeaconSpec, Links, PeerError, PeerSpec, PeerView, PeeringConfig},
     slot_allocator::Who,
     workers::Step,
@@ -92,7 +92,7 @@ impl Switch {
     }
 
     /// Adds a handshake socket to a port. [`poll`](Self::poll) reads it until the port is
-    /// unplugged. The counters of the port include its frames.
+    /// unplugged. The counters of the port include the frames of the socket.
     ///
     /// # Errors
     /// [`PlugError::NoPort`], if there is no such port; the handshake socket is then dropped.
@@ -110,7 +110,7 @@ impl Switch {
         self.base.ports.arm(add);
     }
 
-    /// Reports that the thread is awake again. Call it after the thread has woken up.
+    /// Ends the state that `arm` began. Call it after the thread has woken up.
     pub fn disarm(&mut self) {
         self.base.ports.disarm();
     }
@@ -142,16 +142,16 @@ impl Switch {
         Ok(())
     }
 
-    /// Detaches the users of all these slots, with one table for the workers. Separate calls of
+    /// Detaches the users of all these slots, with one table for each worker. Separate calls of
     /// [`detach`](Self::detach) would each make a table of all slots. Skips empty slots.
     pub fn detach_all(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.base.slots.detach_all(slots, &mut self.base.out);
         self.links.drop_detached(&mut self.base);
     }
 
-    /// Changes the number of a slot's user to this one, or to the lowest free one. The old number
-    /// leads to the user for [`SwitchConfig::alias`] after [`Event::SlotMoved`], and then goes
-    /// into quarantine.
+    /// Changes the number of a slot's user to `to`, or to the lowest free number. The old number
+    /// leads to the user for [`SwitchConfig::alias`] after [`Event::SlotMoved`], and then goes into
+    /// quarantine.
     ///
     /// # Errors
     /// [`RenumberError`].
@@ -159,7 +159,7 @@ impl Switch {
         self.base.slots.renumber(slot, to, &mut self.base.out)
     }
 
-    /// Announces that no new label should name a slot, and detaches the slot after `duration`,
+    /// Announces that no new label should name a slot, and detaches its user after `duration`,
     /// counted from the last [`poll`](Self::poll). Until then the slot forwards as before.
     ///
     /// # Errors
@@ -186,9 +186,22 @@ impl Switch {
         self.base.slots.name_at(slot)
     }
 
-    /// All slots in use or in quarantine, in order of their numbers.
+    /// All slot numbers that are not free, in order.
     pub fn slots(&self) -> Vec<SlotView> {
-        self.base.slots.views()
+        let mut views = self.base.slots.views();
+        let now = self.base.clock.now();
+        for view in &mut views {
+            if let Some(user) = self.base.slots.mark_of(view.slot) {
+                view.announcements = self.messages.announcements(user, now);
+            }
+        }
+        views
+    }
+
+    /// Sets the source of labels that the switch gives to endpoints which ask for a peer (wire.md
+    /// 5.5), besides the announcements at its own slots. Without it, only these are used.
+    pub fn set_resolver(&mut self, resolver: Option<Box<dyn Resolver>>) {
+        self.messages.set_resolver(resolver);
     }
 
     /// All ports, in order of their numbers.
@@ -218,13 +231,11 @@ impl Switch {
     }
 
     /// Restores a snapshot, before anything is attached. A user gets the number that it had, unless
-    /// it requests another one. No other user gets that number before its quarantine has ended, and
-    /// then only if no other number is free. A kept number that is pinned to another user belongs
-    /// to that user, and leads to it after the quarantine. The same holds for the kept number that
-    /// becomes free first, if no other number is left. When a user is attached, its former numbers
-    /// lead to it again. If the user requests another number, its last number leads to it too.
-    /// Stamps continue from those of the snapshot if [`set_identity`](Self::set_identity) was
-    /// called before.
+    /// it requests another one. Its former numbers lead to it again. If it requests another number,
+    /// the number that it had in the snapshot leads to it, too. Another user gets a kept number only if it requests that
+    /// number, or if no other number is free. The number leads to that user only when labels to its
+    /// last user have expired. Call [`set_identity`](Self::set_identity) first, so that the
+    /// timestamps of handshakes continue from those of the snapshot.
     ///
     /// # Errors
     /// [`RestoreError`].
@@ -237,7 +248,8 @@ impl Switch {
     }
 
     /// Whether a number is kept over the restart for the peer with this static key or, without a
-    /// key, for the attachment with this name. Such attachments should be attached before others.
+    /// key, for the attachment with this name. Attach peers and attachments with a kept number
+    /// before the others.
     pub fn is_kept_for(&self, key: Option<[u8; 32]>, name: &str) -> bool {
         self.base.slots.is_kept_for(&Who::new(key, name))
     }
@@ -248,9 +260,9 @@ impl Switch {
         self.base.slots.opens_in(slot).map(Duration::from_nanos)
     }
 
-    /// Makes each new number wait until a snapshot that contains it was written
-    /// ([`set_written`](Self::set_written)). After a crash, every number that labels may name is
-    /// then in the snapshot.
+    /// Delays the use of each new number until a snapshot that contains it was written
+    /// ([`set_written`](Self::set_written)). If the writing succeeds, the snapshot contains every
+    /// number that labels may name, even after a crash.
     pub fn wait_for_writing(&mut self) {
         self.base.slots.wait_for_writing();
     }
@@ -264,13 +276,13 @@ impl Switch {
     /// Sets this node's identity, so that it can have sealed links.
     ///
     /// # Errors
-    /// When the random source fails, or there are more workers than lanes.
+    /// [`PeerError`]: the random source fails, or there are more workers than lanes.
     pub fn set_identity(&mut self, config: PeeringConfig, now: Now) -> Result<(), PeerError> {
         let now = self.base.clock.advance(now);
         self.links.set_identity(config, now, &self.base)
     }
 
-    /// Adds a peer. It has a slot at once, and a link when a handshake is complete.
+    /// Adds a peer. The peer has a slot immediately. Its link comes up after a handshake.
     ///
     /// # Errors
     /// [`PeerError`].
@@ -288,53 +300,54 @@ impl Switch {
         self.links.set_beacon(port, spec, &mut self.base);
     }
 
-    /// Sends handshakes with silent peers of `port` also through `alternate`, another UDP port that
-    /// is plugged in. Handshakes with peers that are down and were last reached through the
-    /// previous alternate go to their configured address. The previous alternate can then be
+    /// Sends every other initiation to a silent peer of `port` through `alternate`, another UDP
+    /// port that is plugged in. Peers that are down and were last reached through the previous
+    /// alternate return to their configured location. The previous alternate can then be
     /// [unplugged](Self::unplug) as soon as no link uses it.
     pub fn set_alternate(&mut self, port: PortId, alternate: PortId) {
         self.links.set_alternate(port, alternate, &mut self.base);
     }
 
-    /// Informs all peers that this node's addresses have changed. Each link that is up sends a
-    /// probe, and each idle one begins a handshake, so that peers learn the new address before they
-    /// send to the old one.
+    /// Informs the peers whose links are not down that this node's addresses have changed. The
+    /// switch sends a probe on each link that is up, and begins a handshake on each idle link. So
+    /// peers learn the new address before they send to the old one.
     pub fn show_where_we_are(&mut self, now: Now) {
         let now = self.base.clock.advance(now);
         self.links.show_where_we_are(now, &mut self.base);
     }
 
-    /// The latest stamp that a handshake of this node may carry before the caller must write a new
-    /// [`snapshot`](Self::snapshot), in nanoseconds since 1970. 0 if the node has no identity.
+    /// The latest timestamp that a handshake of this node may carry before the caller must write a
+    /// new [`snapshot`](Self::snapshot), in nanoseconds since 1970. 0 if the node has no identity.
     pub fn stamps_until(&self, now: Now) -> u64 {
         self.links.stamps_until(self.base.clock.now().max(now))
     }
 
     /// Sets the wall clock to `wall_ns`, in nanoseconds since 1970. If the clock is set forward,
-    /// stamps follow it: a node that started with a wrong clock is accepted by its peers once the
-    /// clock is right. If the clock is set back, stamps continue from their present value.
+    /// the timestamps of handshakes follow it. So peers accept a node that started with a clock
+    /// that was behind, as soon as the clock is right. If the clock is set back, timestamps
+    /// continue from their present value.
     pub fn set_wall_clock(&mut self, wall_ns: u64, now: Now) {
         let now = self.base.clock.advance(now);
         self.links.stamp_from(wall_ns, now);
     }
 
     /// Sends a request along `label`. The label starts at this switch's slot 1: its first director
-    /// is one of this switch's slots. [`Event::Answered`] reports the results.
+    /// names one of this switch's slots. [`Event::Replied`] reports the results.
     ///
     /// # Errors
-    /// [`AskError`]; nothing is sent in this case.
-    pub fn ask(
+    /// [`RequestError`]; nothing is sent in this case.
+    pub fn send_request(
         &mut self,
         label: Label,
-        question: Question,
+        request: ControlRequest,
         now: Now,
-    ) -> Result<QuestionId, AskError> {
+    ) -> Result<RequestId, RequestError> {
         let now = self.base.clock.advance(now);
-        self.messages.ask(label, question, now, &mut self.base)
+        self.messages.send_request(label, request, now, &mut self.base)
     }
 
-    /// Sends a goodbye to the neighbour or endpoint on `slot`, which announces that its link will
-    /// end. The call does not end the link; the caller does.
+    /// Sends a goodbye, the announcement that a link will end, to the neighbour or endpoint on
+    /// `slot`. The call does not end the link. The caller must do so.
     pub fn goodbye(&mut self, slot: Slot, code: u8, retry_after_s: u32, text: &str) {
         send_goodbye(slot, code, retry_after_s, text, &mut self.base);
     }
@@ -347,9 +360,10 @@ impl Switch {
     /// Executes all due work: sends queued commands, reads completions, takes the next steps,
     /// handles punts. It never blocks. Returns the events, oldest first.
     ///
-    /// Call it at the time that [`next_timeout`](Self::next_timeout) returns, after a worker has
-    /// called the waker from [`Worker::set_slow_path_waker`], when an event that [`arm`](Self::arm)
-    /// has listed occurs, and after any other call that changes state. Additional calls do no harm.
+    /// Call it at the time that [`next_timeout`](Self::next_timeout) returns, and after any other
+    /// call that changes state. Call it also when a worker has called the waker from
+    /// [`Worker::set_slow_path_waker`], and when an event that [`arm`](Self::arm) has listed
+    /// occurs. Additional calls do no harm.
     pub fn poll(&mut self, now: Now) -> Vec<Event> {
         let now = self.base.advance(now);
         self.links.renew_secrets(now);
@@ -395,8 +409,8 @@ impl Switch {
     /// progress are repeated or reverted, and reported by events. Until
     /// [`is_settled`](Self::is_settled) returns `true`, fewer marks are free than usual.
     ///
-    /// It does not call the caller's code (wakers, the random source). Code that caused the panic
-    /// therefore cannot panic again here.
+    /// This method calls no code of the caller (wakers, the random source), which may have caused
+    /// the panic.
     pub fn recover(&mut self, now: Now) {
         let now = self.base.advance(now);
         self.messages.reset();
@@ -436,7 +450,7 @@ impl Switch {
         self.links.show_opened(now, &mut self.base);
     }
 
-    /// Takes a step whose commands all workers have completed.
+    /// Executes a step, after all workers have completed the commands before it.
     fn take_step(&mut self, step: Step, now: Now) {
         match step {
             Step::Inventory(informed) => {
@@ -464,7 +478,7 @@ impl Switch {
             // This would be a bug: the slow path allocates only port numbers within the workers'
             // limits.
             Completion::PlugRefused(queue) => debug_assert!(false, "no place for {queue:?}"),
-            // Dropped here, so that the slow path frees the objects that workers return.
+            // The content is dropped here: the slow path frees the objects that workers return.
             _ => (),
         }
     }

@@ -45,8 +45,8 @@ pub(super) fn table(
     SlotTable::new(&config.scheme, highest, exit).map_err(|_| ConfigError::SchemeTooAlike)
 }
 
-/// If the new scheme reads a number differently than the old scheme has written it, returns the
-/// form of the old scheme that it reads differently.
+/// Returns the first form of the old scheme in which the new scheme does not read this number as
+/// the same number with the same width. Returns `None` if there is none.
 pub(super) fn read_otherwise(slot: Slot, old: &Scheme, new: &Scheme) -> Option<u8> {
     (0..old.forms().len() as u8).find(|&form| {
         let Ok(director) = old.encode_in(slot, form) else { return false };
@@ -55,7 +55,7 @@ pub(super) fn read_otherwise(slot: Slot, old: &Scheme, new: &Scheme) -> Option<u
                 read.slot() == director.slot() && read.width() == director.width()
             })
         };
-        // The bits above the director: first all zeros, then all ones.
+        // Test with zeros and with ones in the bits above the director.
         !reads_so(director.bits()) || !reads_so(director.bits() | u64::MAX << director.width())
     })
 }

@@ -12,6 +12,7 @@ use strowger_wire::Slot;
 use super::{
     PortId,
     attachments::{Attachment, Attachments},
+    messages::AnnouncementView,
     slot_allocator::{Numbers, Standing},
 };
 use crate::{
@@ -24,11 +25,11 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlotState {
-    /// Allocated; not every worker has it in its table yet.
+    /// The number is allocated, but is not in every worker's table yet.
     Coming,
-    /// Every worker forwards frames to it, or will soon.
+    /// Every worker forwards frames to the slot, or will soon.
     Attached,
-    /// Being detached.
+    /// The slot's user is being detached.
     Leaving,
     /// Every worker forwards frames to the slot, but no new label should name it.
     Draining,
@@ -41,7 +42,7 @@ pub enum SlotState {
 }
 
 impl SlotState {
-    /// Its name in JSON: lower case.
+    /// The name of the state in JSON: lower case.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Coming => "coming",
@@ -66,9 +67,9 @@ pub struct SlotView {
     /// The switch's count of allocations when it allocated this number. The count includes
     /// allocations before restarts, so each use of a number has a different generation.
     pub generation: u64,
-    /// The name of its user; empty in quarantine.
+    /// The name of the slot's user; empty if there is none.
     pub name: String,
-    /// The port through which its user is reached.
+    /// The port through which the slot's user is reached.
     pub port: Option<PortId>,
     /// The user's address on this port.
     pub at: Option<Address>,
@@ -82,18 +83,20 @@ pub struct SlotView {
     pub frames_out: u64,
     /// The bytes of these frames.
     pub bytes_out: u64,
-    /// Frames that arrived on the slot and were dropped, and frames that found its egress queue
-    /// full.
+    /// Frames that arrived on the slot and were dropped, and frames that were dropped at its egress
+    /// queue.
     pub discards: u64,
-    /// Frames that arrived on the slot and carry its former number in their return path.
+    /// Frames that arrived on the slot and carry a former number of the slot in their return paths.
     pub by_former: u64,
     /// The time at which the last frame arrived.
-    pub heard: Option<Now>,
-    /// The time until the state ends, if that is known. It applies to a slot that waits until its
-    /// number is free, drains, retires, is in quarantine or is kept.
+    pub last_received: Option<Now>,
+    /// The time until the state ends, if that is known. It can be known of a slot that waits until
+    /// its number is free, drains, retires, is in quarantine or is kept.
     pub left: Option<Duration>,
     /// Whether the number belongs to an unknown peer, or last belonged to one.
     pub is_unknown: bool,
+    /// The identities that the slot's user has announced.
+    pub announcements: Vec<AnnouncementView>,
 }
 
 /// One queue of a port: its queue at one worker, or its handshake socket.
@@ -110,17 +113,17 @@ pub struct QueueView {
     pub frames_out: u64,
     /// The bytes of these frames.
     pub bytes_out: u64,
-    /// Frames that the port generated itself.
+    /// Frames that were generated at the port.
     pub frames_made: u64,
-    /// The number of receive calls. Where the kernel coalesces frames (GRO), one call returns a
-    /// train.
+    /// The number of receive operations that returned frames. One operation may return a train
+    /// (GRO).
     pub trains_in: u64,
-    /// The number of send calls. Where the kernel segments trains (GSO), one call sends a train.
+    /// The number of send operations. One operation may send a train (GSO).
     pub trains_out: u64,
-    /// The number of trains that the path to a neighbour refused. The port then sends frames to
-    /// this neighbour one by one.
+    /// The number of trains that the kernel refused to send to a neighbour. For some time after
+    /// that, the port sends frames to this neighbour one by one.
     pub trains_refused: u64,
-    /// The number of times that trains were tried again.
+    /// The number of times that the port tried a train again after a refusal.
     pub trains_retried: u64,
     /// Packets that the kernel dropped before the port received them as frames.
     pub kernel_drops: u64,
@@ -136,12 +139,12 @@ pub struct QueueView {
 pub struct PortView {
     /// The port number.
     pub id: PortId,
-    /// Its description.
+    /// The port's description.
     pub describe: String,
     /// The port's queues, by worker. The handshake socket is last, if there is one.
     pub queues: Vec<QueueView>,
-    /// The outcomes of the handshakes and beacons that arrived on it, as counted by the slow path.
-    /// Contains only counters that are not zero.
+    /// The outcomes of the handshakes and beacons that arrived on the port, as counted by the slow
+    /// path. Counters that are zero are omitted.
     pub handshakes: Vec<(Discard, u64)>,
 }
 
@@ -152,7 +155,7 @@ pub struct PortView {
 pub struct Balance {
     /// Frames that arrived on ports.
     pub frames_in: u64,
-    /// Frames that this switch generated.
+    /// Frames that this switch generated, and messages that were dropped before they became frames.
     pub frames_made: u64,
     /// Frames that were sent through ports.
     pub frames_out: u64,
@@ -241,9 +244,9 @@ impl Balance {
 }
 
 impl SlotView {
-    /// All slots in use or in quarantine, in order of their numbers.
+    /// All slot numbers that are not free, in order.
     pub(super) fn all(attachments: &Attachments, numbers: &Numbers, now: Now) -> Vec<Self> {
-        // Make one pass for all slots, because a relay that stops detaches all of them.
+        // Make one pass for all slots: when a relay stops, all of them are being detached.
         let by_slot: HashMap<Slot, &Attachment> =
             attachments.iter().map(|(_, user)| (user.slot, user)).collect();
         let leaving = |slot| by_slot.get(&slot).copied();
@@ -274,7 +277,8 @@ impl SlotView {
                 let sum = |read: fn(&crate::link::SlotTally) -> u64| {
                     user.iter().flat_map(|user| &user.tallies).map(|tally| read(tally)).sum()
                 };
-                let heard = user.iter().flat_map(|user| &user.tallies).map(|t| t.heard_ns.read());
+                let received =
+                    user.iter().flat_map(|user| &user.tallies).map(|t| t.heard_ns.read());
                 Self {
                     slot,
                     state,
@@ -289,9 +293,10 @@ impl SlotView {
                     bytes_out: sum(|tally| tally.bytes_out.read()),
                     discards: sum(|tally| tally.discards.read()),
                     by_former: sum(|tally| tally.by_former.read()),
-                    heard: heard.max().filter(|&ns| ns > 0).map(Now),
+                    last_received: received.max().filter(|&ns| ns > 0).map(Now),
                     left: left.filter(|&ns| ns > 0).map(Duration::from_nanos),
                     is_unknown,
+                    announcements: Vec::new(),
                 }
             })
             .collect()

@@ -1,5 +1,5 @@
-//! The slow path's view of the workers: the rings to them, the queued commands, and the steps that
-//! wait until every worker has completed the commands sent before ([`GracePeriods`]). The other
+//! The slow path's view of the workers: their rings, the queued commands, and the steps that wait
+//! until every worker has completed the commands sent before them ([`GracePeriods`]). The other
 //! owners decide which commands and steps to queue.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
@@ -20,7 +20,7 @@ use crate::{
     attention::Attention,
     command::{Command, Completion, PuntQueues},
     discard::{Discard, DiscardTally},
-    limits::{ANSWERS_WAITING_MAX, COMMANDS_MAX, MESSAGES_WAITING_MAX},
+    limits::{COMMANDS_MAX, MESSAGES_WAITING_MAX, REPLIES_WAITING_MAX},
     session::AwaitedPlaces,
     worker::SlowPath,
 };
@@ -59,7 +59,7 @@ impl Step {
     }
 }
 
-/// The rings to one worker, and the messages queued for them.
+/// The rings of one worker, and the commands and replies queued for it.
 struct WorkerHandle {
     commands: Producer<Command>,
     completions: Consumer<Completion>,
@@ -71,10 +71,10 @@ struct WorkerHandle {
     waiting: VecDeque<Command>,
     /// Replies and errors, by the ingress of the packet that caused them. They enter the ring only
     /// when no command is queued.
-    answers: VecDeque<(Mark, Vec<u8>)>,
+    replies: VecDeque<(Mark, Vec<u8>)>,
     waker: Option<Arc<dyn Wake>>,
-    /// The number of an inventory. Completions up to the answer to it belong to commands from
-    /// before a [`reset`](Workers::reset), and grace periods do not count them.
+    /// The number of the inventory request whose reply is awaited after a
+    /// [`reset`](Workers::reset). Grace periods count no completions before this reply.
     awaits: Option<u64>,
 }
 
@@ -126,7 +126,7 @@ impl Workers {
                 orphan_drops: slow_path.orphan_drops.clone(),
                 frames_made: slow_path.frames_made.clone(),
                 waiting: VecDeque::new(),
-                answers: VecDeque::new(),
+                replies: VecDeque::new(),
                 waker: None,
                 awaits: None,
             };
@@ -164,7 +164,8 @@ impl Workers {
         Arc::clone(&self.punts)
     }
 
-    /// The table of awaited answers to handshakes, shared with the workers.
+    /// The session indices for which handshake responses are awaited, in a table shared with the
+    /// workers.
     pub(super) fn awaited_places(&self) -> Arc<AwaitedPlaces> {
         Arc::clone(&self.awaited)
     }
@@ -174,8 +175,8 @@ impl Workers {
         &self.punts.attention
     }
 
-    /// Queues a command for a worker. The number of queued messages is limited. A full queue loses
-    /// messages, as any path may.
+    /// Queues a command for a worker. A message to another node (a link's own message, a probe or a
+    /// handshake) is dropped if `MESSAGES_WAITING_MAX` commands and messages already wait.
     pub(super) fn command(&mut self, worker: usize, command: Command) {
         self.is_unflushed = true;
         let is_message = matches!(
@@ -197,14 +198,14 @@ impl Workers {
         }
     }
 
-    /// Makes a worker send a reply to a packet that arrived on `ingress`. One ingress may occupy at
-    /// most as many places in the queue as remain free for all others.
-    pub(super) fn answer(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
+    /// Makes a worker send a reply to a packet that arrived on `ingress`. The reply is dropped if
+    /// its ingress already holds as many places in the queue as are free.
+    pub(super) fn reply(&mut self, worker: usize, ingress: Mark, packet: Vec<u8>) {
         self.is_unflushed = true;
-        let answers = &mut self.handles[worker].answers;
-        let held = answers.iter().filter(|(by, _)| *by == ingress).count();
-        if held < ANSWERS_WAITING_MAX - answers.len() {
-            answers.push_back((ingress, packet));
+        let replies = &mut self.handles[worker].replies;
+        let held = replies.iter().filter(|(by, _)| *by == ingress).count();
+        if held < REPLIES_WAITING_MAX - replies.len() {
+            replies.push_back((ingress, packet));
         } else {
             self.messages_lost += 1;
         }
@@ -221,7 +222,7 @@ impl Workers {
         self.openings.push(self.grace_periods.wait_for_all(link));
     }
 
-    /// Cancels a [`note_opening`](Self::note_opening): the link does not come up.
+    /// Cancels [`note_opening`](Self::note_opening) for a link that does not come up.
     pub(super) fn cancel_opening(&mut self, link: Mark) {
         self.openings.retain(|opening| *opening.what() != link);
     }
@@ -236,7 +237,7 @@ impl Workers {
     /// Returns the proof that every worker has passed a barrier.
     ///
     /// # Errors
-    /// Returns the barrier if some have not.
+    /// Returns the barrier if a worker has not passed it.
     pub(super) fn pass<T>(&self, awaited: Barrier<T>) -> Result<Quiesced<T>, Barrier<T>> {
         self.grace_periods.pass(awaited)
     }
@@ -256,7 +257,7 @@ impl Workers {
             // Half of the ring stays free for commands, so that they are not delayed by replies.
             while handle.waiting.is_empty()
                 && handle.commands.has_room(COMMANDS_MAX / 2 + 1)
-                && let Some((_, packet)) = handle.answers.pop_front()
+                && let Some((_, packet)) = handle.replies.pop_front()
             {
                 self.grace_periods.note_given(number);
                 let pushed = handle.commands.push(Command::Transmit(packet));
@@ -287,17 +288,17 @@ impl Workers {
         Some(report)
     }
 
-    /// The next step, if all workers have completed the commands before it.
-    /// [`next_publications`](Self::next_publications) returns those that publish numbers.
+    /// The next step, if all workers have completed the commands before it. Steps that publish
+    /// numbers are not returned here, but by [`next_publications`](Self::next_publications).
     pub(super) fn next_step(&mut self) -> Option<Step> {
         let step = self.steps.front()?;
         let is_due = !matches!(step, Step::Publish(_)) && step.has_passed(&self.grace_periods);
         if is_due { self.steps.pop_front() } else { None }
     }
 
-    /// The number of pending numbers that may be published, if the written snapshot contains those
-    /// up to the generation `written`. The flag is `true` if further numbers follow whose commands
-    /// the workers have not completed yet.
+    /// The number of pending numbers that may be published now. `written` is the generation of the
+    /// last written snapshot, if numbers wait for snapshots. The flag is `true` if the step after
+    /// them is a number that may not be published yet.
     pub(super) fn publishable(&self, written: Option<u64>) -> (usize, bool) {
         let is_due = |step: &&Step| self.may_publish(step, written);
         let due = self.steps.iter().take_while(is_due).count();
@@ -310,7 +311,7 @@ impl Workers {
         is_written && self.grace_periods.has_passed(allocated)
     }
 
-    /// Takes the next `count` numbers, which are [`publishable`](Self::publishable).
+    /// Removes and returns the next `count` numbers, which are [`publishable`](Self::publishable).
     pub(super) fn next_publications(&mut self, count: usize) -> Vec<Allocated> {
         let Self { steps, grace_periods, .. } = self;
         let publications = steps.drain(..count).filter_map(|step| match step {
@@ -329,15 +330,16 @@ impl Workers {
             })
     }
 
-    /// Whether there is no work until a worker wakes the slow path. From now on, a worker also
-    /// wakes the slow path for a completion that makes a step possible.
+    /// Whether there is no work until a worker wakes the slow path. If the slow path waits for
+    /// completions, workers also wake it for these from now on.
     pub(super) fn may_sleep(&mut self) -> bool {
         if !self.awaits_reports() {
             self.attention().ignore_completions();
             return true;
         }
         self.attention().want_completions();
-        // From here on, a worker reports its completions; earlier completions are read now.
+        // From here on, a worker wakes the slow path for its completions. This check finds earlier
+        // ones.
         self.handles.iter_mut().all(|handle| handle.completions.is_empty())
     }
 
@@ -345,7 +347,7 @@ impl Workers {
         let is_behind =
             |worker: usize| self.grace_periods.outstanding(worker) > COMMANDS_MAX as u64 / 2;
         let has_waiting = |handle: &WorkerHandle| {
-            !handle.waiting.is_empty() || !handle.answers.is_empty() || handle.awaits.is_some()
+            !handle.waiting.is_empty() || !handle.replies.is_empty() || handle.awaits.is_some()
         };
         !self.steps.is_empty()
             || !self.openings.is_empty()
@@ -355,12 +357,12 @@ impl Workers {
 
     /// Whether no change is in progress.
     pub(super) fn is_settled(&self) -> bool {
-        let no_answers = self.handles.iter().all(|handle| handle.answers.is_empty());
-        no_answers && self.steps.is_empty() && self.grace_periods.is_even()
+        let no_replies = self.handles.iter().all(|handle| handle.replies.is_empty());
+        no_replies && self.steps.is_empty() && self.grace_periods.is_even()
     }
 
-    /// Removes all steps and completions: grace periods begin with each worker's answer to this
-    /// inventory. Commands that are queued for the rings stay in their queues.
+    /// Removes all steps. Grace periods begin with each worker's reply to this inventory request,
+    /// and count no earlier completion. Queued commands stay in their queues.
     pub(super) fn reset(&mut self, inventory: u64) {
         self.steps.clear();
         self.openings.clear();
@@ -377,13 +379,13 @@ impl Workers {
         self.handles[worker].waiting.push_back(command);
     }
 
-    /// Adds the counters of workers that belong to no port.
+    /// Adds those counters of the workers that belong to no port.
     pub(super) fn add_to(&self, balance: &mut Balance) {
         for handle in &self.handles {
             balance.add_discards(&handle.orphan_drops);
             balance.frames_made += handle.frames_made.read();
         }
-        // Counted on both sides of R3's balance.
+        // These messages count on both sides of R3's balance.
         balance.frames_made += self.messages_lost;
         balance.discards[Discard::CommandsFull as usize] += self.messages_lost;
     }

@@ -4,15 +4,15 @@
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Drain {
     window: u64,
-    /// The number of frames that had been sent when the window began.
+    /// The total number of frames sent when the window was first read.
     left: u64,
-    /// The average number of frames in a window before this one.
+    /// The average number of frames per window, from the previously read window to this one.
     before: u64,
 }
 
 impl Drain {
-    /// The number of frames that were sent in this window and the one before. `left` is the total
-    /// number of frames that have been sent.
+    /// The number of frames sent in this window, plus the average per window before it. `left` is
+    /// the total number of frames that have been sent.
     pub(crate) fn recent(&mut self, window: u64, left: u64) -> usize {
         let windows = window.saturating_sub(self.window);
         if let Some(before) = left.saturating_sub(self.left).checked_div(windows) {

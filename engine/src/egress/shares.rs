@@ -9,7 +9,7 @@ use crate::limits::{
 /// The maximum number of ingresses that have a frame in one queue.
 const SHARES_MAX: usize = EGRESS_FRAMES_MAX + EGRESS_CONTROL_FRAMES_MAX;
 
-/// The weight of a frame: one for the work that any frame causes, and one for each 256 bytes.
+/// The weight of a frame: one for the work that any frame causes, plus one per full 256 bytes.
 #[inline]
 pub(crate) fn weight(frame_bytes: usize) -> u16 {
     (1 + frame_bytes / FRAME_WEIGHT_BYTES) as u16
@@ -17,8 +17,9 @@ pub(crate) fn weight(frame_bytes: usize) -> u16 {
 
 /// The charge of a frame in its queue.
 ///
-/// A control frame is charged more than a data frame, because it is sent sooner: of a contended
-/// link, the 16 places for control get a quarter, and the 64 places for data get three quarters.
+/// A control frame is charged more than a data frame, because it is sent sooner: the 16 places for
+/// control get a quarter of the rate of a contended link, and the 64 places for data get three
+/// quarters.
 fn charge(weight: u16, is_control: bool) -> u16 {
     weight.saturating_mul(if is_control { CONTROL_CHARGE } else { DATA_CHARGE })
 }

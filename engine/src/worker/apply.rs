@@ -125,7 +125,8 @@ impl Worker {
             Command::SetAddress { link, port, home, at } => {
                 self.change_port(link, port, home);
                 if let Some((_, queue)) = self.link_and_queue(link) {
-                    // This fails only if another link has the address. That link then keeps it.
+                    // If `admit` fails, the port keeps its addresses: another link that has this
+                    // address keeps it.
                     let _ = queue.port.admit(link, at);
                 }
             }
@@ -190,9 +191,9 @@ impl Worker {
         Completion::Detached(link)
     }
 
-    /// Moves a link to another port. Frames that wait for the former port's queue are sent on the
-    /// new port. If the new port belongs to another worker, they are dropped, because they are
-    /// sealed on this worker's lane.
+    /// Moves a link to another port. Frames in the link's egress queue are then sent on the new
+    /// port. If the new port belongs to another worker, these frames and those that wait for keys
+    /// are dropped: the former are sealed on this worker's lane.
     fn change_port(&mut self, mark: Mark, port: u16, home: Option<u8>) {
         let home = home.filter(|&home| home != self.number);
         let Some(link) = self.links.get_mut(mark) else { return };
@@ -240,7 +241,8 @@ impl Worker {
         Some((link, queue))
     }
 
-    /// Makes a frame. It is counted as made even if no chunk is free for it.
+    /// Makes a frame. If no chunk is free, the frame is counted both as made and as dropped
+    /// (`pool_empty`).
     pub(super) fn make(&mut self, bytes: usize) -> Option<Frame> {
         let is_short = HEADROOM_BYTES + bytes + TAG_BYTES <= SINGLE_STRIDE_BYTES;
         let single = if is_short { self.tx.pool.take(ChunkClass::Single) } else { None };
@@ -252,9 +254,9 @@ impl Worker {
         Some(chunk?.into_frame(HEADROOM_BYTES, bytes))
     }
 
-    /// Sends one of a link's own messages: through its egress queue, or through any port to an
-    /// address that is being validated. Zeros pad it to `padded_bytes`; a padded message probes the
-    /// path MTU.
+    /// Sends one of a link's own messages. It goes through the link's egress queue or, if `to` is
+    /// given, directly to an address that is being validated. Zeros pad the message to
+    /// `padded_bytes`; a padded message probes the path MTU.
     fn send_link_message(
         &mut self,
         mark: Mark,

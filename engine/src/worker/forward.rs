@@ -1,8 +1,9 @@
 //! The path of a packet through one worker, in packet order.
 //!
-//! `forward` takes a burst from a port. For each frame, `classify` finds and opens its link,
-//! `lookup` finds the next hop and swaps the label, and `encapsulate` seals it for that hop.
-//! `dispatch` then moves the frames to their queues (RFC 3031, section 3.10).
+//! `receive` takes a burst from a port, and `forward` switches it. For each frame, `classify` finds
+//! the link and opens the frame, `lookup` finds the next hop and swaps the label (RFC 3031, section
+//! 3.10), and `encapsulate` prepares the frame for the next hop. `dispatch` then moves the frames
+//! to their queues.
 
 use arrayvec::ArrayVec;
 use strowger_frame::{BURST_MAX, Burst, Frame, Mark, reserve::PoolUser};
@@ -38,7 +39,7 @@ pub(super) struct Found {
 
 impl Worker {
     /// Polls once: applies commands, takes bursts from ports and from other workers, and transmits.
-    /// Returns the number of switched frames; it is 0 if the poll was idle.
+    /// Returns the number of frames that arrived; 0 if the poll was idle.
     pub fn poll(&mut self, now: Now) -> usize {
         let now = Now(now.0.wrapping_add(self.slow_path.skew.read()));
         self.tx.now = now;
@@ -48,7 +49,8 @@ impl Worker {
 
         let (ports, rings) = (self.ports.len(), self.handoff_rings.workers());
         let (mut switched, had_turn) = if rings > 0 { self.take_first(now) } else { (0, 0) };
-        // Takes one burst from each in turn, so that the first is ahead by at most one burst.
+        // Takes one burst from each port and ring per round, so that none of them occupies the
+        // whole poll.
         self.schedule.begin(ports + rings);
         for round in 0..BURSTS_PER_POLL {
             let mut has_more = 0;
@@ -90,7 +92,7 @@ impl Worker {
         received
     }
 
-    /// Switches one burst. Each frame is sealed in place and then moved once.
+    /// Switches one burst. Frames are rewritten in place, and each is then moved once.
     #[inline]
     pub(super) fn forward(&mut self, burst: &mut Burst, queue: usize, now: Now) {
         let verdicts: ArrayVec<Verdict, BURST_MAX> =
@@ -147,8 +149,8 @@ impl Worker {
         with_header!(header, header => self.swap(ingress, header))
     }
 
-    /// Makes one forwarding step (wire.md 1.2). It writes only after all checks, so a frame that is
-    /// dropped is unchanged.
+    /// Makes one forwarding step (wire.md 1.2). The step writes only after all its checks, so a
+    /// frame that it drops is unchanged.
     #[inline(always)]
     pub(super) fn swap<R: Register>(
         &self,
@@ -180,7 +182,7 @@ impl Worker {
             }
             NextHop::Switch => {
                 // A link without the control right may still send replies. The slow path checks
-                // whether the packet is one.
+                // whether the packet is a reply.
                 check_label_ends(&header, entry.width())?;
                 return Err(Verdict::PUNT_PACKET);
             }
@@ -200,8 +202,8 @@ impl Worker {
         Ok(Found { egress, is_control, ingress_slot })
     }
 
-    /// Reserves a place in the egress queue of the next hop, then writes the link header and seals,
-    /// in place.
+    /// Reserves a place in the egress queue of the next hop, then writes the link header in place.
+    /// On a sealed link it also seals the frame in place.
     #[inline(always)]
     pub(super) fn encapsulate(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
         let Found { egress, is_control, ingress_slot } = found;
@@ -217,8 +219,9 @@ impl Worker {
         }
     }
 
-    /// Moves each frame to the queue of its verdict; consecutive frames to one queue move together.
-    /// Links change only between polls, so every next hop still exists.
+    /// Moves each frame to the queue of its verdict; consecutive frames for one queue move
+    /// together. No command is applied between the verdict and the move, so every next hop still
+    /// exists.
     #[inline]
     pub(super) fn dispatch(
         &mut self,
@@ -245,8 +248,8 @@ impl Worker {
         }
     }
 
-    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop of another
-    /// worker, and for a contended queue.
+    /// As [`encapsulate`](Self::encapsulate), for control packets, for a next hop whose port
+    /// belongs to another worker, and for a contended queue.
     #[cold]
     #[inline(never)]
     fn encapsulate_special(&mut self, frame: &mut Frame, found: Found, now: Now) -> Verdict {
@@ -264,7 +267,7 @@ impl Worker {
         }
     }
 
-    /// Moves a frame that joins no egress queue of this worker.
+    /// Hands off, punts, holds or drops a frame that joins no egress queue of this worker.
     #[cold]
     fn dispatch_other(&mut self, verdict: Verdict, frame: Frame, queue: usize) {
         let mut refused_by = None;
@@ -310,14 +313,14 @@ fn check_turn(ingress: &Link, egress: Mark) -> Result<(), Discard> {
     if ingress.mark == egress && !ingress.u_turns { Err(Discard::UTurn) } else { Ok(()) }
 }
 
-/// The check of the sender's rights. A sender without the right gets the same error as for an empty
+/// Checks one right of the sender. A sender without the right gets the same error as for an empty
 /// slot; the counters distinguish the two.
 #[inline]
 fn check_right(has: bool) -> Result<(), Discard> {
     if has { Ok(()) } else { Err(Discard::NotAllowed) }
 }
 
-/// At the end of a label, only the end marker may remain (wire.md 1.3).
+/// Checks that at most the end marker follows the last director (wire.md 1.3).
 #[inline]
 fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<(), Discard> {
     let forward = header.label().forward(header.shift()).register();
@@ -325,8 +328,8 @@ fn check_label_ends<R: Register>(header: &Header<'_, R>, width: u8) -> Result<()
     if rest == R::ZERO || rest == R::ONE { Ok(()) } else { Err(Discard::BeyondEndpoint) }
 }
 
-/// The director of a former number of the link. It is used if the present number does not fit the
-/// width.
+/// The return-path bits of a former number of the link's slot. They are used if the present number
+/// does not fit the width.
 #[cold]
 #[inline(never)]
 fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
@@ -335,7 +338,7 @@ fn former_return_path(ingress: &Link, form: u8) -> Option<u64> {
     Some(return_path)
 }
 
-/// The reason for which a frame's mark names no link.
+/// The discard reason for a frame whose mark names no link.
 #[cold]
 fn no_link(frame: &Frame) -> Discard {
     if frame.mark().is_unknown() { Discard::UnknownSender } else { Discard::IngressGone }

@@ -1,5 +1,5 @@
 //! Handoff rings: one from each worker to each other worker, for frames whose next hop or session
-//! belongs to that worker.
+//! belongs to the receiving worker.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -19,8 +19,8 @@ use crate::{
     mark::HANDED_OFF,
 };
 
-/// The owner of a place in a ring: an ingress' data, an ingress' control, or a source of unopened
-/// frames.
+/// What a place in a ring is charged to: the data frames of one ingress, the control frames of one
+/// ingress, or one source of unopened frames.
 type Holder = u32;
 
 const CONTROL: Holder = 1 << 16;
@@ -55,11 +55,11 @@ impl Outgoing {
         }
     }
 
-    /// Sends a frame, unless its holder already has its share. The share is four times the number
-    /// of free places.
+    /// Sends a frame. If the holder of the frame already occupies its share of the ring, which is
+    /// four times the number of free places, the frame is returned.
     ///
-    /// A single holder gets at most four fifths of the ring, so another holder always finds a place
-    /// (a dynamic threshold, as for punts).
+    /// A single holder gets at most four fifths of the ring, so it cannot fill the ring (a dynamic
+    /// threshold, as for punts).
     fn send(&mut self, handoff: Handoff, holder: Holder) -> Result<(), (Discard, Frame)> {
         self.catch_up();
         // Data frames do not take the last places, which are for control (R12).
@@ -89,12 +89,13 @@ pub(crate) struct HandoffRings {
     /// By ring: the frames taken from it that are not yet processed. Empty between polls.
     staged: Vec<ArrayVec<Handoff, BURST_MAX>>,
     wakers: Vec<Option<Arc<dyn Wake>>>,
-    /// Bit `w` is set if frames were sent to worker `w` since its waker was last called.
+    /// Bit `w` is set if worker `w` is to be woken at the next flush.
     given: u64,
 }
 
 impl HandoffRings {
-    /// Makes the rings between `count` workers, 64 at most, by worker.
+    /// Makes the rings between `count` workers (at most 64). Returns the ends of each worker's
+    /// rings, by worker number.
     pub(crate) fn between(count: usize, frames_max: usize) -> Vec<Self> {
         let mut all: Vec<Self> =
             (0..count).map(|_| Self { wakers: vec![None; count], ..Self::default() }).collect();
@@ -130,7 +131,7 @@ impl HandoffRings {
         }
     }
 
-    /// Wakes the workers to which frames were sent since the last call.
+    /// Wakes the workers that were marked since the last call.
     pub(super) fn wake_others(&mut self) {
         let mut given = mem::take(&mut self.given);
         while given != 0 {
@@ -188,8 +189,8 @@ impl Worker {
         )
     }
 
-    /// Hands a frame to the worker that opens its session. The frame is unopened, so its place
-    /// counts for its source address. This address may be forged.
+    /// Hands a frame to the worker that opens its session. The frame is not authenticated, so its
+    /// place is charged to its source address, which may be forged.
     #[cold]
     pub(super) fn handoff_to_session(
         &mut self,
@@ -212,8 +213,8 @@ impl Worker {
     /// the flow may arrive on these ports, because the kernel steers them here or the session has
     /// moved.
     ///
-    /// Returns the number of frames, and a word in which bit `r` is set for each ring `r` that was
-    /// already processed in this round.
+    /// Returns the number of frames, and a word in which bit `r` is set for each ring `r` that this
+    /// call has processed.
     pub(super) fn take_first(&mut self, now: Now) -> (usize, u64) {
         let (mut taken, mut had) = (0, 0);
         let bursts =
@@ -239,7 +240,8 @@ impl Worker {
     fn may_overtake(&self, handoff: &Handoff) -> bool {
         match handoff {
             Handoff::WrongWorker { .. } => true,
-            // The worker that has a session opens its frames, whichever port they arrive on.
+            // Only frames of a plain link can be overtaken. Frames of a session are opened by the
+            // worker that has the session, whichever port they arrive on.
             Handoff::Egress { ingress_slot, .. } => {
                 let by = self.links.mark_at(*ingress_slot);
                 self.links.get(by).is_some_and(|link| {
@@ -276,7 +278,7 @@ impl Worker {
         self.handed_off_by = by;
         let verdict = self.decide(&mut frame, NO_QUEUE, now);
         let discard = match verdict.outcome() {
-            // The frame was handed off before, so its session is being moved.
+            // The frame has already been handed off once, so its session is being moved.
             Outcome::WrongWorker { .. } => Discard::NoSession,
             Outcome::Drop { discard, next_hop: None, .. } => discard,
             _ => return self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE),
@@ -286,8 +288,8 @@ impl Worker {
     }
 }
 
-/// The holder of frames of an unknown host: one of eight groups. A sender that forges many
-/// addresses gets at most eight shares.
+/// The holder of frames from an unknown host: one of eight groups per port. A sender that forges
+/// many addresses gets at most eight shares per port.
 fn sources_of(from: Option<Address>) -> Holder {
     from.map_or(0, hash_of_host) & 7
 }

@@ -12,7 +12,7 @@ pub(super) struct LinkTable {
     by_mark: Vec<Option<Box<Link>>>,
     /// By slot: the mark of the link that has the slot, or that was the last to have it.
     by_slot: Vec<Mark>,
-    /// Slot 1, the ingress of packets that the switch itself makes.
+    /// The link of slot 1, the ingress of packets that the switch itself makes.
     own: Box<Link>,
 }
 
@@ -25,7 +25,8 @@ impl LinkTable {
         }
     }
 
-    /// The link with this mark. `None` if the mark's index has another user now.
+    /// The link with this mark. `None` if that link was detached; another link may have the mark's
+    /// index now.
     #[inline]
     pub(super) fn get(&self, mark: Mark) -> Option<&Link> {
         let link = self.by_mark.get(mark.index())?.as_deref()?;
@@ -39,12 +40,13 @@ impl LinkTable {
         (link.mark == mark).then_some(link)
     }
 
-    /// Slot 1, the ingress of packets that the switch itself makes.
+    /// The link of slot 1, the ingress of packets that the switch itself makes.
     pub(super) fn own(&self) -> &Link {
         &self.own
     }
 
-    /// As [`get`](Self::get), but returns slot 1 for a packet that the switch itself made.
+    /// As [`get`](Self::get), but returns the link of slot 1 for a packet that the switch itself
+    /// made.
     #[cold]
     pub(super) fn ingress(&self, mark: Mark) -> Option<&Link> {
         if mark == OWN { Some(&self.own) } else { self.get(mark) }
@@ -62,7 +64,7 @@ impl LinkTable {
         self.ingress(mark).map_or(Slot::new(0), |ingress| ingress.slot)
     }
 
-    /// The link that has this slot, or was the last to have it.
+    /// The mark of the link that has this slot, or that was the last to have it.
     #[cold]
     pub(super) fn mark_at(&self, slot: Slot) -> Mark {
         self.by_slot.get(slot.index()).copied().unwrap_or(OWN)

@@ -34,7 +34,8 @@ impl Worker {
             session.note_own_port(now);
         }
         if matches!(kind, Kind::PathChallenge | Kind::PathResponse) {
-            // The message proves no address, because a peer answers a challenge from any address.
+            // The message does not prove the link's address, because a peer answers each challenge,
+            // whatever its source address.
             let may = session.may_punt_link_message(now);
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             if first {
@@ -51,10 +52,10 @@ impl Worker {
         }
         let is_heard = first || opened.is_keepalive();
         if is_heard || from != link {
-            let heard = first || is_heard && session.may_note_heard(now);
+            let note_received = first || is_heard && session.may_note_heard(now);
             let migrate = from == HANDED_OFF && session.may_note_migrated(now);
             let roamed = from != HANDED_OFF && from != link && session.may_note_roamed(now);
-            if heard {
+            if note_received {
                 self.note(Punt::FirstFrame(index));
                 if from == link
                     && let Some(queue) = self.ports.at(queue)

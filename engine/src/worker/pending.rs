@@ -1,5 +1,5 @@
-//! Frames that wait for the keys of an idle link, in the order of arrival. The worker notifies the
-//! slow path, which begins a handshake and then sends a command to send or drop the frames.
+//! Frames that wait for a link's keys, in the order of arrival. The worker notifies the slow path,
+//! which begins a handshake and then sends a command to send or drop the frames.
 
 use std::mem;
 
@@ -15,7 +15,7 @@ use crate::{
 
 impl Worker {
     /// Queues a frame that its next hop refused for lack of keys, if a handshake is likely to
-    /// succeed and there is room. Otherwise returns the frame.
+    /// succeed and there is a free place. Otherwise returns the frame.
     #[cold]
     pub(super) fn hold_for_keys(
         &mut self,
@@ -26,7 +26,8 @@ impl Worker {
         let lacks_keys = matches!(discard, Discard::LinkDown | Discard::KeysExpired);
         let link = self.links.get_mut(egress).filter(|link| lacks_keys && link.accepts_pending);
         let Some(link) = link else { return Err((discard, waiting.frame)) };
-        // If there is no room for the note, the slow path learns of the frame from the counter.
+        // If the note is lost because its queue is full, the slow path sees the frame in this
+        // counter.
         link.tally.unsealed.add(1);
         let has_room = link.pending.len() < LINK_FRAMES_WAITING_MAX;
         let has_place = has_room && self.backlog.pending_frames < FRAMES_WAITING_MAX;
@@ -52,8 +53,8 @@ impl Worker {
         }
     }
 
-    /// Drops the frames that wait for keys and queues no further ones, because the peer does not
-    /// answer.
+    /// Drops the frames that wait for keys, because the peer does not answer. No further frames are
+    /// queued until the next `Seal` or `Unseal` command.
     #[cold]
     pub(super) fn drop_pending(&mut self, egress: Mark) {
         let Some(link) = self.links.get_mut(egress) else { return };
@@ -65,7 +66,8 @@ impl Worker {
         }
     }
 
-    /// Sends one frame to a next hop of this worker.
+    /// Sends one frame to a next hop of this worker. If the link lacks keys, the frame waits for
+    /// them or is dropped.
     pub(super) fn send_from_pending(&mut self, egress: Mark, waiting: PendingFrame) {
         let PendingFrame { mut frame, ingress_slot, is_control } = waiting;
         let Self { links, tx, .. } = self;

@@ -62,14 +62,15 @@ impl PortQueues {
         Some(&*self.of_port(port)?.discards)
     }
 
-    /// The port number and the address of a mark in the queue at this index.
+    /// The number of the port whose queue is at this index, and the address that `mark` has at this
+    /// port.
     #[cold]
     pub(super) fn address_of(&self, queue: usize, mark: Mark) -> Option<(u16, Address)> {
         let queue = self.queues.get(queue)?;
         Some((queue.number, queue.port.address_of(mark)?))
     }
 
-    /// Adds a queue. Returns it if there is no room.
+    /// Adds a queue. Returns it if the vector is full or the port number is too large.
     pub(super) fn insert(&mut self, queue: Box<PortQueue>) -> Result<(), Box<PortQueue>> {
         let number = usize::from(queue.number);
         if self.queues.len() == PORTS_MAX || number >= self.index.len() {

@@ -28,24 +28,25 @@ use crate::{
     rate::Rate,
 };
 
-/// The rate limit, per link, of drop notices, handshake initiations and handshake answers. It
-/// applies to each kind separately.
+/// Rate limit, per link, of drop notices, of handshake initiations, and of responses and cookie
+/// replies. It applies to each of these three separately.
 const LINK_PUNT_RATE: Rate = Rate::per_second(LINK_PUNTS_PER_SECOND, LINK_PUNTS_AT_ONCE);
 /// Rate limit, per link, of packets addressed to this switch.
 const PACKET_UP_RATE: Rate = Rate::per_second(PACKETS_UP_PER_SECOND, PACKETS_UP_AT_ONCE);
 
-/// The minimum time between two reports that frames name a former slot number.
+/// The length of a window in nanoseconds. A worker reports at most one frame that names a former
+/// slot number in each window.
 const ALIAS_NOTE_NS: u64 = 100_000_000;
 
 /// Records whether a frame has named a slot by its former number.
 #[derive(Default)]
 pub(super) struct AliasUsed {
-    /// The number and the start of the frame, until the note is queued.
+    /// The former number and the start of the frame, until the note is queued.
     seen: Cell<Option<(u16, DropNotice)>>,
     is_new: Cell<bool>,
-    /// The time of the last report, as a count of [`ALIAS_NOTE_NS`].
+    /// The number of the window of the last report, plus one.
     window: Cell<u64>,
-    /// Whether the forwarding step is a dry run for a trace. A dry run notes nothing.
+    /// Whether the forwarding step is a dry run for a trace. A dry run causes no note.
     is_dry: Cell<bool>,
 }
 
@@ -69,10 +70,10 @@ impl Worker {
         }
     }
 
-    /// The user of a former number. The worker notes the use only if the frame is forwarded. A
-    /// dropped frame causes an error instead.
+    /// Returns `to`, the link that a former number leads to. Notes the use of the number only if
+    /// this step will forward the frame; a dropped frame causes an error instead.
     #[cold]
-    #[allow(clippy::too_many_arguments)] // by value, as below
+    #[allow(clippy::too_many_arguments)] // the header is passed by value, as below
     pub(super) fn pass_alias<R: Register>(
         &self,
         ingress: &Link,
@@ -93,7 +94,7 @@ impl Worker {
         to
     }
 
-    /// Stores a frame that names a slot by its former number, at a limited rate.
+    /// Stores the start of a frame that names a slot by its former number, at a limited rate.
     #[cold]
     pub(super) fn note_alias<R: Register>(
         &self,
@@ -105,8 +106,7 @@ impl Worker {
         if self.alias_used.is_dry.get() {
             return;
         }
-        // The arrival was just counted, so its time is the present time.
-        let window = 1 + ingress.tally.heard_ns.read() / ALIAS_NOTE_NS;
+        let window = 1 + self.tx.now.0 / ALIAS_NOTE_NS;
         if self.alias_used.window.replace(window) != window {
             let mut head = [0; HEAD_BYTES_MAX];
             let Ok(rest) = header.emit(&mut head) else { return };
@@ -131,9 +131,9 @@ impl Worker {
         }
     }
 
-    /// Whether a link may queue one more punt of a kind; if so, the punt is counted. A link may do
-    /// so while it has fewer punts in the queue than places are free, so that another link always
-    /// finds a place.
+    /// Returns whether a link may queue one more punt of this kind, and if so counts the punt. A
+    /// link may do so while it has fewer punts in the queue than there are free places, so that no
+    /// link can fill the queue alone.
     #[cold]
     fn may_punt(&mut self, link: Mark, kind: PuntKind) -> bool {
         let free = self.slow_path.punts.free(kind);
@@ -148,7 +148,7 @@ impl Worker {
         }
     }
 
-    /// Sends a frame to the slow path. Returns it if there is no room.
+    /// Sends a frame to the slow path. Returns the frame if the queue is full.
     #[cold]
     fn punt(&mut self, kind: PuntKind, punt: Punt) -> Result<(), (Discard, Frame)> {
         self.slow_path.has_news = true;
@@ -157,7 +157,7 @@ impl Worker {
         } else {
             &self.slow_path.punts.packets
         };
-        // Another worker has taken the last place.
+        // This fails only if another worker has taken the last place in the meantime.
         match queue.push(punt).map_err(Punt::into_frame) {
             Err(Some(frame)) => {
                 self.unpunt(frame.mark(), kind);
@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Corrects the count of a punt for which there was no place.
+    /// Uncounts a punt for which there was no free place.
     #[cold]
     fn unpunt(&mut self, link: Mark, kind: PuntKind) {
         if let Some(link) = self.links.get_mut(link) {
@@ -175,7 +175,7 @@ impl Worker {
         }
     }
 
-    /// Punts one of a link's own messages.
+    /// Punts a path challenge or a path response.
     #[cold]
     pub(super) fn punt_link_message(
         &mut self,
@@ -191,15 +191,16 @@ impl Worker {
         self.punt(PuntKind::LinkMessage, punt)
     }
 
-    /// Queues a note. If there is no room, the next occurrence causes the note again.
+    /// Queues a note. If the queue is full, the note is lost; the next occurrence causes another
+    /// one.
     #[cold]
     pub(super) fn note(&mut self, note: Punt) {
         let _ = self.slow_path.punts.notes.push(note);
         self.slow_path.has_news = true;
     }
 
-    /// Queues a note of a kind that every frame of the link would cause, within the link's rate
-    /// limit.
+    /// Queues a note of a kind that every frame of the link would cause. The link's rate limit
+    /// applies.
     #[cold]
     pub(super) fn note_often(&mut self, link: Mark, note: Punt) {
         let now = self.tx.now;
@@ -224,7 +225,8 @@ impl Worker {
             return Err((Discard::IngressGone, frame));
         };
         let (rights, ingress_slot) = (link.rights, link.slot);
-        // A few of these packets are punted, because they may answer the switch's own requests.
+        // Without the control right, a link's packets are punted within the rate limit of its drop
+        // notices, because they may be replies to the switch's own requests.
         if !rights.control && !link.drop_notices.take(LINK_PUNT_RATE, at) {
             return Err((Discard::NotAllowed, frame));
         }
@@ -240,15 +242,15 @@ impl Worker {
         self.punt(PuntKind::Packet, packet)
     }
 
-    /// Whether beacons are punted at this port. The result is one word, because a larger one would
-    /// use registers that the plain path needs.
+    /// Whether beacons that arrive on this port are punted. The result is one word, because a
+    /// larger one would use registers that the plain path needs.
     #[cold]
     #[inline(never)]
     pub(super) fn accepts_beacons(&mut self, queue: usize) -> bool {
         self.ports.at(queue).is_some_and(|queue| queue.accepts_beacons)
     }
 
-    /// Punts a handshake message or a beacon, which is not authenticated.
+    /// Punts a handshake message or a beacon. Neither is authenticated.
     pub(super) fn punt_handshake(
         &mut self,
         frame: Frame,
@@ -262,8 +264,8 @@ impl Worker {
             return Err((Discard::Malformed, frame));
         };
         let is_beacon = header.kind == Kind::Beacon;
-        // A message gets no place if it cannot be a handshake message, or if it answers none of the
-        // switch's own messages.
+        // A message is dropped if its length is wrong for its kind, or if it is a response or
+        // cookie reply that this switch does not wait for.
         if !is_beacon && !could_be_handshake(&header, frame.len()) {
             return Err((Discard::Malformed, frame));
         }
@@ -271,8 +273,8 @@ impl Worker {
         if is_answer && !self.slow_path.awaited.has(header.index) {
             return Err((Discard::NoSession, frame));
         }
-        // Unknown senders have a separate queue. All beacons belong to it, whatever their source
-        // address.
+        // Messages from unknown senders have a separate queue. All beacons go to that queue,
+        // whatever their source address.
         let is_known = !is_beacon && !link.is_unknown();
         // The rate of messages from each known sender is limited.
         let at = self.tx.now;
@@ -317,12 +319,13 @@ impl Worker {
                 queue.discards.count(discard);
                 queue.port.note_discard(frame, discard.name());
             }
-            // The frame was handed off by another worker, to which its ingress port belongs.
+            // The frame arrived on no port of this worker: another worker handed it off, or the
+            // switch made it.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
-    /// Counts a drop at the port on which the frame was to be sent.
+    /// Counts a drop at a link and its port, usually those on which the frame was to be sent.
     #[cold]
     pub(super) fn count_at_egress(&mut self, egress: Mark, discard: Discard) {
         let discards = self.links.get(egress).and_then(|link| {
@@ -331,13 +334,14 @@ impl Worker {
         });
         match discards {
             Some(discards) => discards.count(discard),
-            // The link was detached, and its port may have been removed.
+            // The link was detached, or its port was removed or belongs to another worker.
             None => self.slow_path.orphan_drops.count(discard),
         }
     }
 
-    /// Punts a drop notice, if the packet asks for errors and the link's rate limit allows the
-    /// notice.
+    /// Punts a drop notice, from which the slow path makes an error. No notice is punted if the
+    /// reason is not reported to senders, if the packet has the flag "no errors", if the link's
+    /// rate limit is exceeded, or if the queue is full.
     #[cold]
     pub(super) fn notify_drop(&mut self, discard: Discard, frame: &Frame, egress: Option<Mark>) {
         let at = self.tx.now;
@@ -425,7 +429,7 @@ impl Worker {
         })
     }
 
-    /// Sends a packet that the switch itself made. Its ingress is slot 1.
+    /// Sends a packet that the switch itself made. The packet's ingress is slot 1.
     pub(super) fn originate(&mut self, packet: &[u8], now: Now) {
         let Some(mut frame) = self.make(LINK_HEADER_BYTES + packet.len()) else { return };
         frame.set_mark(OWN);
@@ -443,8 +447,8 @@ impl Worker {
         self.dispatch(Some(frame).into_iter(), &[verdict], NO_QUEUE);
     }
 
-    /// Whether a control packet is sent before data. All packets that the switch itself makes are:
-    /// they were rate-limited when they were made.
+    /// Whether a control packet is sent before data. Control packets that the switch itself makes
+    /// always are: they were rate-limited when they were made.
     #[cold]
     pub(super) fn may_go_ahead(&mut self, frame: &Frame, now: Now) -> bool {
         let ingress = frame.mark();

@@ -1,5 +1,5 @@
-//! The order in which a worker polls its ports and rings. The order changes in every poll, so that
-//! no port or ring is first more often than another (R23).
+//! The order in which a worker polls its ports and rings. The order is shuffled in every poll, so
+//! that no port or ring is first more often than another (R23).
 
 use crate::limits::{PORTS_MAX, WORKERS_MAX};
 
@@ -9,8 +9,8 @@ pub(super) struct Schedule {
     random: u64,
     /// The ports and, after them, the rings, in the order in which they are polled next.
     pub(super) order: Vec<u16>,
-    /// Whether a session has moved to this worker. The frames in the rings are then processed
-    /// first.
+    /// Whether a session was just added to this worker. If so, the next poll processes the frames
+    /// in the rings first.
     pub(super) rings_first: bool,
     /// The number of frames received since the last flush.
     pub(super) unflushed_frames: usize,
@@ -40,7 +40,8 @@ impl Schedule {
         }
     }
 
-    /// A number below `bound`, which is at most 2^16. The order must be uniform, not unpredictable.
+    /// Returns a pseudorandom number below `bound`, which is at most 2^16. The numbers must be uniform;
+    /// they need not be unpredictable.
     #[inline]
     fn below(&mut self, bound: usize) -> usize {
         // Knuth's linear congruential generator (MMIX). Only its high bits are random enough.

@@ -1,11 +1,10 @@
-//! Egress queues when free chunks run low: waiting frames are moved out of the chunks into which
-//! ports receive.
+//! When free chunks run low, moves waiting frames out of the chunks into which ports receive.
 
 use super::Worker;
 use crate::{discard::Discard, limits::EGRESS_DRAIN_WINDOW_NS_LOG2};
 
 impl Worker {
-    /// Moves the frames of contended queues to chunks that are set apart for waiting frames. Frames
+    /// Moves the frames of contended queues to chunks that are reserved for waiting frames. Frames
     /// for which no such chunk is free are dropped and counted as `egress_full`.
     #[cold]
     pub(super) fn settle(&mut self) {
@@ -19,7 +18,7 @@ impl Worker {
                 self.count_at_egress(mark, Discard::EgressFull);
             }
             if dropped > 0 {
-                self.tx.pool.reclaim(); // the next queue may use the memory that this one has freed
+                self.tx.pool.reclaim(); // the next queue may use the chunks that this one has freed
             }
         }
     }

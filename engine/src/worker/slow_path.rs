@@ -20,29 +20,30 @@ pub(crate) struct SlowPath {
     pub(crate) commands: Consumer<Command>,
     pub(crate) completions: Producer<Completion>,
     pub(crate) punts: Arc<PuntQueues>,
-    /// Shows which session indices wait for answers to handshakes.
+    /// Shows for which session indices the switch waits for a response or cookie reply.
     pub(crate) awaited: Arc<AwaitedPlaces>,
-    /// Counts drops of frames whose port belongs to another worker or was removed.
+    /// Counts drops of frames that belong to no port of this worker.
     pub(crate) orphan_drops: Arc<DiscardTally>,
     /// The number of frames that this worker made for the slow path.
     pub(crate) frames_made: Arc<Counter>,
-    /// The difference between the switch's clock and the caller's.
+    /// The switch's clock minus the caller's clock, in nanoseconds.
     pub(crate) skew: Arc<Counter>,
     /// Wakes the slow path.
     pub(crate) waker: Option<Arc<dyn Wake>>,
-    /// Whether the worker has new punts, notes or completions for the slow path.
+    /// Whether the worker has something new for the slow path: punts, notes, completions, or
+    /// traffic that the slow path waits for.
     pub(crate) has_news: bool,
 }
 
 impl SlowPath {
-    /// Notes a completed command: [`wake_if_news`](Self::wake_if_news) then wakes the slow path, if it
-    /// waits for completions.
+    /// Notes a completed command. If the slow path waits for completions,
+    /// [`wake_if_news`](Self::wake_if_news) then wakes it.
     pub(super) fn note_completion(&mut self) {
         self.has_news |= self.punts.attention.must_tell_completion();
     }
 
-    /// Notes received frames: [`wake_if_news`](Self::wake_if_news) then wakes the slow path, if it waits
-    /// for traffic.
+    /// Notes received frames. If the slow path waits for traffic,
+    /// [`wake_if_news`](Self::wake_if_news) then wakes it.
     #[inline]
     pub(super) fn note_frames(&mut self) {
         self.has_news |= self.punts.attention.must_tell_frames();

@@ -8,7 +8,7 @@ use super::Worker;
 use crate::{command::PortQueue, discard::Discard, limits::BURSTS_PER_FLUSH};
 
 impl Worker {
-    /// Offers ports the frames that joined egress queues since the last call.
+    /// Offers to the ports the frames that joined egress queues since the last call.
     pub(super) fn transmit(&mut self) {
         mem::swap(&mut self.tx.tx_pending, &mut self.backlog.offering);
         for at in 0..self.backlog.offering.len() {
@@ -34,7 +34,7 @@ impl Worker {
     }
 
     /// Offers contended queues to ports that take frames again, and flushes ports with sends in
-    /// flight. The worker calls this once per poll. A blocked queue costs one call.
+    /// flight. The worker calls this once per poll. A blocked queue costs one call of `is_blocked`.
     pub(super) fn offer_again(&mut self) {
         if !self.tx.tx_pending.is_empty() {
             self.transmit(); // frames that commands have added
@@ -61,7 +61,8 @@ impl Worker {
         self.ports.of_port(link.port).is_some_and(|queue| queue.port.is_blocked(mark))
     }
 
-    /// Flushes if enough frames arrived since the last flush, or if the rate of arrival is low.
+    /// Flushes if enough frames arrived since the last flush. Also flushes after a burst that was
+    /// not full, because the rate of arrival is then low.
     #[inline]
     pub(super) fn flush_after(&mut self, arrived: usize) {
         self.schedule.unflushed_frames += arrived;
@@ -71,22 +72,22 @@ impl Worker {
         }
     }
 
-    /// Flushes the ports, and wakes those of the other workers and the slow path that have
-    /// something new to process.
+    /// Flushes the ports. Wakes the workers to which this worker has handed frames, and the slow
+    /// path if there is something new for it.
     pub(super) fn flush(&mut self) {
         self.schedule.unflushed_frames = 0;
         if self.ports.has_unflushed() {
             self.ports.flush();
         }
         if self.tx.pool.take_ran_low() {
-            self.handoff_rings.wake_all(); // their egress queues hold frames of this pool, too
+            self.handoff_rings.wake_all(); // their egress queues may hold frames of this pool
         }
         self.handoff_rings.wake_others();
         self.note_what_came_up();
         self.slow_path.wake_if_news();
     }
 
-    /// Counts the displaced frames.
+    /// Counts the frames that other frames displaced in a contended egress queue.
     #[cold]
     fn count_displaced(&mut self) {
         for slot in mem::take(&mut self.tx.displaced) {
@@ -107,8 +108,9 @@ impl Worker {
             may_block &= arm != Arm::Ready && queue.port.is_flushed();
             each(arm);
         }
-        // A blocked port wakes the thread when it takes frames again. The port must be checked once
-        // more here: it may just have taken frames again, or it may be unable to report it.
+        // The thread may sleep only while every contended port is blocked. A blocked port wakes the
+        // thread when it takes frames again; a port that is not blocked, or cannot report it, must
+        // be polled.
         may_block && self.backlog.contended.iter().all(|&mark| self.is_blocked(mark))
     }
 
@@ -123,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// The number of frames in egress queues that were not transmitted; 0 when the switch is idle.
+    /// The number of frames that wait in egress queues; 0 when the switch is idle.
     pub fn frames_waiting(&self) -> usize {
         let listed = self.tx.tx_pending.iter().chain(&self.backlog.contended);
         listed.filter_map(|&mark| Some(self.links.get(mark)?.egress.waiting())).sum()

@@ -7,12 +7,13 @@ use crate::discard::Discard;
 
 /// The outcome for one frame, packed into one word.
 ///
-/// An enum with fields of different sizes is written field by field and copied as a whole, so each
-/// copy stalls until the writes have reached the cache: 10 ns for each packet of a burst. A word
-/// stays in a register. Read it with [`outcome`](Self::outcome).
+/// An enum with fields of different sizes is written field by field and then read as a whole. Each
+/// such read stalls until the writes have reached the cache (10 ns per packet). A word stays in a
+/// register. Read it with [`outcome`](Self::outcome).
 ///
-/// Bits 0 to 31 hold the next hop's mark, bits 32 to 39 a worker, a discard or a kind, bit 40 the
-/// control flag, bit 41 whether there is a next hop, bits 48 to 55 the outcome's number.
+/// Bits 0 to 31 hold the mark of the next hop or of the source, bits 32 to 39 a worker, a discard
+/// or a kind, bit 40 the control flag, bit 41 whether there is a next hop, bits 48 to 55 the
+/// outcome's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict(u64);
 
@@ -29,17 +30,17 @@ pub(super) enum Outcome {
     Punt(PuntReason),
     /// The frame is a keepalive, which has no content.
     Consumed,
-    /// The worker drops the frame and counts the reason. If `next_hop` refused the frame, the frame
-    /// may wait there for keys.
+    /// The worker drops the frame and counts the reason. If there is a `next_hop`, that link
+    /// refused the frame, and the frame may wait for the link's keys.
     Drop { discard: Discard, next_hop: Option<Mark>, is_control: bool },
 }
 
-/// The reason for which a frame goes to the slow path.
+/// Why a frame is punted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PuntReason {
     /// A packet with a label that ends at slot 1.
     Packet,
-    /// An authenticated message of a link, and the mark of its source address.
+    /// An authenticated path challenge or path response, and the mark of its source address.
     LinkMessage { kind: Kind, from: Mark },
     /// A handshake message or a beacon. No part of it is authenticated.
     Handshake,
@@ -81,13 +82,13 @@ impl Verdict {
         Self(PUNT_LINK_MESSAGE | (kind as u64) << ARGUMENT_SHIFT | from.0 as u64)
     }
 
-    /// A drop that was not caused by a next hop.
+    /// A drop of a frame that no next hop refused.
     #[inline]
     pub(super) const fn drop(discard: Discard) -> Self {
         Self(DROP | (discard as u64) << ARGUMENT_SHIFT)
     }
 
-    /// A drop that was caused by the next hop.
+    /// A drop because the next hop refused the frame.
     #[inline]
     pub(super) const fn refused(discard: Discard, next_hop: Mark, is_control: bool) -> Self {
         Self(Self::drop(discard).0 | HAS_NEXT_HOP | Self::transmit(next_hop, is_control).0)
@@ -183,9 +184,9 @@ mod tests {
                 }
             }
             for kind in Kind::ALL {
-                let said = Verdict::link_message(kind, next_hop).outcome();
+                let outcome = Verdict::link_message(kind, next_hop).outcome();
                 let expected = PuntReason::LinkMessage { kind, from: next_hop };
-                assert_eq!(said, Outcome::Punt(expected));
+                assert_eq!(outcome, Outcome::Punt(expected));
             }
         }
         for &discard in Discard::ALL {

@@ -1,5 +1,6 @@
 //! Links under attack: packets that are replayed, reflected, truncated, corrupted or forged, and
-//! floods. They are neither delivered nor forwarded, leave no state, and are counted. Virtual time.
+//! floods. Hostile packets are neither delivered nor forwarded, leave no state, and are counted.
+//! The tests run in virtual time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,7 +36,7 @@ use strowger_testkit::{
 };
 use strowger_wire::{Label, hello::Timestamp, link_header::SessionIndex};
 
-/// The number of hostile packets. A run with the default takes a few seconds.
+/// The number of hostile packets. With the default, a test takes a few seconds.
 fn attacks() -> u64 {
     std::env::var("STROWGER_ATTACKS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
 }
@@ -82,13 +83,13 @@ impl Row {
     }
 }
 
-/// Resident pages of this process.
+/// The number of resident pages of this process.
 fn resident_pages() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
-/// A hostile version of a recorded datagram.
+/// Returns a hostile version of a recorded datagram.
 fn bent(rng: &mut Rng, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
     let mut d = of.clone();
     match rng.below(8) {
@@ -109,6 +110,7 @@ fn bent(rng: &mut Rng, of: &Datagram, hosts: &[SocketAddr]) -> Datagram {
     d
 }
 
+/// wire.md: W3-8.
 #[test]
 fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     let mut row = Row::new();
@@ -129,8 +131,8 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             if captured.is_empty() {
                 break;
             }
-            // Most are recent datagrams in random order, so that the replay window decides about
-            // them.
+            // Most of the hostile packets are made from recent datagrams in random order, so that
+            // the replay window must reject copies.
             let newest = captured.len() - 1 - rng.below(captured.len().min(200));
             let any = rng.below(captured.len());
             let at = if rng.below(4) > 0 { newest } else { any };
@@ -138,7 +140,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
             row.net.inject(from, to, &bytes);
             hostile += 1;
         }
-        // The steps are long enough for a few rekeys in the whole run.
+        // The steps are so long that the whole run includes a few rekeys.
         row.advance((600 * SECOND).saturating_mul(32) / wanted.max(3_200));
         row.net.take_received(host(66));
         for d in row.net.take_log() {
@@ -179,7 +181,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     assert_eq!(row.nodes.iter().map(|node| node.switch.peers().len()).sum::<usize>(), 4);
     let delivered_bytes = delivered.capacity() as u64 * 16;
     let grown = resident_pages().saturating_sub(memory) * 4_096;
-    // In a short run other tests share the process; a long one runs alone.
+    // In a short run, other tests share the process. A long run must be alone in its process.
     let is_alone = wanted >= 1_000_000;
     assert!(
         !is_alone || grown < delivered_bytes + (4 << 20),
@@ -187,6 +189,7 @@ fn r6_a_replayed_packet_is_neither_delivered_nor_forwarded_twice() {
     );
 }
 
+/// wire.md: W3-8.
 #[test]
 fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reorders() {
     let faults = Faults {
@@ -224,7 +227,7 @@ fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reo
     ]);
     let mut delivered = HashSet::new();
     let mut sent = 0_u64;
-    // Each of two wires makes one or two copies of each packet.
+    // Each packet crosses two links, and each link may duplicate it.
     let wanted = attacks() / 4;
     while sent < wanted {
         for _ in 0..16 {
@@ -258,6 +261,7 @@ fn r6_each_packet_arrives_at_most_once_over_a_wire_that_repeats_corrupts_and_reo
     }
 }
 
+/// wire.md: W3-4, W3-35.
 #[test]
 fn r5_no_counter_of_a_lane_is_used_twice_across_workers_and_rekeyings() {
     let two = |seed| NodeSpec { workers: 2, ..NodeSpec::new(seed) };
@@ -336,12 +340,13 @@ impl Alone {
         self.net.take_received(from).into_iter().map(|d| d.bytes).collect()
     }
 
-    /// All sizes of state that hostile packets could make grow.
+    /// The sizes of all state that hostile packets could make grow.
     fn state(&mut self) -> (usize, usize, Vec<(usize, usize)>) {
         (self.node.switch.peers().len(), self.node.switch.slots().len(), self.node.free_chunks())
     }
 
-    /// Runs an XX handshake by hand from `from` and returns the session, if one results.
+    /// Runs the initiator of an XX handshake at address `from`. Returns the session, if one
+    /// results.
     fn discover(&mut self, from: SocketAddr, seed: u8) -> Option<Transport> {
         let (local, offer) = (identity(seed), Offer::default());
         let mut entropy = SeededEntropy::new(u64::from(seed) ^ self.now.0);
@@ -353,7 +358,7 @@ impl Alone {
             let answers = self.ask(from, &first);
             let answer = answers.first()?;
             assert!(answers.len() == 1 && answer.len() <= first.len(), "R8");
-            let discovered = waiting.read_response(answer).expect("readable");
+            let discovered = waiting.read_response(&local, answer).expect("readable");
             let (established, msg3) = discovered.finish(&ours, None).expect("agreed");
             let known = self.node.switch.peers().len();
             assert!(self.ask(from, &msg3).len() <= 1);
@@ -368,7 +373,7 @@ impl Alone {
     }
 }
 
-/// An initiation for the node with seed `to`, authenticated with the key of the node with seed
+/// Returns an initiation to the node with seed `to`, with the static key of the node with seed
 /// `from`.
 fn initiation(from: u8, to: u8, at: u64) -> Vec<u8> {
     let (local, offer) = (identity(from), Offer::default());
@@ -393,7 +398,7 @@ fn r8_unauthenticated_bytes_create_no_state_and_get_at_most_one_reply_no_larger(
                     let len = rng.below(1_500);
                     rng.bytes(len)
                 }
-                // This is a valid initiation of an unknown peer, with one bit flipped.
+                // A valid initiation of an unknown peer, with one bit flipped.
                 2 => {
                     let mut bytes = stranger.clone();
                     let bit = rng.below(8 * bytes.len());
@@ -426,7 +431,7 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     let (mut awaited, mut tries): (Option<[u8; 4]>, u32) = (None, 0);
     for _ in 0..600 {
         pair.advance(50 * MS);
-        // Junk is sent to each index at which A awaits an answer, also just before A retries.
+        // Junk is sent to the session index of A's latest initiation, also just before A retries.
         for d in pair.net.take_log().iter().filter(|d| d.from == host(1) && kind(&d.bytes) == 1) {
             assert_ne!(d.to, host(66), "an answer was sent");
             awaited = Some(d.bytes[4..8].try_into().expect("an initiation"));
@@ -449,34 +454,35 @@ fn r8_junk_addressed_to_a_handshake_is_no_occasion_for_an_initiation() {
     assert!(unproved.iter().sum::<u64>() > 500, "{unproved:?}");
 }
 
+/// wire.md: W4-72.
 #[test]
 fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     let mut alone = Alone::new(None);
     let flood = initiation(9, 2, 5);
     let before = alone.state();
-    let (mut asked, mut answered) = (0, 0);
+    let (mut initiations, mut replies) = (0, 0);
     let mut spoofed = 0_u8;
-    let run = |alone: &mut Alone, ns: u64, asked: &mut u64, answered: &mut u64, n: &mut u8| {
+    let run = |alone: &mut Alone, ns: u64, initiations: &mut u64, replies: &mut u64, n: &mut u8| {
         for _ in 0..100 {
-            // The flood comes from addresses that receive nothing or do not answer.
+            // The flood has source addresses that return no cookie.
             *n = n.wrapping_add(1);
             alone.net.inject(host(100 + *n % 100), host(2), &flood);
-            *asked += 1;
+            *initiations += 1;
         }
         alone.advance(ns);
         for n in 100..200 {
             for d in alone.net.take_received(host(n)) {
                 assert!(kind(&d.bytes) == 3 && d.bytes.len() == 64, "a reply other than a cookie");
-                *answered += 1;
+                *replies += 1;
             }
         }
     };
     for _ in 0..100 {
-        run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
+        run(&mut alone, 10 * MS, &mut initiations, &mut replies, &mut spoofed);
     }
     assert!(
-        answered > asked / 20 && answered <= asked,
-        "{answered} replies to {asked} initiations"
+        replies > initiations / 20 && replies <= initiations,
+        "{replies} replies to {initiations} initiations"
     );
     assert_eq!(alone.state(), before, "a flood leaves state behind");
     // The peer starts from an unknown address in the middle of the flood.
@@ -484,9 +490,9 @@ fn r8_cookies_under_load_admit_senders_that_receive_at_their_address() {
     peer.add_peer(2, true, alone.now);
     let began = alone.now.0;
     while !(peer.is_up() && alone.node.peer_view(1).is_up()) {
-        run(&mut alone, 10 * MS, &mut asked, &mut answered, &mut spoofed);
+        run(&mut alone, 10 * MS, &mut initiations, &mut replies, &mut spoofed);
         peer.poll(alone.now);
-        run(&mut alone, 1, &mut asked, &mut answered, &mut spoofed);
+        run(&mut alone, 1, &mut initiations, &mut replies, &mut spoofed);
         peer.poll(alone.now);
         assert!(alone.now.0 - began < 20 * SECOND, "the flood kept the peer out");
     }
@@ -535,7 +541,7 @@ fn r12_a_flood_of_unknown_peers_does_not_delay_a_known_peer_s_new_keys() {
         send(&mut pair.at_a, pair.to_b, b"as ever");
         pair.now.0 += 100 * MS;
         for _ in 0..4 {
-            // The junk arrives before A's messages, and is more than the queue holds.
+            // The junk arrives before A's messages, and exceeds the queue.
             for n in 0..200 {
                 pair.net.inject(host(100 + n % 100), host(2), &noise);
             }
@@ -559,7 +565,7 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
     }
     pair.run_for(100);
     let before = pair.a.peer_view(2).handshakes;
-    // A complete and fresh initiation from a known peer.
+    // A valid initiation from another peer.
     let mut flood = initiation(3, 2, 5);
     pair.net.start_log();
     for turn in 0..250 {
@@ -578,14 +584,15 @@ fn r12_a_known_peer_s_flood_of_handshakes_does_not_keep_another_from_its_new_key
         while receive(&mut pair.at_b).is_some() {}
     }
     assert!(pair.a.peer_view(2).handshakes > before, "no new keys");
-    let heard = pair.net.take_log();
-    let cookies = |to| heard.iter().filter(|d| d.to == host(to) && kind(&d.bytes) == 3).count();
+    let log = pair.net.take_log();
+    let cookies = |to| log.iter().filter(|d| d.to == host(to) && kind(&d.bytes) == 3).count();
     assert_eq!(cookies(1), 0, "a source below its rate gets no cookie");
     assert!(cookies(3) > 0, "a flooding source gets cookies");
     assert!(pair.b.count(Discard::OverBudget) > 0);
     pair.assert_even();
 }
 
+/// wire.md: W4-6, W4-9, W4-116.
 #[test]
 fn unknown_peers_get_nothing_without_a_policy() {
     let mut alone = Alone::new(None);
@@ -599,7 +606,7 @@ fn unknown_peers_get_nothing_without_a_policy() {
 /// A control request to a switch (wire.md 5).
 const PING: [u8; 8] = [1, 1, 0, 0, 0, 0, 0, 9];
 
-/// A sealed frame of an unknown peer.
+/// Returns a sealed frame of an unknown peer.
 fn sealed(keys: &mut Transport, what: Sealed, body: &[u8], now: Now) -> Vec<u8> {
     let mut bytes = vec![0; body.len() + SEALED_OVERHEAD_BYTES];
     bytes[8..8 + body.len()].copy_from_slice(body);
@@ -626,7 +633,7 @@ fn an_unknown_peer_has_a_slot_and_reaches_nothing_through_it() {
         };
         let mut bytes = packet(label, &PING);
         bytes[8 + 1] |= 0x40; // a control message
-        bytes[8 + 4..8 + 6].fill(0); // the packet comes from a switch: no bits are used yet
+        bytes[8 + 4..8 + 6].fill(0); // the packet starts at the sender: no bits are used yet
         bytes[16..24].copy_from_slice(&label.register().to_be_bytes());
         let frame = sealed(&mut keys, Sealed::Data, &bytes[8..], alone.now);
         alone.net.inject(host(66), host(2), &frame);
@@ -638,13 +645,14 @@ fn an_unknown_peer_has_a_slot_and_reaches_nothing_through_it() {
     alone.node.assert_even();
 }
 
+/// wire.md: W4-70.
 #[test]
 fn unknown_peers_are_bounded_and_release_their_slots() {
     let policy = UnknownPeerPolicy::default().with_links_max(3);
     let mut alone = Alone::new(Some(policy));
     let got = (10..30).filter(|&n| alone.discover(host(n), n).is_some()).count();
     assert_eq!((got, alone.node.switch.peers().len()), (3, 1 + 3));
-    // The peers fall silent: their keys expire, and other peers may connect.
+    // The peers fall silent. Their links go down and are removed, and other peers may connect.
     for _ in 0..3_000 {
         alone.advance(100 * MS);
     }
@@ -673,6 +681,7 @@ fn a_silent_unknown_peer_releases_its_slot_within_seconds() {
     alone.node.assert_even();
 }
 
+/// wire.md: W4-27, W4-67, W4-69, W4-96.
 #[test]
 fn a_replayed_third_message_of_an_unknown_peer_makes_no_second_session() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
@@ -685,9 +694,9 @@ fn a_replayed_third_message_of_an_unknown_peer_makes_no_second_session() {
     let answer = alone.ask(host(66), &first).remove(0);
     let again = alone.ask(host(66), &first).remove(0);
     assert_eq!(again, answer, "the same request gets the same reply");
-    let msg3 = waiting.read_response(&answer).expect("readable").finish(&ours, None);
+    let msg3 = waiting.read_response(&local, &answer).expect("readable").finish(&ours, None);
     let msg3 = msg3.expect("agreed").1;
-    alone.ask(host(66), &msg3);
+    assert!(alone.ask(host(66), &msg3).is_empty(), "the last message gets no reply");
     let view = alone.node.peer_view(9);
     for _ in 0..10 {
         alone.ask(host(66), &msg3);
@@ -697,6 +706,30 @@ fn a_replayed_third_message_of_an_unknown_peer_makes_no_second_session() {
     }
 }
 
+/// wire.md: W4-111.
+#[test]
+fn the_secret_of_a_completed_handshake_is_erased_although_no_message_arrives() {
+    let policy = UnknownPeerPolicy::default().with_links_max(4);
+    let (net, now) = (SimNet::default(), Now(1));
+    let spec = NodeSpec { unknown_peers: Some(policy), ..NodeSpec::new(2) };
+    let node = Node::new(&net, &spec, now);
+    let mut alone = Alone { net, node, now };
+    alone.advance(0);
+    assert_eq!(alone.node.switch.next_timeout(), None, "without a handshake there is no timer");
+    assert!(alone.discover(host(66), 9).is_some());
+    let mut dues = Vec::new();
+    for _ in 0..1_000 {
+        let Some(due) = alone.node.switch.next_timeout() else { break };
+        dues.push(due.0 / SECOND);
+        alone.now = alone.now.max(due);
+        alone.advance(1);
+    }
+    // Two lives of a secret.
+    let renewals = [120, 240].map(|due| dues.iter().filter(|at| **at == due).count());
+    assert_eq!(renewals, [1, 1], "{dues:?}");
+}
+
+/// wire.md: W4-70.
 #[test]
 fn a_peer_s_key_without_its_psk_is_refused_by_xx() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
@@ -704,7 +737,7 @@ fn a_peer_s_key_without_its_psk_is_refused_by_xx() {
     let mut spec = alone.node.peer_spec(5, false);
     spec = spec.with_psk(Psk::from_bytes([5; 32]));
     alone.node.switch.add_peer(spec, alone.now).expect("a slot");
-    alone.discover(host(66), 5); // the answer shows only whether the peer is known
+    alone.discover(host(66), 5); // a response shows only whether the peer is known
     for _ in 0..20 {
         alone.advance(100 * MS);
     }
@@ -712,6 +745,7 @@ fn a_peer_s_key_without_its_psk_is_refused_by_xx() {
     assert!(alone.node.count(Discard::NotAllowed) > 0);
 }
 
+/// wire.md: W4-60.
 #[test]
 fn a_pinned_identity_is_the_only_one() {
     for (pinned, comes_up) in [(2, true), (7, false)] {
@@ -721,13 +755,14 @@ fn a_pinned_identity_is_the_only_one() {
         pair.run_for(30);
         assert_eq!(pair.a.is_up() && pair.b.is_up(), comes_up);
         let who = identity(2).identity().peer_id();
-        let told = Event::PeerRefused(pair.a.peer_view(2).slot, who);
-        let told = pair.a.events.iter().filter(|event| **event == told).count();
-        assert_eq!(told, usize::from(!comes_up), "the refusal is reported once");
+        let refusal = Event::PeerRefused(pair.a.peer_view(2).slot, who);
+        let reports = pair.a.events.iter().filter(|event| **event == refusal).count();
+        assert_eq!(reports, usize::from(!comes_up), "the refusal is reported once");
         assert_eq!(pair.a.count(Discard::HandshakeIdentity) > 1, !comes_up);
     }
 }
 
+/// wire.md: W3-47.
 #[test]
 fn r12_a_peer_that_shouts_drowns_out_no_other() {
     let policy = UnknownPeerPolicy::default().with_links_max(4);
@@ -790,12 +825,12 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
             let frame = sealed(&mut keys, Sealed::Data, &ping[8..], pair.now);
             pair.net.inject(host(66), host(2), &frame);
         }
-        // The worker reads them all before the slow path is polled.
+        // The worker reads all these frames before the slow path is polled.
         for _ in 0..4 {
             pair.b.workers[0].poll(pair.now);
         }
         if round % 10 == 0 {
-            // The peer moves, so it receives a challenge and answers.
+            // The peer moves, so it receives a challenge and responds.
             let outer = host(1 + 10 * (round / 10 % 2) as u8);
             pair.net.move_socket(host(1), outer);
         }
@@ -809,12 +844,13 @@ fn r12_r23_a_flood_for_the_switch_itself_takes_down_no_link() {
     assert!(!pair.b.events.iter().any(is_down), "{:?}", pair.b.events);
     assert_eq!(discards(&pair), before, "a packet of the well-behaved peer was refused");
     assert!(pair.b.count(Discard::OverBudget) + pair.b.count(Discard::PuntFull) > 100_000);
-    // The peer has just moved. A challenge that the move lost is discarded after 5 s.
+    // The peer has just moved. A challenge that was lost in the move is discarded after 5 s.
     (0..300).for_each(|_| pair.advance(20 * MS));
     assert!(pair.carries_packets());
     pair.assert_even();
 }
 
+/// wire.md: W1.2-12.
 #[test]
 fn each_right_opens_one_way_and_no_other() {
     let rights = [
@@ -858,13 +894,12 @@ fn each_right_opens_one_way_and_no_other() {
         assert_eq!(receive(&mut at_b).is_some(), rights.endpoints, "{name}: endpoints");
         assert_eq!(refused(&row) - before, u64::from(!rights.endpoints), "{name}: endpoints");
 
-        // A control request to the switch itself gets a reply only if the sender has the right to
-        // send such requests.
+        // A request to the switch itself gets a reply only if the sender has the right `control`.
         let to_switch = path(&[hop(slot_a, b_at_a), hop(a_at_b.number(), 1)]);
-        let mut question = packet(to_switch, &PING);
-        question[8 + 1] |= 0x40;
-        let mut frame = row.first.frame(question.len()).expect("memory");
-        frame.bytes_mut().copy_from_slice(&question);
+        let mut request = packet(to_switch, &PING);
+        request[8 + 1] |= 0x40;
+        let mut frame = row.first.frame(request.len()).expect("memory");
+        frame.bytes_mut().copy_from_slice(&request);
         let before = refused(&row);
         row.first.send(frame).expect("room");
         row.advance(MS);

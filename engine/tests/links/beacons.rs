@@ -1,14 +1,17 @@
-//! Link beacons: discovery, and attempts to misuse them. Virtual time. A segment is an address whose datagrams the
-//! test copies to all others.
+//! Link beacons: discovery, and attempts to misuse beacons. The tests run in virtual time. A
+//! segment is an address whose datagrams the test copies to all nodes.
 
 use std::net::SocketAddr;
 
-use strowger_crypto::beacon;
+use strowger_crypto::{
+    Nanos, SeededEntropy, beacon,
+    handshake::{Admission, CookieChecker, Load},
+};
 use strowger_engine::{
     Now,
     control::{
         Event,
-        peering::{BeaconSpec, Liveness, UnknownPeerPolicy},
+        peering::{BeaconSpec, LinkState, Liveness, UnknownPeerPolicy},
     },
     discard::Discard,
     limits::{BEACON_CALLS_MAX, BEACONS_PER_SECOND_AND_PORT},
@@ -47,18 +50,18 @@ fn at(number: u8) -> Option<Address> {
     Some(Address::Udp(host(number)))
 }
 
-/// Copies the datagrams to the group to these addresses.
+/// Delivers the datagrams that were sent to the group to these addresses. Returns the datagrams.
 fn deliver(net: &SimNet, to: &[SocketAddr]) -> Vec<Datagram> {
-    let said = net.take_received(host(GROUP));
-    for beacon in &said {
+    let beacons = net.take_received(host(GROUP));
+    for beacon in &beacons {
         for &to in to.iter().filter(|to| **to != beacon.from) {
             net.inject(beacon.from, to, &beacon.bytes);
         }
     }
-    said
+    beacons
 }
 
-/// Advances the time, and copies beacons to both nodes.
+/// Advances the time, and delivers beacons to both nodes.
 fn run_for(pair: &mut Pair, seconds: u64) {
     for _ in 0..10 * seconds {
         pair.advance(100 * MS);
@@ -67,7 +70,7 @@ fn run_for(pair: &mut Pair, seconds: u64) {
     }
 }
 
-/// A node that reads beacons, and a peer with seed 1 whose key it has.
+/// A node that receives beacons. It has one configured peer, with seed 1, whose key it knows.
 struct Listener {
     net: SimNet,
     node: Node,
@@ -93,7 +96,8 @@ impl Listener {
         }
     }
 
-    /// The datagrams that the node sends after it receives these bytes from this address.
+    /// Delivers these bytes from this address. Returns the datagrams that the node then sends to
+    /// the address.
     fn hear(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Datagram> {
         self.net.inject(from, self.node.at, bytes);
         self.advance(1_000);
@@ -105,7 +109,7 @@ impl Listener {
     }
 }
 
-/// A beacon whose bytes from `at` on are overwritten with `over`. The forger knows the network's
+/// Returns a beacon whose bytes from `at` on are replaced by `over`. The forger knows the network's
 /// name, so the MAC is valid.
 fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_BYTES] {
     bytes[at..at + over.len()].copy_from_slice(over);
@@ -114,19 +118,20 @@ fn forged(mut bytes: [u8; BEACON_BYTES], over: &[u8], at: usize) -> [u8; BEACON_
     bytes
 }
 
+/// wire.md: W10-3, W10-10, W10-12, W10-15, W10-30.
 #[test]
 fn beacons_are_sent_only_on_enabled_ports_rarely_and_with_jitter() {
     let mut listener = Listener::new(None);
-    let mut said = Vec::new();
+    let mut beacons = Vec::new();
     for _ in 0..4_000 {
         listener.advance(100 * MS);
-        said.extend(
+        beacons.extend(
             listener.net.take_received(host(GROUP)).into_iter().map(|d| (listener.now.0, d)),
         );
     }
-    assert!((35..=45).contains(&said.len()), "{} in 400 s", said.len());
-    assert!(said.iter().all(|(_, d)| d.bytes == beacon::encode(&identity(2))));
-    let gaps: Vec<u64> = said.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!((35..=45).contains(&beacons.len()), "{} in 400 s", beacons.len());
+    assert!(beacons.iter().all(|(_, d)| d.bytes == beacon::encode(&identity(2))));
+    let gaps: Vec<u64> = beacons.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     let early_to_late = INTERVAL * 3 / 4..=INTERVAL * 5 / 4 + SECOND;
     assert!(gaps.iter().all(|gap| early_to_late.contains(gap)), "{gaps:?}");
     assert!(gaps.iter().any(|gap| gap.abs_diff(gaps[0]) > SECOND), "in step: {gaps:?}");
@@ -139,9 +144,15 @@ fn beacons_are_sent_only_on_enabled_ports_rarely_and_with_jitter() {
     let kinds = listener.node.count(Discard::BadLinkKind);
     assert!(listener.hear(host(1), &beacon::encode(&identity(1))).is_empty());
     assert_eq!(listener.node.count(Discard::BadLinkKind), kinds + 1);
+
+    // A port sends its first beacon within a second.
+    hears(&mut listener.node);
+    (0..11).for_each(|_| listener.advance(100 * MS));
+    assert_eq!(listener.net.take_received(host(GROUP)).len(), 1);
     listener.node.assert_even();
 }
 
+/// wire.md: W10-12, W10-15.
 #[test]
 fn beacons_are_neither_sent_nor_read_by_default() {
     let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
@@ -156,9 +167,10 @@ fn beacons_are_neither_sent_nor_read_by_default() {
     pair.assert_even();
 }
 
+/// wire.md: W10-28.
 #[test]
 fn peers_with_only_each_other_s_keys_find_each_other() {
-    // One node sends beacons, or both do.
+    // Only node 1, only node 2, or both send beacons.
     for who in 1..4 {
         let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
             spec.with_address(None::<Address>)
@@ -166,7 +178,7 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         hears(&mut pair.a);
         hears(&mut pair.b);
         if who != 3 {
-            // One of the nodes receives beacons, but its own beacons are lost.
+            // The beacons of both nodes are lost. The test injects a beacon of one node.
             pair.net.cut(host(GROUP), true);
         }
         let says = |pair: &Pair, number: u8| {
@@ -190,13 +202,14 @@ fn peers_with_only_each_other_s_keys_find_each_other() {
         let is_told = |event: &Event| matches!(event, Event::PeerSuggested { slot: Some(_), .. });
         let [a, b] = [&pair.a, &pair.b].map(|node| node.events.iter().any(is_told));
         assert!(if who == 3 { a || b } else { (a, b) == (who == 2, who == 1) });
-        // The link stays up through a renewal of its keys and after it.
+        // The link stays up while its keys are renewed.
         run_for(&mut pair, 400);
         assert!(pair.carries_packets() && pair.a.peer_view(2).handshakes >= 2);
         pair.assert_even();
     }
 }
 
+/// wire.md: W10-13, W10-19, W10-26.
 #[test]
 fn a_link_that_is_up_is_not_moved_by_a_beacon() {
     let mut pair = Pair::new();
@@ -210,10 +223,20 @@ fn a_link_that_is_up_is_not_moved_by_a_beacon() {
     assert!(pair.a.count(Discard::Handled) > before);
     assert_eq!(pair.a.peer_view(2).at, at(2));
     assert!(pair.carries_packets());
+    // The same holds for a link that is idle.
+    run_for(&mut pair, 400);
+    assert_eq!(pair.a.peer_view(2).state, LinkState::Idle);
+    let before = pair.a.count(Discard::Handled);
+    pair.net.inject(host(66), host(1), &beacon::encode(&identity(2)));
+    run_for(&mut pair, 20);
+    assert!(pair.net.take_received(host(66)).is_empty());
+    assert!(pair.a.count(Discard::Handled) > before);
+    assert_eq!((pair.a.peer_view(2).at, pair.a.peer_view(2).state), (at(2), LinkState::Idle));
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::PeerSuggested { .. })));
     pair.assert_even();
 }
 
+/// wire.md: W10-5, W10-13, W10-28.
 #[test]
 fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(SECOND)).with_always(true);
@@ -221,7 +244,7 @@ fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
         Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(liveness));
     hears(&mut pair.a);
     pair.until_up();
-    // B restarts at another address and does not know A's.
+    // B restarts at another address and does not know A's address.
     pair.net.cut(host(2), true);
     pair.run_for(20);
     assert!(!pair.a.is_up());
@@ -233,7 +256,8 @@ fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
     pair.at_b = at_b;
     assert_eq!(slot, 0);
 
-    // A forged beacon has no effect, and costs A one message.
+    // A copied beacon from another address causes one message to that address, and does not change
+    // the peer's address.
     pair.net.inject(host(66), host(1), &beacon::encode(&identity(2)));
     pair.run_for(30);
     let there = pair.net.take_received(host(66));
@@ -249,6 +273,7 @@ fn a_peer_whose_link_is_down_is_tried_at_its_beacon_s_source() {
     pair.assert_even();
 }
 
+/// wire.md: W10-29.
 #[test]
 fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
     let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |own, spec| {
@@ -271,15 +296,16 @@ fn a_peer_with_only_a_pinned_identity_is_found_by_its_beacon() {
 #[test]
 fn r10_beacons_continue_after_a_recovery() {
     let mut listener = Listener::new(unknown_peers());
-    // A call is in progress. The recovery must free what the call held.
+    // A handshake that a beacon has caused is in progress. The recovery must free its session
+    // index.
     assert_eq!(listener.hear(host(9), &beacon::encode(&identity(9))).len(), 1);
     listener.node.switch.recover(listener.now);
-    let mut said = 0;
+    let mut beacons = 0;
     for _ in 0..400 {
         listener.advance(100 * MS);
-        said += listener.net.take_received(host(GROUP)).len();
+        beacons += listener.net.take_received(host(GROUP)).len();
     }
-    assert!((3..=6).contains(&said), "{said} beacons in 40 s");
+    assert!((3..=6).contains(&beacons), "{beacons} beacons in 40 s");
     let there = listener.hear(host(1), &beacon::encode(&identity(1)));
     assert_eq!(there.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [1]);
     listener.advance(20 * SECOND);
@@ -301,6 +327,7 @@ fn a_beacon_received_by_another_worker_is_answered_by_it() {
     pair.assert_even();
 }
 
+/// wire.md: W10-24.
 #[test]
 fn r8_an_unsigned_beacon_is_never_followed() {
     for unknown_peers in [None, unknown_peers()] {
@@ -318,8 +345,8 @@ fn r8_an_unsigned_beacon_is_never_followed() {
                 + (listener.node.count(Discard::NotAllowed) - refused);
             assert_eq!(counted, 1, "byte {from}");
         }
-        // Beacons with a flipped bit, and beacons that are too short or too long: the network's MAC
-        // is wrong or missing.
+        // In beacons with a flipped bit, the network's MAC is wrong. A beacon that is too short is
+        // refused as well.
         for bit in 0..8 * BEACON_BYTES {
             let mut bytes = ours;
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -334,6 +361,7 @@ fn r8_an_unsigned_beacon_is_never_followed() {
     }
 }
 
+/// wire.md: W10-25.
 #[test]
 fn a_key_with_a_known_identity_is_not_accepted_from_another_identity() {
     let (net, now) = (SimNet::default(), Now(1));
@@ -350,6 +378,7 @@ fn a_key_with_a_known_identity_is_not_accepted_from_another_identity() {
     listener.node.assert_even();
 }
 
+/// wire.md: W10-5, W10-13.
 #[test]
 fn r8_a_replayed_beacon_causes_one_shorter_initiation_and_no_state() {
     let mut listener = Listener::new(None);
@@ -367,8 +396,7 @@ fn r8_a_replayed_beacon_causes_one_shorter_initiation_and_no_state() {
             answers += listener.net.take_received(host(number)).len();
         }
     }
-    // The node does not answer more often than it would retry the handshake anyway, at growing
-    // intervals.
+    // The node sends at most one initiation per retry, and the intervals between retries grow.
     assert!((5..=30).contains(&answers), "{answers}");
     listener.advance(SECOND);
     assert_eq!((listener.node.peer_view(1).at, listener.node.is_up()), (None, false));
@@ -376,12 +404,13 @@ fn r8_a_replayed_beacon_causes_one_shorter_initiation_and_no_state() {
     listener.node.assert_even();
 }
 
+/// wire.md: W10-22, W10-23.
 #[test]
 fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     listener.net.start_log();
-    // These are the beacons of 100 identities made for the attack, each sent from its own address.
+    // The attacker has the beacons of 100 identities, and sends each from a separate address.
     let beacons: Vec<_> = (100..200).map(|seed| beacon::encode(&identity(seed))).collect();
     for round in 0..200 {
         for (number, bytes) in beacons.iter().enumerate() {
@@ -404,7 +433,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     let began = listener.net.take_log();
     let calls = began.iter().filter(|d| d.from == host(2) && d.to.port() == 7_000);
     let calls: Vec<_> = calls.filter(|d| kind(&d.bytes) == 1).collect();
-    // The flood lasts ten seconds, and each call is kept for five.
+    // The flood lasts ten seconds, and the node keeps each handshake for five.
     assert!((1..=3 * BEACON_CALLS_MAX).contains(&calls.len()), "{}", calls.len());
     assert!(calls.iter().all(|d| d.bytes.len() == INITIATION_BYTES));
     let refused = listener.node.count(Discard::OverBudget) + listener.node.count(Discard::PuntFull);
@@ -415,8 +444,8 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     assert_eq!(listener.node.free_chunks(), before.2);
     listener.node.assert_even();
 
-    // Beacons with bad signatures arrive at a high rate. The node checks as many as its budget
-    // allows.
+    // Beacons with bad signatures arrive at a high rate. The node checks as many signatures as its
+    // budget allows.
     let bytes = forged(beacon::encode(&identity(3)), &[0; 64], 76);
     let seals = listener.node.count(Discard::BadSeal);
     for _ in 0..1_000 {
@@ -429,6 +458,7 @@ fn r12_a_flood_of_beacons_stays_within_its_budget_and_blocks_no_peer() {
     listener.node.assert_even();
 }
 
+/// wire.md: W10-20, W10-29.
 #[test]
 fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
     for (policies, who) in [
@@ -455,8 +485,8 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
                 for _ in 0..4 {
                     nodes.iter_mut().for_each(|node| node.poll(now));
                 }
-                let said = net.take_received(host(GROUP));
-                for beacon in said.iter().filter(|d| who == 3 || d.from == host(who)) {
+                let beacons = net.take_received(host(GROUP));
+                for beacon in beacons.iter().filter(|d| who == 3 || d.from == host(who)) {
                     for node in nodes.iter().filter(|node| node.at != beacon.from) {
                         net.inject(beacon.from, node.at, &beacon.bytes);
                     }
@@ -481,10 +511,10 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
             .sum();
         assert_eq!(refused > 0, !both);
         if both {
-            // Both nodes renew their keys.
+            // The nodes renew their keys several times.
             run_rounds(&mut nodes, 20 * 400);
             assert!(nodes.iter().all(|node| node.is_up() && node.switch.peers().len() == 1));
-            // One node stops. The other one removes it and frees its slot.
+            // One node stops. The other one removes the peer and frees its slot.
             let gone = nodes.pop().expect("two");
             gone.assert_even();
             drop(gone);
@@ -495,13 +525,14 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
     }
 }
 
+/// wire.md: W10-29.
 #[test]
 fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identity() {
     let mut listener = Listener::new(unknown_peers());
     let before = listener.state();
     let called = listener.hear(host(9), &beacon::encode(&identity(9)));
     let [call] = called.as_slice() else { panic!("one call: {called:?}") };
-    // Another node, which accepts unknown peers, receives the call.
+    // Another node, which accepts unknown peers, receives the initiation.
     let birth = NodeSpec { unknown_peers: unknown_peers(), ..NodeSpec::new(8) };
     let mut other = Node::new(&listener.net, &birth, listener.now);
     listener.net.inject(host(9), other.at, &call.bytes);
@@ -510,12 +541,100 @@ fn an_unknown_peer_s_answer_is_accepted_only_from_the_called_address_and_identit
     }
     let answers = listener.net.take_received(host(9));
     let [answer] = answers.as_slice() else { panic!("one reply: {answers:?}") };
-    // The reply first comes from the wrong address, then from the right one. It belongs to another
-    // identity.
+    // The response of the other node arrives first from a wrong address, then from the right one.
+    // It is refused first because of its address, and then because its identity is not that of the
+    // beacon.
     assert!(listener.hear(host(66), &answer.bytes).is_empty());
     assert_eq!(listener.node.count(Discard::NoSession), 1);
     assert!(listener.hear(host(9), &answer.bytes).is_empty());
     assert_eq!(listener.node.count(Discard::NotAllowed), 1);
     assert_eq!(listener.state(), before);
+    listener.node.assert_even();
+}
+
+/// wire.md: W10-2, W10-7, W10-8, W10-16, W10-17, W10-18, W10-20, W10-24, W13-11.
+#[test]
+fn the_first_check_that_fails_decides_how_a_beacon_is_counted() {
+    let mut listener = Listener::new(None);
+    let (peer, unknown) = (beacon::encode(&identity(1)), beacon::encode(&identity(9)));
+    let with_other_mac = |mut bytes: [u8; BEACON_BYTES]| {
+        bytes[BEACON_BYTES - 1] ^= 1;
+        bytes
+    };
+    let other_version = forged(peer, &[2], 8);
+    let longer = [&peer[..], &[0]].concat();
+    let cases: [(&str, &[u8], Discard); 10] = [
+        ("one byte less", &peer[..BEACON_BYTES - 1], Discard::Malformed),
+        ("one byte more", &longer, Discard::Malformed),
+        ("a lane", &forged(peer, &[0x71], 0), Discard::Malformed),
+        ("a counter", &forged(peer, &[1], 7), Discard::Malformed),
+        ("another version", &other_version, Discard::Malformed),
+        ("another version and mac", &with_other_mac(other_version), Discard::Malformed),
+        ("another mac, of an unknown node", &with_other_mac(unknown), Discard::BadSeal),
+        ("its own", &beacon::encode(&identity(2)), Discard::Handled),
+        ("an unknown node's, not signed", &forged(unknown, &[0; 64], 76), Discard::NotAllowed),
+        ("the peer's, not signed", &forged(peer, &[0; 64], 76), Discard::BadSeal),
+    ];
+    for (case, bytes, wanted) in cases {
+        let before = listener.node.switch.balance().discards;
+        assert!(listener.hear(host(66), bytes).is_empty(), "{case}");
+        let after = listener.node.switch.balance().discards;
+        let counted: Vec<_> = (0..after.len()).filter(|&at| after[at] != before[at]).collect();
+        assert_eq!(counted, [wanted as usize], "{case}");
+    }
+    // The three bytes behind the version and the field of zeros may have any value.
+    let later = forged(forged(peer, &[7; 3], 9), &[7; 740], 140);
+    let there = listener.hear(host(1), &later);
+    assert_eq!(there.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [1]);
+    listener.node.assert_even();
+}
+
+/// wire.md: W10-21, W10-22.
+#[test]
+fn a_second_beacon_during_a_handshake_is_ignored_and_the_ninth_handshake_is_refused() {
+    let mut listener = Listener::new(unknown_peers());
+    for seed in 0..BEACON_CALLS_MAX as u8 {
+        let bytes = beacon::encode(&identity(100 + seed));
+        assert_eq!(listener.hear(host(100 + seed), &bytes).len(), 1);
+        let handled = listener.node.count(Discard::Handled);
+        assert!(listener.hear(host(100 + seed), &bytes).is_empty());
+        assert!(listener.hear(host(66), &bytes).is_empty());
+        assert_eq!(listener.node.count(Discard::Handled), handled + 2);
+    }
+    let refused = listener.node.count(Discard::OverBudget);
+    assert!(listener.hear(host(99), &beacon::encode(&identity(99))).is_empty());
+    assert_eq!(listener.node.count(Discard::OverBudget), refused + 1);
+    listener.node.assert_even();
+
+    // No unknown peer is allowed beyond the limit.
+    let mut listener = Listener::new(unknown_peers().map(|policy| policy.with_links_max(0)));
+    assert!(listener.hear(host(99), &beacon::encode(&identity(99))).is_empty());
+    assert_eq!(listener.node.count(Discard::OverBudget), 1);
+    listener.node.assert_even();
+}
+
+/// wire.md: W10-14.
+#[test]
+fn r8_a_cookie_for_a_beacon_s_handshake_is_not_answered() {
+    let mut listener = Listener::new(unknown_peers());
+    let bytes = beacon::encode(&identity(9));
+    let called = listener.hear(host(9), &bytes);
+    let [call] = called.as_slice() else { panic!("one initiation: {called:?}") };
+    let mut entropy = SeededEntropy::new(7);
+    let checker = CookieChecker::new(&identity(9), Nanos::ZERO, &mut entropy).expect("seeded");
+    let Ok(Admission::CookieReply(cookie)) = checker.admit(&[], &call.bytes, Load::Heavy) else {
+        panic!("no cookie under load");
+    };
+    assert!(listener.hear(host(9), &cookie).is_empty());
+    assert_eq!(listener.node.count(Discard::NoSession), 1);
+    // When the node has given up the handshake, the next beacon causes another one, without the
+    // cookie.
+    for _ in 0..6 {
+        listener.advance(SECOND);
+    }
+    assert!(listener.net.take_received(host(9)).is_empty());
+    let again = listener.hear(host(9), &bytes);
+    let [again] = again.as_slice() else { panic!("one initiation: {again:?}") };
+    assert_eq!((again.bytes.len(), &again.bytes[880..]), (INITIATION_BYTES, &[0; 16][..]));
     listener.node.assert_even();
 }

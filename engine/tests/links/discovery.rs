@@ -1,5 +1,6 @@
-//! Peers without a configured key. They are found by an XX handshake, are accepted by the pinned
-//! identity or by the policy for unknown peers, and are lost and found again. Virtual time.
+//! Peers without a configured key. They are found by an XX handshake, and accepted because of the
+//! pinned identity or of the policy for unknown peers. They vanish and are found again. The tests
+//! run in virtual time.
 
 use strowger_crypto::Psk;
 use strowger_engine::{
@@ -13,7 +14,7 @@ use strowger_engine::{
 };
 use strowger_testkit::sim::{MS, Node, NodeSpec, Pair, SECOND, identity, key};
 
-/// What one end has configured for the other.
+/// The properties of the other end that one end has configured.
 #[derive(Clone, Copy, Debug)]
 struct Knows {
     key: bool,
@@ -39,7 +40,7 @@ fn knows(what: Knows, of: u8, spec: PeerSpec) -> PeerSpec {
     spec.with_identity(what.identity.then(|| *identity(of).identity()))
 }
 
-/// Nodes 1 and 2 with these configurations and policies.
+/// Makes nodes 1 and 2 with these configurations and policies.
 fn pair(a: Knows, b: Knows, unknown_peers: [Option<UnknownPeerPolicy>; 2]) -> Pair {
     let [first, second] = unknown_peers;
     let births = [(1, first), (2, second)]
@@ -54,6 +55,7 @@ fn downs(node: &Node) -> usize {
     node.events.iter().filter(|event| matches!(event, Event::LinkDown(_))).count()
 }
 
+/// wire.md: W4-9.
 #[test]
 fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
     for (a, b) in [(NAME, NAME_ALONE), (NAME, NAME), (KEY, NAME_ALONE), (KEY, NAME), (NAME, KEY)] {
@@ -75,7 +77,7 @@ fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
             let (at_a, at_b) = (pair.a.peer_view(2), pair.b.peer_view(1));
             assert_eq!((at_a.key, at_b.key), (Some(key(2)), Some(key(1))));
             assert!(!at_a.is_unknown && at_a.rights == Rights { control: false, ..Rights::ALL });
-            // From here on IK is used, and no packet is refused.
+            // From here on, IK is used, and the link does not go down.
             let before = (downs(&pair.a), downs(&pair.b));
             for second in 0..600 {
                 assert!(pair.carries_packets(), "{a:?} {b:?} {loss} {seed}: after {second} s");
@@ -88,8 +90,8 @@ fn a_peer_with_only_a_pinned_identity_gets_a_link_from_either_side() {
     }
 }
 
-/// After XX both ends start the path MTU search with the first keys, as configured peers do: the
-/// size is in the first answer, not in the second.
+/// After XX, both ends search for the path MTU within the same limit as configured peers: the first
+/// handshake already agrees on it.
 #[test]
 fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
     let policy = Some(UnknownPeerPolicy::default());
@@ -97,7 +99,8 @@ fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
         let mut pair = pair(a, b, unknown_peers);
         pair.run_for(60);
         let views = [pair.a.peer_view(2), pair.b.peer_view(1)];
-        // Each end has two handshakes if both started at once. No key has been renewed yet.
+        // There are two handshakes if both ends started at the same time. No key has been renewed
+        // yet.
         assert!(views.iter().all(|view| view.handshakes <= 2), "{views:?}");
         let agreed = |view: &PeerView| view.agreed.map(|agreed| agreed.frame_bytes_max);
         views.map(|view| (view.frame_bytes_max, agreed(&view)))
@@ -113,7 +116,7 @@ fn a_discovered_peer_takes_packets_as_long_as_a_configured_one() {
 fn a_peer_configured_by_address_alone_has_the_rights_of_an_unknown_peer() {
     let rights = Rights { endpoints: true, ..Rights::NONE };
     let policy = UnknownPeerPolicy::default().with_rights(rights);
-    // Either both ends search for each other, or one arrives as an unknown peer.
+    // Each end has only the address of the other end, and treats that end as an unknown peer.
     let mut pair = pair(PLACE, PLACE, [Some(policy), Some(policy)]);
     pair.until_up();
     assert_eq!((pair.a.peer_view(2).rights, pair.b.peer_view(1).rights), (rights, rights));
@@ -123,6 +126,7 @@ fn a_peer_configured_by_address_alone_has_the_rights_of_an_unknown_peer() {
     pair.assert_even();
 }
 
+/// wire.md: W4-60.
 #[test]
 fn another_identity_than_the_pinned_one_is_refused_with_a_reason() {
     for (a, b) in [(NAME, PLACE), (NAME_ALONE, PLACE)] {
@@ -141,9 +145,9 @@ fn another_identity_than_the_pinned_one_is_refused_with_a_reason() {
         let ups = |node: &Node| node.events.iter().any(|e| matches!(e, Event::LinkUp(_)));
         assert!(!ups(&pair.a) && !ups(&pair.b), "no datagram arrived");
         let who = identity(2).identity().peer_id();
-        let told = Event::PeerRefused(peers[0].slot, who);
+        let refusal = Event::PeerRefused(peers[0].slot, who);
         assert_eq!(
-            pair.a.events.contains(&told),
+            pair.a.events.contains(&refusal),
             a.at,
             "a peer without an address gets no such event"
         );
@@ -151,6 +155,7 @@ fn another_identity_than_the_pinned_one_is_refused_with_a_reason() {
     }
 }
 
+/// wire.md: W4-6, W4-70, W4-116.
 #[test]
 fn without_a_policy_an_unknown_peer_s_search_is_not_answered() {
     let policy = Some(UnknownPeerPolicy::default());
@@ -160,8 +165,8 @@ fn without_a_policy_an_unknown_peer_s_search_is_not_answered() {
     assert!(pair.b.count(Discard::UnknownPeer) > 0 && !pair.a.switch.peers()[0].is_up());
     assert_eq!(pair.b.switch.slots().len(), slots);
 
-    // Unknown peers are allowed, but none of the permitted links is free. The searching node does
-    // not show a link.
+    // Unknown peers are allowed, but their maximum number is 0. The link of the searching node does
+    // not come up.
     let full = UnknownPeerPolicy::default().with_links_max(0);
     let births = [(1, policy), (2, Some(full))]
         .map(|(seed, unknown_peers)| NodeSpec { unknown_peers, ..NodeSpec::new(seed) });
@@ -182,7 +187,7 @@ fn a_discovered_peer_that_restarts_is_found_again() {
     for (a, b, unknown_peers) in [(NAME, NAME_ALONE, None), (PLACE, PLACE, policy)] {
         let mut pair = pair(a, b, [unknown_peers, unknown_peers]);
         pair.until_up();
-        // The node restarts and keeps no state.
+        // The second node restarts without its state.
         let birth = NodeSpec { unknown_peers, restarts_before: 1 + pair.now.0, ..NodeSpec::new(2) };
         pair.b = Node::new(&pair.net, &birth, pair.now);
         let spec = knows(b, 1, pair.b.peer_spec(1, true));

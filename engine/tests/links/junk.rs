@@ -1,5 +1,6 @@
-//! Junk against handshakes. A passive observer can read session indices and send forged answers to
-//! them. These answers keep no link down, at any rate. Virtual time.
+//! Junk against handshakes. An observer of the path can read session indices, and send forged
+//! responses and cookie replies with these indices. Such messages keep no link down, at whatever
+//! rate they arrive. The tests run in virtual time.
 
 use strowger_crypto::{
     Nanos, Psk, SeededEntropy,
@@ -22,12 +23,13 @@ fn kind(bytes: &[u8]) -> u8 {
 /// What a passive observer sees: the source and destination of each packet, and the session indices
 /// in the clear.
 #[derive(Default)]
-struct Bystander {
-    /// The session indices in packets to a host, and in its initiations.
+struct Observer {
+    /// A host, and a session index from a packet to the host or from an initiation of the host.
+    /// Only the newest twelve are kept.
     visible: Vec<(u8, [u8; 3])>,
 }
 
-impl Bystander {
+impl Observer {
     fn look(&mut self, flown: &[Datagram]) {
         for d in flown {
             let [one, other] = if d.from == host(1) { [1, 2] } else { [2, 1] };
@@ -43,8 +45,8 @@ impl Bystander {
         }
     }
 
-    /// Sends responses and cookies of these lengths to each session index, with the peer's address
-    /// as their source.
+    /// Sends responses and cookie replies of these lengths to each session index, with the peer's
+    /// address as their source.
     fn inject(&self, pair: &Pair, rng: &mut Rng, lengths: &[usize]) -> u64 {
         for (to, number) in &self.visible {
             for (first, &len) in [0x20, 0x30, 0x21].into_iter().zip(lengths) {
@@ -57,16 +59,17 @@ impl Bystander {
     }
 }
 
+/// wire.md: W4-14, W4-87.
 #[test]
 fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
-    // Each end gets one datagram every 10 ms, with the session index of its newest initiation:
-    // responses of 8 bytes, and cookies and responses of their right lengths.
+    // Each end gets one datagram every 10 ms, with the newest of its session indices that the
+    // observer has seen: a response or a cookie reply of 8 bytes, or one of the right length.
     for (first, len) in [(0x20, 8), (0x30, 8), (0x30, 64), (0x20, 896)] {
         let mut pair = Pair::new();
-        let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x12));
+        let (mut observer, mut rng) = (Observer::default(), Rng::new(0x12));
         pair.net.start_log();
-        // In the first second every handshake is lost, as if the other end started later. In that
-        // time the junk can use up the budget of that peer.
+        // In the first second, all handshake messages are lost, as if the other end started later.
+        // In that time, the junk could use up the budget of that peer.
         pair.net.set_handshake_loss(1_000_000, 0);
         let (mut injected, mut up) = (0, None);
         for round in 0..3_000 {
@@ -75,10 +78,10 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
             }
             pair.now.0 += 10 * MS;
             for end in [1, 2] {
-                // The observer sees each packet, and its junk arrives before the peer's answer.
+                // The observer sees each packet, and its junk arrives before the peer's response.
                 if end == 1 { &mut pair.a } else { &mut pair.b }.poll(pair.now);
-                bystander.look(&pair.net.take_log());
-                let newest = bystander.visible.iter().rfind(|(to, _)| *to == end);
+                observer.look(&pair.net.take_log());
+                let newest = observer.visible.iter().rfind(|(to, _)| *to == end);
                 if let Some((_, number)) = newest {
                     let mut junk = rng.bytes(len);
                     junk[..4].copy_from_slice(&[first, number[0], number[1], number[2]]);
@@ -101,24 +104,25 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_new_link_down() {
     }
 }
 
+/// wire.md: W4-87.
 #[test]
 fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     let mut pair = Pair::new();
     pair.until_up();
-    let (mut bystander, mut rng) = (Bystander::default(), Rng::new(0x13));
+    let (mut observer, mut rng) = (Observer::default(), Rng::new(0x13));
     pair.net.start_log();
     let before = pair.a.peer_view(2).handshakes;
     let (mut injected, mut sent, mut got) = (0, 0, 0);
     for round in 0..400 * 20 {
-        // About 1,400 datagrams a second arrive before the peers' own.
-        injected += bystander.inject(&pair, &mut rng, &[8, 8]);
-        injected += bystander.inject(&pair, &mut rng, &[896, 64, 896]);
+        // Up to 1,200 junk datagrams per second arrive before the datagrams of the peers.
+        injected += observer.inject(&pair, &mut rng, &[8, 8]);
+        injected += observer.inject(&pair, &mut rng, &[896, 64, 896]);
         if round % 20 == 0 {
             sent += 1;
             send(&mut pair.at_a, pair.to_b, b"as ever");
         }
         pair.advance(50 * MS);
-        bystander.look(&pair.net.take_log());
+        observer.look(&pair.net.take_log());
         got += u32::from(receive(&mut pair.at_b).is_some());
     }
     assert!(injected > 150_000, "{injected}");
@@ -129,8 +133,8 @@ fn r12_junk_to_numbers_that_all_can_see_keeps_no_link_from_its_new_keys() {
     pair.assert_even();
 }
 
-/// A response to this initiation in which only the MAC is valid. Its sender has, in this test, B's
-/// key but another PSK.
+/// A response to this initiation in which only the mac is valid. The test makes it with B's key and
+/// another psk.
 fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     let b = identity(2);
     let mut entropy = SeededEntropy::new(7);
@@ -145,6 +149,7 @@ fn with_a_right_mac(initiation: &[u8], offer: &Offer) -> Vec<u8> {
     read.accept(&ours, &psk, &mut guard, &mut entropy).expect("well-formed").1
 }
 
+/// wire.md: W4-87.
 #[test]
 fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
     let mut pair = Pair::new();
@@ -185,6 +190,7 @@ fn r12_answers_with_a_valid_mac_from_elsewhere_use_none_of_the_peer_s_budget() {
     pair.assert_even();
 }
 
+/// wire.md: W4-14.
 #[test]
 fn junk_is_counted_by_its_fault() {
     let mut pair = Pair::new();
@@ -219,7 +225,7 @@ fn junk_is_counted_by_its_fault() {
         (0x30, 65, number, [1, 0, 0]),
         (0x20, 71, number, [1, 0, 0]),
         (0x20, 897, number, [1, 0, 0]),
-        (0x22, 400, number, [1, 0, 0]), // no reply has this form
+        (0x22, 400, number, [1, 0, 0]), // no response has this lane
         (0x10, 895, number, [1, 0, 0]),
         (0x20, 400, other, [0, 1, 0]),
         (0x30, 64, other, [0, 1, 0]),
@@ -234,6 +240,7 @@ fn junk_is_counted_by_its_fault() {
     pair.assert_even();
 }
 
+/// wire.md: W4-10, W4-11.
 #[test]
 fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds() {
     let mut pair = Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| {
@@ -254,7 +261,7 @@ fn a_link_comes_up_and_keeps_its_keys_fresh_over_a_round_trip_of_three_seconds()
     }
     assert!(up.is_some_and(|up| up <= 6), "the link is up after {up:?} s");
     assert!(got >= 490, "{got} of 500 packets arrived");
-    let is_down = |event: &&Event| matches!(event, Event::LinkDown(_) | Event::LinkQuiet(_));
+    let is_down = |event: &&Event| matches!(event, Event::LinkDown(_) | Event::LinkIdle(_));
     let events: Vec<_> = pair.a.events.iter().chain(&pair.b.events).filter(is_down).collect();
     assert!(events.is_empty(), "{events:?}");
     assert!(pair.a.peer_view(2).handshakes >= 4);

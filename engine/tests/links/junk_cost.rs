@@ -1,5 +1,5 @@
-//! Junk costs the slow path the same number of instructions with 1,000 peers as with 10. Callgrind
-//! counts them. Without valgrind the test is skipped.
+//! Junk costs the slow path about the same number of instructions with 1,000 peers as with 10.
+//! Callgrind counts the instructions. Without valgrind, the test is skipped.
 
 use std::{env, fs, process::Command};
 
@@ -15,7 +15,7 @@ use strowger_testkit::{
 };
 use strowger_wire::{Scheme, scheme::Form};
 
-/// The number of peers of the child process under callgrind.
+/// The environment variable with the number of peers, for the child process under callgrind.
 const PEERS: &str = "STROWGER_JUNK_PEERS";
 /// The number of junk datagrams: as many as one poll takes from a handshake socket.
 const JUNK: usize = 256;
@@ -42,7 +42,8 @@ fn node(peers: u32) -> (SimNet, Node) {
     (net, node)
 }
 
-/// The other test runs this one in a child process under callgrind, with a number of peers.
+/// The other test runs this test in a child process under callgrind, with the number of peers in
+/// `PEERS`.
 #[test]
 fn a_poll_of_junk() {
     let peers = env::var(PEERS).ok().and_then(|peers| peers.parse().ok()).unwrap_or(10);

@@ -1,5 +1,5 @@
-//! State that outlives a peer's presence: an address, a goodbye, a copy of a handshake, timestamps of a clock that
-//! was set back. Virtual time.
+//! State that remains after a peer has left: its address, a goodbye, a copy of a handshake,
+//! timestamps of a clock that was set back. The tests run in virtual time.
 
 use strowger_engine::{
     Now,
@@ -24,6 +24,7 @@ fn poll(nodes: &mut [&mut Node], now: &mut Now, ns: u64) {
     }
 }
 
+/// wire.md: W3-55.
 #[test]
 fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
     for recovered in [false, true] {
@@ -43,8 +44,8 @@ fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
         }
         assert!(hub.is_up());
 
-        // The first peer vanished or is idle, and sent no goodbye. The NAT gives its address to the
-        // second peer.
+        // The first peer has vanished or is idle, and has sent no goodbye. The NAT assigns its
+        // address to the second peer.
         net.move_socket(host(3), host(2));
         for _ in 0..20 {
             send(&mut at_new, to_hub, b"from here");
@@ -60,8 +61,8 @@ fn an_address_that_a_peer_has_left_goes_to_the_next_peer_that_proves_it() {
         poll(&mut [&mut hub, &mut new], &mut now, MS);
         assert_eq!(receive(&mut at_new).as_deref(), Some(&b"to there"[..]), "{recovered}");
 
-        // The two peers exchange their addresses. An address belongs to the peer that proved it
-        // last.
+        // The second peer moves on, and the first peer uses its own address again. An address
+        // belongs to the peer that proved it last.
         net.move_socket(host(3), host(4));
         for _ in 0..40 {
             send(&mut at_new, to_hub, b"from there");
@@ -100,12 +101,12 @@ fn a_peer_that_is_back_after_its_goodbye_is_woken_like_any_other() {
     pair.b.switch.goodbye(slot, 3, 3_600, "not now");
     pair.run_for(1);
     assert!(!pair.a.is_up());
-    // The peer comes back earlier than its goodbye announced.
+    // The peer begins a handshake earlier than its goodbye announced.
     let now = pair.now;
     pair.b.switch.recover(now);
     pair.until_up();
     pair.run_for(250);
-    assert_eq!(pair.a.peer_view(2).state, LinkState::Quiet);
+    assert_eq!(pair.a.peer_view(2).state, LinkState::Idle);
     while receive(&mut pair.at_b).is_some() {}
     send(&mut pair.at_a, pair.to_b, b"are you there?");
     pair.run_for(2);
@@ -128,9 +129,9 @@ fn r8_a_replayed_last_handshake_of_an_unknown_peer_gets_no_slot() {
         poll(&mut [&mut a, &mut b], &mut now, 100 * MS);
     }
     assert!(a.peer_view(2).is_up());
-    let heard = net.take_log();
+    let log = net.take_log();
     let handshakes: Vec<_> =
-        heard.iter().filter(|d| d.to == host(1) && d.bytes[0] >> 4 == 1).collect();
+        log.iter().filter(|d| d.to == host(1) && d.bytes[0] >> 4 == 1).collect();
     assert!(handshakes.len() >= 2, "a first and a third message");
     net.cut(host(2), true);
     for _ in 0..80 {
@@ -168,7 +169,9 @@ fn a_silent_peer_that_moves_to_another_worker_s_flow_is_followed_by_its_probes()
     pair.assert_even();
 }
 
-/// B restarts with this wall-clock time. Returns the nanoseconds until A accepts its handshake.
+/// Restarts B with a wall clock of `wall` hours, and with its saved state if `keeps` is set.
+/// Returns the time, in nanoseconds, until A accepts B's handshake, or a little more than ten
+/// seconds if A does not accept it.
 fn begins_again(wall: u64, keeps: bool) -> u64 {
     const HOUR: u64 = 3_600 * SECOND;
     let first = NodeSpec { wall: 1_000 * HOUR, ..NodeSpec::new(2) };
@@ -181,7 +184,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
     pair.run_for(5);
     let snapshot = pair.b.switch.snapshot(pair.now);
     let mut last = snapshot.clone();
-    // Until the node stops, its timestamps stay below the last limit that it saved.
+    // As long as the node runs, its timestamps stay below the limit in its latest snapshot.
     for _ in 0..4 {
         pair.run_with_traffic(200);
         let stamp = 1_000 * HOUR + pair.now.0;
@@ -189,7 +192,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
         last = pair.b.switch.snapshot(pair.now);
     }
     assert!(last.stamps_until > snapshot.stamps_until);
-    // Wait until the keys are new enough that no renewal is due in the meantime.
+    // Run until the keys are so new that no renewal is due during the rest of the test.
     while pair.now.0 - pair.a.peer_view(2).keys_since.expect("keys").0 > 30 * SECOND {
         pair.run_with_traffic(1);
     }
@@ -214,6 +217,7 @@ fn begins_again(wall: u64, keeps: bool) -> u64 {
     pair.now.0 - began
 }
 
+/// wire.md: W4-16, W4-71.
 #[test]
 fn a_wall_clock_set_back_over_a_restart_blocks_no_peer_with_saved_timestamps() {
     assert!(begins_again(1_001, false) < SECOND, "a clock that continues");
@@ -223,10 +227,11 @@ fn a_wall_clock_set_back_over_a_restart_blocks_no_peer_with_saved_timestamps() {
     assert!(begins_again(1_001, true) < SECOND);
 }
 
-/// A hub and two peers that exchange addresses, vanish, go idle, send goodbyes and panic, in a random order.
+/// A hub and its peers, which exchange addresses, vanish, become idle, send goodbyes and panic, in
+/// random order.
 #[test]
 fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
-    // The last two seeds have found faults that a comment in the code describes.
+    // The last two seeds have found faults earlier.
     for seed in (1..=8).chain([36, 82]) {
         let mut rng = Rng::new(seed);
         let (net, mut now) = (SimNet::default(), Now(1));
@@ -293,8 +298,8 @@ fn peers_of_a_hub_are_found_again_after_any_event_and_every_frame_is_counted() {
             node.fuse.arm(0);
         }
         hub.fuse.arm(0);
-        // The test waits longer than any goodbye can announce, and longer than the longest back-off
-        // between two attempts.
+        // This time is longer than any pause in the goodbyes of this test, and longer than the
+        // longest back-off between two attempts.
         for _ in 0..1_200 {
             for (_, end, there, back) in &mut rim {
                 send(&mut at_hub, *there, b"there");

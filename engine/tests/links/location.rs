@@ -1,5 +1,5 @@
-//! Addresses of peers: the traffic that an unvalidated address gets, links that change port or
-//! address family, and peers that move and die. Virtual time.
+//! Addresses of peers: the traffic to an unvalidated address, links that change port or address
+//! family, and peers that move and die. The tests run in virtual time.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ use strowger_wire::Slot;
 
 const FAST: Liveness = Liveness::new(std::time::Duration::from_nanos(500 * MS));
 
-/// The slot of the peer on each node, and of the endpoint.
+/// The slots of the peer and of the endpoint, on each node.
 const PEER: u32 = 2;
 const ENDPOINT: u32 = 4;
 
@@ -46,14 +46,14 @@ fn total<'d>(datagrams: impl IntoIterator<Item = &'d Datagram>) -> usize {
     datagrams.into_iter().map(|datagram| datagram.bytes.len()).sum()
 }
 
-/// Another port of a node, with a queue on every worker or on one.
+/// Another port of a node, with a queue at every worker or at one worker.
 #[derive(Clone, Copy, Debug)]
 struct More {
     at: SocketAddr,
     worker: Option<usize>,
 }
 
-/// A client, A, that has the address of a server, B. Each has an endpoint.
+/// A client A that has the address of a server B. Each has an endpoint.
 struct Couple {
     net: SimNet,
     a: Node,
@@ -73,8 +73,8 @@ fn endpoint_of(node: &mut Node) -> Endpoint {
 }
 
 impl Couple {
-    /// `seeks` is B's address as A has it, and `written` is A's address as B has it. B has more
-    /// than one listener.
+    /// `seeks` is B's address in A's configuration, and `written` is A's address in B's
+    /// configuration. `more` lists further listeners of B.
     fn new(workers: usize, more: &[More], seeks: SocketAddr, written: Option<SocketAddr>) -> Self {
         let (net, now) = (SimNet::default(), Now(1));
         let mut b = Node::new(&net, &NodeSpec { workers, ..NodeSpec::new(2) }, now);
@@ -109,7 +109,7 @@ impl Couple {
         (a, at_a)
     }
 
-    /// A restarts, and looks for B at this address.
+    /// Restarts A, which has this address of B.
     fn reborn(&mut self, restarts_before: u64, seeks: SocketAddr) {
         self.reborn_at(restarts_before, 1, seeks);
     }
@@ -133,8 +133,9 @@ impl Couple {
         }
     }
 
-    /// Sends this many packets in each direction. Returns the numbers that arrived at A and at B.
-    fn handoff_rings(&mut self, count: u32) -> (u32, u32) {
+    /// Sends `count` packets in each direction. Returns the numbers of packets that arrived at A
+    /// and at B.
+    fn exchange(&mut self, count: u32) -> (u32, u32) {
         let mut arrived = (0, 0);
         while receive(&mut self.at_a).is_some() || receive(&mut self.at_b).is_some() {}
         for _ in 0..count {
@@ -157,9 +158,9 @@ impl Couple {
     }
 }
 
-/// A completes a handshake with B at its own address, but each sealed packet of A is injected with
-/// the victim's address as its source. A does not answer, and B has much data for A. Returns the
-/// bytes from and to the victim's address.
+/// A completes a handshake with B from its own address, but each sealed packet of A is injected
+/// with the victim's address as its source. The victim does not respond, and B has much data for A.
+/// Returns the numbers of bytes from and to the victim's address.
 fn flood(couple: &mut Couple) -> (usize, usize) {
     let (mut came, mut went) = (0, 0);
     couple.net.start_log();
@@ -172,15 +173,16 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
         couple.now.0 += 50 * MS;
         couple.a.poll(couple.now);
         couple.net.set_loss(0, 0);
-        let said: Vec<_> =
+        let datagrams: Vec<_> =
             couple.net.take_log().into_iter().filter(|d| d.from == host(1)).collect();
-        for datagram in &said {
+        for datagram in &datagrams {
             let is_sealed = kind(&datagram.bytes) > 3;
             let from = if is_sealed { victim() } else { host(1) };
             came += if is_sealed { datagram.bytes.len() } else { 0 };
             couple.net.inject(from, host(2), &datagram.bytes);
         }
-        // B's datagrams to other addresses are lost, except the handshake.
+        // After the first rounds, in which the handshake takes place, B's datagrams to A's own
+        // address are lost.
         couple.net.cut(host(1), round > 3);
         for _ in 0..8 {
             send(&mut couple.at_b, couple.way, &[0; 1_000]);
@@ -193,19 +195,20 @@ fn flood(couple: &mut Couple) -> (usize, usize) {
     (came, went)
 }
 
+/// wire.md: W3-50, W3-51.
 #[test]
 fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
-    // Two cases: the first packet of the peer already comes from the victim's address, or a later
-    // one does, after many from the peer's own address.
+    // In one case, the first packet of the peer already comes from the victim's address. In the
+    // other case, only later packets do, after many from the peer's own address.
     for (is_late, written) in
         [(false, None), (true, None), (false, Some(host(1))), (true, Some(host(1)))]
     {
         let mut couple = Couple::new(1, &[], host(2), written);
         if is_late {
             couple.run_for(2);
-            assert_eq!(couple.handoff_rings(10), (10, 10));
+            assert_eq!(couple.exchange(10), (10, 10));
         } else {
-            // A initiates and B responds, but A has sent no packet yet.
+            // A initiates and B responds, but A has sent no sealed packet yet.
             for _ in 0..3 {
                 couple.a.poll(couple.now);
             }
@@ -221,23 +224,25 @@ fn r8_an_unanswered_address_is_sent_no_more_than_came_from_it() {
     }
 }
 
+/// wire.md: W3-50, W4-109.
 #[test]
 fn r8_a_configured_address_that_never_answered_is_sent_only_initiations() {
-    // The configured address meanwhile belongs to another node. The peer connects from its own
+    // The configured address now belongs to another node. The peer connects from a different
     // address.
     let mut couple = Couple::new(1, &[], host(2), Some(victim()));
     couple.net.start_log();
     couple.run_for(2);
-    let (to_client, to_server) = couple.handoff_rings(100);
+    let (to_client, to_server) = couple.exchange(100);
     assert_eq!((to_client, to_server), (100, 100));
     couple.run_for(30);
-    let heard = couple.net.take_log();
-    let there: Vec<_> = heard.iter().filter(|d| d.to == victim()).collect();
+    let log = couple.net.take_log();
+    let there: Vec<_> = log.iter().filter(|d| d.to == victim()).collect();
     assert!(there.iter().all(|d| kind(&d.bytes) == 1), "{there:?}");
     assert!(there.len() <= 3, "{}", there.len());
     couple.assert_even();
 }
 
+/// wire.md: W3-56, W4-107.
 #[test]
 fn a_link_that_is_down_sends_only_what_brings_it_up() {
     let mut pair =
@@ -257,11 +262,11 @@ fn a_link_that_is_down_sends_only_what_brings_it_up() {
         send(&mut pair.at_a, pair.to_b, b"into the void");
         pair.advance(50 * MS);
     }
-    let heard = pair.net.take_log();
-    let sealed: Vec<_> = heard.iter().filter(|d| d.from == host(1) && kind(&d.bytes) > 3).collect();
+    let log = pair.net.take_log();
+    let sealed: Vec<_> = log.iter().filter(|d| d.from == host(1) && kind(&d.bytes) > 3).collect();
     assert!(sealed.is_empty(), "{} sealed packets, {} bytes", sealed.len(), total(sealed));
     assert!(
-        heard.iter().any(|d| d.from == host(1) && kind(&d.bytes) == 1),
+        log.iter().any(|d| d.from == host(1) && kind(&d.bytes) == 1),
         "A tries to find the peer"
     );
     assert_eq!(pair.a.count(Discard::LinkDown) - refused, 600, "each packet is counted");
@@ -270,15 +275,16 @@ fn a_link_that_is_down_sends_only_what_brings_it_up() {
     pair.assert_even();
 }
 
+/// wire.md: W4-109.
 #[test]
 fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
     couple.run_for(2);
     couple.net.move_socket(host(1), host(11));
-    assert!(couple.handoff_rings(100).1 > 0);
+    assert!(couple.exchange(100).1 > 0);
     couple.run_for(2);
     assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(11))));
-    // The peer stops there and restarts at its first address, without B's address.
+    // The peer restarts at its first address, and has no address of B.
     couple.net.move_socket(host(1), host(1));
     couple.a =
         Node::new(&couple.net, &NodeSpec { restarts_before: 1, ..NodeSpec::new(1) }, couple.now);
@@ -291,16 +297,17 @@ fn a_peer_that_moved_and_died_is_looked_for_where_it_is_written_too() {
     }
     assert!(couple.b.is_up() && couple.a.is_up(), "{:?}", couple.b.peer_view(1));
     assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(1))));
-    assert_eq!(couple.handoff_rings(50), (50, 50));
+    assert_eq!(couple.exchange(50), (50, 50));
     couple.assert_even();
 }
 
+/// wire.md: W4-109, W4-115.
 #[test]
 fn a_peer_s_former_address_is_not_tried_for_ever() {
     let mut couple = Couple::new(1, &[], host(2), Some(host(1)));
     couple.run_for(2);
     couple.net.move_socket(host(1), host(11));
-    couple.handoff_rings(100);
+    couple.exchange(100);
     couple.run_for(2);
     couple.net.cut(host(11), true);
     couple.net.cut(host(1), true);
@@ -314,9 +321,9 @@ fn a_peer_s_former_address_is_not_tried_for_ever() {
     couple.net.set_loss(1_000_000, 0);
     couple.net.start_log();
     couple.run_for(100);
-    let heard = couple.net.take_log();
-    assert!(heard.iter().any(|d| d.from == host(2) && d.to == host(1)));
-    assert!(!heard.iter().any(|d| d.from == host(2) && d.to == host(11)));
+    let log = couple.net.take_log();
+    assert!(log.iter().any(|d| d.from == host(2) && d.to == host(1)));
+    assert!(!log.iter().any(|d| d.from == host(2) && d.to == host(11)));
     assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(host(1))));
 }
 
@@ -331,14 +338,14 @@ fn a_peer_at_another_listener_or_family_is_answered_there_and_its_data_follows()
         (3, v6_listener(), Some(2)),
     ] {
         let more = More { at, worker };
-        // B has no address for the peer, or one where the peer does not reply.
+        // B has no address of the peer, or an address at which the peer does not respond.
         for written in [None, Some(victim())] {
             let mut couple = Couple::new(workers, &[more], at, written);
             if let Some(worker) = worker {
                 couple.net.steer(at, host(1), worker);
             }
             couple.run_for(3);
-            let arrived = couple.handoff_rings(200);
+            let arrived = couple.exchange(200);
             assert_eq!(arrived, (200, 200), "{workers} workers, {more:?}, written {written:?}");
             let slots = couple.b.switch.slots();
             let slot = slots.iter().find(|slot| slot.slot == Slot::new(PEER)).expect("attached");
@@ -356,12 +363,12 @@ fn a_link_that_is_up_moves_from_listener_to_listener_and_back_with_its_flow() {
         let mut couple = Couple::new(workers, &[more], host(2), None);
         couple.net.steer(other_listener(), host(1), worker.unwrap_or(workers - 1));
         couple.run_for(3);
-        assert_eq!(couple.handoff_rings(50), (50, 50));
+        assert_eq!(couple.exchange(50), (50, 50));
         for restarts_before in 1..=6 {
             let to = if restarts_before % 2 == 1 { other_listener() } else { host(2) };
             couple.reborn(restarts_before, to);
             couple.run_for(4);
-            let arrived = couple.handoff_rings(100);
+            let arrived = couple.exchange(100);
             assert_eq!(
                 arrived,
                 (100, 100),
@@ -385,39 +392,39 @@ fn a_node_that_starts_with_a_clock_of_1970_gets_its_link_once_the_clock_is_right
     couple.run_for(2);
     couple.reborn_at(1, TODAY, host(2));
     couple.run_for(20);
-    assert_eq!(couple.handoff_rings(20), (20, 20));
-    // The address changes, so that B does not find A, and A's clock starts in 1970.
+    assert_eq!(couple.exchange(20), (20, 20));
+    // A's address changes, so that B does not find A, and A's clock starts in 1970.
     couple.net.move_socket(host(1), host(11));
     couple.reborn_at(2, 0, host(2));
     couple.run_for(60);
     assert!(!couple.a.is_up(), "B has seen later handshakes");
     couple.a.switch.set_wall_clock(TODAY + couple.now.0, couple.now);
     couple.run_for(20);
-    assert_eq!(couple.handoff_rings(20), (20, 20));
-    // The clock is set back, and handshakes continue.
+    assert_eq!(couple.exchange(20), (20, 20));
+    // The clock is set back. Handshakes must continue.
     couple.a.switch.set_wall_clock(TODAY / 2, couple.now);
     let made = couple.b.peer_view(1).handshakes;
     for _ in 0..40 {
-        couple.handoff_rings(1);
+        couple.exchange(1);
         couple.run_for(10);
     }
     assert!(couple.b.peer_view(1).handshakes >= made + 3, "{:?}", couple.b.peer_view(1));
-    assert_eq!(couple.handoff_rings(20), (20, 20));
+    assert_eq!(couple.exchange(20), (20, 20));
     couple.assert_even();
 }
 
 #[test]
 fn a_silent_node_whose_address_changes_is_followed_before_it_has_data() {
-    for is_quiet in [false, true] {
+    for is_idle in [false, true] {
         let mut pair = Pair::new();
         pair.until_up();
-        pair.run_for(if is_quiet { 400 } else { 2 });
-        let state = if is_quiet { LinkState::Quiet } else { LinkState::Up };
+        pair.run_for(if is_idle { 400 } else { 2 });
+        let state = if is_idle { LinkState::Idle } else { LinkState::Up };
         assert_eq!(pair.a.peer_view(2).state, state);
         pair.net.move_socket(host(1), host(11));
         pair.a.switch.show_where_we_are(pair.now);
         pair.run_for(3);
-        assert_eq!(pair.b.peer_view(1).at, Some(Address::Udp(host(11))), "quiet {is_quiet}");
+        assert_eq!(pair.b.peer_view(1).at, Some(Address::Udp(host(11))), "idle {is_idle}");
         send(&mut pair.at_b, pair.to_a, b"there you are");
         pair.run_for(1);
         assert_eq!(receive(&mut pair.at_a).as_deref(), Some(&b"there you are"[..]));
@@ -429,7 +436,7 @@ fn a_silent_node_whose_address_changes_is_followed_before_it_has_data() {
 fn one_key_on_two_nodes_is_detected_and_reported() {
     let mut couple = Couple::new(1, &[], host(2), None);
     couple.run_for(3);
-    // This is a copy of A, with A's key, at another address.
+    // A copy of A, with A's key, runs at another address.
     let elsewhere = host(9);
     let mut twin = Node::without_port(
         &NodeSpec { restarts_before: 1, wall: 1_000, ..NodeSpec::new(1) },
@@ -448,14 +455,14 @@ fn one_key_on_two_nodes_is_detected_and_reported() {
         couple.advance(100 * MS);
         while receive(&mut couple.at_b).is_some() {}
     }
-    let said: Vec<_> =
+    let reports: Vec<_> =
         couple.b.events.iter().filter(|e| matches!(e, Event::KeyOnTwoNodes(..))).collect();
-    assert_eq!(said.len(), 1, "{:?}", couple.b.events);
-    let Event::KeyOnTwoNodes(_, two) = said[0] else { panic!("{said:?}") };
+    assert_eq!(reports.len(), 1, "{:?}", couple.b.events);
+    let Event::KeyOnTwoNodes(_, two) = reports[0] else { panic!("{reports:?}") };
     let places = [Address::Udp(host(1)), Address::Udp(elsewhere)];
     assert!(two.iter().all(|at| places.contains(at)) && two[0] != two[1], "{two:?}");
     assert!(couple.b.peer_view(1).key_on_two_nodes.is_some());
-    // The copy stops, and after a while another one starts.
+    // The copy stops. After ten minutes, the report ends.
     couple.net.cut(elsewhere, true);
     couple.run_for(700);
     assert_eq!(couple.b.peer_view(1).key_on_two_nodes, None);
@@ -465,14 +472,14 @@ fn one_key_on_two_nodes_is_detected_and_reported() {
 fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_follows() {
     let mut couple = Couple::new(1, &[], host(2), None);
     couple.run_for(3);
-    assert_eq!(couple.handoff_rings(20), (20, 20));
+    assert_eq!(couple.exchange(20), (20, 20));
     let wanted = |couple: &Couple| {
         couple.a.events.iter().filter(|e| matches!(e, Event::WantsAlternate(_))).count()
     };
-    // The state of A's router for its port is stale.
+    // The router of A has stale state for A's port.
     couple.net.cut(host(1), true);
     for _ in 0..50 {
-        couple.handoff_rings(1);
+        couple.exchange(1);
         couple.run_for(1);
     }
     assert_eq!(wanted(&couple), 0, "A asks for no other port yet");
@@ -485,28 +492,28 @@ fn a_peer_that_does_not_answer_is_asked_from_another_local_port_and_its_link_fol
         couple.a.switch.accept_unknown(port, true);
         couple.a.switch.set_alternate(couple.a.port, port);
         couple.run_for(30);
-        assert_eq!(couple.handoff_rings(50), (50, 50), "by {at}");
+        assert_eq!(couple.exchange(50), (50, 50), "by {at}");
         assert_eq!(couple.a.peer_view(2).port, port);
         assert_eq!(couple.b.peer_view(1).at, Some(Address::Udp(at)));
-        // This mapping becomes stale later, too.
+        // Later, the state for this port becomes stale, too.
         couple.net.cut(at, true);
         for _ in 0..400 {
-            couple.handoff_rings(1);
+            couple.exchange(1);
             couple.run_for(1);
         }
         assert!(wanted(&couple) > 1 + nth, "A asks for another port");
     }
-    // The first port works again, and the others do not.
+    // The first port works again. The others do not.
     couple.net.cut(host(1), false);
     couple.run_for(40);
-    assert_eq!(couple.handoff_rings(50), (50, 50));
+    assert_eq!(couple.exchange(50), (50, 50));
     assert_eq!(couple.a.peer_view(2).port, couple.a.port);
     couple.assert_even();
 }
 
 #[test]
 fn a_peer_that_restarts_right_after_a_handshake_is_answered_at_once() {
-    // Either of the two nodes may have the smaller key.
+    // The node that restarts has the smaller key in one case, and the larger key in the other.
     for of in [1, 2] {
         let mut pair =
             Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST));

@@ -1,11 +1,11 @@
-//! The path MTU: it is found, shown, checked and respected. The simulated network loses long
-//! datagrams. Virtual time.
+//! The path MTU is found, shown, checked and respected. The simulated network drops long datagrams.
+//! The tests run in virtual time.
 
 use strowger_engine::{
     Now,
     control::{
         Event,
-        messages::{Answer, Question},
+        messages::{ControlReply, ControlRequest},
     },
     discard::Discard,
 };
@@ -15,10 +15,10 @@ use strowger_testkit::sim::{
 };
 use strowger_wire::switch_header::AnyHeader;
 
-/// Bytes of a packet without its payload: link header, switch header, tag.
+/// The length in bytes of a packet without its payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;
 
-/// The path MTU that both ends show, once their search is complete.
+/// The path MTU that each end shows, if its search is complete.
 fn found(pair: &Pair) -> [Option<u16>; 2] {
     [pair.a.peer_view(2), pair.b.peer_view(1)]
         .map(|view| view.frame_bytes_max.filter(|_| view.is_path_found))
@@ -46,7 +46,7 @@ fn pair_with(frame_bytes_max: u16, narrow: usize) -> Pair {
     pair
 }
 
-/// The size in the error that A's endpoint received.
+/// The maximum packet size in the error that A's endpoint received.
 fn right_size(pair: &mut Pair) -> Option<u16> {
     let mut bytes = pair.at_a.receive().expect("the switch is there")?.bytes()[8..].to_vec();
     let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes) else { return None };
@@ -62,16 +62,17 @@ fn traced(pair: &mut Pair) -> Option<u16> {
         hop(1, pair.a.peer_view(2).slot.number()),
         hop(pair.b.peer_view(1).slot.number(), 1),
     ]);
-    let asked = pair.a.switch.ask(label, Question::Trace, pair.now).expect("room");
+    let request = pair.a.switch.send_request(label, ControlRequest::Trace, pair.now).expect("room");
     pair.run_for(1);
     pair.a.events.iter().find_map(|event| match event {
-        Event::Answered(id, Answer::Hop(hop)) if *id == asked => {
+        Event::Replied(id, ControlReply::Hop(hop)) if *id == request => {
             hop.word.map(|word| word.packet_bytes_max)
         }
         _ => None,
     })
 }
 
+/// wire.md: W3-22, W3-60.
 #[test]
 fn the_path_mtu_is_found_and_just_that_size_passes() {
     let widths = [896, 1_231, 1_232, 1_300, 1_372, 1_399, 1_452, 1_471, 1_472, 1_500, 4_000, 8_952];
@@ -82,8 +83,8 @@ fn the_path_mtu_is_found_and_just_that_size_passes() {
         until_found(&mut pair, bytes);
         let long = pair.net.take_log().iter().filter(|d| d.bytes.len() >= 576).count();
         assert!(long <= 2 * 60, "{long} challenges");
-        let told = Event::PathMtu(pair.a.peer_view(2).slot, bytes);
-        assert_eq!(pair.a.events.iter().filter(|event| **event == told).count(), 1);
+        let wanted = Event::PathMtu(pair.a.peer_view(2).slot, bytes);
+        assert_eq!(pair.a.events.iter().filter(|event| **event == wanted).count(), 1);
 
         drain(&mut pair);
         let fits = vec![7; usize::from(bytes) - AROUND];
@@ -122,6 +123,7 @@ fn packets_of_1400_bytes_right_after_link_up_are_not_lost_on_a_path_of_1500() {
     }
 }
 
+/// wire.md: W3-22, W3-59.
 #[test]
 fn a_path_that_changes_is_followed_down_soon_and_up_seldom() {
     let mut pair = pair_with(9_216, 1_472);
@@ -174,6 +176,7 @@ fn the_path_mtu_survives_new_keys_and_idle_time_but_not_another_address() {
     pair.assert_even();
 }
 
+/// wire.md: W3-52, W3-58.
 #[test]
 fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     let net = SimNet::default();
@@ -182,7 +185,7 @@ fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
     a.add_peer(2, true, now);
     b.add_peer(1, false, now);
-    // All packets of A appear to come from an address that sent no request.
+    // All packets of A appear to come from the address of a victim.
     net.move_socket(host(1), host(66));
     let mut to_victim = Vec::new();
     let mut first = true;
@@ -201,8 +204,8 @@ fn r8_no_long_packet_is_sent_to_an_unanswered_address() {
     assert!(!first);
     let longest = to_victim.iter().filter(|d| d.bytes[0] >> 4 == 8).map(|d| d.bytes.len()).max();
     assert_eq!(longest, Some(2 * (8 + 8 + 16)), "only short challenges");
-    let asked = to_victim.iter().filter(|d| d.bytes[0] >> 4 == 8).count();
-    assert!(asked <= 12, "{asked}");
+    let request = to_victim.iter().filter(|d| d.bytes[0] >> 4 == 8).count();
+    assert!(request <= 12, "{request}");
     b.assert_even();
 }
 

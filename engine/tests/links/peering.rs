@@ -1,4 +1,5 @@
-//! Links whose peers move, go silent, die, come back, and arrive at another worker. Virtual time.
+//! Links whose peers move, fall silent, die and return, or whose frames arrive at another worker.
+//! The tests run in virtual time.
 
 use strowger_engine::{
     Now,
@@ -22,7 +23,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// The last datagram of this kind from A to B, held back.
+/// Sends a packet from A to B, and holds its datagram back. Returns the datagram.
 fn snatched(pair: &mut Pair, payload: &[u8]) -> Vec<u8> {
     pair.net.start_log();
     pair.net.take_log();
@@ -30,10 +31,11 @@ fn snatched(pair: &mut Pair, payload: &[u8]) -> Vec<u8> {
     send(&mut pair.at_a, pair.to_b, payload);
     pair.advance(1_000);
     pair.net.set_loss(0, 0);
-    let heard = pair.net.take_log();
-    heard.into_iter().rfind(|d| kind(&d.bytes) == 4 && d.to == host(2)).expect("sent").bytes
+    let log = pair.net.take_log();
+    log.into_iter().rfind(|d| kind(&d.bytes) == 4 && d.to == host(2)).expect("sent").bytes
 }
 
+/// wire.md: W4-107.
 #[test]
 fn a_link_comes_up_when_both_ends_start_at_once() {
     let mut pair = Pair::new();
@@ -43,12 +45,13 @@ fn a_link_comes_up_when_both_ends_start_at_once() {
     pair.run_for(10);
     assert_eq!(pair.a.peer_view(2).handshakes, pair.b.peer_view(1).handshakes);
     assert!(pair.a.peer_view(2).handshakes <= 2, "{:?}", pair.a.peer_view(2));
-    // Handshakes and keepalives were handled, so no loss is counted at the slot.
+    // Handshakes and keepalives count as handled, and not as discards of the slot.
     assert!(pair.a.count(Discard::Handled) > 0);
     assert!(pair.a.switch.slots().iter().all(|slot| slot.discards == 0));
     pair.assert_even();
 }
 
+/// wire.md: W3-27, W3-48, W3-53, W3-54.
 #[test]
 fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
     let mut pair = Pair::new();
@@ -65,6 +68,7 @@ fn a_peer_that_has_moved_is_followed_by_fresh_data_and_an_answered_challenge() {
     pair.assert_even();
 }
 
+/// wire.md: W3-27, W3-53, W3-54.
 #[test]
 fn data_from_another_address_alone_does_not_move_a_peer() {
     let mut pair = Pair::new();
@@ -79,22 +83,23 @@ fn data_from_another_address_alone_does_not_move_a_peer() {
         Some(&b"relayed"[..]),
         "the packet is the peer's"
     );
-    let asked = pair.net.take_received(host(66));
-    assert_eq!(asked.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [8], "one challenge");
+    let challenges = pair.net.take_received(host(66));
+    assert_eq!(challenges.iter().map(|d| kind(&d.bytes)).collect::<Vec<_>>(), [8], "one challenge");
     pair.run_for(10);
     assert_eq!(pair.b.peer_view(1).at, at(1));
     assert!(pair.carries_packets());
     pair.assert_even();
 }
 
+/// wire.md: W3-53.
 #[test]
 fn a_replayed_packet_from_another_address_causes_no_challenge() {
     let mut pair = Pair::new();
     pair.until_up();
     pair.net.start_log();
     assert!(pair.carries_packets());
-    let heard = pair.net.take_log();
-    let copies: Vec<_> = heard.iter().filter(|d| d.to == host(2) && kind(&d.bytes) >= 4).collect();
+    let log = pair.net.take_log();
+    let copies: Vec<_> = log.iter().filter(|d| d.to == host(2) && kind(&d.bytes) >= 4).collect();
     assert!(!copies.is_empty());
     let before = pair.b.count(Discard::Replayed);
     for copy in &copies {
@@ -114,7 +119,8 @@ fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
     let fresh = snatched(&mut pair, b"relayed");
     pair.net.inject(host(66), host(2), &fresh);
     pair.advance(1_000);
-    // The attacker is on the path for a moment: the challenge reaches the peer, and its answer comes back.
+    // The attacker relays for a moment: the challenge reaches the peer, and the peer's response
+    // returns.
     for challenge in pair.net.take_received(host(66)) {
         pair.net.inject(host(66), host(1), &challenge.bytes);
     }
@@ -123,7 +129,7 @@ fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
         pair.net.inject(host(66), host(2), &answer.bytes);
     }
     pair.run_for(1);
-    // The peer's next packets move the link back, and the attacker could not decrypt anything.
+    // The peer's next packets move the link back.
     for _ in 0..20 {
         send(&mut pair.at_a, pair.to_b, b"still here");
         pair.advance(100 * MS);
@@ -133,13 +139,14 @@ fn an_attacker_that_relays_a_packet_and_the_challenge_does_not_keep_the_link() {
     pair.assert_even();
 }
 
+/// wire.md: W3-54, W4-85.
 #[test]
 fn no_handshake_and_no_cookie_moves_a_peer() {
     let mut pair = Pair::new();
     pair.net.start_log();
     pair.until_up();
-    // All recorded datagrams are sent again from an unknown address while the next handshake is in
-    // progress.
+    // All recorded handshake messages are sent again from an unknown address while the next
+    // handshake is in progress.
     let mut handshakes = pair.net.take_log();
     pair.run_with_traffic(119);
     for _ in 0..300 {
@@ -159,9 +166,10 @@ fn no_handshake_and_no_cookie_moves_a_peer() {
     pair.assert_even();
 }
 
+/// wire.md: W4-85.
 #[test]
 fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
-    // B waits for A. An attacker delivers A's first message before A does, from another address.
+    // An attacker delivers A's initiation from another address, before A's own datagram arrives.
     let net = SimNet::default();
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
@@ -201,13 +209,14 @@ fn an_initiation_copied_from_another_address_makes_keys_and_moves_no_peer() {
     assert_eq!((a.peer_view(2).at, b.peer_view(1).at), (at(2), at(1)));
 }
 
+/// wire.md: W3-23, W4-103, W4-112.
 #[test]
 fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     let net = SimNet::default();
     let mut now = Now(1);
     let mut a = Node::new(&net, &NodeSpec::new(1), now);
     let mut b = Node::new(&net, &NodeSpec::new(2), now);
-    // Each end probes the other from time to time, so neither considers the link quiet.
+    // Both ends probe and renew keys even without data, so the link does not become idle.
     let always = Liveness::default().with_always(true);
     for (node, of, is_known) in [(&mut a, 2, true), (&mut b, 1, false)] {
         let spec = node.peer_spec(of, is_known).with_liveness(always);
@@ -220,7 +229,7 @@ fn a_peer_without_an_address_gets_that_of_its_first_sealed_packet() {
     }
     assert!(a.is_up() && b.is_up());
     assert_eq!(b.peer_view(1).at, at(1));
-    // The link stays up through rekeyings, although no data is sent.
+    // The link stays up through several rekeys, although no data is sent.
     for _ in 0..6_000 {
         now.0 += 100 * MS;
         a.poll(now);
@@ -236,6 +245,7 @@ fn fast() -> Pair {
     Pair::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec.with_liveness(FAST))
 }
 
+/// wire.md: W4-107, W4-108.
 #[test]
 fn a_dead_peer_is_noticed_within_interval_times_multiplier_and_the_link_comes_back() {
     for (liveness, step) in [(FAST, MS), (Liveness::default(), 20 * MS)] {
@@ -265,6 +275,7 @@ fn a_dead_peer_is_noticed_within_interval_times_multiplier_and_the_link_comes_ba
     }
 }
 
+/// wire.md: W4-102, W4-108.
 #[test]
 fn a_live_peer_with_one_way_traffic_is_not_declared_dead() {
     let mut pair = fast();
@@ -279,6 +290,7 @@ fn a_live_peer_with_one_way_traffic_is_not_declared_dead() {
     pair.assert_even();
 }
 
+/// wire.md: W4-102, W4-108.
 #[test]
 fn a_lost_probe_or_two_is_no_death() {
     let mut pair = Pair::new();
@@ -294,12 +306,13 @@ fn a_lost_probe_or_two_is_no_death() {
     assert!(pair.carries_packets());
 }
 
+/// wire.md: W4-97, W4-107, W5-13, W5-74.
 #[test]
 fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
     for (who_says, retry_after_s) in [(1, 30), (2, 30), (1, 0)] {
         let mut pair = fast();
         pair.until_up();
-        // The keys are now so old that new ones may be requested at once.
+        // The keys are now so old that new ones may be requested immediately.
         pair.run_for(6);
         let (a, b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
         let (says, slot) = if who_says == 1 { (&mut pair.a, a) } else { (&mut pair.b, b) };
@@ -318,8 +331,8 @@ fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
             pair.net.take_log().iter().filter(|d| d.from == from && kind(&d.bytes) == 1).count()
         };
         if retry_after_s == 0 {
-            // The stopping node would still respond for a moment, and the link would be up without
-            // a peer.
+            // The minimum pause is one second, because the node that sent the goodbye may still
+            // respond for a moment.
             pair.advance(900 * MS);
             let early = pair.net.take_log();
             assert!(!early.iter().any(|d| d.from == from && kind(&d.bytes) == 1), "{early:?}");
@@ -332,6 +345,29 @@ fn after_a_goodbye_no_handshake_starts_before_its_retry_time() {
     }
 }
 
+/// wire.md: W5-63.
+#[test]
+fn a_node_that_has_got_a_goodbye_answers_handshakes_of_the_other_end() {
+    let mut pair = Pair::new();
+    pair.until_up();
+    pair.run_for(6);
+    let a_at_b = pair.b.peer_view(1).slot;
+    pair.b.switch.goodbye(a_at_b, 2, 60, "back in a minute");
+    pair.advance(MS);
+    assert!(!pair.a.is_up());
+    // The other end restarts immediately, and begins a handshake.
+    let birth = NodeSpec { restarts_before: 1, ..NodeSpec::new(2) };
+    pair.b = Node::new(&pair.net.clone(), &birth, pair.now);
+    pair.b.add_peer(1, true, pair.now);
+    let from = pair.a.at;
+    pair.net.start_log();
+    pair.run_for(5);
+    assert!(pair.a.is_up() && pair.b.is_up(), "{:?}", pair.a.peer_view(2));
+    let early = pair.net.take_log().iter().any(|d| d.from == from && kind(&d.bytes) == 1);
+    assert!(!early, "an initiation before the time of the goodbye");
+}
+
+/// wire.md: W4-104, W4-105.
 #[test]
 fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
     let mut pair = Pair::new();
@@ -357,7 +393,8 @@ fn rekeying_at_30_percent_loss_costs_no_packet_of_either_way() {
 
 #[test]
 fn a_switch_that_restarts_gets_its_link_back() {
-    // Either the restarted node initiates, or it has no address and the other node must find it.
+    // Either the restarted node initiates, or it has no address of the other node, which must then
+    // initiate.
     for knows_where in [true, false] {
         let mut pair = Pair::new();
         pair.until_up();
@@ -386,7 +423,7 @@ fn two_workers() -> Pair {
     let b = NodeSpec { workers: 2, ..NodeSpec::new(2) };
     let mut pair = Pair::with(NodeSpec::new(1), b, |_, spec| spec);
     pair.until_up();
-    // Wait until the path MTU is known, so that only data can be lost afterwards.
+    // Run until the path MTU is known, so that all frames that are lost later are data.
     pair.run_for(1);
     pair
 }
@@ -436,8 +473,8 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         let (mut sent, mut last, mut arrived) = (0_u32, 0, 0_u32);
         for round in 0..3_000 {
             if rng.below(40) == 0 {
-                // Frames in two kernel queues have no defined order, so both queues must be empty
-                // when the flow moves.
+                // The order of frames in two kernel queues is undefined, so both queues must be
+                // empty when the flow moves.
                 for worker in &mut pair.b.workers {
                     worker.poll(pair.now);
                 }
@@ -470,7 +507,8 @@ fn r7_order_is_kept_while_a_busy_flow_s_ownership_moves() {
         assert_eq!(u64::from(sent), u64::from(arrived) + lost, "lost packets are counted");
         assert!(lost < u64::from(sent) / 20, "{lost} of {sent}");
 
-        // The session has moved: the worker that receives the flow opens it without the other one.
+        // The session moves to the worker that receives the flow. This worker then opens the frames
+        // without a handoff.
         pair.net.steer(host(2), host(1), 1);
         for _ in 0..20 {
             assert!(pair.carries_packets());
@@ -496,7 +534,7 @@ fn a_peer_whose_frames_alternate_between_workers_stays_with_one() {
     let mut pair = two_workers();
     let mut arrived = 0_u32;
     for n in 0..2_000_u32 {
-        // The packets arrive as from a peer with two lanes, which the NIC delivers to two queues.
+        // The packets arrive on two queues in turn, like those of a peer with two lanes.
         pair.net.steer(host(2), host(1), n as usize % 2);
         send(&mut pair.at_a, pair.to_b, &n.to_be_bytes());
         pair.now.0 += 3 * MS;
@@ -613,7 +651,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
     pair.until_up();
     for jump in jumps {
         let now = (i128::from(pair.now.0) + jump).clamp(0, i128::from(u64::MAX) - 1);
-        // The clock of one end jumps first, then the other's.
+        // First the clock of A jumps, then that of B.
         for _ in 0..5 {
             pair.a.poll(Now(now as u64));
             pair.b.poll(pair.now);
@@ -621,7 +659,7 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
         pair.now = Now((now as u64).min(u64::MAX - 1_000 * SECOND));
         let took = pair.until_up();
         assert!(took < 60 * SECOND, "{took} ns after {jump}");
-        // The link continues to work: timers run, keys are renewed.
+        // The link continues to work: timers run, and keys are renewed.
         let before = pair.a.peer_view(2).handshakes;
         pair.run_with_traffic(150);
         assert!(pair.a.peer_view(2).handshakes > before, "no new keys after {jump}");
@@ -630,12 +668,13 @@ fn a_clock_that_jumps_both_ways_causes_no_panic_and_the_link_comes_back() {
     }
 }
 
+/// wire.md: W3-10.
 #[test]
 fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
     let mut pair = Pair::new();
     pair.until_up();
-    // The slow path is gone, as after a panic. Only the workers poll, for almost the lifetime of
-    // the keys.
+    // The slow path is not polled, as if it had ended. Only the workers are polled, for almost the
+    // lifetime of the keys.
     let began = pair.now.0;
     let mut arrived = 0;
     let mut sent = 0;
@@ -650,12 +689,13 @@ fn r10_workers_go_on_without_a_slow_path_until_their_keys_are_old() {
         arrived += u32::from(receive(&mut pair.at_b).is_some());
     }
     assert_eq!((sent, arrived), (1_700, 1_700));
-    // The slow path runs again after it missed all events, and the link continues.
+    // The slow path is polled again, and the link continues.
     pair.until_up();
     assert!(pair.carries_packets());
     pair.assert_even();
 }
 
+/// wire.md: W3-10.
 #[test]
 fn r10_workers_without_a_slow_path_forward_until_the_keys_expire_and_count_later_drops() {
     let mut pair = Pair::new();
@@ -690,8 +730,7 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
     pair.until_up();
     let (b_at_a, a_at_b) = (pair.a.peer_view(2).slot, pair.b.peer_view(1).slot);
     let slot_a = pair.a.switch.slots().iter().find(|s| s.slot != b_at_a).expect("two").slot;
-    // The packet goes back and forth between two switches, the maximum number of times that a label
-    // can encode.
+    // The packet goes back and forth between two switches, once for each director of its label.
     let mut hops = vec![hop(slot_a.number(), b_at_a.number())];
     hops.extend((0..12).map(|n| {
         if n % 2 == 0 {
@@ -721,7 +760,7 @@ fn a_loop_made_on_purpose_costs_its_hop_budget_and_no_more() {
             .iter()
             .filter(|d| kind(&d.bytes) == 4 && d.bytes.len() > 24)
             .count();
-        // Each crossing uses a hop. A label of 13 hops ends by itself.
+        // Each crossing uses one hop. Without a hop limit, the packet crosses 13 times.
         assert_eq!(crossed, usize::from(hops_left).min(13), "{hops_left} hops");
         assert_eq!(spent(&pair) - before, u64::from(hops_left <= 13));
     }

@@ -1,5 +1,6 @@
-//! R10: the slow path panics at any point and is reset by `Switch::recover`. Workers forward meanwhile, links are
-//! kept or made again within a second, and the counters balance. Virtual time.
+//! R10: the slow path panics at any point and is reset by `Switch::recover`. Workers forward
+//! meanwhile, links are kept or come up again within a second, and the counters balance. The tests
+//! run in virtual time.
 
 use strowger_engine::{
     Now,
@@ -35,7 +36,7 @@ fn is_well(pair: &mut Pair) -> bool {
     pair.a.is_up() && pair.b.is_up() && pair.carries_packets()
 }
 
-/// Waits until the link works again after a panic; returns the time in nanoseconds.
+/// Runs until the link works again after a panic. Returns the time in nanoseconds.
 #[track_caller]
 fn mended(pair: &mut Pair) -> u64 {
     let began = pair.now.0;
@@ -48,7 +49,7 @@ fn mended(pair: &mut Pair) -> u64 {
 
 #[test]
 fn r10_a_panic_in_any_draw_of_randomness_leaves_a_link_that_works_within_a_second() {
-    // The panic happens at each draw of randomness in the first handshake, in the rekeyings, and
+    // The panic happens when the node draws random bytes: in the first handshake, in a rekey, or
     // between them.
     for draw in 1..=24 {
         let mut pair = busy();
@@ -81,7 +82,7 @@ fn r10_forwarding_loses_no_packet_while_the_slow_path_recovers() {
     pair.until_up();
     let handshakes = pair.a.peer_view(2).handshakes;
     let (mut sent, mut received) = (0, 0);
-    let mut handoff_rings = |pair: &mut Pair| {
+    let mut exchange = |pair: &mut Pair| {
         for _ in 0..5 {
             send(&mut pair.at_a, pair.to_b, b"there");
             send(&mut pair.at_b, pair.to_a, b"back");
@@ -93,16 +94,16 @@ fn r10_forwarding_loses_no_packet_while_the_slow_path_recovers() {
         }
     };
     for _ in 0..50 {
-        handoff_rings(&mut pair);
+        exchange(&mut pair);
     }
-    // The slow path is dead and not yet recovered.
+    // The slow path has ended and is not recovered yet.
     for worker in pair.a.workers.iter_mut().chain(&mut pair.b.workers) {
         worker.poll(pair.now);
     }
     let now = pair.now;
     pair.a.switch.recover(now);
     for _ in 0..1_000 {
-        handoff_rings(&mut pair);
+        exchange(&mut pair);
     }
     pair.run_for(1);
     while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {
@@ -187,12 +188,12 @@ fn r10_a_peer_without_an_address_is_found_again_and_so_is_an_unknown_one() {
 #[test]
 fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
     let mut pair = busy();
-    // Only B starts a handshake: A's randomness panics while A reads B's initiation.
+    // Only B begins a handshake. A's random source panics while A handles B's initiation.
     pair.net.cut(strowger_testkit::sim::host(1), true);
     pair.advance(MS);
     pair.net.cut(strowger_testkit::sim::host(1), false);
     pair.until_up();
-    // B is forced to start the next handshake; A answers it.
+    // The recovery makes B begin the next handshake, to which A responds.
     let mut abandoned = 0;
     for draw in 1..=6 {
         let now = pair.now;
@@ -210,7 +211,7 @@ fn r10_r3_the_frame_that_a_panicking_slow_path_held_is_counted_as_abandoned() {
 
 #[test]
 fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
-    // Wakers are called between steps, so each call is another place to panic.
+    // The slow path calls wakers between its steps, so each call is another place for a panic.
     let mut seen = [0; 3];
     for rings in 1..=16 {
         for (what, panics) in seen.iter_mut().enumerate() {
@@ -238,7 +239,7 @@ fn r10_attachments_moves_and_detachments_in_progress_are_completed() {
                 }
             };
             pair.run_for(1);
-            // The last call of the waker may have been a moment ago.
+            // The last panic may have happened only just now.
             for _ in 0..20 {
                 if !pair.a.switch.is_settled() {
                     pair.advance(MS);
@@ -275,7 +276,7 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
     for draws in 1..=4 {
         pair.a.fuse.arm(draws);
         let now = pair.now;
-        // The slow path recovers twice before the workers have answered, and again in the
+        // The slow path recovers twice before the workers have replied, and again during the
         // handshakes that follow.
         pair.a.switch.recover(now);
         pair.a.switch.recover(now);
@@ -291,7 +292,7 @@ fn r10_a_panic_upon_a_panic_is_no_worse_than_one() {
 fn r1_quarantines_restart_when_the_slow_path_recovers() {
     let mut node = Node::without_port(&NodeSpec::new(1), Now(1));
     let (slot, endpoint) = node.add_endpoint();
-    // Time advances in steps, since a jump of the clock would not count.
+    // Time advances in steps, because the quarantine ignores jumps of the clock.
     let mut now = 1;
     let mut turn = |node: &mut Node, at: u64| {
         while now < at {

@@ -1,4 +1,4 @@
-//! R1 when the clock jumps: no jump ends a quarantine early. Virtual time.
+//! R1 with jumps of the clock: no jump ends a quarantine early. The test runs in virtual time.
 
 use strowger_engine::{Now, control::SlotState};
 use strowger_testkit::sim::{Node, NodeSpec, SECOND};
@@ -24,8 +24,8 @@ fn r1_a_clock_that_leaps_ends_no_quarantine_early() {
         poll(&mut node, now);
         node.switch.detach(Slot::new(slot)).expect("the slot is there");
         poll(&mut node, now);
-        // The clock jumps forward, back, and forward again. Each jump counts for a few seconds at
-        // most.
+        // The clock jumps forward, back, and forward again. Each jump counts for at most five
+        // seconds.
         for to in [now + leap, now, now + leap] {
             now = to;
             poll(&mut node, now);

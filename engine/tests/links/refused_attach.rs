@@ -1,5 +1,5 @@
-//! A refused attach leaves no state: no peer, session, handshake or neighbour at any worker's port; its number is in
-//! quarantine. Virtual time.
+//! A refused attach leaves no peer, session, handshake or neighbour at any worker's port. Its slot
+//! number is in quarantine. The tests run in virtual time.
 
 use strowger_engine::{
     Now,
@@ -17,8 +17,8 @@ fn advance(node: &mut Node, now: &mut Now, seconds: u64) {
     }
 }
 
-/// An address without a neighbour at any port.
-const HANDED_OFF: Address = Address::Ether([2, 0, 0, 0, 0, 1]);
+/// An address that the ports of this test refuse.
+const REFUSED: Address = Address::Ether([2, 0, 0, 0, 0, 1]);
 
 #[test]
 fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
@@ -26,7 +26,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     let mut node = Node::new(&net, &NodeSpec { workers: 2, ..NodeSpec::new(2) }, now);
     advance(&mut node, &mut now, 1);
     let mut spec = node.peer_spec(1, true);
-    spec = spec.with_address(HANDED_OFF);
+    spec = spec.with_address(REFUSED);
     let slot = node.switch.add_peer(spec, now).expect("a slot");
     advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::WrongKind)));
@@ -38,7 +38,7 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
     assert!(kept.iter().all(|kept| kept.who.is_none()), "nothing is saved: {kept:?}");
     let states: Vec<_> = node.switch.slots().iter().map(|view| (view.slot, view.state)).collect();
     assert_eq!(states, [(slot, SlotState::Quarantined)], "labels may still name the number");
-    // The same key and name are attached again, where the port accepts the address.
+    // The same key and name are attached again, with an address that the port accepts.
     let again = node.switch.add_peer(node.peer_spec(1, true), now).expect("the key is free");
     advance(&mut node, &mut now, 1);
     assert!(again != slot && node.events.contains(&Event::SlotAttached(again)));
@@ -51,8 +51,8 @@ fn a_peer_that_a_port_refuses_leaves_nothing_behind() {
 
 #[test]
 fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
-    // Only a plain neighbour at the second worker has the address, so the first worker's port
-    // accepts the peer.
+    // At the second worker's port, another neighbour already has the address. The first worker's
+    // port accepts the peer.
     let (net, mut now) = (SimNet::default(), Now(SECOND));
     let mut node = Node::without_port(&NodeSpec { workers: 2, ..NodeSpec::new(2) }, now);
     let ports = [0, 1].map(|worker| {
@@ -69,7 +69,7 @@ fn a_peer_that_one_worker_s_port_refuses_is_taken_back_from_the_others() {
     advance(&mut node, &mut now, 1);
     assert!(node.events.contains(&Event::AttachRefused(slot, AdmitError::Taken)));
     assert_eq!(node.switch.peers().len(), 0);
-    // The address is free at the first worker's port: the mark is removed.
+    // At the first worker's port, the peer's address was removed again, so no frame is sent to it.
     let made = node.switch.balance().frames_made;
     advance(&mut node, &mut now, 20);
     assert_eq!(node.switch.balance().frames_made, made, "nothing is sent");

@@ -1,4 +1,5 @@
-//! A sealed link carries data and renews its keys under packet loss, in virtual time, from a seed.
+//! A sealed link carries data and renews its keys under packet loss. The tests run in virtual time,
+//! with a fixed seed.
 
 use strowger_engine::{control::Event, discard::Discard};
 use strowger_testkit::sim::{Pair, SECOND, receive, send};
@@ -19,7 +20,7 @@ fn rekeying_under_loss_refuses_no_data() {
     let mut pair = Pair::new();
     pair.net.set_loss(300_000, 11);
     pair.until_up();
-    // The test runs for 20 minutes with two packets a second, which makes about ten rekeys.
+    // The test runs for 20 minutes with two packets per second, so that about ten rekeys happen.
     for round in 0..2_400_u32 {
         send(&mut pair.at_a, pair.to_b, &round.to_be_bytes());
         pair.advance(SECOND / 2);

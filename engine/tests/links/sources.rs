@@ -1,5 +1,5 @@
-//! Floods of handshakes when peers have no configured address: each source has its share. Virtual
-//! time.
+//! Floods of handshakes, while peers have no configured address: each source gets its share. The
+//! tests run in virtual time.
 
 use strowger_crypto::{
     Psk, SeededEntropy,
@@ -13,7 +13,7 @@ fn kind(bytes: &[u8]) -> u8 {
     bytes[0] >> 4
 }
 
-/// A hub and twenty peers. The hub has the keys of these peers and none of their addresses.
+/// A hub and twenty peers. The hub has the keys of these peers, and no address of them.
 struct Hub {
     net: SimNet,
     hub: Node,
@@ -39,7 +39,7 @@ impl Hub {
         }
     }
 
-    /// Delivers the injected datagrams before those of the peers.
+    /// Advances the time. The hub receives the injected datagrams before those of the peers.
     fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         if (self.now.0 / MS).is_multiple_of(10) {
@@ -96,6 +96,7 @@ impl Flooder {
     }
 }
 
+/// wire.md: W4-79.
 #[test]
 fn r12_three_thousand_copies_a_second_from_one_address_block_no_other() {
     let mut hub = Hub::new();
@@ -117,6 +118,7 @@ fn r12_three_thousand_copies_a_second_from_one_address_block_no_other() {
     hub.hub.assert_even();
 }
 
+/// wire.md: W4-79.
 #[test]
 fn r12_one_address_does_not_have_all_the_cookies() {
     let mut hub = Hub::new();
@@ -126,7 +128,7 @@ fn r12_one_address_does_not_have_all_the_cookies() {
             hub.net.inject(host(66), host(2), message);
         }
     };
-    // A flood that requests a cookie 40,000 times a second and never uses it.
+    // The flood sends 40,000 initiations per second and uses no cookie.
     for _ in 0..200 {
         flood(&hub, &mut message);
         hub.advance(MS);
@@ -143,8 +145,35 @@ fn r12_one_address_does_not_have_all_the_cookies() {
     hub.hub.assert_even();
 }
 
+/// wire.md: W4-16.
+#[test]
+fn r12_copies_of_a_peer_s_initiation_use_none_of_its_budget() {
+    let mut hub = Hub::new();
+    hub.advance(MS);
+    let begin = |timestamp: u64| {
+        let (local, offer) = (identity(10), Offer::default());
+        let (index, timestamp) = (SessionIndex::new(77).expect("small"), Timestamp(timestamp));
+        let ours = LocalParams { local: &local, offer: &offer, index, timestamp };
+        let mut entropy = SeededEntropy::new(timestamp.0);
+        ik::initiate(&ours, &key(2), &Psk::NONE, None, &mut entropy).expect("well-formed").1
+    };
+    let responses = |hub: &mut Hub, message: &[u8]| {
+        hub.net.inject(host(10), host(2), message);
+        (0..4).for_each(|_| hub.advance(1)); // to read it, and to send the response
+        hub.net.take_received(host(10)).iter().filter(|d| kind(&d.bytes) == 2).count()
+    };
+    let first = begin(5);
+    assert_eq!(responses(&mut hub, &first), 1);
+    // These are more copies than the number of initiations that a peer may send in a second.
+    for _ in 0..40 {
+        assert_eq!(responses(&mut hub, &first), 0);
+    }
+    assert_eq!(hub.hub.count(Discard::HandshakeStale), 40);
+    assert_eq!(responses(&mut hub, &begin(6)), 1, "the peer's next initiation");
+}
+
 /// The queue to the slow path has 64 places. Without a handshake socket, a flood from one address
-/// fills it in every poll before the messages of other sources arrive.
+/// could fill it in every poll before the messages of other sources arrive.
 #[test]
 fn r23_one_sender_does_not_have_all_places_of_the_queue_for_unknown_senders() {
     for ports in [1, 200] {

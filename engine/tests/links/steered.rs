@@ -1,5 +1,5 @@
-//! Handshakes through a handshake socket, which the slow path reads itself: no worker handles them
-//! or their answers (R9). Virtual time.
+//! Handshakes through a handshake socket, which the slow path reads itself. No worker handles them
+//! or the replies to them (R9). The tests run in virtual time.
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Psk, Secret, SeededEntropy,
@@ -30,7 +30,7 @@ fn local(seed: u8) -> LocalIdentity {
     LocalIdentity::new(&key, NetworkId::new(b"test").expect("short"))
 }
 
-/// A first message to the switch from the node with this number.
+/// An IK initiation to the switch from the node with this number.
 fn initiation(from: u8) -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(from));
     let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
@@ -39,7 +39,7 @@ fn initiation(from: u8) -> Vec<u8> {
     begun.expect("randomness").1
 }
 
-/// The first message of an unknown peer that does not know the responder's key.
+/// The first message of XX, from a peer that does not know the responder's key.
 fn discovery() -> Vec<u8> {
     let (offer, from) = (Offer::default(), local(3));
     let ours = LocalParams { local: &from, offer: &offer, index: index(), timestamp: Timestamp(1) };
@@ -65,8 +65,8 @@ fn handshake_socket(port: MemoryPort) -> HandshakeSocket {
     HandshakeSocket { port: Box::new(port), pool: memory_of(512), worker_of: |_, _| 0 }
 }
 
-/// A switch that knows peer 2, with a port of one queue and a handshake socket. Handshake datagrams
-/// come from the handshake socket's far end.
+/// A switch with the configured peer 2, and with a port that has one queue and a handshake socket.
+/// Handshake datagrams are sent from the far end of the handshake socket.
 struct Setup {
     switch: Switch,
     worker: Worker,
@@ -135,12 +135,12 @@ fn arrived(port: &mut MemoryPort, pool: &mut Pool) -> Vec<Vec<u8>> {
 #[test]
 fn r9_an_unknown_peer_is_answered_by_the_handshake_socket_at_no_cost_to_the_worker() {
     let mut setup = Setup::new();
-    let asked = discovery();
-    setup.datagram(&asked);
+    let request = discovery();
+    setup.datagram(&request);
     setup.poll();
     let answers = arrived(&mut setup.far_end, &mut setup.pool);
     assert_eq!(answers.len(), 1, "one reply");
-    assert!(answers[0].len() <= asked.len(), "the reply is longer than the request");
+    assert!(answers[0].len() <= request.len(), "the reply is longer than the request");
     assert!(arrived(&mut setup.data, &mut setup.pool).is_empty(), "none by the worker");
     let queues = setup.switch.ports()[0].queues.clone();
     let counted = |at: usize| (queues[at].frames_in, queues[at].frames_made, queues[at].frames_out);
@@ -153,17 +153,17 @@ fn r9_an_unknown_peer_is_answered_by_the_handshake_socket_at_no_cost_to_the_work
 #[test]
 fn r9_under_load_the_door_gives_out_the_cookies() {
     let mut setup = Setup::new();
-    // A quarter of the budget is for all senders; beyond it a sender must prove its address.
-    let asked = initiation(3);
+    // When a quarter of the budget is used up, a sender must prove its address with a cookie.
+    let request = initiation(3);
     for _ in 0..300 {
-        setup.datagram(&asked);
+        setup.datagram(&request);
     }
     setup.poll();
     let answers = arrived(&mut setup.far_end, &mut setup.pool);
     assert!(!answers.is_empty());
     for cookie in &answers {
         let kind = LinkHeader::parse(cookie).map(|header| header.kind);
-        assert!(kind == Ok(Kind::Cookie) && cookie.len() <= asked.len());
+        assert!(kind == Ok(Kind::Cookie) && cookie.len() <= request.len());
     }
     assert_eq!(setup.ended(Discard::UnknownPeer) + answers.len() as u64, 300);
     assert!(arrived(&mut setup.data, &mut setup.pool).is_empty());
@@ -205,10 +205,10 @@ fn a_turn_takes_so_many_from_a_door_and_the_rest_waits() {
     }
     setup.switch.poll(Now(2));
     assert_eq!(setup.ended(Discard::BadLinkKind), most);
-    let mut said = Vec::new();
-    setup.switch.arm(|arm| said.push(arm));
+    let mut arms = Vec::new();
+    setup.switch.arm(|arm| arms.push(arm));
     setup.switch.disarm();
-    assert_eq!(said, [Arm::Ready]);
+    assert_eq!(arms, [Arm::Ready]);
     setup.switch.poll(Now(2));
     assert_eq!(setup.ended(Discard::BadLinkKind), most + 7);
 }

@@ -1,5 +1,5 @@
-//! When an idle switch polls its slow path: only when `next_timeout` or the waker asks for it.
-//! Virtual time.
+//! The tests count the polls of a slow path that is polled only when `next_timeout` is due or its
+//! waker was called. The tests run in virtual time.
 
 use std::sync::{
     Arc,
@@ -20,11 +20,11 @@ use strowger_wire::Slot;
 
 const MINUTES: usize = 11;
 
-/// Whether the slow path was woken.
+/// A waker that records whether it was called.
 #[derive(Default)]
-struct RxMode(AtomicBool);
+struct Woken(AtomicBool);
 
-impl Wake for RxMode {
+impl Wake for Woken {
     fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -33,24 +33,24 @@ impl Wake for RxMode {
 /// A node that is polled only when `next_timeout` is due or its waker was called.
 struct Driven {
     node: Node,
-    rung: Arc<RxMode>,
+    woken: Arc<Woken>,
     polls: u64,
 }
 
 impl Driven {
     fn new(mut node: Node) -> Self {
-        let rung = Arc::new(RxMode::default());
+        let woken = Arc::new(Woken::default());
         for worker in &mut node.workers {
-            worker.set_slow_path_waker(rung.clone());
+            worker.set_slow_path_waker(woken.clone());
         }
-        Self { node, rung, polls: 0 }
+        Self { node, woken, polls: 0 }
     }
 
     fn poll(&mut self, now: Now) {
         self.node.workers.iter_mut().for_each(|worker| {
             worker.poll(now);
         });
-        while self.rung.0.swap(false, Ordering::Relaxed)
+        while self.woken.0.swap(false, Ordering::Relaxed)
             || self.node.switch.next_timeout().is_some_and(|due| due <= now)
         {
             self.polls += 1;
@@ -68,7 +68,8 @@ impl Driven {
     }
 }
 
-/// A hub and its peers, each driven in this way.
+/// A hub and its peers. Each slow path is polled only when its timeout is due or its waker was
+/// called.
 struct Town {
     net: SimNet,
     hub: Driven,
@@ -137,10 +138,10 @@ fn idle_sealed_links_with_keys_cost_two_polls_a_minute_each_and_none_without() {
     for links in [1_u8, 10] {
         let mut town = Town::new(links, |spec| spec);
         let minutes = town.minutes();
-        // In the first minute the keys are made and the path MTU is found.
+        // In the first minute, the keys are made and the path MTU is found.
         assert!(minutes[0] <= 60 * u64::from(links), "{minutes:?}");
         assert!(minutes[1..4].iter().all(|polls| *polls <= 2 * u64::from(links)), "{minutes:?}");
-        assert!(town.states().iter().all(|state| *state == LinkState::Quiet));
+        assert!(town.states().iter().all(|state| *state == LinkState::Idle));
         assert_eq!(minutes[4..], [0; MINUTES - 4]);
         assert_eq!(town.hub.node.switch.next_timeout(), None, "no keys, and none needed");
     }
@@ -158,16 +159,18 @@ fn a_peer_that_does_not_answer_costs_two_polls_for_each_attempt_at_a_handshake()
     assert_eq!(town.hub.node.events.iter().filter(|e| trouble(e)).count(), 1);
 }
 
+/// wire.md: W4-108.
 #[test]
 fn a_link_that_is_asked_always_is_asked_once_an_interval() {
     let liveness = Liveness::new(std::time::Duration::from_nanos(10 * SECOND)).with_always(true);
     let mut town = Town::new(1, |spec| spec.with_liveness(liveness));
     let minutes = town.minutes();
-    // A probe and a response in each direction are 12 datagrams a minute, and each causes one more
-    // poll.
+    // The hub receives at most one probe and one response per interval. These are 12 datagrams per
+    // minute, and each causes one more poll.
     assert!(minutes[1..].iter().all(|polls| *polls <= 40), "{minutes:?}");
     assert_eq!(town.states(), [LinkState::Up]);
-    // The switch detects the death in time, although it is polled only when that is due.
+    // The switch detects in time that the peer is dead, although it is polled only at its timeouts
+    // and when it is woken.
     town.net.cut(host(2), true);
     let since = town.now.0;
     while town.states() == [LinkState::Up] {
@@ -186,7 +189,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     (0..30).for_each(|_| town.advance(100 * MS));
     let (to, at_far) = (view(&town.hub.node, 2).slot, view(&town.rim[0].node, 1).slot);
     let label = path(&[hop(own, to.number()), hop(at_far.number(), far)]);
-    // The link is silent, and its keys are still valid.
+    // The link carries no frames, and its keys are still valid.
     (0..1_000).for_each(|_| town.advance(100 * MS));
     assert_eq!(town.states(), [LinkState::Up]);
     town.hub.polled();
@@ -195,7 +198,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     assert!(receive(&mut there).is_some());
     assert!(town.hub.polled() > 0, "a worker woke the slow path");
     (0..100).for_each(|_| town.advance(100 * MS));
-    assert!(town.hub.polled() <= 12, "after one probe and its response the link is quiet");
+    assert!(town.hub.polled() <= 12, "after one probe and its response the link sends nothing");
 
     town.net.cut(host(2), true);
     let since = town.now.0;
@@ -208,6 +211,7 @@ fn frames_that_a_worker_moves_wake_it_and_the_death_of_a_link_in_use_is_noticed_
     assert!(took <= Liveness::default().detection().as_nanos() as u64 + 6 * SECOND, "{took} ns");
 }
 
+/// wire.md: W4-103, W4-104.
 #[test]
 fn keys_of_a_link_in_use_are_renewed_by_timeouts_alone() {
     let mut town = Town::new(1, |spec| spec);
@@ -243,10 +247,10 @@ fn a_slot_number_s_quarantine_ends_at_the_time_given() {
     let polls = town.hub.polled();
     // A jump of the clock must not end the quarantine, so one step counts for at most five seconds.
     assert!(town.now.0 - began >= 58 * SECOND && polls <= 15, "{polls} polls");
-    let is_quiet = |town: &Town| {
+    let is_idle = |town: &Town| {
         let slots = town.hub.node.switch.slots();
         slots.iter().all(|view| view.state == SlotState::Attached)
     };
-    assert!(is_quiet(&town));
+    assert!(is_idle(&town));
     assert_eq!(town.hub.node.switch.next_timeout(), None);
 }

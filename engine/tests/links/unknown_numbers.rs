@@ -1,5 +1,5 @@
-//! Slot numbers while unknown peers come and go. The total of the numbers in use, in quarantine and
-//! kept is bounded, so that a configured peer always gets one. Virtual time.
+//! Slot numbers while unknown peers come and go. The total of their numbers in use, in quarantine
+//! and kept is limited, so that a configured peer gets a number. The tests run in virtual time.
 
 use strowger_crypto::{
     IdentityKey, LocalIdentity, NetworkId, Secret, SeededEntropy,
@@ -41,7 +41,7 @@ impl Open {
         }
     }
 
-    /// An unknown peer completes an XX handshake, and sends nothing more.
+    /// Lets a new unknown peer complete an XX handshake. The peer sends nothing more.
     fn come(&mut self) {
         self.came += 1;
         let mut seed = [7; 32];
@@ -56,7 +56,7 @@ impl Open {
         let (waiting, first) = xx::initiate(&ours, None, &mut entropy).expect("well-formed");
         let answer = self.ask(&first);
         let Some(answer) = answer.first() else { return };
-        let discovered = waiting.read_response(answer).expect("readable");
+        let discovered = waiting.read_response(&local, answer).expect("readable");
         let (_, msg3) = discovered.finish(&ours, None).expect("agreed");
         self.ask(&msg3);
     }
@@ -67,7 +67,7 @@ impl Open {
         self.net.take_received(host(66)).into_iter().map(|datagram| datagram.bytes).collect()
     }
 
-    /// In each of `seconds` seconds, `per_second` unknown peers connect.
+    /// In each of `seconds` seconds, `per_second` unknown peers complete a handshake.
     fn flood(&mut self, per_second: u64, seconds: u64) {
         for _ in 0..per_second * seconds {
             self.come();
@@ -76,7 +76,7 @@ impl Open {
         }
     }
 
-    /// Slot numbers that unknown peers have or had.
+    /// The number of slot numbers that unknown peers have, or last had.
     fn held(&self) -> usize {
         self.node.switch.slots().iter().filter(|view| view.is_unknown).count()
     }
@@ -87,7 +87,7 @@ impl Open {
         (links_max * UNKNOWN_NUMBERS_PER_LINK).min(slot_max / 2)
     }
 
-    /// The operator attaches something at any free number, which must be usable at once.
+    /// Attaches a plain neighbour at any free number. The number must be usable immediately.
     fn attach(&mut self, name: &str) -> u32 {
         let (near, _far) = wire(4).expect("descriptors");
         let port = self.node.switch.plug_at(0, Box::new(near)).expect("a place");
@@ -113,7 +113,7 @@ fn unknown_peers_leave_numbers_for_configured_peers() {
     for n in 0..100 {
         node.attach(&n.to_string());
     }
-    // The flood continues, and the peers that have numbers keep them.
+    // The flood continues. The configured peer and the neighbours keep their numbers.
     node.flood(10, 10);
     let views = node.node.switch.slots();
     let named = views.iter().filter(|view| view.state == SlotState::Attached && !view.is_unknown);
@@ -129,8 +129,8 @@ fn a_switch_with_few_numbers_keeps_some_for_configured_peers() {
     for n in 0..7 {
         node.attach(&n.to_string());
     }
-    // One number is left. It is reserved for the operator, although unknown peers have freed some
-    // of their numbers.
+    // All numbers are in use. When unknown peers have freed theirs, one number stays reserved for
+    // configured peers, so the next flood does not take it.
     for _ in 0..600 {
         node.advance(SECOND / 5);
     }

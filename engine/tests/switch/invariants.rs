@@ -1,6 +1,6 @@
-//! The invariants of architecture.md, section 8. Each has a test with its name, on switches with
-//! memory ports in virtual time. Each poll of a worker runs with allocation forbidden on its
-//! thread.
+//! The invariants of architecture.md, section 8. The name of a test of an invariant starts with the
+//! invariant's number. The switches have memory ports and run in virtual time. During each poll of
+//! a worker, allocation is forbidden on the thread.
 
 use std::{
     collections::BTreeMap,
@@ -89,7 +89,7 @@ impl Rig {
         port
     }
 
-    /// Attaches a neighbour. The test holds its end of the wire.
+    /// Attaches a neighbour. The test holds the far end of the wire.
     fn neighbour(&mut self, worker: usize, slot: u32, depth: usize) {
         self.wired(worker, slot, depth, Behind::Neighbour);
     }
@@ -109,7 +109,7 @@ impl Rig {
         far
     }
 
-    /// Polls one worker once, under the rule of R13.
+    /// Polls one worker once. Allocation is forbidden meanwhile (R13).
     fn poll_one(&mut self, worker: usize) -> usize {
         self.now.0 += 1;
         let rule = forbid();
@@ -159,7 +159,7 @@ impl Rig {
         burst.is_empty()
     }
 
-    /// The frames that arrived at the neighbour on `slot`, at most one burst.
+    /// The frames that have arrived at the neighbour on `slot`: at most one burst.
     fn taken(&mut self, slot: u32) -> Burst {
         let mut burst = Burst::new();
         self.far.get_mut(&slot).expect("a wire there").rx_burst(&mut self.pool, &mut burst);
@@ -212,13 +212,13 @@ fn packet(label: Label, shift: u16, hops_left: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The label from slot `from` to slot `to` of one switch.
+/// The label that leads from slot `from` to slot `to` of one switch.
 fn through(from: u32, to: u32) -> Label {
     let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
     Label::build(&[hop]).expect("a path of one hop").0
 }
 
-/// A valid packet from one slot to another, which carries this number.
+/// A valid packet from one slot to another. Its payload is `number`.
 fn numbered(from: u32, to: u32, number: u32) -> Vec<u8> {
     packet(through(from, to), 0, 64, &number.to_be_bytes())
 }
@@ -287,8 +287,9 @@ fn r2_no_byte_string_panics_the_data_plane() {
 struct Chain(Vec<Rig>);
 
 impl Chain {
-    /// Three switches. Slot 2 leads to the previous one and slot 3 to the next one, if there is
-    /// one. Slot 9 of each leads to a neighbour that the test holds.
+    /// Makes three switches in a row. At each switch, slot 2 leads to the previous switch and slot
+    /// 3 to the next one, if there is one. Slot 9 leads to a neighbour whose end of the wire the
+    /// test holds.
     fn of_three(depth: usize) -> Self {
         let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::with(1, SwitchConfig::default())).collect();
         for at in 0..2 {
@@ -330,7 +331,7 @@ fn r3_counters_balance_at_rest() {
             for rig in &mut chain.0 {
                 for _ in 0..rng.below(80) {
                     let bytes = any_bytes(&mut rng, &[2, 3, 9]);
-                    rig.send(9, &bytes); // or its wire is full, and the frame was never sent
+                    rig.send(9, &bytes); // if the wire is full, the frame is not sent
                 }
                 // Frames are taken rarely, so that queues fill.
                 if rng.one_in(3) {
@@ -341,7 +342,7 @@ fn r3_counters_balance_at_rest() {
                     rig.poll();
                 }
             }
-            // A link is detached during traffic, with frames waiting at it, then its port is unplugged.
+            // During traffic, a link with waiting frames is detached. Later its port is unplugged.
             if round == 60 {
                 chain.0[1].switch.detach(Slot::new(3)).expect("attached");
             }
@@ -397,8 +398,8 @@ fn r4_one_frame_in_gives_at_most_one_out() {
         let after = rig.switch.balance();
         assert!(out <= 1, "{out} frames result from {bytes:x?}");
         assert_eq!(after.frames_out - before.frames_out, out as u64);
-        // Errors are not sent, since the worker's pool has no free chunk for them: they are dropped
-        // and counted.
+        // The pool has no free chunk for errors, so they are not sent and are counted as
+        // `pool_empty`.
         let discarded = |of: &Balance| of.discarded() - of.discards[Discard::PoolEmpty as usize];
         assert_eq!(discarded(&after) - discarded(&before), 1 - out as u64);
         through += out;
@@ -424,6 +425,7 @@ fn of_flow(mut bytes: Vec<u8>, flow: u16) -> Vec<u8> {
     bytes
 }
 
+/// wire.md: W2-16, W2-20.
 #[test]
 fn r7_order_within_a_flow_is_kept() {
     // Slots 2 and 3 are on the first worker, 5 and 6 on the second: half of the paths cross
@@ -467,11 +469,11 @@ fn r7_order_within_a_flow_is_kept() {
     }
 }
 
-/// Counts the calls.
+/// A waker that counts its calls.
 #[derive(Default)]
-struct RxMode(AtomicUsize);
+struct WakeCount(AtomicUsize);
 
-impl Wake for RxMode {
+impl Wake for WakeCount {
     fn wake(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -483,17 +485,17 @@ fn a_worker_is_woken_when_all_frames_leave_by_its_ports() {
     rig.neighbour(0, 2, 64);
     rig.neighbour(1, 5, 64);
     rig.settle();
-    let rung = Arc::new(RxMode::default());
-    rig.workers[0].set_waker(1, rung.clone());
+    let woken = Arc::new(WakeCount::default());
+    rig.workers[0].set_waker(1, woken.clone());
     for number in 0..10 {
         assert!(rig.send(2, &numbered(2, 5, number)));
     }
     assert_eq!(rig.poll_one(0), 10);
-    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "the waker is called once per poll");
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the waker is called once per poll");
     rig.poll_one(1);
     assert_eq!(rig.taken(5).len(), 10);
     rig.poll_one(0);
-    assert_eq!(rung.0.load(Ordering::Relaxed), 1, "no handoff since then");
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "no handoff since then");
 }
 
 #[test]
@@ -524,13 +526,13 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
 #[test]
 fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     let mut rig = Rig::new(&[2, 3]);
-    // The slow path hangs: its queue fills, and further punts are counted.
+    // The slow path is not polled: its queue fills, and further punts are dropped and counted.
     let for_the_switch = packet(Label::here(), 0, 64, &[]);
     for _ in 0..PUNTS_MAX + 10 {
         assert!(rig.send(2, &for_the_switch));
         rig.poll_workers();
     }
-    // One ingress takes at most half of the places.
+    // One ingress may take at most half of the places.
     let refused = (PUNTS_MAX + 10 - PUNTS_MAX / 2) as u64;
     let counted = [Discard::OverBudget, Discard::PuntFull].map(|why| rig.count_at(2, why));
     assert_eq!(counted.iter().sum::<u64>(), refused, "{counted:?}");
@@ -540,7 +542,7 @@ fn r10_the_death_of_the_slow_path_leaves_forwarding_up() {
     rig.settle();
     rig.assert_even();
 
-    // The slow path stops: its half of the rings is dropped.
+    // The slow path ends, and its ends of the rings are dropped.
     let Rig { switch, mut workers, mut far, mut pool, now, .. } = rig;
     drop(switch);
     let mut burst = Burst::new();
@@ -561,11 +563,12 @@ fn as_control(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// wire.md: W2-11.
 #[test]
 fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
     let mut rig = Rig::with(1, SwitchConfig::default());
     rig.neighbour(0, 2, 64);
-    rig.neighbour(0, 3, 4); // its far end takes nothing for now
+    rig.neighbour(0, 3, 4); // its far end is not read for now
     rig.neighbour(0, 5, 64);
     rig.settle();
     let data = 500;
@@ -577,8 +580,8 @@ fn r12_every_queue_is_bounded_and_control_survives_a_data_overload() {
     let refused = u64::from(data) - 4 - EGRESS_FRAMES_MAX as u64;
     assert_eq!(rig.count_at(2, Discard::EgressFull), refused);
 
-    // A control packet still finds a place, and is sent first. A full egress does not delay another
-    // one.
+    // Control packets still find places, and are sent first. Traffic through another egress is not
+    // delayed.
     for number in 0..EGRESS_CONTROL_FRAMES_MAX as u32 {
         assert!(rig.send(2, &as_control(numbered(2, 3, 1_000 + number))));
     }
@@ -605,7 +608,7 @@ fn r12_control_survives_a_data_overload_between_workers() {
     rig.neighbour(0, 2, 64);
     rig.neighbour(1, 5, 1_024);
     rig.settle();
-    // The other worker is not polled, so it takes nothing.
+    // The other worker is not polled, so it takes no frames from the ring.
     for number in 0..2 * HANDOFF_FRAMES_MAX as u32 {
         assert!(rig.send(2, &numbered(2, 5, number)));
         rig.poll_one(0);
@@ -636,7 +639,7 @@ fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
     let slots: Vec<u32> = (2..).take(2 * COMMANDS_MAX).collect();
     for &slot in &slots {
         rig.neighbour(0, slot, 1);
-        rig.poll_workers(); // the worker does not poll
+        rig.poll_workers(); // the slow path is not polled, so its commands wait
     }
     assert!(!rig.switch.is_settled());
     rig.settle();
@@ -647,7 +650,7 @@ fn r12_orders_that_a_worker_is_slow_to_obey_wait_and_none_is_lost() {
 
 #[test]
 fn r13_the_data_plane_allocates_nothing() {
-    // `poll` runs under `forbid()` throughout. In this test, slots and ports change during traffic.
+    // Each `poll` of a worker runs under `forbid()`. Slots and ports change during traffic.
     let config = SwitchConfig::default().with_quarantine(std::time::Duration::from_nanos(50));
     let mut rig = Rig::with(2, config);
     let mut rng = Rng::new(0x13);
@@ -673,7 +676,7 @@ fn r13_the_data_plane_allocates_nothing() {
         let free = rig.switch.slots().iter().all(|view| view.slot != Slot::new(slot));
         if rng.one_in(20) && free {
             let worker = rng.below(2);
-            // Another wire for the slot, whose old port was unplugged.
+            // The slot gets another wire. Its old port was unplugged.
             rig.neighbour(worker, slot, 16);
             changes += 1;
         } else if rng.one_in(20) && rig.switch.detach(Slot::new(slot)).is_ok() {
@@ -722,6 +725,7 @@ fn a_packet_keeps_its_address_from_receive_to_send() {
     }
 }
 
+/// wire.md: W1.2-4, W2-1, W2-3, W2-8, W2-9, W2-15, W2-17, W2-18, W8-13.
 #[test]
 fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() {
     use Discard as D;
@@ -780,13 +784,37 @@ fn each_way_to_go_no_further_is_counted_by_its_name_at_the_port_it_came_in_by() 
     assert_eq!(rig.taken(3).len(), 1, "a valid packet still passes");
 }
 
+/// wire.md: W2-13, W3-2, W3-29, W13-12.
+#[test]
+fn plain_frames_are_counted_from_one_and_the_flags_e_and_t_change_nothing_for_data() {
+    let mut rig = Rig::new(&[2, 3]);
+    let mut first = None;
+    for (count, flags) in (1_u8..).zip([0x00, 0x80, 0x20, 0xa0]) {
+        let mut bytes = numbered(2, 3, 77);
+        // The receiver ignores lane, index and counter.
+        bytes[..LINK_HEADER_BYTES].copy_from_slice(&[0x6f, 0xff, 0xff, 0xff, 9, 8, 7, 6]);
+        bytes[LINK_HEADER_BYTES + 1] = flags;
+        assert!(rig.send(2, &bytes));
+        rig.settle();
+        let mut out = rig.taken(3).pop().expect("forwarded").bytes().to_vec();
+        assert_eq!(out[..LINK_HEADER_BYTES], [0x60, 0, 0, 0, 0, 0, 0, count]);
+        assert_eq!(out[LINK_HEADER_BYTES + 1], flags);
+        out[LINK_HEADER_BYTES - 1] = 0;
+        out[LINK_HEADER_BYTES + 1] = 0;
+        assert_eq!(*first.get_or_insert_with(|| out.clone()), out, "{flags:02x}");
+    }
+    assert_eq!(rig.take_all(), 0, "nothing is sent to the sender");
+    rig.assert_even();
+}
+
+/// wire.md: W2-6, W2-15.
 #[test]
 fn the_hop_limit_bounds_a_loop_that_the_width_does_not() {
     let config = SwitchConfig::default().with_hops_max(3).with_u_turns(true);
     let mut rig = Rig::with(1, config);
     rig.neighbour(0, 2, 4);
     rig.settle();
-    // The label turns around here ten times, and its sender allows 255 hops.
+    // The label leads back to slot 2 ten times, and its sender allows 255 hops.
     let (label, _) = Label::<u64>::build(
         &[Hop { scheme: &V3X5X8, egress: Slot::new(2), ingress: Slot::new(2) }; 10],
     )
@@ -903,7 +931,8 @@ fn many_slots_are_detached_at_once_and_no_other_is() {
 #[test]
 fn three_switches_in_a_row_there_and_back() {
     let mut chain = Chain::of_three(64);
-    // The slots have different widths, so that the return path needs wider directors.
+    // The slot numbers need directors of different widths, so that the return path needs wider
+    // directors than the label.
     let (a_slot, b_slot) = (200, 12);
     let mut a = chain.0[0].endpoint(0, a_slot);
     let mut b = chain.0[2].endpoint(0, b_slot);
@@ -923,8 +952,7 @@ fn three_switches_in_a_row_there_and_back() {
         frame.bytes_mut().copy_from_slice(&bytes);
         from.send(frame).expect("room");
     };
-    // The test does what an endpoint does with a packet: it takes the return path at full width
-    // (wire.md 1.3), with room for its own slot.
+    // The test computes the return label as an endpoint does (wire.md 1.3).
     let return_path = |frame: &mut Frame, own_slot: u32| {
         let ingress = Slot::new(frame.mark().0);
         let packet = &mut frame.bytes_mut()[LINK_HEADER_BYTES..];

@@ -1,10 +1,12 @@
-//! The switch and its invariants, over memory ports. All tests are one program, since each program
-//! costs a link step.
+//! Tests of the switch and its invariants, over memory ports. All tests are in one program, because
+//! the linker runs once per program.
 
 use strowger_frame::alloc::GuardedAlloc;
 
 mod control_messages;
+mod document;
 mod invariants;
+mod lookups;
 mod one_arena;
 mod r11_restart;
 mod r1_return_path;

@@ -1,6 +1,6 @@
-//! A sealed frame that any backend received is sent by any other from the same memory. The test
-//! follows the address of the payload through a switch, and no port counts a copy. Ethernet's veth
-//! pairs are in a network namespace that ends with the test.
+//! A frame that one backend has received is sent by any other backend from the same chunk. The test
+//! follows the address of the payload through a switch, and asserts that no port counts a copy. The
+//! veth pairs for Ethernet are in a network namespace that ends with the test.
 
 #![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
@@ -34,10 +34,10 @@ use strowger_wire::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Bytes before the payload, as an endpoint sees them.
+/// The number of bytes before the payload, as an endpoint sees them.
 const HEAD: usize = 24;
 const PAYLOAD_BYTES: usize = 1000;
-/// Set for the child process in the namespace.
+/// The environment variable that is set for the child process in the namespace.
 const INSIDE: &str = "STROWGER_TEST_INSIDE";
 
 /// The backend of a hop of the switch in the middle.
@@ -48,13 +48,14 @@ enum Backend {
     Uring,
     Packet,
     Xdp,
-    /// An endpoint's process: this hop is not sealed.
+    /// The process of an endpoint. This hop is not sealed.
     Unix,
 }
 
 use Backend::{Memory, Mmsg, Packet, Unix, Uring, Xdp};
 
-/// The end addresses of the payloads of a port's frames. Sealing writes before and after them.
+/// The end addresses of the payloads in a port's frames. Sealing changes the bytes before and after
+/// the payload.
 #[derive(Clone, Debug, Default)]
 struct Ends {
     came: Arc<Mutex<HashSet<usize>>>,
@@ -182,7 +183,7 @@ impl Node {
         (self.switch.add_peer(spec, Now(1)).unwrap()).number()
     }
 
-    /// Attaches a process of this machine on a slot.
+    /// Attaches a process of this machine to a slot.
     fn endpoint(&mut self, name: &str, ends: Option<&Ends>) -> (u32, Client) {
         let name = format!("strowger-arena-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -269,7 +270,7 @@ fn pass(from: Backend, to: Backend) {
     HeaderRepr::new(label, shift, 9).emit(&mut packet[8..]).unwrap();
     packet.resize(HEAD + PAYLOAD_BYTES, 0);
     let (mut sent, mut received, mut room) = (0_u8, 0_u8, vec![0; 4096]);
-    // Many packets are sent at once, so that UDP makes trains of them, whose frames have no
+    // Up to 24 packets are in flight, so that UDP combines them into trains, whose frames have no
     // headroom.
     const PACKETS: u8 = 200;
     turn_until(&mut nodes, "packets", |_| {
@@ -327,7 +328,7 @@ fn no_pair_of_backends_copies_the_payload_of_a_sealed_frame() {
             for end in [0, 1] {
                 let name = format!("{pair}{end}");
                 ip(&format!("link set dev {name} up"));
-                // AF_XDP needs interfaces that leave tags in frames.
+                // AF_XDP needs interfaces that leave VLAN tags in frames.
                 xdp::features::set_features(&name, &xdp::features::RX_VLAN_OFFLOADS, false)
                     .unwrap();
             }
@@ -348,6 +349,6 @@ fn no_pair_of_backends_copies_the_payload_of_a_sealed_frame() {
         .env(INSIDE, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&inside.stdout) + String::from_utf8_lossy(&inside.stderr);
-    assert!(inside.status.success() && said.contains("1 passed"), "{said}");
+    let output = String::from_utf8_lossy(&inside.stdout) + String::from_utf8_lossy(&inside.stderr);
+    assert!(inside.status.success() && output.contains("1 passed"), "{output}");
 }

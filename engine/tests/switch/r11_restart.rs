@@ -1,5 +1,5 @@
-//! R11: after a restart the same peers have the same slots, in any order and whatever was in
-//! progress. A number passes to another user only after its quarantine.
+//! R11: after a restart the same peers have the same slots, in whatever order they are attached and
+//! whatever change was in progress. A number passes to another user only after its quarantine.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ fn settle(switch: &mut Switch, worker: &mut Worker, now: u64) -> Vec<Event> {
     events
 }
 
-/// A switch in use: `a` on 0, `b` on 2, `c` moved from 3 to 5, 4 in quarantine.
+/// The snapshot of a switch in use: `a` is on slot 0 and `b` on slot 2, `c` has moved from slot 3
+/// to slot 5, and number 4 is in quarantine.
 fn lived() -> Snapshot {
     let (mut switch, mut worker) = switch();
     for (name, slot) in [("a", 0), ("b", 2), ("c", 3), ("d", 4)] {
@@ -66,12 +67,12 @@ fn r11_after_a_restart_the_same_peers_have_the_same_slots() {
     let snapshot = lived();
     let (mut switch, mut worker) = switch();
     switch.restore(&snapshot, Now(50)).expect("nothing is attached");
-    // A new user comes first: it gets neither a reserved number nor one in quarantine.
+    // A new user is attached first. It gets neither a kept number nor one in quarantine.
     assert_eq!(attach(&mut switch, "new"), Ok(Slot::new(6)));
     for (name, slot) in [("c", 5), ("a", 0), ("b", 2)] {
         assert_eq!(attach(&mut switch, name), Ok(Slot::new(slot)));
     }
-    // No number is free. The user gets the one that becomes free first, and must wait for it.
+    // No number is free. The user gets the number that becomes free first, and must wait for it.
     assert_eq!(attach(&mut switch, "late"), Ok(Slot::new(4)));
     assert_eq!(switch.opens_in(Slot::new(4)), Some(Duration::from_nanos(QUARANTINE_NS)));
     assert_eq!(attach(&mut switch, "too late"), Err(AttachError::SlotsFull));
@@ -134,7 +135,7 @@ fn a_snapshot_that_names_a_number_twice_is_refused() {
     assert_eq!(attach(&mut switch, "a"), Ok(Slot::new(0)));
 }
 
-/// Advances the time in steps: the clock of quarantines ignores jumps.
+/// Advances the time in steps, because the clock of quarantines ignores jumps.
 fn pass(switch: &mut Switch, worker: &mut Worker, from: u64, to: u64) {
     for now in (from..to).step_by(1_000_000_000).chain([to]) {
         settle(switch, worker, now);
@@ -158,7 +159,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(why, Err(RenumberError::EmptySlot(Slot::new(5))), "it is not there yet");
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 3), Some((SlotState::Retiring, "c".to_owned())));
-    // The same across a restart: the number keeps the rest of its time.
+    // After a restart, the former number keeps its remaining time.
     pass(&mut switch, &mut worker, 51, 50 + alias_ns / 2);
     let snapshot = switch.snapshot(Now(50 + alias_ns / 2));
     let (mut switch, mut worker) = self::switch();
@@ -171,7 +172,7 @@ fn r11_a_former_number_leads_to_its_user_after_a_restart_as_long_as_it_would_hav
     assert_eq!(state(&switch, 3), Some((SlotState::Quarantined, String::new())));
     settle(&mut switch, &mut worker, 9 + alias_ns / 2 + QUARANTINE_NS);
     assert_eq!(state(&switch, 3), None);
-    // No other user gets the number of an absent peer before its time ends.
+    // No other user gets the number of an absent peer before the number's remaining time ends.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&snapshot, Now(7)).expect("nothing is attached");
     let pinned = wish(&mut switch, "d").with_slot(Slot::new(3));
@@ -190,7 +191,7 @@ fn r11_a_number_that_its_user_is_pinned_away_from_leads_to_it_for_a_while() {
     settle(&mut switch, &mut worker, 51);
     assert_eq!(state(&switch, 6), Some((SlotState::Attached, "b".to_owned())));
     assert_eq!(state(&switch, 2), Some((SlotState::Retiring, "b".to_owned())));
-    // `c` returns to its former number. The number is its own, so it need not wait.
+    // `c` returns to its former number. It had this number before, so it need not wait.
     let (mut switch, mut worker) = self::switch();
     switch.restore(&lived(), Now(50)).expect("nothing is attached");
     let pinned = wish(&mut switch, "c").with_slot(Slot::new(3));
@@ -231,25 +232,26 @@ fn a_number_in_quarantine_is_refused_with_the_time_when_it_is_free() {
     }
     let events = settle(&mut switch, &mut worker, 50 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotFree(Slot::new(4))], "no renumbering completes later");
-    // The number's user has not come back, so the number is free for others by now.
+    // The user of number 2 has not returned, and the number's quarantine has ended.
     assert_eq!(switch.renumber(Slot::new(0), Some(Slot::new(2))), Ok(Slot::new(2)));
     let events = settle(&mut switch, &mut worker, 51 + QUARANTINE_NS);
     assert_eq!(events, [Event::SlotMoved(Slot::new(0), Slot::new(2))]);
-    // A user's own former number still reaches it, and is shown as former.
+    // The former number 0 still leads to the user. A request for that number is refused as former.
     let refused = switch.renumber(Slot::new(2), Some(Slot::new(0)));
     let why = NotFree::Former;
-    let Err(RenumberError::Number(AttachError::SlotNotFree { why: said, opens_in, .. })) = refused
+    let Err(RenumberError::Number(AttachError::SlotNotFree { why: reason, opens_in, .. })) =
+        refused
     else {
         panic!("{refused:?}")
     };
     assert!(
-        said == why && opens_in.is_some_and(|time| time <= switch.config().alias()),
+        reason == why && opens_in.is_some_and(|time| time <= switch.config().alias()),
         "{opens_in:?}"
     );
 }
 
-/// A snapshot in which all numbers belong to peers that are not configured. Older files identify
-/// the peers by key alone.
+/// A snapshot in which all numbers are kept for peers that are not configured. Older state files do
+/// not mark unknown peers (`unknown` is `false`).
 fn crowded(unknown: bool) -> Snapshot {
     let numbers = [0, 2, 3, 4, 5, 6].map(|slot| Kept {
         slot: Slot::new(slot),
@@ -273,8 +275,8 @@ fn a_start_succeeds_although_numbers_are_kept_for_others() {
         switch.restore(&crowded(unknown), Now(50)).expect("nothing is attached");
         let known = wish(&mut switch, "known").with_key([3; 32]);
         assert_eq!(switch.attach(known), Ok(Slot::new(3)), "the user's own number");
-        // There are more peers than before. Each gets a number, and waits until no old label names
-        // the number.
+        // There are more peers than before. Each gets a number, and waits until labels that name
+        // the number's last user have expired.
         let slots: Vec<Slot> =
             (0..5).map(|n| attach(&mut switch, &format!("new {n}")).expect("a number")).collect();
         assert_eq!(slots, [0, 2, 4, 5, 6].map(Slot::new));

@@ -1,6 +1,6 @@
-//! Return paths while numbers change. An answer along the label that a switch built reaches the
-//! sender as long as the sender's former numbers lead to it, even if its present number needs more
-//! bits. Virtual time.
+//! Return paths while slot numbers change. A reply along the return path that a switch has written
+//! reaches the sender as long as the sender's former numbers lead to it, even if its present number
+//! needs more bits. The tests run in virtual time.
 
 use strowger_engine::{
     Now,
@@ -78,13 +78,14 @@ impl Between {
         self.settle();
     }
 
-    /// Sends a packet from one side along this label; returns the answer's label if the packet arrived.
+    /// Sends a packet from one side along this label. If the packet arrives, returns the label of a
+    /// reply to it.
     fn send(&mut self, from: usize, label: Label) -> Option<Label> {
         let bytes = LINK_HEADER_BYTES + 16 + 8;
         let mut frame = self.pool.take(ChunkClass::Single).expect("memory").into_frame(256, bytes);
         let bytes = frame.bytes_mut();
         bytes[..LINK_HEADER_BYTES].copy_from_slice(&plain_header(0));
-        // The packet looks as if it came from slot 1 of a switch on that side.
+        // The packet has an empty return path. The end marker of the reply's label is added below.
         HeaderRepr::new(label, 0, 9).emit(&mut bytes[LINK_HEADER_BYTES..]).expect("room");
         let mut burst = Burst::new();
         burst.push(frame);
@@ -108,12 +109,13 @@ impl Between {
     }
 }
 
-/// The label that names a slot in as few bits as possible.
+/// The shortest label that names a slot.
 fn to(slot: u32) -> Label {
     let director = V3X5X8.encode_least(Slot::new(slot)).expect("a slot of the scheme");
     Label::new(director.bits() | 1 << director.width())
 }
 
+/// wire.md: W1.2-7, W1.2-10.
 #[test]
 fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     let mut between = Between::new(None);
@@ -124,7 +126,7 @@ fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     between.pass(100);
     between.renumber(7, 9);
     between.pass(100);
-    // Packets with old labels, of four bits each, are sent in both directions.
+    // Packets with old labels, which have directors of four bits, are sent in both directions.
     for _ in 0..10 {
         let answer = between.send(RIGHT, to_left).expect("the former number is valid");
         assert_eq!(answer, to_right);
@@ -137,12 +139,13 @@ fn r1_two_way_traffic_survives_two_changes_to_a_number_with_more_bits() {
     let views = between.switch.slots();
     let left = views.iter().find(|view| view.slot == Slot::new(9)).expect("it is attached");
     assert_eq!(left.by_former, 10, "the use is counted");
-    // A wide label has the present number.
+    // If the director is wider, the present number is written into the return path.
     let wide = V3X5X8.encode(Slot::new(3), 7).expect("it fits");
     let back = between.send(LEFT, Label::new(wide.bits() | 1 << wide.width()));
     assert_eq!(back, Some(to(9)));
 }
 
+/// wire.md: W1.2-10.
 #[test]
 fn r1_no_return_path_bears_a_former_number_that_leads_nowhere_any_more() {
     let mut between = Between::new(None);
@@ -151,7 +154,7 @@ fn r1_no_return_path_bears_a_former_number_that_leads_nowhere_any_more() {
     between.pass(100);
     between.renumber(7, 9);
     assert_eq!(between.send(LEFT, to(3)), Some(to(7)));
-    // The first one expires earlier, and was not written.
+    // The first former number expires earlier. It was not written into return paths.
     between.pass(alias_s - 100 + 1);
     assert_eq!(between.send(RIGHT, to(2)), None);
     assert_eq!(between.send(LEFT, to(3)), Some(to(7)));

@@ -1,14 +1,15 @@
-//! R1 by random schedules on real switches. A simple model records which user had each number, and
-//! when. Events are attach, detach, renumber, drain, growth of the scheme, aliases that expire,
-//! frames, workers that poll or stall, and a slow path that panics between any two steps and
-//! recovers. The model never reads the switch's tables. Every frame names its sender and its
-//! destination: the user of the number when the label was issued. Labels come from events and from
-//! return paths. They are used as long as a packet may be in flight: until the quarantine's length
-//! after the number was taken away. Neighbours answer some frames at once, and only along the
-//! return path that the switch built. Such an answer must reach the sender as long as two numbers
-//! are in use: the one that names the sender, and the one that named the receiver, former or not.
-//! `STROWGER_R1_EVENTS` sets the number of events (10^8 in release for a long run),
-//! `STROWGER_R1_SEED` the seed. A failure prints the seed.
+//! Tests R1 with random schedules on real switches. A simple model records which user had each
+//! number, and when. Events are attach, detach, renumber, drain, growth of the scheme, aliases that
+//! expire, frames, workers that poll or stall, and a slow path that panics between any two steps
+//! and recovers. The model never reads the switch's tables. Every frame carries its sender and its
+//! destination. The destination is the user that the number had when the label was issued. Labels
+//! come from events and from return paths. They are used as long as a packet may be in flight:
+//! until one quarantine after the number was withdrawn. Neighbours reply to some frames
+//! immediately, along the return path that the switch has written. Such a reply must reach the
+//! sender as long as two numbers are in use, each of which may be a former number: the one that
+//! names the sender, and the one that named the receiver. `STROWGER_R1_EVENTS` sets the number of
+//! events (for a long run in release mode: 10^8), and `STROWGER_R1_SEED` sets the seed. A failure
+//! prints the seed.
 
 use std::{
     collections::VecDeque,
@@ -40,21 +41,22 @@ use strowger_wire::{
 
 const WORKERS: usize = 2;
 const SEATS: usize = 9;
-/// The numbers are few, so that each is assigned again as soon as it may be.
+/// There are few numbers, so that each is allocated again soon after it may be.
 const SLOT_MAX: u32 = 13;
 const QUARANTINE_NS: u64 = 1_000;
 const ALIAS_NS: u64 = 1_500;
-/// Maximum time from the sending of a frame to its switching. The quarantine covers this time, too.
+/// The maximum time from sending a frame to switching it. The quarantine includes this time.
 const ON_ITS_WAY_NS: u64 = 200;
 const EVENTS_PER_SWITCH: u64 = 50_000;
 const LABELS_MAX: usize = 24;
-/// The length of a frame: the headers, sender, destination, the number used, and the answer's
-/// number.
+/// The length of a frame: the headers, the sender, the destination, the slot number in the label,
+/// and the number of the reply (0 for a request).
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
-/// Maximum time in which a reply arrives, if it arrives at all.
+/// The maximum time after which a reply has arrived or was dropped.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
-/// A waker that panics once, at the n-th call: the slow path stops between any two of its steps.
+/// A waker that panics once, at the n-th call, so that the slow path panics between two of its
+/// steps.
 #[derive(Default)]
 struct Alarm(AtomicU64);
 
@@ -72,12 +74,12 @@ impl Wake for Alarm {
 #[derive(Clone, Copy, Default)]
 struct Owner {
     user: u64,
-    /// The time since which no new label names it.
+    /// The time since which no new label names the number.
     withdrawn: Option<u64>,
-    /// Whether any issued label names it.
+    /// Whether any issued label names the number.
     named: bool,
-    /// Whether an event announced that it leads to its user. Before that, an answer may come too
-    /// early.
+    /// Whether an event has announced that the number leads to its user. Replies are sent only
+    /// after this event.
     announced: bool,
 }
 
@@ -91,13 +93,13 @@ struct Issued {
 struct Reply {
     id: u64,
     sent: u64,
-    /// The user that replies, by the number in the request's label, and the receiver of the reply,
-    /// by the number in the return path.
+    /// The user that replies, with the number in the request's label. `to` is the
+    /// receiver of the reply, with the number in the return path.
     by: Issued,
     to: Issued,
 }
 
-/// A wire, and the user reached through it.
+/// A wire, and the user that is reached through it.
 struct Seat {
     port: PortId,
     worker: usize,
@@ -117,7 +119,7 @@ struct User {
     is_endpoint: bool,
 }
 
-/// Counts of what happened. They show if a schedule tests nothing.
+/// Counts of what happened. The test fails if the schedules covered a case too rarely.
 #[derive(Debug, Default)]
 struct Seen {
     sent: u64,
@@ -134,10 +136,10 @@ struct Seen {
     panics: u64,
     answers: u64,
     answered: u64,
-    /// The number of replies from a user by a number that is now an alias.
+    /// The number of replies to requests that named the receiver by a number that is now an alias.
     answered_by_alias: u64,
-    /// The number of replies that were lost, since a queue was full.
-    crowded_out: u64,
+    /// The number of replies that were lost because a queue was full.
+    dropped_by_full_queue: u64,
 }
 
 struct Rig {
@@ -158,8 +160,8 @@ struct Rig {
     seen: Seen,
 }
 
-/// A scheme with a prefix to spare, and its extension. It is not `v3x5x8`, which numbers
-/// differently.
+/// A scheme with an unused prefix, and a larger scheme that uses it. `v3x5x8` is not used here,
+/// because it numbers slots differently.
 fn growing() -> (Scheme, Scheme) {
     let (a, b) = (Form::new(3, 1, 0b1), Form::new(8, 3, 0b000));
     let between = Form::new(5, 2, 0b10);
@@ -244,8 +246,8 @@ impl Rig {
 
     fn let_time_pass(&mut self) {
         let next = self.now + 1 + self.rng.below(120) as u64;
-        // Each worker has two turns: one worker may hand frames off, and the other one may then
-        // hold them for as long again.
+        // Each worker may be polled twice: one worker may hand frames off, and the other one may
+        // then hold them for as long again.
         for worker in (0..WORKERS).chain(0..WORKERS) {
             if self.waits_since[worker].is_some_and(|since| since + ON_ITS_WAY_NS <= next) {
                 self.poll_workers(worker);
@@ -255,7 +257,7 @@ impl Rig {
         self.check_answers();
     }
 
-    /// Whether a number still belongs to its user, and is in use.
+    /// Whether the number still leads to the user that it had when the label was issued.
     fn is_in_use(&self, issued: Issued) -> bool {
         let owner = self.owners[issued.slot as usize];
         owner.user == issued.user && owner.withdrawn.is_none_or(|at| at > self.now)
@@ -276,13 +278,13 @@ impl Rig {
             if !self.is_in_use(reply.by) || !self.is_in_use(reply.to) {
                 continue;
             }
-            // Only a full queue may drop it, and counts it.
-            self.seen.crowded_out += 1;
+            // Only a full queue may have dropped the reply, and the drop must be counted.
+            self.seen.dropped_by_full_queue += 1;
             let discards = self.switch.balance().discards;
             let full =
                 discards[Discard::EgressFull as usize] + discards[Discard::HandoffFull as usize];
             assert!(
-                self.seen.crowded_out <= full,
+                self.seen.dropped_by_full_queue <= full,
                 "R1: a reply from slot {} did not reach slot {}, though both are in use: {:?}",
                 reply.by.slot,
                 reply.to.slot,
@@ -301,16 +303,16 @@ impl Rig {
         }
     }
 
-    /// A random seat, if its user is not being detached.
+    /// A random seat. `None` if it has no user, or if its user is being detached.
     fn seat_with(&mut self) -> Option<usize> {
         let seat = self.rng.below(SEATS);
         self.seats[seat].user.as_ref().is_some_and(|user| !user.leaving).then_some(seat)
     }
 
-    /// Checks a number that was just assigned against the model.
+    /// Checks a newly allocated number against the model.
     fn given(&mut self, slot: u32, user: u64) {
         assert!(slot != 1 && slot <= SLOT_MAX);
-        // Frames that arrived long ago and have not been read have an old return path.
+        // Read all frames first: frames that arrived long ago have an old return path.
         (0..SEATS).for_each(|seat| self.receive(seat));
         let owner = &mut self.owners[slot as usize];
         if owner.named {
@@ -332,8 +334,8 @@ impl Rig {
             return;
         }
         if self.waits_since[self.seats[seat].worker].is_some() {
-            // Frames of the last user at this end of a plain wire would be counted as frames of
-            // this user.
+            // Frames of the last user of this plain wire would otherwise count as frames of the new
+            // user.
             self.poll_workers(self.seats[seat].worker);
         }
         self.users += 1;
@@ -343,7 +345,8 @@ impl Rig {
         let mut attach =
             Attach::plain(self.seats[seat].port, Address::Only, behind, id.to_string());
         if self.rng.below(8) == 0 {
-            // A memory wire has no such address: the worker refuses it, not the slow path.
+            // A memory wire has no such address. The worker, and not the slow path, refuses the
+            // address.
             attach = attach.with_address(Address::Udp(([127, 0, 0, 1], 1).into()));
         }
         if self.rng.below(3) > 0 {
@@ -364,7 +367,7 @@ impl Rig {
                 });
             }
             Err(
-                AttachError::NoSuchSlot(Slot::SWITCH)
+                AttachError::NoSuchSlot { slot: Slot::SWITCH, .. }
                 | AttachError::SlotTaken(_)
                 | AttachError::SlotNotFree { .. }
                 | AttachError::SlotsFull,
@@ -395,7 +398,7 @@ impl Rig {
         let user = self.seats[seat].user.as_mut().expect("a user");
         user.leaving = true;
         let slot = user.slot;
-        // The drain may have ended meanwhile, or the new number may already be known.
+        // The drain may have ended meanwhile, or the user may already have the new number.
         let to = user.to;
         if self.switch.detach(Slot::new(slot)).is_err()
             && let Some(to) = to
@@ -408,7 +411,7 @@ impl Rig {
         let Some(seat) = self.seat_with() else { return };
         let for_ns = self.rng.below(2_000) as u64;
         let slot = self.seats[seat].user.as_ref().expect("a user").slot;
-        // The drain's time begins with the last poll.
+        // The drain time is counted from the last poll.
         self.poll();
         let still = self.seats[seat].user.as_ref().is_some_and(|u| u.slot == slot && !u.leaving);
         if still
@@ -451,7 +454,8 @@ impl Rig {
                 resume_unwind(panic);
             }
             self.seen.panics += 1;
-            // The panic loses the events about their numbers.
+            // The panic has lost events about the numbers, so the model cannot check replies that
+            // were in flight.
             self.replies.clear();
             self.switch.recover(Now(self.now));
             Vec::new()
@@ -497,7 +501,7 @@ impl Rig {
         }
     }
 
-    /// Records that the last user of this number is gone.
+    /// Records that the last user of this number was detached.
     fn leave(&mut self, slot: u32) {
         let had = |seat: &Seat| {
             seat.user.as_ref().is_some_and(|user| user.slot == slot || user.to == Some(slot))
@@ -599,7 +603,8 @@ impl Rig {
         let Ok(AnyHeader::W64(header)) = AnyHeader::parse(&mut bytes[LINK_HEADER_BYTES..]) else {
             panic!("the switch moved the label")
         };
-        // The return path, reversed at the top, names the sender and can be used as a label.
+        // The return path at the top of the label, reversed, names the sender and can be used as a
+        // label.
         let back = header.label().register().reverse_bits();
         let slot = self.scheme.decode(back).expect("a director").slot().number();
         let owner = self.owners[slot as usize];
@@ -622,7 +627,7 @@ impl Rig {
         }
     }
 
-    /// Waits until all frames are handled, and checks the balance.
+    /// Runs until all frames are handled, and checks the balance.
     fn finish(&mut self) {
         self.alarm.0.store(0, Ordering::Relaxed);
         for _ in 0..10_000 {
@@ -643,9 +648,9 @@ fn from_environment(name: &str, default: u64) -> u64 {
 }
 
 /// Prints the seed if the schedule fails.
-struct Said(u64);
+struct SeedReport(u64);
 
-impl Drop for Said {
+impl Drop for SeedReport {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("to reproduce: STROWGER_R1_SEED={} STROWGER_R1_EVENTS=1", self.0);
@@ -660,7 +665,7 @@ fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
     let began = Instant::now();
     let mut all = Seen::default();
     for seed in first..first + events.div_ceil(EVENTS_PER_SWITCH) {
-        let _said = Said(seed);
+        let _said = SeedReport(seed);
         let mut rig = Rig::new(seed);
         for _ in 0..EVENTS_PER_SWITCH {
             rig.event();
@@ -682,7 +687,7 @@ fn r1_no_packet_leaves_by_a_slot_its_label_did_not_name() {
         all.answers += seen.answers;
         all.answered += seen.answered;
         all.answered_by_alias += seen.answered_by_alias;
-        all.crowded_out += seen.crowded_out;
+        all.dropped_by_full_queue += seen.dropped_by_full_queue;
     }
     let done = events.div_ceil(EVENTS_PER_SWITCH) * EVENTS_PER_SWITCH;
     let rate = done as f64 / began.elapsed().as_secs_f64();

@@ -1,5 +1,6 @@
 //! R23 in the data plane: whatever one neighbour does, every other neighbour keeps its traffic, up
-//! to its fair share of scarce resources. Ports are memory wires. Every verdict is a count.
+//! to its fair share of scarce resources. Ports are memory wires. Each assertion is about counts,
+//! not times.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use strowger_engine::{
     Now,
     control::{Attach, Event, Switch, SwitchConfig},
     discard::Discard,
-    limits::{ANSWERS_WAITING_MAX, COMMANDS_MAX, FRAME_BYTES_MIN},
+    limits::{COMMANDS_MAX, FRAME_BYTES_MIN, REPLIES_WAITING_MAX},
     link::{Behind, plain_header},
     worker::Worker,
 };
@@ -85,14 +86,15 @@ impl Rig {
         }
     }
 
-    /// Polls each worker once, under the rule of R13.
+    /// Polls each worker once. Allocation is forbidden meanwhile (R13).
     fn poll_workers(&mut self) -> usize {
         self.now.0 += self.poll_ns;
         let _rule = forbid();
         self.workers.iter_mut().map(|worker| worker.poll(self.now)).sum()
     }
 
-    /// Sends `n` packets from the neighbour on slot `from` to slot `to`, as many as its wire takes.
+    /// Sends `n` packets from the neighbour on slot `from` to slot `to`, or as many as its wire
+    /// takes.
     fn send(&mut self, n: usize, from: u32, to: u32, payload_bytes: usize, is_control: bool) {
         let hop = Hop { scheme: &V3X5X8, egress: Slot::new(to), ingress: Slot::new(from) };
         let label = Label::<u64>::build(&[hop]).expect("one hop").0;
@@ -219,7 +221,7 @@ impl Rig {
     }
 }
 
-/// A sender to the congested egress, slot 200.
+/// A sender of packets to the congested egress.
 #[derive(Clone, Copy)]
 struct Sender {
     slot: u32,
@@ -268,7 +270,7 @@ fn contend(
     (rig, arrived)
 }
 
-/// Asserts that each sender has at least this part of an equal share.
+/// Asserts that each sender got at least this part of an equal share.
 #[track_caller]
 fn assert_shares(arrived: &BTreeMap<u32, Arrived>, senders: &[Sender], part: f64, what: &str) {
     let total: u32 = arrived.values().map(|sum| sum.frames).sum();
@@ -303,8 +305,8 @@ fn r23_a_congested_egress_is_shared_equally_in_any_order_of_polling() {
 
 #[test]
 fn r23_an_ingress_that_sends_several_bursts_at_once_gets_no_more_of_a_fast_egress() {
-    // The far end takes all that its wire holds between two polls, so the first polled port fills
-    // it.
+    // The far end empties its wire between two polls, so the port that is polled first can fill the
+    // wire.
     for count in [2, 3, 5] {
         let senders: Vec<Sender> = (2..).take(count).map(|slot| data(slot, 256)).collect();
         let (mut rig, arrived) = contend(1, &senders, 2, 256, 256, 640);
@@ -358,13 +360,14 @@ fn r23_long_frames_do_not_displace_short_ones() {
     let senders = [Sender { payload_bytes: 1_400, ..data(2, 64) }, data(3, 64)];
     let (mut rig, arrived) = contend(1, &senders, 0, 8, 16, 800);
     let (long, short) = (arrived[&2], arrived[&3]);
-    // A frame counts once for each 256 bytes begun. Here, a long frame counts six times and a short
-    // one once.
+    // A frame weighs one, plus one for each full 256 bytes. Here, a long frame weighs six and a
+    // short one weighs one.
     assert!(short.frames > 4 * long.frames, "{arrived:?}");
     assert!(long.bytes > short.bytes / 2, "short frames do not displace long ones: {arrived:?}");
     rig.assert_even();
 }
 
+/// wire.md: W2-12.
 #[test]
 fn r23_the_control_flag_on_a_flood_takes_nothing_from_data() {
     for (drain, depth) in [(4, 8), (16, 16), (64, 64)] {
@@ -406,9 +409,10 @@ fn r12_r23_control_of_an_innocent_survives_a_flood_with_the_control_flag() {
     }
 }
 
+/// wire.md: W2-11.
 #[test]
 fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
-    // All control packets are within their budget, and they fill the egress.
+    // All control packets are within their rate limit, and they fill the egress.
     let mut rig = Rig::new(1);
     rig.poll_ns = 8_000_000;
     rig.neighbour(0, EXIT, 4);
@@ -426,7 +430,7 @@ fn r12_r23_control_within_its_budget_goes_first_and_leaves_data_its_share() {
     rig.assert_even();
 }
 
-/// A port that counts the number of times that the worker offers it frames.
+/// A port that counts how often the worker offers it frames.
 struct Offered {
     inner: MemoryPort,
     offers: Arc<AtomicUsize>,
@@ -532,14 +536,14 @@ fn r23_exits_that_are_stuck_are_not_offered_again_and_do_not_keep_the_worker_awa
     }
 }
 
-/// The label of the switch itself.
+/// The label that leads to the switch itself.
 fn here() -> Label {
     Label::here()
 }
 
 #[test]
 fn r23_packets_for_the_switch_by_many_leave_an_innocent_its_places() {
-    // The slow path is polled rarely, and four ingresses send it more packets than its queue has
+    // The slow path is polled rarely, and four ingresses send more packets to it than its queue has
     // places.
     let mut rig = Rig::new(1);
     rig.neighbour(0, 2, 64);
@@ -575,7 +579,7 @@ fn r23_a_ring_between_workers_is_shared_equally_by_its_ingresses() {
         hostile.iter().for_each(|&slot| rig.neighbour(0, slot, 512));
         let mut arrived = BTreeMap::new();
         for _ in 0..100 {
-            // The other worker is slow: it is polled once for eight polls of this one.
+            // Worker 1 is slow: it is polled once for nine polls of worker 0.
             for _ in 0..8 {
                 for &slot in &hostile {
                     rig.send(64, slot, 199, 40, false);
@@ -597,7 +601,7 @@ fn r23_a_ring_between_workers_is_shared_equally_by_its_ingresses() {
 }
 
 #[test]
-fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_lost() {
+fn r23_replies_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_lost() {
     let mut rig = Rig::new(2);
     let senders: Vec<u32> = (2..12).collect();
     senders.iter().for_each(|&slot| rig.neighbour(1, slot, 512));
@@ -631,7 +635,7 @@ fn r23_answers_for_a_slow_worker_are_bounded_and_counted_and_changes_are_not_los
     }
     let counts: Vec<_> = rig.switch.balance().by_reason().collect();
     assert!(
-        arrived > 0 && arrived <= ANSWERS_WAITING_MAX + COMMANDS_MAX,
+        arrived > 0 && arrived <= REPLIES_WAITING_MAX + COMMANDS_MAX,
         "{arrived} {counts:?} {:?}",
         rig.switch.balance()
     );

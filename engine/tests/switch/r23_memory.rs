@@ -1,6 +1,6 @@
-//! R23 for the frame pool: any number of egresses may be stuck, with each waiting frame holding a
-//! chunk of 68 KiB. The packets between two other neighbours are still forwarded. Every verdict is
-//! a count.
+//! R23 for the frame pool: any number of egresses may be stuck, and each frame that waits there
+//! holds a chunk of 68 KiB. The packets between two other neighbours are still forwarded. Each
+//! assertion is about counts, not times.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -33,7 +33,7 @@ const POLL_NS: u64 = 100_000;
 /// The pool of one worker with one UDP listener (`strowger` computes it from its configuration).
 const MEMORY: PoolSpec = PoolSpec { trains: 932, singles: 384, huge_pages: false };
 const SETTLED: Chunks = Chunks { trains: 64, singles: 256 };
-/// The chunks into which the socket's calls receive.
+/// The chunks that are reserved for the socket to receive into.
 const RECEIVED_AT_ONCE: Chunks = Chunks { trains: 64, singles: 0 };
 /// The number of datagrams that the kernel queues for a socket that is not read.
 const KERNEL_QUEUE: usize = 512;
@@ -47,21 +47,21 @@ fn address(slot: u32) -> Address {
     Address::Udp(SocketAddr::from(([192, 0, 2, 1], slot as u16)))
 }
 
-/// Stands for the kernel and the network that one socket reaches.
+/// A model of the kernel and the network behind one socket.
 #[derive(Default)]
 struct Kernel {
     incoming: VecDeque<(Address, Vec<u8>)>,
     /// The number of datagrams dropped because the receive queue was full, by source slot.
     overflows: BTreeMap<u32, u64>,
-    /// The number of receives that found no free chunk.
+    /// The number of receive calls that found no free chunk.
     refused: u64,
-    /// For each slot, the number of frames that its send queue takes now.
+    /// For each slot, the number of frames for which its send queue has room.
     room: BTreeMap<u32, usize>,
     /// For each slot, the number of frames sent.
     left: BTreeMap<u32, u64>,
 }
 
-/// A UDP socket whose neighbours have a send queue each. Each datagram has a train chunk.
+/// A UDP socket with one send queue per neighbour. Each received datagram occupies a train chunk.
 #[derive(Clone)]
 struct Socket {
     kernel: Arc<Mutex<Kernel>>,
@@ -194,8 +194,8 @@ impl Wake for Woken {
 }
 
 /// A relay with one listener. A, B and a hostile neighbour are reached through one socket. Other
-/// neighbours, whose send queues take nothing, are reached through it or through another worker's
-/// socket.
+/// neighbours, whose send queues have no room, are reached through this socket or through another
+/// worker's socket.
 struct Relay {
     switch: Switch,
     workers: Vec<Worker>,
@@ -253,8 +253,8 @@ impl Relay {
         (0..self.workers.len()).for_each(|at| self.poll_worker(at));
     }
 
-    /// Polls a worker once, unless it sleeps. A worker that may block does so until a port has
-    /// frames for it or another worker wakes it.
+    /// Polls a worker once, unless it sleeps. A worker sleeps whenever it may, until its socket has
+    /// received frames or another worker wakes it.
     fn poll_worker(&mut self, at: usize) {
         let worker = &mut self.workers[at];
         let is_called = self.woken[at].0.swap(false, Ordering::Relaxed);
@@ -266,7 +266,7 @@ impl Relay {
         }
     }
 
-    /// The hostile neighbour sends to all stuck egresses in turn.
+    /// Sends `n` packets from the hostile neighbour to the stuck egresses in turn.
     fn flood(&self, n: usize, poll: u32) {
         for nth in 0..n as u32 {
             let slot = FIRST_STUCK + (poll * n as u32 + nth) % self.stuck;
@@ -327,8 +327,8 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
         let polls = 3_000_u32;
         for poll in 0..polls {
             relay.flood(per_poll, poll);
-            // Packets to B come in bursts. The send queue to B takes a burst in half of the time
-            // before the next one.
+            // Packets to B arrive in bursts. The send queue to B takes a burst in half of the time
+            // before the next burst.
             if poll % 16 == 0 {
                 relay.sockets[0].arrive(48, A, B);
             }
@@ -342,8 +342,8 @@ fn r23_an_egress_that_drains_keeps_its_queue_beside_two_hundred_stuck_ones() {
 
 #[test]
 fn r23_a_worker_that_sleeps_is_woken_for_the_memory_that_its_exits_hold() {
-    // One worker's socket is flooded with frames for stuck egresses of another worker, which sleeps
-    // whenever it may.
+    // The socket of one worker is flooded with frames for stuck egresses of another worker, which
+    // sleeps whenever it may.
     let mut relay = Relay::new(2, 200);
     let free = |relay: &mut Relay| relay.workers[0].pool_mut().free(ChunkClass::Train);
     let before = free(&mut relay);
@@ -355,8 +355,8 @@ fn r23_a_worker_that_sleeps_is_woken_for_the_memory_that_its_exits_hold() {
         (0..3).for_each(|_| relay.poll_worker(1));
     }
     assert_eq!(relay.copied(), 0, "memory has not run low");
-    // These frames use up exactly the remaining chunks. The first worker detects this in its next
-    // poll, while the other one sleeps.
+    // These frames use up the remaining chunks, except the reserved ones. The first worker detects
+    // this in its next poll, while the other one sleeps.
     let rest = free(&mut relay) - SETTLED.trains as usize;
     relay.flood(rest, poll);
     relay.poll();

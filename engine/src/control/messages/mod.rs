@@ -7,11 +7,13 @@
 //! | a request from another ingress | the same error as for an empty slot |
 //! | a reply, error or notice about one of this switch's requests | nothing; it becomes an event |
 //! | a reply, error or notice about any other packet | nothing; it is counted as `unsolicited` |
+//! | a goodbye from the neighbour on the ingress | nothing; it becomes an event, and a sealed link goes down |
 //! | any other packet | nothing; it is counted as `unhandled` |
 //! | a worker's drop notice | an error, or one hop of a trace; never about an error (R4) |
 
-mod asked;
 mod budget;
+mod lookups;
+mod requests;
 
 use std::mem;
 
@@ -19,15 +21,22 @@ use strowger_crypto::LocalIdentity;
 use strowger_frame::{Frame, Mark};
 use strowger_wire::{
     Label, Register, Slot,
-    control::{Behind, HopWord, Message, MessageBytes, is_question, trace_id},
+    control::{Behind, HopWord, Message, MessageBytes, is_request, trace_id},
     link_header::LINK_HEADER_BYTES,
     switch_header::{AnyHeader, Flags, HEADER_BYTES_MAX, Header, HeaderRepr},
     with_header,
 };
 
-pub use self::asked::{Answer, AskError, Complaint, HopReport, Question, QuestionId};
+pub use self::lookups::{AnnouncementView, KnownPeer, Resolver};
+pub use self::requests::{
+    Complaint, ControlReply, ControlRequest, HopReport, RequestError, RequestId,
+};
 
-use self::{asked::Questions, budget::Budgets};
+use self::{
+    budget::Budgets,
+    lookups::{Lookups, may_resolve, observed},
+    requests::PendingRequests,
+};
 use super::{
     Event,
     base::{Base, Outputs},
@@ -41,14 +50,17 @@ use crate::{
     link::{self, Rights},
 };
 
-/// The requests and replies of one switch.
+/// The budgets of each ingress, the requests of this switch that wait for replies, and the
+/// announcements of endpoints.
 #[derive(Debug, Default)]
 pub(super) struct ControlMessages {
     budgets: Budgets,
-    questions: Questions,
+    requests: PendingRequests,
+    lookups: Lookups,
 }
 
-/// The data about a packet, for slot 1 or dropped, that a message about it needs.
+/// The properties of a packet that determine whether a reply to it, or an error or notice about it,
+/// is sent.
 #[derive(Clone, Copy)]
 struct Cause {
     ingress: Mark,
@@ -100,37 +112,50 @@ impl From<Discard> for Outcome {
 impl ControlMessages {
     /// The time at which [`poll`](Self::poll) has work.
     pub(super) fn next_timeout(&self) -> Option<Now> {
-        self.questions.next_timeout()
+        self.requests.next_timeout().into_iter().chain(self.lookups.next_timeout()).min()
     }
 
-    /// Repeats or abandons the requests that got no reply in time.
+    /// Repeats or abandons the requests that got no reply in time. Deletes announcements that are
+    /// no longer valid.
     pub(super) fn poll(&mut self, now: Now, base: &mut Base) {
-        self.questions.poll(now, &mut base.out);
+        self.requests.poll(now, &mut base.out);
+        self.lookups.poll(now, &base.slots, &mut base.out);
     }
 
-    /// Removes all budgets and requests. The numbering of requests continues, so no late reply
-    /// matches another request.
+    /// Sets the source of labels for resolve messages.
+    pub(super) fn set_resolver(&mut self, resolver: Option<Box<dyn Resolver>>) {
+        self.lookups.set_resolver(resolver);
+    }
+
+    /// The announcements of a slot's user.
+    pub(super) fn announcements(&self, user: Mark, now: Now) -> Vec<AnnouncementView> {
+        self.lookups.views(user, now)
+    }
+
+    /// Removes all budgets and requests. Announcements stay, as slots do. The numbering of requests continues, so a late reply does
+    /// not match a later request.
     pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
-        self.questions.forget();
+        self.requests.forget();
     }
 
-    /// Sends a request along `label`; see [`Switch::ask`](super::Switch::ask).
-    pub(super) fn ask(
+    /// Sends a request along `label`; see [`Switch::send_request`](super::Switch::send_request).
+    pub(super) fn send_request(
         &mut self,
         label: Label,
-        question: Question,
+        request: ControlRequest,
         now: Now,
         base: &mut Base,
-    ) -> Result<QuestionId, AskError> {
-        // The reply arrives on the label's first slot; slot 1 is this switch itself.
+    ) -> Result<RequestId, RequestError> {
+        // The reply arrives on the label's first slot. If the label does not begin with a director,
+        // this switch itself (slot 1) sends the error.
         let first = base.slots.config().scheme.decode(label.low());
         let by = first.map_or(1, |director| director.slot().number());
-        self.questions.ask(label, question, Slot::new(by), now, &mut base.out)
+        self.requests.send_request(label, request, Slot::new(by), now, &mut base.out)
     }
 
-    /// Handles a punt that carries a packet or a drop notice. Returns the goodbye, if the punt
-    /// carried one.
+    /// Handles a punt that carries a packet or a notice about one. Returns the goodbye, if the
+    /// packet is one.
     pub(super) fn handle(
         &mut self,
         punt: Punt,
@@ -199,14 +224,13 @@ impl ControlMessages {
         let Ok(message) = Message::parse(header.payload()) else {
             return Discard::Unhandled.into();
         };
-        if is_question(header.payload()) {
+        if is_request(header.payload()) {
             return self.reply_to(cause, header, &message, now, identity, base).into();
         }
         let by = cause.ingress_slot;
         match message {
             Message::Goodbye { code, retry_after_s, text } => {
-                let sender = header.label().reverse(header.shift(), None);
-                if sender != Ok(Label::here()) {
+                if !is_of_neighbour(header) {
                     // Only a direct neighbour may end its link (W5-12).
                     return Discard::Unhandled.into();
                 }
@@ -218,9 +242,9 @@ impl ControlMessages {
                 let goodbye = Some(Goodbye { slot: by, retry_after_s });
                 Outcome { end: Discard::Handled, goodbye }
             }
-            // No packet was lost. The event informs the application that holds the labels.
+            // No packet was lost. The event informs the application that uses the labels.
             Message::SlotMoved { from, to, offending } => {
-                if !self.questions.has_sent(by, offending, now) {
+                if !self.requests.has_sent(by, offending, now) {
                     return Discard::Unsolicited.into();
                 }
                 if !self.budgets.notice(cause.ingress, now) {
@@ -233,33 +257,33 @@ impl ControlMessages {
                 });
                 Discard::Handled.into()
             }
-            message if self.questions.handle(by, &message, now, &mut base.out) => {
+            message if self.requests.handle(by, &message, now, &mut base.out) => {
                 Discard::Handled.into()
             }
             _ => Discard::Unsolicited.into(),
         }
     }
 
-    /// Replies to a request; returns the outcome of the request.
+    /// Replies to a request, and returns the outcome of the request.
     fn reply_to<R: Register>(
         &mut self,
         cause: Cause,
         header: &Header<'_, R>,
-        question: &Message<'_>,
+        request: &Message<'_>,
         now: Now,
         identity: Option<&LocalIdentity>,
         base: &mut Base,
     ) -> Discard {
         if !cause.rights.control {
-            // The same error as for an empty slot (W5-9).
+            // Send the same error as for an empty slot (W5-9).
             self.send_error(cause, header, Discard::EmptySlot, None, now, base);
             return Discard::NotAllowed;
         }
-        if !self.budgets.answer(cause.ingress, now) {
+        if !self.budgets.reply(cause.ingress, now) {
             return Discard::OverBudget;
         }
         let keys = identity.map(|local| (local.identity().to_bytes(), local.static_public().0));
-        let answer = match *question {
+        let reply = match *request {
             Message::Ping { id, payload } => Message::Pong { id, payload },
             Message::TraceRequest { id } => {
                 let hop = HopWord {
@@ -279,13 +303,73 @@ impl ControlMessages {
                 // This switch has no identity.
                 None => return Discard::Handled,
             },
+            Message::Find { nonce, tag } => {
+                if !self.budgets.find(cause.ingress, now) {
+                    return Discard::OverBudget;
+                }
+                let host = self.lookups.find(cause, nonce, tag, &base.slots, now);
+                let found = Message::Found { nonce, host };
+                send_reply(cause, header, &found, base);
+                return Discard::Handled;
+            }
+            Message::Announce { .. }
+            | Message::ObservedRequest { .. }
+            | Message::Resolve { .. } => {
+                return self.reply_to_neighbour(cause, header, request, now, identity, base);
+            }
             _ => return Discard::Unhandled,
         };
-        send_reply(cause, header, &answer, base);
+        send_reply(cause, header, &reply, base);
         Discard::Handled
     }
 
-    /// Sends an error about a dropped packet to the packet's sender, if wire.md allows it.
+    /// Replies to a request that only the neighbour or endpoint of the ingress may send.
+    fn reply_to_neighbour<R: Register>(
+        &mut self,
+        cause: Cause,
+        header: &Header<'_, R>,
+        request: &Message<'_>,
+        now: Now,
+        identity: Option<&LocalIdentity>,
+        base: &mut Base,
+    ) -> Discard {
+        if !is_of_neighbour(header) {
+            return Discard::Unhandled;
+        }
+        match *request {
+            Message::Announce { id, ref announcement } => {
+                if !self.budgets.announce(cause.ingress, now) {
+                    return Discard::OverBudget;
+                }
+                let (slots, out) = (&base.slots, &mut base.out);
+                let verdict =
+                    self.lookups.announce(cause, announcement, identity, (slots, out), now);
+                let (verdict, seconds) = verdict;
+                if !verdict.is_taken() {
+                    let slot = cause.ingress_slot;
+                    base.out.events.push(Event::AnnounceRefused { slot, verdict });
+                }
+                send_reply(cause, header, &Message::Announced { id, verdict, seconds }, base);
+            }
+            Message::ObservedRequest { id } => {
+                let address = observed(cause, &base.slots);
+                send_reply(cause, header, &Message::ObservedReply { id, address }, base);
+            }
+            Message::Resolve { id, ref target } => {
+                if !may_resolve(cause, &base.slots) {
+                    self.send_error(cause, header, Discard::EmptySlot, None, now, base);
+                    return Discard::NotAllowed;
+                }
+                let answer = self.lookups.resolve(cause, target, &base.slots, now);
+                let resolution = answer.resolution();
+                send_reply(cause, header, &Message::Resolved { id, resolution }, base);
+            }
+            _ => return Discard::Unhandled,
+        }
+        Discard::Handled
+    }
+
+    /// Sends an error or a trace reply to the sender of a dropped packet, if wire.md allows it.
     fn handle_drop_notice(&mut self, mut notice: DropNotice, now: Now, base: &mut Base) {
         let mut head = mem::take(&mut notice.head);
         let cause = Cause::of(&notice);
@@ -324,7 +408,7 @@ impl ControlMessages {
             let packet_bytes_max = next_hop.map(|next_hop| next_hop.packet_bytes_max);
             return self.send_error(cause, header, why, packet_bytes_max, now, base);
         };
-        if !self.budgets.answer(cause.ingress, now) {
+        if !self.budgets.reply(cause.ingress, now) {
             return;
         }
         let discard = dry_run.map(|why| disclosed(why, cause.rights));
@@ -400,8 +484,8 @@ impl ControlMessages {
         }
     }
 
-    /// Handles a frame whose label named a slot by a former number, or by a number that was a
-    /// former one until recently.
+    /// Handles a frame whose label named a slot by a former number. Does nothing if the number no
+    /// longer leads to the slot's user.
     fn handle_alias_used(&mut self, named: Slot, packet: DropNotice, now: Now, base: &mut Base) {
         let ingress = packet.ingress_slot;
         if let Some(slot) = base.slots.renamed(named) {
@@ -410,10 +494,10 @@ impl ControlMessages {
         }
     }
 
-    /// Informs the sender of a packet that was delivered by the former number `from` that the
-    /// slot's number is `to`. The message is sent only within the ingress' budget for errors, and
-    /// only if the packet asks for errors. `notice` is the worker's copy of the packet's start; its
-    /// discard is ignored.
+    /// Informs the sender of a packet that the slot with the former number `from` now has the
+    /// number `to`. The message is sent only if an error about the packet may be sent, and within
+    /// the ingress' budget for errors. `notice` contains the start of the packet; its discard is
+    /// ignored.
     fn send_slot_moved(
         &mut self,
         mut notice: DropNotice,
@@ -456,8 +540,8 @@ fn transmit<R: Register>(header: &HeaderRepr<R>, message: &MessageBytes, out: &m
     }
 }
 
-/// Sends a reply or an error along the return path of its cause. The message asks for no errors,
-/// and is never longer than its cause (R4).
+/// Sends a reply or an error along the return path of its cause. No errors may be sent about the
+/// message. Sends nothing if the message would be longer than its cause (R4).
 fn send_reply<R: Register>(
     cause: Cause,
     header: &Header<'_, R>,
@@ -479,12 +563,12 @@ fn send_reply<R: Register>(
         return;
     }
     if let Some(packet) = packet(&repr, &message) {
-        base.out.workers.answer(0, cause.ingress, packet);
+        base.out.workers.reply(0, cause.ingress, packet);
     }
 }
 
-/// Restores the header that a packet arrived with, if the header was already rewritten for the next
-/// hop. Returns `None` if that next hop was detached.
+/// Restores the header with which a packet arrived, if it was already rewritten for the next hop.
+/// Returns `None` if that next hop was detached, or if the header cannot be restored.
 fn undo_hop<R: Register>(
     header: &mut Header<'_, R>,
     ingress_slot: Slot,
@@ -492,12 +576,12 @@ fn undo_hop<R: Register>(
     slots: &Slots,
 ) -> Option<()> {
     if behind(slots, next_hop)? == link::Behind::Endpoint {
-        return Some(()); // its header was not rewritten
+        return Some(()); // the header was not rewritten
     }
     let (scheme, shift) = (&slots.config().scheme, header.shift());
     let width = if ingress_slot == Slot::SWITCH {
-        // The packet started at this switch, which consumed no director. Slot 1 has the same code
-        // in every width.
+        // The packet started at this switch, so its shift is the width of one director. The return
+        // path does not show the width, because slot 1 has the same code in every width.
         u8::try_from(shift).ok()?
     } else {
         let back = header.label().reverse(shift, None).ok()?;
@@ -516,9 +600,14 @@ fn behind(slots: &Slots, link: Mark) -> Option<link::Behind> {
     Some(slots.user(link)?.behind)
 }
 
+/// Whether the sender of a packet is the neighbour or endpoint of the ingress itself (W5-12).
+fn is_of_neighbour<R: Register>(header: &Header<'_, R>) -> bool {
+    header.label().reverse(header.shift(), None) == Ok(Label::here())
+}
+
 /// Whether an error may be sent about a packet (W5-8).
 fn may_send_error<R: Register>(header: &Header<'_, R>) -> bool {
-    !header.no_errors() && (!header.is_control() || is_question(header.payload()))
+    !header.no_errors() && (!header.is_control() || is_request(header.payload()))
 }
 
 /// Returns the bytes of a packet's header.
@@ -531,8 +620,9 @@ fn offending<'b, R: Register>(
     buffer.get(..repr.wire_bytes())
 }
 
-/// The drop reason that a sender with these rights may see. A sender without the transit right sees
-/// the same reason for a slot in use, in quarantine or empty (W5-9).
+/// The drop reason that a sender with these rights may see (W5-9). `not_allowed` is shown as
+/// `empty_slot`. So are `slot_gone`, `u_turn` and `beyond_endpoint` if the sender lacks the right
+/// `transit` or the right `endpoints`.
 fn disclosed(why: Discard, rights: Rights) -> Discard {
     let sees_slots = rights.transit && rights.endpoints;
     match why {
@@ -544,7 +634,7 @@ fn disclosed(why: Discard, rights: Rights) -> Discard {
     }
 }
 
-/// Appends a message to its header.
+/// Makes a packet from a header and a message. Returns `None` if the header is not valid.
 fn packet<R: Register>(header: &HeaderRepr<R>, message: &MessageBytes) -> Option<Vec<u8>> {
     let bytes = header.wire_bytes();
     let mut packet = vec![0; bytes + message.len()];

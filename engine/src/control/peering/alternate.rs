@@ -1,7 +1,8 @@
-//! Alternate ports: when a peer has not answered for a minute, every other initiation is sent from
+//! Alternate ports: after a link has been down for a minute, every other initiation is sent from
 //! another local UDP port. A router on the path may hold stale state for the current port, for
 //! instance an old address, as long as packets keep arriving. A new flow creates new state. The
-//! owner of the switch opens the alternate port. The link moves to it if the peer answers there.
+//! caller of the switch opens the alternate port. The link moves to the alternate port if the peer
+//! answers there.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +20,11 @@ use crate::{
 /// routers keep the state of a flow.
 pub(super) const WANTED_AFTER_NS: u64 = 60_000_000_000;
 
-/// The age above which an alternate port counts as stale, like the first port: the switch then
-/// requests another one.
+/// The age above which an alternate port counts as stale: routers may hold stale state for this
+/// port too. The switch then requests another one.
 const STALE_AFTER: Nanos = Nanos::from_secs(300);
 
-/// The least time between two events that request an alternate port.
+/// The minimum time between two events that request an alternate port.
 const REQUEST_EVERY: Nanos = Nanos::from_secs(30);
 
 /// The newest alternate of each port that has one, and the time of the last event that requested an
@@ -44,8 +45,9 @@ impl Alternates {
         entry.port.replace((alternate, Nanos(now.0))).map(|(former, _)| former)
     }
 
-    /// The additional destination of an initiation to a silent peer at this configured location. If
-    /// there is no alternate port, or only a stale one, an event requests one.
+    /// The destination, through the alternate port, of an initiation to a silent peer with this
+    /// configured location. If there is no alternate port, or only a stale one, an event requests
+    /// one, at most every 30 s.
     pub(super) fn location(&mut self, written: Location, base: &mut Base) -> Option<Location> {
         let Location { port, at } = written;
         if !matches!(at, Address::Udp(_)) {

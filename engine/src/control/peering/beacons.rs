@@ -1,13 +1,12 @@
-//! Link beacons: sends this node's beacons through ports, and handles the beacons of other nodes. A
-//! beacon only suggests a peer and does not move a link. Its only answer is the first message of a
-//! handshake, which is no longer than the beacon. It leaves a small amount of state that expires
-//! soon (R8).
+//! Link beacons. The module sends this node's beacons through ports, and handles the beacons of
+//! other nodes. A beacon only suggests a peer and does not move a link. It causes at most one
+//! message to its sender: the first message of a handshake, which is no longer than the beacon. It
+//! leaves a small amount of state that expires soon (R8).
 //!
 //! | a beacon names | action |
 //! |---|---|
 //! | a peer whose link is up or idle | none |
-//! | a peer whose link is up, and whose location is not known | send a path challenge to the sender |
-//! | a peer whose link is down | begin a handshake, or continue one; the next message also goes to the sender, once |
+//! | a peer whose link is down | begin a handshake, or continue one; the next initiation is also sent to the beacon's sender, once |
 //! | an unknown key | begin XX with the sender, if unknown peers are accepted; allocate a slot when it ends |
 //! | a peer that is known only by its identity | as for an unknown key, until its key is known; the peer already has a slot |
 
@@ -38,7 +37,7 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// The time after which a call without an answer is abandoned.
+/// The time after which a call without a response is abandoned.
 const CALL_LIFE: Nanos = Nanos::from_secs(5);
 
 /// The first beacon of a port is sent within this time.
@@ -57,8 +56,8 @@ struct BeaconPort {
     budget: RateLimiter,
 }
 
-/// An XX handshake that this node has begun with an unknown peer after a beacon from it. The call
-/// has no slot and no session. The answer creates both.
+/// An XX handshake that this node has begun with the sender of a beacon. The call has no slot and
+/// no session. The response creates both.
 struct Call {
     key: [u8; 32],
     to: HandshakeOrigin,
@@ -66,13 +65,13 @@ struct Call {
     waiting: xx::AwaitResponse,
 }
 
-/// The locations of a peer that beacons have suggested.
+/// The locations that beacons have suggested for a peer.
 #[derive(Debug, Default)]
 pub(super) struct Suggested {
-    /// A location that also gets the next first message of a handshake. Each beacon causes at most
-    /// one such message.
+    /// The next initiation is also sent to this location. Each beacon causes at most one such
+    /// initiation.
     pub(super) next: Option<HandshakeOrigin>,
-    /// The location that got the last such message.
+    /// The location to which the last such initiation was sent.
     pub(super) tried: Option<Location>,
 }
 
@@ -95,8 +94,6 @@ impl Default for Beacons {
 /// The action that follows a beacon.
 enum Consequence {
     Nothing,
-    /// The peer's link is up, and its location is not known: send a path challenge.
-    Challenge(Mark),
     Suggest(Mark),
     Call,
 }
@@ -108,7 +105,7 @@ impl Beacons {
         self.ports.values().map(|port| port.due).chain(calls).min()
     }
 
-    /// Sends the beacons that are due, and abandons calls without an answer.
+    /// Sends the beacons that are due, and abandons calls without a response.
     pub(super) fn poll(&mut self, shared: &mut Shared, now: Now, base: &mut Base) {
         let Shared { config, sessions, .. } = shared;
         self.calls.retain(|call| {
@@ -170,9 +167,9 @@ impl Beacons {
         }
     }
 
-    /// Handles a beacon. The checks are in order of cost: first the beacon's format and network, at
-    /// almost no cost, then whether the beacon has a consequence, then the budgets, and the
-    /// signature last.
+    /// Handles a beacon. The checks are in order of cost. First come the beacon's format and
+    /// network, at almost no cost. Then come its consequence and the budgets, and last its
+    /// signature.
     pub(super) fn handle(
         &mut self,
         datagram: &HandshakeDatagram,
@@ -233,10 +230,8 @@ impl Beacons {
         let by = HandshakeOrigin::of(datagram);
         match consequence {
             Consequence::Nothing => return Ok(()),
-            Consequence::Challenge(mark) => table.handle_roamed(mark, from, by.bytes, now, base),
             Consequence::Suggest(mark) => {
-                // The next message of the peer's handshake is also sent to the sender of the
-                // beacon.
+                // The next initiation to the peer is also sent to the sender of the beacon.
                 if let Some((peer, mut link)) = table.link(mark, now, base) {
                     peer.reach_mut().suggested.next = Some(by);
                     peer.seek(&mut link);
@@ -250,7 +245,7 @@ impl Beacons {
         Ok(())
     }
 
-    /// Begins an XX handshake with an unknown peer.
+    /// Begins an XX handshake with the sender of a beacon.
     fn call(
         &mut self,
         key: [u8; 32],
@@ -283,7 +278,7 @@ impl Beacons {
         }
     }
 
-    /// Handles the answer to a call.
+    /// Handles the response to a call.
     pub(super) fn handle_answer(
         &mut self,
         header: LinkHeader,
@@ -296,9 +291,10 @@ impl Beacons {
         let place = place.ok_or(Discard::NoSession)?;
         let by = HandshakeOrigin::of(datagram);
         if header.kind != Kind::Response || self.calls[place].to.from != by.from {
-            // A cookie: the node is under load. Send nothing, because a message with the cookie
-            // would be longer than the cookie (R8). The next beacon begins another call, and a
-            // beacon of this node may make the other node begin one.
+            // This is a cookie reply from a node under load, or a response from another location.
+            // Send nothing: an initiation with the cookie would be longer than the cookie reply
+            // (R8). The next beacon begins another call, and a beacon of this node may make the
+            // other node begin one.
             return Err(Discard::NoSession);
         }
         self.calls[place].waiting.check(datagram.frame.bytes()).map_err(discard_of)?;
@@ -307,7 +303,8 @@ impl Beacons {
             return Err(Discard::OverBudget);
         }
         let Call { key, to, since, waiting } = self.calls.swap_remove(place);
-        let (waiting, why) = match waiting.read_response(datagram.frame.bytes()) {
+        let local = table.shared().local();
+        let (waiting, why) = match waiting.read_response(local, datagram.frame.bytes()) {
             Ok(discovered) if discovered.peer().static_key.0 == key => {
                 let adopted = adopt(discovered, header.index, by, table, now, base);
                 if adopted.is_err() {
@@ -315,7 +312,7 @@ impl Beacons {
                 }
                 return adopted;
             }
-            // Another node answered first. The right node may still answer.
+            // Another node responded first. The right node may still respond.
             Ok(discovered) => match discovered.resume_waiting(table.shared().local()) {
                 Ok(waiting) => (waiting, Discard::NotAllowed),
                 Err(_) => {
@@ -334,22 +331,22 @@ impl Beacons {
 fn consequence(mark: Mark, peer: &Peer, from: Location, now: Now) -> Consequence {
     let here = peer.reach().location();
     match peer.state() {
-        LinkState::Up | LinkState::Quiet if here.is_some() => Consequence::Nothing,
-        // Try an earlier suggestion first, so that a sender of more beacons cannot replace it.
-        LinkState::Up if peer.reach().is_challenged(now) => Consequence::Nothing,
-        LinkState::Up => Consequence::Challenge(mark),
-        // A handshake is in progress.
+        // A link that is up or idle has a validated location.
+        LinkState::Up | LinkState::Idle => Consequence::Nothing,
+        // A handshake may be in progress.
         _ if peer.is_unknown() && !peer.has_waited(now) => Consequence::Nothing,
         _ if peer.is_unknown() || peer.key().is_none() => Consequence::Call,
-        // Handshake messages are sent there in any case, as long as keys are needed.
+        // The beacon came from the present location of the peer. Initiations are sent to it anyway
+        // while keys are needed.
         _ if here == Some(from) => Consequence::Nothing,
         _ if peer.reach().suggested.next.is_some() => Consequence::Nothing,
         _ => Consequence::Suggest(mark),
     }
 }
 
-/// Adds an unknown peer that has answered a call. The answer has proved the peer's identity, and
-/// that the peer receives at its address.
+/// Creates the session with a node that has responded to a call. If the node is not a peer yet, it
+/// is added as an unknown peer. The response has proved the node's identity, and that the node
+/// receives at its address.
 fn adopt(
     discovered: xx::Discovered,
     index: SessionIndex,
@@ -370,21 +367,23 @@ fn adopt(
         None => table.admit_unknown(&proven, by.from.port, Some(by.from.at), now, base)?,
     };
     if let Some(peer) = table.peers_mut().get_mut(mark) {
-        peer.reach_mut().note_asked(by.from);
+        peer.reach_mut().note_contacted(by.from);
         if peer.reach().location().is_none() {
-            // The peer's location was unknown, and the answer shows it.
+            // The peer's location was unknown, and the response validates it.
             table.move_to(mark, by.from, now, base);
         }
     }
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
     peer.with_session(Some(by), &mut link, |session, context, outputs| {
-        // If this fails after the session index was taken, the session tries again.
+        // If `adopt` fails after the session has taken the index, the session begins another
+        // attempt.
         let role = XxRole::Initiator { msg3 };
         let adopted = session.adopt(context, established, role, outputs);
         if session.owns(index) { Ok(()) } else { adopted }
     })?;
     // This node has begun the session, so it must renew the keys even while the link is idle.
-    // Otherwise the unknown peer would remove the link, and only another beacon would restore it.
+    // Otherwise the link would go down when the keys expire. A node removes such a link if the peer
+    // is unknown to it, and only another beacon restores the link.
     let _ = peer.drive(Input::Wanted, None, &mut link);
     table.follow_answer(mark, by.from, now, base);
     Ok(())

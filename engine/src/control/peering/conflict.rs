@@ -1,5 +1,5 @@
-//! One static key on two nodes: each node begins a handshake when the other one has taken over its
-//! link, so new keys come from two addresses in turn.
+//! Detection of one static key on two nodes: each node begins a handshake when the other one has
+//! taken over its link, so new keys come from two addresses in turn.
 
 use strowger_crypto::limits::REKEY_AFTER;
 
@@ -7,15 +7,15 @@ use super::Location;
 use crate::Now;
 
 /// The number of returns to the former location, each with new keys, after which two nodes are
-/// assumed. A peer that restarts stays at its location, and a peer that moves back and forth
-/// between two networks keeps its keys.
+/// assumed. A single peer does not return in this way: a peer that restarts stays at its location,
+/// and a peer that moves back and forth between two networks keeps its keys.
 const RETURNS: u8 = 3;
 
-/// The time, in nanoseconds (ten minutes), after which a peer that has not returned to its former
-/// location counts as one node again.
+/// The time since the last change of location, in nanoseconds (ten minutes), after which a peer
+/// counts as one node again.
 const FORGOTTEN_AFTER_NS: u64 = 600_000_000_000;
 
-/// The locations from which a peer's own handshakes came recently.
+/// The sources of the handshakes that the peer has begun recently.
 #[derive(Debug, Default)]
 pub(super) struct Conflict {
     last: Option<Location>,
@@ -69,8 +69,8 @@ mod tests {
             now = Now(now.0 + after * SECOND);
             (conflict.note(at(from), after * SECOND, now), conflict.locations(now).is_some())
         };
-        // A peer that restarts at one location, then moves on, then moves back and forth at the
-        // rate of rekeys.
+        // A peer that restarts at one location, then moves to new locations, then moves back and
+        // forth between two locations with each rekey.
         for place in [1, 1, 1, 1, 2, 3, 4, 5, 6] {
             assert_eq!(note(place, 20), (false, false));
         }

@@ -27,7 +27,8 @@ pub(super) struct Shared {
     pub(super) keys: Keys,
     pub(super) sessions: Sessions,
     pub(super) alternates: Alternates,
-    /// Answers to handshakes. The handshake sockets send them after the workers have the keys.
+    /// Responses to handshakes. The handshake sockets send them after the keys were sent to the
+    /// workers.
     pub(super) answers: Vec<(PortId, Address, Vec<u8>)>,
 }
 
@@ -77,8 +78,8 @@ impl LinkContext<'_> {
         }
     }
 
-    /// Sends the answer to an initiation to the sender of the initiation, if it is known, otherwise
-    /// to the peer's location.
+    /// Sends a response to the source of the initiation, if this is known, otherwise to the peer's
+    /// location.
     pub(super) fn answer(
         &mut self,
         owner: u8,
@@ -87,8 +88,8 @@ impl LinkContext<'_> {
         message: Vec<u8>,
     ) {
         let ports = &self.base.ports;
-        // Use the socket that received the initiation: it has the local address to which the peer
-        // has sent.
+        // Use the socket that received the initiation. It has the local address to which the peer
+        // has sent the initiation.
         if let Some(by) = by.filter(|by| ports.has_handshake_socket(by.from.port)) {
             self.shared.answers.push((by.from.port, by.from.at, message));
             return;

@@ -1,4 +1,4 @@
-//! The reason why a link is not up, as far as this node's attempts and the answers to them show it.
+//! The reason why a link is not up, as far as handshake attempts and the responses to them show it.
 //! The reason is only for operators; no decision depends on it.
 
 use std::fmt;
@@ -11,15 +11,15 @@ use strowger_frame::Address;
 
 use crate::{Now, discard::Discard};
 
-/// The age, in nanoseconds, above which evidence does not explain the present attempts: the longest
-/// pause between two attempts is 16 s (W4-11), and three attempts may be lost.
+/// The age, in nanoseconds, above which evidence is ignored. The longest pause between two attempts
+/// is 16 s (W4-11), and the messages of three attempts may be lost.
 const EVIDENCE_KEPT_NS: u64 = 60_000_000_000;
 
 /// The number of attempts after which an event reports silence as the reason: the first attempts
 /// may have been lost.
 const ATTEMPTS_BEFORE_REPORT: u32 = 3;
 
-/// The least time, in nanoseconds (one minute), between two events about another node with the
+/// The minimum time, in nanoseconds (one minute), between two events about another node with the
 /// peer's key.
 const REFUSALS_REPORTED_EVERY_NS: u64 = 60_000_000_000;
 
@@ -34,7 +34,7 @@ pub enum DownReason {
         /// The number of initiations sent since the link was last up.
         attempts: u32,
     },
-    /// Initiations were sent, and no answer came.
+    /// Initiations were sent, and no response arrived.
     NoAnswer {
         /// The destination of the last initiation.
         to: Address,
@@ -60,16 +60,16 @@ pub enum DownReason {
     /// Handshakes from the peer's address are for this node's key, but in a network with another
     /// name.
     OtherNetwork,
-    /// The peer's answer cannot be decrypted, because the peer has another psk.
+    /// The peer's response cannot be decrypted, because the peer has another psk.
     OtherPsk,
     /// The peer begins handshakes but uses none of their keys. Either it has another psk, or this
-    /// node's answers do not reach it.
+    /// node's responses do not reach it.
     NoConfirmation {
-        /// The number of answers sent since the link was last up.
+        /// The number of responses sent since the link was last up.
         answers: u32,
     },
-    /// The stamps of the peer's initiations are not later than the last accepted one: the peer's
-    /// clock is behind, or the initiations are replayed.
+    /// The timestamps of the peer's initiations are not later than the last accepted one: the
+    /// peer's clock is behind, or the initiations are replayed.
     StampRefused,
     /// Both ends are authentic, but have no version, suite, label width or seal mode in common.
     Disagreement(Disagreement),
@@ -77,8 +77,10 @@ pub enum DownReason {
     OtherIdentity(PeerId),
     /// The peer's handshake was refused for another reason.
     Refused(Refused),
-    /// The peer has ended the link, and has requested a pause before the next handshake.
+    /// The peer has ended the link with a goodbye.
     Goodbye {
+        /// The time in seconds from the goodbye in which this node begins no handshake.
+        pause_s: u32,
         /// This node begins no handshake before this time.
         until: Now,
     },
@@ -113,7 +115,7 @@ impl DownReason {
         }
     }
 
-    /// The reason for the sender's link that follows from a refused handshake message, if any.
+    /// The reason why the sender's link is not up, if a refused handshake message shows one.
     pub(super) fn of_refusal(why: Refused) -> Option<Self> {
         Some(match why {
             Refused::WrongMac => Self::NotForUs,
@@ -124,12 +126,14 @@ impl DownReason {
             Refused::OtherPeer | Refused::Identity(_) | Refused::Hello(_) | Refused::Ourselves => {
                 Self::Refused(why)
             }
-            // Invalid messages, late answers and full tables prove nothing about the peer.
+            // Invalid messages, late responses and full tables prove nothing about the peer.
             Refused::Malformed
             | Refused::NotOurs
             | Refused::Unreadable
             | Refused::OtherIndex
-            | Refused::Busy => return None,
+            | Refused::Busy
+            | Refused::XxMemoryFull
+            | Refused::OwnHelloTooLong => return None,
         })
     }
 }
@@ -177,8 +181,10 @@ impl fmt::Display for DownReason {
                 write!(f, "the node with the peer's key has another identity: {who}")
             }
             Self::Refused(why) => write!(f, "the peer's handshake was refused: {why}"),
-            Self::Goodbye { .. } => f.write_str(
-                "the peer has ended the link, and asked for a pause before the next handshake",
+            Self::Goodbye { pause_s, .. } => write!(
+                f,
+                "the peer has ended the link; this node begins the next handshake {pause_s} s after \
+                 the goodbye at the earliest"
             ),
         }
     }
@@ -198,7 +204,8 @@ pub(super) const fn discard_of(why: Refused) -> Discard {
         }
         Refused::Disagreement(_) => Discard::HandshakeDisagreement,
         Refused::Ourselves => Discard::HandshakeOurselves,
-        Refused::Busy => Discard::OverBudget,
+        // The configuration limits this node's own hello, so the hello is never too long.
+        Refused::Busy | Refused::XxMemoryFull | Refused::OwnHelloTooLong => Discard::OverBudget,
     }
 }
 
@@ -211,18 +218,20 @@ pub(super) struct Diagnosis {
     answers: u32,
     evidence: Option<(Now, DownReason)>,
     unreachable: Option<(Now, DownReason)>,
-    /// The reason in the last event.
+    /// The name of the reason in the last event.
     reported: Option<&'static str>,
 }
 
-/// Limits the events about another node with the peer's key, by the time of the last one.
+/// The time of the last event about another node with the peer's key. It limits the rate of such
+/// events.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     reported: Option<Now>,
 }
 
 impl Refusals {
-    /// Whether such an event may be reported now. If so, the time is recorded.
+    /// Whether an event about another node with the peer's key may be reported now. If so, the time
+    /// is recorded.
     pub(super) fn may_report(&mut self, now: Now) -> bool {
         let is_due = |last: Now| now.0.saturating_sub(last.0) >= REFUSALS_REPORTED_EVERY_NS;
         let may = self.reported.is_none_or(is_due);
@@ -241,7 +250,7 @@ impl Diagnosis {
         self.last_to = Some(to);
     }
 
-    /// Notes that an answer to the peer's initiation is sent.
+    /// Notes that a response to the peer's initiation is sent.
     pub(super) fn note_answer(&mut self) {
         self.answers = self.answers.saturating_add(1);
     }
@@ -259,10 +268,11 @@ impl Diagnosis {
         *self = Self::default();
     }
 
-    /// The best explanation at this time. Evidence from an answer takes precedence over silence.
+    /// The best explanation at this time. Evidence from received messages takes precedence over
+    /// silence.
     pub(super) fn reason(&self, has_address: bool, now: Now) -> DownReason {
         let is_fresh = |(at, why): &(Now, DownReason)| match why {
-            DownReason::Goodbye { until } => now.0 < until.0,
+            DownReason::Goodbye { until, .. } => now.0 < until.0,
             _ => now.0.saturating_sub(at.0) <= EVIDENCE_KEPT_NS,
         };
         let fresh = |seen: Option<(Now, DownReason)>| seen.filter(is_fresh).map(|(_, why)| why);
@@ -287,7 +297,7 @@ impl Diagnosis {
             return Some(now);
         }
         let ends = |(at, why): &(Now, DownReason)| match why {
-            DownReason::Goodbye { until } => until.0,
+            DownReason::Goodbye { until, .. } => until.0,
             _ => at.0.saturating_add(EVIDENCE_KEPT_NS + 1),
         };
         let seen = [&self.evidence, &self.unreachable].into_iter().flatten();
@@ -299,8 +309,8 @@ impl Diagnosis {
         is_known && self.reported != Some(reason.name())
     }
 
-    /// The reason, if an event should report it: it differs from the one that was reported last since
-    /// the link was up, and is neither `NoAddress` nor `Connecting`.
+    /// Returns the reason if an event should report it. The reason must differ from the one that
+    /// was last reported since the link was up, and must be neither `NoAddress` nor `Connecting`.
     pub(super) fn news(&mut self, has_address: bool, now: Now) -> Option<DownReason> {
         let reason = self.reason(has_address, now);
         self.is_news(&reason).then(|| {
@@ -344,8 +354,10 @@ mod tests {
         assert_eq!(diagnosis.reason(true, Now(62_500_000_000)).name(), "unreachable");
         assert_eq!(diagnosis.reason(true, Now(100 * SECOND)).name(), "no_answer");
         let until = Now(900 * SECOND);
-        diagnosis.note(DownReason::Goodbye { until }, Now(100 * SECOND));
-        assert_eq!(diagnosis.reason(true, Now(899 * SECOND)), DownReason::Goodbye { until });
+        let goodbye = DownReason::Goodbye { until, pause_s: 800 };
+        diagnosis.note(goodbye, Now(100 * SECOND));
+        assert_eq!(diagnosis.reason(true, Now(899 * SECOND)), goodbye);
+        assert!(goodbye.to_string().contains("next handshake 800 s after the goodbye"));
         assert_eq!(diagnosis.reason(true, until).name(), "no_answer");
         diagnosis.clear();
         assert_eq!(diagnosis.reason(true, Now(100 * SECOND)).name(), "connecting");
@@ -381,5 +393,13 @@ mod tests {
             None,
             "an invalid message gives no reason"
         );
+    }
+
+    #[test]
+    fn a_full_list_of_handshakes_is_the_fault_of_no_peer() {
+        for why in [Refused::Busy, Refused::XxMemoryFull] {
+            assert_eq!(discard_of(why), Discard::OverBudget);
+            assert_eq!(DownReason::of_refusal(why), None);
+        }
     }
 }

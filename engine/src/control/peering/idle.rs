@@ -1,6 +1,6 @@
 //! Idle links: a link that carries no data gets no new keys, and sends nothing until it carries
-//! data again. It keeps its slot and its address. The first frame to be sent on an idle link is
-//! held by the worker and triggers a handshake here, as in WireGuard (section 6.1).
+//! data again. It keeps its slot and its address. The worker holds the first frames that are to be
+//! sent on an idle link, and they trigger a handshake here, as in WireGuard.
 //!
 //! ```text
 //!              data, or the peer's handshake
@@ -18,26 +18,28 @@ use strowger_crypto::{Nanos, limits};
 use super::path_mtu::Crossed;
 use crate::{Now, link::SlotTally};
 
-/// The time for which a link stays in use after its last data, and gets new keys during that time:
-/// the time from the rekey of a key to its end of use. If the gap between two packets is not longer
-/// than this, the second one does not wait for a handshake.
+/// The time for which a link counts as in use after its last data, and gets new keys. It equals the
+/// time from the rekey of a key to the end of its use. If the gap between two packets is not longer
+/// than this, the second packet does not wait for a handshake.
 const IN_USE: Nanos = Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_AFTER.0);
 
 /// The time after which a woken idle link without keys is down. By then about seven attempts have
-/// failed (at 30 % loss of handshake messages, this happens once in a hundred times). A packet that
-/// waits longer is of no use to its sender.
+/// failed (at 30 % loss of handshake messages, this happens once in a hundred times). Packets that
+/// wait longer are hardly of use to their senders.
 const WAKE_PATIENCE: Nanos = limits::ATTEMPT_LIFE;
 
 /// The state of a sealed link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkState {
-    /// The link has keys, and the peer has proved that it has them.
+    /// The link has keys. The peer has proved that it has them, and that it receives at its
+    /// address.
     Up,
-    /// The link has carried no data for some time, and its keys have expired. The next packet
-    /// brings it up.
-    Quiet,
-    /// The link has no keys although keys are needed, or its peer is silent.
+    /// The link has carried no data for some time, and its keys have expired. The next packet to be
+    /// sent begins a handshake.
+    Idle,
+    /// The link is neither up nor idle: for example, it has no keys although keys are needed, or
+    /// its peer is silent.
     #[default]
     Down,
 }
@@ -52,13 +54,13 @@ impl LinkState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
-            Self::Quiet => "quiet",
+            Self::Idle => "idle",
             Self::Down => "down",
         }
     }
 }
 
-/// The action that follows from the use of a link.
+/// The action that a link's data, or the lack of it, requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UsageStep {
     Nothing,
@@ -68,7 +70,7 @@ pub(super) enum UsageStep {
     Want,
     /// The link carries no data: let its keys expire.
     Unwant,
-    /// The link was woken and got no keys: set it down.
+    /// The link was woken and got no keys: it goes down.
     GiveUp,
 }
 
@@ -101,7 +103,7 @@ pub(super) struct Usage {
     unsealed: u64,
     /// The time at which either number last increased.
     seen: Nanos,
-    /// The time since which keys have been needed and are missing.
+    /// The time since which keys have been needed. New keys restart it.
     wanted: Option<Nanos>,
 }
 
@@ -144,7 +146,7 @@ impl Usage {
     }
 
     /// Reads the counters, and decides whether the link gets new keys. A link in use gets them in
-    /// time; an idle link gets none, except if `always` is set.
+    /// time; an idle link gets none. If `always` is set, every link gets them.
     pub(super) fn poll(
         &mut self,
         data: DataFrames,
@@ -154,7 +156,7 @@ impl Usage {
     ) -> UsageStep {
         let is_moving = data.crossed > self.frames;
         // Take the greater value: the link's own messages are counted before they are sent, so the
-        // difference may decrease for a moment.
+        // count of data may decrease for a moment.
         self.frames = self.frames.max(data.crossed);
         let is_called = data.unsealed > self.unsealed;
         self.unsealed = data.unsealed;
@@ -166,7 +168,7 @@ impl Usage {
             _ if is_called => UsageStep::Wake,
             LinkState::Up if is_moving => UsageStep::Want,
             LinkState::Up if is_idle && self.wanted.take().is_some() => UsageStep::Unwant,
-            LinkState::Quiet if self.has_waited(now) => UsageStep::GiveUp,
+            LinkState::Idle if self.has_waited(now) => UsageStep::GiveUp,
             _ => UsageStep::Nothing,
         }
     }
@@ -177,7 +179,7 @@ impl Usage {
         let wanted = self.wanted?;
         match state {
             LinkState::Up if !always => Some(self.seen.plus(IN_USE)),
-            LinkState::Quiet => Some(wanted.plus(WAKE_PATIENCE)),
+            LinkState::Idle => Some(wanted.plus(WAKE_PATIENCE)),
             _ => None,
         }
     }

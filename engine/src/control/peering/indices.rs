@@ -1,4 +1,4 @@
-//! Session indices: the free ones, and those for which an answer to a handshake is awaited.
+//! Session indices: the free ones, and those for which a handshake response is awaited.
 //!
 //! An index consists of a place in the workers' tables and of higher bits. The place is drawn at
 //! random from the free places, and the higher bits are random. A node that has seen some indices
@@ -15,14 +15,14 @@ use crate::{
     session::{AwaitedPlaces, place_of},
 };
 
-/// The free places, and the attempts whose answers are awaited.
+/// The free places, and the attempts whose responses are awaited.
 pub(super) struct Indices {
     /// Free places, in any order.
     free: Vec<u16>,
     /// The position of each place in `free`; [`Indices::TAKEN`] if it is not free.
     positions: Box<[u32]>,
-    /// Attempts at a handshake, by the session index in their answers. Data packets never carry
-    /// such an index, so a passive observer of a link that is up sees none.
+    /// Attempts at a handshake, by the session index in their responses. Data packets do not carry
+    /// such an index, so a passive observer who sees only data does not learn it.
     awaited: HashMap<SessionIndex, Awaited>,
     /// The same table, in the form that the workers read.
     places: Arc<AwaitedPlaces>,
@@ -33,25 +33,24 @@ pub(super) struct Indices {
 pub(super) enum Asker {
     /// The session with this peer.
     Peer(Mark),
-    /// A call to an unknown peer whose beacon arrived.
+    /// A call to the sender of a beacon.
     Call,
 }
 
-/// A handshake attempt whose answer is awaited.
+/// A handshake attempt whose response is awaited.
 pub(super) struct Awaited {
     pub(super) asker: Asker,
-    /// The number of answers that may still be read: first from the address to which the initiation
-    /// was sent, then from other addresses.
+    /// The number of responses that may still be read: first those from addresses to which
+    /// initiations were sent, then those from other addresses.
     left: [u8; 2],
 }
 
 impl Awaited {
-    /// Whether one more answer with a valid mac may be read. The limit applies to each attempt, so
-    /// a node that can forge such answers delays only this attempt. Answers from other addresses
-    /// have a limit of their own, separate from that of the address to which the initiation was
-    /// sent.
-    pub(super) fn may_read(&mut self, was_asked: bool) -> bool {
-        let left = &mut self.left[usize::from(!was_asked)];
+    /// Whether one more response with a valid mac may be read. The limit applies to each attempt,
+    /// so a node that can forge such responses delays only this attempt. Responses from addresses
+    /// to which no initiation was sent have a separate limit.
+    pub(super) fn may_read(&mut self, was_contacted: bool) -> bool {
+        let left = &mut self.left[usize::from(!was_contacted)];
         let may = *left > 0;
         *left = left.saturating_sub(1);
         may
@@ -67,7 +66,7 @@ impl Indices {
         Self { free, positions, awaited: HashMap::new(), places }
     }
 
-    /// Frees all places. No answers are awaited any more.
+    /// Frees all places. No responses are awaited any more.
     pub(super) fn reset(&mut self) {
         self.places.clear();
         *self = Self::new(self.places.clone());
@@ -102,14 +101,13 @@ impl Indices {
         true
     }
 
-    /// Takes the place of an index that the other end has chosen. Returns whether the place was
-    /// free.
+    /// Takes the place of an index that `draw` did not return. Returns whether the place was free.
     pub(super) fn take_index(&mut self, index: SessionIndex) -> bool {
         self.take(place_of(index))
     }
 
-    /// Frees an index that no session uses. Returns whether the index belonged to an attempt. In
-    /// this case no worker has it.
+    /// Frees an index that no session uses. Returns whether the index belonged to an attempt. If
+    /// so, no worker has keys with this index.
     pub(super) fn give_back(&mut self, index: SessionIndex) -> bool {
         let place = place_of(index);
         if self.positions[place] == Self::TAKEN {
@@ -119,20 +117,20 @@ impl Indices {
         self.settle(index)
     }
 
-    /// Notes that an answer with this index is awaited.
+    /// Notes that a response with this index is awaited.
     pub(super) fn await_answer(&mut self, index: SessionIndex, asker: Asker) {
         let left = [ANSWERS_READ_PER_ATTEMPT; 2];
         self.awaited.insert(index, Awaited { asker, left });
         self.places.set(index, true);
     }
 
-    /// The attempt whose answer carries this index. The lookup is one table access for any number
+    /// The attempt whose response carries this index. The lookup is one table access for any number
     /// of peers.
     pub(super) fn awaited(&mut self, index: SessionIndex) -> Option<&mut Awaited> {
         self.awaited.get_mut(&index)
     }
 
-    /// Notes that no answer with this index is awaited any more. Returns whether one was awaited.
+    /// Notes that no response with this index is awaited any more. Returns whether one was awaited.
     pub(super) fn settle(&mut self, index: SessionIndex) -> bool {
         let was_awaited = self.awaited.remove(&index).is_some();
         if was_awaited {
@@ -150,6 +148,7 @@ mod tests {
 
     use super::*;
 
+    /// wire.md: W4-15.
     #[test]
     fn indices_are_unpredictable_in_all_their_bits() {
         let mut entropy = SeededEntropy::new(1);
@@ -163,16 +162,18 @@ mod tests {
             for (bit, ones) in ones.iter_mut().enumerate() {
                 *ones += index.number() >> bit & 1;
             }
-            // Free it at once: the index that was freed last is as likely to be drawn as any other.
+            // Free the index immediately: the place that was freed last is as likely to be drawn as
+            // any other.
             indices.give_back(index);
         }
         for (bit, ones) in ones.iter().enumerate() {
-            // The bound is four standard deviations of a fair coin.
+            // The bound is four standard deviations of the number of ones.
             assert!(ones.abs_diff(rounds / 2) < 127, "bit {bit}: {ones} of {rounds}");
         }
         assert!(seen.len() > 3_990, "{}", seen.len());
     }
 
+    /// wire.md: W3-26, W3-28, W4-15.
     #[test]
     fn each_place_is_drawn_once_until_none_is_left() {
         let mut entropy = SeededEntropy::new(2);
@@ -205,6 +206,7 @@ mod tests {
         assert_eq!(Indices::new(Arc::new(AwaitedPlaces::new())).draw(&mut Dry), None);
     }
 
+    /// wire.md: W4-87.
     #[test]
     fn answers_from_other_addresses_take_nothing_from_the_address_that_was_asked() {
         let mut indices = Indices::new(Arc::new(AwaitedPlaces::new()));

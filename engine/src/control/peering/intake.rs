@@ -1,8 +1,8 @@
-//! Handshake messages from any address. A message creates no state here until its sender has proved
-//! its identity. It gets at most one answer, which is no longer than the message (R8).
+//! Handshake messages from any address. A message creates no state for its sender until the sender
+//! is authenticated. It gets at most one reply, which is no longer than the message (R8).
 
 use strowger_crypto::{
-    StaticPublic,
+    Nanos, StaticPublic,
     handshake::{
         Admission, Admitted, CookieChecker, Established, Load, Refused, TimestampGuard,
         could_be_handshake, ik, xx,
@@ -25,29 +25,30 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// The number of handshake messages read per second: from peers at their known locations, and from
-/// all other senders. Each costs the slow path about 0.3 ms, so unknown peers use at most a third
-/// of its time.
+/// The maximum number of handshake messages read per second: from peers at their known locations,
+/// and from all other senders. Each message costs the slow path about 0.3 ms, so unknown peers use
+/// at most a third of its time.
 const KNOWN_PER_SECOND: u32 = 1_500;
 const UNKNOWN_PER_SECOND: u32 = 1_000;
 
-/// The number of handshake messages read per second from each peer at its known location, so that
-/// no peer uses up the common budget: far more than a peer needs to send.
+/// The maximum number of handshake messages read per second and peer, from the peer's known
+/// location. This limit prevents one peer from using up the common budget. It is far more than a
+/// peer needs to send.
 pub(super) const KNOWN_PER_SECOND_EACH: u32 = 20;
 
-/// When less than this part of a budget is left, a sender must first prove that it receives at its
-/// source address (WireGuard, section 5.3).
+/// When less than this percentage of a budget is left, a sender must first prove with a cookie that
+/// it receives at its source address (WireGuard, section 5.3).
 const CALM_BUDGET_PERCENT: u32 = 75;
 
-/// The number of cookies sent per second, to known locations and to others separately. A cookie
-/// costs the slow path 7 us; where the port has no handshake socket, it also costs a worker one
-/// send. A sender that forges a peer's address gets no more cookies than one host.
+/// The maximum number of cookie replies sent per second to known locations, and separately to all
+/// other addresses. A cookie reply costs the slow path 7 us. If the port has no handshake socket,
+/// it also costs a worker one send. The limit for one peer's location is that for one host.
 const COOKIES_PER_SECOND: u32 = 2_000;
 
-/// The least time, in nanoseconds (ten seconds), between two events about refused unknown peers.
+/// The minimum time, in nanoseconds (ten seconds), between two events about refused unknown peers.
 const UNKNOWN_REPORTED_EVERY_NS: u64 = 10_000_000_000;
 
-/// Rate limits of handshake datagrams.
+/// Rate limits for handshake messages that are read, and for cookie replies.
 pub(super) struct HandshakeBudgets {
     reads: RateLimiter,
     cookies: RateLimiter,
@@ -83,6 +84,8 @@ pub(super) struct Intake {
     sources: Sources,
     /// The time of the last event about a refused unknown peer.
     unknown_reported: Option<Now>,
+    /// The time at which the secrets were last checked.
+    checked: Nanos,
 }
 
 impl Intake {
@@ -93,24 +96,32 @@ impl Intake {
             budgets: [KNOWN_PER_SECOND, UNKNOWN_PER_SECOND].map(HandshakeBudgets::new),
             sources: Sources::new(),
             unknown_reported: None,
+            checked: nanos(now),
         })
     }
 
-    /// Rotates secrets that are due, before handshakes are checked with them. The time of this call
-    /// has no other effect.
+    /// Rotates the secrets whose rotation is due, before handshakes are checked with them.
     pub(super) fn renew_secrets(&mut self, config: &mut PeeringConfig, now: Now) {
         let _ = self.checker.rotate(nanos(now), &mut *config.entropy);
+        self.checked = nanos(now);
         self.sources.rotate(nanos(now), &mut *config.entropy);
     }
 
-    /// Whether one more handshake message may be read from this sender. The sender's own budget is
-    /// checked first, so that one peer's excess does not use the common budget.
+    /// The time at which [`renew_secrets`](Self::renew_secrets) has work even if no handshake
+    /// message arrives.
+    pub(super) fn next_timeout(&self) -> Option<Nanos> {
+        self.checker.erases_at()
+    }
+
+    /// Whether one more handshake message may be read from this sender. If so, the message is
+    /// counted. The sender's own budget is checked first, so that one peer's excess does not use
+    /// the common budget.
     fn may_read(&mut self, link: Mark, peers: &mut Peers, now: Now) -> bool {
         peers.budgets_mut(link).is_none_or(|budgets| budgets.reads.take(now))
             && self.budgets[usize::from(link.is_unknown())].reads.take(now)
     }
 
-    /// Whether a cookie may be sent. The sender's own share is checked first, as in
+    /// Whether a cookie reply may be sent. The sender's own share is checked first, as in
     /// [`may_read`](Self::may_read).
     fn may_send_cookie(&mut self, link: Mark, from: Address, peers: &mut Peers, now: Now) -> bool {
         let may = match peers.budgets_mut(link) {
@@ -120,14 +131,15 @@ impl Intake {
         may && self.budgets[usize::from(link.is_unknown())].cookies.take(now)
     }
 
-    /// Whether the limit of a source address allows one more message from it. The sender has proved
-    /// that it receives at this address. For a peer at its location, a separate budget applies
-    /// instead.
+    /// Whether the rate limit of a source address allows one more message from it. The sender has
+    /// proved that it receives at this address. This limit does not apply to a peer at its known
+    /// location, which has a budget of its own.
     fn may_read_source(&mut self, link: Mark, from: Address, now: Now) -> bool {
         !link.is_unknown() || self.sources.may_read(from, nanos(now))
     }
 
-    /// The load caused by this sender, or by all senders of its kind.
+    /// The load: heavy if less than `CALM_BUDGET_PERCENT` is left of the sender's own budget, or of
+    /// the budget of all senders of its kind.
     fn load(&self, link: Mark, peers: &mut Peers, now: Now) -> Load {
         let own = peers.budgets_mut(link).map_or(Load::Normal, |budgets| budgets.load(now));
         match self.budgets[usize::from(link.is_unknown())].load(now) {
@@ -136,7 +148,7 @@ impl Intake {
         }
     }
 
-    /// Handles a handshake message. Returns the drop reason.
+    /// Handles a handshake message. Returns the drop reason if the message is dropped.
     pub(super) fn handle(
         &mut self,
         datagram: &HandshakeDatagram,
@@ -182,7 +194,7 @@ impl Intake {
         }
     }
 
-    /// Checks mac, cookie and budgets of an initiation. Returns `None` if a cookie was sent
+    /// Checks the macs of an initiation, and the budgets. Returns `None` if a cookie reply was sent
     /// instead. Only messages that are read use the read budget, so neither invalid messages nor
     /// senders with forged addresses can use it up.
     fn admit<'m>(
@@ -216,7 +228,7 @@ impl Intake {
         }
     }
 
-    /// Handles an initiation of IK. Its sender has this node's key.
+    /// Handles an initiation of IK, whose sender knows this node's static key.
     fn handle_known(
         &mut self,
         admitted: &Admitted<'_>,
@@ -232,7 +244,7 @@ impl Intake {
         let key = *initiation.static_key();
         let mark = match table.shared().keys.get(&key) {
             Some(mark) => Some(mark),
-            // The sender has this node's key. This node may know the sender only by its identity.
+            // This node may know the sender only by its identity.
             None if table.expects_unknown_keys() => {
                 let identity = initiation.identity().map_err(discard_of)?;
                 table.peers().by_identity(&identity)
@@ -291,21 +303,21 @@ impl Intake {
         let expected = table.expected_by(finish.identity(), datagram);
         let index = finish.our_index();
         if !table.shared_mut().sessions.indices().take_index(index) {
-            // The sender chose an index without knowing the free ones. It will begin again with
-            // another index.
+            // The place of this index is in use. The sender will begin again, and then gets another
+            // index.
             return Err(Discard::OverBudget);
         }
         let key = finish.peer().static_key;
         let port = PortId(datagram.port);
         let taken = match self.accept(finish, expected, port, table, now, base) {
             Ok((mark, established, guard)) => {
-                // The peer's first frame with the new keys shows its location.
+                // The peer's first frame with the new keys validates its location.
                 let by = Some(HandshakeOrigin::of(datagram));
                 let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::Unhandled)?;
                 let taken = peer.with_session(by, &mut link, |session, context, outputs| {
                     session.adopt(context, established, XxRole::Responder { guard }, outputs)
                 });
-                // Drop a call to the same node: it would replace this session.
+                // Abandon a call to the same node, because its session would replace this one.
                 beacons.drop_call(&key, table.shared_mut());
                 taken
             }
@@ -332,7 +344,8 @@ impl Intake {
         let known = table.find_proven(&proven, expected)?;
         let known_guard = known.and_then(|mark| Some(table.peers().get(mark)?.session().guard()));
         let mut guard = known_guard.unwrap_or_default();
-        // This refuses a copy of a message that was already accepted; the copy has no effect (R8).
+        // `accept` refuses a copy of a message that was already accepted, so the copy has no effect
+        // (R8).
         let accepted = finish.accept(&mut self.checker, &mut guard);
         let established = accepted.map_err(discard_of)?;
         let mark = match known {
@@ -343,9 +356,9 @@ impl Intake {
     }
 }
 
-/// Handles a response or a cookie. The index identifies the attempt. The message is read only if
-/// its mac is valid and the attempt may read further answers. Any other message costs almost
-/// nothing.
+/// Handles a response or a cookie reply. The index identifies the attempt. The message is read only
+/// if its mac is valid, and a response only if the attempt may read further responses. Dropping any
+/// other message costs almost nothing.
 fn handle_answer(
     header: LinkHeader,
     datagram: &HandshakeDatagram,
@@ -363,17 +376,17 @@ fn handle_answer(
     let peer = table.peers().get(mark).ok_or(Discard::NoSession)?;
     peer.session().check_response(message).map_err(discard_of)?;
     let by = HandshakeOrigin::of(datagram);
-    let was_asked = peer.reach().has_asked(by.from);
+    let was_contacted = peer.reach().has_contacted(by.from);
     let awaited = table.shared_mut().sessions.indices().awaited(header.index);
-    // The check of the mac has already read a cookie.
-    if header.kind == Kind::Response && !awaited.is_some_and(|a| a.may_read(was_asked)) {
+    // The call of `check_response` has already read a cookie reply.
+    if header.kind == Kind::Response && !awaited.is_some_and(|a| a.may_read(was_contacted)) {
         return Err(Discard::OverBudget);
     }
     let (peer, mut link) = table.link(mark, now, base).ok_or(Discard::NoSession)?;
     let taken = peer.drive(Input::Message(message), Some(by), &mut link);
     if taken == Err(Discard::HandshakeUnreadable) && header.lane == Step::Known.lane() {
-        // The peer has another psk: the mac is valid, so the sender has this node's public key, and
-        // only the peer can have read this node's message.
+        // The peer has another psk: the mac is valid, so the sender knows this node's public key,
+        // and only the peer can have decrypted this node's initiation.
         peer.status_mut().note_reason(DownReason::OtherPsk, now);
     }
     taken?;
@@ -383,8 +396,8 @@ fn handle_answer(
     Ok(())
 }
 
-/// Records the reason of the refusal for the peer at the source location, and returns the drop
-/// reason to count. The source is not authenticated, so the record only informs operators.
+/// Records the reason for the refusal at the peer that has the source location, and returns the
+/// drop reason. The source is not authenticated, so the record only informs operators.
 fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now: Now) -> Discard {
     let reason = match (why, LinkHeader::parse(datagram.frame.bytes()).map(|head| head.lane)) {
         // The mac of XX depends only on the network's name.
@@ -401,8 +414,8 @@ fn refuse(datagram: &HandshakeDatagram, why: Refused, table: &mut LinkTable, now
     discard_of(why)
 }
 
-/// Sends the answer to a handshake: through the port's handshake socket if it has one, otherwise
-/// through the worker.
+/// Sends the reply to a handshake message: through the port's handshake socket if it has one,
+/// otherwise through the worker.
 fn send_answer(datagram: &HandshakeDatagram, message: Vec<u8>, base: &mut Base) {
     if !base.ports.send(PortId(datagram.port), datagram.from, &message) {
         let command = Command::Send(datagram.port, datagram.from, message);

@@ -1,5 +1,5 @@
-//! Whether a peer still answers (RFC 5880): computes when the peer is probed, and when its link
-//! goes down.
+//! Liveness detection (RFC 5880): computes when a silent peer is probed, and when its link goes
+//! down.
 
 use std::{mem, sync::Arc};
 
@@ -27,9 +27,9 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn of(tallies: &[Arc<SlotTally>]) -> Self {
-        let heard = tallies.iter().map(|tally| tally.heard_ns.read()).max();
+        let latest = tallies.iter().map(|tally| tally.heard_ns.read()).max();
         let frames_out = tallies.iter().map(|tally| tally.frames_out.read()).sum();
-        Self { heard_ns: heard.unwrap_or(0), frames_out }
+        Self { heard_ns: latest.unwrap_or(0), frames_out }
     }
 }
 
@@ -37,11 +37,14 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub(super) struct PeerLiveness {
     heard_ns: u64,
+    /// The number of frames sent that need no answer.
     frames_out: u64,
+    /// The number of frames sent until the last check.
+    checked: u64,
     /// The number of probes sent since the last frame arrived.
     probes: u8,
     probed_at: u64,
-    /// Whether a frame has arrived since frames were last counted.
+    /// Whether a message of the link has arrived since the last check.
     is_heard: bool,
 }
 
@@ -63,13 +66,14 @@ impl PeerLiveness {
         self.probes = 0;
     }
 
-    /// Skips a check, because the link is not up: frames sent on it need no answer.
+    /// Skips a check, because the link is not up. The peer need not answer the frames sent so far.
     pub(super) fn skip(&mut self, traffic: Traffic) {
         self.frames_out = traffic.frames_out;
+        self.checked = traffic.frames_out;
     }
 
-    /// Whether the peer is silent although it should answer. The detection time is the interval
-    /// times the multiplier (RFC 5880, section 6.8.4).
+    /// Returns the action to take if the peer is silent although it should answer. The detection
+    /// time is the interval times the multiplier (RFC 5880, section 6.8.4).
     pub(super) fn poll(
         &mut self,
         spec: Liveness,
@@ -77,14 +81,18 @@ impl PeerLiveness {
         keys_since: Option<Now>,
         now: Now,
     ) -> LivenessStep {
-        // A worker may have read the clock before the clock was set back.
-        let heard = traffic.heard_ns.min(now.0);
-        if heard > self.heard_ns {
-            (self.heard_ns, self.probes) = (heard, 0);
-            self.is_heard = true;
-        }
+        // The worker's time may be from before the caller's clock was set back.
+        let received = traffic.heard_ns.min(now.0);
+        let checked = mem::replace(&mut self.checked, traffic.frames_out);
         if mem::take(&mut self.is_heard) {
+            // A response to a probe answers all frames.
             self.frames_out = traffic.frames_out;
+        }
+        if received > self.heard_ns {
+            (self.heard_ns, self.probes) = (received, 0);
+            // Frames that were sent since the last check may have been sent after this frame
+            // arrived, so they need an answer.
+            self.frames_out = checked;
         }
         if !self.awaits_answer(spec, traffic) || now.0 < self.next_probe_ns(spec, keys_since) {
             return LivenessStep::Wait;
@@ -112,14 +120,15 @@ impl PeerLiveness {
         awaits_answer.then(|| Nanos(self.next_probe_ns(spec, keys_since)))
     }
 
-    /// Whether the peer must answer frames that were sent to it, or a probe.
+    /// Whether a frame from the peer is expected: frames or a probe were sent to it, or `always` is
+    /// set.
     fn awaits_answer(&self, spec: Liveness, traffic: Traffic) -> bool {
         spec.always || traffic.frames_out > self.frames_out || self.probes > 0
     }
 
     /// The time at which the next probe of a silent peer is due, or at which its link goes down.
-    /// The first probe is sent after one interval of silence. One further probe is sent in each
-    /// remaining interval of the detection time.
+    /// The first probe is sent after one interval of silence. Further probes are spread evenly over
+    /// the rest of the detection time.
     fn next_probe_ns(&self, spec: Liveness, keys_since: Option<Now>) -> u64 {
         let intervals = u64::from(intervals(spec));
         let (since, pause) = match self.probes {
@@ -133,4 +142,42 @@ impl PeerLiveness {
 /// The number of silent intervals after which a link is down.
 fn intervals(spec: Liveness) -> u8 {
     spec.multiplier.max(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const TENTH: u64 = SECOND / 10;
+
+    /// The steps at each tenth of a second, for a peer whose only frame arrived at 1 s.
+    /// `frames_out` is the number of frames sent to it until a time.
+    fn steps(frames_out: impl Fn(u64) -> u64) -> Vec<LivenessStep> {
+        let spec = Liveness { interval_ns: 5 * SECOND, multiplier: 3, always: false };
+        let mut liveness = PeerLiveness::default();
+        let mut poll = |tenth: u64| {
+            let heard_ns = if tenth < 10 { 0 } else { SECOND };
+            let traffic = Traffic { heard_ns, frames_out: frames_out(tenth) };
+            liveness.poll(spec, traffic, None, Now(tenth * TENTH))
+        };
+        (0..200).map(&mut poll).collect()
+    }
+
+    /// wire.md: W4-108.
+    #[test]
+    fn a_frame_sent_at_about_the_time_of_the_last_one_received_needs_an_answer() {
+        // The check at 1 s finds a frame of the peer and a frame to it. Their order is unknown.
+        let steps = steps(|tenth| u64::from(tenth >= 10));
+        let at = |step| steps.iter().position(|found| *found == step).expect("a step");
+        assert_eq!(at(LivenessStep::Probe), 60);
+        assert!((160..=162).contains(&at(LivenessStep::Down)), "{}", at(LivenessStep::Down));
+    }
+
+    /// wire.md: W4-108.
+    #[test]
+    fn a_peer_to_which_nothing_was_sent_since_is_not_probed() {
+        let steps = steps(|tenth| u64::from(tenth >= 5));
+        assert!(steps.iter().all(|step| *step == LivenessStep::Wait));
+    }
 }

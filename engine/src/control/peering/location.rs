@@ -1,18 +1,19 @@
 //! The location of a peer: a port, and an address that is reached through it. The module also
 //! tracks whether the peer has proved that it receives there, and how many bytes may be sent to an
-//! address that is not validated. It decides where messages are sent; other modules decide when.
+//! address that is not validated. It decides where the link's messages are sent; other modules
+//! decide when.
 //!
 //! An address is validated as in RFC 9000, section 8:
 //!
 //! | event | what it proves |
 //! |---|---|
 //! | a response to a path challenge, from the challenged address | the peer receives there |
-//! | an answer to an initiation that was sent to only one location | the peer receives there |
-//! | the first packet with new keys | the peer receives at the destination of this node's answer to that handshake |
+//! | a response to an initiation, if initiations were sent to only one location | the peer receives there |
+//! | the first packet with new keys | the peer receives at the destination of this node's response to that handshake |
 //!
 //! Before an address is validated, no data is sent to it. All other messages to it together have no
-//! more bytes than were received from it. Initiations to a configured address are an exception: a
-//! rate limit applies to them instead.
+//! more bytes than were received from it. Initiations are an exception: retry intervals limit their
+//! number, and a beacon causes at most one.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{
@@ -32,20 +33,22 @@ use crate::{Now, control::PortId};
 
 /// The maximum number of destinations of the messages of one handshake: the peer's last location,
 /// the configured one, the sender of a beacon, and one through an alternate port.
-const ASKED_MAX: usize = 4;
+const CONTACTED_MAX: usize = 4;
 
-/// The time, in nanoseconds, after which a link that is down discards a learnt location. This
-/// applies only if another location is configured.
+/// The time, in nanoseconds (ten minutes), after which the learnt location of a peer whose link is
+/// down is discarded. This applies only if another location is configured.
 const LEARNT_KEPT_NS: u64 = 600_000_000_000;
 
-/// The time after which a path challenge without a response is discarded.
+/// The time for which the response to a path challenge is expected. During this time, a probe does
+/// not replace a challenge to another location, and a challenge that is repeated to an unvalidated
+/// address keeps its token.
 const CHALLENGE_LIFE: Nanos = Nanos::from_secs(5);
 
-/// Bytes of the shortest path challenge, and of its response (wire.md W3-21).
+/// The length in bytes of the shortest path challenge, and of a path response (wire.md W3-21).
 const CHALLENGE_BYTES: usize = LINK_HEADER_BYTES + TOKEN_BYTES + TAG_BYTES;
 
-/// The length of a probe in bytes. If the sender's address is new to the peer, this length allows
-/// the peer to send both the response and its own challenge.
+/// The length in bytes of a probe to a validated address. If this node's address is new to the
+/// peer, this length allows the peer to send both the response and its own challenge.
 pub(super) const PROBE_BYTES: u16 = 2 * CHALLENGE_BYTES as u16;
 
 /// The time after which a peer that has keys but no validated address is challenged again.
@@ -72,8 +75,8 @@ struct Credit {
 }
 
 impl Credit {
-    /// Notes that an authentic message arrived from a location. Credit of another address is
-    /// dropped, because bytes from one address must not allow sending to another.
+    /// Notes that an authentic message arrived from a location. Credit for another address is
+    /// dropped, because bytes from one address must not permit sending to another.
     fn receive(&mut self, from: Location, bytes: usize) {
         if self.to.replace(from) != Some(from) {
             self.bytes = 0;
@@ -98,7 +101,7 @@ struct Challenge {
 }
 
 impl Challenge {
-    /// Whether its response may still arrive.
+    /// Whether the response is still expected.
     fn is_fresh(&self, now: Now) -> bool {
         nanos(now).since(self.since) < CHALLENGE_LIFE
     }
@@ -118,15 +121,15 @@ pub(super) struct SendChallenge {
 pub(super) enum Validation {
     Wait,
     Challenge(Location),
-    /// Begin a new handshake, once for these keys.
+    /// Begin a new handshake, at most once for these keys.
     Restart,
     /// A new handshake has already begun.
     Restarted,
 }
 
-/// The destinations of a handshake message. Each has the number of the worker that must send, or
-/// `None` for any worker.
-pub(super) type Destinations = ArrayVec<(Location, Option<u8>), ASKED_MAX>;
+/// The destinations of a handshake message. Each has the number of the worker that must send the
+/// message. `None` selects the worker that sends the link's messages through the port.
+pub(super) type Destinations = ArrayVec<(Location, Option<u8>), CONTACTED_MAX>;
 
 /// The peer's location, and the state of other locations at which the peer may receive.
 #[derive(Debug)]
@@ -137,15 +140,14 @@ pub(super) struct Reach {
     written: Option<Location>,
     /// Whether the peer has proved that it receives at its location.
     is_validated: bool,
-    /// The destinations of initiations since the link last went up or down, and whether there were
-    /// more than fit.
-    asked: ArrayVec<Location, ASKED_MAX>,
-    asked_more: bool,
-    /// The destinations of this node's answers to the handshakes that created these sessions. A
-    /// replayed initiation is answered too, so there is one entry for each answer that the peer may
-    /// still use.
+    /// The destinations of initiations since the state of the link last changed.
+    contacted: ArrayVec<Location, CONTACTED_MAX>,
+    /// Whether there were more such destinations than fit into `contacted`.
+    contacted_more: bool,
+    /// The destinations of this node's responses to the handshakes that created these sessions.
+    /// There is one entry for each response whose keys the peer may still use.
     answered: ArrayVec<(SessionIndex, Location), NEXT_MAX>,
-    /// The source of the peer's last handshake message.
+    /// The source of the last handshake message that produced keys.
     counterpart: Option<Location>,
     credit: Credit,
     challenge: Option<Challenge>,
@@ -159,15 +161,16 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Starts at the configured location, if there is one; otherwise on `port` without an address.
+    /// Makes the state of a peer on `port` that has no address yet. `written` is the configured
+    /// location.
     pub(super) fn new(port: PortId, written: Option<Location>) -> Self {
         Self {
             port,
             at: None,
             written,
             is_validated: false,
-            asked: ArrayVec::new(),
-            asked_more: false,
+            contacted: ArrayVec::new(),
+            contacted_more: false,
             answered: ArrayVec::new(),
             counterpart: None,
             credit: Credit::default(),
@@ -222,31 +225,31 @@ impl Reach {
     }
 
     /// Notes that an initiation is sent to a location.
-    pub(super) fn note_asked(&mut self, to: Location) {
-        if !self.asked.contains(&to) && self.asked.try_push(to).is_err() {
-            self.asked_more = true;
+    pub(super) fn note_contacted(&mut self, to: Location) {
+        if !self.contacted.contains(&to) && self.contacted.try_push(to).is_err() {
+            self.contacted_more = true;
         }
     }
 
     /// Whether an initiation was sent to this location.
-    pub(super) fn has_asked(&self, at: Location) -> bool {
-        self.asked.contains(&at)
+    pub(super) fn has_contacted(&self, at: Location) -> bool {
+        self.contacted.contains(&at)
     }
 
-    /// Whether initiations were sent to this location and to no other one. In this case, an answer
+    /// Whether initiations were sent to this location and to no other one. In this case, a response
     /// proves that the peer receives there.
     fn is_sole(&self, at: Location) -> bool {
-        !self.asked_more && self.asked.as_slice() == [at]
+        !self.contacted_more && self.contacted.as_slice() == [at]
     }
 
-    /// Whether this initiation is sent through the alternate port, as every other one is.
+    /// Returns `true` in every other call: that initiation is sent through the alternate port.
     fn take_turn(&mut self) -> bool {
         self.by_alternate = !self.by_alternate;
         self.by_alternate
     }
 
     /// The destinations of an initiation, or of the third message of XX. `alternate` is the
-    /// location through an alternate port, if there is one to try.
+    /// location that is reached through an alternate port, if that port is to be tried.
     pub(super) fn destinations(
         &mut self,
         is_msg3: bool,
@@ -254,7 +257,7 @@ impl Reach {
         alternate: Option<Location>,
     ) -> Destinations {
         let here = self.location();
-        let counterpart = self.counterpart.filter(|at| is_msg3 && self.has_asked(*at));
+        let counterpart = self.counterpart.filter(|at| is_msg3 && self.has_contacted(*at));
         // A peer that has moved and is down may have returned to its configured location.
         let written = self.written.filter(|written| is_down && !is_msg3 && here != Some(*written));
         let suggested = if is_msg3 { None } else { self.suggested.next.take() };
@@ -263,8 +266,9 @@ impl Reach {
         }
         let mut to = Destinations::new();
         match alternate.filter(|_| self.take_turn()) {
-            // Use the alternate as the only destination. Of two copies the peer would answer the
-            // first one, and that answer may be the one that is lost.
+            // Send to the alternate instead of, not in addition to, the known locations. The peer
+            // would respond only to the first of two copies, and that response may be the one that
+            // is lost.
             Some(alternate) => to.push((alternate, None)),
             None => {
                 to.extend(counterpart.or(here).map(|at| (at, None)));
@@ -273,13 +277,14 @@ impl Reach {
         }
         to.extend(suggested.map(|by| (by.from, Some(by.worker))));
         for (at, _) in &to {
-            self.note_asked(*at);
+            self.note_contacted(*at);
         }
         to
     }
 
-    /// The destination of a confirmation of new keys: a port, and also an address if data is not
-    /// sent there yet. Returns `None` if nothing may be sent.
+    /// The destination of a confirmation of new keys: a port, and an address if the peer's location
+    /// is not validated. Returns `None` if no address is known, or if the credit of the address
+    /// does not suffice.
     pub(super) fn confirmation(&mut self) -> Option<(PortId, Option<Location>)> {
         if self.is_validated {
             return Some((self.port, None));
@@ -305,7 +310,7 @@ impl Reach {
         } else if here.is_some_and(|here| self.is_sole(here)) {
             self.is_validated = true;
         } else if is_down && here != Some(by.from) {
-            // No answer came from the old location.
+            // The response came from another location than the known one.
             self.is_validated = false;
         }
     }
@@ -318,7 +323,7 @@ impl Reach {
         self.answered.push((index, to));
     }
 
-    /// Returns the destination of the answer that created this session. The peer has used the
+    /// Returns the destination of the response that created this session. The peer has used the
     /// session's keys.
     pub(super) fn take_answered(&mut self, index: SessionIndex) -> Option<Location> {
         let place = self.answered.iter().position(|(of, _)| *of == index)?;
@@ -342,11 +347,11 @@ impl Reach {
         self.conflict.locations(now)
     }
 
-    /// Notes that an answer to a handshake came from a location. Returns whether an initiation was
+    /// Notes that a response to a handshake came from a location. Returns whether an initiation was
     /// sent there.
-    pub(super) fn take_asked(&mut self, from: Location) -> bool {
+    pub(super) fn take_contacted(&mut self, from: Location) -> bool {
         let is_suggested = self.suggested.tried.take() == Some(from);
-        is_suggested || self.has_asked(from)
+        is_suggested || self.has_contacted(from)
     }
 
     /// Notes that an authentic frame of this length came from a location.
@@ -361,19 +366,14 @@ impl Reach {
         self.credit.spend(to, CHALLENGE_BYTES);
     }
 
-    /// Whether the response to a challenge to this location may still arrive.
+    /// Whether the response to a challenge to this location is still expected.
     pub(super) fn has_challenged(&self, at: Location, now: Now) -> bool {
         self.challenge.as_ref().is_some_and(|c| c.to == at && c.is_fresh(now))
     }
 
-    /// Whether the response to any challenge may still arrive.
-    pub(super) fn is_challenged(&self, now: Now) -> bool {
-        self.challenge.as_ref().is_some_and(|challenge| challenge.is_fresh(now))
-    }
-
-    /// Creates a challenge to the node at `to`, or to the peer's location. Until the node has
-    /// responded, no more bytes are sent there than were received from there (RFC 9000, section
-    /// 8.1).
+    /// Creates a challenge to `to` or, with `None`, to the peer's location. Until an address is
+    /// validated, no more bytes are sent there than were received from there. RFC 9000, section
+    /// 8.1, allows three times this number.
     pub(super) fn challenge(
         &mut self,
         to: Option<Location>,
@@ -381,10 +381,10 @@ impl Reach {
         entropy: &mut dyn Entropy,
     ) -> Option<SendChallenge> {
         let at = to.or(self.location())?;
-        // If another peer has taken a peer's location, the first peer is still challenged there.
+        // The location stays validated even if the ports admit another peer there.
         let is_validated = self.is_validated && self.location() == Some(at);
-        // A probe must not replace a fresh challenge to another location: the peer may have moved
-        // there.
+        // A probe must not replace a fresh challenge to another location, because the peer may have
+        // moved there.
         let is_elsewhere = |challenge: &Challenge| challenge.to != at && challenge.is_fresh(now);
         if to.is_none() && self.challenge.as_ref().is_some_and(is_elsewhere) {
             return None;
@@ -396,8 +396,8 @@ impl Reach {
         if !is_validated && !self.credit.spend(at, CHALLENGE_BYTES) {
             return None;
         }
-        // Repeat a challenge with the same token: the response to the first challenge may still
-        // arrive.
+        // Repeat a fresh challenge to an unvalidated address with the same token, because the
+        // response to the first copy may still arrive.
         let again = self.challenge.as_ref().filter(|c| !is_validated && c.to == at);
         let token = again.filter(|c| c.is_fresh(now)).map_or(token, |c| c.token);
         self.challenge = Some(Challenge { token, to: at, since: nanos(now) });
@@ -446,8 +446,8 @@ impl Reach {
         restart.into_iter().chain(may_challenge.then_some(again)).min()
     }
 
-    /// The time at which a link that went down at `down_since` returns to its configured location,
-    /// if it has another one.
+    /// The time at which the peer of a link that went down at `down_since` returns to its
+    /// configured location. `None` if none is configured, or if the peer is already there.
     pub(super) fn return_due(&self, down_since: Now) -> Option<Nanos> {
         let is_elsewhere = self.written.is_some() && self.location() != self.written;
         is_elsewhere.then(|| nanos(down_since).plus(Nanos(LEARNT_KEPT_NS)))
@@ -455,11 +455,12 @@ impl Reach {
 
     /// Removes the records of the destinations of initiations.
     pub(super) fn forget_attempts(&mut self) {
-        self.asked.clear();
-        self.asked_more = false;
+        self.contacted.clear();
+        self.contacted_more = false;
     }
 
-    /// Removes handshakes and challenges, after the slow path has recovered from a panic.
+    /// Removes the records of handshakes and challenges, after the slow path has recovered from a
+    /// panic.
     pub(super) fn reset(&mut self) {
         self.forget_attempts();
         self.answered.clear();
@@ -477,6 +478,7 @@ mod tests {
         Location { port: PortId(port), at: Address::Only }
     }
 
+    /// wire.md: W3-51.
     #[test]
     fn credit_of_one_address_is_not_spent_at_another() {
         let mut credit = Credit::default();
@@ -491,19 +493,20 @@ mod tests {
         assert!(!credit.spend(at(1), 10) && !credit.spend(at(2), 11));
     }
 
+    /// wire.md: W3-23.
     #[test]
-    fn an_answer_validates_a_location_only_if_no_other_was_asked() {
+    fn a_response_validates_a_location_only_if_no_other_was_contacted() {
         let mut reach = Reach::new(PortId(0), None);
         assert!(!reach.is_sole(at(1)));
-        reach.note_asked(at(1));
-        reach.note_asked(at(1));
+        reach.note_contacted(at(1));
+        reach.note_contacted(at(1));
         assert!(reach.is_sole(at(1)) && !reach.is_sole(at(2)));
-        reach.note_asked(at(2));
-        assert!(!reach.is_sole(at(1)) && reach.has_asked(at(2)));
+        reach.note_contacted(at(2));
+        assert!(!reach.is_sole(at(1)) && reach.has_contacted(at(2)));
         reach.forget_attempts();
-        for port in 0..=ASKED_MAX as u16 {
-            reach.note_asked(at(port));
+        for port in 0..=CONTACTED_MAX as u16 {
+            reach.note_contacted(at(port));
         }
-        assert!(!reach.is_sole(at(0)) && reach.asked_more);
+        assert!(!reach.is_sole(at(0)) && reach.contacted_more);
     }
 }

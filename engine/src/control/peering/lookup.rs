@@ -1,5 +1,6 @@
-//! Tables that find peers by static key or identity, and counts of the peers of each kind. They are
-//! updated with every change of the peers, so no message requires a search of all peers.
+//! Tables that find peers by static key or identity, and counts of the peers of each kind. Every
+//! change of the peers updates them, so that handshake messages rarely require a search of all
+//! peers.
 
 use std::collections::HashMap;
 
@@ -81,7 +82,7 @@ impl Keys {
         self.by_key.get(&key.0).copied()
     }
 
-    /// Replaces the key of a peer, if it had one.
+    /// Removes the peer's former key and adds its new key. Each is optional.
     pub(super) fn replace(
         &mut self,
         local: &LocalIdentity,

@@ -1,7 +1,7 @@
-//! Finds the longest frame that the path of a link accepts, by path challenges of that length (RFC
-//! 8899, datagram packetization layer path MTU discovery), and confirms it regularly. Only
+//! Finds the longest frame that the path of a link accepts, by path challenges of different lengths
+//! (RFC 8899, datagram packetization layer path MTU discovery), and confirms it regularly. Only
 //! responses to this node's challenges count, so an attacker can lower the path MTU only by
-//! dropping long frames.
+//! dropping frames.
 //!
 //! ```text
 //!  keys, or another address
@@ -16,23 +16,23 @@
 use strowger_crypto::{Nanos, limits};
 use strowger_wire::limits::LINK_MTU_MIN;
 
-/// Bytes of the token in a path challenge.
+/// The length in bytes of the token in a path challenge.
 pub(super) const TOKEN_BYTES: usize = 8;
 
-/// Bytes of the IPv6 and UDP headers in front of a frame.
+/// The length in bytes of the IPv6 and UDP headers in front of a frame.
 const IPV6_UDP_BYTES: u16 = 40 + 8;
 
-/// The limit before the first result. Nearly all paths accept the length of Ethernet frames, and on
-/// such a path no frame that fits is refused at the start (decision 14).
+/// The limit before the first result. Nearly all paths accept packets of 1,500 bytes. The limit
+/// allows every frame that fits into such a packet over IPv6 and UDP (decision 14).
 const PRESUMED: u16 = 1_500 - IPV6_UDP_BYTES;
 
 /// The limit if `PRESUMED` is too long: IPv6 requires that every path accepts 1,280 bytes (RFC
-/// 8200, section 5), which is the BASE_PLPMTU of RFC 8899.
+/// 8200, section 5). It serves as the BASE_PLPMTU of RFC 8899.
 const BASE: u16 = 1_280 - IPV6_UDP_BYTES;
 
-/// Common path MTUs, so that most searches end soon: tunnels, PPPoE, Ethernet and its jumbo frames.
-/// They are given over IPv6 and UDP, over IPv4 and UDP, and without IP, after a length field of two
-/// bytes.
+/// Common path MTUs, so that most searches end soon: those of tunnels, PPPoE, Ethernet and jumbo
+/// frames. They are the lengths of frames over IPv6 and UDP, over IPv4 and UDP, and directly over
+/// Ethernet after a length field of two bytes.
 const COMMON: [u16; 14] = [
     BASE, 1_252, 1_352, 1_372, 1_392, 1_412, 1_444, 1_464, PRESUMED, 1_472, 1_498, 8_952, 8_972,
     8_998,
@@ -50,7 +50,7 @@ const CONFIRM_AFTER: Nanos = Nanos::from_secs(15);
 /// The interval at which a longer frame is tried (PMTU_RAISE_TIMER).
 const RAISE_AFTER: Nanos = Nanos::from_secs(600);
 
-/// The age of keys above which no challenge begins, because they expire soon.
+/// The age of keys above which no challenge begins, because the keys expire soon.
 pub(super) const PROBES_UNTIL: Nanos =
     Nanos(limits::SEAL_REFUSED_AFTER.0 - limits::REKEY_SPACING.0);
 
@@ -59,9 +59,10 @@ const _: () = assert!(LINK_MTU_MIN < BASE && BASE < PRESUMED);
 /// The state of the discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goal {
-    /// A short challenge is awaited. No long frame is sent to an address that has not answered a
-    /// short one (R8), and a missing answer to a long challenge proves nothing unless a short one
-    /// is answered. `fails` is a length that was found earlier and is no longer answered.
+    /// The response to a short challenge is awaited. No long challenge is sent to an address from
+    /// which no short one was answered (R8). A missing response to a long challenge also proves
+    /// nothing unless a short one is answered. `fails` is a length that was found earlier and is no
+    /// longer answered.
     Reach { fails: Option<u16> },
     /// A search for a length between the longest that arrives and the shortest that does not.
     Search { works: u16, fails: u16, presumes: bool },
@@ -103,7 +104,8 @@ pub(super) struct PathMtu {
     reported: Option<u16>,
 }
 
-/// Counters of the data that a link carries, as input for path MTU discovery.
+/// How much data a link has carried, and whether it did so recently: the input for path MTU
+/// discovery.
 #[derive(Clone, Copy)]
 pub(super) struct Crossed {
     /// The number of data frames so far.
@@ -144,14 +146,14 @@ impl PathMtu {
         self.is_found
     }
 
-    /// The limit that a search has found. It is returned once after each search.
+    /// The limit that a search has found, if it differs from the limit that was last reported.
     pub(super) fn news(&mut self) -> Option<u16> {
         let limit = self.limit;
         let is_new = self.is_found && self.reported.replace(limit) != Some(limit);
         is_new.then_some(limit)
     }
 
-    /// Discards the outstanding challenge: a missing response to it would prove nothing.
+    /// Discards the outstanding challenge, because a missing response to it would prove nothing.
     pub(super) fn pause(&mut self) {
         self.probe = None;
     }
@@ -231,10 +233,10 @@ impl PathMtu {
         true
     }
 
-    /// Notes that all copies of a challenge are unanswered.
+    /// Handles a challenge of which all copies are unanswered.
     fn miss(&mut self, bytes: u16, now: Nanos) {
         match &mut self.goal {
-            // The peer does not answer at all. Liveness handles this case.
+            // The peer does not respond at all. Liveness detection handles this case.
             Goal::Reach { fails } => {
                 self.idle_until = now.plus(CONFIRM_AFTER);
                 if fails.is_some() {
@@ -260,8 +262,8 @@ impl PathMtu {
 }
 
 /// The next length to try between one that arrives and one that does not, if any is left. The
-/// agreed length is tried first, then common lengths and lengths one byte above them, then the
-/// middle of the range.
+/// agreed length is tried first, then common lengths. One byte above a common length that arrives
+/// follows, then the middle of the range.
 fn between(works: u16, fails: u16, agreed: u16) -> Option<u16> {
     if works + 1 >= fails {
         return None;
@@ -282,14 +284,14 @@ mod tests {
     /// Runs the discovery against a path with this limit for a number of seconds; returns the
     /// number of challenges.
     fn run(mtu: &mut PathMtu, takes: u16, now: &mut Nanos, seconds: u64, frames: &mut u64) -> u32 {
-        let mut asked = 0;
+        let mut probes = 0;
         for tenth in 0..10 * seconds {
             *now = now.plus(Nanos::from_millis(100));
             *frames += u64::from(tenth % 10 == 0);
             let crossed = Crossed { frames: *frames, lately: true };
             let mut token = now.0.to_be_bytes();
             while let Some(ask) = mtu.poll(*now, crossed, token) {
-                asked += 1;
+                probes += 1;
                 token[0] += 1;
                 if ask.bytes <= takes {
                     assert!(mtu.handle_response(&ask.token, *now));
@@ -297,18 +299,19 @@ mod tests {
                 }
             }
         }
-        asked
+        probes
     }
 
+    /// wire.md: W3-22.
     #[test]
     fn every_limit_is_found_exactly_with_few_challenges() {
         for agreed in [576, 577, 1_232, 1_372, 1_452, 1_500, 9_216] {
             for takes in (576..1_600).chain((1_600..9_300).step_by(97)) {
                 let (mut mtu, mut now, mut frames) = (PathMtu::new(agreed), Nanos::ZERO, 0);
-                let asked = run(&mut mtu, takes, &mut now, 60, &mut frames);
+                let probes = run(&mut mtu, takes, &mut now, 60, &mut frames);
                 assert!(mtu.is_found(), "{takes} of {agreed}: {mtu:?}");
                 assert_eq!(mtu.limit(), takes.min(agreed), "of {agreed}");
-                assert!(asked <= 56, "{asked} for {takes} of {agreed}");
+                assert!(probes <= 56, "{probes} for {takes} of {agreed}");
             }
         }
     }
@@ -332,10 +335,11 @@ mod tests {
         assert_eq!(mtu.limit(), 1_300, "not yet");
         run(&mut mtu, 9_300, &mut now, 200, &mut frames);
         assert_eq!(mtu.limit(), 9_216);
-        let asked = run(&mut mtu, 9_300, &mut now, 600, &mut frames);
-        assert!(asked <= 600 / 15, "{asked}");
+        let probes = run(&mut mtu, 9_300, &mut now, 600, &mut frames);
+        assert!(probes <= 600 / 15, "{probes}");
     }
 
+    /// wire.md: W3-59.
     #[test]
     fn a_silent_peer_gets_no_long_challenge_and_keeps_its_limit() {
         let (mut mtu, mut now, mut frames) = (PathMtu::new(9_216), Nanos::ZERO, 0);
@@ -346,8 +350,7 @@ mod tests {
             assert!(ask.is_none_or(|ask| ask.bytes == 0));
         }
         assert_eq!(mtu.limit(), PRESUMED);
-        // The limit is found, then the path drops all frames, then it carries frames of the same
-        // length again.
+        // The limit is found. After that the path drops all frames.
         run(&mut mtu, 1_372, &mut now, 60, &mut frames);
         for _ in 0..6_000 {
             now = now.plus(Nanos::from_millis(100));

@@ -35,18 +35,18 @@ use crate::{
     rate::RateLimiter,
 };
 
-/// The time, in nanoseconds, within which an unknown peer must send a frame after it has completed
-/// its handshake: it confirms its keys every second.
+/// The minimum time, in nanoseconds (five seconds), that an unknown peer has for its first frame
+/// after the handshake. The initiator repeats its confirmation every second.
 const HEARD_WITHIN_NS: u64 = 5_000_000_000;
 
 /// A peer and its link.
 pub(super) struct Peer {
     spec: PeerSpec,
-    /// Its static key, if it is known. [`Shared::keys`] contains it too.
+    /// The peer's static key, if it is known. [`Shared::keys`] contains the key too.
     key: Option<StaticPublic>,
     session: Session,
-    /// The worker on which its authenticated frames arrive, as far as is known. This worker sends
-    /// the link's own messages.
+    /// The worker at which the peer's authenticated frames arrive, as far as is known. This worker
+    /// sends the link's own messages.
     owner: u8,
     reach: Reach,
     status: LinkStatus,
@@ -57,9 +57,9 @@ pub(super) struct Peer {
     is_confirmed: bool,
     /// The result of the last handshake, with the identity that the peer has proved.
     agreed: Option<Agreed>,
-    /// The budgets for handshake messages from its location.
+    /// The budgets for handshake messages from the peer's location.
     budgets: HandshakeBudgets,
-    /// Rate limit of the peer's initiations from other locations.
+    /// The rate limit of the peer's initiations from other locations.
     elsewhere: RateLimiter,
     liveness: PeerLiveness,
     usage: Usage,
@@ -101,7 +101,7 @@ impl Peer {
         &self.spec
     }
 
-    /// Its static key, if it is known.
+    /// The peer's static key, if it is known.
     pub(super) fn key(&self) -> Option<StaticPublic> {
         self.key
     }
@@ -134,7 +134,8 @@ impl Peer {
         &mut self.status
     }
 
-    /// Whether it is an unknown peer that was accepted by the policy for unknown peers.
+    /// Whether the peer is an unknown peer: not configured, and accepted by the policy for unknown
+    /// peers.
     pub(super) fn is_unknown(&self) -> bool {
         self.is_unknown
     }
@@ -153,17 +154,18 @@ impl Peer {
         self.keys_since.map(|since| now.0.saturating_sub(since.0))
     }
 
-    /// Whether the peer's link has been down for longer than a handshake takes.
+    /// Whether the link has been in its present state for longer than a handshake takes.
     pub(super) fn has_waited(&self, now: Now) -> bool {
         self.status.age_ns(now) >= HEARD_WITHIN_NS
     }
 
-    /// Whether one more initiation that the peer sends from another location may be accepted.
+    /// Whether the rate limit allows one more initiation of the peer from another location. If so,
+    /// the initiation is counted.
     pub(super) fn may_initiate_elsewhere(&mut self, now: Now) -> bool {
         self.elsewhere.take(now)
     }
 
-    /// Sets the worker that opens its frames from now on.
+    /// Sets the worker that opens the peer's frames from now on.
     pub(super) fn set_owner(&mut self, worker: u8) {
         self.owner = worker;
     }
@@ -233,8 +235,8 @@ impl Peer {
                 link.shared.sessions.open(index, link.mark, owner, openers, out);
             }
             Output::Seal(keys) => {
-                // The handshake is fresh and authentic, so the worker that received it is the one
-                // on which the peer's frames arrive.
+                // The handshake is fresh and authentic, so the peer's frames arrive at the worker
+                // that received it.
                 self.owner = link.shared.sessions.owner_of(keys.index).unwrap_or(self.owner);
                 self.install(*keys, link);
             }
@@ -247,10 +249,11 @@ impl Peer {
     /// Sends new keys to the workers.
     fn install(&mut self, keys: NewKeys, link: &mut LinkContext<'_>) {
         let NewKeys { sealers, agreement, peer: proven, confirmed, .. } = keys;
-        // In XX the answer offers every peer the same length, because the peer is not known yet.
+        // The XX response offers the same length to every peer, because the peer is not known yet.
+        // Apply the limit that is configured for this peer here.
         let ours = self.spec.frame_bytes_max.min(FRAME_BYTES_MAX as u16);
         let agreed = agreement.mtu.bytes().min(ours);
-        // After an idle time the path MTU of a link is still known.
+        // Keep the path MTU over an idle time.
         let is_known = !self.status.is_down();
         let path = self.path.take().filter(|path| is_known && path.agreed() == agreed);
         let path = self.path.insert(path.unwrap_or_else(|| PathMtu::new(agreed)));
@@ -274,8 +277,10 @@ impl Peer {
         link.seal(sealers, limit);
     }
 
-    /// Sends a handshake message. An answer is sent to the source of the message that caused it. An
-    /// initiation is not, because any datagram may have caused it (R8).
+    /// Sends a handshake message. A response is sent to the source of the initiation. An initiation
+    /// is sent to the peer's locations, not to the source of the datagram that caused it, because
+    /// any datagram may have caused it (R8). The third message of XX is sent to the source of the
+    /// response, if an initiation was sent there.
     fn send_handshake(
         &mut self,
         message: Vec<u8>,
@@ -298,9 +303,9 @@ impl Peer {
         link.send_all(self.owner, to, &message);
     }
 
-    /// Sends a keepalive with the newest keys, which proves to the peer that this node has them.
-    /// The keepalive is sent to the address of the handshake as long as the link has no destination
-    /// for data.
+    /// Sends a keepalive with the newest keys, which proves to the peer that this node has them. As
+    /// long as the link has no validated address, the keepalive is sent to the source of the
+    /// handshake message that produced the keys.
     fn confirm(&mut self, link: &mut LinkContext<'_>) {
         if let Some((port, to)) = self.reach.confirmation() {
             link.say(self.owner, Sealed::Data, port, to, &[]);
@@ -313,29 +318,31 @@ impl Peer {
         if !self.session.is_up() {
             return;
         }
+        // A keepalive under former keys does not show that the peer has the current ones.
         self.is_confirmed |= self.session.current_index() == Some(session);
-        if self.reach.is_validated() {
+        if self.is_confirmed && self.reach.is_validated() {
             self.set_state(LinkState::Up, link);
         }
     }
 
-    /// Brings the link up: the session has confirmed keys, and the peer's location was validated.
+    /// Handles the validation of the peer's location: brings the link up if the peer has confirmed
+    /// the keys.
     pub(super) fn handle_validated(&mut self, link: &mut LinkContext<'_>) {
         if self.is_confirmed && self.session.is_up() {
             self.set_state(LinkState::Up, link);
         }
     }
 
-    /// Notes that the peer's new keys result from a handshake with this location, and that the node
-    /// there receives what is sent to it. Returns the two locations if this shows that two nodes
+    /// Notes that the peer's new keys result from a handshake with this location, at which the peer
+    /// has received this node's response. Returns the two locations if this shows that two nodes
     /// have the peer's key.
     pub(super) fn note_receipt(&mut self, at: Location, now: Now) -> Option<[Location; 2]> {
         let age_ns = self.keys_age_ns(now).unwrap_or(u64::MAX);
         self.reach.note_keys_from(at, age_ns, now)
     }
 
-    /// Handles a path challenge from `from`: sends the response to that location, even if no peer
-    /// has this address yet. The response is no longer than the challenge.
+    /// Handles a path challenge from `from`: sends the response to that location, even if it is not
+    /// the peer's. The response is no longer than the challenge.
     pub(super) fn respond(
         &mut self,
         token: &[u8; TOKEN_BYTES],
@@ -405,16 +412,16 @@ impl Peer {
         }
     }
 
-    /// Notes that keys are needed for the link: a handshake begins when one is due. This node does
-    /// not begin handshakes with unknown peers, or with a peer whose location is unknown. Those
-    /// peers begin them.
+    /// Notes that keys are needed for the link: the session begins a handshake when one is due.
+    /// This call has no effect for unknown peers, and for peers whose location is unknown. Those
+    /// peers must begin the handshake.
     pub(super) fn want(&mut self, link: &mut LinkContext<'_>) {
         if !self.is_unknown && self.reach.is_somewhere() {
             self.seek(link);
         }
     }
 
-    /// As [`want`](Self::want), but also for a peer whose location is not known yet.
+    /// As [`want`](Self::want), but for every peer.
     pub(super) fn seek(&mut self, link: &mut LinkContext<'_>) {
         if self.usage.want(link.now) {
             // This cannot fail: `Wanted` contains no message that could be refused.
@@ -436,8 +443,9 @@ impl Peer {
         }
     }
 
-    /// Handles a goodbye from the peer. The link goes down, and no handshake begins before the time
-    /// that the peer has requested.
+    /// Handles a goodbye from the peer. The link goes down, and this node begins no handshake for
+    /// the requested time. A time below a second counts as a second, and a time above an hour as an
+    /// hour.
     pub(super) fn handle_goodbye(&mut self, retry_after_s: u32, link: &mut LinkContext<'_>) {
         let back_off_s = retry_after_s.clamp(GOODBYE_RETRY_S_MIN, GOODBYE_RETRY_S_MAX);
         let until = nanos(link.now).plus(Nanos::from_secs(u64::from(back_off_s)));
@@ -446,7 +454,8 @@ impl Peer {
             Ok(())
         });
         self.set_state(LinkState::Down, link);
-        self.status.note_reason(DownReason::Goodbye { until: Now(until.0) }, link.now);
+        let reason = DownReason::Goodbye { until: Now(until.0), pause_s: back_off_s };
+        self.status.note_reason(reason, link.now);
         self.want(link);
         let _ = self.drive(Input::Lost, None, link);
     }
@@ -455,10 +464,11 @@ impl Peer {
     fn handle_expiry(&mut self, link: &mut LinkContext<'_>) {
         let mark = link.mark;
         link.command_all(|_| Command::Unseal(mark));
-        // Keys that were requested recently may still arrive.
+        // The link becomes idle if it is up, this node may begin a handshake, and keys have not
+        // been needed for longer than a handshake takes. Otherwise it goes down.
         let may_come = !self.is_unknown && self.reach.is_somewhere();
         if self.status.is_up() && may_come && !self.usage.has_waited(link.now) {
-            return self.set_state(LinkState::Quiet, link);
+            return self.set_state(LinkState::Idle, link);
         }
         self.reach.invalidate();
         self.set_state(LinkState::Down, link);
@@ -540,15 +550,15 @@ impl Peer {
             LivenessStep::Down => {
                 self.set_state(LinkState::Down, link);
                 self.want(link);
-                // Keep the keys, which still open late frames. The handshake tests whether the peer
-                // is reachable.
+                // Keep the keys, which still open late frames. The new handshake tests whether the
+                // peer is reachable.
                 let _ = self.drive(Input::Lost, None, link);
             }
         }
     }
 
-    /// Sends path challenges on a link that has keys but no validated address. Begins a new
-    /// handshake if validation takes too long.
+    /// Sends path challenges on a link that has keys but no validated address. If validation takes
+    /// too long, begins a new handshake.
     fn poll_validation(&mut self, link: &mut LinkContext<'_>) {
         if !self.lacks_validation() {
             return;
@@ -568,14 +578,14 @@ impl Peer {
         !self.status.is_up() && !self.reach.is_validated() && self.session.is_up()
     }
 
-    /// Whether the link has been down so long that handshakes are sent only to the peer's
-    /// configured location.
+    /// Whether the link has been down so long that the peer returns to its configured location.
     pub(super) fn is_lost(&self, now: Now) -> bool {
         self.return_due().is_some_and(|due| due <= nanos(now))
     }
 
-    /// Whether this is an unknown peer whose link has been down for the detection time. Such a peer
-    /// loses its slot, even if its link was never up, and may begin a new handshake.
+    /// Whether this is an unknown peer whose link has been down for the detection time, and for at
+    /// least five seconds. Such a peer loses its slot, even if its link was never up, and may begin
+    /// a new handshake.
     pub(super) fn is_gone(&self, now: Now) -> bool {
         self.expiry_due().is_some_and(|due| due <= nanos(now))
     }
@@ -585,7 +595,8 @@ impl Peer {
         self.session.next_timeout()
     }
 
-    /// The time at which [`poll`](Self::poll) has work, or at which [`is_lost`](Self::is_lost) or
+    /// The time at which [`poll`](Self::poll) has other work than that of
+    /// [`session_due`](Self::session_due), or at which [`is_lost`](Self::is_lost) or
     /// [`is_gone`](Self::is_gone) changes, provided that the link carries no frame until then.
     pub(super) fn next_timeout(&self, mark: Mark, base: &Base) -> Option<Nanos> {
         let now = base.clock.now();
@@ -610,7 +621,8 @@ impl Peer {
         parts.into_iter().flatten().min()
     }
 
-    /// The time at which the newest keys are too old to seal with, if the session has lost them.
+    /// The time at which the newest keys are too old to seal with. `None` unless a recovery has
+    /// removed the session's record of these keys.
     fn age_due(&self) -> Option<Nanos> {
         let is_unknown = self.status.is_up() && !self.session.is_up();
         let since = self.keys_since.map_or(Nanos::ZERO, nanos);
@@ -659,8 +671,8 @@ impl Peer {
         }
     }
 
-    /// Resets what a panic of the slow path may have left half changed. The peer keeps its slot, its
-    /// key and its address. The session makes new keys.
+    /// Resets the state that a panic of the slow path may have left half changed. The peer keeps
+    /// its slot, its key and its address. The session must negotiate new keys.
     pub(super) fn reset(&mut self, workers: usize) {
         self.key = self.session.peer().copied();
         self.session.reset();

@@ -1,6 +1,6 @@
-//! The peers by link and by location, and the list of peers whose deadlines may have changed since
-//! they were last computed. Code that modifies a peer must get it from [`Peers::get_mut`], so that
-//! every changed deadline is computed again.
+//! The peers by link and by location. The module also lists the peers whose deadlines may have
+//! changed since they were last computed. Code that modifies a peer must get it from
+//! [`Peers::get_mut`], so that every changed deadline is computed again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use super::{Location, intake::HandshakeBudgets, lookup::Lookup, peer::Peer};
 #[derive(Default)]
 pub(super) struct Peers {
     by_link: BTreeMap<Mark, Entry>,
-    /// For each location, the peer whose address the ports admit. There is at most one.
+    /// For each location, the only peer that the ports admit there.
     by_location: HashMap<Location, Mark>,
     lookup: Lookup,
     touched: Vec<Mark>,
@@ -27,10 +27,10 @@ struct Entry {
 
 /// Other peers that are affected when a peer moves.
 pub(super) struct Displaced {
-    /// The peer that was known at the new location.
+    /// The peer that the ports admitted at the new location.
     pub(super) former: Option<Mark>,
-    /// The peer that is known at the old location from now on: the moving peer had displaced it
-    /// there earlier.
+    /// The peer that the ports admit at the old location from now on. The moving peer had displaced
+    /// it there earlier.
     pub(super) heir: Option<(Mark, Location)>,
 }
 
@@ -96,7 +96,8 @@ impl Peers {
         self.by_link.retain(|link, _| keeps(*link));
         self.lookup = Lookup::of(self.by_link.iter().map(|(&link, entry)| (link, &entry.peer)));
         let Self { by_link, by_location, .. } = self;
-        // The ports admit these peers at these locations, if the peers are still attached.
+        // Keep the entries of peers that are still attached and still at this location: the ports
+        // admit them there.
         by_location.retain(|&at, link| {
             by_link.get(link).is_some_and(|entry| entry.peer.reach().location() == Some(at))
         });
@@ -137,8 +138,8 @@ impl Peers {
         self.by_location.get(&location).copied()
     }
 
-    /// Moves a peer to a location, or to none. If the ports admit another peer there, that peer
-    /// stays.
+    /// Moves a peer to a location, or to none. If the ports admit another peer there, they continue
+    /// to admit that peer.
     pub(super) fn settle(&mut self, link: Mark, to: Option<Location>) {
         let Some(peer) = self.get_mut(link) else { return };
         let was = peer.reach().location();
@@ -153,7 +154,8 @@ impl Peers {
         }
     }
 
-    /// Moves a peer to a location, even if the ports admit another peer there.
+    /// Moves a peer to a location. From now on, the ports admit this peer there, even if they
+    /// admitted another one.
     pub(super) fn take_place(&mut self, link: Mark, to: Location) -> Option<Displaced> {
         let was = self.get(link)?.reach().location().filter(|was| *was != to);
         self.settle(link, Some(to));

@@ -1,11 +1,11 @@
-//! The schedule of timers: the time at which each peer has work. Every part of a peer that waits
-//! for a time has a deadline. The slow path polls the peers again at the earliest of all deadlines.
+//! The schedule of timers: the time at which each peer has work. Every part of a peer that runs a
+//! timer has a deadline. The slow path polls the peers again at the earliest of all deadlines.
 //!
-//! A deadline changes in two cases. Either code modifies a peer, which
+//! A deadline changes in two cases. Either the slow path modifies a peer, which
 //! [`Peers::get_mut`](super::peers::Peers::get_mut) notes, or a worker forwards frames, which only
-//! counters show. Each poll reads the counters. While the counters change, the next poll follows
-//! after a pause. When they stop changing, the worker that forwards the next frame wakes the slow
-//! path ([`Attention`](crate::attention::Attention)).
+//! counters show. Each poll of the peers reads the counters. While the counters change, the next
+//! poll follows after a pause. When they stop changing, the worker that forwards the next frame
+//! wakes the slow path ([`Attention`](crate::attention::Attention)).
 
 use std::mem;
 
@@ -15,27 +15,27 @@ use strowger_frame::Mark;
 use super::{LinkState, nanos, peer::Peer, peers::Peers, table::LinkTable};
 use crate::{Now, control::base::Base, limits::LOOK_EVERY_MAX_NS};
 
-/// The minimum time between two polls of a session. A session whose deadline passes again at once
-/// has no work at that time.
+/// The minimum time between two polls of a session. If the deadline of a session is still in the
+/// past after a poll, the session cannot do its work yet.
 const SESSION_PAUSE: Nanos = Nanos::from_millis(1);
 
 /// The times at which all peers are polled.
 pub(super) struct Schedule {
     due: Option<Nanos>,
     looked: Nanos,
-    /// The least time between two polls of all peers.
+    /// The minimum time between two polls of all peers.
     pause: Nanos,
     /// The number of frames of all peers at the last poll.
     frames: u64,
     /// Whether the worker that forwards the next frame wakes the slow path.
     watches: bool,
-    /// Whether a recovery has removed the keys of the sessions, which must begin new handshakes at
-    /// once.
+    /// Whether a recovery has removed the keys of the sessions, so that new handshakes must begin
+    /// in the next poll.
     is_recovering: bool,
 }
 
 impl Default for Schedule {
-    /// The schedule that polls all peers in the next poll.
+    /// A schedule in which all peers are due in the next poll.
     fn default() -> Self {
         let (due, pause) = (Some(Nanos::ZERO), Nanos(LOOK_EVERY_MAX_NS));
         let (looked, frames, watches, is_recovering) = (Nanos::ZERO, 0, false, false);
@@ -44,12 +44,13 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The schedule after a recovery: all sessions begin new handshakes in the next poll.
+    /// The schedule after a recovery: the links that were up or needed keys begin new handshakes in
+    /// the next poll.
     pub(super) fn recovering() -> Self {
         Self { is_recovering: true, ..Self::default() }
     }
 
-    /// Handles expired timers: old keys, silent peers.
+    /// Polls the peers if a deadline has passed. After a recovery, begins handshakes first.
     pub(super) fn poll(&mut self, table: &mut LinkTable, now: Now, base: &mut Base) {
         if mem::take(&mut self.is_recovering) {
             table.request_all_keys(now, base);
@@ -101,7 +102,7 @@ impl Schedule {
         self.due.into_iter().chain(called).chain(touched).min()
     }
 
-    /// The time at which one peer has work. Work that was already due in the last poll is tried
+    /// The time at which one peer has work. If work was already due in the last poll, it is due
     /// again after a pause.
     fn peer_due(&self, mark: Mark, peer: &Peer, base: &Base) -> Option<Nanos> {
         let session = peer.session_due().map(|due| due.max(self.looked.plus(SESSION_PAUSE)));
@@ -110,7 +111,7 @@ impl Schedule {
     }
 }
 
-/// The least time between two polls of these peers.
+/// The minimum time between two polls of these peers.
 fn pause_after(peers: &Peers) -> Nanos {
     let mut intervals = peers.values().map(|peer| peer.spec().liveness.interval_ns);
     let shortest = intervals.try_fold(u64::MAX, |least, ns| Some(least.min(ns)));

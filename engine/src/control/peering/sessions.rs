@@ -31,7 +31,8 @@ struct OpenSession {
 pub(super) struct Sessions {
     open: HashMap<SessionIndex, OpenSession>,
     indices: Indices,
-    /// Session indices without a session, and the times at which the workers drop their keys.
+    /// Session indices that belong to no peer's session, and the times at which the workers must
+    /// drop the keys with these indices.
     retired: Vec<(Nanos, SessionIndex)>,
 }
 
@@ -40,12 +41,12 @@ impl Sessions {
         Self { open: HashMap::new(), indices: Indices::new(places), retired: Vec::new() }
     }
 
-    /// The session indices that are free, and those for which an answer is awaited.
+    /// The session indices that are free, and those for which a response is awaited.
     pub(super) fn indices(&mut self) -> &mut Indices {
         &mut self.indices
     }
 
-    /// Notes that the answer with this session index belongs to a peer's handshake.
+    /// Notes that a response with this session index belongs to a peer's handshake.
     pub(super) fn await_answer(&mut self, index: SessionIndex, link: Mark) {
         self.indices.await_answer(index, Asker::Peer(link));
     }
@@ -75,7 +76,8 @@ impl Sessions {
         open_at(Box::new(RxSession::new(index, link, openers)), owner, out);
     }
 
-    /// Makes every worker drop the keys of a session, if it has any, and frees the session index.
+    /// Frees the index of a session or of a handshake attempt. Makes every worker drop the keys of
+    /// the session; an attempt has none.
     pub(super) fn close(&mut self, index: SessionIndex, out: &mut Outputs) {
         self.open.remove(&index);
         let was_attempt = self.indices.give_back(index);
@@ -84,7 +86,7 @@ impl Sessions {
         }
     }
 
-    /// Moves a session to the worker on which its authenticated frames arrive.
+    /// Moves a session to the worker at which its authenticated frames arrive.
     pub(super) fn migrate(&mut self, index: SessionIndex, worker: u8, out: &mut Outputs) {
         let Some(session) = self.open.get_mut(&index) else { return };
         if session.owner == worker || session.moving.is_some() {
@@ -120,7 +122,7 @@ impl Sessions {
         }
     }
 
-    /// Frees all session indices after a recovery, except those whose keys workers have. `owns`
+    /// Frees the session indices after a recovery, except those whose keys workers have. `owns`
     /// returns whether a session index belongs to a peer's session.
     pub(super) fn reset(&mut self, owns: impl Fn(SessionIndex) -> bool, now: Now) {
         self.retired.clear();
@@ -129,8 +131,8 @@ impl Sessions {
         self.retire_all(&open, owns, now);
     }
 
-    /// Marks the listed sessions without a record in the slow path as retired. They end when their
-    /// keys expire.
+    /// Marks the listed sessions without a record in the slow path as retired. These sessions end
+    /// when their keys expire.
     pub(super) fn retire_unknown(
         &mut self,
         sessions: &[SessionIndex],
@@ -154,7 +156,8 @@ impl Sessions {
         for &index in indices {
             let is_retired = self.retired.iter().any(|&(_, other)| other == index);
             let is_known = is_retired || owns(index);
-            // Skip a place in use: it belongs to a newer session, whose keys have replaced these.
+            // Skip a place that is in use: it belongs to a newer session, whose keys have replaced
+            // these.
             if !is_known && self.indices.take_index(index) {
                 self.retired.push((until, index));
             }

@@ -3,9 +3,9 @@
 //!
 //! Under load, messages are read only from senders that have proved with a cookie that they receive
 //! at their address. Two limits apply to each sender. The first limit is for its own prefix: an
-//! IPv4 address, the IPv6 /64 of one host or home (RFC 6177), or a MAC address. The second limit is
-//! for the prefix of its network: an IPv4 /24, the longest prefix that is routed, or the IPv6 /48
-//! of one site.
+//! IPv4 address, an IPv6 /64 (one subnet), or a MAC address. The second limit is for the prefix of
+//! its network: an IPv4 /24, the longest prefix that is routed, or an IPv6 /48, the prefix of a
+//! large site (RFC 6177).
 //!
 //! Each source has one cell in each row, selected by a keyed hash. A source is refused only if all
 //! its cells are used up (stochastic fair blue, Feng and others 2001). During a hundred floods, one
@@ -57,7 +57,7 @@ impl Sources {
     }
 
     /// Whether one more message may be read from a source. If so, the message is counted. The
-    /// source has proved that it receives at its address.
+    /// sender has proved that it receives at its address.
     pub(super) fn may_read(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(0, &host(from));
         if !self.hosts.spend(host, now) {
@@ -67,8 +67,8 @@ impl Sources {
         network.is_none_or(|network| self.networks.spend(network, now))
     }
 
-    /// Whether one more cookie may be sent to a source. If so, the cookie is counted. The source is
-    /// not authenticated yet, so this limit only prevents one address from getting all cookies.
+    /// Whether one more cookie reply may be sent to a source. If so, the reply is counted. The
+    /// source may be forged, so this limit only prevents one address from using up the budget.
     pub(super) fn may_have_cookie(&mut self, from: Address, now: Nanos) -> bool {
         let host = self.hash(2, &host(from));
         self.cookies.spend(host, now)
@@ -83,12 +83,13 @@ impl Sources {
     }
 }
 
-/// The prefix of one host.
+/// The prefix that is limited as one host: an IPv4 address, an IPv6 /64, or a MAC address.
 fn host(at: Address) -> ArrayVec<u8, 16> {
     prefix(at, 4, 8)
 }
 
-/// The prefix of a network; `None` for addresses that any sender can choose freely.
+/// The part of an IP address that is limited as one network, an IPv4 /24 or an IPv6 /48. `None` for
+/// other kinds of addresses.
 fn network(at: Address) -> Option<ArrayVec<u8, 16>> {
     matches!(at, Address::Udp(_)).then(|| prefix(at, 3, 6))
 }
@@ -165,6 +166,7 @@ mod tests {
         (0..attempts).filter(|n| sources.may_read(from, time(*n))).count()
     }
 
+    /// wire.md: W4-79.
     #[test]
     fn one_source_has_its_rate_and_takes_nothing_from_others() {
         let mut sources = sources(1);
@@ -177,6 +179,7 @@ mod tests {
         }
     }
 
+    /// wire.md: W4-79.
     #[test]
     fn a_prefix_is_one_source_whatever_its_addresses() {
         for (own, other) in [
@@ -209,7 +212,7 @@ mod tests {
     #[test]
     fn with_a_hundred_floods_at_once_honest_sources_are_read() {
         let mut refused = 0;
-        let mut asked = 0;
+        let mut attempts = 0;
         for seed in 0..20 {
             let mut sources = sources(100 + seed);
             for second in 1..4 {
@@ -219,11 +222,11 @@ mod tests {
                 for honest in 0..100 {
                     let now = Nanos((second + 1) * 1_000_000_000 - 1);
                     refused += u32::from(!sources.may_read(at(&format!("10.1.{honest}.1")), now));
-                    asked += 1;
+                    attempts += 1;
                 }
             }
         }
-        assert!(refused < asked / 100, "{refused} of {asked}");
+        assert!(refused < attempts / 100, "{refused} of {attempts}");
     }
 
     #[test]
@@ -242,6 +245,7 @@ mod tests {
         assert!(sources.may_read(flood, minute), "the cells start full after a change of the key");
     }
 
+    /// wire.md: W4-79.
     #[test]
     fn cookies_have_cells_apart_from_reads() {
         let mut sources = sources(4);

@@ -41,9 +41,9 @@ impl PeeringConfig {
         self
     }
 
-    /// Sets the wall clock at time 0, in nanoseconds since 1970
+    /// Sets the time of the wall clock at the switch's time 0, in nanoseconds since 1970
     /// ([`SessionConfig`](strowger_crypto::session::SessionConfig)).
-    /// [`Switch::set_wall_clock`](crate::control::Switch::set_wall_clock) sets it later.
+    /// [`Switch::set_wall_clock`](crate::control::Switch::set_wall_clock) can change it later.
     #[must_use]
     pub fn with_wall_at_zero(mut self, ns: u64) -> Self {
         self.wall_at_zero = ns;
@@ -74,8 +74,8 @@ pub struct BeaconSpec {
 }
 
 impl BeaconSpec {
-    /// Makes the configuration for one beacon per `interval`, sent up to a quarter of the interval
-    /// earlier or later. `to` is an address at which all nodes of a segment receive.
+    /// Makes the configuration for one beacon per `interval`, with a jitter of up to a quarter of
+    /// the interval in both directions. `to` is an address at which all nodes of a segment receive.
     pub const fn new(to: Address, interval: Duration) -> Self {
         Self { to, interval_ns: interval.as_nanos() as u64 }
     }
@@ -90,13 +90,14 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Probes a peer that has been silent for `interval` although frames were sent to it. After
-    /// three silent intervals the link is down.
+    /// Makes parameters with which a peer is probed if it has been silent for `interval` although
+    /// frames were sent to it. After three silent intervals the link is down.
     pub const fn new(interval: Duration) -> Self {
         Self { interval_ns: interval.as_nanos() as u64, multiplier: 3, always: false }
     }
 
-    /// Sets the number of silent intervals, at least two, after which the link is down.
+    /// Sets the number of silent intervals after which the link is down. A number below two counts
+    /// as two.
     #[must_use]
     pub const fn with_multiplier(self, multiplier: u8) -> Self {
         Self { multiplier, ..self }
@@ -134,8 +135,8 @@ impl Liveness {
 }
 
 impl Default for Liveness {
-    /// Five seconds, three times: the switch detects the failure of a link in use within 15
-    /// seconds. An idle link is not probed.
+    /// An interval of five seconds and a multiplier of three: the switch detects within 15 seconds
+    /// that the peer of a link in use is dead. An idle link is not probed.
     fn default() -> Self {
         Self::new(Duration::from_secs(5))
     }
@@ -197,8 +198,9 @@ impl Default for UnknownPeerPolicy {
 #[derive(Debug)]
 pub struct PeerSpec {
     pub(in crate::control) name: String,
-    /// The static key; `None` until an XX handshake reveals it. The node must then have the
-    /// configured `identity`. Without an identity, the peer is an unknown peer at a known address.
+    /// The static key. Without it, an XX handshake reveals the key, and the node must have the
+    /// configured `identity`. With neither key nor identity, any node at the address is accepted,
+    /// with the rights of unknown peers.
     pub(in crate::control) key: Option<StaticPublic>,
     /// The identity; `None` accepts the first identity that the peer proves.
     pub(in crate::control) identity: Option<Identity>,
@@ -214,8 +216,8 @@ pub struct PeerSpec {
 
 impl PeerSpec {
     /// Makes the configuration of a peer with this static key, reached through a port. The peer has
-    /// no psk. Its packets may pass through this switch and reach its endpoints, but not the switch
-    /// itself.
+    /// no psk. Its packets may pass through this switch and reach the switch's endpoints, but not
+    /// the switch itself.
     pub fn new(name: impl Into<String>, key: StaticPublic, port: PortId) -> Self {
         Self { key: Some(key), ..Self::discovered(name, None, port) }
     }
@@ -268,7 +270,8 @@ impl PeerSpec {
         self
     }
 
-    /// Sets the peer's slot number; by default, the peer gets the lowest free one.
+    /// Sets the peer's slot number. By default, the peer gets the number that is kept for it or, if
+    /// there is none, the lowest free one.
     #[must_use]
     pub fn with_slot(mut self, slot: impl Into<Option<Slot>>) -> Self {
         self.slot = slot.into();
@@ -283,7 +286,8 @@ impl PeerSpec {
         self
     }
 
-    /// Sets whether only headers are sealed, provided that the peer requests the same.
+    /// Sets the seal modes that are acceptable for the link: full only, header-only if the peer
+    /// accepts it too, or header-only.
     #[must_use]
     pub fn with_seal(mut self, seal: SealWish) -> Self {
         self.seal = seal;
@@ -416,7 +420,7 @@ pub struct PeerView {
     pub at: Option<Address>,
     /// The addresses of two nodes that both have the peer's key and alternately take over the link.
     pub key_on_two_nodes: Option<[Address; 2]>,
-    /// The source address of the peer's last beacon, while the link is down.
+    /// The address that a beacon of the peer has suggested, while the link is down.
     pub suggested: Option<Address>,
     /// The state of the link.
     pub state: LinkState,
@@ -430,7 +434,7 @@ pub struct PeerView {
     pub handshakes: u64,
     /// The result of the last handshake.
     pub agreed: Option<Agreed>,
-    /// The maximum length, in bytes including link header and tag, of a frame that is sent at
+    /// The maximum length, in bytes including link header and tag, of a frame that may be sent at
     /// present.
     pub frame_bytes_max: Option<u16>,
     /// Whether path MTU discovery has finished.

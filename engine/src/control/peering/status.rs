@@ -1,5 +1,5 @@
-//! The state of one link: the reported state, the time at which it began, and the reason why the
-//! link is down.
+//! The state of one link: the present state and the time of its last change, the reported state,
+//! and the reason why the link is down.
 
 use strowger_crypto::{Nanos, handshake::HandshakeError, handshake::Refused};
 use strowger_frame::Address;
@@ -25,7 +25,7 @@ pub(super) struct LinkStatus {
 }
 
 impl LinkStatus {
-    /// Makes the state of a link that is down since `now`.
+    /// Makes the state of a link that has been down since `now`.
     pub(super) fn new(now: Now) -> Self {
         Self {
             state: LinkState::Down,
@@ -58,7 +58,7 @@ impl LinkStatus {
         self.since
     }
 
-    /// The time for which the link has been in its state.
+    /// The time for which the link has been in its present state.
     pub(super) fn age_ns(&self, now: Now) -> u64 {
         now.0.saturating_sub(self.since.0)
     }
@@ -94,14 +94,13 @@ impl LinkStatus {
         }
         link.report(match state {
             LinkState::Up => Event::LinkUp,
-            LinkState::Quiet => Event::LinkQuiet,
+            LinkState::Idle => Event::LinkIdle,
             LinkState::Down => Event::LinkDown,
         });
     }
 
-    /// Resets the reported state after a recovery, in which the state is sent to every worker
-    /// again. Returns whether the link is up and has not been reported as up. Any other state
-    /// then counts as reported.
+    /// Resets the reported state after a recovery. Returns whether the link is up and has not been
+    /// reported as up. A state other than up counts as reported, without an event.
     pub(super) fn recover(&mut self) -> bool {
         if !self.is_up() {
             self.shown = self.state;
@@ -114,7 +113,7 @@ impl LinkStatus {
         self.diagnosis.note_attempt(to, now);
     }
 
-    /// Notes that an answer to the peer's initiation is sent.
+    /// Notes that a response to the peer's initiation is sent.
     pub(super) fn note_answer(&mut self) {
         self.diagnosis.note_answer();
     }

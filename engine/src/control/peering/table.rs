@@ -5,7 +5,7 @@
 use strowger_crypto::{
     Identity, Psk,
     handshake::{self, Offer},
-    session::{Input, Output, Session, SessionConfig},
+    session::{Input, Output, Session, SessionConfig, SessionTimes},
 };
 use strowger_frame::{Address, Frame, Mark};
 use strowger_wire::{
@@ -35,9 +35,9 @@ use crate::{
     session::RxSession,
 };
 
-/// The time, in nanoseconds, by which the stored limit of handshake stamps lies in the future:
-/// writes are rare enough for any disk, and a node that restarts repeatedly is not far ahead of its
-/// clock.
+/// The step, in nanoseconds (five minutes), of the stored limit of handshake timestamps. The limit
+/// lies one to two steps in the future. So a node that restarts repeatedly is not far ahead of its
+/// clock, and the limit is written rarely.
 const STAMP_STEP_NS: u64 = 300_000_000_000;
 
 /// All links of a node that has an identity.
@@ -54,8 +54,9 @@ impl LinkTable {
             lanes: lanes.ok_or(PeerError::TooManyWorkers)?,
             scheme: scheme_bytes(&base.slots.config().scheme),
             widths: Widths::ALL,
-            // The answer to XX is made before the peer is known, so it offers this length. The
-            // peer's configuration limits only this end.
+            // The XX response is made before the peer is known, so it offers this length. The
+            // length that is configured for the peer then limits only the frames that this node
+            // sends.
             mtu: Mtu::new(FRAME_BYTES_MAX as u16).unwrap_or(Mtu::MIN),
             ..Offer::default()
         };
@@ -140,6 +141,7 @@ impl LinkTable {
             name: spec.name.clone(),
             key: spec.key.map(|key| key.0),
             unknown_max: self.unknown_numbers_max(base).filter(|_| is_unknown),
+            is_passing: false,
         };
         let attached = base.slots.attach(attach, &base.ports, &mut base.out);
         let (slot, mark) = attached.map_err(PeerError::Attach)?;
@@ -156,6 +158,7 @@ impl LinkTable {
             },
             provider: config.provider,
             wall_at_zero: config.wall_at_zero,
+            times: &SessionTimes::LINK,
         });
         keys.replace(&config.local, mark, None, spec.key);
         self.peers.insert(mark, Peer::new(spec, is_unknown, session, owner, now));
@@ -204,9 +207,11 @@ impl LinkTable {
         }
     }
 
-    /// Notes that the peer has used the keys from this node's answer to its handshake. The peer
-    /// therefore receives at the destination of that answer. A peer without a location moves there
-    /// at once; any other peer is challenged later.
+    /// Notes that the peer has used the keys from this node's response to its handshake. The peer
+    /// therefore receives at the destination of that response. If the destination is the peer's
+    /// location, that location is validated. A peer without a location moves to the destination,
+    /// unless another peer is there. In all other cases the link does not move; if it is down, its
+    /// location is no longer validated.
     fn note_receipt(&mut self, mark: Mark, session: SessionIndex, now: Now, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
         let Some(at) = peer.reach_mut().take_answered(session) else { return };
@@ -218,7 +223,7 @@ impl LinkTable {
         } else if let Some(peer) = self.peers.get_mut(mark)
             && peer.state() == LinkState::Down
         {
-            // No answer came from the old location.
+            // The handshake came from another location than the known one.
             peer.reach_mut().invalidate();
         }
         if let (Some(slot), Some(two)) = (base.slots.slot_of(mark), two) {
@@ -226,10 +231,9 @@ impl LinkTable {
         }
     }
 
-    /// Moves a peer to a location at which it has proved that it receives. If another peer had this
-    /// location, the ports no longer admit that peer, and it is challenged there until it proves
-    /// another location. A peer that the moving peer had displaced at the old location returns
-    /// there.
+    /// Moves a peer to a location at which it has proved that it receives. If the ports admitted
+    /// another peer there, they no longer do. Probes for that other peer are still sent there. A
+    /// peer that the moving peer had displaced at the old location returns there.
     pub(super) fn move_to(&mut self, mark: Mark, to: Location, now: Now, base: &mut Base) {
         let is_new = !self.peers.is_known_at(mark, to);
         if is_new {
@@ -271,12 +275,12 @@ impl LinkTable {
         }
     }
 
-    /// Handles an answer to a handshake that was sent to several destinations. A path challenge
-    /// tests whether the peer receives at the source of the answer.
+    /// Handles a handshake response. If its source is a destination of an initiation and not the
+    /// peer's validated location, a path challenge tests whether the peer receives there.
     pub(super) fn follow_answer(&mut self, mark: Mark, from: Location, now: Now, base: &mut Base) {
         let Some(peer) = self.peers.get_mut(mark) else { return };
-        let was_asked = peer.reach_mut().take_asked(from);
-        if was_asked
+        let was_contacted = peer.reach_mut().take_contacted(from);
+        if was_contacted
             && !self.peers.is_validated_at(mark, from)
             && let Some((peer, mut link)) = self.link(mark, now, base)
         {
@@ -303,9 +307,9 @@ impl LinkTable {
                 let token = token.first_chunk::<TOKEN_BYTES>();
                 let (Some(token), Some(from)) = (token, from) else { return };
                 peer.respond(token, from, frame, &mut link);
-                // Treat the challenge as a sign that the peer may have moved: it is as fresh and
-                // authentic as data. Otherwise a peer that moves and sends no data would receive
-                // nothing.
+                // The challenge shows that the peer may have moved, because it is as fresh and
+                // authentic as data. Without this call, a peer that moves and sends no data would
+                // receive nothing.
                 self.handle_roamed(mark, from, 0, now, base);
             }
             Kind::PathResponse => {
@@ -336,7 +340,7 @@ impl LinkTable {
         }
     }
 
-    /// Sets the alternate port. Handshakes with silent peers of `port` are also sent through
+    /// Sets the alternate port. Every other initiation to a silent peer of `port` is sent through
     /// `alternate`. Peers that are down and were last reached through the previous alternate return
     /// to their configured location.
     pub(super) fn set_alternate(&mut self, port: PortId, alternate: PortId, base: &mut Base) {
@@ -364,11 +368,11 @@ impl LinkTable {
         }
     }
 
-    /// Informs all peers of this node's new address: links that are up send a probe, and idle links
-    /// begin a handshake.
+    /// Informs the peers of this node's new address: sends a probe on each link that is up, and
+    /// begins a handshake on each idle link.
     pub(super) fn show_where_we_are(&mut self, now: Now, base: &mut Base) {
         for mark in self.peers.links() {
-            // A link without a peer stays unchanged.
+            // A link that is down stays unchanged.
             let state = self.peers.get(mark).map(Peer::state);
             if state.is_none_or(|state| state == LinkState::Down) {
                 continue;
@@ -382,15 +386,17 @@ impl LinkTable {
         }
     }
 
-    /// The latest stamp that this node's handshakes can carry before the next snapshot. Peers
-    /// refuse a handshake whose stamp is not later than the last one. After a restart, stamps
-    /// therefore continue from this value, even if the wall clock was set back in the meantime.
+    /// The latest timestamp that this node's handshakes can carry before the next snapshot. Peers
+    /// refuse a handshake whose timestamp is not later than the last one. After a restart,
+    /// timestamps therefore continue from this value, even if the wall clock was set back in the
+    /// meantime.
     pub(super) fn stamps_until(&self, now: Now) -> u64 {
         let stamp = self.shared.config.wall_at_zero.saturating_add(now.0);
         (stamp / STAMP_STEP_NS).saturating_add(2).saturating_mul(STAMP_STEP_NS)
     }
 
-    /// Makes all later stamps greater than this one, in nanoseconds since 1970.
+    /// Ensures that no later timestamp of a handshake is below `wall_ns`, in nanoseconds since
+    /// 1970.
     pub(super) fn stamp_from(&mut self, wall_ns: u64, now: Now) {
         let wall_at_zero = wall_ns.saturating_sub(now.0);
         if wall_at_zero > self.shared.config.wall_at_zero {
@@ -439,8 +445,8 @@ impl LinkTable {
         self.shared.config.unknown_peers.is_some() || self.peers.lookup().has_peers_without_key()
     }
 
-    /// The peer without a key that this node may be. It is found by its identity, or by its
-    /// location.
+    /// The configured peer without a key that has this identity or, if there is none, the peer that
+    /// may be any node at the source of the datagram.
     pub(super) fn expected_by(
         &self,
         identity: &Identity,
@@ -458,8 +464,8 @@ impl LinkTable {
     }
 
     /// The link of a node that has proved its identity in an XX handshake: the link of the peer
-    /// with its key, or that of the `expected` peer. `None` for an unknown peer for which the
-    /// policy has a slot.
+    /// with its key, or that of the `expected` peer. `None` if the node is an unknown peer, and the
+    /// policy allows one more.
     pub(super) fn find_proven(
         &self,
         proven: &handshake::Peer,
@@ -502,8 +508,8 @@ impl LinkTable {
         Ok(attached.map_err(|_| Discard::OverBudget)?.1)
     }
 
-    /// Begins handshakes after a recovery, with every peer that had a link and whose location is
-    /// known.
+    /// Begins handshakes after a recovery, with every peer whose link was up or needed keys and
+    /// whose location is known.
     pub(super) fn request_all_keys(&mut self, now: Now, base: &mut Base) {
         for mark in self.peers.links() {
             let Some(peer) = self.peers.get(mark) else { continue };
@@ -521,8 +527,9 @@ impl LinkTable {
         }
     }
 
-    /// Resets each peer after a panic ([`Peer::reset`](super::peer::Peer::reset)), and sends the state
-    /// of each link to the workers again. Handshakes begin in [`request_all_keys`](Self::request_all_keys).
+    /// Resets each peer after a panic ([`Peer::reset`](super::peer::Peer::reset)), and sends the
+    /// state of each link to the workers again. Handshakes begin in
+    /// [`request_all_keys`](Self::request_all_keys).
     pub(super) fn recover(&mut self, now: Now, base: &mut Base) {
         let workers = base.out.workers.len();
         self.peers.retain(|mark| base.slots.user(mark).is_some());
@@ -554,8 +561,8 @@ impl LinkTable {
         }
     }
 
-    /// Marks the listed sessions that belong to no peer as retired. They end when their keys
-    /// expire.
+    /// Marks the listed sessions that belong to no peer as retired. These sessions end when their
+    /// keys expire.
     pub(super) fn retire_unknown(&mut self, sessions: &[SessionIndex], now: Now) {
         let peers = &self.peers;
         let owns = |index| peers.values().any(|peer| peer.session().owns(index));

@@ -15,18 +15,19 @@ use crate::{
     limits::{NUMBERS_RESERVED_DIVISOR, NUMBERS_RESERVED_MIN},
 };
 
-/// The state of a number in views.
+/// The state of a number, as views show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Allocated; it will be published at this time at the earliest.
+    /// The number is allocated. It will be published at this time at the earliest.
     Coming(Mark, Now),
-    /// In use.
+    /// The number is live: labels with it lead to its user.
     Live(Mark),
-    /// In use until this time.
+    /// The number is live until this time, at which its drain ends.
     Draining(Mark, Now),
-    /// The former number of a user. It ends at this time, if the time is already known.
+    /// The former number of a user. It leads to the user until this time, if the time is already
+    /// known.
     Alias(Mark, Option<Now>),
-    /// Being detached.
+    /// The number is withdrawn, and its quarantine has not begun.
     Withdrawn,
     /// In quarantine until this time.
     Quarantined(Now),
@@ -34,10 +35,10 @@ pub enum Standing {
     Kept(Now),
 }
 
-/// The state of a number, with the data for the next step.
+/// The state of a number, with the data that its next step needs.
 #[derive(Debug)]
 pub(super) enum Usage {
-    /// Allocated. It enters no table before `not_before`.
+    /// Allocated. No table leads to the user before `not_before`.
     Coming {
         user: Mark,
         not_before: Now,
@@ -46,7 +47,8 @@ pub(super) enum Usage {
         user: Mark,
         drained: Option<Now>,
     },
-    /// A former number. `until` is set when every worker writes the user's new number.
+    /// A former number. `until` is set when every worker writes the user's new number into
+    /// return paths.
     Alias {
         user: Mark,
         until: Option<Now>,
@@ -81,7 +83,7 @@ pub(super) struct Entry {
     /// The count of allocations when this number was allocated.
     pub(super) generation: u64,
     pub(super) usage: Usage,
-    /// Whether its last user was an unknown peer.
+    /// Whether the number's last user is or was an unknown peer.
     pub(super) unknown: bool,
 }
 
@@ -90,10 +92,10 @@ pub(super) struct Entry {
 pub struct Numbers {
     pub(super) slot_max: Slot,
     pub(super) entries: BTreeMap<Slot, Entry>,
-    /// Numbers that are aliases or will become aliases again, and some numbers that were aliases
-    /// earlier.
+    /// Numbers that are aliases or will become aliases again. The set may also contain numbers that
+    /// were aliases earlier.
     pub(super) aliases: BTreeSet<Slot>,
-    /// Numbers that are kept for a user, and some that were kept earlier.
+    /// Numbers that are kept for a user. The map may also contain numbers that were kept earlier.
     pub(super) kept_for: HashMap<Who, Vec<Slot>>,
     /// No number below this one is free.
     pub(super) low: Slot,
@@ -143,7 +145,7 @@ impl Numbers {
         }
     }
 
-    /// Whether a number is in use.
+    /// Whether a number is live.
     pub fn is_live(&self, slot: Slot) -> bool {
         matches!(self.entries.get(&slot).map(|entry| &entry.usage), Some(Usage::Live { .. }))
     }
@@ -191,8 +193,8 @@ impl Numbers {
             .map(|(&slot, entry)| (slot, entry.generation, standing(&entry.usage), entry.unknown))
     }
 
-    /// The time at which a number may be published if it is allocated for `who`. Fails if it may
-    /// not be allocated for `who`.
+    /// The time from which a number may be published if it is allocated for `who`. Fails if the
+    /// number may not be allocated for `who`.
     pub(super) fn openable(
         &self,
         slot: Slot,
@@ -200,7 +202,7 @@ impl Numbers {
         now: Now,
     ) -> Result<Now, AttachError> {
         if slot == Slot::SWITCH || slot > self.slot_max {
-            return Err(AttachError::NoSuchSlot(slot));
+            return Err(AttachError::NoSuchSlot { slot, slot_max: self.slot_max });
         }
         let refused = |why, until| Err(not_free(slot, why, until, now));
         match self.entries.get(&slot).map(|entry| &entry.usage) {
@@ -224,7 +226,8 @@ impl Numbers {
 
     /// Chooses a number for a request that names none: the number kept for `who`, the lowest free
     /// one, or the lowest kept one whose time has ended. If there is none and the request may wait,
-    /// chooses the number that becomes free first.
+    /// chooses the result of [`next_free`](Self::next_free). An unknown peer gets only a number
+    /// within the limits of unknown peers.
     pub(super) fn unpinned(&self, request: SlotRequest<'_>, now: Now) -> Result<Slot, AttachError> {
         let kept = |wanted: &dyn Fn(&Entry, &Option<Who>, Now) -> bool| {
             let mut all = self.entries.range(..=self.slot_max);
@@ -275,8 +278,8 @@ impl Numbers {
             .find(|slot| taken.next_if_eq(slot).is_none())
     }
 
-    /// The number kept over a restart that another user gets first. A number that is kept for no
-    /// user, or for an unknown peer, precedes one whose user may still return.
+    /// The kept number that another user gets first. Numbers kept for configured peers and
+    /// endpoints come last. Within each group, the number that becomes free first is chosen.
     fn next_free(&self) -> Option<Slot> {
         let kept = self.entries.range(..=self.slot_max).filter_map(|(&slot, entry)| {
             let (is_somebody_s, until) = match &entry.usage {
@@ -289,7 +292,7 @@ impl Numbers {
         kept.min().map(|(_, _, slot)| slot)
     }
 
-    /// The number of slot numbers that may be allocated and published at once.
+    /// The number of slot numbers that may be allocated and published immediately.
     fn available(&self, now: Now) -> usize {
         let is_busy =
             |entry: &&Entry| !matches!(entry.usage, Usage::Kept { until, .. } if until <= now);
@@ -298,14 +301,14 @@ impl Numbers {
         self.slot_max.index().saturating_sub(busy)
     }
 
-    /// The number of slot numbers that unknown peers have, or had so recently that no other user
-    /// may have them yet.
+    /// The number of slot numbers that are not free and belong to an unknown peer, or last belonged
+    /// to one.
     pub fn held_by_unknown(&self) -> usize {
         self.entries.values().filter(|entry| entry.unknown).count()
     }
 
-    /// The time from which an allocated number may lead to its user. `None` if it is already
-    /// published.
+    /// The time from which an allocated number may lead to its user. `None` if the number does not
+    /// wait for its publication.
     pub fn opens_at(&self, slot: Slot) -> Option<Now> {
         match self.entries.get(&slot)?.usage {
             Usage::Coming { not_before, .. } => Some(not_before),
@@ -339,7 +342,8 @@ impl Numbers {
     ) -> Vec<(Slot, Option<Who>, u64, bool)> {
         let left = |until: Now| until.0.saturating_sub(now.0);
         let whole = |usage: &Usage| match usage {
-            // Keep these numbers, and those that were withdrawn recently: labels may name them.
+            // Keep these and the withdrawn numbers for a whole quarantine, because labels may name
+            // them.
             Usage::Coming { user, not_before } => {
                 (who(*user), left(*not_before).max(quarantine_ns))
             }
@@ -358,8 +362,8 @@ impl Numbers {
             .collect()
     }
 
-    /// The former numbers that lead to their users, also after a restart, each with its remaining
-    /// time.
+    /// The former numbers that lead to their users or will do so again after a restart, each with
+    /// its remaining time.
     pub fn former_to_keep(
         &self,
         who: impl Fn(Mark) -> Option<Who>,

@@ -37,15 +37,16 @@ impl Allocated {
 #[derive(Debug)]
 #[must_use = "a number that must wait has to be published later"]
 pub enum Published {
-    /// The number is published: tables made from now on map it to its user.
+    /// The number is published: tables that are made from now on map it to its user.
     Now,
-    /// Labels to its last user may still be in use: publish it later.
+    /// Labels that name the number's last user may still be in use. The number must be published
+    /// later.
     Later(Allocated),
     /// The number was withdrawn in the meantime.
     Never,
 }
 
-/// A former number, while the workers begin to write the new number of its user.
+/// A former number, until every worker writes the new number of its user.
 #[derive(Debug)]
 #[must_use = "an alias that is not retired never ends"]
 pub struct Retiring {
@@ -72,7 +73,7 @@ impl Retiring {
     }
 }
 
-/// Numbers that are no longer in tables made from now on.
+/// Numbers that tables made from now on do not contain.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Withdrawn {
@@ -89,8 +90,8 @@ impl Withdrawn {
         self.numbers.iter().map(|&(slot, _)| slot)
     }
 
-    /// The users that stay attached and lose a former number, which workers must no longer write
-    /// into return paths.
+    /// The users that stay attached and lose a former number. Workers must no longer write this
+    /// number into return paths.
     pub fn staying(&self) -> &[Mark] {
         &self.staying
     }
@@ -112,7 +113,7 @@ pub struct Unnamed {
     pub(super) leaving: Vec<Mark>,
 }
 
-/// Numbers whose former users every worker has removed. The numbers may go into quarantine.
+/// Numbers whose users' links were removed by every worker. The numbers may go into quarantine.
 #[derive(Debug)]
 #[must_use = "a withdrawn number that does not go into quarantine is lost"]
 pub struct Detached {
@@ -135,7 +136,7 @@ impl Quarantined {
 }
 
 impl Unnamed {
-    /// Makes the token: every worker has the table without the numbers.
+    /// Makes the token from the proof that every worker has the table without the numbers.
     pub fn after(passed: Quiesced<Informed>) -> Self {
         let Informed { numbers, leaving } = passed.into_inner();
         Self { numbers, leaving }
@@ -163,7 +164,7 @@ impl Unnamed {
 }
 
 impl Detached {
-    /// Makes the token: every worker has removed the links.
+    /// Makes the token from the proof that every worker has removed the links.
     pub fn after(passed: Quiesced<Unnamed>) -> Self {
         Self { numbers: passed.into_inner().numbers }
     }

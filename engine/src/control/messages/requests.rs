@@ -1,10 +1,11 @@
 //! Requests that this switch sends: ping, trace and identity. The switch matches replies to
 //! requests, and repeats a trace request that got no reply.
 //!
-//! A trace sends one request to each hop. The request for hop `n` starts with `n` hops left. The
-//! `n`th switch (this switch is number 0) therefore drops it, and reports what it would have done
-//! with the packet (RFC 792, time exceeded, as traceroute uses it; the replies are those of RFC
-//! 8029). An endpoint at the end of the label receives no request.
+//! A trace sends a request to each hop in turn. The request to hop `n` starts with `n` hops left.
+//! The `n`th switch (this switch is number 0) therefore drops the request, and reports what it
+//! would have done if a hop had been left. This is similar to traceroute with time exceeded (RFC
+//! 792) and to the traceroute of MPLS (RFC 8029). An endpoint at the end of the label receives a
+//! request only if the switch before it sent no report.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,11 +24,11 @@ use super::{super::Event, Outputs, transmit};
 use crate::{
     Now,
     discard::Discard,
-    limits::{HOPS_MAX, QUESTIONS_MAX, QUESTIONS_REMEMBERED_MAX},
+    limits::{HOPS_MAX, REQUESTS_MAX, REQUESTS_REMEMBERED_MAX},
 };
 
 /// The time, in nanoseconds, after which a request without a reply is abandoned or sent again.
-const ANSWER_NS_MAX: u64 = 1_000_000_000;
+const REPLY_NS_MAX: u64 = 1_000_000_000;
 
 /// The number of requests to one hop of a trace before the hop counts as silent.
 const TRIES: u8 = 3;
@@ -35,35 +36,35 @@ const TRIES: u8 = 3;
 /// The number of consecutive silent hops after which a trace ends.
 const SILENT_HOPS_MAX: u8 = 3;
 
-/// The time, in nanoseconds, after a packet was sent during which a notice about it is accepted. A
-/// reply takes less time, including the delay in the slow paths that it passes.
+/// The time, in nanoseconds, for which notices about a sent packet are accepted. A notice normally
+/// takes less time, including the delays in slow paths.
 const NOTICE_NS_MAX: u64 = 5_000_000_000;
 
 /// The shortest payload of a ping, in bytes. An error about such a packet is never longer than the
-/// packet (W5-7).
+/// packet (W5-51).
 const PING_BYTES_MIN: usize = 48;
 
-/// The number of a request. Consecutive requests have different numbers.
+/// The number of a request. Replies to the request are reported with this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QuestionId(pub u32);
+pub struct RequestId(pub u32);
 
-/// A request to the node at the end of a label.
+/// A request that this switch sends along a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Asks the node to return a payload.
+pub enum ControlRequest {
+    /// Asks the node at the end of the label to return a payload.
     Ping {
-        /// Length of the payload in bytes; 48 is the minimum.
+        /// Length of the payload in bytes. A value below 48 counts as 48.
         payload_bytes: u16,
     },
-    /// Asks each hop on the path to report what it does with a packet.
+    /// Asks each hop on the path to report what it would do with a packet.
     Trace,
-    /// Asks for the public keys of the node.
+    /// Asks the node at the end of the label for its public keys.
     Identity,
 }
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ControlReply {
     /// The reply to a ping.
     Pong {
         /// The time from request to reply.
@@ -71,9 +72,9 @@ pub enum Answer {
         /// Length of the returned payload in bytes.
         payload_bytes: u16,
     },
-    /// One hop of a trace. Further hops or [`Answer::TraceEnd`] follow.
+    /// One hop of a trace. Further hops or [`ControlReply::TraceEnd`] follow.
     Hop(HopReport),
-    /// The trace is over. The report of the last hop tells where and why the trace ended.
+    /// The trace is over. The report of the last hop shows where and why the trace ended.
     TraceEnd,
     /// The reply to an identity request.
     Identity {
@@ -93,7 +94,7 @@ pub enum Answer {
 pub struct Complaint {
     /// The drop reason.
     pub why: Reason,
-    /// The number of switches that had forwarded it, including this switch.
+    /// The number of switches that had forwarded the packet, including this switch.
     pub hops: u8,
     /// If the packet was too big: the longest packet that fits, in bytes, including the link header
     /// and excluding the tag.
@@ -106,11 +107,11 @@ pub struct Complaint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HopReport {
-    /// Its number; 0 is this switch.
+    /// The number of the hop; 0 is this switch.
     pub hop: u8,
-    /// The hop's own report. `None` if no reply arrived in time, or only an error.
+    /// The hop's own report. `None` if nothing arrived in time, or only an error.
     pub word: Option<HopWord>,
-    /// The drop reason in the error, if an error came instead of a report.
+    /// The drop reason, if an error arrived instead of a report.
     pub complaint: Option<Reason>,
     /// The time from request to reply; 0 if there was none.
     pub round_trip_ns: u64,
@@ -119,17 +120,17 @@ pub struct HopReport {
 /// The reason why a request was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AskError {
-    /// [`QUESTIONS_MAX`] requests wait for replies.
+pub enum RequestError {
+    /// [`REQUESTS_MAX`] requests wait for replies.
     Busy,
     /// The payload is longer than a control message allows.
     TooLong,
 }
 
-impl fmt::Display for AskError {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy => write!(f, "{QUESTIONS_MAX} requests wait for replies; try again later"),
+            Self::Busy => write!(f, "{REQUESTS_MAX} requests wait for replies; try again later"),
             Self::TooLong => {
                 write!(f, "a control message carries at most {} bytes", CONTROL_BYTES_MAX - 8)
             }
@@ -137,13 +138,13 @@ impl fmt::Display for AskError {
     }
 }
 
-impl std::error::Error for AskError {}
+impl std::error::Error for RequestError {}
 
 /// Requests that wait for replies, by their number in the packet, and the packets sent recently.
 /// The number of both is limited.
 #[derive(Debug, Default)]
-pub(super) struct Questions {
-    waiting: BTreeMap<u32, Asked>,
+pub(super) struct PendingRequests {
+    waiting: BTreeMap<u32, PendingRequest>,
     last: u64,
     /// Packets sent recently; the newest is last. Notices about them may arrive after the reply.
     sent: VecDeque<Sent>,
@@ -162,7 +163,7 @@ struct Sent {
 }
 
 impl Sent {
-    /// Whether an offending header is the header of this packet at some point of its path.
+    /// Whether an offending header is the header of this packet at some hop of its path.
     fn is_in(&self, header: &Header<'_, u64>) -> bool {
         let shift = header.shift();
         let ahead = header.label().forward(shift).register();
@@ -177,21 +178,22 @@ impl Sent {
 
 /// A request that waits for its reply.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    id: QuestionId,
+struct PendingRequest {
+    id: RequestId,
     label: Label,
-    question: Question,
+    request: ControlRequest,
     /// The slot on which the reply arrives.
     by: Slot,
     sent: Now,
-    /// For a trace: the hop of this request, the number of requests sent to it, and the number of
-    /// silent hops before it.
+    /// For a trace: the hop that this request is for.
     hop: u8,
+    /// The number of times that the request was sent to this hop.
     tries: u8,
+    /// For a trace: the number of consecutive silent hops before this one.
     silent: u8,
 }
 
-impl Questions {
+impl PendingRequests {
     /// Removes all requests. The numbering continues.
     pub(super) fn forget(&mut self) {
         self.waiting.clear();
@@ -200,12 +202,12 @@ impl Questions {
 
     /// The time at which the first request times out.
     pub(super) fn next_timeout(&self) -> Option<Now> {
-        let due = |asked: &Asked| Now(asked.sent.0.saturating_add(ANSWER_NS_MAX));
+        let due = |pending: &PendingRequest| Now(pending.sent.0.saturating_add(REPLY_NS_MAX));
         self.waiting.values().map(due).min()
     }
 
     fn note_sent(&mut self, sent: Sent) {
-        if self.sent.len() >= QUESTIONS_REMEMBERED_MAX {
+        if self.sent.len() >= REQUESTS_REMEMBERED_MAX {
             self.sent.pop_front();
         }
         self.sent.push_back(sent);
@@ -222,8 +224,8 @@ impl Questions {
     }
 
     /// Returns a number that differs from those of all waiting requests. Its low 16 bits differ
-    /// too: they are the packet's flow, by which an error is matched to the packet. An off-path
-    /// node cannot easily guess the number; nodes on the path see it.
+    /// too: they are the packet's flow, by which an error is matched to the packet. A node that is
+    /// not on the path cannot easily guess the number; nodes on the path see it.
     fn number(&mut self, now: Now) -> u32 {
         loop {
             // splitmix64
@@ -239,56 +241,57 @@ impl Questions {
     }
 
     /// Sends a request whose reply arrives on slot `by`.
-    pub(super) fn ask(
+    pub(super) fn send_request(
         &mut self,
         label: Label,
-        question: Question,
+        request: ControlRequest,
         by: Slot,
         now: Now,
         out: &mut Outputs,
-    ) -> Result<QuestionId, AskError> {
-        if let Question::Ping { payload_bytes } = question
+    ) -> Result<RequestId, RequestError> {
+        if let ControlRequest::Ping { payload_bytes } = request
             && usize::from(payload_bytes) + 8 > CONTROL_BYTES_MAX
         {
-            return Err(AskError::TooLong);
+            return Err(RequestError::TooLong);
         }
-        if self.waiting.len() >= QUESTIONS_MAX {
-            return Err(AskError::Busy);
+        if self.waiting.len() >= REQUESTS_MAX {
+            return Err(RequestError::Busy);
         }
         let number = self.number(now);
-        let id = QuestionId(number);
-        let asked = Asked { id, label, question, by, sent: now, hop: 0, tries: 0, silent: 0 };
-        self.send(number, asked, now, out);
+        let id = RequestId(number);
+        let pending =
+            PendingRequest { id, label, request, by, sent: now, hop: 0, tries: 0, silent: 0 };
+        self.send(number, pending, now, out);
         Ok(id)
     }
 
-    /// Sends the packet of a request, and waits for the reply.
-    fn send(&mut self, number: u32, mut asked: Asked, now: Now, out: &mut Outputs) {
-        asked.sent = now;
-        asked.tries += 1;
-        let is_trace = asked.question == Question::Trace;
+    /// Sends the packet of a request, and notes that its reply is awaited.
+    fn send(&mut self, number: u32, mut pending: PendingRequest, now: Now, out: &mut Outputs) {
+        pending.sent = now;
+        pending.tries += 1;
+        let is_trace = pending.request == ControlRequest::Trace;
         let flags = Flags { no_errors: false, control: true, telemetry: is_trace };
-        let hops_left = if is_trace { asked.hop } else { HOPS_MAX };
+        let hops_left = if is_trace { pending.hop } else { HOPS_MAX };
         let flow = number as u16;
-        let header = HeaderRepr { flags, flow, ..HeaderRepr::new(asked.label, 0, hops_left) };
-        let message = match asked.question {
-            Question::Trace => Message::TraceRequest { id: number }.to_bytes(),
-            Question::Identity => Message::IdentityRequest { id: number }.to_bytes(),
-            Question::Ping { payload_bytes } => {
+        let header = HeaderRepr { flags, flow, ..HeaderRepr::new(pending.label, 0, hops_left) };
+        let message = match pending.request {
+            ControlRequest::Trace => Message::TraceRequest { id: number }.to_bytes(),
+            ControlRequest::Identity => Message::IdentityRequest { id: number }.to_bytes(),
+            ControlRequest::Ping { payload_bytes } => {
                 let bytes = usize::from(payload_bytes).max(PING_BYTES_MIN);
                 // Use a test pattern, because some paths treat a payload of zeros specially.
                 let payload: Vec<u8> = (0..bytes).map(|n| n as u8).collect();
                 Message::Ping { id: number, payload: &payload }.to_bytes()
             }
         };
-        self.waiting.insert(number, asked);
-        let (label, by, at) = (asked.label, asked.by, now);
+        self.waiting.insert(number, pending);
+        let (label, by, at) = (pending.label, pending.by, now);
         self.note_sent(Sent { flow, label, is_trace, hops_left, by, at });
         transmit(&header, &message, out);
     }
 
-    /// Handles a reply or an error that arrived on slot `by`. Returns whether it belongs to a
-    /// request.
+    /// Handles a reply or an error that arrived on slot `by`. Returns whether the message belongs
+    /// to a request.
     pub(super) fn handle(
         &mut self,
         by: Slot,
@@ -298,17 +301,17 @@ impl Questions {
     ) -> bool {
         match *message {
             Message::Pong { id, payload } => {
-                self.settle(id, by, now, out, |asked, round_trip_ns| {
-                    matches!(asked.question, Question::Ping { .. }).then_some(Answer::Pong {
-                        round_trip_ns,
-                        payload_bytes: payload.len() as u16,
-                    })
+                self.settle(id, by, now, out, |pending, round_trip_ns| {
+                    matches!(pending.request, ControlRequest::Ping { .. }).then_some(
+                        ControlReply::Pong { round_trip_ns, payload_bytes: payload.len() as u16 },
+                    )
                 })
             }
             Message::IdentityReply { id, identity, link_key } => {
-                self.settle(id, by, now, out, |asked, _| {
-                    (asked.question == Question::Identity)
-                        .then_some(Answer::Identity { identity: *identity, link_key: *link_key })
+                self.settle(id, by, now, out, |pending, _| {
+                    (pending.request == ControlRequest::Identity).then_some(
+                        ControlReply::Identity { identity: *identity, link_key: *link_key },
+                    )
                 })
             }
             Message::TraceReply { id, hop } => self.handle_hop(id, by, hop, now, out),
@@ -329,7 +332,15 @@ impl Questions {
             | Message::Goodbye { .. }
             | Message::Ping { .. }
             | Message::TraceRequest { .. }
-            | Message::IdentityRequest { .. } => false,
+            | Message::IdentityRequest { .. }
+            | Message::Announce { .. }
+            | Message::Announced { .. }
+            | Message::Find { .. }
+            | Message::Found { .. }
+            | Message::ObservedRequest { .. }
+            | Message::ObservedReply { .. }
+            | Message::Resolve { .. }
+            | Message::Resolved { .. } => false,
         }
     }
 
@@ -339,15 +350,15 @@ impl Questions {
         by: Slot,
         now: Now,
         out: &mut Outputs,
-        answer: impl FnOnce(&Asked, u64) -> Option<Answer>,
+        reply: impl FnOnce(&PendingRequest, u64) -> Option<ControlReply>,
     ) -> bool {
-        let asked = self.waiting.get(&number).filter(|asked| asked.by == by);
-        let Some(asked) = asked else { return false };
-        let round_trip_ns = now.0.saturating_sub(asked.sent.0);
-        let Some(answer) = answer(asked, round_trip_ns) else { return false };
-        let id = asked.id;
+        let pending = self.waiting.get(&number).filter(|pending| pending.by == by);
+        let Some(pending) = pending else { return false };
+        let round_trip_ns = now.0.saturating_sub(pending.sent.0);
+        let Some(reply) = reply(pending, round_trip_ns) else { return false };
+        let id = pending.id;
         self.waiting.remove(&number);
-        out.events.push(Event::Answered(id, answer));
+        out.events.push(Event::Replied(id, reply));
         true
     }
 
@@ -359,39 +370,46 @@ impl Questions {
         now: Now,
         out: &mut Outputs,
     ) -> bool {
-        let Some(asked) = self.take_trace(number, by) else { return false };
-        let round_trip_ns = now.0.saturating_sub(asked.sent.0);
-        let report = HopReport { hop: asked.hop, word: Some(word), complaint: None, round_trip_ns };
-        out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
+        let Some(pending) = self.take_trace(number, by) else { return false };
+        let round_trip_ns = now.0.saturating_sub(pending.sent.0);
+        let report =
+            HopReport { hop: pending.hop, word: Some(word), complaint: None, round_trip_ns };
+        out.events.push(Event::Replied(pending.id, ControlReply::Hop(report)));
         let goes_on = word.behind == Behind::Neighbour && word.discard.is_none();
-        self.next_hop(Asked { silent: 0, ..asked }, goes_on, now, out);
+        self.next_hop(PendingRequest { silent: 0, ..pending }, goes_on, now, out);
         true
     }
 
     /// Removes the trace that waits for a reply with this number.
-    fn take_trace(&mut self, number: u32, by: Slot) -> Option<Asked> {
-        let asked = *self.waiting.get(&number)?;
-        // A reply may come from slot 1 at hop 0: this switch replies from slot 1, and so does the
-        // next switch if the label turns back there.
-        let is_from = asked.by == by || asked.hop == 0 && by.is_switch();
-        if asked.question != Question::Trace || !is_from {
+    fn take_trace(&mut self, number: u32, by: Slot) -> Option<PendingRequest> {
+        let pending = *self.waiting.get(&number)?;
+        // At hop 0 this switch itself replies, and its reply arrives from slot 1.
+        let is_from = pending.by == by || pending.hop == 0 && by.is_switch();
+        if pending.request != ControlRequest::Trace || !is_from {
             return None;
         }
         self.waiting.remove(&number)
     }
 
-    fn next_hop(&mut self, asked: Asked, goes_on: bool, now: Now, out: &mut Outputs) {
-        if goes_on && asked.hop + 1 < HOPS_MAX {
-            // Use a new number, so that a late reply does not match the request for the next hop.
+    fn next_hop(&mut self, pending: PendingRequest, goes_on: bool, now: Now, out: &mut Outputs) {
+        if goes_on && pending.hop + 1 < HOPS_MAX {
+            // Use a new number, so that a late reply about this hop does not match the request to
+            // the next hop.
             let number = self.number(now);
-            self.send(number, Asked { hop: asked.hop + 1, tries: 0, ..asked }, now, out);
+            self.send(
+                number,
+                PendingRequest { hop: pending.hop + 1, tries: 0, ..pending },
+                now,
+                out,
+            );
         } else {
-            out.events.push(Event::Answered(asked.id, Answer::TraceEnd));
+            out.events.push(Event::Replied(pending.id, ControlReply::TraceEnd));
         }
     }
 
-    /// Handles an error about a packet. This switch has sent the packet if its header is that of a
-    /// waiting request, and the error arrives on the slot on which the request was sent.
+    /// Handles an error about a packet. The error belongs to a waiting request if the offending
+    /// header is that of the request. The error must also arrive on the slot on which the request
+    /// was sent, or from slot 1 of this switch.
     fn handle_error(
         &mut self,
         by: Slot,
@@ -403,67 +421,75 @@ impl Questions {
     ) -> bool {
         let Some(why) = why else { return false };
         let found = with_header(offending, |header| {
-            let (&number, &asked) =
+            let (&number, &pending) =
                 self.waiting.iter().find(|(number, _)| **number as u16 == header.flow())?;
-            let is_trace = asked.question == Question::Trace;
-            let hops_left = if is_trace { asked.hop } else { HOPS_MAX };
-            let (flow, label, at) = (number as u16, asked.label, asked.sent);
-            let sent = Sent { flow, label, is_trace, hops_left, by: asked.by, at };
-            let is_from = asked.by == by || by.is_switch();
-            (is_from && sent.is_in(header)).then(|| (number, asked, header.hops_left()))
+            let is_trace = pending.request == ControlRequest::Trace;
+            let hops_left = if is_trace { pending.hop } else { HOPS_MAX };
+            let (flow, label, at) = (number as u16, pending.label, pending.sent);
+            let sent = Sent { flow, label, is_trace, hops_left, by: pending.by, at };
+            let is_from = pending.by == by || by.is_switch();
+            (is_from && sent.is_in(header)).then(|| (number, pending, header.hops_left()))
         });
-        let Some(Some((number, asked, hops_left))) = found else { return false };
+        let Some(Some((number, pending, hops_left))) = found else { return false };
         self.waiting.remove(&number);
-        let round_trip_ns = now.0.saturating_sub(asked.sent.0);
-        if asked.question == Question::Trace {
+        let round_trip_ns = now.0.saturating_sub(pending.sent.0);
+        if pending.request == ControlRequest::Trace {
             let report = HopReport {
-                hop: asked.hop.saturating_sub(hops_left),
+                hop: pending.hop.saturating_sub(hops_left),
                 word: None,
                 complaint: Some(why),
                 round_trip_ns,
             };
-            out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
+            out.events.push(Event::Replied(pending.id, ControlReply::Hop(report)));
             // Continue with the next hop after a switch that reports only that the hops are spent.
-            // The next node may be an endpoint, which then receives one request and no more.
+            // The next node may be an endpoint, which does not reply. So the trace ends if the next
+            // hop is silent.
             let goes_on = why == Reason::HOPS_SPENT;
             let silent = SILENT_HOPS_MAX - 1;
-            self.next_hop(Asked { silent, ..asked }, goes_on, now, out);
+            self.next_hop(PendingRequest { silent, ..pending }, goes_on, now, out);
         } else {
             let hops = HOPS_MAX.saturating_sub(hops_left);
             let complaint = Complaint { why, hops, packet_bytes_max, round_trip_ns };
-            out.events.push(Event::Answered(asked.id, Answer::Complaint(complaint)));
+            out.events.push(Event::Replied(pending.id, ControlReply::Complaint(complaint)));
         }
         true
     }
 
     /// Abandons or repeats the requests that got no reply in time.
     pub(super) fn poll(&mut self, now: Now, out: &mut Outputs) {
-        let is_late = |asked: &Asked| now.0.saturating_sub(asked.sent.0) >= ANSWER_NS_MAX;
+        let is_late =
+            |pending: &PendingRequest| now.0.saturating_sub(pending.sent.0) >= REPLY_NS_MAX;
         let late: Vec<u32> = self
             .waiting
             .iter()
-            .filter(|(_, asked)| is_late(asked))
+            .filter(|(_, pending)| is_late(pending))
             .map(|(&number, _)| number)
             .collect();
         for number in late {
-            let Some(asked) = self.waiting.remove(&number) else { continue };
-            if asked.question != Question::Trace {
-                out.events.push(Event::Answered(asked.id, Answer::Silence));
-            } else if asked.tries < TRIES {
+            let Some(pending) = self.waiting.remove(&number) else { continue };
+            if pending.request != ControlRequest::Trace {
+                out.events.push(Event::Replied(pending.id, ControlReply::Silence));
+            } else if pending.tries < TRIES {
                 let number = self.number(now);
-                self.send(number, asked, now, out);
+                self.send(number, pending, now, out);
             } else {
                 let report =
-                    HopReport { hop: asked.hop, word: None, complaint: None, round_trip_ns: 0 };
-                out.events.push(Event::Answered(asked.id, Answer::Hop(report)));
-                let silent = asked.silent + 1;
-                self.next_hop(Asked { silent, ..asked }, silent < SILENT_HOPS_MAX, now, out);
+                    HopReport { hop: pending.hop, word: None, complaint: None, round_trip_ns: 0 };
+                out.events.push(Event::Replied(pending.id, ControlReply::Hop(report)));
+                let silent = pending.silent + 1;
+                self.next_hop(
+                    PendingRequest { silent, ..pending },
+                    silent < SILENT_HOPS_MAX,
+                    now,
+                    out,
+                );
             }
         }
     }
 }
 
-/// Reads an offending header; `None` if its width differs from that of this switch's requests.
+/// Reads an offending header. Returns `None` if the header is not valid, or if its width differs
+/// from that of this switch's requests.
 fn with_header<T>(offending: &[u8], read: impl FnOnce(&Header<'_, u64>) -> T) -> Option<T> {
     let mut bytes = [0; HEADER_BYTES_MAX];
     let header = bytes.get_mut(..offending.len())?;

@@ -1,4 +1,5 @@
-//! Idle links cost nothing, and lose no packet after the idle time. Virtual time.
+//! Idle links send nothing, and the first packets after the idle time are not lost. The tests run
+//! in virtual time.
 
 use std::sync::{
     Arc,
@@ -24,17 +25,17 @@ const PER_LINK: usize = 4;
 const IN_ALL: usize = 32;
 
 /// A pair whose link is idle.
-fn quiet() -> Pair {
+fn idle_pair() -> Pair {
     let mut pair = Pair::new();
-    fall_quiet(&mut pair);
+    become_idle(&mut pair);
     pair
 }
 
-fn fall_quiet(pair: &mut Pair) {
+fn become_idle(pair: &mut Pair) {
     pair.until_up();
     pair.run_for(250);
-    assert_eq!(states(pair), [LinkState::Quiet; 2]);
-    assert!(pair.a.events.contains(&Event::LinkQuiet(pair.a.peer_view(2).slot)));
+    assert_eq!(states(pair), [LinkState::Idle; 2]);
+    assert!(pair.a.events.contains(&Event::LinkIdle(pair.a.peer_view(2).slot)));
     assert!(!pair.a.events.iter().any(|event| matches!(event, Event::LinkDown(_))));
     pair.a.events.clear();
     pair.b.events.clear();
@@ -51,18 +52,20 @@ fn refused(node: &Node) -> u64 {
         .sum()
 }
 
+/// wire.md: W3-43, W4-103, W4-106, W4-107.
 #[test]
 fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
     for (from_a, chats) in [(true, false), (false, false), (true, true)] {
         let mut pair = Pair::new();
         pair.net.set_mtu(1_472);
         pair.until_up();
-        // The path MTU is found once, however few packets are sent.
+        // The path MTU is found once, even if no packet is sent.
         pair.run_for(20);
         if chats {
             pair.run_with_traffic(130);
         }
-        // Work in progress is completed, which renews the keys at most once.
+        // In the next 200 seconds, searches and rekeys in progress end, and the keys are renewed at
+        // most once.
         pair.net.start_log();
         pair.run_for(200);
         let after: usize = pair.net.take_log().iter().map(|d| d.bytes.len()).sum();
@@ -70,7 +73,7 @@ fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
         pair.run_for(3_600);
         let bytes: usize = pair.net.take_log().iter().map(|d| d.bytes.len()).sum();
         assert!(bytes <= 60 * 8, "{bytes} bytes in an hour");
-        assert_eq!(states(&pair), [LinkState::Quiet; 2]);
+        assert_eq!(states(&pair), [LinkState::Idle; 2]);
 
         while receive(&mut pair.at_a).is_some() || receive(&mut pair.at_b).is_some() {}
         let (before, now) = (refused(&pair.a) + refused(&pair.b), pair.now.0);
@@ -98,7 +101,7 @@ fn an_hour_of_idleness_costs_nothing_and_the_next_packet_gets_through() {
 
 #[test]
 fn both_ends_wake_at_once() {
-    let mut pair = quiet();
+    let mut pair = idle_pair();
     send(&mut pair.at_a, pair.to_b, b"you");
     send(&mut pair.at_b, pair.to_a, b"me");
     pair.run_for(2);
@@ -114,7 +117,7 @@ fn the_first_packet_gets_through_at_30_percent_loss_of_handshake_messages() {
     let mut pair = Pair::new();
     for seed in 1..=30 {
         pair.net.set_loss(0, 0);
-        fall_quiet(&mut pair);
+        become_idle(&mut pair);
         pair.net.set_handshake_loss(300_000, seed);
         send(&mut pair.at_a, pair.to_b, &seed.to_be_bytes());
         let began = pair.now.0;
@@ -133,9 +136,10 @@ fn the_first_packet_gets_through_at_30_percent_loss_of_handshake_messages() {
     pair.assert_even();
 }
 
+/// wire.md: W4-106.
 #[test]
 fn r7_pending_frames_leave_first_and_in_order_and_excess_ones_are_counted() {
-    let mut pair = quiet();
+    let mut pair = idle_pair();
     for number in 0..10_u8 {
         send(&mut pair.at_a, pair.to_b, &[number]);
         pair.a.workers[0].poll(pair.now);
@@ -154,9 +158,10 @@ fn r7_pending_frames_leave_first_and_in_order_and_excess_ones_are_counted() {
     pair.assert_even();
 }
 
+/// wire.md: W4-97, W4-106, W4-107.
 #[test]
 fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
-    let mut pair = quiet();
+    let mut pair = idle_pair();
     let free = pair.a.free_chunks();
     pair.net.cut(host(2), true);
     for number in 0..PER_LINK as u8 {
@@ -165,7 +170,7 @@ fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
     pair.run_for(1);
     assert_eq!(
         (refused(&pair.a), pair.a.peer_view(2).state),
-        (0, LinkState::Quiet),
+        (0, LinkState::Idle),
         "the packets wait"
     );
     pair.run_for(11);
@@ -176,7 +181,7 @@ fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
     };
     assert_eq!((down, trouble, why.name()), (slot, slot, "no_answer"));
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64);
-    // No frame is queued for an absent peer.
+    // Frames to a peer whose link is down do not wait.
     send(&mut pair.at_a, pair.to_b, b"anybody?");
     pair.advance(MS);
     assert_eq!(pair.a.count(Discard::LinkDown), PER_LINK as u64 + 1);
@@ -188,9 +193,10 @@ fn an_idle_link_that_does_not_wake_is_down_and_pending_frames_are_counted() {
     pair.assert_even();
 }
 
+/// wire.md: W4-107.
 #[test]
 fn a_peer_that_moved_while_idle_is_found_when_it_sends() {
-    let mut pair = quiet();
+    let mut pair = idle_pair();
     pair.net.move_socket(host(1), host(11));
     send(&mut pair.at_a, pair.to_b, b"from elsewhere");
     pair.run_for(1);
@@ -202,7 +208,7 @@ fn a_peer_that_moved_while_idle_is_found_when_it_sends() {
 
 #[test]
 fn frames_that_wait_at_a_detached_slot_are_counted() {
-    let mut pair = quiet();
+    let mut pair = idle_pair();
     let free = pair.a.free_chunks();
     pair.net.cut(host(2), true);
     send(&mut pair.at_a, pair.to_b, b"too late");
@@ -215,14 +221,15 @@ fn frames_that_wait_at_a_detached_slot_are_counted() {
     pair.a.assert_even();
 }
 
+/// wire.md: W4-103.
 #[test]
 fn a_rarely_used_link_loses_nothing_and_one_with_constant_liveness_is_never_idle() {
     let mut pair = Pair::new();
     pair.until_up();
     for gap in [50, 59, 61, 100, 121, 141, 170, 175, 178, 179, 180, 181, 185, 189, 190, 200, 400] {
         for number in 0..4_u8 {
-            // Each round is a little later in the life of a key, so that all phases of it are
-            // covered.
+            // Each packet is sent a little later in the lifetime of a key, so that the test covers
+            // different ages.
             pair.advance(u64::from(number) * 30 * MS);
             send(&mut pair.at_a, pair.to_b, &[number]);
             pair.run_for(gap);
@@ -263,8 +270,8 @@ fn few_frames_wait_in_all() {
     turn(&mut hub, &mut now, 50);
     assert!(hub.is_up());
     turn(&mut hub, &mut now, 2_500);
-    let is_quiet = |hub: &Node| hub.switch.peers().iter().all(|p| p.state == LinkState::Quiet);
-    assert!(is_quiet(&hub));
+    let is_idle = |hub: &Node| hub.switch.peers().iter().all(|p| p.state == LinkState::Idle);
+    assert!(is_idle(&hub));
     let free = hub.free_chunks();
     net.cut(host(1), true);
     for slot in &slots {
@@ -285,7 +292,7 @@ fn no_frame_waits_for_a_peer_that_was_never_up() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut alone = Node::new(&net, &NodeSpec::new(1), now);
     let (own, mut endpoint) = alone.add_endpoint();
-    // One peer with no known address that never connected, and one that does not respond.
+    // One peer has no known address and never connected. The other one does not respond.
     for (seed, is_known) in [(2, false), (3, true)] {
         let slot = alone.add_peer(seed, is_known, now);
         let before = alone.count(Discard::LinkDown);
@@ -301,11 +308,11 @@ fn no_frame_waits_for_a_peer_that_was_never_up() {
     alone.assert_even();
 }
 
-/// Whether the slow path was woken.
+/// A waker that records whether it was called.
 #[derive(Default)]
-struct RxMode(AtomicBool);
+struct Woken(AtomicBool);
 
-impl Wake for RxMode {
+impl Wake for Woken {
     fn wake(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -342,15 +349,16 @@ fn a_link_is_shown_as_up_only_when_every_worker_passes_data() {
     let is_up = |event: &Event| matches!(event, Event::LinkUp(_));
     assert!(!a.is_up() && !a.events.iter().any(is_up), "a worker lets no data pass yet");
 
-    // A user sends at the moment when the link is shown as up. The slow path is polled only when the worker wakes it.
-    let rung = Arc::new(RxMode::default());
-    a.workers[1].set_slow_path_waker(rung.clone());
+    // An endpoint sends as soon as the link is shown as up. The slow path is polled only when the
+    // worker wakes it.
+    let woken = Arc::new(Woken::default());
+    a.workers[1].set_slow_path_waker(woken.clone());
     let mut turns = 0;
     while !a.is_up() {
         turns += 1;
         assert!(turns < 50, "the link does not come up");
         a.workers[1].poll(now);
-        if rung.0.swap(false, Ordering::Relaxed) {
+        if woken.0.swap(false, Ordering::Relaxed) {
             a.events.extend(a.switch.poll(now));
         }
     }
@@ -382,12 +390,12 @@ fn a_link_that_goes_idle_before_every_worker_passes_data_was_never_shown_as_up()
     (0..20).for_each(|_| pass(&mut a, &mut b, 1));
     assert!(b.is_up());
     (0..2_500).for_each(|_| pass(&mut a, &mut b, 1));
-    assert_eq!(a.peer_view(2).state, LinkState::Quiet);
-    // A later poll of the second worker does not report the link as up again.
+    assert_eq!(a.peer_view(2).state, LinkState::Idle);
+    // A later poll of the second worker does not report the link as up.
     (0..50).for_each(|_| pass(&mut a, &mut b, 2));
     assert!(a.switch.is_settled());
-    assert_eq!(a.peer_view(2).state, LinkState::Quiet);
-    let (up, quiet) = (Event::LinkUp(a.peer_view(2).slot), Event::LinkQuiet(a.peer_view(2).slot));
-    assert!(!a.events.contains(&up) && a.events.contains(&quiet), "{:?}", a.events);
+    assert_eq!(a.peer_view(2).state, LinkState::Idle);
+    let (up, idle) = (Event::LinkUp(a.peer_view(2).slot), Event::LinkIdle(a.peer_view(2).slot));
+    assert!(!a.events.contains(&up) && a.events.contains(&idle), "{:?}", a.events);
     a.assert_even();
 }
