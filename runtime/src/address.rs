@@ -1,6 +1,6 @@
 //! Converts addresses to and from text, with the interface of a link-local address by name or
-//! number (`[fe80::1%eth0]:7000`, RFC 4007, section 11). Also checks for addresses that can never
-//! work.
+//! number (`[fe80::1%eth0]:7000`, RFC 4007, section 11). Also checks for addresses that no peer can
+//! have on any machine.
 
 use std::{
     fmt,
@@ -10,15 +10,16 @@ use std::{
 use strowger_frame::Address;
 use strowger_io::sys::probe::{interface_index, interface_name};
 
-/// Scope numbers from this one on stand for unresolved names. The kernel numbers interfaces from 1.
+/// Scope IDs from this one on are placeholders of unresolved names. The kernel numbers interfaces
+/// from 1, so real indexes are smaller.
 const UNRESOLVED: u32 = 0xf000_0000;
 
-/// The names of interfaces in parsed addresses, until they are resolved.
+/// The names of interfaces in parsed addresses. They are resolved separately.
 #[derive(Clone, Debug, Default)]
 pub struct Interfaces(Vec<String>);
 
 impl Interfaces {
-    /// The number that stands for a name until [`resolve`](Self::resolve) is called.
+    /// The placeholder for a name, which [`resolve`](Self::resolve) replaces.
     fn number_of(&mut self, name: &str) -> u32 {
         let place = self.0.iter().position(|known| known == name).unwrap_or_else(|| {
             self.0.push(name.to_owned());
@@ -32,7 +33,7 @@ impl Interfaces {
         self.0.iter().map(String::as_str).filter(|name| interface_index(name).is_none())
     }
 
-    /// Replaces the name of the interface in an address by its number.
+    /// Replaces the placeholder of an interface in an address by the interface's index.
     ///
     /// # Errors
     /// The name, if no interface of this machine has it now.
@@ -44,7 +45,7 @@ impl Interfaces {
         Ok(SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope).into())
     }
 
-    /// The name for a scope number, from this list or from this machine.
+    /// The name of the interface with this scope ID, from this list or from this machine.
     fn name_of(&self, scope: u32) -> Option<String> {
         match scope.checked_sub(UNRESOLVED) {
             Some(place) => self.0.get(place as usize).cloned(),
@@ -87,10 +88,11 @@ impl fmt::Display for AddressText {
     }
 }
 
-/// Parses an IP address and a port. Adds the name of an interface to `interfaces` without resolving it.
+/// Parses an IP address and a port. Adds the name of an interface to `interfaces`, without
+/// resolving it.
 ///
 /// # Errors
-/// One sentence that says what an address is.
+/// One sentence that says what is wrong with the text.
 pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
     let Some((before, after)) = text.split_once('%') else {
         return text.parse().map_err(|_| not_an_address(text));
@@ -122,7 +124,7 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
 /// Parses an IP address and a port, or the MAC address of one station.
 ///
 /// # Errors
-/// One sentence that says what an address is.
+/// One sentence that says what is wrong with the text.
 pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
     let Some(mac) = parse_mac(text) else {
         return parse_socket(text, interfaces).map(Address::Udp);
@@ -138,7 +140,7 @@ pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String>
 /// Parses an address as [`parse`] does, and resolves names of interfaces on this machine.
 ///
 /// # Errors
-/// One sentence that says what an address is, or which interface is missing.
+/// One sentence that says what is wrong with the text, or which interface is missing.
 pub fn parse_here(text: &str) -> Result<Address, String> {
     let mut interfaces = Interfaces::default();
     match parse(text, &mut interfaces)? {
@@ -154,7 +156,7 @@ pub fn parse_here(text: &str) -> Result<Address, String> {
 /// Checks that a text is an address and returns it unchanged, for a program that passes it on.
 ///
 /// # Errors
-/// One sentence that says what an address is.
+/// One sentence that says what is wrong with the text.
 pub fn checked(text: &str) -> Result<String, String> {
     parse(text, &mut Interfaces::default()).map(|_| text.to_owned())
 }
@@ -193,9 +195,9 @@ pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why this address cannot be used for a neighbour that is reached through a UDP listener; `None` if
-/// it can. `own` are the addresses on which the relay listens. The function does not compare
-/// address families.
+/// The reason why no neighbor behind a UDP listener can have this address; `None` if one can. Does
+/// not check against the machine's addresses, nor whether a listener has the same address family.
+/// `own` are the addresses on which the relay listens.
 pub fn unusable_as_peer(
     at: SocketAddr,
     own: impl IntoIterator<Item = SocketAddr>,
@@ -218,19 +220,21 @@ pub fn unusable_as_peer(
         return Some(why);
     }
     let is_own = |own: SocketAddr| {
-        // A listener at [::] accepts IPv4 as well.
-        let is_everywhere = match own.ip() {
-            IpAddr::V4(ip) => ip.is_unspecified() && at.is_ipv4(),
-            IpAddr::V6(ip) => ip.is_unspecified(),
-        };
-        own.port() == at.port() && (own == at || is_everywhere && at.ip().is_loopback())
+        let is_loopback = is_wildcard_for(own, at) && at.ip().is_loopback();
+        own.port() == at.port() && (own == at || is_loopback)
     };
     own.into_iter()
         .find(|own| is_own(*own))
         .map(|own| format!("this relay itself listens at {own}"))
 }
 
-/// Adds the interface of the listener to an address that needs an interface and has none.
+/// Whether a listener accepts packets to any address of the family of `at`. A listener at `[::]`
+/// counts as one that also accepts IPv4.
+pub(crate) fn is_wildcard_for(listener: SocketAddr, at: SocketAddr) -> bool {
+    listener.ip().is_unspecified() && (listener.is_ipv6() || at.is_ipv4())
+}
+
+/// Adds the interface of the listener to a link-local address that has no interface.
 pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     match (at, local) {
         (SocketAddr::V6(v6), SocketAddr::V6(local))
@@ -242,8 +246,8 @@ pub fn in_scope_of(at: SocketAddr, local: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether a listener at this address accepts IPv4 as well. Only a listener at
-/// `[::]` does, and only if no other listener has the same port for IPv4.
+/// Whether a listener at this address also accepts IPv4. Only a listener at `[::]` does, and only
+/// if no other listener has the same port on IPv4.
 pub fn takes_ipv4_too(at: SocketAddr, listeners: impl IntoIterator<Item = SocketAddr>) -> bool {
     let is_any = at.is_ipv6() && at.ip().is_unspecified();
     is_any && !listeners.into_iter().any(|other| other.is_ipv4() && other.port() == at.port())

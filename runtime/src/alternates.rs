@@ -1,6 +1,7 @@
-//! Alternate ports. An alternate port is an additional socket of a listener at a free local port,
-//! for peers that do not respond at the first port. The slow path opens it while the relay runs. It
-//! closes the port when no link uses it and there is a newer one.
+//! Alternate ports. An alternate port is a second set of sockets of a listener, bound to a free
+//! local port. It is for peers that do not respond to the listener's first port. The slow path
+//! opens alternate ports while the relay runs. When it opens one, it closes the older ones that no
+//! link uses.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -14,7 +15,8 @@ use crate::{
     udp,
 };
 
-/// The settings for the alternate ports of each listener, and the open ones, oldest first.
+/// The settings for the alternate ports of each listener, and the open alternate ports, oldest
+/// first.
 #[derive(Debug, Default)]
 pub(crate) struct Alternates {
     listeners: BTreeMap<PortId, (UdpSpec, String)>,
@@ -26,8 +28,8 @@ impl Alternates {
     pub(crate) fn new(listeners: impl Iterator<Item = (PortId, UdpSpec, String)>) -> Self {
         let listeners = listeners.map(|(id, mut spec, name)| {
             spec.bind.set_port(0);
-            // Do not use io_uring, so that no posted buffers wait for packets that may never
-            // arrive.
+            // Do not use io_uring: its posted buffers would occupy chunks for packets that may
+            // never arrive.
             spec.backend = strowger_io::udp::BackendChoice::Mmsg;
             (id, (spec, name))
         });
@@ -36,11 +38,11 @@ impl Alternates {
 }
 
 impl SlowPath {
-    /// Opens another port for a listener, and uses it for handshakes. Returns `None` if the
-    /// listener has the maximum number of them already.
+    /// Opens an alternate port for a listener, and uses it for handshakes. Returns `None` if the
+    /// listener already has the maximum number of alternate ports, or has no sealed links.
     ///
     /// # Errors
-    /// One line that says what the machine refused.
+    /// The cause in one line.
     pub(crate) fn open_alternate(&mut self, port: PortId) -> Result<Option<SocketAddr>, String> {
         let Some((spec, name)) = self.alternates.listeners.get(&port) else { return Ok(None) };
         let of_port = self.alternates.opened.iter().filter(|(of, _)| *of == port).count();
@@ -62,7 +64,7 @@ impl SlowPath {
         switch.set_alternate(port, id);
         let kind = PortKind::Udp { local, plain: false, reports, steered };
         self.ports.push(PortInfo { alternate_of: Some(port), ..PortInfo::new(id, name, kind) });
-        // Close the former ports that no link uses.
+        // Close the older alternate ports that no link uses.
         for (of, former) in &self.alternates.opened {
             if *of == port {
                 let _ = self.switch.unplug(*former);
@@ -72,7 +74,7 @@ impl SlowPath {
         Ok(Some(local))
     }
 
-    /// Removes a port that the switch has unplugged.
+    /// Removes an alternate port that the switch has unplugged.
     pub(crate) fn forget_alternate(&mut self, id: PortId) {
         self.alternates.opened.retain(|(_, alternate)| *alternate != id);
         self.ports.retain(|port| port.id != id || port.alternate_of.is_none());

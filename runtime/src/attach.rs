@@ -1,7 +1,7 @@
 //! Converts the program's peers and neighbors to specifications for the switch, and checks them.
 
 use strowger_engine::{
-    control::{Attach, Switch, peering::PeerSpec},
+    control::{Attach, SlotState, SlotView, Switch, peering::PeerSpec},
     link::Behind,
 };
 use strowger_frame::Address;
@@ -36,7 +36,8 @@ fn port_of<'p>(
     best.or_else(|| fitting().next()).ok_or(NeighborError::NoPort)
 }
 
-/// Returns the address if a neighbor can have it, with the interface of the listener.
+/// Checks that a neighbor can have the address. Adds the listener's interface to a link-local
+/// address that has none.
 fn usable(
     at: NeighborAddress,
     ports: &[PortInfo],
@@ -105,6 +106,9 @@ pub(crate) fn plain_attach(
     let wanted = known(Some(&neighbor.at));
     let port = port_of(ports, neighbor.behind.as_deref(), wanted, true)?;
     let at = usable(neighbor.at, ports, port, machine)?;
+    if matches!(port.kind, PortKind::Unix { is_shared: true, .. }) {
+        return Err(NeighborError::ForClients { port: port.name.clone() });
+    }
     if !port.is_plain() && port.is_shared() {
         return Err(NeighborError::Sealed { port: port.name.clone() });
     }
@@ -112,9 +116,10 @@ pub(crate) fn plain_attach(
     Ok(Attach::plain(port.id, at, behind, neighbor.name).with_slot(neighbor.slot))
 }
 
-/// Checks that no other slot has this name.
+/// Checks that no slot has this name. A former number of a slot is not the slot of its user.
 pub(crate) fn check_name(switch: &Switch, name: &str) -> Result<(), NeighborError> {
-    match switch.slots().iter().find(|view| view.name == name) {
+    let has_name = |view: &&SlotView| view.name == name && view.state != SlotState::Retiring;
+    match switch.slots().iter().find(has_name) {
         Some(twin) => Err(NeighborError::NameTaken { name: name.to_owned(), slot: twin.slot }),
         None => Ok(()),
     }

@@ -1,9 +1,9 @@
-//! The builder of a relay. It holds all settings that are fixed when the relay starts.
+//! The builder of a relay, with all settings that are fixed when the relay starts.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use strowger_crypto::{IdentityKey, aead::Provider};
-use strowger_engine::control::{SwitchConfig, peering::UnknownPeerPolicy};
+use strowger_engine::control::{SwitchConfig, messages::Resolver, peering::UnknownPeerPolicy};
 use strowger_frame::Pool;
 use strowger_io::sys::account::Account;
 
@@ -19,18 +19,20 @@ use crate::{
     worker_thread::IdlePolicy,
 };
 
-/// A relay. [`Relay::builder`] makes one, and [`RelayHandle`] controls it while it runs.
+/// A relay. [`Relay::builder`] returns the builder that configures and starts it, and
+/// [`RelayHandle`] controls it while it runs.
 #[derive(Debug)]
 pub enum Relay {}
 
 impl Relay {
-    /// A builder for a relay without identity, ports and neighbors, with a worker for each usable core.
+    /// A builder for a relay without an identity, ports or neighbors, and with the default number
+    /// of workers.
     pub fn builder() -> RelayBuilder {
         RelayBuilder::default()
     }
 }
 
-/// The settings of a relay. [`start`](Self::start) opens and runs it.
+/// The settings of a relay. [`start`](Self::start) opens and runs the relay.
 ///
 /// ```
 /// use strowger_runtime::{IdentityKey, OsEntropy, Relay};
@@ -60,6 +62,7 @@ pub struct RelayBuilder {
     pub(crate) memory: Memory,
     pub(crate) pools: Option<Vec<Pool>>,
     pub(crate) state_file: Option<PathBuf>,
+    pub(crate) resolver: Option<KnownLabels>,
     pub(crate) run_as: Option<Account>,
     pub(crate) opener: Option<Opener>,
     pub(crate) udp: Vec<UdpListener>,
@@ -71,15 +74,24 @@ pub struct RelayBuilder {
     pub(crate) neighbors: Vec<Neighbor>,
 }
 
+/// A source of labels.
+pub(crate) struct KnownLabels(pub(crate) Box<dyn Resolver>);
+
+impl fmt::Debug for KnownLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KnownLabels(..)")
+    }
+}
+
 impl RelayBuilder {
-    /// The identity of this relay. Without one it has no sealed links.
+    /// The identity of this relay. Without an identity the relay has no sealed links.
     pub fn identity(mut self, key: IdentityKey) -> Self {
         self.identity = Some(key);
         self
     }
 
-    /// The name of the network, at most 32 bytes: relays of different networks cannot make
-    /// links to each other.
+    /// The name of the network, at most 32 bytes: relays of different networks cannot establish
+    /// sealed links with each other.
     pub fn network(mut self, name: impl Into<String>) -> Self {
         self.network = name.into();
         self
@@ -92,8 +104,8 @@ impl RelayBuilder {
         self
     }
 
-    /// The library that seals and opens frames. By default the relay uses the fastest one on this
-    /// machine.
+    /// The AEAD library that seals and opens frames. By default the relay uses the fastest one that
+    /// was compiled in.
     pub fn provider(mut self, provider: Provider) -> Self {
         self.provider = provider;
         self
@@ -105,54 +117,63 @@ impl RelayBuilder {
         self
     }
 
-    /// The number of workers that forward, each on its own thread. By default there is one for each
-    /// usable core.
+    /// The number of workers, each on its own thread. By default there is one per usable core, or
+    /// fewer if the CPU quota of the control groups or the maximum number of workers is lower.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
     }
 
-    /// Pins each worker to a core, in the workers' order.
+    /// Pins the first worker to the first of these cores, the second worker to the second, and so
+    /// on. Workers without a core in the list are not pinned.
     pub fn cores(mut self, cores: impl Into<Vec<usize>>) -> Self {
         self.cores = Some(cores.into());
         self
     }
 
-    /// The behavior of a worker without work.
+    /// What a worker does while it has no work.
     pub fn idle(mut self, idle: IdlePolicy) -> Self {
         self.idle = idle;
         self
     }
 
-    /// The memory of each worker.
+    /// The size of each worker's memory.
     pub fn memory(mut self, memory: Memory) -> Self {
         self.memory = memory;
         self
     }
 
-    /// Uses pools that the program made, one for each worker, instead of pools with the sizes of
-    /// [`memory`](Self::memory). The number of pools is the number of workers.
+    /// Uses pools that the program allocated, one per worker, instead of pools with the sizes of
+    /// [`memory`](Self::memory). This also sets the number of workers.
     pub fn pools(mut self, pools: Vec<Pool>) -> Self {
         self.workers = Some(pools.len());
         self.pools = Some(pools);
         self
     }
 
-    /// Keeps slot numbers in this file over restarts. By default they are not kept.
+    /// Keeps slot numbers across restarts in this file. By default they are not kept.
     pub fn state_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.state_file = Some(file.into());
         self
     }
 
-    /// Becomes this user once everything is open, and gives up all other privileges of the process.
-    /// The process must have no other thread at that time.
+    /// Answers programs that ask this relay for a peer (wire.md 5.5) with labels of this source, besides
+    /// the peers that have announced themselves at its slots. The slow path calls it, so it must not
+    /// block.
+    pub fn resolver(mut self, resolver: Box<dyn Resolver>) -> Self {
+        self.resolver = Some(KnownLabels(resolver));
+        self
+    }
+
+    /// Switches the process to this user after everything is open, and drops all other privileges.
+    /// The program must call `Account::prepare` before it starts its first other thread.
     pub fn run_as(mut self, account: Account) -> Self {
         self.run_as = Some(account);
         self
     }
 
-    /// Opens files with this opener. If the program has used it for its own files, the relay does
-    /// not open those files again.
+    /// Opens files with this opener. The relay then refuses to write to a file that the program has
+    /// already opened for writing with this opener.
     pub fn opener(mut self, opener: Opener) -> Self {
         self.opener = Some(opener);
         self
@@ -220,8 +241,8 @@ impl RelayBuilder {
         self
     }
 
-    /// Opens everything without starting the relay. This is for programs that open more files
-    /// before the relay gives up privileges, or that need all events from the first one on.
+    /// Opens everything without starting the relay. Use it to open more files before the relay
+    /// drops its privileges, or to subscribe before the first event.
     ///
     /// # Errors
     /// [`StartError`]. Everything that was opened is closed again.

@@ -1,6 +1,6 @@
-//! A start without ports: makes the switch and attaches everything to ports that do nothing. It
-//! finds the errors that only the switch detects: slots and keys that clash, and unusable slot
-//! numbers in the state file.
+//! A start without real ports: makes the switch and attaches everything to ports that do nothing.
+//! It finds the errors that only the switch detects, such as conflicting slots or keys, and
+//! unusable slot numbers in the state file.
 
 use std::sync::Arc;
 
@@ -58,8 +58,9 @@ impl Port for Unopened {
 }
 
 impl RelayBuilder {
-    /// Performs those steps of [`start`](Self::start) that neither open nor change anything, and
-    /// returns all errors. It reads the state file, which may belong to a running relay.
+    /// Performs those steps of [`start`](Self::start) that neither open a port nor change a file,
+    /// and returns the errors that it finds. It reads the state file without the lock, so a running
+    /// relay may use the file.
     pub fn dry_run(mut self) -> Vec<StartError> {
         let mut errors = Vec::new();
         if let Err(error) = attach_all(&mut self, &mut errors) {
@@ -90,7 +91,7 @@ fn attach_all(builder: &mut RelayBuilder, errors: &mut Vec<StartError>) -> Resul
         ports.push(PortInfo::new(id, name, kind));
     }
     if let Some(path) = &builder.state_file {
-        // After an error the slot numbers of the file are not restored. Everything else is checked.
+        // After an error the slot numbers of the file are not restored. The other checks continue.
         let read = StateFile::read(path, &opener).and_then(|kept| match kept {
             Some(kept) => StateFile::restore(path, &kept, &mut switch, clock.now()),
             None => Ok(()),
@@ -118,8 +119,7 @@ fn unopened(builder: &RelayBuilder) -> Vec<(String, PortKind)> {
         ports.push((ethernet.name.clone(), PortKind::Ethernet(info)));
     }
     for unix in &builder.unix {
-        let path = unix.path.display().to_string();
-        ports.push((unix.name.clone(), PortKind::Unix { path, worker: unix.worker }));
+        ports.extend(unix.port_names().into_iter().map(|name| (name, unix.port_kind())));
     }
     for local in &builder.local {
         ports.push((local.name.clone(), PortKind::Local { worker: local.worker }));

@@ -11,10 +11,10 @@ use strowger_wire::Slot;
 
 use crate::{address::AddressText, stats::Summary};
 
-/// Any other error, as a source.
+/// An error of any type, as a source.
 pub(crate) type Source = Box<dyn Error + Send + Sync>;
 
-/// An error during a start. No thread of the relay runs then.
+/// The reason why a relay could not start. No thread of the relay runs.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -25,7 +25,7 @@ pub enum StartError {
         /// The cores that the process may use.
         usable: Vec<usize>,
     },
-    /// The kernel refuses to map the memory of the workers.
+    /// The kernel cannot map the memory of the workers.
     Memory {
         /// The size in bytes.
         bytes: usize,
@@ -34,7 +34,8 @@ pub enum StartError {
     },
     /// The switch refuses its settings.
     Switch(ConfigError),
-    /// A name is used twice, is empty, is too long, or has characters that cannot be shown.
+    /// A name is used twice, is empty, is too long, or contains characters that cannot be printed
+    /// safely.
     Name {
         /// The name.
         name: String,
@@ -88,7 +89,7 @@ pub enum StartError {
         /// The error of the kernel.
         source: io::Error,
     },
-    /// The kernel refuses a thread or a file descriptor.
+    /// The kernel cannot create a thread or a file descriptor.
     Resource {
         /// The resource.
         what: &'static str,
@@ -178,14 +179,14 @@ pub enum FileUse {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The state file or its lock cannot be read, made or locked.
+    /// The lock of the state file cannot be opened or taken.
     Unusable {
         /// The state file.
         path: PathBuf,
         /// The cause, in one line.
         why: String,
     },
-    /// The content of the state file is damaged, or of another version.
+    /// The state file cannot be read, is damaged, or has another version.
     Damaged {
         /// The state file.
         path: PathBuf,
@@ -196,7 +197,7 @@ pub enum StateError {
     Restore {
         /// The state file.
         path: PathBuf,
-        /// A configuration that would work, if there is one.
+        /// The setting that would work, as text to append to the message. May be empty.
         hint: String,
         /// The cause.
         source: RestoreError,
@@ -230,7 +231,7 @@ impl Error for StateError {
     }
 }
 
-/// An error of adding a peer, neighbor or local port. The relay is unchanged.
+/// The reason why a peer, neighbor or local port could not be added.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NeighborError {
@@ -243,7 +244,7 @@ pub enum NeighborError {
     },
     /// The relay has no port through which this address can be reached.
     NoPort,
-    /// The address is of another kind than those of the port.
+    /// The port uses another kind of address.
     WrongKind {
         /// The address.
         at: strowger_frame::Address,
@@ -262,7 +263,12 @@ pub enum NeighborError {
         /// The port's name.
         port: String,
     },
-    /// Another slot has the name.
+    /// The port is for processes that connect to its socket, and each of them gets a slot then.
+    ForClients {
+        /// The port's name.
+        port: String,
+    },
+    /// Another slot has this name.
     NameTaken {
         /// The name.
         name: String,
@@ -275,15 +281,15 @@ pub enum NeighborError {
     Peer(PeerError),
     /// The switch refuses the neighbor.
     Switch(AttachError),
-    /// The port refused the address: another neighbor has it, or the port has no room for another
-    /// neighbor.
+    /// The port refused the address: another neighbor has it, or the port has the maximum number of
+    /// neighbors.
     Refused {
         /// The slot number, which is free again after its quarantine.
         slot: Slot,
     },
-    /// The switch has no room for another port.
+    /// The switch refuses another port.
     Plug(PlugError),
-    /// The kernel refuses memory or a file descriptor for another port.
+    /// The kernel cannot provide memory or a file descriptor for another port.
     Resource(io::Error),
     /// The call to the slow path failed.
     Call(CallError),
@@ -307,6 +313,10 @@ impl fmt::Display for NeighborError {
                 f,
                 "links behind {port} are sealed; add a peer with its key or PeerId, or allow plain links \
                  at that port"
+            ),
+            Self::ForClients { port } => write!(
+                f,
+                "{port} is for processes that connect to its socket: each gets a slot then"
             ),
             Self::NameTaken { name, slot } => {
                 write!(f, "the name {name:?} belongs to slot {slot}; choose another")
@@ -345,11 +355,11 @@ impl Error for NeighborError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The relay has stopped, or stops now.
+    /// The relay has stopped or is stopping.
     Stopped,
     /// The called code panicked. The slow path recovered and continues.
     Panicked,
-    /// The caller is the slow path's own thread, which would wait for itself.
+    /// The call comes from the slow path's own thread, so it would deadlock.
     SlowPathThread,
 }
 
@@ -367,13 +377,13 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// An error of changing a slot. The relay is unchanged.
+/// The reason why a slot could not be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlotError {
-    /// The switch refuses to detach it.
+    /// The switch refuses to detach the slot.
     Detach(DetachError),
-    /// The switch refuses to renumber it.
+    /// The switch refuses to renumber the slot.
     Renumber(RenumberError),
     /// The call to the slow path failed.
     Call(CallError),
@@ -399,7 +409,7 @@ impl Error for SlotError {
     }
 }
 
-/// An error of taking a local port: no port has this name, or it was taken already.
+/// A local port could not be taken: no port has this name, or it was already taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoLocalPort {
     pub(crate) name: String,
@@ -418,15 +428,15 @@ impl fmt::Display for NoLocalPort {
 
 impl Error for NoLocalPort {}
 
-/// An error of a shutdown.
+/// A relay ended with an error.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// A worker's thread ended: a bug in Strowger.
+    /// A worker's thread panicked: a bug in Strowger.
     WorkerDied(usize),
     /// The slow path panicked too many times: a bug in Strowger.
     SlowPathDied(String),
-    /// The workers did not release their ports in time. The counters are in the summary.
+    /// The workers did not complete the shutdown in time. The counters are in the summary.
     Unfinished(Box<Summary>),
     /// The counters do not balance: a bug in Strowger. They are in the summary.
     Uneven(Box<Summary>),

@@ -1,5 +1,5 @@
 //! Opens Ethernet interfaces. They must be open before the switch gets the pools, because the
-//! kernel's fill rings take chunks from the pools, all from one mapping.
+//! kernel's fill rings take chunks from the pools.
 
 use std::sync::{
     Arc,
@@ -36,13 +36,13 @@ pub(crate) struct OpenedPort {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EthernetInfo {
-    /// Whether plain links through it are allowed.
+    /// Whether plain links through the interface are allowed.
     pub plain: bool,
-    /// The number of seconds between two beacons, if the interface sends beacons.
+    /// The number of seconds between two beacons, if beacons are enabled on the interface.
     pub beacon_s: Option<u32>,
     /// The report of each queue, in the order of the queues.
     pub reports: Vec<EtherReport>,
-    /// For each queue, whether its interface is gone.
+    /// For each queue, whether its interface has vanished.
     gone: Vec<Arc<AtomicBool>>,
     /// The counters of each queue.
     tallies: Vec<Arc<PortTally>>,
@@ -57,7 +57,7 @@ impl EthernetInfo {
         Self { plain, beacon_s, reports, gone: Vec::new(), tallies: Vec::new(), notes }
     }
 
-    /// The chosen mode, with one line for each queue.
+    /// One line per queue, with its mode and the reason for the mode.
     pub fn chosen(&self) -> Vec<String> {
         let first =
             |report: &EtherReport| report.to_string().lines().next().unwrap_or("").to_owned();
@@ -70,7 +70,7 @@ impl EthernetInfo {
         self.beacon_s.map(|s| BeaconSpec::new(to, std::time::Duration::from_secs(u64::from(s))))
     }
 
-    /// Whether the interface is gone. The port works again only after a restart of the relay.
+    /// Whether the interface has vanished. The port works again only after a restart of the relay.
     pub fn is_gone(&self) -> bool {
         // Relaxed: the flag guards no other data.
         self.gone.iter().any(|gone| gone.load(Ordering::Relaxed))
@@ -81,19 +81,19 @@ impl EthernetInfo {
         self.reports.first().map_or("none", |report| report.mode.name())
     }
 
-    /// Settings of the machine that would work better, with the remedy for each.
+    /// Warnings about what the machine refuses or limits.
     pub fn warnings(&self) -> Vec<String> {
         let of_reports = self.reports.iter().flat_map(EtherReport::warnings);
         of_reports.chain(self.notes.iter().cloned()).collect()
     }
 
-    /// The number of frames whose payload was copied to send them.
+    /// The number of sent frames whose payload was copied.
     pub fn frames_copied(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.frames_copied.read()).sum()
     }
 }
 
-/// The memory of each worker that Ethernet ports need.
+/// The chunks that Ethernet ports need from each worker's pool.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
@@ -104,8 +104,8 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> Vec<Need> {
         // With AF_PACKET the port needs a burst of chunks of each kind, and no fill ring.
         need(format!("receive chunks of {name}"), BURST_MAX as u32, *fill_ring_frames);
         need(format!("headers and copies of {name}"), 0, limits::OWN_CHUNKS);
-        // Frames from Ethernet are in single chunks. Other frames share train chunks, many frames
-        // in each.
+        // A waiting frame that arrived over Ethernet holds a single chunk. Many other frames can
+        // share one train chunk.
         need(
             format!("sends of {name} that the device has not done"),
             limits::TRAINS_MAX as u32,
@@ -165,7 +165,8 @@ fn spec_of(ethernet: &EthernetInterface, neighbours_max: u32) -> XdpSpec {
 }
 
 impl EthernetInterface {
-    /// The specification of each queue in a relay with these numbers of workers and slots.
+    /// The specification of each queue, in a relay with this number of workers and this highest
+    /// slot number.
     pub fn specs(&self, workers: usize, slot_max: u32) -> Vec<XdpSpec> {
         let spec = spec_of(self, slot_max + 1);
         let queues = queues_of(self, workers).into_iter();
@@ -243,8 +244,8 @@ fn check(
         if sections == 1 {
             return Ok(opening);
         }
-        // Refuse a second socket: each socket receives the frames of all queues, so two sockets
-        // would receive each frame twice.
+        // Refuse a second socket: each socket receives the frames of all queues, so the relay would
+        // receive each frame twice.
         let refused = info.warnings().join("; ");
         return Err(format!(
             "{at} uses af_packet, which receives the frames of all queues; leave one [[ethernet]] of {at}, \

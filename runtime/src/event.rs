@@ -1,5 +1,5 @@
 //! Events of a relay, and subscriptions to them. A subscriber that falls behind loses the oldest
-//! events, and learns how many it lost.
+//! events, and receives their number.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +38,8 @@ pub enum EventKind {
         /// The number of missed events.
         events: u64,
     },
-    /// The slow path panicked and recovered, while the workers forwarded: a bug in Strowger.
+    /// The slow path, or code that the program ran on its thread, panicked. The slow path
+    /// restarted, and the workers continued to forward.
     SlowPathRestarted {
         /// The message of the panic, in one line.
         panic: String,
@@ -59,7 +60,7 @@ pub enum EventKind {
     PoolExhausted {
         /// The worker's number.
         worker: usize,
-        /// The number of times this happened in the last second.
+        /// The number of times this happened since the last check.
         times: u64,
     },
     /// The wall clock was set.
@@ -71,8 +72,8 @@ pub enum EventKind {
         /// The new time.
         to: SystemTime,
     },
-    /// The wall clock must be wrong. Peers that have seen a later handshake refuse this relay's
-    /// handshakes.
+    /// The wall clock is wrong: it shows a time before 2025. Peers that have seen a later timestamp
+    /// of this relay refuse its handshakes.
     WallClockWrong {
         /// The time that it shows.
         shows: SystemTime,
@@ -84,15 +85,15 @@ pub enum EventKind {
         /// The address.
         address: IpAddr,
     },
-    /// The machine has that address again.
+    /// The machine again has the address to which a listener is bound.
     AddressBack {
         /// The listener.
         port: String,
         /// The address.
         address: IpAddr,
     },
-    /// An Ethernet interface now strips VLAN tags, and did not when the relay started. The port
-    /// therefore receives frames of other VLANs as its own.
+    /// An Ethernet interface has started to strip VLAN tags. The port therefore receives frames of
+    /// other VLANs as its own.
     VlanTagsHidden {
         /// The port.
         port: String,
@@ -101,27 +102,26 @@ pub enum EventKind {
         /// The remedy.
         remedy: String,
     },
-    /// The interface no longer strips VLAN tags.
+    /// An Ethernet interface no longer strips VLAN tags.
     VlanTagsShown {
         /// The port.
         port: String,
         /// The interface.
         interface: String,
     },
-    /// An Ethernet interface is gone. Its port works again only after a restart of the relay.
+    /// An Ethernet interface has vanished. Its port works again only after a restart of the relay.
     InterfaceGone {
         /// The port.
         port: String,
     },
-    /// Peers that are reached through a listener do not respond, so handshakes are also sent from
-    /// another local port.
+    /// Peers of a listener do not respond, so handshakes are also sent from another local port.
     AlternatePort {
         /// The listener.
         port: String,
         /// The new local address.
         local: SocketAddr,
     },
-    /// Another local port for peers that do not respond could not be opened.
+    /// An alternate port of a listener could not be opened.
     AlternatePortFailed {
         /// The listener.
         port: String,
@@ -163,12 +163,12 @@ impl EventKind {
     }
 }
 
-/// Locks a mutex, even after a thread has panicked with it: no code leaves partial state in it.
+/// Locks a mutex and ignores poisoning, because no code leaves partial state in a mutex.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Delivers events to all subscribers.
+/// Delivers each event to all subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct EventHub(Mutex<HubState>);
 
@@ -200,8 +200,8 @@ impl EventHub {
         }
     }
 
-    /// Ends all subscriptions. Subscribers still receive the events that wait for them, and then
-    /// the end.
+    /// Ends all subscriptions. Subscribers still receive the events in their queues, and then the
+    /// end.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.0);
         state.is_closed = true;
@@ -228,7 +228,8 @@ struct QueueState {
 }
 
 impl QueueState {
-    /// Removes and returns the next event or the end. Returns `None` if neither is available.
+    /// Removes and returns the next event. Returns `Some(None)` at the end, and `None` if no event
+    /// waits yet.
     fn take(&mut self) -> Option<Option<Event>> {
         let missed = std::mem::take(&mut self.missed);
         if missed > 0 {
@@ -264,19 +265,19 @@ impl Queue {
     }
 }
 
-/// A subscription to the events of a relay. It begins when the subscription is made.
+/// A subscription to the events of a relay, from the moment of the subscription on.
 ///
-/// [`RelayHandle::events`](crate::RelayHandle::events) makes one. It holds a bounded number of
-/// events. A subscriber that falls behind loses the oldest events and receives
-/// [`EventKind::Missed`] in their place.
+/// [`RelayHandle::events`](crate::RelayHandle::events) makes a subscription. The subscription
+/// queues a bounded number of events. A subscriber that falls behind loses the oldest events and
+/// receives [`EventKind::Missed`] in their place.
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Queue>,
 }
 
 impl Events {
-    /// Returns the next event without blocking. Returns `None` if no event waits, or if the relay
-    /// has ended.
+    /// Returns the next event without blocking. Returns `None` if no event waits, also after the
+    /// relay has ended.
     pub fn try_recv(&mut self) -> Option<Event> {
         lock(&self.queue.state).take().flatten()
     }
@@ -310,8 +311,8 @@ impl Events {
         }
     }
 
-    /// Polls for the next event, and registers the task's waker. Returns `Ready(None)` when the
-    /// relay has ended.
+    /// Polls for the next event. If there is none, registers the task's waker. Returns
+    /// `Ready(None)` when the relay has ended.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut state = lock(&self.queue.state);
         if let Some(taken) = state.take() {
@@ -321,8 +322,8 @@ impl Events {
         Poll::Pending
     }
 
-    /// Waits for the next event. Returns `None` when the relay has ended. It works in any async
-    /// runtime.
+    /// Waits for the next event. Returns `None` when the relay has ended. The future works in any
+    /// async runtime.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }

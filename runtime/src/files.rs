@@ -1,11 +1,13 @@
-//! Safe access to the files of a relay. It opens only regular files, follows no symbolic link of
-//! another user, does not block on a pipe, and checks that each file has one purpose.
+//! Safe access to the files of a relay. Except for the configuration, it opens only regular files,
+//! follows no symbolic link of another user, and does not block on a pipe. It also checks that each
+//! file has one purpose.
 //!
-//! # Folders that the later user may change
-//! Root may start a relay that becomes another user (`[process]`). That user must not be able to
-//! misuse root's privileges by symbolic links, hard links or pipes in its own folder. In a folder
-//! that only root can change, [`Opener`] uses root's privileges and gives new files to the user. In
-//! any other folder it uses the user's file privileges (`setfsuid`), so that the kernel decides.
+//! # Folders that the unprivileged user may change
+//! Root may start a relay that later switches to another user (`[process]`). That user must not be
+//! able to misuse root's privileges through symbolic links, hard links or pipes in its own folder.
+//! In a folder that only root can change, [`Opener`] uses root's privileges, and gives new sockets
+//! to the user. In any other folder it uses the user's file privileges (`setfsuid`), so that the
+//! kernel decides.
 //!
 //! | role | opened | symbolic link as last component |
 //! |---|---|---|
@@ -53,6 +55,8 @@ pub enum Role {
     Key,
     /// The pre-shared key of a link.
     Psk,
+    /// The address book.
+    AddressBook,
     /// The state file.
     State,
     /// The new state file, before it replaces the old one.
@@ -73,6 +77,7 @@ impl fmt::Display for Role {
             Self::Configuration => f.write_str("the configuration"),
             Self::Key => f.write_str("the key of [identity]"),
             Self::Psk => f.write_str("a psk"),
+            Self::AddressBook => f.write_str("the address book"),
             Self::State => f.write_str("the state file"),
             Self::StateNew => f.write_str("the new state file, until it is whole"),
             Self::StateLock => f.write_str("the lock of the state file"),
@@ -83,8 +88,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// The path of a file with an additional ending. For example, `state` and `.lock` give
-/// `state.lock`.
+/// Appends a suffix to the name of a file. For example, `state` and `.lock` give `state.lock`.
 pub fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(ending);
@@ -101,8 +105,8 @@ impl Roles {
         self.0.push((role, path.into()));
     }
 
-    /// Finds the files with two roles, and returns a line for each. Files are compared by resolved
-    /// path, and by device and inode.
+    /// Returns a message for each file that has two roles. Files are compared by resolved path, and
+    /// by device and inode.
     pub fn conflicts(&self) -> Vec<String> {
         let mut by_path: HashMap<PathBuf, &Role> = HashMap::new();
         let mut by_id: HashMap<(u64, u64), &Role> = HashMap::new();
@@ -129,7 +133,7 @@ impl Roles {
     }
 }
 
-/// The path with its folder resolved, if the folder exists.
+/// The path with the symbolic links of its folder resolved, if the folder exists.
 fn resolved(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
@@ -141,18 +145,18 @@ fn resolved(path: &Path) -> PathBuf {
 #[derive(Debug, Default)]
 pub struct Opener {
     account: Option<Account>,
-    /// The open files, by device and inode, with their paths.
+    /// The files opened for writing, by device and inode, with their paths.
     opened: RefCell<HashMap<(u64, u64), PathBuf>>,
 }
 
 impl Opener {
-    /// An opener for a relay. With an account, the relay becomes that account later.
+    /// An opener for a relay. With `account`, the relay later switches to that account.
     pub fn new(account: Option<&Account>) -> Self {
         Self { account: account.cloned(), opened: RefCell::default() }
     }
 
-    /// Calls code with the folder and the name of a path, and with the file privileges that are
-    /// right for the folder. The code must start no thread.
+    /// Calls `what` with the folder and the file name of a path, under the file privileges that are
+    /// safe for the folder. `what` must not start a thread.
     ///
     /// # Errors
     /// Errors of the kernel, or of `what`.
@@ -169,7 +173,8 @@ impl Opener {
         match walked {
             Ok((folder, name)) if folder.is_ours() => what(&folder, &name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-            // The path may contain symbolic links of the user, so use the user's privileges.
+            // The account may have placed symbolic links in the path, so use the account's
+            // privileges.
             Ok(_) | Err(_) => {
                 let done = account.with_file_rights(|| {
                     let (folder, name) = Folder::of(path)?;
@@ -180,7 +185,7 @@ impl Opener {
         }
     }
 
-    /// Gives a socket to the account, if root made the socket.
+    /// Makes the account the owner of a socket, if root made the socket.
     ///
     /// # Errors
     /// Errors of the kernel.
@@ -209,7 +214,7 @@ impl Opener {
         Ok(file)
     }
 
-    /// Makes a capture file, or overwrites one. A file that is no capture is not changed.
+    /// Makes a capture file, or overwrites one. The content of any other file is not changed.
     ///
     /// # Errors
     /// Errors of the kernel; `InvalidInput` for a file that is no capture.
@@ -226,7 +231,7 @@ impl Opener {
     }
 
     /// Locks the lock file of a state file for this process. Returns `None` if no file can be made
-    /// in that folder. Writing the state file reports that error later.
+    /// in that folder. In that case the later write of the state file fails and reports the cause.
     ///
     /// # Errors
     /// One line: another process has the lock, or the file cannot be used.
@@ -234,7 +239,7 @@ impl Opener {
         let path = beside(state, ".lock");
         let file = match self.keep(&path) {
             Ok(file) => file,
-            // Check the path itself, not the target of a link.
+            // Check the path itself and not the target of a symbolic link.
             Err(_) if fs::symlink_metadata(&path).is_err() => return Ok(None),
             Err(error) => {
                 return Err(format!(
@@ -255,11 +260,11 @@ impl Opener {
     /// Reads the state file. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// Errors of the kernel; `InvalidInput` for a file that is not regular, belongs to another
-    /// user, or is too long.
+    /// Errors of the kernel; `InvalidInput` for a file that is a link, not regular, or too long;
+    /// `PermissionDenied` for a file of another user.
     pub fn state(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let opened = self.within(path, |folder, name| {
-            // Refuse a link, because the first write would replace it.
+            // Refuse a symbolic link, because the first write would replace it.
             if folder.find(name)?.is_link() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
             }
@@ -274,13 +279,13 @@ impl Opener {
         }
     }
 
-    /// Checks that root, this user or the account owns a file.
+    /// Checks that root, the current user or the account owns a file.
     fn check_owner(&self, found: &FileInfo) -> io::Result<()> {
         let later = self.account.as_ref().map(|account| account.user);
         check_owner(found, later)
     }
 
-    /// Reads a secret file, which only its owner may read and write.
+    /// Reads a secret file. Refuses the file if group or others have access.
     ///
     /// # Errors
     /// One line that says which file, why, and what to do.
@@ -320,7 +325,8 @@ fn read_at_most(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a configuration. It follows links and reads pipes, because the operator chose the path.
+/// Reads a configuration. It follows symbolic links and reads pipes, because the operator chose the
+/// path.
 ///
 /// # Errors
 /// Errors of the kernel; `InvalidInput` for a file that is too long.
@@ -356,7 +362,7 @@ fn read_secret(
     Ok(text)
 }
 
-/// Appends text to a configuration, in one write.
+/// Appends text to a configuration, and syncs it to disk.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -379,12 +385,12 @@ pub fn create(path: &Path, text: &[u8]) -> io::Result<()> {
 /// Replaces a file atomically: after a crash, either the old or the new file exists.
 ///
 /// # Errors
-/// Errors of the kernel. The old file remains then.
+/// Errors of the kernel. The old file remains, unless only the last sync of the folder failed.
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
     let mut new = name.clone();
     new.push(".new");
-    // A crash or another program may have left a file there. It must be removed and not opened.
+    // A crash or another program may have left a file with this name. Remove it; do not open it.
     match folder.remove(&new) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

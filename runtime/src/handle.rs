@@ -1,4 +1,4 @@
-//! The handle of a running relay. All threads of the program can use it.
+//! The handle of a running relay, for any thread of the program.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,14 +29,15 @@ use crate::{
 /// A running relay. All clones are handles of the same relay.
 ///
 /// When the last handle is dropped, the relay shuts down in order, as with
-/// [`shutdown`](Self::shutdown). The drop blocks until the relay has ended.
+/// [`shutdown`](Self::shutdown). The drop blocks until the relay has ended. A drop on the slow
+/// path's thread does not block.
 ///
-/// Methods that call the slow path block for one of its turns, which takes about a millisecond. An
-/// async program that must not block for that time should call them on a blocking thread.
+/// Methods that call the slow path block until its next turn has ended, usually for about a
+/// millisecond. An async program should call them on a thread that may block.
 #[derive(Clone, Debug)]
 pub struct RelayHandle {
     shared: Arc<Shared>,
-    /// Dropped with the last handle.
+    /// All handles share it. It stops the relay when it is dropped with the last handle.
     _last: Arc<StopOnDrop>,
 }
 
@@ -47,7 +48,7 @@ struct Shared {
     stop: AtomicBool,
     hub: Arc<EventHub>,
     local_ports: Mutex<LocalPorts>,
-    /// The result of the relay after it has ended.
+    /// The result of the relay; `None` while it runs.
     outcome: Mutex<Option<Result<Summary, ShutdownError>>>,
     ended: Condvar,
     notes: Vec<String>,
@@ -59,7 +60,7 @@ struct LocalPorts {
     taken: BTreeSet<String>,
 }
 
-/// The slow path's thread, which is stopped with the last handle.
+/// The slow path's thread. It is stopped when the last handle is dropped.
 #[derive(Debug)]
 struct StopOnDrop {
     shared: Arc<Shared>,
@@ -70,7 +71,7 @@ struct StopOnDrop {
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.shared.stop();
-        // Do not wait on the slow path's own thread: the thread would wait for itself.
+        // The slow path's thread must not join itself: that would be a deadlock.
         if thread::current().id() != self.id
             && let Some(thread) = self.thread.take()
         {
@@ -81,7 +82,7 @@ impl Drop for StopOnDrop {
 
 impl Shared {
     fn stop(&self) {
-        // Release: what this thread did before is visible to the slow path.
+        // Release: pairs with Acquire in `SlowPath::serve`.
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
     }
@@ -117,15 +118,14 @@ impl RelayHandle {
         let run = move || {
             let ran = caught(|| slow_path.run(&mut inbox, &early, &of_thread.stop));
             let outcome = ran.unwrap_or_else(|panic| Err(ShutdownError::SlowPathDied(panic)));
-            // Without the receiver, callers that wait get an error.
+            // Drop the receiver, so that blocked callers get an error.
             drop(inbox);
             if outcome.is_ok() {
-                // Close everything first, before the program learns that the relay has ended.
+                // Close everything before the outcome is reported.
                 drop(slow_path);
                 of_thread.end(outcome);
             } else {
-                // The outcome is reported before this drop, because after a failure the drop may
-                // hang.
+                // Report the outcome before the drop, because after a failure the drop may hang.
                 of_thread.end(outcome);
                 drop(slow_path);
             }
@@ -141,8 +141,8 @@ impl RelayHandle {
     /// Runs code on the slow path's thread and returns its result. The code has access to the
     /// switch and to the rest of the relay.
     ///
-    /// The code runs between two turns of the slow path. It must not block, because links would
-    /// fail.
+    /// The code runs between two turns of the slow path. It must not block: while it blocks, no
+    /// handshake or liveness probe is answered.
     ///
     /// ```
     /// # use strowger_runtime::Relay;
@@ -176,40 +176,40 @@ impl RelayHandle {
         })
     }
 
-    /// Adds a peer and returns its slot number after every worker knows the slot. The link comes up
-    /// later: [`events`](Self::events) reports it.
+    /// Adds a peer, blocks until every worker knows its slot, and returns the slot number. The link
+    /// comes up later: [`events`](Self::events) reports it.
     ///
     /// # Errors
-    /// [`NeighborError`]. The relay is unchanged then.
+    /// [`NeighborError`].
     pub fn attach(&self, peer: Peer) -> Result<Slot, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_peer(peer).map(|slot| (slot, ())))?.0)
     }
 
-    /// Adds a neighbor with a plain link and returns its slot number after every worker forwards to
-    /// it.
+    /// Adds a neighbor with a plain link, blocks until every worker forwards to it, and returns its
+    /// slot number.
     ///
     /// # Errors
-    /// [`NeighborError`]. The relay is unchanged then.
+    /// [`NeighborError`].
     pub fn attach_neighbor(&self, neighbor: Neighbor) -> Result<Slot, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_neighbor(neighbor).map(|slot| (slot, ())))?.0)
     }
 
-    /// Adds a port for code of this process. The relay's memory got its size at start. If many
-    /// ports are added later, their frames compete for it.
+    /// Adds a port for code of this process. The relay's memory does not grow after the start, so
+    /// the frames of this port share it with those of the other ports.
     ///
     /// # Errors
-    /// [`NeighborError`]. The relay is unchanged then.
+    /// [`NeighborError`].
     pub fn attach_local(&self, port: LocalPortSpec) -> Result<LocalPort, NeighborError> {
         Ok(self.add(move |slow_path| slow_path.add_local_port(port))?.1)
     }
 
-    /// Adds a user of a slot, and blocks until every worker knows the slot. From then on workers
-    /// forward packets to the slot, and it can be renumbered.
+    /// Attaches a user to a slot, and blocks until every worker knows the slot. The slot can then
+    /// be renumbered.
     fn add<T: Send + 'static>(
         &self,
         code: impl FnOnce(&mut SlowPath) -> Result<(Slot, T), NeighborError> + Send + 'static,
     ) -> Result<(Slot, T), NeighborError> {
-        // Subscribe first, so that no event after the call is missed.
+        // Subscribe before the call, so that no event after it is missed.
         let mut events = self.events();
         let (slot, added) = self.call(code).map_err(NeighborError::Call)??;
         loop {
@@ -225,8 +225,8 @@ impl RelayHandle {
         }
     }
 
-    /// Detaches the user of a slot. A peer receives a goodbye. The slot number stays in quarantine
-    /// before another user gets it.
+    /// Detaches the user of a slot. A peer whose link is up receives a goodbye. The slot number is
+    /// quarantined before it is assigned again.
     ///
     /// # Errors
     /// [`SlotError`].
@@ -236,8 +236,9 @@ impl RelayHandle {
         detached.map_err(SlotError::Call)?.map_err(SlotError::Detach)
     }
 
-    /// Gives a slot another number, and returns it. If `to` is `None`, it is the lowest free one.
-    /// The former number leads to the slot for a while, and senders that use it are notified.
+    /// Changes the number of a slot, and returns the new number: `to`, or the lowest free one if
+    /// `to` is `None`. The former number leads to the slot for a limited time, and senders that use
+    /// it are notified.
     ///
     /// # Errors
     /// [`SlotError`].
@@ -247,12 +248,12 @@ impl RelayHandle {
         renumbered.map_err(SlotError::Call)?.map_err(SlotError::Renumber)
     }
 
-    /// Subscribes to all events from now on. The subscription holds 1,024 events.
+    /// Subscribes to all events from now on, with a queue of 1,024 events.
     pub fn events(&self) -> Events {
         self.events_of(EVENTS_WAITING)
     }
 
-    /// Subscribes to all events from now on. The subscription holds up to `waiting_max` events.
+    /// Subscribes to all events from now on, with a queue of `waiting_max` events.
     pub fn events_of(&self, waiting_max: usize) -> Events {
         self.shared.hub.subscribe(waiting_max)
     }
@@ -266,7 +267,8 @@ impl RelayHandle {
     }
 
     /// Whether the link of the peer or neighbor with this name forwards. To wait for a change,
-    /// first subscribe to [`events`](Self::events), then call this, then wait for the next event.
+    /// first subscribe to [`events`](Self::events), then call `is_up`, then wait for the next
+    /// event.
     ///
     /// # Errors
     /// [`CallError`].
@@ -300,13 +302,13 @@ impl RelayHandle {
         }
     }
 
-    /// Lines about the start for an operator: the user as which the relay runs, and the slots from
-    /// the state file.
+    /// Messages about the start for the operator: the user as which the relay runs, and the slots
+    /// from the state file.
     pub fn start_notes(&self) -> &[String] {
         &self.shared.notes
     }
 
-    /// Starts the shutdown, and does not block.
+    /// Starts the shutdown without blocking.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -326,8 +328,8 @@ impl RelayHandle {
     }
 
     /// Shuts the relay down in order and blocks until it has ended. Peers receive a goodbye,
-    /// waiting frames are sent or counted, and ports are closed. Calls of local ports then return
-    /// [`PortClosed`](crate::PortClosed).
+    /// waiting frames are sent or counted, and ports are closed. Local ports then return errors,
+    /// such as [`PortClosed`](crate::PortClosed).
     ///
     /// # Errors
     /// [`ShutdownError`].

@@ -1,6 +1,6 @@
 //! Detects workers that make no progress, and pools that are exhausted. The slow path checks once a
-//! second while a worker is awake. When all workers block, no checks are needed. The first worker
-//! that a port then wakes up wakes the slow path.
+//! second while a worker is awake. No check is needed while all workers block: the first worker
+//! that a port wakes up then wakes the slow path.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Health {
     checked: Instant,
     workers: Vec<Worker>,
-    /// Whether all workers blocked at the last check.
+    /// Whether all workers were blocked at the last check.
     is_idle: bool,
 }
 
@@ -74,8 +74,8 @@ impl Health {
         self.workers.resize(slow_path.threads.len(), Worker::default());
         let tallies = &slow_path.memory.tallies;
         let workers = self.workers.iter_mut().zip(&slow_path.threads).zip(tallies);
-        // Watch the workers before checking whether they block: a worker that wakes up afterwards
-        // wakes the slow path.
+        // Call `watch` before `is_asleep`, so that a worker that wakes up in between also wakes the
+        // slow path.
         slow_path.threads.iter().for_each(WorkerThread::watch);
         self.is_idle = slow_path.threads.iter().all(WorkerThread::is_asleep);
         for (worker, ((last, thread), tally)) in workers.enumerate() {

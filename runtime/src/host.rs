@@ -1,6 +1,6 @@
 //! Detects changes of the machine while the relay runs: the wall clock, addresses, VLAN tags. The
-//! slow path checks them when the kernel reports a change. It also adjusts the timestamps of
-//! handshakes to the wall clock.
+//! slow path checks them when the kernel reports a change. In a relay with an identity, each check
+//! also gives the wall-clock time to the switch, for the timestamps of handshakes.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,14 +21,15 @@ use crate::{
     slow_path::SlowPath,
 };
 
-/// The results of the last check.
+/// The state of the machine at the last check.
 #[derive(Debug)]
 pub(crate) struct Host {
     checked: Option<Instant>,
     /// The kernel's notifications. Without them the slow path checks once a second.
     changes: Option<MachineChanges>,
-    /// The number of checks that still follow the last change. Several are needed, because a change
-    /// may consist of several steps, and an address counts as gone only after several checks.
+    /// The number of checks that are left after the last change. Several are needed, because a
+    /// change may consist of several steps, and an address counts as gone only after several
+    /// checks.
     checks_left: u32,
     wall: WallClock,
     /// For each port, the number of consecutive checks that did not find its address.
@@ -38,17 +39,19 @@ pub(crate) struct Host {
     hides_tags: Vec<bool>,
 }
 
-/// Compares the wall clock with a clock that is never set.
+/// Compares the wall clock with the relay's clock, which cannot be set.
 #[derive(Debug, Default)]
 struct WallClock {
-    /// The wall-clock time at time 0, in nanoseconds since 1970, as the last check found it.
+    /// The wall-clock time at time 0 of the relay's clock, as computed by the last check, in
+    /// nanoseconds since 1970.
     at_zero: Option<i128>,
-    /// Whether a wrong clock was reported.
+    /// Whether the last check found a wrong clock, which is reported once.
     is_wrong: bool,
 }
 
 impl WallClock {
-    /// Checks the wall clock. It shows `wall` when `since_zero` has passed since time 0.
+    /// Checks the wall clock. `wall` is its time since 1970, and `since_zero` the time since time 0
+    /// of the relay's clock.
     fn check(&mut self, wall: Duration, since_zero: Duration) -> Vec<EventKind> {
         let mut seen = Vec::new();
         let at_zero = wall.as_nanos() as i128 - since_zero.as_nanos() as i128;
@@ -80,18 +83,18 @@ impl Host {
         }
     }
 
-    /// The descriptors that wake the slow path when the machine has changed.
+    /// Calls `each` with the descriptors that wake the slow path when the machine has changed.
     pub(crate) fn arm(&self, each: impl FnMut(Arm)) {
         self.changes.iter().flat_map(MachineChanges::arm).for_each(each);
     }
 
-    /// The time of the next check.
+    /// The time of the next check; `None` if only a notification of the kernel causes it.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let is_active = self.checks_left > 0 || self.changes.is_none();
         self.checked.filter(|_| is_active).map(|checked| checked + CHECK_EVERY)
     }
 
-    /// Checks the machine, if a check is due or something has changed.
+    /// Checks the machine if a check is due.
     pub(crate) fn check(&mut self, now: Instant, slow_path: &mut SlowPath) -> Vec<EventKind> {
         if self.changes.as_mut().is_some_and(MachineChanges::take) {
             self.checks_left = ADDRESS_GONE_CHECKS + 1;
@@ -115,7 +118,7 @@ impl Host {
             && let Some(before) = self.own.replace(own)
             && self.own.as_ref() != Some(&before)
         {
-            // Send now, so that peers learn the new address before they have something to send.
+            // Send something on every link now, so that peers learn the new address.
             slow_path.switch.show_where_we_are(slow_path.clock.now());
         }
         seen
@@ -123,7 +126,7 @@ impl Host {
 
     fn check_clock(&mut self, slow_path: &mut SlowPath) -> Vec<EventKind> {
         let SlowPath { switch, clock, identity, .. } = slow_path;
-        // Only sealed links depend on the clock.
+        // Only sealed links depend on the wall clock.
         if identity.is_none() {
             return Vec::new();
         }
@@ -133,8 +136,8 @@ impl Host {
     }
 }
 
-/// Returns an event if a listener lost its address, or has it again. `is_own` tests whether the
-/// machine has the address.
+/// Returns an event if the machine lost the address of a listener, or has it again. `is_own` tests
+/// whether the machine has an address.
 fn check_address(
     port: &PortInfo,
     missed: &mut u32,
@@ -155,7 +158,7 @@ fn check_address(
     }
 }
 
-/// Returns an event if the interface of an AF_XDP port began or ceased to strip VLAN tags.
+/// Returns an event if the interface of an AF_XDP port started or stopped stripping VLAN tags.
 fn check_vlan_tags(port: &PortInfo, were_hidden: &mut bool) -> Option<EventKind> {
     let PortKind::Ethernet(info) = &port.kind else { return None };
     let report = info.reports.iter().find(|report| report.mode != RxMode::Packet)?;
@@ -200,7 +203,7 @@ mod tests {
             panic!("{back:?}")
         };
         assert_eq!(by.as_secs(), 62);
-        // A clock that is slewed causes no report.
+        // A small step causes no report.
         assert_eq!(kinds(&clock.check(now - second(58), second(7))), [""; 0]);
         let wrong = clock.check(second(9), second(8));
         assert_eq!(kinds(&wrong), ["clock_set", "clock_wrong"]);

@@ -1,6 +1,6 @@
 //! Secret files: the identity of a relay, and the pre-shared key of a link.
 //!
-//! A file that other users can read or write is refused. No file is ever overwritten.
+//! A file that group or others can access is refused. No file is overwritten.
 //!
 //! | file | its one line |
 //! |---|---|
@@ -22,7 +22,7 @@ use crate::{
     limits::KEY_FILE_BYTES_MAX,
 };
 
-/// How the user makes each kind of file.
+/// For messages: the command that makes each kind of file.
 const NEW_KEY: &str = "`strowger key new FILE` makes one";
 const NEW_PSK: &str = "`strowger key psk FILE` makes one";
 
@@ -120,7 +120,7 @@ fn write(path: &Path, text: &str) -> Result<(), KeyError> {
 pub enum KeyError {
     /// The system returns no random bytes.
     Entropy,
-    /// The file exists already. It is not changed.
+    /// The file already exists. It is not changed.
     Exists {
         /// The file.
         path: PathBuf,
@@ -144,7 +144,7 @@ pub enum KeyError {
         /// The error in the format of the file.
         source: KeyFileError,
     },
-    /// The file holds no pre-shared key.
+    /// The file does not contain a pre-shared key.
     NotPsk {
         /// The file.
         path: PathBuf,

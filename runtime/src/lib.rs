@@ -1,8 +1,8 @@
-//! The runtime of a Strowger relay. It adds threads, a clock, blocking, ports, a state file and a
-//! shutdown to a switch.
+//! The runtime of a Strowger relay. It supplies what the sans-I/O switch lacks: threads, a clock,
+//! ports, a state file and an orderly shutdown.
 //!
-//! Programs should depend on the crate `strowger`, which re-exports this one and has the guide.
-//! Start at [`Relay::builder`].
+//! Programs should depend on the crate `strowger`, which re-exports what programs need of this
+//! crate, and contains the guide. Start at [`Relay::builder`].
 
 pub mod address;
 mod alternates;
@@ -23,6 +23,7 @@ mod local_port;
 pub mod machine_addresses;
 mod memory;
 mod open;
+pub mod places;
 mod port_info;
 pub mod recovery;
 pub mod rights;
@@ -31,6 +32,8 @@ mod spec;
 mod state;
 mod stats;
 mod udp;
+mod unix_clients;
+mod unix_facts;
 pub mod untrusted;
 pub mod worker_thread;
 

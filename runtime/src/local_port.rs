@@ -1,5 +1,5 @@
-//! A port for code of this process. It sends payloads along labels and receives payloads, with
-//! blocking, polled and async calls.
+//! A port for code of this process. It sends and receives packets, with blocking, polled and async
+//! calls.
 
 use std::{
     error::Error,
@@ -23,7 +23,8 @@ use strowger_wire::{
     switch_header::{AnyHeader, HeaderRepr, header_bytes},
 };
 
-/// The scheme of the switch, for code that computes return paths. It may grow while the relay runs.
+/// The scheme of the switch, which local ports need for return paths. It may grow while the relay
+/// runs.
 #[derive(Debug)]
 pub(crate) struct SharedScheme {
     version: AtomicU64,
@@ -47,7 +48,7 @@ impl SharedScheme {
     }
 }
 
-/// The error of a closed port. The relay has ended, or the slot was detached.
+/// The port is closed: the relay has ended, or the slot was detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortClosed;
 
@@ -59,7 +60,7 @@ impl fmt::Display for PortClosed {
 
 impl Error for PortClosed {}
 
-/// An error when a packet is sent.
+/// The reason why a packet was not sent.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PacketError {
@@ -67,14 +68,14 @@ pub enum PacketError {
     Full(TxBuffer),
     /// The port is closed. The packet is returned.
     Closed(TxBuffer),
-    /// All chunks for packets to send are in use by packets that the relay has not sent yet.
+    /// All chunks of the port's send pool are in use.
     NoMemory,
-    /// The packet would be longer than the longest frame.
+    /// The packet would exceed the maximum length of a frame.
     TooLong {
         /// The payload's length.
         bytes: usize,
     },
-    /// The label cannot be sent, or the packet has no return path.
+    /// No packet can be sent along the label, or the received packet has no return path.
     Label(LabelError),
 }
 
@@ -119,7 +120,7 @@ impl From<endpoint::SendError> for PacketError {
     }
 }
 
-/// A port for code of this process.
+/// An in-process port: the program that runs the relay sends and receives packets through it.
 ///
 /// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it. To send and receive,
 /// [`split`](Self::split) it.
@@ -155,7 +156,7 @@ impl LocalPort {
     }
 }
 
-/// A packet to send. Its headers are written, and its payload must be filled.
+/// A packet to send. Its headers are complete; the program writes the payload.
 #[derive(Debug)]
 pub struct TxBuffer {
     frame: Frame,
@@ -163,13 +164,13 @@ pub struct TxBuffer {
 }
 
 impl TxBuffer {
-    /// Makes a packet of a frame that [`LocalSender::buffer`] made.
+    /// Wraps a frame that [`LocalSender::buffer`] made.
     fn of(mut frame: Frame) -> Self {
         let payload_at = payload_at(&mut frame);
         Self { frame, payload_at }
     }
 
-    /// The payload, so that the program can fill it. Its initial content is arbitrary.
+    /// The payload, for the program to write. Its initial content is arbitrary.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.frame.bytes_mut()[self.payload_at..]
     }
@@ -214,7 +215,7 @@ pub struct LocalSender {
 }
 
 impl LocalSender {
-    /// A packet for this label with room for `bytes` of payload, in a chunk of the port.
+    /// Allocates a packet for this label with `bytes` bytes of payload, from the port's send pool.
     ///
     /// # Errors
     /// [`PacketError::NoMemory`], [`PacketError::TooLong`], [`PacketError::Label`].
@@ -319,7 +320,7 @@ impl LocalSender {
         self.endpoint.send_burst(burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Polls for room for a packet, and registers the task's waker.
+    /// Polls whether the queue to the relay has a free place. If not, registers the task's waker.
     ///
     /// # Errors
     /// [`PortClosed`].
@@ -327,7 +328,7 @@ impl LocalSender {
         self.endpoint.poll_ready(cx).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Sends a packet. Waits while the queue is full. It works in any async runtime.
+    /// Sends a packet. Waits while the queue is full. The future works in any async runtime.
     ///
     /// # Errors
     /// [`PacketError::Closed`], with the packet.
@@ -335,7 +336,7 @@ impl LocalSender {
         Ok(self.endpoint.send_async(buffer.frame).await?)
     }
 
-    /// As [`send_to`](Self::send_to), for async code.
+    /// Sends a payload along a label as [`send_to`](Self::send_to) does, for async code.
     ///
     /// # Errors
     /// [`PacketError`], except `Full`.
@@ -349,7 +350,7 @@ impl LocalSender {
         self.send_async(buffer).await
     }
 
-    /// As [`reply`](Self::reply), for async code.
+    /// Replies to a packet as [`reply`](Self::reply) does, for async code.
     ///
     /// # Errors
     /// [`PacketError`], except `Full`.
@@ -370,10 +371,9 @@ fn return_path<R: Register>(
     ingress: u32,
     scheme: &Scheme,
 ) -> Result<Label<R>, LabelError> {
-    // The last switch does not write the ingress slot into the label. The slot is passed next to
+    // The last switch does not write the ingress slot into the label. It passes the slot alongside
     // the packet (wire.md 1.3).
-    let ingress = scheme.encode_least(Slot::new(ingress))?;
-    header.label.reverse(header.shift, Some(ingress))
+    header.label.reverse_at_endpoint(header.shift, scheme, Slot::new(ingress))
 }
 
 /// A header with a label of any width.
@@ -394,7 +394,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Makes a packet of a received frame. Returns `None` if the frame holds no packet.
+    /// Wraps a received frame. Returns `None` if the frame contains no valid switch header.
     pub fn from_frame(mut frame: Frame) -> Option<Self> {
         let packet = frame.bytes_mut().get_mut(LINK_HEADER_BYTES..)?;
         let (header, bytes) = match AnyHeader::parse(packet).ok()? {
@@ -411,7 +411,7 @@ impl Packet {
         &self.frame.bytes()[self.payload_at..]
     }
 
-    /// The payload, so that the program can change it.
+    /// The payload, for the program to change.
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.frame.bytes_mut()[self.payload_at..]
     }
@@ -421,8 +421,8 @@ impl Packet {
         self.ingress
     }
 
-    /// The label of the return path, if the packet has a 64-bit label. [`LocalSender::reply`] uses
-    /// this label.
+    /// The label of the return path, if the packet has a 64-bit label. [`LocalSender::reply`] works
+    /// with labels of any width.
     ///
     /// # Errors
     /// [`LabelError`]. The packet has no return path, or its label has another width.
@@ -460,7 +460,7 @@ impl LocalReceiver {
     /// Blocks until the next packet arrives.
     ///
     /// # Errors
-    /// [`PortClosed`], after all packets that had arrived were received.
+    /// [`PortClosed`], after the port was closed and all packets that had arrived were received.
     pub fn recv(&mut self) -> Result<Packet, PortClosed> {
         loop {
             if let Some(packet) = self.receive(None)? {
@@ -491,8 +491,8 @@ impl LocalReceiver {
         Ok(received.map_err(|endpoint::Gone| PortClosed)?.and_then(Packet::from_frame))
     }
 
-    /// Receives the frames that have arrived, up to the free room in `burst`, without blocking, and
-    /// returns their number. [`Packet::from_frame`] makes a packet of a frame.
+    /// Receives the frames that have arrived, as many as `burst` has space for, without blocking.
+    /// Returns their number. [`Packet::from_frame`] turns a frame into a packet.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -514,7 +514,7 @@ impl LocalReceiver {
         received.map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Polls for the next packet, and registers the task's waker.
+    /// Polls for the next packet. If there is none, registers the task's waker.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -532,8 +532,8 @@ impl LocalReceiver {
         }
     }
 
-    /// Polls for at least one frame, and registers the task's waker. Receives frames as
-    /// [`recv_burst`](Self::recv_burst) does.
+    /// Receives frames as [`recv_burst`](Self::recv_burst) does. If there is none, registers the
+    /// task's waker.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -545,7 +545,7 @@ impl LocalReceiver {
         self.endpoint.poll_receive_burst(cx, burst).map_err(|endpoint::Gone| PortClosed)
     }
 
-    /// Waits for the next packet. It works in any async runtime.
+    /// Waits for the next packet. The future works in any async runtime.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).

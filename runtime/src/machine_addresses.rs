@@ -1,5 +1,5 @@
-//! The machine's own IP and MAC addresses, and the broadcast addresses of its networks. No peer can
-//! have these addresses.
+//! The machine's own IP and MAC addresses, and the broadcast addresses of its networks. Checks
+//! whether a peer can have an address.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,6 +12,8 @@ use strowger_io::sys::{
     probe::interface_name,
 };
 
+use crate::address::is_wildcard_for;
+
 /// The addresses of this machine, each with its interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineAddresses {
@@ -23,13 +25,13 @@ pub struct MachineAddresses {
 }
 
 impl MachineAddresses {
-    /// The current addresses in this network namespace. The result is empty if the kernel does not
-    /// list them.
+    /// The current addresses in this network namespace. The result is empty if the kernel refuses
+    /// to list them.
     pub fn now() -> Self {
         Self::of(interface_addresses().unwrap_or_default())
     }
 
-    /// Collects the addresses in a list.
+    /// Makes the tables from a list of addresses.
     pub fn of(entries: Vec<InterfaceAddress>) -> Self {
         let mut own = Self::default();
         for InterfaceAddress { interface, at } in entries {
@@ -67,10 +69,8 @@ impl MachineAddresses {
         }
         let interface = self.interface_of(at)?;
         let is_there = |listener: &SocketAddr| {
-            // A listener at [::] accepts IPv4 as well.
-            let takes = listener.is_ipv6() || at.is_ipv4();
-            let is_everywhere = listener.ip().is_unspecified() && takes;
-            listener.port() == at.port() && (is_everywhere || listener.ip() == at.ip())
+            let is_its = is_wildcard_for(*listener, at) || listener.ip() == at.ip();
+            listener.port() == at.port() && is_its
         };
         let listener = listeners.into_iter().find(is_there)?;
         let ip = at.ip();
@@ -98,8 +98,8 @@ impl MachineAddresses {
     }
 }
 
-/// Whether this machine has the address: whether a socket can be bound to it. An error for another
-/// reason counts as yes.
+/// Whether this machine has the address: `bind` does not fail with `EADDRNOTAVAIL`. Other errors
+/// count as yes.
 pub fn is_on_this_machine(at: SocketAddr) -> bool {
     let mut any_port = at;
     any_port.set_port(0);
@@ -111,15 +111,13 @@ pub fn is_on_this_machine(at: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// A machine with 198.51.100.1/24, 2001:db8::1 and a MAC address on interface `lan`.
+    /// A machine with 198.51.100.1/24 and 2001:db8::1 on interface `lan`, and a loopback interface.
     fn machine() -> MachineAddresses {
         let entry = |interface: &str, at| InterfaceAddress { interface: interface.to_owned(), at };
         let ip = |text: &str, broadcasts: &[Ipv4Addr]| {
             AddressKind::Ip(text.parse().unwrap(), broadcasts.to_vec())
         };
         MachineAddresses::of(vec![
-            entry("lan", AddressKind::Mac([2, 0, 0, 0, 0, 1])),
-            entry("other", AddressKind::Mac([2, 0, 0, 0, 0, 2])),
             entry("lan", ip("198.51.100.1", &[Ipv4Addr::new(198, 51, 100, 255)])),
             entry("lan", ip("2001:db8::1", &[])),
             entry("lo", ip("fe80::1", &[])),
@@ -147,7 +145,7 @@ mod tests {
             let why = why(at).unwrap_or_else(|| panic!("{at} is taken"));
             assert!(words.iter().all(|word| why.contains(word)), "{at}: {why}");
         }
-        // These are addresses of another relay on this machine, and of other hosts.
+        // Another relay on this machine, and other hosts, can have these addresses.
         for at in [
             "198.51.100.1:9",
             "198.51.100.2:7000",

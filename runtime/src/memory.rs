@@ -1,4 +1,4 @@
-//! Computes the memory of a worker as a sum of named needs, and prints it.
+//! Computes the memory of a worker as a sum of named needs, and formats it as text.
 
 use std::{fmt, sync::Arc};
 
@@ -15,21 +15,26 @@ use crate::{
     builder::RelayBuilder, ethernet, limits::LOCAL_PORT_CHUNKS_MAX, spec::UdpListener, udp,
 };
 
-/// The maximum number of sends that one listener keeps while they wait for the kernel
+/// The maximum number of sends that each socket of a listener keeps while they wait for the kernel
 /// (`strowger_io::udp`).
 pub(crate) const SENDS_WAITING: u32 = 4 * BURST_MAX as u32;
-/// The chunks of a unix endpoint: those to receive into, and a burst of its frames in flight.
+/// The number of chunks of a unix endpoint: 32 to receive into, and a burst of frames in flight.
 const UNIX_CHUNKS: u32 = 32 + BURST_MAX as u32;
-/// The chunks that a UDP socket receives into with `recvmmsg`: a burst (`strowger_io::udp`).
+/// The number of train chunks of a unix endpoint with short packets, for clients that send trains: 4
+/// to receive into, and as many in flight.
+const UNIX_TRAIN_CHUNKS: u32 = 2 * UNIX_TRAINS_RECEIVED;
+/// The number of train chunks that a unix port holds to receive into (`strowger_io::unix`).
+const UNIX_TRAINS_RECEIVED: u32 = 4;
+/// The number of chunks that a UDP socket receives into with `recvmmsg` (`strowger_io::udp`).
 const RECEIVE_CHUNKS: u32 = BURST_MAX as u32;
-/// The longest packet that takes a single chunk (`strowger_io::unix`).
+/// The maximum length of a packet that fits into a single chunk, in bytes (`strowger_io::unix`).
 const SINGLE_BYTES_MAX: usize = SINGLE_STRIDE_BYTES - HEADROOM_BYTES - 8 * 64;
 
-/// The memory of all workers. Its size is fixed.
+/// The memory of all workers. Its size is fixed at start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MemoryUse {
-    /// The pool of each worker.
+    /// The size of each worker's pool.
     pub spec: PoolSpec,
     /// The needs that make up each worker's pool.
     pub needs: Vec<Need>,
@@ -38,15 +43,15 @@ pub struct MemoryUse {
     /// The number of handshake sockets. Each of them has its own pool, which belongs to the slow
     /// path.
     pub handshake_sockets: usize,
-    /// The mapped memory of all workers, in bytes.
+    /// The mapped memory of all workers and handshake sockets, in bytes.
     pub bytes: usize,
-    /// The kind of its pages.
+    /// The kind of pages that back the workers' pools.
     pub backing: Backing,
     /// The counters of each worker's pool.
     pub tallies: Vec<Arc<PoolTally>>,
 }
 
-/// One named need of a worker for memory, in chunks.
+/// A number of chunks that each worker needs for one purpose.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Need {
@@ -58,8 +63,8 @@ pub struct Need {
     pub singles: u32,
 }
 
-/// The memory of a worker as a sum of named needs. Also returns the chunks that frames in egress
-/// queues may hold when the pool is nearly exhausted.
+/// The memory of a worker as a sum of named needs. Also returns the maximum number of chunks that
+/// frames in egress queues may hold when the pool is nearly exhausted.
 pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Need>, Chunks) {
     let mut needs = Vec::new();
     let mut need = |what: String, trains: u32, singles: u32| {
@@ -72,19 +77,23 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
         need(format!("receive buffers of {name}"), posted, 0);
         need(format!("sends of {name} that wait for the kernel"), SENDS_WAITING, 0);
     }
-    // All pools are equal, so every worker gets as much as the worker with the most endpoints
+    // All pools have the same size, so each worker gets what the worker with the most endpoints
     // needs.
     let on = |worker| config.unix.iter().filter(move |unix| unix.worker == worker);
     let of = |worker| {
-        on(worker).fold((0, 0), |(long, short), unix| match unix.frame_bytes_max {
-            ..=SINGLE_BYTES_MAX => (long, short + 1),
-            _ => (long + 1, short),
+        on(worker).fold((0, 0), |(long, short), unix| {
+            let ports = unix.clients.unwrap_or(1) as u32;
+            match unix.frame_bytes_max {
+                ..=SINGLE_BYTES_MAX => (long, short + ports),
+                _ => (long + ports, short),
+            }
         })
     };
     let (long, short) = (0..workers).map(of).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
-    need("unix endpoints".to_owned(), long * UNIX_CHUNKS, short * UNIX_CHUNKS);
-    // A local port pins the chunks of frames that the program has not taken yet. Its egress queue
-    // pins chunks as well.
+    let trains = long * UNIX_CHUNKS + short * UNIX_TRAIN_CHUNKS;
+    need("unix endpoints".to_owned(), trains, short * UNIX_CHUNKS);
+    // A local port pins the chunks of frames that the program has not received yet. Its egress
+    // queue pins chunks as well.
     let local_on = |worker| config.local.iter().filter(move |local| local.worker == worker);
     let pinned = |worker| -> usize {
         local_on(worker).map(|local| local.endpoint.depth_frames.min(LOCAL_PORT_CHUNKS_MAX)).sum()
@@ -111,7 +120,7 @@ pub(crate) fn needs(config: &RelayBuilder, workers: usize) -> (PoolSpec, Vec<Nee
     (spec, needs, shape.egress_when_low())
 }
 
-/// Bytes as text in MiB.
+/// Formats a number of bytes in MiB.
 pub(crate) fn mib(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -19,13 +19,13 @@ use strowger_engine::{
     link::Behind,
     worker::Worker,
 };
-use strowger_frame::{Address, Pool, Port, map::Backing, reserve::PoolUser};
+use strowger_frame::{Address, Pool, Port, map::Backing, reserve::PoolUser, sleep::Wake};
 use strowger_io::{
     Doorbell, UnixPort,
     capture::{Capture, CaptureSpec},
     endpoint,
     sys::cores::{cpu_quota, usable_cores, workers_worth},
-    unix::UnixSpec,
+    unix::{Clients, SwitchFacts, UnixSpec},
 };
 use strowger_wire::Slot;
 
@@ -49,11 +49,13 @@ use crate::{
     spec::{CustomQueues, LocalPortSpec, UnixSocket},
     state::StateFile,
     udp,
+    unix_clients::UnixClients,
+    unix_facts::UnixFacts,
     untrusted::is_harmless,
     worker_thread::{self, WorkerThread},
 };
 
-/// A relay that has everything open and runs no thread.
+/// A relay whose memory, ports and files are open, and whose threads have not been started.
 #[must_use = "an open relay does nothing until it is started"]
 pub struct OpenRelay {
     pub(crate) switch: Switch,
@@ -71,6 +73,8 @@ pub struct OpenRelay {
     hub: Arc<EventHub>,
     local_ports: BTreeMap<String, LocalPort>,
     scheme: Arc<SharedScheme>,
+    unix_facts: UnixFacts,
+    unix_clients: UnixClients,
     quota: Option<String>,
 }
 
@@ -91,8 +95,9 @@ impl OpenRelay {
         let interfaces = ethernet::open_all(&builder, &opener, &mut pools)?;
         let (mut switch, mut workers) =
             Switch::new(builder.switch, pools).map_err(StartError::Switch)?;
+        let handshake_sockets = builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len();
         let (inbox, slow_path_waker) =
-            RequestReceiver::new(builder.udp.len() * (1 + ALTERNATES_MAX) + builder.custom.len())?;
+            RequestReceiver::new(handshake_sockets + builder.unix.len())?;
         let doorbells = doorbells(&mut switch, &mut workers)?;
         let waker = Arc::new(slow_path_waker);
         for worker in &mut workers {
@@ -100,6 +105,7 @@ impl OpenRelay {
         }
         let clock = Clock::start();
         let identity = identify(&builder, &mut switch, clock)?;
+        switch.set_resolver(builder.resolver.take().map(|known| known.0));
         let scheme =
             Arc::new(SharedScheme::new(*builder.switch.scheme(), builder.switch.hops_max()));
         let mut plugging = Plugging {
@@ -109,13 +115,15 @@ impl OpenRelay {
             switch: &mut switch,
             ports: Vec::new(),
             local_ports: BTreeMap::new(),
+            unix_facts: UnixFacts::default(),
+            unix_clients: UnixClients::default(),
         };
         plugging.udp()?;
         plugging.ethernet(interfaces)?;
-        plugging.unix()?;
+        plugging.unix(identity, &waker)?;
         plugging.local(&scheme)?;
         plugging.custom()?;
-        let Plugging { ports, local_ports, .. } = plugging;
+        let Plugging { ports, local_ports, unix_facts, unix_clients, .. } = plugging;
         let state = match &builder.state_file {
             Some(path) => Some(
                 StateFile::load(path, &opener, &mut switch, clock).map_err(StartError::State)?,
@@ -147,15 +155,17 @@ impl OpenRelay {
             hub: Arc::default(),
             local_ports,
             scheme,
+            unix_facts,
+            unix_clients,
         })
     }
 
-    /// The memory of the workers, with the needs that make it up.
+    /// The memory of the workers, as a sum of named needs.
     pub fn memory(&self) -> &MemoryUse {
         &self.memory
     }
 
-    /// The ports: kind by kind, and within a kind in the order in which they were added.
+    /// The ports, grouped by kind. Ports of one kind are in the order in which they were added.
     pub fn ports(&self) -> &[PortInfo] {
         &self.ports
     }
@@ -165,7 +175,8 @@ impl OpenRelay {
         self.identity
     }
 
-    /// A line that says that control groups allow less processor time than the workers could use.
+    /// A message for the operator, if the CPU quota of the control groups is less than the workers
+    /// could use.
     pub fn quota_note(&self) -> Option<&str> {
         self.quota.as_deref()
     }
@@ -175,15 +186,17 @@ impl OpenRelay {
         self.hub.subscribe(waiting_max)
     }
 
-    /// Gives up rights if the relay is to run as another user, starts the threads, and blocks until
-    /// the workers know everything that is attached.
+    /// Drops privileges if the relay is configured to run as another user, starts the threads, and
+    /// blocks until every worker has confirmed the attached slots.
     ///
     /// # Errors
-    /// [`StartError`]. Nothing runs then.
+    /// [`StartError`]. After an error no thread of the relay runs.
     pub fn start(self) -> Result<RelayHandle, StartError> {
         let mut notes = Vec::new();
-        let Self { mut switch, workers, doorbells, clock, builder, .. } = self;
-        // Privileges are no longer needed: everything that needs them is open.
+        let Self { mut switch, workers, doorbells, clock, builder, mut unix_facts, .. } = self;
+        // Before a worker accepts a process.
+        unix_facts.set(&switch);
+        // Privileges are no longer needed: everything that requires them is open.
         if let Some(account) = &builder.run_as {
             rights::give_up(&builder, account, &self.opener, &mut notes)?;
         }
@@ -218,7 +231,7 @@ impl OpenRelay {
             threads.push(started.map_err(|source| StartError::Resource { what, source })?);
         }
         let hub = self.hub.clone();
-        let early = settle(&mut switch, &threads, clock, state.as_mut())?;
+        let early = settle(&mut switch, &threads, clock, state.as_mut(), &mut notes)?;
         let slow_path = SlowPath::new(crate::slow_path::Parts {
             switch,
             threads,
@@ -232,20 +245,29 @@ impl OpenRelay {
             alternates: self.alternates,
             hub: self.hub.clone(),
             scheme: self.scheme,
+            unix_facts,
+            unix_clients: self.unix_clients,
         });
         RelayHandle::start(slow_path, self.inbox, early, self.local_ports, notes, hub)
     }
 }
 
-/// Checks that all names are unique and short, and have no control characters.
+/// Checks that names are unique, have 1 to 64 bytes, and contain only characters that can be
+/// printed safely. Ports have one namespace and users of slots another. Unix sockets and local
+/// ports need a unique name in both. The ports of a unix socket for several processes have names of
+/// their own.
 pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     let mut ports = BTreeSet::new();
     let mut slots = BTreeSet::new();
     let port_names = (builder.udp.iter().map(|it| &it.name))
         .chain(builder.ethernet.iter().map(|it| &it.name))
         .chain(builder.custom.iter().map(|it| &it.name));
-    let users =
-        || (builder.unix.iter().map(|it| &it.name)).chain(builder.local.iter().map(|it| &it.name));
+    let of_clients = builder.unix.iter().filter(|it| it.clients.is_some());
+    let of_clients: Vec<String> = of_clients.flat_map(|it| it.port_names()).collect();
+    let users = || {
+        let unix = builder.unix.iter().map(|it| &it.name).chain(&of_clients);
+        unix.chain(builder.local.iter().map(|it| &it.name))
+    };
     let neighbors = (builder.peers.iter().map(|it| &it.name))
         .chain(builder.neighbors.iter().map(|it| &it.name));
     let check = |name: &String, taken: &mut BTreeSet<String>| {
@@ -266,7 +288,8 @@ pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     neighbors.chain(users()).try_for_each(|name| check(name, &mut slots))
 }
 
-/// Makes the pools of all workers, and returns them with their needs.
+/// Allocates the pools of all workers, unless the program supplied them. Returns them with their
+/// needs.
 fn pools(builder: &mut RelayBuilder, workers: usize) -> Result<(Vec<Pool>, MemoryUse), StartError> {
     let (spec, needs, waiting) = needs(builder, workers);
     let mut pools = match builder.pools.take() {
@@ -304,8 +327,8 @@ pub(crate) fn identify(
     Ok(Some(peer_id))
 }
 
-/// The number of workers: `wanted`, or as many as the usable cores and the processor quota allow.
-/// It also checks `cores`.
+/// The number of workers: `wanted`, or the number that the usable cores and the CPU quota allow.
+/// Also checks `cores`.
 ///
 /// # Errors
 /// [`StartError::Core`]: this process may not use one of the cores.
@@ -318,7 +341,7 @@ pub fn workers(wanted: Option<usize>, cores: Option<&[usize]>) -> Result<usize, 
     Ok(wanted.unwrap_or(worth.min(WORKERS_MAX)))
 }
 
-/// Returns a line if control groups allow less processor time than the workers could use.
+/// Returns a message if the CPU quota of the control groups is less than the workers could use.
 fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     let quota = cpu_quota()?;
     let usable = usable_cores().len();
@@ -335,7 +358,7 @@ fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     })
 }
 
-/// Gives the slow path and the workers each other's doorbells.
+/// Makes a doorbell per worker, and gives its waker to the slow path and to all workers.
 fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, StartError> {
     let mut doorbells = Vec::new();
     for number in 0..workers.len() {
@@ -351,7 +374,7 @@ fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell
     Ok(doorbells)
 }
 
-/// Plugs ports into the switch, one kind after the other.
+/// Opens the ports and plugs them into the switch, one kind after the other.
 struct Plugging<'r> {
     builder: &'r mut RelayBuilder,
     opener: &'r Opener,
@@ -359,9 +382,11 @@ struct Plugging<'r> {
     switch: &'r mut Switch,
     ports: Vec<PortInfo>,
     local_ports: BTreeMap<String, LocalPort>,
+    unix_facts: UnixFacts,
+    unix_clients: UnixClients,
 }
 
-/// Makes the error of a port of this kind.
+/// Returns a function that wraps an error of this port in a `StartError`.
 fn refused<E: Into<Source>>(kind: &'static str, name: &str) -> impl FnOnce(E) -> StartError {
     let name = name.to_owned();
     move |error| StartError::Port { kind, name, source: error.into() }
@@ -371,11 +396,11 @@ impl Plugging<'_> {
     /// Whether the port accepts frames from unknown addresses: handshakes, and data from a peer
     /// that has moved.
     fn is_open(&self, name: &str, plain: bool) -> bool {
-        let RelayBuilder { peers, identity, accept_unknown, .. } = &*self.builder;
+        let RelayBuilder { peers, identity, .. } = &*self.builder;
         let is_met = peers.iter().any(|peer| peer.behind.as_deref() == Some(name));
-        // A peer's frames may arrive on any listener with sealed links.
-        let is_sealed = identity.is_some() && !plain;
-        is_met || is_sealed && (accept_unknown.is_some() || !peers.is_empty())
+        // A peer's frames may arrive on any listener with sealed links. Without peers, the slow
+        // path refuses handshakes, and so reports who calls.
+        is_met || identity.is_some() && !plain
     }
 
     fn udp(&mut self) -> Result<(), StartError> {
@@ -419,19 +444,47 @@ impl Plugging<'_> {
         Ok(())
     }
 
-    fn unix(&mut self) -> Result<(), StartError> {
-        for UnixSocket { name, path, frame_bytes_max, worker, capture, .. } in &self.builder.unix {
+    fn unix(
+        &mut self,
+        peer_id: Option<PeerId>,
+        slow_path: &Arc<impl Wake + 'static>,
+    ) -> Result<(), StartError> {
+        let identity = peer_id.and_then(|peer_id| peer_id.identity().ok());
+        let identity = identity.map_or([0; 32], |identity| identity.to_bytes());
+        for socket in &self.builder.unix {
+            let UnixSocket { name, path, frame_bytes_max, .. } = socket;
             let spec = UnixSpec { frame_bytes_max: *frame_bytes_max, ..UnixSpec::default() };
-            let listening = self.opener.within(path, |_, _| Ok(UnixPort::listen(path, &spec)));
-            let port = listening
+            let listening = self.opener.within(path, |_, _| {
+                Ok(match socket.clients {
+                    None => UnixPort::listen(path, &spec).map(|port| (None, vec![port])),
+                    Some(count) => {
+                        let owner: Arc<dyn Wake> = slow_path.clone();
+                        Clients::listen(path, &spec, count, &owner)
+                            .map(|(listener, ports)| (Some(listener), ports))
+                    }
+                })
+            });
+            let (listener, ports) = listening
                 .map_err(|error| format!("{}: {error}", path.display()))
                 .map_err(refused("unix", name))?
                 .map_err(|error| refused("unix", name)(error.to_string()))?;
-            let port = captured(Box::new(port), self.opener, capture.as_deref())
-                .map_err(refused("unix", name))?;
-            let id = self.switch.plug_at(*worker, port).map_err(refused("unix", name))?;
-            let kind = PortKind::Unix { path: path.display().to_string(), worker: *worker };
-            self.ports.push(PortInfo::new(id, name, kind));
+            let mut plugged = Vec::new();
+            let (names, captures) = (socket.port_names(), socket.capture_files());
+            for (number, mut port) in ports.into_iter().enumerate() {
+                let facts = Arc::new(SwitchFacts::new(identity));
+                port.set_facts(facts.clone());
+                let capture = captures.get(number).map(PathBuf::as_path);
+                let port = captured(Box::new(port), self.opener, capture)
+                    .map_err(refused("unix", name))?;
+                let id = self.switch.plug_at(socket.worker, port).map_err(refused("unix", name))?;
+                self.unix_facts.add(id, facts.clone());
+                self.ports.push(PortInfo::new(id, &names[number], socket.port_kind()));
+                plugged.push((id, facts));
+            }
+            if let Some(listener) = listener {
+                let slot_max = self.builder.switch.slot_max();
+                self.unix_clients.add(name, listener, plugged, slot_max);
+            }
         }
         Ok(())
     }
@@ -464,7 +517,7 @@ impl Plugging<'_> {
     }
 }
 
-/// Wraps the port in a capture if there is a path.
+/// Wraps the port in a capture if `path` is given.
 pub(crate) fn captured(
     port: Box<dyn Port>,
     opener: &Opener,
@@ -479,7 +532,7 @@ pub(crate) fn captured(
     Ok(Box::new(capture))
 }
 
-/// A request for a slot at start.
+/// A neighbor, peer, unix socket or local port to attach to a slot at start.
 pub(crate) enum AttachRequest {
     Plain(Attach),
     Sealed(Box<PeerSpec>),
@@ -500,7 +553,7 @@ impl AttachRequest {
         }
     }
 
-    /// Attaches the user of the slot.
+    /// Attaches the user to the switch.
     pub(crate) fn attach(self, switch: &mut Switch, now: Now) -> Result<(), StartError> {
         let name = self.name();
         let attached = match self {
@@ -510,7 +563,7 @@ impl AttachRequest {
         attached.map(drop).map_err(|source| StartError::Attach { name, source })
     }
 
-    /// Whether the state file keeps a slot for the user.
+    /// Whether the state file has a slot for the user.
     fn is_expected(&self, switch: &Switch) -> bool {
         match self {
             Self::Plain(attach) => switch.is_kept_for(None, attach.name()),
@@ -521,7 +574,8 @@ impl AttachRequest {
 
 /// The requests for slots, in the order in which they must be attached. Those with a configured
 /// slot come first, so that no other request gets that slot. Those with a slot in the state file
-/// come next, so that no new user gets their slot. Also returns the errors of the other requests.
+/// come next, so that no new user gets their slot. Also returns the errors of requests that are
+/// invalid.
 pub(crate) fn attach_requests(
     builder: &mut RelayBuilder,
     switch: &Switch,
@@ -542,7 +596,9 @@ pub(crate) fn attach_requests(
         let name = neighbor.name.clone();
         add(name, attach::plain_attach(ports, &machine, neighbor).map(AttachRequest::Plain));
     }
-    let users = (builder.unix.iter().map(|unix| (&unix.name, unix.slot)))
+    // The ports of a socket for several processes are attached when processes connect.
+    let unix = builder.unix.iter().filter(|unix| unix.clients.is_none());
+    let users = (unix.map(|unix| (&unix.name, unix.slot)))
         .chain(builder.local.iter().map(|local| (&local.name, local.slot)));
     for (name, slot) in users {
         let Some(port) = ports.iter().find(|port| port.name == *name) else { continue };
@@ -558,7 +614,7 @@ pub(crate) fn attach_requests(
     (pinned, errors)
 }
 
-/// The alternate ports of the listeners with sealed links.
+/// Prepares alternate ports for the listeners with sealed links.
 fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
     let sealed = ports.iter().zip(&builder.udp).filter(|(port, _)| port.has_sealed_links());
     let sealed = sealed.filter(|_| builder.identity.is_some());
@@ -569,16 +625,17 @@ fn alternates(builder: &RelayBuilder, ports: &[PortInfo]) -> Alternates {
     )
 }
 
-/// Polls until every worker has confirmed the attached slots. Returns the events that happened in
-/// this time.
+/// Polls until every worker has confirmed the attached slots. Returns the events of these polls.
 ///
-/// The state file must be written here, too: an unknown peer may arrive in this time, and its slot
-/// number is published only when the state file has it. Otherwise the start would fail.
+/// This loop must also write the state file. An unknown peer may connect meanwhile, and its slot is
+/// published only after the state file contains it. Without the write, the switch would not settle
+/// and the start would time out.
 fn settle(
     switch: &mut Switch,
     threads: &[WorkerThread],
     clock: Clock,
     mut state: Option<&mut StateFile>,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<SwitchEvent>, StartError> {
     let mut events = Vec::new();
     let deadline = Instant::now() + START_MAX;
@@ -593,8 +650,8 @@ fn settle(
             return Ok(events);
         }
         if let Some(state) = state.as_mut().filter(|state| state.is_behind(switch, clock)) {
-            // Ignore a failed write here. The slow path tries again and reports a failure.
-            let _ = state.keep(switch, clock);
+            // The slow path retries a failed write, and reports only the first of several failures.
+            notes.extend(state.keep(switch, clock).map(|change| change.to_string()));
         }
         if threads.iter().any(WorkerThread::has_died) || Instant::now() > deadline {
             return Err(StartError::Workers);
@@ -605,6 +662,8 @@ fn settle(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use strowger_engine::{control::Attach, link::Behind};
     use strowger_frame::Address;
 
@@ -623,17 +682,21 @@ mod tests {
             .expect("it opens");
         let OpenRelay { mut switch, workers, doorbells, clock, state, ports, .. } = open;
         let (mut state, _) = state.expect("a state file");
-        assert!(state.keep(&mut switch, clock).is_none(), "the file is written");
+        assert!(state.keep(&mut switch, clock).is_none(), "no failure");
         let start = |(worker, doorbell)| {
             worker_thread::start(worker, doorbell, clock, IdlePolicy::ADAPTIVE, None, None, true)
         };
         let threads: Vec<_> =
             workers.into_iter().zip(doorbells).map(|it| start(it).expect("a thread")).collect();
 
-        // The number waits until the file has it, like that of an unknown peer.
+        // Like the slot of an unknown peer, this slot is published only after the file contains it.
         let attach = Attach::plain(ports[0].id, Address::Only, Behind::Neighbour, "late");
         switch.attach(attach).expect("a free slot");
-        settle(&mut switch, &threads, clock, Some(&mut state)).expect("it settles");
+        // The write fails, since a folder is in the place of the file. The start must report that.
+        fs::create_dir(folder.path().join("state")).expect("a folder");
+        let mut notes = Vec::new();
+        settle(&mut switch, &threads, clock, Some(&mut state), &mut notes).expect("it settles");
+        assert!(notes.len() == 1 && notes[0].contains("cannot be written"), "{notes:?}");
         for thread in threads {
             thread.stop();
         }

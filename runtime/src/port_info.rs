@@ -18,7 +18,7 @@ pub struct PortInfo {
     pub name: String,
     /// The port's kind, with details.
     pub kind: PortKind,
-    /// The listener of which this port is an alternate port.
+    /// The listener, if this port is an alternate port of one.
     pub alternate_of: Option<PortId>,
 }
 
@@ -31,7 +31,7 @@ pub enum PortKind {
     Udp {
         /// The address to which the listener is bound.
         local: SocketAddr,
-        /// Whether plain links through it are allowed.
+        /// Whether plain links through the port are allowed.
         plain: bool,
         /// The report of each worker's socket.
         reports: Vec<UdpReport>,
@@ -45,19 +45,22 @@ pub enum PortKind {
     Unix {
         /// The socket's path.
         path: String,
-        /// The worker that reads the socket.
+        /// The worker that serves the socket.
         worker: usize,
+        /// Whether the port is for one of several processes on the socket, which gets a slot when
+        /// it connects.
+        is_shared: bool,
     },
     /// A port for code of this process.
     #[non_exhaustive]
     Local {
-        /// The worker that reads the port.
+        /// The worker that serves the port.
         worker: usize,
     },
     /// A port that the program opened itself.
     #[non_exhaustive]
     Custom {
-        /// Whether plain links through it are allowed.
+        /// Whether plain links through the port are allowed.
         plain: bool,
     },
 }
@@ -67,7 +70,8 @@ impl PortInfo {
         Self { id, name: name.into(), kind, alternate_of: None }
     }
 
-    /// The port's backend: `io_uring`, `mmsg`, a mode of Ethernet, `unix`, `local` or `custom`.
+    /// The port's backend: `io_uring`, `mmsg`, the mode of an Ethernet port, `unix`, `local` or
+    /// `custom`. `none` if the port is not open.
     pub fn backend(&self) -> &'static str {
         match &self.kind {
             PortKind::Udp { reports, .. } => {
@@ -117,8 +121,7 @@ impl PortInfo {
         }
     }
 
-    /// Settings of the machine that would work better, with the remedy for each. Each is listed
-    /// once.
+    /// Warnings about what the machine refuses or limits, without duplicates.
     pub fn warnings(&self) -> Vec<String> {
         let all: Vec<String> = match &self.kind {
             PortKind::Udp { reports, steered, .. } => {
@@ -149,7 +152,7 @@ impl fmt::Display for PortInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id: PortId(id), name, kind, .. } = self;
         match kind {
-            PortKind::Unix { path, worker } => {
+            PortKind::Unix { path, worker, .. } => {
                 writeln!(f, "port {id} {name}: unix {}, on worker {worker}", Untrusted(path))?;
             }
             PortKind::Local { worker } => {
@@ -158,7 +161,8 @@ impl fmt::Display for PortInfo {
             PortKind::Custom { .. } => writeln!(f, "port {id} {name}: custom")?,
             PortKind::Udp { reports, plain, steered, .. } => {
                 if let Some(report) = reports.first() {
-                    // The warnings are left out here: those of all workers follow, each once.
+                    // Print only the first line. The warnings of all workers follow below, without
+                    // duplicates.
                     let chosen = report.to_string();
                     let chosen = chosen.lines().next().unwrap_or_default();
                     let links = if *plain { "links plain" } else { "links sealed" };

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The maximum number of restarts within [`WINDOW`]. The relay must survive a panic that a rare
-/// packet causes, but must not hide for long a bug that causes a panic in every turn.
+/// packet causes, but must not hide a bug that causes a panic in every turn.
 const RESTARTS_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -20,8 +20,8 @@ thread_local! {
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Silences the panic hook for panics that `caught` catches. It still prints them if the
-/// environment requests backtraces.
+/// Silences the panic hook for panics that `caught` catches. If `RUST_BACKTRACE` is set, the hook
+/// still prints them.
 pub fn silence_caught_panics() {
     let default_hook = panic::take_hook();
     let wants_all = std::env::var_os("RUST_BACKTRACE").is_some();
@@ -48,7 +48,8 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
 /// Runs code that may panic. After a panic the caller must repair what the code left incomplete.
 ///
 /// # Errors
-/// The message of the panic and the place in the source.
+/// The message of the panic, with the source location if the hook of `silence_caught_panics` is
+/// installed.
 pub(crate) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(what));
@@ -57,7 +58,7 @@ pub(crate) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|payload| message.unwrap_or_else(|| text_of(&*payload).to_owned()))
 }
 
-/// The restarts of the slow path, in total and recently.
+/// Counts the restarts of the slow path, in total and within [`WINDOW`].
 #[derive(Debug, Default)]
 pub(crate) struct Restarts {
     recent: VecDeque<Instant>,
@@ -70,7 +71,7 @@ impl Restarts {
         self.count
     }
 
-    /// Counts a panic. Returns `false` if there were too many panics to restart again.
+    /// Counts a restart. Returns `false`, and counts nothing, after too many restarts.
     pub(crate) fn may_restart(&mut self, now: Instant) -> bool {
         self.recent.retain(|&at| now.duration_since(at) < WINDOW);
         if self.recent.len() >= RESTARTS_MAX {

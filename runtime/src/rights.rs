@@ -1,4 +1,5 @@
-//! Gives up privileges. A relay that has opened everything becomes an ordinary user permanently.
+//! Drops privileges. After a relay has opened everything, its process permanently switches to an
+//! unprivileged user.
 
 use std::path::Path;
 
@@ -10,11 +11,11 @@ use crate::{
     files::Opener,
 };
 
-/// Changes the process to this account, once everything is open. Adds lines for the operator to
+/// Switches the process to this account. Everything must be open. Adds messages for the operator to
 /// `notes`.
 ///
 /// # Errors
-/// The user cannot use a file, or the kernel refuses.
+/// The user cannot use a file, or the kernel refuses the change of user.
 pub(crate) fn give_up(
     builder: &RelayBuilder,
     account: &Account,
@@ -29,8 +30,8 @@ pub(crate) fn give_up(
         source,
     };
     let sockets = || builder.unix.iter().map(|unix| unix.path.as_path());
-    // Only sockets must be given to the user here. All other files were made with the user's
-    // privileges, or given to the user already.
+    // Only sockets need a new owner. The relay has opened the other files already, or makes them as
+    // the user.
     for path in sockets() {
         let given = opener.give(path);
         given.map_err(|source| file(path, FileUse::Socket, source))?;
@@ -45,8 +46,8 @@ pub(crate) fn give_up(
     Ok(())
 }
 
-/// Returns a line if the account cannot remove the file of a socket when the relay ends. This is no
-/// error, because the next start by root removes the file.
+/// Returns a message if the account cannot remove the file of a socket when the relay ends. This is
+/// no error, because the next start by root removes the file.
 pub fn socket_note(path: &Path, account: &Account) -> Option<String> {
     let error = may_write_in(folder_of(path)).err()?;
     let (path, folder, name) = (path.display(), folder_of(path).display(), &account.name);

@@ -1,5 +1,5 @@
 //! The slow path's thread. It polls the switch, runs calls of other threads, checks the workers and
-//! the machine, and ends the relay in order.
+//! the machine, and shuts the relay down in the right order.
 
 use std::{
     os::fd::AsRawFd as _,
@@ -37,28 +37,31 @@ use crate::{
     spec::{LocalPortSpec, Neighbor, Peer},
     state::{StateChange, StateFile},
     stats::{LinkStats, PortStats, Stats, Summary},
+    unix_clients::UnixClients,
+    unix_facts::UnixFacts,
     worker_thread::{IdlePolicy, WorkerThread},
 };
 
-/// The goodbye code of a relay that stops (wire.md W5-12).
+/// The goodbye code of a relay that stops (wire.md W5-31).
 const GOODBYE_STOPPING: u8 = 1;
 
-/// The goodbye code for a peer that is detached, and the number of seconds until the peer tries
-/// again.
+/// The goodbye code for a peer that is detached, and the number of seconds after which the peer may
+/// retry.
 const GOODBYE_DETACHED: u8 = 3;
 const DETACHED_RETRY_S: u32 = 60;
 
 /// The interval at which the slow path polls while it recovers from a panic.
 const RECOVERY_TICK: Duration = Duration::from_millis(10);
-/// The number of descriptors of [`Host::arm`].
+/// The maximum number of descriptors that [`Host::arm`] adds.
 const MACHINE_DESCRIPTORS: usize = 2;
 /// The interval at which a shutdown polls the workers.
 const BUSY_TICK: Duration = Duration::from_millis(1);
-/// The minimum time from one turn to the next. A flood of handshakes must not keep this thread
-/// busy, so the handshakes wait in the queue in this time.
+/// The minimum time from one turn to the next, so that a flood of handshakes does not keep this
+/// thread busy. Handshakes wait in their queues for this time. After a turn with calls, the next
+/// turn follows immediately.
 const TURN_MIN: Duration = Duration::from_millis(1);
 
-/// Code of another thread that the slow path runs.
+/// A closure from another thread that the slow path runs.
 pub(crate) type Call = Box<dyn FnOnce(&mut SlowPath) + Send>;
 
 /// Receives the calls to the slow path, and wakes it.
@@ -70,13 +73,13 @@ pub(crate) struct RequestReceiver {
 }
 
 impl RequestReceiver {
-    /// Makes a receiver that also waits for handshakes on this number of sockets.
-    pub(crate) fn new(handshake_sockets: usize) -> Result<(Self, DoorbellWaker), StartError> {
+    /// Makes a receiver that also blocks on up to this number of sockets.
+    pub(crate) fn new(sockets: usize) -> Result<(Self, DoorbellWaker), StartError> {
         let what = "cannot make a doorbell";
         let doorbell = Doorbell::new().map_err(|source| StartError::Resource { what, source })?;
         let (calls_in, calls) = sync_channel(CALLS_WAITING_MAX);
         let waker = doorbell.waker();
-        let waiter = Waiter::with_capacity(1 + MACHINE_DESCRIPTORS + handshake_sockets);
+        let waiter = Waiter::with_capacity(1 + MACHINE_DESCRIPTORS + sockets);
         Ok((Self { calls, calls_in, doorbell, waiter }, waker))
     }
 
@@ -93,13 +96,14 @@ impl RequestReceiver {
         if let Some(host) = &slow_path.host {
             host.arm(|arm| self.waiter.add(arm));
         }
+        slow_path.unix_clients.arm(|arm| self.waiter.add(arm));
         self.waiter.wait(timeout);
         slow_path.switch.disarm();
         self.doorbell.disarm();
     }
 }
 
-/// The parts of a slow path.
+/// The arguments of `SlowPath::new`.
 pub(crate) struct Parts {
     pub(crate) switch: Switch,
     pub(crate) threads: Vec<WorkerThread>,
@@ -113,6 +117,8 @@ pub(crate) struct Parts {
     pub(crate) alternates: Alternates,
     pub(crate) hub: Arc<EventHub>,
     pub(crate) scheme: Arc<SharedScheme>,
+    pub(crate) unix_facts: UnixFacts,
+    pub(crate) unix_clients: UnixClients,
 }
 
 /// A running relay, on its slow path's thread. [`RelayHandle::call`](crate::RelayHandle::call)
@@ -130,16 +136,18 @@ pub struct SlowPath {
     pub(crate) alternates: Alternates,
     hub: Arc<EventHub>,
     scheme: Arc<SharedScheme>,
+    unix_facts: UnixFacts,
+    unix_clients: UnixClients,
     health: Option<Health>,
     host: Option<Host>,
     began: Instant,
     restarts: Restarts,
     /// The number of times the slow path blocked and was woken.
     wakeups: u64,
-    /// Whether the slow path still recovers from a panic: some of its interrupted work is neither
-    /// completed nor undone.
+    /// Whether the slow path is recovering from a panic: some interrupted changes are neither
+    /// completed nor undone yet.
     recovering: bool,
-    /// The ports whose interface has vanished and for which this was reported.
+    /// The ports whose vanished interface was reported.
     gone: Vec<PortId>,
     /// The slots of local ports. When such a slot is detached, its port is unplugged.
     local_slots: Vec<(Slot, PortId)>,
@@ -174,6 +182,8 @@ impl SlowPath {
             alternates: parts.alternates,
             hub: parts.hub,
             scheme: parts.scheme,
+            unix_facts: parts.unix_facts,
+            unix_clients: parts.unix_clients,
             health: Some(Health::new()),
             host: Some(Host::new()),
             began: Instant::now(),
@@ -206,7 +216,7 @@ impl SlowPath {
         stop: &AtomicBool,
     ) -> Result<(), ShutdownError> {
         loop {
-            // Arm first, so that no ring from here on is missed.
+            // Arm the doorbell first, so that no ring after this point is missed.
             inbox.doorbell.arm();
             let began = Instant::now();
             self.turn()?;
@@ -244,7 +254,8 @@ impl SlowPath {
         // the slow path.
         let has_wires = self.ports.iter().any(|port| matches!(port.kind, PortKind::Ethernet(_)));
         let interfaces = has_wires.then_some(now + CHECK_EVERY);
-        let others = [health, host, state, interfaces].into_iter().flatten();
+        let clients = self.unix_clients.next_timeout();
+        let others = [health, host, state, interfaces, clients].into_iter().flatten();
         let others = others.map(|due| due.saturating_duration_since(now));
         others.chain(switch).chain(self.recovering.then_some(RECOVERY_TICK)).min()
     }
@@ -252,7 +263,7 @@ impl SlowPath {
     /// Runs one turn of the slow path. The slow path recovers if the turn panics.
     ///
     /// # Errors
-    /// The slow path has panicked too many times.
+    /// The slow path has panicked too many times, or its recovery panicked.
     fn turn(&mut self) -> Result<(), ShutdownError> {
         self.guarded(Self::turn_once)?;
         if self.recovering && self.switch.is_settled() {
@@ -292,10 +303,14 @@ impl SlowPath {
                 _ => {}
             }
         }
+        let (quarantine, now) = (self.switch.config().quarantine(), self.clock.now());
+        self.unix_clients.follow(&events, quarantine, now);
+        self.unix_clients.turn(&mut self.switch, now);
+        self.unix_facts.follow(&self.switch, &events);
         self.report_vanished_interfaces();
         let now = Instant::now();
-        // The checks are moved out, because they read the rest of `self`. After a panic they are
-        // made again.
+        // `health` and `host` are moved out of `self`, because their checks borrow it. If a check
+        // panics, the next turn makes a new value for it.
         let mut health = self.health.take().unwrap_or_else(Health::new);
         health.check(now, self).into_iter().for_each(|kind| self.emit(kind));
         self.health = Some(health);
@@ -368,7 +383,7 @@ impl SlowPath {
         vanished.into_iter().for_each(|port| self.emit(EventKind::InterfaceGone { port }));
     }
 
-    /// Writes the state file, if slots have changed.
+    /// Writes the state file if `has_changed`, or if the file is behind the switch.
     fn keep_state(&mut self, has_changed: bool) {
         let Self { switch, clock, state: Some(state), .. } = self else { return };
         if !has_changed && !state.is_behind(switch, *clock) {
@@ -416,7 +431,7 @@ impl SlowPath {
         &self.memory
     }
 
-    /// The behavior of a worker without work.
+    /// What a worker does while it has no work.
     pub fn idle(&self) -> IdlePolicy {
         self.idle
     }
@@ -436,13 +451,12 @@ impl SlowPath {
         self.restarts.count()
     }
 
-    /// The number of times the slow path was woken by timers, workers, callers and handshakes. In
-    /// an idle relay it hardly grows.
+    /// The number of times the slow path blocked and was woken. In an idle relay it hardly grows.
     pub fn wakeups(&self) -> u64 {
         self.wakeups
     }
 
-    /// Whether every link is sealed: no port allows plain links.
+    /// Whether every link is sealed: the relay has an identity, and no port allows plain links.
     pub fn is_sealed(&self) -> bool {
         self.identity.is_some() && !self.ports.iter().any(PortInfo::is_plain)
     }
@@ -503,7 +517,7 @@ impl SlowPath {
         Ok((slot, LocalPort::new(name, self.scheme.clone(), sender, receiver)))
     }
 
-    /// Detaches the user of a slot. A peer receives a goodbye first.
+    /// Detaches the user of a slot. A peer whose link is up receives a goodbye first.
     ///
     /// # Errors
     /// [`DetachError`].
@@ -540,7 +554,7 @@ impl SlowPath {
         }
     }
 
-    /// Returns all counters of the relay.
+    /// Copies all counters of the relay.
     pub fn stats(&self) -> Stats {
         let mut peers = self.switch.peers();
         let links = self.switch.slots().into_iter().map(|slot| {
@@ -575,16 +589,17 @@ impl SlowPath {
 
     /// Detaches and closes everything in order, so that every frame is sent or counted.
     fn finish(&mut self) -> Result<Summary, ShutdownError> {
-        // Write the state file first, so that it keeps the current slots. The detachments that
-        // follow are not written.
+        // Write the state file before anything is detached, so that it keeps the current slots. The
+        // detachments that follow must not be written.
         self.keep_state(true);
         self.state = None;
+        self.unix_clients.close();
         self.switch.set_written(u64::MAX);
         let attached = self.switch.slots();
         let is_there =
             |state| matches!(state, SlotState::Attached | SlotState::Draining | SlotState::Coming);
-        // Send goodbyes before anything is detached. Plain neighbors get none, because it would not
-        // be authenticated.
+        // Send goodbyes before anything is detached. A plain neighbor gets none, because a plain
+        // link authenticates nothing.
         for peer in self.switch.peers().iter().filter(|peer| peer.is_up()) {
             self.switch.goodbye(peer.slot, GOODBYE_STOPPING, 0, "the relay stops");
         }
@@ -610,7 +625,7 @@ impl SlowPath {
     }
 
     /// Polls until the workers have completed all commands. Returns `false` after [`STOP_MAX`], or
-    /// if a worker died.
+    /// if a worker or the slow path died.
     fn settle(&mut self) -> bool {
         let deadline = Instant::now() + STOP_MAX;
         loop {

@@ -18,7 +18,7 @@ use strowger_io::{
 use strowger_wire::Slot;
 use strowger_wire::hello::SealWish;
 
-use crate::{address, limits::LOCAL_PORT_FRAMES};
+use crate::{address, limits::LOCAL_PORT_FRAMES, port_info::PortKind, unix_clients::port_name};
 
 /// Defines setters that take the builder and return it.
 macro_rules! setters {
@@ -54,8 +54,8 @@ pub struct UdpListener {
 }
 
 impl UdpListener {
-    /// A listener on this address, for sealed links. Its name is the address. With port 0 the
-    /// kernel chooses a free port.
+    /// A listener on this address, for sealed links. Its default name is `udp`, followed by the
+    /// address. With port 0 the kernel chooses a free port.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             name: format!("udp {address}"),
@@ -69,13 +69,13 @@ impl UdpListener {
     }
 
     setters! {
-        /// Whether plain (unsealed) links through it are allowed instead of sealed ones.
+        /// Whether plain (unsealed) links through the port are allowed instead of sealed ones.
         plain: bool;
-        /// The receive backend of its sockets.
+        /// The receive backend of the sockets.
         backend: udp::BackendChoice;
         /// The size of each socket's receive and send buffers, in bytes.
         socket_buffer_bytes: usize;
-        /// The number of receive buffers that an io_uring has posted.
+        /// The number of receive buffers that are posted to an io_uring.
         posted_buffers: u16;
     }
 
@@ -86,8 +86,9 @@ impl UdpListener {
         self
     }
 
-    /// Writes its traffic to a pcapng file. With several workers there is one file for each, with
-    /// the worker's number before the extension.
+    /// Writes the port's traffic to a pcapng file. With several workers there is one file per
+    /// worker, with the worker's number before the extension. In a relay with an identity, the
+    /// handshake socket has a file of its own.
     #[must_use]
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
@@ -115,7 +116,7 @@ pub enum Queues {
         /// The worker.
         worker: usize,
     },
-    /// All queues: worker 0 reads queue 0, and so on.
+    /// One queue per worker: worker 0 reads queue 0, and so on.
     All,
 }
 
@@ -136,8 +137,8 @@ pub struct EthernetInterface {
 }
 
 impl EthernetInterface {
-    /// Queue 0 of this interface, for sealed links. Worker 0 reads it. Its name is that of the
-    /// interface.
+    /// Queue 0 of this interface, for sealed links. Worker 0 reads it. By default the port has the
+    /// name of the interface.
     pub fn new(interface: impl Into<String>) -> Self {
         let interface = interface.into();
         let spec = xdp::XdpSpec::new(&interface, 0);
@@ -159,17 +160,17 @@ impl EthernetInterface {
     setters! {
         /// The queues that the relay uses.
         queues: Queues;
-        /// The ethertype of its frames.
+        /// The ethertype of the port's frames.
         ethertype: u16;
-        /// The VLAN (802.1Q) of its frames; `None` for untagged frames.
+        /// The VLAN (802.1Q) of the port's frames; `None` for untagged frames.
         vlan: Option<u16>;
-        /// Whether plain (unsealed) links through it are allowed instead of sealed ones.
+        /// Whether plain (unsealed) links through the port are allowed instead of sealed ones.
         plain: bool;
-        /// The backend of its queues.
+        /// The backend of the queues.
         backend: xdp::ModeChoice;
-        /// Whether a frame may be sent in several buffers (`XDP_USE_SG`).
+        /// Whether an AF_XDP frame may span several buffers (`XDP_USE_SG`).
         multi_buffer: bool;
-        /// The number of chunks in the kernel's fill ring, for each queue.
+        /// The number of chunks in the kernel's fill ring, per queue.
         fill_ring_frames: u32;
         /// The number of seconds between two beacons; `None` to neither send nor receive beacons.
         beacon_s: Option<u32>;
@@ -182,7 +183,8 @@ impl EthernetInterface {
         self
     }
 
-    /// Writes its traffic to a pcapng file, as [`UdpListener::capture`] does.
+    /// Writes the port's traffic to a pcapng file. With `Queues::All` and several workers there is
+    /// one file per worker, as with [`UdpListener::capture`].
     #[must_use]
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
@@ -202,7 +204,8 @@ impl EthernetInterface {
 }
 
 /// A unix socket on a slot. A process of this machine connects to it with
-/// [`strowger_io::unix::Client`].
+/// [`strowger_io::unix::Client`]. With [`clients`](Self::clients), several processes connect to it,
+/// and each gets a slot of its own.
 #[derive(Clone, Debug)]
 pub struct UnixSocket {
     pub(crate) name: String,
@@ -211,10 +214,11 @@ pub struct UnixSocket {
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,
     pub(crate) capture: Option<PathBuf>,
+    pub(crate) clients: Option<usize>,
 }
 
 impl UnixSocket {
-    /// A socket at this path, on the lowest free slot. Worker 0 reads it.
+    /// A socket at this path, on any free slot, served by worker 0.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -223,13 +227,47 @@ impl UnixSocket {
             frame_bytes_max: UnixSpec::default().frame_bytes_max,
             worker: 0,
             capture: None,
+            clients: None,
         }
     }
 
+    /// Serves up to this number of processes at a time. Each gets a port, named after the socket
+    /// with a number from 1, and the lowest free slot number, which goes into quarantine when the
+    /// process disconnects. A slot number of the socket's own is not used.
+    #[must_use]
+    pub fn clients(mut self, count: usize) -> Self {
+        self.clients = Some(count);
+        self
+    }
+
+    /// The names of the socket's ports.
+    pub(crate) fn port_names(&self) -> Vec<String> {
+        match self.clients {
+            None => vec![self.name.clone()],
+            Some(count) => (0..count).map(|number| port_name(&self.name, number)).collect(),
+        }
+    }
+
+    /// What is shown of each of the socket's ports.
+    pub(crate) fn port_kind(&self) -> PortKind {
+        let path = self.path.display().to_string();
+        PortKind::Unix { path, worker: self.worker, is_shared: self.clients.is_some() }
+    }
+
+    /// The files to which [`capture`](Self::capture) writes: with [`clients`](Self::clients), one for
+    /// each port, such as `local.1.pcapng`.
+    pub fn capture_files(&self) -> Vec<PathBuf> {
+        let of_port = |capture: &PathBuf| match self.clients {
+            None => vec![capture.clone()],
+            Some(count) => (1..=count).map(|port| with_word(capture, &port.to_string())).collect(),
+        };
+        self.capture.as_ref().map(of_port).unwrap_or_default()
+    }
+
     setters! {
-        /// The longest packet in both directions, in bytes.
+        /// The maximum length of a packet in either direction, in bytes.
         frame_bytes_max: usize;
-        /// The worker that reads the socket.
+        /// The worker that serves the socket.
         worker: usize;
     }
 
@@ -240,7 +278,7 @@ impl UnixSocket {
         self
     }
 
-    /// Writes its traffic to a pcapng file.
+    /// Writes the port's traffic to a pcapng file.
     #[must_use]
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
@@ -260,14 +298,14 @@ pub struct LocalPortSpec {
 }
 
 impl LocalPortSpec {
-    /// A port with this name, on the lowest free slot. Worker 0 reads it.
+    /// A port with this name, on any free slot, served by worker 0.
     pub fn new(name: impl Into<String>) -> Self {
         let endpoint = EndpointSpec { depth_frames: LOCAL_PORT_FRAMES, ..EndpointSpec::default() };
         Self { name: name.into(), slot: None, worker: 0, endpoint }
     }
 
     setters! {
-        /// The worker that reads the port.
+        /// The worker that serves the port.
         worker: usize;
     }
 
@@ -278,15 +316,16 @@ impl LocalPortSpec {
         self
     }
 
-    /// The number of frames that may wait in each direction. Frames that the program does not take
-    /// hold chunks of the relay, so the relay's pools grow with this number.
+    /// The number of frames that may wait in each direction. Frames that the program does not
+    /// receive hold chunks of the relay, so the relay sizes its pools for this number, up to a
+    /// limit.
     #[must_use]
     pub fn depth_frames(mut self, frames: usize) -> Self {
         self.endpoint.depth_frames = frames;
         self
     }
 
-    /// The memory for frames that the program sends.
+    /// The size of the send pool, from which the program allocates packets.
     #[must_use]
     pub fn send_pool(mut self, pool: PoolSpec) -> Self {
         self.endpoint.pool = pool;
@@ -308,18 +347,18 @@ pub struct CustomPort {
 pub(crate) enum CustomQueues {
     /// One queue for each worker, in the workers' order.
     Each(Vec<Box<dyn Port>>),
-    /// A single port, which this worker reads.
+    /// A single port, which this worker serves.
     At(usize, Box<dyn Port>),
 }
 
 impl CustomPort {
-    /// A port that one worker reads. The other workers hand over their frames for the port to that
+    /// A port that one worker serves. The other workers hand off their frames for the port to that
     /// worker.
     pub fn at_worker(name: impl Into<String>, worker: usize, port: Box<dyn Port>) -> Self {
         Self::of(name, CustomQueues::At(worker, port))
     }
 
-    /// A port with a queue for each worker, in the workers' order.
+    /// A port with one queue per worker, in the workers' order.
     pub fn for_each_worker(name: impl Into<String>, queues: Vec<Box<dyn Port>>) -> Self {
         Self::of(name, CustomQueues::Each(queues))
     }
@@ -329,33 +368,33 @@ impl CustomPort {
     }
 
     setters! {
-        /// Whether plain (unsealed) links through it are allowed instead of sealed ones. The
+        /// Whether plain (unsealed) links through the port are allowed instead of sealed ones. The
         /// default is true.
         plain: bool;
-        /// The number of train chunks of each worker's pool that the port holds, both to receive
-        /// into and in frames that wait to be sent.
+        /// The number of train chunks of each worker's pool that the port may hold, to receive into
+        /// and in frames that wait to be sent.
         trains: u32;
-        /// The number of single chunks of each worker's pool that the port holds.
+        /// The number of single chunks of each worker's pool that the port may hold.
         singles: u32;
     }
 }
 
-/// The key that a peer must prove: its static key, the identity of its PeerId, or both.
+/// What a peer must authenticate with: its static key, the identity of its PeerId, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerKey {
     pub(crate) key: Option<StaticPublic>,
     pub(crate) identity: Option<Identity>,
-    /// The given PeerId holds no public key.
+    /// Whether the given PeerId contains no valid public key.
     pub(crate) is_invalid: bool,
 }
 
 impl PeerKey {
-    /// The node with this static key must also prove this identity.
+    /// The peer must authenticate with both this static key and this identity.
     pub fn both(key: StaticPublic, identity: Identity) -> Self {
         Self { key: Some(key), identity: Some(identity), is_invalid: false }
     }
 
-    /// Any node at the peer's address. The node has the rights of an unknown peer.
+    /// Accepts any node at the peer's address, with the rights of an unknown peer.
     pub fn unknown() -> Self {
         Self { key: None, identity: None, is_invalid: false }
     }
@@ -394,7 +433,7 @@ impl fmt::Display for PeerKey {
 ///
 /// The text is an IP address and a port (`192.0.2.1:4737`, `[fe80::1%eth0]:4737`) or a MAC address
 /// (`02:00:00:00:00:01`). Host names are not resolved. An error in the text is reported when the
-/// relay starts.
+/// relay starts, or when the peer or neighbor is added to a running relay.
 #[derive(Clone, Debug)]
 pub struct NeighborAddress(pub(crate) Result<Address, String>);
 
@@ -441,8 +480,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer with this [`PeerId`] or static key. By default its name is its PeerId or key. Its
-    /// packets may pass through this relay and reach its local ports, but not the relay itself.
+    /// The peer with this [`PeerId`] or static key. By default its name is its PeerId or key. By
+    /// default its packets may leave through every slot except slot 1, the relay itself.
     pub fn new(key: impl Into<PeerKey>) -> Self {
         let key = key.into();
         Self {
@@ -460,16 +499,16 @@ impl Peer {
     }
 
     setters! {
-        /// The pre-shared key of the link. It requires the peer's static key.
+        /// The pre-shared key of the link. It can be used only if the peer's static key is given.
         psk: Psk;
-        /// The rights of its packets.
+        /// The rights of the peer's packets.
         rights: Rights;
         /// Whether to seal only the headers, if the peer agrees.
         seal: SealWish;
-        /// The longest frame to send to the peer, in bytes. The relay probes which length the path
-        /// allows.
+        /// The maximum length of a frame to the peer, in bytes. The relay discovers the path MTU up
+        /// to this length.
         frame_bytes_max: u16;
-        /// The timing of its liveness probes.
+        /// The timing of liveness probes to the peer.
         liveness: Liveness;
     }
 
@@ -487,15 +526,16 @@ impl Peer {
         self
     }
 
-    /// The name of the port through which the peer is reached. The default is the first port that
-    /// fits the peer's address.
+    /// The name of the port through which the peer is reached. By default the relay chooses a port
+    /// that fits the peer's address.
     #[must_use]
     pub fn behind(mut self, port: impl Into<String>) -> Self {
         self.behind = Some(port.into());
         self
     }
 
-    /// The peer's slot number. The default is the lowest free one.
+    /// The peer's slot number. The default is its number in the state file, or else the lowest free
+    /// one.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
         self.slot = Some(slot.into());
@@ -524,15 +564,16 @@ impl Neighbor {
         Self { is_endpoint: true, ..Self::new(name, Address::Only) }
     }
 
-    /// The name of the port through which the neighbor is reached. The default is the first port
-    /// that fits its address.
+    /// The name of the port through which the neighbor is reached. By default the relay chooses a
+    /// port that fits the neighbor's address.
     #[must_use]
     pub fn behind(mut self, port: impl Into<String>) -> Self {
         self.behind = Some(port.into());
         self
     }
 
-    /// The neighbor's slot number. The default is the lowest free one.
+    /// The neighbor's slot number. The default is its number in the state file, or else the lowest
+    /// free one.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Slot>) -> Self {
         self.slot = Some(slot.into());
@@ -540,7 +581,8 @@ impl Neighbor {
     }
 }
 
-/// The memory of each worker. The default of a value is the sum of what the relay's ports need.
+/// The size of each worker's memory. By default each value is the sum of what the relay's ports and
+/// the switch need.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     pub(crate) trains: Option<u32>,
@@ -560,7 +602,7 @@ impl Memory {
         trains: Option<u32>;
         /// The number of single chunks (4 KiB each) of each worker.
         singles: Option<u32>;
-        /// Whether to try huge pages.
+        /// Whether to use huge pages if the kernel has them.
         huge_pages: bool;
     }
 }

@@ -1,9 +1,9 @@
-//! The state file. It keeps the users of slot numbers, and the upper bound of handshake timestamps,
-//! over restarts and crashes. It is replaced atomically. A damaged file is refused as a whole and
+//! The state file. It keeps the users of slot numbers and an upper bound of handshake timestamps
+//! across restarts and crashes. It is replaced atomically. A damaged file is refused as a whole and
 //! left unchanged.
 //!
-//! The first line is `strowger-state VERSION CRC32 BYTES`. It describes the JSON object that
-//! follows.
+//! The first line is `strowger-state VERSION CRC32 BYTES`, with the checksum and length of the JSON
+//! object that follows.
 
 use std::{
     fmt,
@@ -41,14 +41,15 @@ pub(crate) struct StateFile {
     written: Written,
     generation: u64,
     stamps_until: u64,
-    /// The time of the last failed write, until a write succeeds. The failure has been reported.
+    /// The time of the last failed write; `None` after a successful one.
     failed: Option<Instant>,
-    /// The lock, so that no other relay writes the file. `None` if no file can be made in the folder.
+    /// The lock that prevents another relay from using the file. `None` if no file can be made in
+    /// the folder.
     _lock: Option<File>,
 }
 
-/// The slot numbers that were written, without durations: a change of a duration is no reason to
-/// write again.
+/// The slot numbers that were written, without durations: a changed duration alone does not require
+/// a write.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Written {
     numbers: Vec<(Slot, Option<Who>)>,
@@ -63,12 +64,13 @@ impl Written {
     }
 }
 
-/// The interval at which a failed write is tried again.
+/// The interval at which a failed write is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl StateFile {
-    /// Reads the file into the switch, before anything is attached. A missing file counts as empty.
-    /// From then on the switch opens a slot only after the slot is in the file.
+    /// Restores the file in the switch, before anything is attached. A missing file counts as
+    /// empty. From then on the switch opens a new slot only after an attempt to write it to the
+    /// file.
     ///
     /// # Errors
     /// The file cannot be read, is damaged, or belongs to a running relay.
@@ -104,10 +106,11 @@ impl StateFile {
         }
     }
 
-    /// Restores the content in the switch.
+    /// Restores a snapshot in the switch.
     ///
     /// # Errors
-    /// The switch refuses it, for example because the configured scheme decodes its numbers differently.
+    /// The switch refuses the snapshot, for example because the configured scheme encodes slots
+    /// differently.
     pub(crate) fn restore(
         path: &Path,
         snapshot: &Snapshot,
@@ -134,7 +137,7 @@ impl StateFile {
     }
 
     /// Whether the file must be written: slots have changed, timestamps are close to the written
-    /// bound, or another attempt is due.
+    /// bound, or the retry of a failed write is due.
     pub(crate) fn is_behind(&self, switch: &Switch, clock: Clock) -> bool {
         match self.failed {
             Some(at) => at.elapsed() >= RETRY_AFTER,
@@ -145,7 +148,8 @@ impl StateFile {
         }
     }
 
-    /// Returns a line for each slot where the configuration overrides the file.
+    /// Returns a message for each slot for which the configuration overrides the file, and one if
+    /// the scheme has grown.
     pub(crate) fn overruled(file: &Snapshot, now: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
         for (slot, who) in file.numbers.iter().filter_map(|k| Some((k.slot, k.who.as_ref()?))) {
@@ -173,8 +177,8 @@ impl StateFile {
     }
 
     /// Writes the file if the user of a number has changed, or timestamps are close to the written
-    /// bound. After a failed write the old file remains and the relay continues. Only the first
-    /// failure in a row is returned, and so is the next success.
+    /// bound. The relay continues after a failed write. Of consecutive failures only the first is
+    /// returned, then the first success.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<StateChange> {
         let snapshot = switch.snapshot(clock.now());
         let news = Written::of(&snapshot);
@@ -185,7 +189,8 @@ impl StateFile {
             return None;
         }
         let done = files::replace(&self.path, text(&snapshot).as_bytes());
-        // The relay continues even if the write failed.
+        // Count the generation as written even after a failure, so that new slots open and the
+        // relay continues.
         switch.set_written(snapshot.generation);
         match done {
             Ok(()) => {
@@ -227,7 +232,7 @@ fn user_text(who: &Who) -> String {
     }
 }
 
-/// Makes an object of a slot, its user, and a duration.
+/// The JSON object of a slot, its user, and a duration.
 fn of_slot(slot: u32, who: Option<&Who>, duration: (&str, u64)) -> Value {
     let mut object = json!({ "slot": slot, duration.0: duration.1 });
     match who {
@@ -247,7 +252,7 @@ fn text(snapshot: &Snapshot) -> String {
         object
     });
     let numbers: Vec<Value> = numbers.collect();
-    // The former numbers have a separate key, so that former versions of the program can read the
+    // The former numbers have a separate key, so that earlier versions of the program can read the
     // rest.
     let former = snapshot.former.iter();
     let former = former.map(|it| of_slot(it.slot.number(), Some(&it.who), ("left_ns", it.left_ns)));
@@ -308,12 +313,13 @@ fn read(object: &Value) -> Option<Snapshot> {
         Some(Former { slot, who: who(value)??, left_ns })
     };
     let numbers = object["numbers"].as_array()?.iter().map(number).collect::<Option<_>>()?;
-    // Files of former versions do not have this field.
+    // Files of earlier versions do not have this field.
     let former = match &object["former"] {
         Value::Null => Vec::new(),
         all => all.as_array()?.iter().map(former).collect::<Option<_>>()?,
     };
-    // Files of former versions do not have this field. Then only the wall clock is used.
+    // Files of earlier versions do not have this field. Without it the timestamps depend only on
+    // the wall clock.
     let stamps_until = match &object["stamps_until"] {
         Value::Null => 0,
         until => until.as_u64()?,
@@ -322,7 +328,7 @@ fn read(object: &Value) -> Option<Snapshot> {
     Some(Snapshot { scheme, generation, numbers, former, stamps_until })
 }
 
-/// CRC-32 (ISO 3309), computed bit by bit, because the file is short and seldom written.
+/// CRC-32 (ISO 3309), computed bit by bit, because the file is short and rarely written.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
@@ -368,9 +374,9 @@ mod tests {
         let whole = text(&some());
         let (_, body) = whole.split_once('\n').expect("a first line");
         let mut object: Value = serde_json::from_str(body).expect("the file's own content");
-        object.as_object_mut().expect("an object").remove("stamps_until").expect("said");
+        object.as_object_mut().expect("an object").remove("stamps_until").expect("present");
         assert_eq!(read(&object), Some(Snapshot { stamps_until: 0, ..some() }));
-        object.as_object_mut().expect("an object").remove("former").expect("said");
+        object.as_object_mut().expect("an object").remove("former").expect("present");
         let (stamps_until, former) = (0, Vec::new());
         assert_eq!(read(&object), Some(Snapshot { stamps_until, former, ..some() }));
         object["stamps_until"] = json!(-1);
@@ -385,8 +391,8 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
-                // A change of the case of the checksum's digits has no effect, so such a file may
-                // be read.
+                // The flipped bit may have changed only the case of a checksum digit. Such a file
+                // is valid.
                 if let Ok(read) = parse(&bytes) {
                     assert_eq!(read, some(), "byte {at}, bit {bit}");
                 }
@@ -399,7 +405,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state");
         files::replace(&path, b"old").expect("written");
-        // A folder with the name of the new file makes the write fail.
+        // The write fails because a folder has the name of the new file.
         fs::create_dir(folder.path().join("state.new")).expect("made");
         files::replace(&path, b"new").expect_err("refused");
         assert_eq!(fs::read_to_string(&path).expect("there"), "old");

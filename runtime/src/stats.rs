@@ -1,4 +1,4 @@
-//! The counters of a relay, copied at one moment.
+//! Copies of the counters of a relay.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// The counters of each link and local user, in the order of their slots.
     pub links: Vec<LinkStats>,
-    /// The number of frames whose payload was copied.
+    /// The number of frames whose payload was copied, by workers or by Ethernet ports.
     pub frames_copied: u64,
     /// The number of times the slow path has recovered from a panic.
     pub slow_path_restarts: u64,
@@ -29,7 +29,7 @@ pub struct Stats {
 pub struct PortStats {
     /// The port's name.
     pub name: String,
-    /// The counters of the port's queues, and the number of discarded frames by reason.
+    /// The counters of the port's queues, and the number of dropped frames by reason.
     pub port: PortView,
 }
 

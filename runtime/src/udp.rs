@@ -1,5 +1,5 @@
-//! UDP listeners. A listener has one socket for each worker, all on the same address. If the kernel
-//! can steer handshakes, it also has a socket for them.
+//! UDP listeners. A listener has one socket per worker, all bound to the same address. In a relay
+//! with an identity it also has a handshake socket, if the kernel can steer handshakes to it.
 
 use strowger_engine::control::HandshakeSocket;
 use strowger_frame::{Address, BURST_MAX, Pool, PoolSpec, Port};
@@ -16,14 +16,14 @@ use crate::{
     spec::{UdpListener, file_of_worker, handshake_file},
 };
 
-/// The pool of a handshake socket. It holds a burst to receive into, a burst that is being
-/// processed, and a reply.
+/// The size of a handshake socket's pool: a burst to receive into, a burst that is being processed,
+/// and a reply.
 pub(crate) const HANDSHAKE_POOL: PoolSpec =
     PoolSpec { trains: 0, singles: 2 * BURST_MAX as u32 + 1, huge_pages: false };
 
 /// An open listener.
 pub(crate) struct OpenedPort {
-    /// A queue for each worker, in the workers' order.
+    /// One queue per worker, in the workers' order.
     pub(crate) queues: Vec<Box<dyn Port>>,
     pub(crate) reports: Vec<UdpReport>,
     pub(crate) handshake_socket: Option<HandshakeSocket>,
@@ -49,7 +49,7 @@ pub(crate) fn spec_of(listener: &UdpListener, config: &RelayBuilder) -> UdpSpec 
     }
 }
 
-/// Opens the same sockets on another port, for handshakes and sealed links, without captures.
+/// Opens the sockets of an alternate port from this specification, without captures.
 pub(crate) fn open_alternate(spec: &UdpSpec, workers: usize) -> Result<OpenedPort, String> {
     let Steered { workers: opened, slow } =
         open_steered(spec, workers).map_err(|error| error.to_string())?;

@@ -1,13 +1,14 @@
-//! Untrusted text in a form that can be printed safely: text of peers, names, paths, replies on a
-//! socket. Characters that move the cursor, begin a line or reorder the output are escaped.
+//! Escapes untrusted text (text of peers, names, paths, replies on a socket), so that it can be
+//! printed safely. The escaped characters are those that move the cursor, end a line, or reorder or
+//! hide text.
 
 use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
-/// Text from an untrusted source. When it is displayed, control characters (ESC, CR, LF and those
-/// above 0x7f), line and paragraph separators, and characters that reorder or hide text are
-/// escaped. Text that is escaped already is unchanged.
+/// Text from an untrusted source. When it is displayed, control characters (such as ESC, CR, LF,
+/// and those from 0x7f on), line and paragraph separators, and characters that reorder or hide text
+/// are escaped. Text that is already escaped does not change.
 #[derive(Clone, Copy, Debug)]
 pub struct Untrusted<'t>(pub &'t str);
 
@@ -55,8 +56,8 @@ pub fn is_harmless(char: char) -> bool {
     !char.is_control() && !acts
 }
 
-/// A JSON value as one line that can be printed safely. Harmful characters are written as
-/// `\\uXXXX`, which means the same text in JSON.
+/// A JSON value as one line that can be printed safely. Harmful characters are written as `\uXXXX`,
+/// which stands for the same character in JSON.
 pub fn json_line(value: &Value) -> String {
     let mut line = String::new();
     // Only strings contain harmful characters, because the rest of JSON is ASCII.

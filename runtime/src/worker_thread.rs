@@ -1,5 +1,4 @@
-//! The loop around a worker, and its thread. The loop polls the worker, spins for a short time when
-//! there is no work, and then blocks.
+//! The loop that polls a worker, and the thread that runs the loop.
 
 use std::{
     io,
@@ -18,22 +17,22 @@ use strowger_io::{Doorbell, DoorbellWaker, Waiter, sys::cores::pin_to_core};
 
 use crate::clock::Clock;
 
-/// The behavior of a worker without work.
+/// What a worker does while it has no work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdlePolicy {
-    /// Polls this many times without work and then blocks. An idle relay then uses almost no
-    /// processor time.
+    /// Polls `idle_polls` times without work and then blocks. An idle relay uses almost no CPU
+    /// time.
     Block {
         /// The number of polls without work before the worker blocks.
         idle_polls: u32,
     },
-    /// Polls without blocking. This has the lowest latency, but the core is always busy.
+    /// Polls without blocking. The latency is the lowest, but the core is always busy.
     Spin,
 }
 
 impl IdlePolicy {
-    /// Polls for some 10 µs before it blocks. A wake-up costs about the same time.
+    /// Polls for about 10 µs before it blocks. A wake-up takes about the same time.
     pub const ADAPTIVE: Self = Self::Block { idle_polls: 200 };
 
     /// The policy's name: `adaptive` or `spin`.
@@ -52,19 +51,21 @@ impl Default for IdlePolicy {
     }
 }
 
-/// The maximum time that a worker blocks. All work wakes the worker, so this only limits the effect
-/// of a bug in Strowger or in a driver. Six wake-ups a minute cost almost nothing.
+/// The maximum time that a worker blocks. Work ends the block earlier, so the limit matters only if
+/// Strowger or a driver has a bug. Six wake-ups a minute cost almost nothing.
 const BLOCK_MAX: Duration = Duration::from_secs(10);
 
-/// The maximum time that a worker blocks if some of its ports do not wake it for everything. For
-/// example, the loss of an Ethernet interface is found only by polling.
+/// The maximum time that a worker blocks if some events of its ports do not wake it. For example,
+/// only a poll detects that an Ethernet interface has vanished.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// The interval at which a worker polls a port that cannot accept the frames that wait for it.
+/// The maximum time that a worker blocks while work is pending that does not wake it, such as
+/// frames that a port has not sent yet.
 const RETRY: Duration = Duration::from_micros(200);
 
 /// The loop around a worker. It polls the worker, and spins or blocks while there is no work. A
-/// relay runs one loop on a thread for each worker, and benchmarks run it on their own threads.
+/// relay runs one loop per worker, each on its own thread. Benchmarks run it on threads of their
+/// own.
 #[derive(Debug)]
 pub struct WorkerLoop {
     worker: Worker,
@@ -78,7 +79,7 @@ pub struct WorkerLoop {
 }
 
 impl WorkerLoop {
-    /// Makes a loop that blocks until this doorbell rings or a port has work.
+    /// Makes a loop that, without work, blocks until this doorbell rings or a port has work.
     pub fn new(worker: Worker, doorbell: Doorbell, clock: Clock, idle: IdlePolicy) -> Self {
         let waiter = Waiter::with_capacity(PORTS_MAX + 1);
         let (progress, slow_path) = (Arc::default(), None);
@@ -86,8 +87,9 @@ impl WorkerLoop {
         Self { worker, doorbell, waiter, clock, idle, progress, slow_path, block_max }
     }
 
-    /// Runs until `is_over` returns true. `is_over` gets the number of switched frames after each
-    /// poll, and 0 before the thread blocks. The loop allocates no memory.
+    /// Runs until `is_over` returns true. The loop calls it after each poll, with the number of
+    /// frames that the poll switched, and with 0 before the thread blocks. The loop allocates no
+    /// memory.
     pub fn run(&mut self, mut is_over: impl FnMut(usize) -> bool) {
         let mut idle_for = 0;
         loop {
@@ -114,7 +116,8 @@ impl WorkerLoop {
     fn sleep(&mut self, is_over: &mut impl FnMut(usize) -> bool) {
         let Self { worker, doorbell, waiter, progress, block_max, .. } = self;
         waiter.begin();
-        // Arm first and check last, so that no ring in between is missed.
+        // Arm the doorbell before the checks, so that no ring between a check and the block is
+        // missed.
         doorbell.arm();
         waiter.add(Arm::Wait(doorbell.as_raw_fd()));
         let may_block = worker.arm(|arm| waiter.add(arm));
@@ -145,20 +148,21 @@ impl WorkerLoop {
     }
 }
 
-/// The progress of a worker's thread, for other threads.
+/// The state of a worker's thread, for other threads to read.
 #[derive(Debug, Default)]
 struct Progress {
     turns: AtomicU64,
     is_asleep: AtomicBool,
-    /// Whether the worker must wake the slow path when the worker wakes up.
+    /// Whether the worker must wake the slow path when a port wakes the worker.
     is_watched: AtomicBool,
 }
 
 impl Progress {
-    /// Whether the worker, which a port has woken, must now wake the slow path.
+    /// Whether the worker, woken by a port, must now wake the slow path. Clears the request.
     fn must_wake(&self) -> bool {
-        // SeqCst, here and in `watch`: of this load after the store of `is_asleep`, and of the store and the load there,
-        // one side sees the other's store.
+        // SeqCst, here and in `watch`: this thread stores `is_asleep` and then loads `is_watched`;
+        // the slow path stores `is_watched` and then loads `is_asleep`. At least one of the two
+        // loads sees the other thread's store.
         self.is_watched.load(Ordering::SeqCst) && self.is_watched.swap(false, Ordering::SeqCst)
     }
 }
@@ -187,11 +191,12 @@ pub(crate) struct WorkerThread {
 /// Runs `worker` on its own thread until [`WorkerThread::stop`]. If the thread allocates, the
 /// process is aborted (R13). This requires that the process installed
 /// [`GuardedAlloc`](strowger_frame::alloc::GuardedAlloc). The thread wakes `slow_path` when it
-/// ends, and after [`WorkerThread::watch`]. With `polls_ports` the thread polls its ports ten times
-/// a second, for ports that do not wake it for everything.
+/// ends, and when a port wakes the thread for the first time after a [`WorkerThread::watch`]. With
+/// `polls_ports` the thread polls its ports at least ten times a second, because some of their
+/// events do not wake it.
 ///
 /// # Errors
-/// The kernel refuses a thread.
+/// The kernel cannot create the thread.
 pub(crate) fn start(
     worker: Worker,
     doorbell: Doorbell,
@@ -232,8 +237,8 @@ pub(crate) fn start(
 }
 
 impl WorkerThread {
-    /// Stops the worker, blocks until its thread has ended, and returns it with its ports and
-    /// links.
+    /// Stops the worker, blocks until its thread has ended, and returns the worker with its ports
+    /// and links.
     ///
     /// # Panics
     /// If the worker's thread panicked.
@@ -261,9 +266,9 @@ impl WorkerThread {
         self.progress.is_asleep.load(Ordering::SeqCst)
     }
 
-    /// Makes the worker wake the slow path once, when a port wakes the worker.
-    /// [`is_asleep`](Self::is_asleep) must be called after this, because a worker that is awake
-    /// does not wake the slow path.
+    /// Makes the worker wake the slow path the next time a port wakes the worker. The caller must
+    /// call [`is_asleep`](Self::is_asleep) afterwards: a worker that is already awake wakes the
+    /// slow path only after its next block.
     pub(crate) fn watch(&self) {
         self.progress.is_watched.store(true, Ordering::SeqCst);
     }

@@ -1,5 +1,5 @@
 //! Tests of a relay as programs use it: packets between relays, changes while a relay runs, events,
-//! and every way in which a relay ends.
+//! and the ways in which a relay ends.
 #![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
 use std::{
@@ -8,12 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strowger_engine::control::Event as SwitchEvent;
-use strowger_io::memory;
+use strowger_engine::control::{Event as SwitchEvent, SwitchConfig};
+use strowger_io::{
+    memory,
+    unix::{Greeting, TrainClient},
+};
 use strowger_runtime::{
     Address, Burst, CallError, CustomPort, EventKind, Events, Hop, IdentityKey, Label,
     LocalPortSpec, Neighbor, NeighborError, OsEntropy, Packet, PacketError, Peer, PortClosed,
-    Relay, RelayBuilder, RelayHandle, Scheme, Slot, SlotError, StartError,
+    Relay, RelayBuilder, RelayHandle, Scheme, Slot, SlotError, StartError, UnixSocket,
 };
 
 /// The maximum time for any step, even on a busy machine.
@@ -35,7 +38,7 @@ fn label(hops: &[(u32, u32)]) -> Label {
     Label::build(&hops).unwrap().0
 }
 
-/// Blocks until an event of the switch.
+/// Blocks until the switch reports this event.
 fn until(events: &mut Events, what: &SwitchEvent) {
     let deadline = Instant::now() + DEADLINE;
     while Instant::now() < deadline {
@@ -133,7 +136,11 @@ fn a_running_relay_is_changed_and_events_report_the_result() {
         sender.send_to(label(&[(2, slot)]), payload).unwrap();
         assert_eq!(later.recv_timeout(DEADLINE).unwrap().unwrap().payload(), payload);
     }
-    assert!(matches!(relay.attach_local(local("later", 9)), Err(NeighborError::NameTaken { .. })));
+    let taken = relay.attach_local(local("later", 9)).unwrap_err();
+    assert!(
+        matches!(&taken, NeighborError::NameTaken { slot, .. } if slot.number() == 5),
+        "the name belongs to the slot of now, not to its former number: {taken}"
+    );
     relay.detach(5).unwrap();
     until(&mut events, &SwitchEvent::SlotDetached(Slot::new(5)));
     assert!(matches!(later.recv(), Err(PortClosed)), "its port is unplugged with it");
@@ -277,4 +284,71 @@ fn a_start_that_fails_gives_a_reason_and_leaves_nothing_open() {
     assert!(relay.take_port("ap").unwrap_err().to_string().contains("no local port \"ap\""));
     let _app = relay.take_port("app").unwrap();
     assert!(relay.take_port("app").unwrap_err().to_string().contains("taken already"));
+}
+
+/// A scheme with a free prefix, and the same with one form more.
+const GROWABLE: [u8; 5] = [0x61, 0x14, 0xc5, 0x81, 0x00];
+const GROWN: [u8; 7] = [0x61, 0x14, 0xc5, 0x81, 0x30, 0x20, 0x01];
+
+/// wire.md: W8-41, W8-43, W8-45, W8-48.
+#[test]
+fn processes_exchange_trains_and_a_greeting_follows_slot_and_scheme() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let key = IdentityKey::generate(&mut OsEntropy).unwrap();
+    let identity = key.public().to_bytes();
+    let scheme = Scheme::parse(&GROWABLE).unwrap();
+    let relay = builder()
+        .switch(SwitchConfig::default().with_scheme(scheme).with_slot_max(255))
+        .identity(key)
+        .unix_socket(UnixSocket::new("one", at("one")).slot(4))
+        .unix_socket(UnixSocket::new("two", at("two")).slot(2))
+        .start()
+        .unwrap();
+    let mut events = relay.events();
+    let mut one = TrainClient::connect(at("one"), DEADLINE).unwrap();
+    let mut two = TrainClient::connect(at("two"), DEADLINE).unwrap();
+    let greeting = one.greeting().expect("this switch knows the second form").clone();
+    assert_eq!((greeting.slot, greeting.packet_bytes_max), (4, 2048));
+    assert_eq!((&greeting.scheme[..], greeting.identity), (&GROWABLE[..], identity));
+    assert_eq!(two.greeting().unwrap().slot, 2);
+
+    // Label 17: slot 2 in this scheme, and the endpoint there. 30 packets of 700 bytes and one of 24.
+    let mut packet = vec![0; 700];
+    packet[..16].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0x40, 0, 0, 1, 0, 0]);
+    packet[16..24].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0x17]);
+    let mut packets = packet.repeat(30);
+    packets.extend(&packet[..24]);
+    assert_eq!(one.send(&packets, 700, DEADLINE).unwrap(), packets.len());
+    let mut buffer = vec![0; 65_535];
+    let mut lengths = Vec::new();
+    while lengths.len() < 31 {
+        let train = two.receive(&mut buffer, DEADLINE).unwrap().expect("in time");
+        assert_eq!(train.ingress, 4);
+        lengths.extend(train.packets(&buffer).map(<[u8]>::len));
+    }
+    assert_eq!(lengths, [vec![700; 30], vec![24]].concat());
+
+    let mut greeting_with = |what: &str, right: &dyn Fn(&Greeting) -> bool| {
+        let deadline = Instant::now() + DEADLINE;
+        while !right(one.greeting().unwrap()) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", one.greeting());
+            one.ask_greeting().unwrap();
+            one.receive(&mut [], Duration::from_millis(10)).unwrap();
+        }
+    };
+    relay
+        .call(|slow_path| {
+            let grown = Scheme::parse(&GROWN).unwrap();
+            slow_path.switch().grow_scheme(grown, 2_000)
+        })
+        .unwrap()
+        .unwrap();
+    greeting_with("the grown scheme", &|greeting| greeting.scheme[..] == GROWN);
+    relay.renumber(4, Some(Slot::new(7))).unwrap();
+    greeting_with("the new number", &|greeting| greeting.slot == 7);
+    until(&mut events, &SwitchEvent::SlotMoved(Slot::new(4), Slot::new(7)));
+    relay.detach(7).unwrap();
+    greeting_with("no number", &|greeting| greeting.slot == 0);
+    assert!(relay.shutdown().unwrap().totals.is_even());
 }

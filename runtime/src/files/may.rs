@@ -1,5 +1,5 @@
-//! Checks whether a start could open the files of a relay. The checks make, write, lock and remove
-//! nothing.
+//! Checks whether a start could open the files of a relay. The checks do not make, write, lock or
+//! remove a file.
 
 use std::{
     io::{self, Read as _},
@@ -18,7 +18,8 @@ impl Roles {
 }
 
 impl Opener {
-    /// Whether the lock of a state file could be made or opened.
+    /// Whether a file that only the relay writes could be made or opened. Returns the file's
+    /// metadata if it exists.
     ///
     /// # Errors
     /// The reason.
@@ -46,7 +47,8 @@ impl Opener {
         if first.is_empty() || first == PCAPNG { Ok(()) } else { Err(super::no_capture()) }
     }
 
-    /// Whether a socket could be bound at this path. Returns the socket file if one exists there.
+    /// Whether a socket could be bound at this path. Returns the metadata of a socket file that
+    /// already exists there.
     ///
     /// # Errors
     /// The reason.
@@ -65,8 +67,7 @@ impl Opener {
         })
     }
 
-    /// Whether the running relay could replace this file. The check is for the later user, if there
-    /// is one.
+    /// Whether the running relay could replace this file, as the account if there is one.
     ///
     /// # Errors
     /// The reason.

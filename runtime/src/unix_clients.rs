@@ -1,0 +1,238 @@
+//! Unix sockets for several processes (`clients` of [`UnixSocket`](crate::UnixSocket)): gives each
+//! process that connects a port and a slot of its own, and takes them back when it disconnects.
+//!
+//! The slot number of a process that has disconnected goes into quarantine as any other. So no
+//! packet to a process ever reaches the next one.
+
+use std::{
+    collections::VecDeque,
+    os::fd::AsRawFd as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use strowger_engine::{
+    Now,
+    control::{Attach, AttachError, Event as SwitchEvent, PortId, Switch},
+    link::Behind,
+};
+use strowger_frame::{Address, port::Arm};
+use strowger_io::unix::{ClientRefusal, Clients, SwitchFacts, WaitingClient};
+use strowger_wire::Slot;
+
+use crate::limits::{CLIENT_NUMBERS, CLIENTS_AT_ONCE, DESCRIPTORS_PAUSE};
+
+/// All sockets for several processes.
+#[derive(Default)]
+pub(crate) struct UnixClients {
+    sockets: Vec<Socket>,
+}
+
+/// One of them.
+struct Socket {
+    name: String,
+    listener: Clients,
+    places: Vec<Place>,
+    /// The maximum number of slot numbers that are in use by processes of this socket or in
+    /// quarantine after them.
+    numbers_max: usize,
+    /// When the quarantine of each former number ends, in order.
+    resting: VecDeque<Now>,
+    /// No process is accepted before this time: no file descriptor was left.
+    paused_until: Option<Instant>,
+}
+
+/// A port for one process.
+struct Place {
+    port: PortId,
+    /// The name of the port and of its slot.
+    name: String,
+    facts: Arc<SwitchFacts>,
+    /// The slot of the process. `None` while the port is free.
+    slot: Option<Slot>,
+    /// The process, until labels with its slot lead to the port. Otherwise the first replies to it
+    /// would be lost.
+    waiting: Option<WaitingClient>,
+    /// Whether the process has disconnected, and the slot is being detached.
+    is_leaving: bool,
+}
+
+/// The name of the port for a client, by its number from 0.
+pub(crate) fn port_name(socket: &str, number: usize) -> String {
+    format!("{socket}.{}", number + 1)
+}
+
+impl UnixClients {
+    /// Adds a socket and its ports.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        listener: Clients,
+        ports: Vec<(PortId, Arc<SwitchFacts>)>,
+        slot_max: u32,
+    ) {
+        let places: Vec<Place> = ports
+            .into_iter()
+            .enumerate()
+            .map(|(number, (port, facts))| Place {
+                port,
+                name: port_name(name, number),
+                facts,
+                slot: None,
+                waiting: None,
+                is_leaving: false,
+            })
+            .collect();
+        let half = (slot_max as usize).div_ceil(2);
+        let numbers_max = (CLIENT_NUMBERS * places.len()).min(half).max(places.len());
+        let (name, resting) = (name.to_owned(), VecDeque::new());
+        let socket = Socket { name, listener, places, numbers_max, resting, paused_until: None };
+        self.sockets.push(socket);
+    }
+
+    /// Detaches the slots of processes that have disconnected, and attaches those that have
+    /// connected.
+    pub(crate) fn turn(&mut self, switch: &mut Switch, now: Now) {
+        for socket in &mut self.sockets {
+            socket.detach_gone(switch);
+            socket.accept(switch, now);
+        }
+    }
+
+    /// Gives processes to ports whose slots are attached now, and notes which slots are free or have
+    /// another number now.
+    pub(crate) fn follow(&mut self, events: &[SwitchEvent], quarantine: Duration, now: Now) {
+        for event in events {
+            for socket in &mut self.sockets {
+                match *event {
+                    SwitchEvent::SlotMoved(from, to) => {
+                        let moved = socket.places.iter_mut().filter(|it| it.slot == Some(from));
+                        moved.for_each(|place| place.slot = Some(to));
+                    }
+                    SwitchEvent::SlotAttached(slot) => {
+                        let mut places = socket.places.iter_mut().enumerate();
+                        let attached = places.find(|(_, it)| it.slot == Some(slot));
+                        let Some((number, place)) = attached else { continue };
+                        if let Some(client) = place.waiting.take() {
+                            socket.listener.give(number, client);
+                        }
+                    }
+                    SwitchEvent::SlotDetached(slot) | SwitchEvent::AttachRefused(slot, _) => {
+                        let left = socket.places.iter_mut().find(|it| it.slot == Some(slot));
+                        let Some(place) = left else { continue };
+                        (place.slot, place.waiting, place.is_leaving) = (None, None, false);
+                        place.facts.set_slot(0);
+                        let rests = u64::try_from(quarantine.as_nanos()).unwrap_or(u64::MAX);
+                        socket.resting.push_back(Now(now.0.saturating_add(rests)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Adds the descriptors on which a process that connects is seen.
+    pub(crate) fn arm(&self, mut add: impl FnMut(Arm)) {
+        let now = Instant::now();
+        for socket in self.sockets.iter().filter(|socket| socket.may_accept(now)) {
+            add(Arm::Wait(socket.listener.as_raw_fd()));
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.sockets.iter().filter_map(|socket| socket.paused_until).min()
+    }
+
+    /// Stops to listen, and removes the files of the sockets. Processes that are connected stay.
+    pub(crate) fn close(&mut self) {
+        self.sockets.clear();
+    }
+}
+
+impl Socket {
+    fn detach_gone(&mut self, switch: &mut Switch) {
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if let Some(slot) = place.slot
+                && !place.is_leaving
+                && place.waiting.is_none()
+                && self.listener.is_gone(number)
+            {
+                // An error means that the operator has detached or moved the slot. Its event comes.
+                place.is_leaving = switch.detach(slot).is_ok();
+            }
+        }
+    }
+
+    /// Whether a process can be given a port or a reason now. While a port becomes free, the next
+    /// process waits.
+    fn may_accept(&self, now: Instant) -> bool {
+        let is_free = |place: &Place| place.slot.is_none();
+        let (free, leaving) =
+            (self.places.iter().any(is_free), self.places.iter().any(|place| place.is_leaving));
+        (free || !leaving) && self.paused_until.is_none_or(|until| until <= now)
+    }
+
+    fn accept(&mut self, switch: &mut Switch, now: Now) {
+        while self.resting.front().is_some_and(|&end| end <= now) {
+            self.resting.pop_front();
+        }
+        for _ in 0..CLIENTS_AT_ONCE {
+            let at = Instant::now();
+            if !self.may_accept(at) {
+                return;
+            }
+            self.paused_until = None;
+            match self.listener.accept() {
+                Ok(None) => return,
+                Ok(Some(client)) => self.admit(client, switch, now),
+                Err(_) => self.paused_until = Some(at + DESCRIPTORS_PAUSE),
+            }
+        }
+    }
+
+    /// Gives the process a port and a slot, or refuses it.
+    fn admit(&mut self, client: WaitingClient, switch: &mut Switch, now: Now) {
+        let (in_use, all) =
+            (self.places.iter().filter(|place| place.slot.is_some()).count(), self.places.len());
+        let Some(number) = self.places.iter().position(|place| place.slot.is_none()) else {
+            return client.refuse(&ClientRefusal {
+                code: ClientRefusal::ALL_SERVED,
+                retry_after: Duration::ZERO,
+                text: format!(
+                    "{} serves {all} clients already; close one, or raise `clients` in its [[unix]]",
+                    self.name
+                ),
+            });
+        };
+        if in_use + self.resting.len() >= self.numbers_max {
+            let end = self.resting.front().copied().unwrap_or(now);
+            return client.refuse(&ClientRefusal {
+                code: ClientRefusal::QUARANTINE,
+                retry_after: Duration::from_nanos(end.0.saturating_sub(now.0)),
+                text: format!(
+                    "{} clients of {} have left lately, and their slot numbers are in quarantine",
+                    self.resting.len(),
+                    self.name
+                ),
+            });
+        }
+        let place = &mut self.places[number];
+        let attach = Attach::plain(place.port, Address::Only, Behind::Endpoint, &place.name);
+        match switch.attach(attach.passing()) {
+            Ok(slot) => {
+                place.slot = Some(slot);
+                // Before the port can greet the process.
+                place.facts.set_slot(slot.number());
+                place.waiting = Some(client);
+            }
+            Err(why) => client.refuse(&ClientRefusal {
+                code: ClientRefusal::NO_SLOT,
+                retry_after: match why {
+                    AttachError::SlotNotFree { opens_in, .. } => opens_in.unwrap_or_default(),
+                    _ => Duration::ZERO,
+                },
+                text: format!("{} has no slot for it: {why}", self.name),
+            }),
+        }
+    }
+}
