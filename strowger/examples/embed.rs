@@ -1,6 +1,6 @@
-//! A threaded program with a relay that has two sealed peers. It sends a packet to a local port of
-//! one of them and returns the answer. README.md shows the function `ask`, and a test keeps the two
-//! copies equal.
+//! A program without an async runtime that runs a relay with two sealed peers. It sends a packet to
+//! a local port of one peer and prints the answer. README.md shows the function `ask`; a check of
+//! `repo-lint` keeps both copies equal.
 //!
 //! `cargo run -p strowger --example embed KEY_FILE ALICE BOB BOB_ADDRESS LABEL`
 

@@ -1,5 +1,6 @@
 //! The example `embed` as an async program. The library needs no async runtime; this program uses
-//! tokio. docs/embedding.md shows the function `ask`, and a test keeps the two copies equal.
+//! tokio. docs/embedding.md shows the function `ask`; a check of `repo-lint` keeps both copies
+//! equal.
 //!
 //! `cargo run -p strowger --example embed_tokio KEY_FILE ALICE BOB BOB_ADDRESS LABEL`
 

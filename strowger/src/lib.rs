@@ -1,9 +1,10 @@
 //! A relay for source-routed overlay networks that runs inside your program.
 //!
 //! A packet carries its path as a *label*, into which slot numbers are packed. Each relay removes
-//! one slot number from the label, writes the return path in its place, and forwards the packet to
-//! the neighbor at that slot. Relays have no routing tables, and the links between them are sealed
-//! (Noise IKpsk2, ChaCha20-Poly1305 or AES-GCM).
+//! one slot number from the label, writes a slot number of the return path in its place, and
+//! forwards the packet to the neighbor at the removed slot. Relays have no routing tables. The
+//! links between them are sealed (Noise IKpsk2, ChaCha20-Poly1305 or AES-GCM), unless the program
+//! chooses plain ones.
 //!
 //! # Overview
 //!
@@ -18,6 +19,7 @@
 //! | watch it | [`Events`], [`Stats`] |
 //! | change it | [`RelayHandle::attach`], [`detach`](RelayHandle::detach), [`renumber`](RelayHandle::renumber) |
 //! | end it | [`RelayHandle::shutdown`], or drop every handle |
+//! | exchange messages with peers by PeerId, sealed from end to end | [`socket`] |
 //!
 //! A relay runs one thread for each worker, and one thread for the slow path. Workers forward
 //! packets. The slow path handles handshakes, keys, liveness and changes. The library needs Linux
@@ -45,9 +47,9 @@
 //!
 //! # Compute a label
 //!
-//! A label is built from the ingress slot and the egress slot of the packet at each switch. Here
-//! the packet enters the first switch at slot 4 and is sent on to the next switch from slot 3. It
-//! enters that switch at slot 5, and its path ends at slot 6 there:
+//! A label is built from the ingress slot and the egress slot at each switch. Here the packet
+//! enters the first switch at slot 4 and leaves it at slot 3. It enters the second switch at slot
+//! 5, and its path ends there at slot 6:
 //!
 //! ```
 //! use strowger::{Hop, Label, Scheme, Slot};
@@ -63,7 +65,7 @@
 //!
 //! # Send and receive
 //!
-//! This example uses two local ports of one relay. Between two relays only the label is longer:
+//! This example uses two local ports of one relay. Across several relays only the label differs:
 //!
 //! ```
 //! use strowger::{Hop, Label, LocalPortSpec, Relay, Scheme, Slot};
@@ -173,8 +175,8 @@
 //! # Ping along a label
 //!
 //! [`RelayHandle::call`] runs code on the slow path's thread. The code can use the [`switch`] for
-//! pings, traces, views of slots and peers, and changes of the scheme. Answers arrive as events.
-//! The label `0000.0000.0000.0001` ends at this relay itself:
+//! pings, traces, views of slots and peers, and changes of the scheme. Replies arrive as events.
+//! The label `0000.0000.0000.0001` leads to this relay itself:
 //!
 //! ```
 //! use strowger::{EventKind, Label, Relay, switch};
@@ -182,21 +184,62 @@
 //! let relay = Relay::builder().workers(1).local_port("app").start()?;
 //! let mut events = relay.events();
 //! let label: Label = "0000.0000.0000.0001".parse()?;
-//! let question = switch::Question::Ping { payload_bytes: 56 };
+//! let request = switch::ControlRequest::Ping { payload_bytes: 56 };
 //! relay.call(move |slow_path| {
 //!     let now = slow_path.now();
-//!     slow_path.switch().ask(label, question, now)
+//!     slow_path.switch().send_request(label, request, now)
 //! })??;
-//! let answer = loop {
+//! let reply = loop {
 //!     let event = events.recv().ok_or("the relay has ended")?;
-//!     if let EventKind::Switch(switch::Event::Answered(_, answer)) = event.kind {
-//!         break answer;
+//!     if let EventKind::Switch(switch::Event::Replied(_, reply)) = event.kind {
+//!         break reply;
 //!     }
 //! };
-//! assert!(matches!(answer, switch::Answer::Pong { .. }));
+//! assert!(matches!(reply, switch::ControlReply::Pong { .. }));
 //! # relay.shutdown()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Exchange messages with a peer
+//!
+//! A [`Node`](socket::Node) is an identity on a slot. Its sockets exchange messages with peers by
+//! PeerId and protocol name, sealed from end to end: relays on the path read neither. Here both
+//! nodes are in this program; [`Unix`](socket::Unix) attaches a node to a relay in another process:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use strowger::{
+//!     Hop, IdentityKey, Label, LocalPortSpec, OsEntropy, Relay, Scheme, Slot,
+//!     socket::{Anyone, Destination, Node},
+//! };
+//!
+//! let relay = Relay::builder()
+//!     .workers(1)
+//!     .local_port_spec(LocalPortSpec::new("ours").slot(2))
+//!     .local_port_spec(LocalPortSpec::new("theirs").slot(3))
+//!     .start()?;
+//! let node = |port| -> Result<Node, Box<dyn std::error::Error>> {
+//!     let key = IdentityKey::generate(&mut OsEntropy)?;
+//!     Ok(Node::builder().identity(key).policy(Anyone).attach(relay.take_port(port)?).start()?)
+//! };
+//! let (ours, theirs) = (node("ours")?, node("theirs")?);
+//! let listener = theirs.listen("/greeting/1")?;
+//!
+//! let hop = Hop { scheme: &Scheme::default(), ingress: Slot::new(2), egress: Slot::new(3) };
+//! let (label, _) = Label::<u64>::build(&[hop])?; // an address book finds labels by PeerId
+//! let to = Destination::from(theirs.peer_id()).label(label.into());
+//! let mut socket = ours.connect(to, "/greeting/1").wait()?;
+//! socket.send_wait(b"hello", Duration::from_secs(1))?;
+//! let mut accepted = listener.accept_wait()?;
+//! assert_eq!(&*accepted.recv_wait()?, b"hello");
+//! accepted.send_wait(b"hello yourself", Duration::from_secs(1))?;
+//! assert_eq!(&*socket.recv_wait()?, b"hello yourself");
+//! # relay.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The module [`socket`] lists the types, and the guide is `docs/sockets.md`.
 //!
 //! # Errors
 //!
@@ -212,6 +255,8 @@
 //! | [`LocalSender::send_to`] | [`PacketError`] | the relay has ended, or all buffers are in flight |
 //! | [`LocalReceiver::recv`] | [`PortClosed`] | the relay has ended, or the slot was detached |
 //! | [`RelayHandle::renumber`], [`detach`](RelayHandle::detach) | [`SlotError`] | the slot has no user, or the number is in quarantine |
+//! | [`NodeBuilder::start`](socket::NodeBuilder::start) | [`StartError`](socket::StartError) | no relay at the unix port, or no free slot there |
+//! | [`Node::connect`](socket::Node::connect) | [`ConnectError`](socket::ConnectError) | no label for the peer, or the peer does not allow this node |
 //! | [`RelayHandle::shutdown`] | [`ShutdownError`] | a bug in Strowger; please report it |
 //!
 //! The guide `docs/embedding.md` lists the remedies, and describes the threads, memory and limits
@@ -237,7 +282,9 @@ pub mod switch {
             Attach, AttachError, Balance, ConfigError, DetachError, Event, GrowError, NotFree,
             PlugError, PortId, PortView, QueueView, RenumberError, RestoreError, SlotState,
             SlotView, Snapshot, Switch,
-            messages::{Answer, AskError, Complaint, HopReport, Question, QuestionId},
+            messages::{
+                Complaint, ControlReply, ControlRequest, HopReport, RequestError, RequestId,
+            },
             peering::{Agreed, BeaconSpec, DownReason, LinkState, PeerError, PeerSpec, PeerView},
         },
         discard::Discard,
@@ -245,7 +292,62 @@ pub mod switch {
     };
 }
 
-/// Frames, their memory, and the trait of ports. A [`CustomPort`] and bursts need them.
+/// Sockets: messages between two PeerIds, by protocol name, sealed from end to end.
+///
+/// A [`Node`](socket::Node) is an identity on a slot: on a [`LocalPort`] of a relay in this program,
+/// or on a unix port of a relay in another one. Here two nodes are on one relay:
+///
+/// ```
+/// use std::time::Duration;
+/// use strowger::{Hop, IdentityKey, Label, LocalPortSpec, OsEntropy, Relay, Scheme, Slot};
+/// use strowger::socket::{Anyone, Destination, Node};
+///
+/// let relay = Relay::builder()
+///     .workers(1)
+///     .local_port_spec(LocalPortSpec::new("one").slot(2))
+///     .local_port_spec(LocalPortSpec::new("two").slot(3))
+///     .start()?;
+/// let key = IdentityKey::generate(&mut OsEntropy)?;
+/// let one = Node::builder().identity(key).attach(relay.take_port("one")?).start()?;
+/// let key = IdentityKey::generate(&mut OsEntropy)?;
+/// let two = Node::builder()
+///     .identity(key)
+///     .attach(relay.take_port("two")?)
+///     .policy(Anyone) // or address_book: the peers of a file
+///     .start()?;
+/// let listener = two.listen("/echo/1")?;
+///
+/// // An address book says which label leads to a peer. Here the program says it.
+/// let hop = Hop { scheme: &Scheme::default(), ingress: Slot::new(2), egress: Slot::new(3) };
+/// let (label, _) = Label::<u64>::build(&[hop])?;
+/// let to = Destination::from(two.peer_id()).label(label.into());
+///
+/// let second = Duration::from_secs(1);
+/// let mut socket = one.connect(to, ["/echo/2", "/echo/1"]).wait()?; // or .await
+/// socket.send_wait(b"hello", second)?; // or try_send, poll_send, send(..).await
+/// let mut accepted = listener.accept_wait()?;
+/// let message = accepted.recv_wait()?; // or try_recv, recv_timeout, poll_recv, recv().await
+/// assert_eq!((&*message, message.from()), (&b"hello"[..], one.peer_id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The guide is `docs/sockets.md`.
+pub mod socket {
+    pub use strowger_routing::{AddressBook, PeerAddress, PeerRouting, StaticTable};
+    #[doc(inline)]
+    pub use strowger_socket::{
+        Anyone, Attachment, BadProtocolName, CloseReason, ConnectError, Connecting,
+        ConnectionHandle, ConnectionInfo, Consent, Counters, DatagramSocket, Destination, Driver,
+        Events, Goodbye, GoodbyeCode, InProcess, IntoProtocolNames, ListenError, ListenOptions,
+        Listener, Message, Messages, NoConnection, Node, NodeBuilder, NodeClosed, NodeEvent, Only,
+        PathInfo, PathState, PingId, Policy, ProtocolNames, QueueCounters, ReadMsg, ReadOne,
+        RecvError, Reply, SendError, SlotFacts, Socket, SocketCounters, SocketReceiver,
+        SocketSender, StartError, TrySendError, TxBuffer, TxBuffers, Unix, WriteMsg, WriteOne,
+        connection, limits,
+    };
+}
+
+/// Frames, their memory, and the trait of ports, for a [`CustomPort`] and for bursts.
 pub mod frame {
     pub use strowger_frame::{
         Frame, Mark, Pool, PoolSpec, Port, Train,
@@ -293,8 +395,13 @@ pub mod label {
     };
 }
 
-/// Safe access to files, for programs that are started by root: see [`RelayBuilder::opener`].
+/// Safe access to files, for programs that root starts: see [`RelayBuilder::opener`].
 pub mod files {
     pub use strowger_io::sys::folder::{FileInfo, Folder};
     pub use strowger_runtime::files::Opener;
 }
+
+/// The code of the guide, which `cargo test` compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sockets.md")]
+mod guide_of_sockets {}
