@@ -7,7 +7,8 @@ use strowger_runtime::untrusted::Untrusted;
 /// The exit codes, as `strowger --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// A check failed: in the demo, in `doctor`, or of the balance of the counters.
+    /// A check failed. For example, a test of `doctor` or of the demo failed, a ping got no reply,
+    /// or the counters do not balance.
     CheckFailed = 1,
     /// The command line or the configuration is wrong. Clap uses the same number.
     Usage = 2,
@@ -40,7 +41,7 @@ Exit codes:
 pub(crate) struct Failure {
     /// The exit code of the process.
     pub(crate) exit: Exit,
-    /// What failed, why, and what to do. The line is empty if the command has printed it already.
+    /// What failed, why, and what to do. The line is empty if the command has already printed it.
     pub(crate) line: String,
 }
 
@@ -64,8 +65,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Converts an error of writing to standard output. It is no failure if the reader has closed the
-/// output.
+/// Converts an error of writing to standard output. An output that its reader has closed is not a
+/// failure.
 pub(crate) fn output_ended(error: &io::Error) -> Result<(), Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Parses and prints schemes, and makes hops of labels from links. Subcommands and the relay use
-//! it.
+//! Parses and formats schemes, and builds the hops of a path from links, for the subcommands and
+//! the relay.
 
 use strowger_wire::{
     Hop, Scheme, Slot,
@@ -16,7 +16,7 @@ pub(crate) fn scheme_of(text: &str) -> Result<Scheme, &'static str> {
     Scheme::parse(&bytes).map_err(SchemeError::kind)
 }
 
-/// Decodes the bytes from hex digits.
+/// Decodes hex digits.
 pub(crate) fn bytes_of(text: &str) -> Result<Vec<u8>, HexError> {
     hex::bytes(text).collect()
 }
@@ -29,7 +29,9 @@ pub(crate) fn scheme_text(scheme: &Scheme) -> String {
     }
 }
 
-/// The hops of a path along links. Each row is one link. The path begins and ends at slot 1.
+/// The hops of a path along links. Each row is one link: the scheme of the sending switch, its
+/// egress slot, and the ingress slot of the receiving switch. The path begins and ends at slot 1.
+/// The last switch is assumed to have the scheme of the last row.
 pub(crate) fn hops_of_links(rows: &[(Scheme, Slot, Slot)]) -> Vec<Hop<'_>> {
     let mut hops = Vec::with_capacity(rows.len() + 1);
     let mut came_in = Slot::SWITCH;

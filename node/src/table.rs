@@ -1,11 +1,11 @@
-//! Formats columns of text for people, and bytes with a unit.
+//! Formats tables of text for people, and numbers of bytes with a unit.
 
 use serde_json::Value;
 
 use strowger_runtime::untrusted::Untrusted;
 
-/// Columns as wide as their widest cell. A heading that begins with `<` aligns its column to the left; others are
-/// aligned to the right.
+/// A table whose columns are as wide as their widest cell. A heading that begins with `<` aligns
+/// its column to the left. Other columns are aligned to the right.
 pub(crate) struct Table {
     left: Vec<bool>,
     rows: Vec<Vec<String>>,
@@ -20,7 +20,7 @@ impl Table {
         Self { left, rows: vec![headings] }
     }
 
-    /// Adds a row. Text in a cell is escaped, so it cannot begin a line or move the cursor.
+    /// Adds a row. Text in a cell is escaped, so that it cannot start a new line or move the cursor.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let shown = cells.into_iter().map(|cell| Untrusted(&cell).to_string());
         self.rows.push(shown.collect());
@@ -49,12 +49,12 @@ impl Table {
     }
 }
 
-/// A JSON number as bytes with a unit.
+/// Formats a JSON number of bytes with a unit.
 pub(crate) fn bytes(value: &Value) -> String {
     value.as_u64().map_or("-".to_owned(), bytes_of)
 }
 
-/// Bytes with a unit and one decimal.
+/// Formats a number of bytes with a unit and, from 1 KiB on, one decimal.
 pub(crate) fn bytes_of(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut scaled = bytes as f64;

@@ -1,4 +1,4 @@
-//! The common code of `strowger slot` and `strowger scheme`: it sends a request for a change and
+//! The common code of `strowger slot` and `strowger scheme`. It sends a request for a change and
 //! prints the result.
 
 use std::{fmt::Write as _, io::Write};

@@ -7,11 +7,11 @@ use std::{
 };
 
 use serde_json::Value;
+use strowger_runtime::places;
 
 use crate::{
     exit::{Exit, Failure},
-    limits::{ANSWER_BYTES_MAX, CLIENT_ANSWER_MAX},
-    relay::config::default_control_socket,
+    limits::{CLIENT_REPLY_MAX, REPLY_BYTES_MAX},
 };
 
 /// The options for the connection to a relay and for the output of its reply.
@@ -21,7 +21,7 @@ pub(crate) struct ControlOptions {
     #[arg(long)]
     pub(crate) json: bool,
     /// The relay's control socket.
-    #[arg(long, value_name = "PATH", default_value_os_t = default_control_socket())]
+    #[arg(long, value_name = "PATH", default_value_os_t = places::control_socket())]
     pub(crate) socket: PathBuf,
 }
 
@@ -46,13 +46,13 @@ impl<'p> ControlConnection<'p> {
             );
             Failure::new(Exit::NoRelay, line)
         })?;
-        let limits = stream.set_read_timeout(Some(CLIENT_ANSWER_MAX));
-        let limits = limits.and_then(|()| stream.set_write_timeout(Some(CLIENT_ANSWER_MAX)));
+        let limits = stream.set_read_timeout(Some(CLIENT_REPLY_MAX));
+        let limits = limits.and_then(|()| stream.set_write_timeout(Some(CLIENT_REPLY_MAX)));
         limits.map_err(|error| Failure::new(Exit::Refused, format!("{shown}: {error}")))?;
         Ok(Self { socket, lines: BufReader::new(stream) })
     }
 
-    /// Blocks without a timeout until the next line arrives.
+    /// Removes the timeout of reads, so that [`next`](Self::next) blocks until a line arrives.
     pub(crate) fn wait_without_limit(&mut self) -> Result<(), Failure> {
         let set = self.lines.get_ref().set_read_timeout(None);
         set.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
@@ -73,7 +73,7 @@ impl<'p> ControlConnection<'p> {
     /// Reads the next line that the relay sends.
     pub(crate) fn next(&mut self) -> Result<Value, Failure> {
         let mut line = Vec::new();
-        let read = self.lines.by_ref().take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line);
+        let read = self.lines.by_ref().take(REPLY_BYTES_MAX).read_until(b'\n', &mut line);
         match read {
             Ok(0) => return Err(self.no_answer("it closed the connection; it may be stopping")),
             Err(error) => return Err(self.no_answer(&error.to_string())),

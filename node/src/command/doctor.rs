@@ -1,5 +1,5 @@
-//! `strowger doctor`: tests this machine's capabilities, and prints how to enable those
-//! that are missing. It changes nothing on the machine and keeps nothing open.
+//! `strowger doctor`: tests this machine's capabilities, and prints how to enable those that are
+//! missing. The tests change no setting of the machine and close what they open.
 
 use std::{
     fs,
@@ -24,15 +24,15 @@ use crate::{
     limits::SOCKET_BUFFER_BYTES,
 };
 
-/// The limit of locked memory that a relay with registered memory needs.
+/// The limit of locked memory that a relay with registered memory needs, in bytes.
 const LOCKED_BYTES_WANTED: u64 = 256 << 20;
-/// The number of bytes that `doctor` pins to find out whether it can. A relay with one Ethernet
-/// port and one worker needs about as much.
+/// The number of bytes that `doctor` pins to test whether the kernel allows it. A relay with one
+/// Ethernet port and one worker pins about as many.
 const UMEM_BYTES_TRIED: usize = 64 << 20;
-/// The number of descriptors that a relay with a few ports and several clients of its control
-/// socket has open.
+/// The limit of open descriptors that is enough for a relay with a few ports and several clients of
+/// its control socket.
 const OPEN_FILES_WANTED: u64 = 1_024;
-/// The number of huge pages, of 2 MiB each, that hold the memory of a relay with one worker.
+/// The number of huge pages, of 2 MiB each, for the memory of a relay with one worker.
 const HUGE_PAGES_WANTED: u64 = 64;
 
 /// The result of one test.
@@ -42,7 +42,8 @@ struct Finding {
     allowed: bool,
     /// The observed state.
     observed: String,
-    /// How to allow what was tested. The text is empty if it is allowed, or if no remedy is known.
+    /// How to enable the capability. The text is empty if the capability is allowed, or if no
+    /// remedy is known.
     remedy: String,
 }
 
@@ -64,8 +65,8 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Runs all tests and prints the results. The exit code is 0 if UDP works, because a relay needs
-/// nothing else to run. All other capabilities make it faster, or are needed only for certain
+/// Runs all tests and prints the results. The exit code is 0 if UDP works, because a relay needs no
+/// other capability to run. The others make it faster or safer, or are needed only for certain
 /// ports.
 ///
 /// # Errors
@@ -128,7 +129,7 @@ fn ethernet() -> Vec<Finding> {
         .collect()
 }
 
-/// Reports the interfaces that strip VLAN tags and on which AF_XDP is not used.
+/// Reports the interfaces that strip VLAN tags. Relays do not use AF_XDP on them.
 fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
     const NAME: &str = "vlan_tags";
     let Some((first, hidden)) = hiding.first() else {
@@ -145,8 +146,8 @@ fn vlan_tags(hiding: &[(String, HiddenTags)]) -> Finding {
     )
 }
 
-/// Tests whether a relay that this user starts can become an ordinary user after it has opened
-/// everything.
+/// Tests whether a relay that this user starts can switch to an unprivileged user after it has
+/// opened everything.
 fn ordinary_user() -> Finding {
     const NAME: &str = "give_up_rights";
     match account::self_test() {
@@ -258,7 +259,7 @@ fn cores() -> Finding {
     }
 }
 
-/// Reports the limit of control groups on processor time, if there is one.
+/// Reports the CPU quota of the control groups, if there is one.
 fn quota() -> Option<Finding> {
     const NAME: &str = "cpu_quota";
     let quota = cpu_quota()?;

@@ -1,7 +1,6 @@
 //! `strowger init`: writes a key, and a configuration that works without changes.
 
 use std::{
-    env,
     fs::DirBuilder,
     io::{self, Write},
     net::SocketAddr,
@@ -10,40 +9,42 @@ use std::{
 };
 
 use strowger_crypto::IdentityKey;
-use strowger_runtime::files;
+use strowger_runtime::{
+    files,
+    places::{self, CONFIG, CONTROL, KEY, PROGRAMS},
+};
 
 use super::{
     config::{PeerArgument, PeerSection, fault_texts, free_name, quoted},
+    folder::default_folder,
     key,
     print::print,
 };
 use crate::{
     exit::{Exit, Failure},
+    limits::PROGRAMS_MAX,
     relay::config,
 };
 
-/// The names of the files in a node's folder.
-const KEY: &str = "key";
-const CONFIG: &str = "relay.toml";
+/// The name of the state file in a node's folder.
 const STATE: &str = "state";
-const CONTROL: &str = "control";
 
 /// `strowger init`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The folder to write to. Without it, strowger in $XDG_CONFIG_HOME or in ~/.config.
+    /// The folder to write to. The default is strowger in $XDG_CONFIG_HOME or in ~/.config.
     folder: Option<PathBuf>,
     /// The UDP address at which neighbours reach this relay.
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7000")]
     listen: String,
-    /// The name of the network. Both ends of a link must have the same.
+    /// The name of the network. Both ends of a link must have the same network.
     #[arg(long, value_name = "NAME", default_value = "strowger")]
     network: String,
-    /// A neighbour: its key, its name here, its address. Without an address this relay learns it from the
-    /// neighbour's first handshake. Repeat the option for more neighbours.
+    /// A neighbour: its key, its name here, its address. If the address is absent, this relay
+    /// learns it from the neighbour's first handshake. Repeat the option for more neighbours.
     #[arg(long = "peer", value_name = "[NAME=]KEY[@ADDRESS]")]
     peers: Vec<PeerArgument>,
-    /// Replace a configuration that exists. A key that exists is always kept.
+    /// Replace an existing configuration. An existing key is kept.
     #[arg(long)]
     force: bool,
 }
@@ -51,8 +52,8 @@ pub(crate) struct Options {
 /// `strowger init`.
 ///
 /// # Errors
-/// One line: the configuration exists, an option is not usable, or a file cannot be made. Then
-/// nothing is written, except possibly the key, which the next run uses.
+/// One line: the configuration exists, an option is not usable, or a file cannot be made. In that
+/// case no configuration is written. A key that was written is used by the next run.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let place = Place::of(options.folder.as_deref())?;
     let text = place.configuration(options)?;
@@ -60,11 +61,13 @@ pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failu
     let exists = file.symlink_metadata().is_ok();
     if exists && !options.force {
         let shown = file.display();
+        let named = options.folder.iter().map(|folder| format!("{} ", folder.display()));
+        let named: String = named.collect();
         return Err(Failure::new(
             Exit::Refused,
             format!(
-                "{shown} exists and is not overwritten; `strowger config add-peer {shown} KEY@ADDRESS` adds a \
-                 neighbour, and `strowger init --force` replaces the file and keeps the key"
+                "{shown} exists and is not overwritten; `strowger config add-peer {shown} NAME=KEY@ADDRESS` adds \
+                 a neighbour, and `strowger init {named}--force` replaces the file and keeps the key"
             ),
         ));
     }
@@ -92,9 +95,9 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
 /// The folder of a node.
 struct Place {
     folder: PathBuf,
-    /// Whether the command line names the folder. If it does, the control socket is in that folder,
-    /// so that one machine can run several relays. Otherwise it is at the path that every command
-    /// uses by default.
+    /// Whether the command line names the folder. If so, the control socket is in that folder, so
+    /// that one machine can run several relays. Otherwise the control socket has the default path
+    /// of all commands.
     is_named: bool,
 }
 
@@ -102,7 +105,7 @@ impl Place {
     fn of(named: Option<&Path>) -> Result<Self, Failure> {
         let folder = match named {
             Some(folder) => folder.to_owned(),
-            None => default_folder()?,
+            None => default_folder("name a folder: strowger init FOLDER")?,
         };
         let folder = std::path::absolute(&folder)
             .map_err(|error| cannot("find the folder", &folder, &error))?;
@@ -142,6 +145,15 @@ impl Place {
             quoted(&options.network),
             quoted(&options.listen)
         );
+        let programs = match self.is_named {
+            true => self.path(PROGRAMS),
+            false => places::programs_socket(),
+        };
+        text += &format!(
+            "\n# Programs attach here: strowger send, receive, ping, probe, id, api.\n\
+             [[unix]]\nname = \"programs\"\npath = {}\nclients = {PROGRAMS_MAX}\n",
+            quoted(&programs.to_string_lossy()),
+        );
         let mut taken: Vec<String> =
             options.peers.iter().filter_map(|peer| peer.name.clone()).collect();
         for spec in &options.peers {
@@ -155,7 +167,7 @@ impl Place {
         Ok(text)
     }
 
-    /// Reads the node's key, or makes one. Also returns a line that says which of the two happened.
+    /// Reads the node's key, or makes one. Also returns a line that says whether the key is new.
     fn key(&self) -> Result<(IdentityKey, String), Failure> {
         let file = self.path(KEY);
         let shown = file.display();
@@ -167,7 +179,7 @@ impl Place {
         Ok((key, format!("wrote {shown}: the secret of this node, mode 0600")))
     }
 
-    /// The text about the node's identity and the next steps of the user.
+    /// The text about the node's identity and the next steps for the user.
     fn next_steps(&self, options: &Options, key: &IdentityKey) -> String {
         let config = self.path(CONFIG);
         let public = key::static_public(key);
@@ -191,18 +203,4 @@ impl Place {
             config.display()
         )
     }
-}
-
-/// The folder for configurations of this user (XDG Base Directory Specification).
-fn default_folder() -> Result<PathBuf, Failure> {
-    let absolute =
-        |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_CONFIG_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".config")))
-        .map(|folder| folder.join("strowger"))
-        .ok_or_else(|| {
-            let line =
-                "neither XDG_CONFIG_HOME nor HOME is set; name a folder: strowger init FOLDER";
-            Failure::new(Exit::Usage, line)
-        })
 }

@@ -35,6 +35,9 @@ pub(crate) enum Task {
         /// Print the static key alone, for scripts.
         #[arg(long, conflicts_with = "json")]
         key_only: bool,
+        /// Print the PeerId alone, for scripts.
+        #[arg(long, conflicts_with_all = ["json", "key_only"])]
+        peer_id_only: bool,
     },
     /// Print the public parts of a key file, never the secret.
     Show {
@@ -63,6 +66,9 @@ pub(crate) fn run(task: &Task, output: &mut dyn Write) -> Result<(), Failure> {
             format!("{}: made; the other end of the link needs the same file\n", file.display())
         }
         Task::Id { file, key_only: true, .. } => format!("{}\n", static_public(&read(file)?)),
+        Task::Id { file, peer_id_only: true, .. } => {
+            format!("{}\n", read(file)?.public().peer_id())
+        }
         Task::Id { file, json: false, .. } => public_parts(&read(file)?),
         Task::Id { file, json: true, .. } => {
             let key = read(file)?;
@@ -148,7 +154,13 @@ mod tests {
         assert_eq!(secret.len(), 64);
         let key = IdentityKey::from_key_file(&written).unwrap();
         for json in [false, true] {
-            let id = printed(&Task::Id { file: file.clone(), json, key_only: false }).unwrap();
+            let id = printed(&Task::Id {
+                file: file.clone(),
+                json,
+                key_only: false,
+                peer_id_only: false,
+            })
+            .unwrap();
             let show = printed(&Task::Show { file: file.clone(), json }).unwrap();
             for text in [&id, &show, &made] {
                 assert!(!text.contains(secret), "{text}");
@@ -156,5 +168,7 @@ mod tests {
                 assert!(text.contains(&static_public(&key).to_string()), "{text}");
             }
         }
+        let alone = Task::Id { file, json: false, key_only: false, peer_id_only: true };
+        assert_eq!(printed(&alone).unwrap(), format!("{}\n", key.public().peer_id()));
     }
 }

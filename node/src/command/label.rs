@@ -6,13 +6,14 @@ use std::io::{self, Write};
 
 use strowger_wire::{
     Director, Hop, Label, Scheme, Slot,
+    director::DirectorError,
     label::{Step, step},
     scheme::{NAMED, V3X5X8},
 };
 
 use crate::{
     exit::{Exit, Failure, output_ended},
-    labels::{hops_of_links, scheme_of},
+    labels::{hops_of_links, scheme_of, scheme_text},
 };
 
 /// The help text of the command.
@@ -101,7 +102,7 @@ fn answer(arguments: &[String], output: &mut dyn Write) -> Result<(), LabelFailu
     }
 }
 
-/// The line about a verb in the help text.
+/// The usage of a verb, from the help text.
 fn usage_of(verb: &str) -> &'static str {
     let start = format!("strowger label {verb} ");
     let line = USAGE.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
@@ -174,10 +175,31 @@ fn read_label(text: &str) -> Result<Label, LabelFailure> {
     text.parse().map_err(|error| LabelFailure::Usage(format!("`{text}` is not a label: {error}")))
 }
 
-fn read_slot(text: &str) -> Result<Slot, LabelFailure> {
+/// Reads a slot number that the scheme can encode.
+fn read_slot(text: &str, scheme: &Scheme) -> Result<Slot, LabelFailure> {
     match text.parse() {
-        Ok(number) => Ok(Slot::new(number)),
+        Ok(number) => check_slot(scheme, Slot::new(number)),
         Err(_) => usage(&format!("`{text}` is not a slot: need a number from 0")),
+    }
+}
+
+/// Checks that the scheme can encode the slot.
+fn check_slot(scheme: &Scheme, slot: Slot) -> Result<Slot, LabelFailure> {
+    let highest = || {
+        let forms = 0..scheme.forms().len() as u8;
+        let highest = forms.filter_map(|form| {
+            let bits = scheme.forms()[usize::from(form)].data_bits;
+            scheme.slot_at(form, ((1_u64 << bits) - 1) as u32)
+        });
+        highest.max().unwrap_or(slot)
+    };
+    match scheme.encode_least(slot) {
+        Err(DirectorError::SlotTooWide) => Err(LabelFailure::Usage(format!(
+            "slot {slot} does not fit scheme {} (0 to {})",
+            scheme_text(scheme),
+            highest()
+        ))),
+        _ => Ok(slot),
     }
 }
 
@@ -255,7 +277,9 @@ fn reverse(
 ) -> Result<(), LabelFailure> {
     let (label, shift) = (read_label(label)?, read_shift(shift)?);
     let ingress = match ingress {
-        Some(slot) => Some(given.scheme.encode_least(read_slot(slot)?).map_err(refused)?),
+        Some(slot) => {
+            Some(given.scheme.encode_least(read_slot(slot, &given.scheme)?).map_err(refused)?)
+        }
         None => None,
     };
     let back = label.reverse(shift, ingress).map_err(refused)?;
@@ -272,7 +296,11 @@ fn build(
         let Some((left, right)) = hop.split_once(':') else {
             return usage(&format!("`{hop}` is not a hop: need two slots, as 2:9"));
         };
-        pairs.push((given.scheme, read_slot(left)?, read_slot(right)?));
+        pairs.push((
+            given.scheme,
+            read_slot(left, &given.scheme)?,
+            read_slot(right, &given.scheme)?,
+        ));
     }
     let hops: Vec<Hop<'_>> = if given.switches {
         pairs
@@ -294,7 +322,8 @@ fn step_once(
     ingress: &str,
     output: &mut dyn Write,
 ) -> Result<(), LabelFailure> {
-    let (label, shift, ingress) = (read_label(label)?, read_shift(shift)?, read_slot(ingress)?);
+    let (label, shift, ingress) =
+        (read_label(label)?, read_shift(shift)?, read_slot(ingress, &given.scheme)?);
     match step(&given.scheme, label, shift, ingress, |_| true, given.u_turns).map_err(refused)? {
         Step::Forward { to, label, shift } => writeln!(output, "slot {to}, {label}, shift {shift}"),
         Step::Arrive { written: Some((label, shift)) } => {
@@ -350,8 +379,9 @@ mod tests {
         assert_eq!(ask("reverse 8000000000000001 4 0").unwrap(), "0000.0000.0000.0013\n");
         let stepped = ask("step 15 0 1").unwrap();
         assert_eq!(stepped, "slot 2, 8000.0000.0000.0001, shift 4\n");
-        let beside = ask("step 21 0 100").unwrap();
+        let beside = ask("step 11 0 100").unwrap();
         assert!(beside.contains("slot 100 beside it"), "{beside}");
+        assert!(error_of("step 21 0 100").contains("goes on behind the director of slot 1"));
     }
 
     #[test]
@@ -359,6 +389,16 @@ mod tests {
         assert!(error_of("show 12x4").contains("byte 2"));
         assert!(error_of("show 15 --scheme v9").contains("v3x5x8"));
         assert!(error_of("build 2").contains("2:9"));
+        for (line, why) in [
+            ("build 300:1", "slot 300 does not fit scheme v3x5x8 (0 to 256)"),
+            ("build 2:16 --scheme f4", "slot 16 does not fit scheme f4 (0 to 15)"),
+            ("reverse 8000000000000001 4 257", "slot 257 does not fit scheme v3x5x8 (0 to 256)"),
+        ] {
+            let failure = ask(line).unwrap_err();
+            assert!(matches!(failure, LabelFailure::Usage(_)), "exit code 2: {failure}");
+            assert_eq!(failure.to_string(), why);
+        }
+        assert!(ask("build 256:0").is_ok());
         assert!(error_of("fly").contains("show, splice"));
         assert!(error_of("").contains("--help"));
         assert!(error_of("step 15 64 1").contains("0 to 63"));

@@ -7,12 +7,12 @@ use strowger_runtime::untrusted::{Untrusted, json_line};
 
 use crate::exit::{Failure, output_ended};
 
-/// Prints lines. Untrusted text in them is escaped, so it cannot begin a line or move the cursor.
+/// Prints lines. Control characters in them are escaped. A closed output is not an error.
 pub(super) fn print(output: &mut dyn Write, text: &str) -> Result<(), Failure> {
     write_lines(output, text).or_else(|error| output_ended(&error))
 }
 
-/// Prints lines as [`print`] does, and also reports a closed output.
+/// Prints lines as [`print`] does, but also returns the error of a closed output.
 pub(super) fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> {
     let mut lines = text.split_inclusive('\n');
     lines.try_for_each(|line| match line.strip_suffix('\n') {
@@ -22,12 +22,13 @@ pub(super) fn write_lines(output: &mut dyn Write, text: &str) -> io::Result<()> 
     output.flush()
 }
 
-/// The rows of the array with this key. There are none if the array does not exist.
+/// The elements of the array with this key; none if there is no such array.
 pub(super) fn rows<'v>(answer: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
     answer[key].as_array().into_iter().flatten()
 }
 
-/// A value as a cell of a table: text has no quotes, and no value is shown as `-`.
+/// Formats a value as a cell of a table. A string has no quotes; null and the empty string become
+/// `-`.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
+use strowger_runtime::places;
+
+use super::folder::default_folder;
 use crate::{exit::Failure, relay};
 
 /// `strowger relay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The configuration; `strowger init` writes one.
+    /// The configuration; `strowger init` writes one. The default is that of `strowger init` without
+    /// a folder: relay.toml in strowger in $XDG_CONFIG_HOME or in ~/.config.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
 }
 
 /// Runs a relay until a signal ends it.
@@ -18,5 +22,8 @@ pub(crate) struct Options {
 /// One line: the configuration is invalid, the machine refused something, a thread died, or the
 /// counters do not balance.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    relay::run(&options.config)
+    match &options.config {
+        Some(config) => relay::run(config),
+        None => relay::run(&default_folder("name it with --config FILE")?.join(places::CONFIG)),
+    }
 }

@@ -1,4 +1,4 @@
-//! `strowger scheme`: extends the slot numbers of a running relay.
+//! `strowger scheme`: extends the range of slot numbers of a running relay.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use crate::exit::Failure;
 /// `strowger scheme`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Change to a scheme that reads every label in use as before.
+    /// Change to a scheme that decodes every label in use as before.
     Grow {
         /// f4, f8, v3x5x8, v4x8, or the serialization of a scheme in hex.
         scheme: String,
@@ -23,7 +23,7 @@ pub(crate) enum Task {
     },
 }
 
-/// Sends the request to the relay, and prints what has changed.
+/// Sends the request to the relay, and prints the change.
 ///
 /// # Errors
 /// One line: no relay answers, or the relay declined the request.

@@ -231,8 +231,8 @@ fn links_shown(answer: &Value) -> String {
     table.finish("no link to another switch")
 }
 
-/// The address of a peer. An address that only a beacon suggests has a question mark. If two nodes
-/// have the peer's key, both addresses are returned.
+/// The address of a peer. A question mark follows an address that is known only from a beacon. If
+/// two nodes have the peer's key, the text has both addresses.
 fn location(row: &Value) -> String {
     if let Some([a, b]) = row["key_on_two_nodes"].as_array().map(Vec::as_slice) {
         return format!("one key at {} and {}", text(a), text(b));
@@ -244,10 +244,10 @@ fn location(row: &Value) -> String {
 }
 
 fn up(row: &Value) -> String {
-    let word = match (row["up"].as_bool(), row["quiet"].as_bool()) {
+    let word = match (row["up"].as_bool(), row["idle"].as_bool()) {
         (None, _) => "-",
         (Some(true), _) => "up",
-        (_, Some(true)) => "quiet",
+        (_, Some(true)) => "idle",
         _ => "down",
     };
     word.to_owned()
@@ -283,7 +283,14 @@ fn slots_shown(answer: &Value) -> String {
         ];
         table.row(cells.into_iter().chain(traffic(row)));
     }
-    table.finish("no slot is in use")
+    let mut shown = table.finish("no slot is in use");
+    for row in rows(answer, "slots") {
+        for announced in rows(row, "announced") {
+            let (slot, peer) = (text(&row["slot"]), text(&announced["peer_id"]));
+            shown += &format!("slot {slot}: announced {peer}, {} s left\n", announced["left_s"]);
+        }
+    }
+    shown
 }
 
 fn ports_shown(answer: &Value) -> String {
@@ -320,7 +327,7 @@ fn ports_shown(answer: &Value) -> String {
 
 fn discards_shown(answer: &Value) -> String {
     let mut table = Table::new(["<port", "<reason", "frames"]);
-    // The balance below includes the frames that were handled.
+    // Leave out handled frames here: the balance line below shows them.
     let is_handled = |reason: &str| {
         Discard::ALL.iter().any(|discard| discard.is_handled() && discard.name() == reason)
     };
@@ -330,14 +337,14 @@ fn discards_shown(answer: &Value) -> String {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // The kernel dropped these datagrams before they became frames, so they are not in the balance
-    // below.
+    // The kernel dropped these datagrams before they became frames, so the two sides of the balance
+    // do not include them.
     for port in rows(answer, "ports") {
         for (reason, count) in port["kernel_drops_by_reason"].as_object().into_iter().flatten() {
             table.row([text(&port["name"]), reason.clone(), text(count)]);
         }
     }
-    // These discards happened on the slow path, or at ports that were unplugged.
+    // Discards that no port in the list has counted: those of the slow path and of unplugged ports.
     for (reason, count) in answer["discards"].as_object().into_iter().flatten().filter(is_loss) {
         let of = |port: &Value| port["discards"][reason].as_u64().unwrap_or_default();
         let at_ports: u64 = rows(answer, "ports").map(of).sum();

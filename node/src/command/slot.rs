@@ -16,7 +16,7 @@ pub(crate) enum Task {
     Attach {
         /// Its name.
         name: String,
-        /// Its address: IP and port, or MAC. None for a unix endpoint.
+        /// Its address: IP and port, or MAC. A unix endpoint has none.
         #[arg(value_parser = address::checked)]
         address: Option<String>,
         /// The `[[udp]]`, `[[ethernet]]` or `[[unix]]` through which it is reached, if there is
@@ -24,13 +24,14 @@ pub(crate) enum Task {
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
         /// The slot number; without it the lowest free one.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = slot_number)]
         slot: Option<u32>,
         /// The static key of a peer, in hex, for an encrypted link. Without it the link is plain, which
         /// the listener must allow.
         #[arg(long, value_name = "HEX")]
         key: Option<String>,
-        /// The identity that the peer must prove: its PeerId, 12D3KooW...; without --key the handshake finds the key.
+        /// The PeerId of the peer, 12D3KooW..., which the handshake authenticates. Without --key
+        /// the handshake also finds the static key.
         #[arg(long, value_name = "PEER_ID")]
         peer_id: Option<String>,
         /// The file of the pre-shared key, as the relay's process sees it.
@@ -42,35 +43,49 @@ pub(crate) enum Task {
         #[command(flatten)]
         control: ControlOptions,
     },
-    /// Give a slot another number. The former number leads to it for `alias_s`; the relay notifies its users.
+    /// Change the number of a slot. The former number leads to it for `alias_s` seconds, and the
+    /// relay notifies senders that use it.
     Renumber {
         /// The slot number.
+        #[arg(value_parser = slot_number)]
         slot: u32,
         /// The new number; without it the lowest free one.
+        #[arg(value_parser = slot_number)]
         to: Option<u32>,
         #[command(flatten)]
         control: ControlOptions,
     },
-    /// Ask that no new label names a slot. It forwards as before, and the relay detaches it after a while.
+    /// Drain a slot: it forwards as before, and the relay detaches it after the given time. New
+    /// labels should not name it.
     Drain {
         /// The slot number.
+        #[arg(value_parser = slot_number)]
         slot: u32,
         /// The time until the relay detaches the slot, in seconds, up to a day.
-        #[arg(long = "for", value_name = "SECONDS", default_value_t = DRAIN_S)]
+        #[arg(long = "for", value_name = "SECONDS", default_value_t = DRAIN_S, value_parser = seconds)]
         for_s: u64,
         #[command(flatten)]
         control: ControlOptions,
     },
-    /// Detach a slot. Its number is in quarantine before another neighbour gets it.
+    /// Detach a slot. Its number is quarantined before it is assigned again.
     Detach {
         /// The slot number.
+        #[arg(value_parser = slot_number)]
         slot: u32,
         #[command(flatten)]
         control: ControlOptions,
     },
 }
 
-/// Sends the request to the relay, and prints what has changed.
+fn slot_number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "need a slot number (strowger show slots)".to_owned())
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "need a whole number of seconds".to_owned())
+}
+
+/// Sends the request to the relay, and prints the change.
 ///
 /// # Errors
 /// One line: no relay answers, or the relay declined the request.

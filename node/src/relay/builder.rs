@@ -1,4 +1,4 @@
-//! Makes a relay of the runtime from a configuration, and maps the runtime's errors to exit codes.
+//! Converts a configuration to a builder of the runtime, and the runtime's errors to exit codes.
 
 use std::path::Path;
 
@@ -11,13 +11,17 @@ use strowger_runtime::{
 
 use crate::{
     exit::{Exit, Failure},
-    relay::config::{self, Config, Ethernet, RunAs},
+    relay::{
+        book::BookResolver,
+        config::{self, Config, Ethernet, RunAs},
+    },
 };
 
-/// Makes the relay of a configuration, with its key. `psk` reads a pre-shared key.
+/// The builder of the relay that a configuration describes, with this identity key. `psk` reads the
+/// file of a pre-shared key.
 ///
 /// # Errors
-/// Errors of `psk`.
+/// Errors of `psk`, and faults of the address book.
 pub(crate) fn builder(
     config: &Config,
     identity: Option<IdentityKey>,
@@ -43,6 +47,9 @@ pub(crate) fn builder(
     if let Some(state) = &config.state {
         builder = builder.state_file(state);
     }
+    if let Some(book) = &config.address_book {
+        builder = builder.resolver(Box::new(BookResolver::open(book)?));
+    }
     for listener in &config.udp {
         builder = builder.udp_listener(udp_listener(listener));
     }
@@ -50,10 +57,7 @@ pub(crate) fn builder(
         builder = builder.ethernet_interface(ethernet_interface(ethernet));
     }
     for unix in &config.unix {
-        let config::UnixEndpoint { name, path, slot, frame_bytes_max, worker, capture } = unix;
-        let socket = UnixSocket::new(name, path).frame_bytes_max(*frame_bytes_max).worker(*worker);
-        let socket = slot.iter().fold(socket, |socket, slot| socket.slot(*slot));
-        builder = builder.unix_socket(capture.iter().fold(socket, UnixSocket::capture));
+        builder = builder.unix_socket(unix_socket(unix));
     }
     for peer in &config.peers {
         builder = builder.peer(self::peer(peer, config, &psk)?);
@@ -65,6 +69,14 @@ pub(crate) fn builder(
             builder.neighbor(neighbour.slot.into_iter().fold(neighbor, |it, slot| it.slot(slot)));
     }
     Ok(builder)
+}
+
+pub(crate) fn unix_socket(unix: &config::UnixEndpoint) -> UnixSocket {
+    let config::UnixEndpoint { name, path, slot, clients, frame_bytes_max, worker, capture } = unix;
+    let socket = UnixSocket::new(name, path).frame_bytes_max(*frame_bytes_max).worker(*worker);
+    let socket = slot.iter().fold(socket, |socket, slot| socket.slot(*slot));
+    let socket = clients.iter().fold(socket, |socket, clients| socket.clients(*clients));
+    capture.iter().fold(socket, UnixSocket::capture)
 }
 
 pub(crate) fn udp_listener(listener: &config::Listener) -> UdpListener {
@@ -161,8 +173,8 @@ pub(crate) fn failure(error: StartError) -> Failure {
     }
 }
 
-/// Makes the switch without ports and attaches everything, and returns the errors. It does not
-/// check addresses; `config::addresses` does.
+/// Returns the errors of a start without real ports. Errors of addresses are left out, because
+/// `config::addresses` reports them.
 pub(crate) fn dry_run(builder: RelayBuilder) -> Vec<Failure> {
     let errors = builder.dry_run().into_iter();
     let is_address = |error: &StartError| {

@@ -11,14 +11,14 @@ use crate::{limits::CHANGES_MAX, relay::control::Response};
 /// A change that is not complete yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The change is complete when every worker forwards to the slot.
+    /// The change is complete when every worker knows the slot.
     Attach(Slot),
-    /// The change is complete when no worker forwards to the slot.
+    /// The change is complete when no worker knows the slot any more.
     Detach(Slot),
-    /// The change is complete when every worker writes the second number. From then on, the first
+    /// The change is complete when every worker writes `to` into return paths. From then on, `from`
     /// is an alias.
     Renumber { from: Slot, to: Slot, alias_s: u64, narrow_bits: Vec<u8> },
-    /// The change is complete when every worker reads and writes this scheme.
+    /// The change is complete when every worker uses this scheme.
     Grow { scheme: Box<Scheme>, slot_max: u32 },
 }
 
@@ -55,7 +55,7 @@ impl Change {
     }
 }
 
-/// The widths in bits that hold the first number but not the second.
+/// The widths, in bits, of the forms that can encode `from` but not `to`.
 pub(super) fn narrow_bits(scheme: &Scheme, from: Slot, to: Slot) -> Vec<u8> {
     let fits = |slot: Slot, form: u8| scheme.encode_in(slot, form).is_ok();
     let forms = (0_u8..).zip(scheme.forms());
@@ -66,13 +66,13 @@ fn gone(slot: Slot) -> Response {
     Response::Declined(format!("slot {slot} was detached meanwhile"))
 }
 
-/// Changes with their clients, in the order of the requests.
+/// The pending changes with their clients, in the order of the requests.
 #[derive(Debug, Default)]
 pub(super) struct Changes(Vec<(Change, SyncSender<Response>)>);
 
 impl Changes {
     /// Adds a change. The client gets its response when the change is complete. If there are too
-    /// many changes, the client that has waited longest gets a refusal.
+    /// many changes, the oldest is removed and its client gets a refusal.
     pub(super) fn add(&mut self, change: Change, client: SyncSender<Response>) {
         if self.0.len() >= CHANGES_MAX {
             let (_, first) = self.0.remove(0);
@@ -93,12 +93,11 @@ impl Changes {
     /// Responds to the clients whose change this event ends.
     pub(super) fn take(&mut self, event: &Event) {
         let waits = |(change, _): &(Change, _)| change.response_to(event).is_some();
-        // Changes of the scheme are made one after the other, so the event belongs to the first
-        // request.
+        // Scheme changes are made one after the other, so the event belongs to the oldest request.
         while let Some(at) = self.0.iter().position(waits) {
             let (change, client) = self.0.remove(at);
             if let Some(answer) = change.response_to(event) {
-                // A client that no longer waits has dropped its receiver, so the send may fail.
+                // The send fails if the client no longer waits and has dropped its receiver.
                 let _ = client.try_send(answer);
             }
             if matches!(event, Event::SchemeGrown) {

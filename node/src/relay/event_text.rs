@@ -1,5 +1,4 @@
-//! Makes the texts about an event of the switch: its detail in the journal, and its line in the
-//! log.
+//! The texts about an event of the switch: its detail in the journal, and its line in the log.
 
 use strowger_engine::control::Event;
 use strowger_runtime::address::AddressText;
@@ -26,8 +25,10 @@ pub(super) fn detail(event: &Event) -> Option<String> {
         Event::PeerRefused(_, identity) => format!("has the key, and the identity {identity}"),
         Event::PeerSuggested { at, peer_id, .. } => format!("{peer_id} at {}", AddressText(at)),
         Event::Goodbye { code, retry_after_s, ref text, .. } => {
-            format!("code {code}, retry after {retry_after_s} s: {text}")
+            format!("{}, retry after {retry_after_s} s: {text}", code_text(code))
         }
+        Event::Announced { peer, .. } | Event::AnnouncementEnded { peer, .. } => peer.to_string(),
+        Event::AnnounceRefused { verdict, .. } => verdict.text().to_owned(),
         Event::SlotMovedAway { from, to, .. } => format!("slot {from} there is slot {to} now"),
         _ => return None,
     })
@@ -45,7 +46,7 @@ pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
                 "refused a handshake from {}: no peer is configured with the key {key}",
                 AddressText(at)
             );
-            (Kind::PeerRefused, text)
+            (Kind::UnknownPeerRefused, text)
         }
         Event::Roamed(_, to) => {
             (Kind::AddressMoved, format!("its address is {} now", AddressText(to)))
@@ -67,12 +68,26 @@ pub(super) fn log_line(event: &Event) -> Option<(Kind, String)> {
         }
         Event::Goodbye { code, retry_after_s, ref text, .. } => {
             let text = format!(
-                "the peer ended the link (code {code}, retry after {retry_after_s} s): {text}"
+                "the peer ended the link ({}, retry after {retry_after_s} s): {text}",
+                code_text(code)
             );
             (Kind::Goodbye, text)
         }
         _ => return None,
     })
+}
+
+/// The code of a goodbye with its name (wire.md W5-31).
+fn code_text(code: u8) -> String {
+    let name = match code {
+        0 => "unspecified",
+        1 => "stopping",
+        2 => "restarting",
+        3 => "by the operator",
+        4 => "no room",
+        _ => return format!("code {code}"),
+    };
+    format!("code {code}, {name}")
 }
 
 /// The subject of a line in the log.

@@ -34,7 +34,7 @@ impl EventWriter {
     /// [`Message::Ended`].
     ///
     /// # Errors
-    /// The kernel refuses a thread.
+    /// The kernel cannot create the thread.
     pub(super) fn start(
         self,
         mut events: Events,
@@ -61,7 +61,7 @@ impl EventWriter {
         let Event { at, slot, name, kind, .. } = event;
         match &kind {
             EventKind::Switch(event) => {
-                if !matches!(event, SwitchEvent::Answered(..)) {
+                if !matches!(event, SwitchEvent::Replied(..)) {
                     self.write_switch_event(at, slot, name, (kind.name(), event));
                 }
                 self.requests.take_event(event);
@@ -69,14 +69,14 @@ impl EventWriter {
             EventKind::SlowPathRestarted { panic } => {
                 let text = format_args!("panicked and restarts: a bug, please report it: {panic}");
                 self.log.write(Kind::SlowPathRestarted, "slow path", text);
-                self.requests.give_up_questions();
+                self.requests.give_up_requests();
             }
             EventKind::SlowPathRecovered => self.requests.give_up_changes(),
             EventKind::Missed { events } => {
                 let text = format_args!("{events} events are missing: they came too fast");
                 self.log.write(Kind::Log, "journal", text);
                 self.requests.give_up_changes();
-                self.requests.give_up_questions();
+                self.requests.give_up_requests();
             }
             kind => {
                 if let Some(record) = record(kind) {

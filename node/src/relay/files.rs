@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::relay::{
-    builder::{ethernet_interface, udp_listener},
+    builder::{ethernet_interface, udp_listener, unix_socket},
     config::Config,
 };
 use strowger_runtime::files::{self, Role, Roles};
@@ -18,6 +18,9 @@ pub(crate) fn roles(config: &Config, file: &Path, workers: usize) -> Roles {
     for psk in config.peers.iter().filter_map(|peer| peer.psk.as_ref()) {
         roles.add(Role::Psk, psk);
     }
+    if let Some(book) = &config.address_book {
+        roles.add(Role::AddressBook, book);
+    }
     if let Some(state) = &config.state {
         roles.add(Role::State, state);
         roles.add(Role::StateNew, files::beside(state, ".new"));
@@ -26,9 +29,9 @@ pub(crate) fn roles(config: &Config, file: &Path, workers: usize) -> Roles {
     roles.add(Role::Control, &config.control_socket);
     for unix in &config.unix {
         roles.add(Role::Unix(unix.name.clone()), &unix.path);
-        if let Some(capture) = &unix.capture {
-            roles.add(Role::Capture(format!("[[unix]] {}", unix.name)), capture);
-        }
+        let role = || Role::Capture(format!("[[unix]] {}", unix.name));
+        let files = unix_socket(unix).capture_files().into_iter();
+        files.for_each(|path| roles.add(role(), path));
     }
     let has_identity = config.identity.is_some();
     for udp in &config.udp {

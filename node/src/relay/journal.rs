@@ -1,6 +1,6 @@
 //! The recent events of a relay, in order. Clients of the control socket read them, each at its own
-//! pace. The writer never waits for a reader. The journal keeps a fixed number of entries of each
-//! kind, so no kind displaces another.
+//! pace. A slow reader does not delay the writer. The journal keeps up to a fixed number of entries
+//! of each kind, so no kind displaces another.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -25,7 +25,7 @@ pub(crate) struct Entry {
     pub(crate) event: &'static str,
     /// The slot that the event is about.
     pub(crate) slot: Option<Slot>,
-    /// The name of the slot's user.
+    /// The name of the slot's user, or of its former user.
     pub(crate) name: String,
     /// The details of the event, for example an address or a reason.
     pub(crate) detail: Option<String>,
@@ -46,8 +46,8 @@ pub(crate) struct Read {
 struct State {
     /// The entries by number.
     entries: BTreeMap<u64, Entry>,
-    /// The numbers of the entries by the name of their event, oldest first. The code has a fixed
-    /// set of names.
+    /// The numbers of the entries by the name of their event, oldest first. The set of names is
+    /// fixed, so the map is bounded.
     kinds: HashMap<&'static str, VecDeque<u64>>,
     /// The number of the next entry.
     next: u64,
@@ -60,11 +60,11 @@ pub(crate) struct Journal(Arc<Mutex<State>>);
 
 impl Journal {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is still valid if another thread has panicked: no code leaves it incomplete.
+        // Ignore poisoning: no code leaves the state incomplete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what is woken by new entries.
+    /// Sets the waker that new entries wake.
     pub(crate) fn set_waker(&self, waker: DoorbellWaker) {
         self.state().waker = Some(waker);
     }
@@ -89,7 +89,7 @@ impl Journal {
         }
     }
 
-    /// Whether there is an entry with this number or a higher one.
+    /// Whether an entry with this number or a higher one was written.
     pub(crate) fn has_more(&self, from: u64) -> bool {
         self.state().next > from
     }
@@ -99,7 +99,8 @@ impl Journal {
         let state = self.state();
         let entries: Vec<Entry> =
             state.entries.range(from..).take(max).map(|(_, entry)| entry.clone()).collect();
-        // A full result continues after its last entry, any other result after all entries.
+        // If the result is full, the next read continues after its last entry, otherwise after all
+        // entries.
         let next = match entries.last() {
             Some(last) if entries.len() == max => last.number + 1,
             _ => state.next.max(from),

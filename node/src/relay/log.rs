@@ -1,5 +1,5 @@
-//! The relay's log: one line on standard error for each event that matters to an operator. The log
-//! never waits for the reader of standard error, and it limits the rate of lines.
+//! The relay's log: one line on standard error for each event that matters to an operator. Logging
+//! does not block if standard error is not read, and the rate of lines is limited.
 //!
 //! A line is `TIME LEVEL KIND: SUBJECT: TEXT`, for example
 //!
@@ -7,13 +7,13 @@
 //! 2026-03-01T12:00:00.123Z warning link_down: peer "alice", slot 2: no answer since 12 s
 //! ```
 //!
-//! `TIME` is the wall clock in UTC (RFC 3339), `LEVEL` is `info`, `warning` or `error`, `KIND` is [`Kind::name`].
-//! Characters that could change a terminal's state or begin a line are escaped.
+//! `TIME` is the wall-clock time in UTC (RFC 3339), `LEVEL` is `info`, `warning` or `error`, `KIND`
+//! is [`Kind::name`]. Characters that could change a terminal's state or begin a line are escaped.
 //!
 //! # How to log
-//! Any thread calls [`Log::write`] with a kind, a subject and a text. A subject must have the same
-//! words each time (`peer "alice", slot 2`), because lines of one kind about one subject share a
-//! token bucket: [`LOG_LINES_EACH`] lines in a row, then one each [`LOG_LINE_EACH_AFTER`]. All
+//! Any thread may call [`Log::write`] with a kind, a subject and a text. A subject must have the
+//! same words each time (`peer "alice", slot 2`), because lines of one kind about one subject share
+//! a token bucket: a burst of [`LOG_LINES_EACH`] lines, then one per [`LOG_LINE_EACH_AFTER`]. All
 //! lines together share another bucket. Suppressed lines are counted, and [`Log::tick`] writes
 //! their number.
 
@@ -50,7 +50,7 @@ const RATE_ALL: Rate = Rate::every(LOG_LINE_ALL_AFTER, LOG_LINES_ALL);
 pub(crate) enum Level {
     /// A normal change.
     Info,
-    /// A failure that may end without action of the operator.
+    /// A failure that may end without an action by the operator.
     Warning,
     /// A failure that lasts until the operator acts.
     Error,
@@ -63,7 +63,7 @@ pub(crate) enum Kind {
     LinkUp,
     /// A link is down. The text gives the reason.
     LinkDown,
-    /// A peer ended its link.
+    /// A peer sent a goodbye and ended the link.
     Goodbye,
     /// A peer has another address.
     AddressMoved,
@@ -72,22 +72,22 @@ pub(crate) enum Kind {
     /// Two nodes have the same key.
     KeyOnTwoNodes,
     /// An unknown peer was refused.
-    PeerRefused,
+    UnknownPeerRefused,
     /// A neighbour or peer could not be attached.
     AttachRefused,
-    /// A port fails: its interface is gone, its address is gone, or its socket has an error.
+    /// A port fails: for example, its interface or its address has vanished.
     PortTrouble,
     /// A port works again.
     PortBack,
     /// The start waits for something that is configured.
     Waiting,
-    /// A worker found no free chunk to receive into.
+    /// A worker found no free chunk in its pool.
     PoolEmpty,
     /// A worker makes no progress.
     WorkerStalled,
     /// A stalled worker makes progress again.
     WorkerBack,
-    /// The wall clock cannot be right.
+    /// The wall clock is wrong.
     ClockWrong,
     /// The wall clock was set.
     ClockSet,
@@ -99,7 +99,7 @@ pub(crate) enum Kind {
     StateFileBack,
     /// A signal arrived.
     Signal,
-    /// The log itself lost lines.
+    /// Log lines or events were lost.
     Log,
 }
 
@@ -113,7 +113,7 @@ impl Kind {
             Self::AddressMoved => "address_moved",
             Self::KeyRefused => "key_refused",
             Self::KeyOnTwoNodes => "key_on_two_nodes",
-            Self::PeerRefused => "peer_refused",
+            Self::UnknownPeerRefused => "unknown_peer_refused",
             Self::AttachRefused => "attach_refused",
             Self::PortTrouble => "port_trouble",
             Self::PortBack => "port_back",
@@ -143,7 +143,7 @@ impl Kind {
             Self::LinkDown
             | Self::Goodbye
             | Self::KeyRefused
-            | Self::PeerRefused
+            | Self::UnknownPeerRefused
             | Self::Waiting
             | Self::PoolEmpty
             | Self::StateFileTrouble
@@ -176,7 +176,7 @@ impl Log {
     /// A log on standard error, with its own writing thread.
     ///
     /// # Errors
-    /// The kernel refuses a thread.
+    /// The kernel cannot create the thread.
     pub(crate) fn start() -> io::Result<Self> {
         Self::start_on(io::stderr())
     }
@@ -222,7 +222,7 @@ impl Log {
         state.lost > 0 || !state.suppressed.is_empty()
     }
 
-    /// Writes lines with the numbers of suppressed and lost lines, if such lines are due.
+    /// Writes the lines that report suppressed and lost lines, if they are due.
     pub(crate) fn tick(&self) {
         self.tick_at(Instant::now(), SystemTime::now());
     }
@@ -231,7 +231,7 @@ impl Log {
         self.state().tick(now, wall);
     }
 
-    /// Ends the log. Blocks until all lines are written, at most for [`LOG_CLOSE_MAX`].
+    /// Ends the log. Blocks until all lines are written, but no longer than [`LOG_CLOSE_MAX`].
     pub(crate) fn close(self) {
         let mut state = self.state();
         for (kind, subject, count) in state.take_suppressed(|_| true) {
@@ -242,17 +242,17 @@ impl Log {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is still valid if another thread has panicked: no code leaves it incomplete.
+        // Ignore poisoning: no code leaves the state incomplete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes a line without a log. A relay uses this at start, while it has only one thread.
+/// Writes a line directly to standard error. A relay uses this at start, before the log runs.
 pub(crate) fn write_early(kind: Kind, subject: &str, text: impl fmt::Display) {
     let _ = io::stderr().write_all(line(SystemTime::now(), kind, subject, text).as_bytes());
 }
 
-/// Runs the writing thread. If standard error is closed or full, lines are lost.
+/// Runs the writing thread. If a write fails, its line is lost.
 fn write_lines(lines: &Receiver<String>, done: &Sender<()>, mut out: impl io::Write) {
     for line in lines {
         // Write each line with one call, so that lines of several processes do not mix.
@@ -268,12 +268,12 @@ struct State {
     closed: Receiver<()>,
     /// The number of lines that were lost because the queue of the writing thread was full.
     lost: u64,
-    /// The time at which the time of the buckets is 0.
+    /// Time 0 of the token buckets.
     started: Instant,
     all: TokenBucket,
     subjects: HashMap<(Kind, String), TokenBucket>,
-    /// For each kind and subject: the number of lines that were suppressed since a line was
-    /// written, and the time of the first of them.
+    /// For each kind and subject: the number of suppressed lines that were not reported yet, and
+    /// the time of the first of them.
     suppressed: HashMap<(Kind, String), (u64, Instant)>,
 }
 
@@ -300,7 +300,7 @@ impl State {
             if self.all.take(RATE_ALL, engine_now) {
                 return true;
             }
-            // Keep only one count for each kind, because there may be thousands of subjects.
+            // Keep only one count per kind, because there may be thousands of subjects.
             self.suppress(now, kind, String::new());
         } else {
             self.suppress(now, kind, subject);
@@ -377,7 +377,7 @@ fn line(wall: SystemTime, kind: Kind, subject: &str, text: impl fmt::Display) ->
     if text.len() <= free {
         line.push_str(&text);
     } else {
-        // The text is escaped already. `Untrusted` leaves escaped text as it is.
+        // The text is already escaped, and `Untrusted` does not change escaped text.
         line.push_str(&Untrusted(&text).up_to(free));
         line.push_str("...");
     }
@@ -481,7 +481,7 @@ mod tests {
         assert!(long.len() < LOG_LINE_BYTES_MAX + 16);
     }
 
-    /// A standard error that no program reads: a write blocks until the test allows it.
+    /// A standard error that is not read: a write blocks until the test releases it.
     struct Stuck(Receiver<()>);
 
     impl io::Write for Stuck {
@@ -498,7 +498,7 @@ mod tests {
     fn a_standard_error_without_reader_delays_no_thread_and_lost_lines_are_counted() {
         let (release, stuck) = channel();
         let log = Log::start_on(Stuck(stuck)).unwrap();
-        // The token bucket of all lines would suppress some of these, so the lines do not pass it.
+        // Bypass the rate limits, which would suppress some of these lines.
         let count = 2 * LOG_LINES_WAITING;
         for _ in 0..count {
             let mut state = log.state();

@@ -1,6 +1,7 @@
 //! A relay with a configuration file, a control socket, a journal and a log.
 
 mod attach;
+mod book;
 pub(crate) mod builder;
 mod changes;
 pub(crate) mod config;
@@ -12,7 +13,7 @@ mod journal;
 mod log;
 mod network_wait;
 pub(crate) mod output;
-mod questions;
+mod pending;
 mod requests;
 mod rfc3339;
 mod run;

@@ -1,5 +1,5 @@
-//! Waits at start for addresses and interfaces of the configuration. During boot a relay may start
-//! before the network is ready.
+//! Waits at start for addresses and interfaces of the configuration, because during boot a relay
+//! may start before the network is ready.
 
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Blocks until the machine has every address and interface of the configuration, or the configured
-/// time has passed, or a signal ends the relay.
+/// Blocks until the machine has every address and interface of the configuration. Returns earlier
+/// if the configured time has passed, or if a signal ends the relay.
 pub(super) fn wait_for_network(config: &Config, signals: &Signals) {
     let until = Instant::now() + config.wait;
     let mut waited_for = Vec::new();

@@ -37,8 +37,8 @@ pub(super) fn print_open(open: &OpenRelay, output: &mut dyn Write) {
     }
 }
 
-/// Prints the notes about the start. The note about the control socket comes after the note about
-/// the user.
+/// Prints the notes about the start. If there is a note about the control socket, it comes second,
+/// after the note about the user.
 pub(super) fn print_notes(notes: &[String], control: Option<String>, output: &mut dyn Write) {
     let (first, others) = notes.split_at(usize::from(control.is_some()));
     for note in first.iter().chain(&control).chain(others) {
@@ -147,10 +147,10 @@ pub(crate) fn balance_line(
     )
 }
 
-/// The balance, and the number of discarded frames by reason.
+/// The number of dropped frames by reason, and the balance.
 fn balance_lines(balance: &Balance) -> String {
     let mut table = Table::new(["<reason", "frames"]);
-    // The balance below includes the frames that were handled.
+    // Leave out handled frames here: the balance line below shows them.
     for (reason, count) in balance.by_reason().filter(|(reason, _)| !reason.is_handled()) {
         table.row([reason.name().to_owned(), count.to_string()]);
     }

@@ -1,5 +1,5 @@
-//! Runs requests of the control socket on the slow path's thread. Responds to a request at once, or
-//! when the requested change is complete.
+//! Runs requests of the control socket on the slow path's thread. The response to most changes
+//! follows when the change is complete. The other responses follow immediately.
 
 use std::{
     sync::{
@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use strowger_engine::control::{Event, messages::QuestionId};
+use strowger_engine::control::{Event, messages::RequestId};
 use strowger_runtime::{RelayHandle, SlowPath};
 
 use super::{
     attach::attach,
     changes::{Change, Changes, narrow_bits},
-    questions::Questions,
+    pending::PendingRequests,
 };
 use crate::labels::scheme_text;
 use crate::relay::{
@@ -34,7 +34,7 @@ pub(super) struct RequestSender {
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Changes,
-    questions: Questions,
+    requests: PendingRequests,
 }
 
 impl RequestSender {
@@ -43,31 +43,32 @@ impl RequestSender {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // The state is still valid if another thread has panicked: no code leaves it incomplete.
+        // Ignore poisoning: no code leaves the state incomplete.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request. The returned channel delivers the response, or closes without a response.
+    /// Sends a request. The returned channel delivers the response, or is closed without a
+    /// response.
     pub(super) fn ask(&self, request: Request) -> Receiver<Response> {
-        let (client, answer) = sync_channel(1);
+        let (client, response) = sync_channel(1);
         let requests = self.clone();
-        // On an error, the channel closes without a response.
-        let _ = self.relay.call(move |relay| requests.answer(relay, request, client));
-        answer
+        // After an error the channel is closed without a response.
+        let _ = self.relay.call(move |relay| requests.respond(relay, request, client));
+        response
     }
 
-    /// Responds to the clients that wait for this event.
+    /// Passes an event to the changes, pings and traces that wait for it.
     pub(super) fn take_event(&self, event: &Event) {
         let mut waiting = self.waiting();
         match event {
-            Event::Answered(id, answer) => waiting.questions.take(*id, answer.clone()),
+            Event::Replied(id, reply) => waiting.requests.take(*id, reply.clone()),
             event => waiting.changes.take(event),
         }
     }
 
     /// Ends all pings and traces.
-    pub(super) fn give_up_questions(&self) {
-        self.waiting().questions.give_up();
+    pub(super) fn give_up_requests(&self) {
+        self.waiting().requests.give_up();
     }
 
     /// Responds to all clients whose changes are pending. The response says that the result is
@@ -76,12 +77,12 @@ impl RequestSender {
         self.waiting().changes.give_up();
     }
 
-    fn answer(&self, relay: &mut SlowPath, request: Request, client: SyncSender<Response>) {
+    fn respond(&self, relay: &mut SlowPath, request: Request, client: SyncSender<Response>) {
         let (now, names) = (relay.now(), relay.port_names());
         let (identity, uptime) = (relay.identity(), relay.uptime());
         let switch = relay.switch();
         let expect = |change| self.waiting().changes.add(change, client.clone());
-        let answer = match request {
+        let response = match request {
             #[cfg(debug_assertions)]
             Request::Panic => panic!("requested by a client, in a debug build"),
             Request::Slots => Response::Slots(switch.slots(), now, names),
@@ -93,7 +94,7 @@ impl RequestSender {
             Request::Links => Response::Links(switch.slots(), switch.peers(), now, names),
             Request::Attach(request) => match attach(relay, *request) {
                 Ok(slot) => match relay.switch().opens_in(slot) {
-                    // The slot opens later than any client would wait, so respond now.
+                    // The slot may open later than a client waits for a reply, so respond now.
                     Some(time) => {
                         let seconds = time.as_nanos().div_ceil(1_000_000_000) as u64;
                         Response::Attached(slot, Some(seconds))
@@ -102,17 +103,17 @@ impl RequestSender {
                 },
                 Err(why) => Response::Declined(why),
             },
-            Request::Ask(label, question) => match switch.ask(label, question, now) {
+            Request::Control(label, request) => match switch.send_request(label, request, now) {
                 Ok(id) => {
-                    self.waiting().questions.add(id);
-                    Response::Asked(id.0)
+                    self.waiting().requests.add(id);
+                    Response::Requested(id.0)
                 }
                 Err(why) => Response::Declined(why.to_string()),
             },
-            Request::Answers(id) => match self.waiting().questions.fetch(QuestionId(id)) {
-                Some((answers, done)) => Response::Answers(answers, done),
+            Request::Replies(id) => match self.waiting().requests.fetch(RequestId(id)) {
+                Some((replies, done)) => Response::Replies(replies, done),
                 None => Response::Declined(format!(
-                    "no ping or trace has the number {id}, or its answers were all fetched"
+                    "no ping or trace has the number {id}, or its replies were all fetched"
                 )),
             },
             Request::Detach(slot) => match relay.detach(slot) {
@@ -127,7 +128,7 @@ impl RequestSender {
                 }
                 Err(why) => Response::Declined(why.to_string()),
             },
-            // A drain is complete at once. Only the senders need time to stop using the slot.
+            // A drain begins immediately, so respond now. The relay detaches the slot later.
             Request::Drain { slot, for_s } => {
                 match switch.drain(slot, Duration::from_secs(for_s)) {
                     Ok(()) => Response::Draining { slot, for_s },
@@ -148,7 +149,7 @@ impl RequestSender {
                 }
             }
         };
-        let _ = client.try_send(answer);
+        let _ = client.try_send(response);
     }
 }
 

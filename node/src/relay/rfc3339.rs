@@ -10,7 +10,7 @@ pub(super) struct Rfc3339(pub(super) SystemTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A clock that shows a time before 1970 was never set.
+        // A time before 1970 is formatted as 1970, because such a clock was not set.
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);

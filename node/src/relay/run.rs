@@ -40,7 +40,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let mut config = config::read(path)?;
     let refused =
         |what: &str, error: &dyn Display| Failure::new(Exit::Refused, format!("{what}: {error}"));
-    // Find the account before any thread starts, because privileges are per thread.
+    // Prepare the account before any thread starts, because in Linux privileges are per thread.
     let account = builder::account(&config)?;
     if let Some(account) = &account {
         account.prepare().map_err(|why| refused("[process]", &why))?;
@@ -75,7 +75,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let handle = open.start().map_err(builder::failure)?;
     let note = account.and_then(|account| rights::socket_note(&config.control_socket, &account));
     print_notes(handle.start_notes(), note, output);
-    // These threads start after the process has given up its privileges, so they have none.
+    // These threads start after the process has dropped its privileges, so they do not inherit any.
     let log = Log::start().map_err(|error| refused("cannot start the log's thread", &error))?;
     let journal = Journal::default();
     let requests = RequestSender::new(handle.clone());
@@ -100,14 +100,15 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     finish(ended, output)
 }
 
-/// The first of several errors, with a hint how to see the others.
+/// The first of several errors, with a hint about the command that shows the others.
 fn first(lines: Vec<String>) -> String {
     let more = lines.len().saturating_sub(1);
     let first = lines.into_iter().next().unwrap_or_default();
     if more == 0 { first } else { format!("{first}; `strowger config check` shows {more} more") }
 }
 
-/// Opens everything, and gives the control socket to the user that the relay becomes.
+/// Opens everything. If the relay will run as another user, makes that user the owner of the
+/// control socket.
 fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<OpenRelay, Failure> {
     let key_error = |error: key_files::KeyError| Failure::new(Exit::Refused, error.to_string());
     let identity = config.identity.as_ref();
@@ -145,8 +146,7 @@ fn wait_for_end(signals: &Signals, log: &Log) {
     }
 }
 
-/// Prints the final counters, and returns the failure with its exit code if the relay ended with
-/// one.
+/// Prints the final counters. If the relay ended with an error, returns it with its exit code.
 fn finish(ended: Result<Summary, ShutdownError>, output: &mut dyn Write) -> Result<(), Failure> {
     let summary = match &ended {
         Ok(summary) => Some(summary),

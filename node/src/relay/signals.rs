@@ -1,9 +1,9 @@
-//! Signals. Some end the relay in order; the others are only logged. The relay ends without a
-//! goodbye only on a second SIGINT or SIGTERM.
+//! Handles signals. SIGINT, SIGTERM and the loss of the terminal end the relay in order, with
+//! goodbyes. A second SIGINT or SIGTERM ends it immediately.
 //!
 //! | signal | effect |
 //! |---|---|
-//! | SIGINT, SIGTERM | the relay ends in order; a second one ends it at once |
+//! | SIGINT, SIGTERM | the relay ends in order; a second one ends it immediately |
 //! | SIGHUP, and the terminal is gone | the relay ends in order, however often the signal arrives |
 //! | other SIGHUP, SIGUSR1, SIGUSR2 | a line in the log |
 //! | SIGXFSZ | none: writing to the file returns an error |
@@ -33,13 +33,13 @@ use crate::limits::SIGNAL_MESSAGES_MAX;
 pub(super) enum Message {
     /// A signal without effect, with the text of its line in the log.
     Ignored(&'static str),
-    /// [`Signals::stop`] returns a line from now on.
+    /// A signal ends the relay: [`Signals::stop`] now returns its log line.
     Wake,
     /// The relay has ended without a signal.
     Ended,
 }
 
-/// The signals that arrived.
+/// The signal that ends the relay, and the queue of messages to the main thread.
 #[derive(Debug)]
 pub(super) struct Signals {
     /// The number of the signal that ends the relay; 0 if none has arrived.
@@ -52,7 +52,7 @@ impl Signals {
     /// Watches for signals on a separate thread.
     ///
     /// # Errors
-    /// The kernel refuses a thread or a signal handler.
+    /// The kernel refuses a signal handler or cannot create the thread.
     pub(super) fn watch() -> io::Result<Self> {
         let (sender, messages) = sync_channel(SIGNAL_MESSAGES_MAX);
         let signals = Self { stop: Arc::default(), sender, messages };
@@ -75,8 +75,8 @@ impl Signals {
                         stop.store(signal, Ordering::Release);
                         Message::Wake
                     }
-                    // The shell and the kernel both send SIGHUP, so a second one must not kill the
-                    // relay.
+                    // The shell and the kernel both send SIGHUP, so a second SIGHUP must not end
+                    // the relay immediately.
                     _ if is_hang_up => {
                         let order = Ordering::Release;
                         let _ = stop.compare_exchange(0, signal, order, Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl Signals {
                     SIGUSR1 => Message::Ignored("SIGUSR1 is ignored: it has no meaning"),
                     _ => Message::Ignored("SIGUSR2 is ignored: it has no meaning"),
                 };
-                // The send may fail: a full queue wakes the main thread as well.
+                // Ignore a full queue: its messages wake the main thread as well.
                 let _ = sender.try_send(message);
             }
         };
@@ -97,7 +97,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The line in the log about the signal that ends the relay, if one has arrived.
+    /// The log line about the signal that ends the relay, if one has arrived.
     pub(super) fn stop(&self) -> Option<&'static str> {
         match self.stop.load(Ordering::Acquire) {
             0 => None,

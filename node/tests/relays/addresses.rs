@@ -1,5 +1,5 @@
-//! Relays in network namespaces whose network changes: the machine's own addresses, or the state of
-//! a router.
+//! Relays in network namespaces while the network changes: the machine's own addresses, or a
+//! router.
 
 use serde_json::Value;
 use strowger_testkit::{
@@ -11,7 +11,8 @@ use strowger_testkit::{
     skip,
 };
 
-/// An endpoint at slot 4 and a peer at slot 2. `liveness` is the text of that section.
+/// A configuration with an endpoint at slot 4 and a peer at slot 2. `liveness` is the text of a
+/// section `[liveness]`.
 fn config(at: &str, key: &str, peer: Option<&str>, liveness: &str) -> String {
     let address = peer.map(|peer| format!("address = \"{peer}\"\n")).unwrap_or_default();
     format!(
@@ -41,7 +42,8 @@ fn ip(Namespace(name): &Namespace, words_: &str) {
     netns::run(&format!("ip -n {name} {words_}")).unwrap();
 }
 
-/// A listens at `listens`, B at 198.51.100.2.
+/// Starts relay A, which listens on `listens`, and relay B, which listens on 198.51.100.2. Waits
+/// until their link is up.
 fn two(spaces: &[Namespace; 2], listens: &str, liveness: &str) -> [Relay; 2] {
     ip(&spaces[0], "addr add 198.51.100.1/24 dev e0");
     ip(&spaces[1], "addr add 198.51.100.2/24 dev e0");
@@ -77,9 +79,9 @@ fn a_listener_without_its_address_reports_it_and_works_again_when_it_is_back() {
     let [a, b] = two(&spaces, "198.51.100.1:7000", ALWAYS);
     ip(&spaces[0], "addr del 198.51.100.1/24 dev e0");
     ip(&spaces[0], "addr add 198.51.100.7/24 dev e0");
-    let said =
+    let event =
         eventually("the relay reports the lost address", || events(&a, "port_trouble").pop());
-    let text = said["detail"].as_str().unwrap();
+    let text = event["detail"].as_str().unwrap();
     assert!(text.contains("wan") && text.contains("198.51.100.1"), "{text}");
     eventually("the link is down", || (!a.is_up() && !b.is_up()).then_some(()));
     ip(&spaces[0], "addr del 198.51.100.7/24 dev e0");
@@ -92,7 +94,7 @@ fn a_listener_without_its_address_reports_it_and_works_again_when_it_is_back() {
     b.stop();
 }
 
-/// Makes `router` a NAT router between A's network and B's, with the public address `public`.
+/// Makes `router` translate source addresses (NAT) from A's network to the public address `public`.
 fn translate(router: &Namespace, public: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let rules = format!(
@@ -137,14 +139,14 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
 
-    // The provider gives the router another address. The router's state for this flow stays as long
-    // as the relay sends.
+    // The provider assigns another address to the router. As long as the relay sends, the router
+    // keeps the old translation of this flow.
     translate(&router, "198.51.100.77");
     ip(&router, "addr del 198.51.100.1/24 dev wan");
     ip(&router, "addr add 198.51.100.77/24 dev wan");
     eventually("the link is down", || (!a.is_up()).then_some(()));
-    let said = eventually("the relay opens another port", || events(&a, "alternate_port").pop());
-    assert!(said["detail"].as_str().unwrap().contains("wan"), "{said}");
+    let event = eventually("the relay opens another port", || events(&a, "alternate_port").pop());
+    assert!(event["detail"].as_str().unwrap().contains("wan"), "{event}");
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
     let at = address_of_peer(&b);

@@ -1,5 +1,5 @@
-//! Relays as processes in two network namespaces that find each other by their beacons, without
-//! configured addresses. A veth pair joins the namespaces.
+//! Relays in two network namespaces, joined by a veth pair, that find each other by beacons,
+//! without configured addresses.
 
 use serde_json::Value;
 
@@ -26,6 +26,7 @@ fn events(relay: &Relay, name: &str) -> Vec<Value> {
     events
 }
 
+/// wire.md: W10-6, W10-28.
 #[test]
 fn relays_that_know_but_each_other_s_keys_find_each_other() {
     let Some([near, far]) = pair() else { return };
@@ -34,7 +35,7 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
         let (key_a, key_b) = (a.key.clone(), b.key.clone());
         let first = Relay::within(&near, a, &with_beacons(&key_b, backends[0]));
         let second = Relay::within(&far, b, &with_beacons(&key_a, backends[1]));
-        assert!(first.said.contains("a beacon every 1 s"), "{}", first.said);
+        assert!(first.printed.contains("a beacon every 1 s"), "{}", first.printed);
         let groups = netns::run(&format!("ip -n {} maddr show dev e0", near.0)).unwrap();
         assert!(groups.contains(GROUP), "{groups}");
         until_up([&first, &second]);
@@ -45,9 +46,10 @@ fn relays_that_know_but_each_other_s_keys_find_each_other() {
             });
         }
         assert_relays_exchange(&first, &second);
-        // The faster of the two relays has reported its peer, with the address.
-        let told = [events(&first, "peer_suggested"), events(&second, "peer_suggested")].concat();
-        let detail = told[0]["detail"].as_str().unwrap();
+        // At least one of the two relays has reported its peer, with the address.
+        let suggestions =
+            [events(&first, "peer_suggested"), events(&second, "peer_suggested")].concat();
+        let detail = suggestions[0]["detail"].as_str().unwrap();
         assert!(detail.contains(" at 02:00:00:00:00:0"), "{detail}");
         let ports = first.ask(r#"{"show":"status"}"#)["ports"].take();
         assert_eq!(ports[0]["beacon_s"], 1, "{ports}");
@@ -84,7 +86,7 @@ fn a_relay_without_beacons_enabled_reads_none() {
     let (a, b) = (Home::new(), Home::new());
     let (key_a, key_b) = (a.key.clone(), b.key.clone());
     let first = Relay::within(&near, a, &with_beacons(&key_b, "af_xdp"));
-    // The second relay has no beacon settings.
+    // Beacons are not enabled on the second relay.
     let second = Relay::within(&far, b, &by_ethernet(&key_a, None, "af_xdp", ""));
     eventually("three beacons were received and dropped", || {
         let discards = second.ask(r#"{"show":"discards"}"#);

@@ -1,5 +1,5 @@
-//! Relays whose clocks are wrong, are set, or stood still while the machine slept. A preloaded library changes the
-//! clocks.
+//! Relays whose wall clock is wrong or is set, and relays on a machine that was suspended. A
+//! preloaded library changes the clocks.
 
 use std::{
     fs,
@@ -19,14 +19,14 @@ use strowger_testkit::{
 use tempfile::TempDir;
 
 /// The preloaded library, and the files with the offsets of the clocks.
-struct Shim {
+pub(crate) struct Shim {
     directory: TempDir,
 }
 
 impl Shim {
     /// Builds the library with the machine's C compiler. Returns `None` and skips the test if there
     /// is no compiler.
-    fn build() -> Option<Self> {
+    pub(crate) fn build() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("clock.c");
         fs::write(&source, include_str!("clock.c")).unwrap();
@@ -35,8 +35,9 @@ impl Shim {
         let built = netns::run(&format!("cc -shared -fPIC -O1 -o {library} {source}"));
         built.inspect_err(|why| skip(why)).ok()?;
         let shim = Self { directory };
-        shim.set("real", 0);
-        shim.set("boot", 0);
+        for clock in ["real", "boot", "mono"] {
+            shim.set(clock, 0);
+        }
         Some(shim)
     }
 
@@ -44,27 +45,28 @@ impl Shim {
         self.directory.path().join(name)
     }
 
-    /// Sets the offset of this clock, in seconds.
-    fn set(&self, clock: &str, seconds: i64) {
-        // The file is replaced atomically: a relay never reads a part of it.
+    /// Sets the offset of this clock (`real`, `boot` or `mono`), in seconds.
+    pub(crate) fn set(&self, clock: &str, seconds: i64) {
+        // Replace the file atomically, so that a relay does not read a part of it.
         let new = self.file("new");
         fs::write(&new, seconds.to_string()).unwrap();
         fs::rename(new, self.file(clock)).unwrap();
     }
 
-    /// The command that starts a relay with the library.
-    fn before(&self) -> String {
+    /// The command line that runs `command` with the library.
+    pub(crate) fn before(&self, command: &str) -> String {
         let file = |name: &str| self.file(name).display().to_string();
         format!(
-            "env LD_PRELOAD={} CLOCK_OFF_REAL={} CLOCK_OFF_BOOT={} {STROWGER}",
+            "env LD_PRELOAD={} CLOCK_OFF_REAL={} CLOCK_OFF_BOOT={} CLOCK_OFF_MONO={} {command}",
             file("clock.so"),
             file("real"),
-            file("boot")
+            file("boot"),
+            file("mono")
         )
     }
 }
 
-/// An endpoint at slot 4 and a peer at slot 2.
+/// A configuration with an endpoint at slot 4 and a peer at slot 2.
 fn config(at: SocketAddr, key: &str, peer: Option<SocketAddr>) -> String {
     let address = peer.map(|peer| format!("address = \"{peer}\"\n")).unwrap_or_default();
     format!(
@@ -87,7 +89,7 @@ fn handshakes(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0]["handshakes"].as_u64().unwrap()
 }
 
-/// Makes a new folder with the key of this one.
+/// Moves the key of this folder to a new folder.
 fn moved(home: &Home) -> Arc<Home> {
     let new = Home::without_key();
     fs::rename(home.file("key"), new.file("key")).unwrap();
@@ -101,19 +103,19 @@ fn a_relay_that_starts_in_1970_reports_it_and_gets_its_link_once_the_clock_is_se
     let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let a_at = [loopback_address(), loopback_address()];
     let b_at = loopback_address();
-    let before = shim.before();
+    let before = shim.before(STROWGER);
     let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
     let a = Relay::start(&before, dir_a, &config(a_at[0], &key_b, Some(b_at)));
     until_up([&a, &b]);
     let made = handshakes(&b);
 
-    // A restarts at another address, so B cannot search for it. A's clock has lost the time.
+    // A restarts at another address, so B does not reach it. A's wall clock now shows 1970.
     let dir_a = moved(&a.kill());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     shim.set("real", 100 - now);
     let a = Relay::start(&before, dir_a, &config(a_at[1], &key_b, Some(b_at)));
-    let said = eventually("the relay reports the wrong clock", || events(&a, "clock_wrong").pop());
-    assert!(said["detail"].as_str().unwrap().contains("1970-01-01"), "{said}");
+    let event = eventually("the relay reports the wrong clock", || events(&a, "clock_wrong").pop());
+    assert!(event["detail"].as_str().unwrap().contains("1970-01-01"), "{event}");
     eventually("B has lost the link", || (!b.is_up()).then_some(()));
     eventually("B refuses A's handshakes", || {
         let all = b.ask(r#"{"show":"discards"}"#)["discards"].clone();
@@ -129,8 +131,8 @@ fn a_relay_that_starts_in_1970_reports_it_and_gets_its_link_once_the_clock_is_se
     shim.set("real", 0);
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
-    let said = eventually("the relay reports the set clock", || events(&a, "clock_set").pop());
-    assert!(said["detail"].as_str().unwrap().contains("forward"), "{said}");
+    let event = eventually("the relay reports the set clock", || events(&a, "clock_set").pop());
+    assert!(event["detail"].as_str().unwrap().contains("forward"), "{event}");
     a.stop();
     b.stop();
 }
@@ -142,11 +144,12 @@ fn a_wall_clock_that_is_set_back_costs_no_link() {
     let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let (a_at, b_at) = (loopback_address(), loopback_address());
     let mut b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
-    let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
+    let a = Relay::start(&shim.before(STROWGER), dir_a, &config(a_at, &key_b, Some(b_at)));
     until_up([&a, &b]);
     shim.set("real", -1_000_000);
     eventually("the relay reports the set clock", || events(&a, "clock_set").pop());
-    // B loses its session keys and its state: A handshakes with it again, twice.
+    // B restarts twice without its session keys and its other state. Each time a handshake with A
+    // must succeed.
     for _ in 0..2 {
         let dir_b = moved(&b.kill());
         b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
@@ -166,11 +169,11 @@ fn while_the_machine_sleeps_keys_grow_old() {
     let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let (a_at, b_at) = (loopback_address(), loopback_address());
     let b = Relay::start(STROWGER, dir_b, &config(b_at, &key_a, None));
-    let a = Relay::start(&shim.before(), dir_a, &config(a_at, &key_b, Some(b_at)));
+    let a = Relay::start(&shim.before(STROWGER), dir_a, &config(a_at, &key_b, Some(b_at)));
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
     let made = handshakes(&a);
-    // When the machine wakes, the former keys are too old to seal with.
+    // After this suspend the former keys are too old to seal with.
     shim.set("boot", 400);
     eventually("new keys are made", || (handshakes(&a) > made).then_some(()));
     until_up([&a, &b]);

@@ -1,4 +1,5 @@
-//! `strowger config check` reports everything that a start on this machine would refuse, and changes nothing.
+//! `strowger config check` reports what a start on this machine would refuse, without changing a
+//! file.
 
 use std::{
     collections::BTreeMap,
@@ -54,24 +55,25 @@ impl Place {
         strowger(&["config", "check", &self.write(sections)])
     }
 
-    /// Asserts that there is one problem with all words of each list, and no other, and that the folder is unchanged.
+    /// Asserts that the check reports exactly one problem per list, which contains all words of the
+    /// list, and that the folder is unchanged.
     #[track_caller]
     fn refused(&self, sections: &str, code: i32, problems: &[&[&str]]) {
         let file = self.write(sections);
         let before = everything_in(self.0.path());
         let output = strowger(&["config", "check", &file]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert_eq!(said.lines().count(), problems.len(), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert_eq!(stderr.lines().count(), problems.len(), "{stderr}");
         for words in problems {
             let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
-            assert_eq!(said.lines().filter(is_it).count(), 1, "{words:?}: {said}");
+            assert_eq!(stderr.lines().filter(is_it).count(), 1, "{words:?}: {stderr}");
         }
         assert!(!String::from_utf8_lossy(&output.stdout).contains("fine"));
         assert_eq!(everything_in(self.0.path()), before);
     }
 
-    /// Asserts that the check passes with this many notes. Returns the output.
+    /// Asserts that the check passes and that the folder is unchanged. Returns the output.
     #[track_caller]
     fn fine(&self, sections: &str) -> String {
         let file = self.write(sections);
@@ -83,7 +85,7 @@ impl Place {
     }
 }
 
-/// Path, type and mode, owner, length and modification time of each entry of a folder.
+/// For the folder and each entry below it, by path: type and mode, owner, length and change time.
 fn everything_in(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, i64, i64)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -166,14 +168,15 @@ fn config_check_reports_files_and_sockets_that_the_process_user_cannot_use() {
         return skip("only root has rights that a relay can give up");
     }
     let process = "[process]\nuser = \"nobody\"\n";
-    // A folder that root owns, in which the configured user cannot write.
+    // Root owns this folder, and the configured user cannot write in it.
     fs::create_dir(place.path("ours")).unwrap();
     place.refused(
         &format!("switch.state = \"DIR/ours/state\"\n{process}"),
         3,
         &[&["the state file: ", "/ours/state", "ermission denied", "chown nobody"]],
     );
-    // A folder that another user owns, in which neither the configured user nor root may write.
+    // Another user owns this folder. The configured user cannot write in it, and root must not use
+    // its own privileges there.
     fs::create_dir(place.path("theirs")).unwrap();
     chown(place.path("theirs"), Some(12_345), None).unwrap();
     fs::set_permissions(place.path("theirs"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -230,8 +233,30 @@ fn config_check_reports_files_in_the_way() {
 }
 
 #[test]
+fn config_check_reads_the_address_book() {
+    let place = Place::new();
+    let book = "[switch]\naddress_book = \"DIR/peers.toml\"\n";
+    place.refused(
+        &format!("{IDENTITY}{UDP}{book}"),
+        3,
+        &[&["the address book", "peers.toml (address_book in [switch]): "]],
+    );
+    std::fs::write(place.path("peers.toml"), "[[name]]\nname = 7\n").unwrap();
+    place.refused(
+        &format!("{IDENTITY}{UDP}{book}"),
+        2,
+        &[&["peers.toml: line 1: ", "line 2: name in [[name]] must be a string"]],
+    );
+}
+
+#[test]
 fn config_check_finds_one_file_in_two_roles() {
     let place = Place::new();
+    place.refused(
+        &format!("{IDENTITY}{UDP}[switch]\naddress_book = \"DIR/key\"\n"),
+        2,
+        &[&["the address book", "is also the key of [identity]"], &["key: "]],
+    );
     place.refused(
         &format!("{IDENTITY}{UDP}capture = \"DIR/../{}/key\"\n", file_name(place.0.path())),
         2,
@@ -279,8 +304,8 @@ fn config_check_reports_the_program_that_has_a_port_or_a_socket() {
         "[[udp]]\nname = \"wan\"\naddress = \"{at}\"\nseal = \"plain\"\n\
          [[unix]]\nname = \"local\"\npath = \"DIR/local\"\n"
     );
-    // The sockets belong to this test's process, whose name the kernel cuts at 15 bytes. A child
-    // that another test has just forked has the sockets, too.
+    // This process holds the sockets. The kernel cuts its name to 15 bytes. A child that another
+    // test has just forked also holds the sockets, so the process ID is not compared.
     let process = "(process ";
     let program = fs::read_to_string("/proc/self/comm").unwrap();
     let used = format!("in use by {}", program.trim());
@@ -306,15 +331,18 @@ fn config_check_reports_ports_that_an_ordinary_user_may_not_bind() {
         place.write("[[udp]]\nname = \"dns\"\naddress = \"127.0.0.1:99\"\nseal = \"plain\"\n");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    // The test uses a network namespace, where the kernel's default for unprivileged ports applies.
+    // In a new network namespace the kernel's default for unprivileged ports applies.
     let Ok(space) = Namespace::new() else { return skip("no network namespace") };
     netns::run(&format!("ip -n {} link set dev lo up", space.0)).unwrap();
     let mut outer = Command::new("ip");
     outer.args(["netns", "exec", &space.0, "setpriv"]).args(command.get_args());
     let output = outer.args([STROWGER, "config", "check", &file]).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), said.lines().count()), (Some(3), 1), "{said}");
-    assert!(said.contains("ports below 1024") && said.contains("CAP_NET_BIND_SERVICE"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(3), 1), "{stderr}");
+    assert!(
+        stderr.contains("ports below 1024") && stderr.contains("CAP_NET_BIND_SERVICE"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -363,7 +391,7 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
         peer("own", 1, &address("198.51.100.1:7000", "wan")),
         peer("all", 2, &address("198.51.100.255:7000", "wan")),
         peer("mac", 3, &address(MACS[0], "lan")),
-        // These peers are other relays, one on this machine and one on another.
+        // These peers could be other relays, one on this machine and one on another.
         peer("beside", 4, &address("198.51.100.1:7001", "wan")),
         peer("far", 5, &address(MACS[1], "lan")),
     );
@@ -374,8 +402,8 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, said) = within(&["config", "check", &file]);
-    assert_eq!((code, said.lines().count()), (Some(2), 3), "{said}");
+    let (code, printed) = within(&["config", "check", &file]);
+    assert_eq!((code, printed.lines().count()), (Some(2), 3), "{printed}");
     for (name, word) in [
         ("own", "listens there"),
         ("all", "broadcast address of the network at e0"),
@@ -383,12 +411,15 @@ fn config_check_and_start_refuse_the_machine_s_own_and_broadcast_addresses() {
     ] {
         let words = [&format!("peer \"{name}\": address "), "is not usable", word];
         let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
-        assert_eq!(said.lines().filter(is_it).count(), 1, "{words:?}: {said}");
+        assert_eq!(printed.lines().filter(is_it).count(), 1, "{words:?}: {printed}");
     }
-    let (code, said) = within(&["relay", "--config", &file]);
-    assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
-    assert!(said.contains("peer \"own\"") && said.contains("config check` shows 2 more"), "{said}");
-    // While the relay runs, the check queries it at the control socket.
+    let (code, printed) = within(&["relay", "--config", &file]);
+    assert_eq!((code, printed.lines().count()), (Some(2), 1), "{printed}");
+    assert!(
+        printed.contains("peer \"own\"") && printed.contains("config check` shows 2 more"),
+        "{printed}"
+    );
+    // A running relay refuses the same addresses in requests on its control socket.
     let directory = Home::new();
     let relay = Relay::within(
         &near,
@@ -422,8 +453,8 @@ fn config_check_works_beside_a_running_relay() {
     ));
     eventually("the state is written", || state.exists().then_some(()));
     let (mut near, mut far) = (relay.client(), relay.client_of("other", 5));
-    // Each client has sent one packet to the switch itself. The slow path counts how the packet
-    // ended after the worker has taken it.
+    // Each client has sent one packet to the switch itself. The slow path counts the packet some
+    // time after the worker has received it.
     eventually("both packets are counted", || {
         let discards = relay.ask(r#"{"show":"discards"}"#)["discards"].take();
         let all: u64 = discards.as_object().unwrap().values().filter_map(|n| n.as_u64()).sum();
@@ -439,18 +470,21 @@ fn config_check_works_beside_a_running_relay() {
     let file = home.file("relay.toml");
     let output = strowger(&["config", "check", file.to_str().unwrap()]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said.lines().count(), 6, "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout.lines().count(), 6, "{stdout}");
     let running = "in use by a running relay (process ";
     for what in
         ["the control socket, ", "the socket of [[unix]] local, ", "the lock of the state file, "]
     {
-        assert!(said.lines().any(|line| line.contains(what) && line.contains(running)), "{said}");
+        assert!(
+            stdout.lines().any(|line| line.contains(what) && line.contains(running)),
+            "{stdout}"
+        );
     }
     let wan = format!("address \"{}\" is in use by a running relay (process ", home.at);
-    assert!(said.contains(&wan) && said.ends_with("relay.toml: fine\n"), "{said}");
+    assert!(stdout.contains(&wan) && stdout.ends_with("relay.toml: fine\n"), "{stdout}");
     assert_eq!((counts(), everything_in(home.path())), (before, files));
-    // The running relay still serves its clients.
+    // The running relay still forwards between its endpoints.
     assert!(near.send(&packet(&[(4, 5)], b"there"), DEADLINE).unwrap());
     let received = far.receive(&mut [0; 2048], DEADLINE).unwrap();
     assert!(received.is_some_and(|received| received.ingress == 4));

@@ -1,4 +1,4 @@
-//! Two relays as processes in two network namespaces, joined by a veth pair.
+//! Relays as processes in two network namespaces, joined by a veth pair.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -29,14 +29,16 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         until_up([&first, &second]);
         assert_relays_exchange(&first, &second);
 
-        // The relay reports the choice and its reason, at the start and on request.
+        // At start the relay reports the chosen mode and why others were refused. `show ports` has
+        // the mode, too.
         let rung = if backend == "af_xdp" { "xdp_copy" } else { "af_packet" };
         let chosen = format!("lan: ether e0 queue 0 at {} by {rung}", MACS[0]);
-        assert!(first.said.contains(&chosen), "{}", first.said);
-        assert!(first.said.contains("receive chunks of lan"), "{}", first.said);
-        assert!(first.said.contains("links sealed"), "{}", first.said);
-        let refused = first.said.contains("xdp_zero_copy") && first.said.contains("EOPNOTSUPP");
-        assert_eq!(refused, backend == "af_xdp", "{}", first.said);
+        assert!(first.printed.contains(&chosen), "{}", first.printed);
+        assert!(first.printed.contains("receive chunks of lan"), "{}", first.printed);
+        assert!(first.printed.contains("links sealed"), "{}", first.printed);
+        let refused =
+            first.printed.contains("xdp_zero_copy") && first.printed.contains("EOPNOTSUPP");
+        assert_eq!(refused, backend == "af_xdp", "{}", first.printed);
         let socket = first.path("control");
         let shown =
             netns::run(&format!("{STROWGER} show ports --socket {}", socket.display())).unwrap();
@@ -49,7 +51,8 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_ethernet() {
         assert_eq!(peers["peers"][0]["address"], MACS[0]);
         assert_eq!(first.ask(r#"{"show":"status"}"#)["sealed"], true);
 
-        // One relay ends and restarts. It must find the queue free, and its peer must find it.
+        // One relay ends and restarts. The queue must be free again, and the link must come up
+        // again.
         let key = fs::read(first.path("key")).unwrap();
         first.stop();
         let again = Home::without_key();
@@ -68,8 +71,8 @@ fn private(file: &Path) {
     netns::run(&format!("chmod 600 {}", file.display())).unwrap();
 }
 
-/// A third relay on the far machine is reached over UDP: frames pass between UDP and Ethernet
-/// there.
+/// The relay in the middle has links to one relay over Ethernet and to another over UDP, and
+/// forwards frames between them.
 #[test]
 fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     let Some([near, far]) = pair() else { return };
@@ -108,7 +111,7 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
             assert_passes_along(&[(4, 2), (2, 3), (2, 4)], &mut at_first, &mut at_third, &text);
             assert_passes_along(&[(4, 2), (3, 2), (2, 4)], &mut at_third, &mut at_first, &text);
         }
-        // In trains, only the first frame has headroom.
+        // Send bursts, because in a train only the first frame has headroom.
         let mut bursts = 0;
         eventually("frames in trains", || {
             for n in 0..40 {
@@ -132,13 +135,14 @@ fn frames_pass_between_udp_and_ethernet_without_a_copy_of_ours() {
     }
 }
 
-/// The relay runs with the capabilities that docs/relay/systemd.md names, and with no other rights.
+/// The relay runs as an unprivileged user with only the capabilities that docs/relay/systemd.md
+/// names.
 #[test]
 fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let Some([near, _far]) = pair() else { return };
     let directory = Home::without_key();
     let made = netns::run(&format!("chown 65534:65534 {}", directory.path().display()));
-    // The command itself may be where other users cannot read.
+    // Copy the command, because the user may lack access to its folder.
     let command = directory.path().join("strowger");
     fs::copy(STROWGER, &command).unwrap();
     if let Err(why) = made.and(netns::run("setpriv --version")) {
@@ -153,11 +157,11 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
         command.display()
     );
     let relay = Relay::start(&before, directory, config);
-    assert!(relay.said.contains("by xdp_copy"), "{}", relay.said);
+    assert!(relay.printed.contains("by xdp_copy"), "{}", relay.printed);
     relay.stop();
 }
 
-/// Asserts the rights of each thread of a relay that has given them up, as the kernel reports them.
+/// Asserts, from the kernel's reports, that no thread of a relay has kept privileges.
 fn assert_is_nobody(relay: &Relay) {
     let tasks = format!("/proc/{}/task", relay.child.id());
     let tasks: Vec<_> = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path()).collect();
@@ -173,13 +177,13 @@ fn assert_is_nobody(relay: &Relay) {
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             assert_eq!(of(set), ["0000000000000000"], "{set} {status}");
         }
-        // Only root may read its memory: it is not dumpable.
+        // The process is not dumpable, so only root may read its memory.
         assert_eq!(fs::metadata(task.join("mem")).unwrap().uid(), 0);
     }
 }
 
-/// The relay starts as root and runs as `nobody`. Open sockets keep working, and files are kept. At
-/// the end, nothing of the relay is left on the interface.
+/// The relay starts as root and runs as `nobody`. Sockets that root opened keep working, and new
+/// files belong to `nobody`. At the end the XDP program is detached from the interface.
 #[test]
 fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     let Some([near, far]) = pair() else { return };
@@ -195,12 +199,12 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         );
         let first = Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, &more));
         let second = Relay::within(&far, b, &by_ethernet(&key_a, None, backend, ""));
-        let said = "user: nobody (65534:65534); all other privileges are given up";
-        assert!(first.said.contains(said), "{}", first.said);
+        let line = "user: nobody (65534:65534); all other privileges are given up";
+        assert!(first.printed.contains(line), "{}", first.printed);
         assert_is_nobody(&first);
         until_up([&first, &second]);
         assert_relays_exchange(&first, &second);
-        // The same over UDP, from a third relay beside the first.
+        // The first relay also forwards to a third relay over UDP.
         let third = "[[udp]]\naddress = \"127.0.0.1:7001\"\nseal = \"plain\"\n[[neighbour]]\nname = \
                      \"n\"\naddress = \"127.0.0.1:7000\"\nslot = 2\n[[unix]]\nname = \"local\"\npath = \
                      \"DIR/local\"\nslot = 4\n";
@@ -213,7 +217,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
         }
         third.stop();
 
-        // Files made while it runs belong to the user.
+        // Files that the running relay makes belong to the user.
         let state = first.path("state");
         assert_eq!(fs::metadata(&state).unwrap().uid(), 65534);
         let attached = first.ask(
@@ -240,7 +244,7 @@ fn a_relay_that_has_given_its_rights_up_forwards_and_ends_in_order() {
     }
 }
 
-/// Runs the command once. Returns its errors.
+/// Runs the relay, which must fail to start. Returns its error messages.
 fn refused(before: &str, directory: &Path, config: &str) -> String {
     let file = directory.join("relay.toml");
     let config = config.replace("DIR", directory.to_str().unwrap());
@@ -264,16 +268,17 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
         ("[process]\nuser = \"root\"\n", "name an ordinary user"),
     ];
     for (more, why) in cases {
-        let said = refused(STROWGER, dir, &relay(more));
-        assert!(said.contains(why) && !dir.join("control").exists(), "{said}");
+        let message = refused(STROWGER, dir, &relay(more));
+        assert!(message.contains(why) && !dir.join("control").exists(), "{message}");
     }
-    // The folder belongs to root. The later user could not write there, and the start reports that.
-    let said =
+    // The folder belongs to root, so `nobody` could not write there. The start reports that.
+    let message =
         refused(STROWGER, dir, &relay(&format!("switch.state = \"DIR/state\"\n{as_nobody}")));
     let folder = dir.display();
     let why = format!("state file {folder}/state: nobody cannot write in {folder}");
-    assert!(said.contains(&why) && said.contains("chown nobody"), "{said}");
-    // An ordinary user cannot become another one, but may name itself.
+    assert!(message.contains(&why) && message.contains("chown nobody"), "{message}");
+    // A process without privileges cannot switch to another user, but the configuration may name
+    // its own user.
     if let Err(why) = netns::run("setpriv --version") {
         return skip(&why);
     }
@@ -282,15 +287,15 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     let command = home.path().join("strowger");
     fs::copy(STROWGER, &command).unwrap();
     let daemon = format!("setpriv --reuid 1 --regid 1 --clear-groups {}", command.display());
-    let said = refused(&daemon, home.path(), &relay(as_nobody));
-    assert!(said.contains("this process cannot become another user"), "{said}");
+    let message = refused(&daemon, home.path(), &relay(as_nobody));
+    assert!(message.contains("this process cannot become another user"), "{message}");
     let relay = Relay::start(&daemon, home.clone(), "[process]\nuser = \"daemon\"\n");
-    assert!(relay.said.contains("user: daemon (1:1)"), "{}", relay.said);
+    assert!(relay.printed.contains("user: daemon (1:1)"), "{}", relay.printed);
     relay.stop();
 }
 
-/// A relay is stopped for a while. The kernel's drops are shown by reason, and the sums match the
-/// number of frames sent.
+/// While the relay is stopped by SIGSTOP, the kernel drops frames. After SIGCONT the relay shows
+/// the drops by reason and, for Ethernet, accounts for all frames sent to it.
 #[test]
 fn what_the_kernel_drops_is_shown_by_reason() {
     let Some([near, far]) = pair() else { return };
@@ -321,7 +326,7 @@ fn what_the_kernel_drops_is_shown_by_reason() {
             if by_udp { (&near, wan(7001, 7000)) } else { (&far, lan("af_xdp", 64, MACS[0])) };
         let other = Relay::within(place, Home::without_key(), &(other + endpoint));
         let mut client = other.client();
-        // Slot 9 is empty there: each packet is dropped and counted.
+        // Slot 9 of the relay is empty, so the relay drops and counts each packet.
         let packet = packet(&[(4, 2), (2, 9)], &[7; 1000]);
         let out = || {
             let ports = other.ask(r#"{"show":"ports"}"#);
@@ -329,7 +334,8 @@ fn what_the_kernel_drops_is_shown_by_reason() {
         };
         let before = out();
         netns::run(&format!("kill -STOP {}", relay.child.id())).unwrap();
-        // A wire on a busy machine may refuse some packets, which the other relay counts.
+        // Repeat until enough frames are sent: on a busy machine the other relay may drop some
+        // itself.
         eventually("the kernel's queue overflows", || {
             for _ in 0..500 {
                 assert!(client.send(&packet, DEADLINE).unwrap());
@@ -337,18 +343,18 @@ fn what_the_kernel_drops_is_shown_by_reason() {
             (out() >= before + 10_000).then_some(())
         });
         netns::run(&format!("kill -CONT {}", relay.child.id())).unwrap();
-        let told = eventually("the relay reports the drops", || {
-            // A socket reports the kernel's drops only with the next datagram.
+        let reply = eventually("the relay reports the drops", || {
+            // A UDP socket reports the kernel's drops only with the next datagram.
             assert!(client.send(&packet, DEADLINE).unwrap());
-            let told = relay.ask(r#"{"show":"discards"}"#);
-            let of_port = told["ports"][0]["kernel_drops_by_reason"].clone();
-            reasons.iter().all(|reason| of_port[reason].as_u64() > Some(0)).then_some(told)
+            let reply = relay.ask(r#"{"show":"discards"}"#);
+            let of_port = reply["ports"][0]["kernel_drops_by_reason"].clone();
+            reasons.iter().all(|reason| of_port[reason].as_u64() > Some(0)).then_some(reply)
         });
-        assert_eq!(told["kernel_drops_by_reason"], told["ports"][0]["kernel_drops_by_reason"]);
-        assert!(told["balance"]["kernel_drops"].as_u64() > Some(0), "{told}");
-        let names = told["kernel_drops_by_reason"].as_object().unwrap().keys();
-        assert!(names.map(String::as_str).eq(reasons.iter().copied()), "{told}");
-        // With UDP the kernel counts one drop for each train.
+        assert_eq!(reply["kernel_drops_by_reason"], reply["ports"][0]["kernel_drops_by_reason"]);
+        assert!(reply["balance"]["kernel_drops"].as_u64() > Some(0), "{reply}");
+        let names = reply["kernel_drops_by_reason"].as_object().unwrap().keys();
+        assert!(names.map(String::as_str).eq(reasons.iter().copied()), "{reply}");
+        // With UDP the kernel counts one drop per train, not per frame.
         if !by_udp {
             eventually("all sent packets are accounted for", || {
                 let balance = relay.ask(r#"{"show":"discards"}"#)["balance"].take();

@@ -1,5 +1,6 @@
-//! The life of a relay's Ethernet ports, in network namespaces: several queues, VLANs, neighbours
-//! that are attached while the relay runs, other traffic on the wire, and kills.
+//! Ethernet ports of relays in network namespaces over their life: several queues, VLANs,
+//! neighbours that are attached while the relay runs, other traffic on the interface, kills, and
+//! changes of the interface.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ use strowger_testkit::{
     },
 };
 
-/// A neighbour over a plain link at slot 2, and an endpoint at slot 4.
+/// A configuration with a neighbour over a plain link at slot 2 and an endpoint at slot 4.
 fn plain(mac: &str, more: &str) -> String {
     format!(
         "[[ethernet]]\nname = \"lan\"\ninterface = \"e0\"\nseal = \"plain\"\n{more}\n\
@@ -30,7 +31,7 @@ fn plain(mac: &str, more: &str) -> String {
     )
 }
 
-/// Runs a `strowger` request with the relay's `--socket`.
+/// Runs a `strowger` command with the relay's control socket.
 fn ask(relay: &Relay, request: &str) -> Result<String, String> {
     netns::run(&format!("{STROWGER} {request} --socket {}", relay.path("control").display()))
 }
@@ -39,9 +40,9 @@ fn has_program(Namespace(name): &Namespace) -> bool {
     netns::run(&format!("ip -n {name} link show dev e0")).unwrap().contains("xdp")
 }
 
-/// One worker for each queue: each worker sends on its own queue, and its frames arrive on the same
-/// queue of the other end. The links are plain, so each worker switches the frames of its queue. A
-/// sealed session belongs to one worker, to which the others hand its frames off.
+/// Each worker has its own queue and sends on it. The frames arrive on the same queue of the other
+/// end. The links are plain, so each worker switches the frames of its queue. With a sealed link,
+/// the worker that owns the session would open them all.
 #[test]
 fn all_queues_of_an_interface_carry_traffic() {
     let Some([near, far]) = pair_with("numrxqueues 2 numtxqueues 2") else { return };
@@ -51,7 +52,7 @@ fn all_queues_of_an_interface_carry_traffic() {
     let first = Relay::within(&near, Home::without_key(), &(plain(MACS[1], all) + two));
     let second = Relay::within(&far, Home::without_key(), &(plain(MACS[0], all) + two));
     for queue in ["queue 0", "queue 1"] {
-        assert!(first.said.contains(&format!("ether e0 {queue} at")), "{}", first.said);
+        assert!(first.printed.contains(&format!("ether e0 {queue} at")), "{}", first.printed);
     }
     let mut both = [first.client(), second.client()];
     let mut others = [first.client_of("other", 5), second.client_of("other", 5)];
@@ -79,7 +80,7 @@ fn all_queues_of_an_interface_carry_traffic() {
     }
 }
 
-/// Tagged frames belong to another port: a port without the tag receives none of them.
+/// A port receives only the frames of its own VLAN.
 #[test]
 fn a_vlan_is_a_wire_of_its_own() {
     let Some([near, far]) = pair() else { return };
@@ -110,8 +111,8 @@ fn a_vlan_is_a_wire_of_its_own() {
                 relay.ask(r#"{"show":"ports"}"#)["ports"][0][what].as_u64().unwrap()
             };
             eventually("all packets leave", || (count(&first, "frames_out") == 20).then_some(()));
-            // `client()` waits until the third relay's worker has received a packet. A worker that
-            // receives also polls its Ethernet port.
+            // `client()` waits until the third relay's worker has received a packet from the
+            // endpoint. By then the worker has also polled its Ethernet port.
             drop(third.client());
             assert_eq!((count(&third, "frames_in"), count(&third, "kernel_drops")), (0, 0));
             first.stop();
@@ -120,7 +121,7 @@ fn a_vlan_is_a_wire_of_its_own() {
     }
 }
 
-/// A neighbour is attached by `strowger slot attach` and detached by `slot detach`. The capture
+/// A neighbour is attached with `strowger slot attach` and detached with `slot detach`. The capture
 /// contains the frames as they were on the wire.
 #[test]
 fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
@@ -136,8 +137,8 @@ fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
         let (mut at_first, mut at_second) = (first.client(), second.client());
         let refused = ask(&first, "slot attach far 01:00:00:00:00:01 --slot 2").unwrap_err();
         assert!(refused.contains("not the address of one station"), "{refused}");
-        let said = ask(&first, &format!("slot attach far {} --slot 2", MACS[1])).unwrap();
-        assert!(said.contains('2'), "{said}");
+        let output = ask(&first, &format!("slot attach far {} --slot 2", MACS[1])).unwrap();
+        assert!(output.contains('2'), "{output}");
         let shown = ask(&first, "show slots").unwrap();
         assert!(shown.contains(MACS[1]), "{shown}");
         let text = [b"captured on its way ".repeat(9), backend.into()].concat();
@@ -150,8 +151,8 @@ fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
         let packet = packet(&[(4, 2), (2, 4)], &text);
         assert!(at_second.send(&packet, DEADLINE).unwrap());
         eventually("packets count as from an unknown sender", || {
-            let told = first.ask(r#"{"show":"discards"}"#);
-            (told["discards"]["unknown_sender"].as_u64() > Some(0)).then_some(())
+            let reply = first.ask(r#"{"show":"discards"}"#);
+            (reply["discards"]["unknown_sender"].as_u64() > Some(0)).then_some(())
         });
         for relay in [first, second] {
             let folder = relay.stop();
@@ -163,7 +164,8 @@ fn a_neighbour_by_mac_address_is_attached_captured_and_detached() {
     }
 }
 
-/// Slots that are not pinned are the same after a kill -9, whatever their order in the file.
+/// Slots without a configured number are the same after a kill -9, even if the neighbours have
+/// another order in the configuration.
 #[test]
 fn r11_neighbours_by_mac_address_have_their_slots_again() {
     let Some([near, _far]) = pair() else { return };
@@ -192,7 +194,7 @@ fn r11_neighbours_by_mac_address_have_their_slots_again() {
     assert!(has_program(&near));
     let directory = relay.kill();
     let relay = Relay::within(&near, directory, &config(&[c, b, a]));
-    assert!(relay.said.contains("state: 3 slots as before"), "{}", relay.said);
+    assert!(relay.printed.contains("state: 3 slots as before"), "{}", relay.printed);
     assert_eq!(slots(&relay), before);
     relay.stop();
 }
@@ -201,7 +203,7 @@ const ROLE: &str = "STROWGER_TEST_TCP";
 const TCP: &str = "10.9.0.1:5555";
 const BYTES: usize = 1 << 20;
 
-/// Runs the same binary in a namespace, as server or client of a TCP connection.
+/// Runs this test binary in a namespace, as server or client of a TCP connection.
 fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
     let itself = std::env::current_exe().unwrap();
     Command::new("ip")
@@ -214,7 +216,8 @@ fn in_role(Namespace(name): &Namespace, role: &str) -> std::process::Child {
         .unwrap()
 }
 
-/// This is not a separate test: it is both ends of the connection below.
+/// This function is no test of its own: as a child process, it is either end of the TCP connection
+/// of the next test.
 #[test]
 fn child_of_tcp() {
     match std::env::var(ROLE).as_deref() {
@@ -245,9 +248,8 @@ fn child_of_tcp() {
     }
 }
 
-/// Other connections over the same interface, such as ssh: the kernel's connections continue beside
-/// our frames while our program is attached, after a kill -9, and beside the relay that restarts at
-/// once.
+/// The kernel's connections over the same interface, such as ssh, continue while the relay's XDP
+/// program is attached, after a kill -9 of the relay, and after its immediate restart.
 #[test]
 fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     let Some([near, far]) = pair() else { return };
@@ -255,8 +257,8 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
         netns::run(&format!("ip -n {} addr add {address} dev e0", namespace.0)).unwrap();
     }
     let mut server = in_role(&near, "server");
-    let said = BufReader::new(server.stdout.take().unwrap());
-    assert!(said.lines().map_while(Result::ok).any(|line| line.contains("listening")));
+    let lines = BufReader::new(server.stdout.take().unwrap());
+    assert!(lines.lines().map_while(Result::ok).any(|line| line.contains("listening")));
     let echo = || {
         let status = in_role(&far, "client").wait().unwrap();
         assert!(status.success(), "a mebibyte each way by TCP: {status}");
@@ -268,7 +270,7 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
             assert_passes_along(&[(4, 2), (2, 4)], &mut at_second, &mut at_first, &[n; 1000]);
         }
     };
-    // The relay gives up its rights, and still releases everything.
+    // The relay drops its privileges. Nevertheless everything must be released when it ends.
     let config = |mac: &str| plain(mac, "backend = \"af_xdp\"") + "[process]\nuser = \"nobody\"\n";
     let mut first = Relay::within(&near, Home::without_key(), &config(MACS[1]));
     let second = Relay::within(&far, Home::without_key(), &config(MACS[0]));
@@ -279,10 +281,10 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
             exchange(&first, &second);
         });
         let directory = first.kill();
-        // The relay restarts at once: the former process may still have the queue or the interface,
-        // and the start waits for it.
+        // The kernel may not yet have released the former process's queue, so the start waits for
+        // it.
         first = Relay::within(&near, directory, &config(MACS[1]));
-        assert!(first.said.contains("by xdp_copy"), "{}", first.said);
+        assert!(first.printed.contains("by xdp_copy"), "{}", first.printed);
     }
     drop(first.kill());
     eventually("the XDP program is gone", || (!has_program(&near)).then_some(()));
@@ -292,8 +294,8 @@ fn other_traffic_passes_beside_a_relay_and_after_its_end() {
     server.wait().unwrap();
 }
 
-/// A link that goes down and up is the same interface, and needs no rights. A relay reports a
-/// removed interface, continues with everything else, and stops in order.
+/// After an interface goes down and up, packets pass again without privileges. A relay reports a
+/// removed interface, continues with its other ports, and stops in order.
 #[test]
 fn a_link_comes_back_and_a_removed_interface_is_reported() {
     for backend in ["af_xdp", "af_packet"] {
@@ -311,8 +313,8 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
             let meanwhile = packet(&way, b"meanwhile");
             assert!(at_first.send(&meanwhile, DEADLINE).unwrap());
             eventually("the packet is lost and counted", || {
-                let told = first.ask(r#"{"show":"discards"}"#);
-                if told["discards"]["send_refused"].as_u64() > Some(0) {
+                let reply = first.ask(r#"{"show":"discards"}"#);
+                if reply["discards"]["send_refused"].as_u64() > Some(0) {
                     return Some(());
                 }
                 let _ = at_first.try_send(&meanwhile).unwrap();
@@ -324,7 +326,7 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
                 let _ = at_first.try_send(&packet(&way, b"after")).unwrap();
                 at_second.try_receive(&mut room).unwrap()
             });
-            // Packets that were sent until then may still be in flight.
+            // Packets that were sent earlier may still be in flight.
             while at_second.try_receive(&mut room).unwrap().is_some() {}
         }
         let gone = |relay: &Relay| relay.ask(r#"{"show":"ports"}"#)["ports"][0]["gone"] == true;
@@ -339,20 +341,20 @@ fn a_link_comes_back_and_a_removed_interface_is_reported() {
         });
         assert_eq!(events.matches("interface_gone").count(), 1, "once: {events}");
         assert!(ask(&first, "show ports").unwrap().contains("gone"));
-        // Endpoints are served as before.
+        // The endpoint is still served.
         let to_itself = packet(&[(4, 2)], b"nowhere");
         assert!(at_first.send(&to_itself, DEADLINE).unwrap());
         eventually("packets for it count as peer_gone", || {
-            let told = first.ask(r#"{"show":"discards"}"#);
-            (told["discards"]["peer_gone"].as_u64() > Some(0)).then_some(())
+            let reply = first.ask(r#"{"show":"discards"}"#);
+            (reply["discards"]["peer_gone"].as_u64() > Some(0)).then_some(())
         });
         first.stop();
         second.stop();
     }
 }
 
-/// A bond changes its member, or an operator changes the address. Packets pass again in both
-/// directions over the sealed link, without a restart.
+/// The interface's MAC address changes, as when a bond changes its active member. Packets pass
+/// again in both directions over the sealed link, without a restart.
 #[test]
 fn an_own_mac_address_that_changes_is_followed() {
     for backend in ["af_packet", "af_xdp"] {
@@ -391,34 +393,36 @@ fn an_own_mac_address_that_changes_is_followed() {
     }
 }
 
-/// Without VLAN tags AF_XDP cannot distinguish frames of other VLANs. If an operator switches the
-/// offload on under a running relay, the relay reports it. A relay that starts then uses AF_PACKET.
+/// If the interface strips VLAN tags, AF_XDP cannot distinguish frames of other VLANs. A running
+/// relay reports that the offload was switched on. A relay that starts while it is on uses
+/// AF_PACKET.
 #[test]
 fn an_interface_that_starts_and_stops_to_strip_tags_is_reported() {
     let Some([near, _far]) = pair() else { return };
     let take_off = |on| offload(&near.0, "e0", &RX_VLAN_OFFLOADS[..1], on).unwrap();
     let doctor = || {
-        let said = Command::new("ip").args(["netns", "exec", &near.0, STROWGER, "doctor"]).output();
-        String::from_utf8(said.unwrap().stdout).unwrap()
+        let output =
+            Command::new("ip").args(["netns", "exec", &near.0, STROWGER, "doctor"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
     };
     assert!(doctor().contains("no interface strips VLAN tags"));
     let relay = Relay::within(&near, Home::without_key(), &plain(MACS[1], "backend = \"af_xdp\""));
-    let said = |what: &str| {
+    let details = |what: &str| {
         let events = relay.ask(r#"{"show":"events"}"#)["events"].take();
         let of = |event: &&serde_json::Value| event["event"] == what;
         events.as_array().unwrap().iter().filter(of).map(ToString::to_string).collect::<Vec<_>>()
     };
     take_off(true);
-    let trouble = eventually("the relay records an event", || said("port_trouble").pop());
+    let trouble = eventually("the relay records an event", || details("port_trouble").pop());
     assert!(trouble.contains("ethtool -K e0 rx-vlan-hw-parse off"), "{trouble}");
     assert!(doctor().contains("e0: [[ethernet]] uses AF_PACKET there"), "{}", doctor());
     take_off(false);
-    eventually("the end of the offload is reported", || said("port_back").pop());
-    assert_eq!(said("port_trouble").len(), 1);
+    eventually("the end of the offload is reported", || details("port_back").pop());
+    assert_eq!(details("port_trouble").len(), 1);
     relay.stop();
     take_off(true);
     let relay = Relay::within(&near, Home::without_key(), &plain(MACS[1], ""));
-    assert!(relay.said.contains("by af_packet"), "{}", relay.said);
-    assert!(relay.said.contains("takes VLAN tags off frames"), "{}", relay.said);
+    assert!(relay.printed.contains("by af_packet"), "{}", relay.printed);
+    assert!(relay.printed.contains("takes VLAN tags off frames"), "{}", relay.printed);
     relay.stop();
 }

@@ -1,5 +1,5 @@
-//! Files at the start of a relay: an ordinary user puts files into a folder that root's relay uses.
-//! A deadline ends each command that hangs.
+//! Attacks through files at the start of a relay: an unprivileged user puts files into a folder
+//! that root's relay uses. A deadline ends each command that hangs.
 
 use std::{
     fs,
@@ -13,13 +13,13 @@ use strowger_testkit::{eventually, harness::relay::*, skip};
 /// The user of `[process]` in these tests, and its group.
 const NOBODY: u32 = 65_534;
 
-/// A folder of the configured user, beside a folder of root.
+/// A folder of the configured user (`theirs`) and a folder of root (`ours`).
 struct Place {
     directory: tempfile::TempDir,
 }
 
 impl Place {
-    /// Returns `None` and skips the test if there are no rights to give up.
+    /// Returns `None` and skips the test if the test does not run as root.
     fn new() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let all = fs::Permissions::from_mode(0o755);
@@ -43,7 +43,8 @@ impl Place {
         self.directory.path().join("ours").join(name)
     }
 
-    /// A relay with these sections, in which `THEIRS` and `OURS` stand for the folders.
+    /// The command that starts a relay with these sections, in which `THEIRS` and `OURS` stand for
+    /// the folders.
     fn command(&self, sections: &str) -> Command {
         let socket = if sections.contains("control.socket") {
             ""
@@ -66,19 +67,19 @@ impl Place {
         let mut child = KillOnDrop(self.command(sections).spawn().unwrap());
         let status = eventually("the relay ends by itself", || child.0.try_wait().unwrap());
         let output = child.output();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(matches!(status.code(), Some(2 | 3)), "{status}: {said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(matches!(status.code(), Some(2 | 3)), "{status}: {stderr}");
+        assert!(words.iter().all(|word| stderr.contains(word)), "{words:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 
-    /// Starts a relay that keeps running.
+    /// Starts a relay, and waits until it listens on this socket.
     fn runs(&self, sections: &str, socket: &Path) -> KillOnDrop {
         let mut child = KillOnDrop(self.command(sections).spawn().unwrap());
         eventually("the relay is ready", || {
             if child.0.try_wait().unwrap().is_some() {
-                let said = String::from_utf8(child.output().stderr).unwrap();
-                panic!("it ended: {said}");
+                let stderr = String::from_utf8(child.output().stderr).unwrap();
+                panic!("it ended: {stderr}");
             }
             std::os::unix::net::UnixStream::connect(socket).ok()
         });
@@ -112,7 +113,7 @@ fn a_link_in_the_place_of_a_state_file_leads_nowhere() {
     place.refused(&config, &["state file", "symbolic link"]);
     symlink(place.ours("secret"), place.theirs("state.new")).unwrap();
     fs::remove_file(place.theirs("state")).unwrap();
-    // A relay that stays root writes the file beside it.
+    // A relay that stays root replaces the link `state.new` and does not follow it.
     fs::remove_file(place.theirs("state.lock")).unwrap();
     let unix = "[[unix]]\nname = \"local\"\npath = \"OURS/local\"\n";
     let config = format!("switch.state = \"THEIRS/state\"\n{unix}");
@@ -192,7 +193,7 @@ fn no_file_of_root_s_is_given_away_by_a_second_name() {
 #[test]
 fn a_lock_and_a_capture_are_their_owner_s_alone() {
     let Some(place) = Place::new() else { return };
-    // An older relay has left this file, to which everyone has rights.
+    // An older relay left this file, which all users may read and write.
     fs::write(place.theirs("state.lock"), "").unwrap();
     fs::set_permissions(place.theirs("state.lock"), fs::Permissions::from_mode(0o666)).unwrap();
     chown(place.theirs("state.lock"), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -252,7 +253,7 @@ fn a_capture_overwrites_no_other_file() {
 #[test]
 fn a_control_socket_whose_queue_is_full_is_not_waited_for() {
     let Some(place) = Place::new() else { return };
-    // The socket belongs to a listener that never accepts, and its queue is full.
+    // Another program listens on the socket, does not accept, and has a full queue.
     let script = "import socket,sys,os\ns=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0)\n\
                   c=[]\nfor _ in range(3):\n x=socket.socket(socket.AF_UNIX); x.setblocking(False); c.append(x)\n try: x.connect(sys.argv[1])\n except BlockingIOError: pass\n\
                   print('full',flush=True); sys.stdin.read()";
@@ -261,8 +262,8 @@ fn a_control_socket_whose_queue_is_full_is_not_waited_for() {
     other.args(["-c", script, socket.to_str().unwrap()]);
     let mut other = KillOnDrop(other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
-    let mut said = std::io::BufReader::new(other.0.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    let mut stdout = std::io::BufReader::new(other.0.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
     assert_eq!(line, "full\n");
     let mut relay = KillOnDrop(place.command("").spawn().unwrap());
     let status = eventually("the relay ends without a hang", || relay.0.try_wait().unwrap());
@@ -292,7 +293,8 @@ fn a_key_of_another_user_is_refused_and_a_link_of_root_s_is_followed() {
     chown(&theirs, Some(12_345), None).unwrap();
     let config = "[identity]\nkey = \"THEIRS/key\"\n";
     place.refused(config, &["key file", "user 12345"]);
-    // The key is a link to the current version, as with secrets mounted into containers.
+    // The key file is a symbolic link to the current version, as with secrets that are mounted into
+    // containers.
     fs::create_dir(place.ours("day")).unwrap();
     fs::rename(place.ours("key"), place.ours("day/key")).unwrap();
     symlink("day", place.ours("today")).unwrap();

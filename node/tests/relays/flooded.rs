@@ -20,12 +20,12 @@ use strowger_testkit::{eventually, harness::relay::*};
 
 /// The number of unknown senders. Each has its own address.
 const SENDERS: u8 = 8;
-/// The number of handshakes of each sender between two readings of the relay's counters. The
-/// handshakes of all senders together fit into a socket's queue.
+/// The number of handshakes that each sender sends between two readings of the relay's counters.
+/// The handshakes of all senders together fit into a socket's queue.
 const AT_ONCE: u64 = 32;
 
-/// A sender that is not configured. Every second one has the key of the responder, which does not
-/// know the sender. The rest use XX, and never prove that they receive.
+/// A sender that is not configured. Every second sender uses IK. The others use XX, and never send
+/// its third message.
 struct UnknownSender {
     socket: UdpSocket,
     message: Vec<u8>,
@@ -52,7 +52,8 @@ impl UnknownSender {
         Self { socket, message }
     }
 
-    /// The number of replies so far. No reply is longer than its request (R8).
+    /// Receives the waiting replies and returns their number. Asserts that no reply is longer than
+    /// its request (R8).
     fn replies(&self) -> u64 {
         let mut bytes = [0; 2_048];
         let each = std::iter::from_fn(|| self.socket.recv(&mut bytes).ok());
@@ -60,8 +61,8 @@ impl UnknownSender {
     }
 }
 
-/// Sends handshakes until it is stopped, at most as fast as the relay's sockets can take them:
-/// drops at the sockets would not test the relay. Returns the numbers of handshakes and of replies.
+/// Sends handshakes until `done`, and returns the numbers of handshakes and of replies. It sends no
+/// faster than the relay's sockets receive, because drops at the sockets would not test the relay.
 fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64) {
     let counted = || {
         let port = wan(home);
@@ -72,7 +73,7 @@ fn knock(home: &Home, senders: &[UnknownSender], done: &AtomicBool) -> (u64, u64
         let before = counted();
         for sender in senders {
             for _ in 0..AT_ONCE {
-                // A send is refused only if the relay is gone, which another assertion detects.
+                // A send fails only if the relay has ended, which another assertion detects.
                 knocks += u64::from(sender.socket.send(&sender.message).is_ok());
             }
             replies += sender.replies();
@@ -96,8 +97,8 @@ fn door(home: &Home) -> Option<Value> {
     queues.iter_mut().find(|queue| queue["worker"].is_null()).map(Value::take)
 }
 
-/// Asserts that a relay with this many workers, with or without its peer's address, continues while
-/// unknown peers send handshakes.
+/// Asserts that a relay with this number of workers, with or without its peer's address, keeps
+/// forwarding while unknown peers send handshakes.
 fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     let (a, b) = (Home::new(), Home::new());
     let more = format!("[unknown_peers]\nallow = true\n[switch]\nworkers = {workers}");
@@ -117,7 +118,7 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
         for _ in 0..20 {
             assert_exchange(&mut at_a, &mut at_b);
         }
-        // The peer restarts, and its handshake is one among thousands.
+        // The peer restarts. Its handshake must succeed among thousands of others.
         drop(second);
         eventually("its death is detected", || (!first.is_up()).then_some(()));
         let _ = fs::remove_file(b.file("local"));
@@ -149,7 +150,7 @@ fn goes_on(workers: usize, peer_is_expected: bool, has_door: bool) {
     first.stop();
 }
 
-/// Stops the senders, however the test ends.
+/// Stops the senders when it is dropped, also if the test panics.
 struct End<'d>(&'d AtomicBool);
 
 impl Drop for End<'_> {
@@ -162,11 +163,11 @@ impl Drop for End<'_> {
 fn r9_a_relay_forwards_while_unknown_peers_flood_its_handshake_socket() {
     let home = Home::new();
     let relay = home.start_with("");
-    let said = relay.said.clone();
+    let printed = relay.printed.clone();
     assert!(
-        said.contains("handshakes at a socket of their own")
-            && said.contains("listener's handshakes"),
-        "{said}"
+        printed.contains("handshakes at a socket of their own")
+            && printed.contains("listener's handshakes"),
+        "{printed}"
     );
     let status = relay.ask(r#"{"show":"status"}"#);
     assert_eq!(status["ports"][0]["handshake_socket"], true);
@@ -176,10 +177,12 @@ fn r9_a_relay_forwards_while_unknown_peers_flood_its_handshake_socket() {
     }
 }
 
-/// Set in the child process, where the kernel refuses programs on sockets.
+/// An environment variable that is set in the child process, where the kernel refuses to attach
+/// programs to sockets.
 const INSIDE: &str = "STROWGER_TEST_NO_STEERING";
 
-/// This test runs itself once more in a network namespace whose sockets may have no program.
+/// This test runs itself again in a network namespace in which the kernel refuses to attach
+/// programs to sockets.
 #[test]
 fn r9_without_steering_workers_punt_handshakes_and_keep_forwarding() {
     if env::var_os(INSIDE).is_none() {
@@ -199,17 +202,20 @@ fn r9_without_steering_workers_punt_handshakes_and_keep_forwarding() {
             .env(INSIDE, "1")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&run.stdout);
+        let stdout = String::from_utf8_lossy(&run.stdout);
         let failed = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success() && said.contains("1 passed"), "{said}\n{failed}");
+        assert!(run.status.success() && stdout.contains("1 passed"), "{stdout}\n{failed}");
         return;
     }
     let home = Home::new();
     let relay = home.start_with("");
-    let said = relay.said.clone();
+    let printed = relay.printed.clone();
     let why = "workers receive handshakes: SO_ATTACH_REUSEPORT_CBPF: ENOMEM (os error 12); raise it \
                with: sysctl -w net.core.optmem_max=";
-    assert!(said.contains(why) && !said.contains("handshakes at a socket of their own"), "{said}");
+    assert!(
+        printed.contains(why) && !printed.contains("handshakes at a socket of their own"),
+        "{printed}"
+    );
     let status = relay.ask(r#"{"show":"status"}"#);
     assert_eq!(status["ports"][0]["handshake_socket"], false);
     relay.stop();

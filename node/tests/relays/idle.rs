@@ -1,6 +1,6 @@
-//! An idle relay sleeps: its slow path, its workers and the thread of the control socket. Wake-ups
-//! are counted over some seconds. The bounds are far below the cost of ticks, and far above the
-//! observed counts.
+//! In an idle relay the slow path, the workers and the thread of the control socket block. The test
+//! counts wake-ups for some seconds. The bounds are far below the counts of a relay with a fixed
+//! tick, and far above the observed counts.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 
@@ -10,14 +10,14 @@ use strowger_testkit::{eventually, harness::relay::*};
 /// The time for which wake-ups are counted.
 const FOR: Duration = Duration::from_secs(6);
 
-/// The number of wake-ups by fixed ticks in that time: 50 a second, and 20 without an identity.
+/// The number of wake-ups that a fixed tick of 50 ms would cause in that time.
 const TICKS: u64 = 120;
 
 fn slow_path_wakeups(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"status"}"#)["slow_path_wakeups"].as_u64().unwrap()
 }
 
-/// The number of times that threads have blocked voluntarily, by the thread's name.
+/// The number of voluntary context switches of a process's threads, by thread name.
 fn waits(pid: u32) -> BTreeMap<String, u64> {
     let mut waits = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
@@ -30,7 +30,7 @@ fn waits(pid: u32) -> BTreeMap<String, u64> {
     waits
 }
 
-/// Asserts that the slow path and the threads of a relay that is left alone hardly wake up.
+/// Asserts that the slow path and the threads of an idle relay hardly wake up.
 #[track_caller]
 fn assert_asleep(relay: &Relay) {
     let woken = slow_path_wakeups(relay);
@@ -70,7 +70,7 @@ fn a_relay_without_links_sleeps_and_so_do_two_with_an_idle_sealed_link() {
     let first = Relay::start(STROWGER, first, &config(at[1], &peer(&second_key, at[2])));
     let second = Relay::start(STROWGER, second, &config(at[2], &peer(&first_key, at[1])));
     until_up([&first, &second]);
-    // The path MTU is searched once. After that, the link has keys and sends nothing.
+    // Path MTU discovery runs once. After it, the link has keys and sends nothing.
     eventually("the path MTU is known", || {
         let is_found =
             |relay: &Relay| relay.ask(r#"{"show":"peers"}"#)["peers"][0]["mtu_found"] == true;

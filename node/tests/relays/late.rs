@@ -1,5 +1,5 @@
-//! A relay in a network namespace that starts before the network is ready: its address, its
-//! interface and the interface of a link-local peer appear later.
+//! A relay in a network namespace starts before the network is ready: its address, its interface
+//! and the interface of a link-local peer appear later.
 
 use std::{
     fs,
@@ -28,8 +28,8 @@ fn start(name: &str, dir: &str, sections: &str) -> KillOnDrop {
     KillOnDrop(relay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-/// A namespace whose loopback is up. Before that, the kernel has no table of local addresses, and
-/// binds any address.
+/// A namespace whose loopback is up. While it is down, the kernel has no table of local addresses
+/// and allows a bind to any address.
 fn namespace() -> Option<Namespace> {
     let make = || -> Result<Namespace, String> {
         let namespace = Namespace::new()?;
@@ -75,9 +75,9 @@ fn an_address_and_an_interface_that_come_later_are_waited_for() {
     says("interface wan0: is present");
     netns::run(&format!("ip -n {name} addr add 198.51.100.1/24 dev wan0")).unwrap();
     says("address 198.51.100.1: is present");
-    let said = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let said: Vec<String> = said.take_while(|line| line != "ready").collect();
-    assert!(said.iter().any(|line| line.contains("[fe80::1%wan0]:7000")), "{said:#?}");
+    let lines = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let lines: Vec<String> = lines.take_while(|line| line != "ready").collect();
+    assert!(lines.iter().any(|line| line.contains("[fe80::1%wan0]:7000")), "{lines:#?}");
 }
 
 #[test]
@@ -97,9 +97,13 @@ fn a_start_that_waits_ends_by_a_signal_and_when_the_time_is_up() {
     for wait_s in [0, 1] {
         let mut relay = start(&namespace.0, dir, &format!("[switch]\nwait_s = {wait_s}\n{udp}"));
         let status = eventually("the relay ends", || relay.0.try_wait().unwrap());
-        let mut said = String::new();
-        relay.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!((status.code(), said.matches("waiting").count()), (Some(3), wait_s), "{said}");
-        assert!(said.lines().last().unwrap().contains("198.51.100.1"), "{said}");
+        let mut stderr = String::new();
+        relay.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(
+            (status.code(), stderr.matches("waiting").count()),
+            (Some(3), wait_s),
+            "{stderr}"
+        );
+        assert!(stderr.lines().last().unwrap().contains("198.51.100.1"), "{stderr}");
     }
 }

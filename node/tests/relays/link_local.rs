@@ -11,11 +11,11 @@ use strowger_testkit::{
     skip,
 };
 
-/// `pair` with IPv6; each end's address has the form of its MAC address.
+/// Like `pair`, with IPv6. The address of each end is derived from its MAC address (EUI-64).
 fn pair_v6() -> Option<[Namespace; 2]> {
     let pair = pair()?;
     for Namespace(name) in &pair {
-        // Duplicate address detection is off, since there is no second user of the address.
+        // Duplicate address detection is off, so that the address is usable immediately.
         let set = |what: &str| {
             netns::run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.e0.{what}"))
         };
@@ -48,6 +48,7 @@ fn config(listen: &str, key: &str, at: Option<&str>) -> String {
     )
 }
 
+/// wire.md: W8-8.
 #[test]
 fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface() {
     let Some([near, far]) = pair_v6() else { return };
@@ -58,7 +59,7 @@ fn link_local_neighbours_are_found_by_the_name_and_the_number_of_the_interface()
         ("[::]:7000".to_owned(), "%e0".to_owned()),
         ("[::]:7000".to_owned(), format!("%{number}")),
         (format!("[{}%e0]:7000", AT[0]), "%e0".to_owned()),
-        // The listener names the interface for its neighbours.
+        // The peer's address has no interface, so that of the listener applies.
         (format!("[{}%e0]:7000", AT[0]), String::new()),
     ] {
         let (a, b) = (Home::new(), Home::new());
@@ -115,9 +116,9 @@ fn addresses_that_can_never_work_are_refused_by_config_check_all_at_once() {
     }
     fs::write(&file, text).unwrap();
     let output = strowger(&["config", "check", file.to_str().unwrap()]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), said.lines().count()), (Some(2), wrong.len()), "{said}");
-    for ((n, at), line) in wrong.iter().enumerate().zip(said.lines()) {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), wrong.len()), "{stderr}");
+    for ((n, at), line) in wrong.iter().enumerate().zip(stderr.lines()) {
         let words = [
             format!("relay.toml:{}: ", 12 + 4 * n),
             format!("peer \"p{}\": address \"{at}\" ", n + 2),

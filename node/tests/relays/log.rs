@@ -1,4 +1,4 @@
-//! The lines of a relay on standard error. A reader that stops reading does not delay the relay.
+//! The lines that a relay writes to standard error. A relay is not delayed if they are not read.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use strowger_testkit::{DEADLINE, eventually, harness::relay::*};
 
-/// Starts a relay whose only link is to a peer with this key, at `home`'s address.
+/// The command that starts a relay in this folder, with `peer` as its only peer.
 fn command(home: &Home, peer: &Home) -> Command {
     let dir = home.path().to_str().unwrap();
     let config = format!(
@@ -71,7 +71,7 @@ fn a_relay_whose_output_is_not_read_keeps_running() {
     let mut command = command(&near, &there);
     let mut relay =
         KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    // Both pipes are broken before the relay writes the last lines of its start.
+    // Close both pipes before the relay writes the last lines of its start.
     drop((relay.0.stdout.take(), relay.0.stderr.take()));
     eventually("it serves its control socket", || near.file("control").exists().then_some(()));
     let far = far(&there, &near);
@@ -85,8 +85,8 @@ fn a_relay_whose_output_is_not_read_keeps_running() {
     far.stop();
 }
 
-/// `a_standard_error_that_is_not_read_delays_nobody_...` tests that nothing waits for a reader.
-/// Here, the lines of a running relay are written in the same way.
+/// The unit test `a_standard_error_without_reader_...` tests that no thread waits for the reader.
+/// This test shows it for a running relay.
 #[test]
 fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     let (near, there) = (Home::new(), Home::new());
@@ -97,7 +97,7 @@ fn a_relay_whose_standard_error_is_full_keeps_its_links() {
     full.args(["-c", filler]).arg(relay.get_program()).args(relay.get_args()).stdout(Stdio::null());
     let _relay = KillOnDrop(full.spawn().expect("python3 runs"));
     eventually("it serves its control socket", || near.file("control").exists().then_some(()));
-    // Each start of the other end makes the relay write lines, which fill the pipe.
+    // The pipe is already full. Each start of the other end makes the relay log more lines.
     for _ in 0..2 {
         let far = far(&there, &near);
         eventually("the link is up", || far.is_up().then_some(()));

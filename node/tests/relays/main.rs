@@ -1,7 +1,8 @@
-//! The command `strowger` as a process: relays over sockets, namespaces and files. All tests are
-//! one program, since each program costs a link step.
+//! Tests of the command `strowger` as a process. All tests are one program, because each program
+//! costs a link step.
 #![allow(clippy::unwrap_used)] // functions that only tests call count as tests
 
+mod address_book;
 mod addresses;
 mod beacons;
 mod clocks;
@@ -17,18 +18,22 @@ mod link_local;
 mod log;
 mod many_peers;
 mod narrow;
+mod old_version;
 mod peers;
 mod quota;
 mod relay;
+mod resolve;
 mod restart;
 mod sealed;
+mod sibling;
 mod signals;
 mod slots;
 mod stalled;
 mod state;
+mod unix_clients;
 mod untrusted;
 mod why_down;
 mod wildcard;
 
-/// The command.
+/// The path of the command.
 const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");

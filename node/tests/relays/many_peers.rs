@@ -1,5 +1,5 @@
-//! Thousands of peers: the costs of a check of the configuration, of a start and of a stop grow
-//! linearly with their number. Valgrind counts instructions. Time decides nothing.
+//! The costs of a configuration check, a start and a stop grow linearly with the number of peers.
+//! Valgrind counts instructions, so the result does not depend on time.
 
 use std::{
     fmt::Write as _,
@@ -11,8 +11,9 @@ use std::{
 
 use strowger_testkit::{harness::relay::KillOnDrop, skip};
 
-/// Maximum ratio of two costs. Linear growth gives 2, quadratic growth 4. Costs that do not depend
-/// on the number of peers make the ratio smaller.
+/// The maximum ratio of the costs for 2n peers to the costs for n peers. Linear growth gives at
+/// most 2, quadratic growth up to 4. Costs that do not depend on the number of peers make the ratio
+/// smaller.
 const RATIO_MAX: f64 = 2.6;
 
 fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
@@ -33,7 +34,7 @@ fn config(dir: &Path, neighbours: usize) -> std::path::PathBuf {
     file
 }
 
-/// The command under valgrind, which counts its instructions.
+/// The command `strowger` under valgrind, which counts its instructions.
 fn counted(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("valgrind");
     let out = format!("--callgrind-out-file={}/out", dir.display());
@@ -41,21 +42,21 @@ fn counted(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The number of instructions of all threads together.
+/// The number of instructions of all threads together, as valgrind reported it in `dir`.
 fn count(dir: &Path) -> f64 {
     let counted = fs::read_to_string(dir.join("out")).expect("it counts");
     let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum");
     totals.trim().parse().unwrap()
 }
 
-/// The number of instructions of the command until it ends.
+/// The number of instructions that the command executes.
 fn instructions(dir: &Path, arguments: &[&str]) -> f64 {
     let output = counted(dir, arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     count(dir)
 }
 
-/// The number of instructions of a relay that starts, is ready, and is stopped at once.
+/// The number of instructions that a relay executes if it is stopped as soon as it is ready.
 fn instructions_of_a_life(dir: &Path, file: &Path) -> f64 {
     let mut command = counted(dir, &["relay", "--config", file.to_str().unwrap()]);
     let relay = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

@@ -1,5 +1,5 @@
-//! Two relays as processes in two network namespaces. The MTU of their path is below that of one
-//! end's interface. The path MTU is found, shown and respected.
+//! Path MTU discovery between two relays in two network namespaces, also if the path's MTU is below
+//! that of one end's interface. The relays find, show and respect the path MTU.
 
 use serde_json::Value;
 
@@ -13,10 +13,10 @@ use strowger_testkit::{
     },
 };
 
-/// Bytes of a packet's frame without its payload: link header, switch header, tag.
+/// The number of bytes of a frame in addition to the payload: link header, switch header, tag.
 const AROUND: usize = 8 + 16 + 16;
 
-/// An endpoint at slot 4 and a peer over UDP at slot 2.
+/// A configuration with an endpoint at slot 4 and a peer over UDP at slot 2.
 fn by_udp(key: &str, own: u8, peer: u8) -> String {
     format!(
         "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -34,11 +34,12 @@ fn too_big(relay: &Relay) -> u64 {
     relay.ask(r#"{"show":"discards"}"#)["discards"]["too_big"].as_u64().unwrap_or_default()
 }
 
-/// Asserts that both relays find a path MTU of this many bytes, show it, and send no longer frame.
+/// Asserts that each relay finds its path MTU, shows it, and drops longer frames. `found` has the
+/// expected values in bytes.
 fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     until_up([&relays[0], &relays[1]]);
     for (relay, bytes) in relays.iter().zip(found) {
-        // A search takes a good part of a deadline, so the test first waits for half of it.
+        // A search takes a large part of the deadline, so the first part has a deadline of its own.
         eventually("the search finds a first bound", || {
             let link = link(relay);
             (link["mtu"] != 1452 || link["mtu_found"] == true).then_some(())
@@ -52,7 +53,7 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
         let shown =
             netns::run(&format!("{STROWGER} show links --socket {}", socket.display())).unwrap();
         assert!(shown.contains(&format!(" {bytes} ")), "{shown}");
-        // A separate thread writes the journal.
+        // Wait, because a separate thread writes the journal.
         eventually("the journal has the result", || relay.events("path_mtu").pop());
     }
     let [a, b] = relays;
@@ -67,8 +68,8 @@ fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     assert_eq!(too_big(b), 0);
 }
 
-/// The reasons of the UDP port's drops, except for frames that were handled. `show` must name the same reasons, and
-/// count every frame.
+/// The reasons of the UDP port's drops, except for handled frames and probes of the path MTU.
+/// Asserts that `show discards` has the same reasons. Waits until the counters balance.
 fn failures(relay: &Relay) -> Vec<String> {
     let answer = eventually("no frame is in flight", || {
         let answer = relay.ask(r#"{"show":"discards"}"#);
@@ -90,9 +91,8 @@ fn failures(relay: &Relay) -> Vec<String> {
 #[test]
 fn a_path_that_takes_less_than_the_interface_is_found_out() {
     let Some([near, far]) = pair() else { return };
-    // Frames that are too long for the far end's interface (by more than the 4 bytes of a VLAN tag)
-    // are lost there without an error. The far end's own kernel refuses longer frames that the far
-    // end sends.
+    // The far end's interface silently drops received frames that exceed its MTU by more than the 4
+    // bytes of a VLAN tag. When the far end sends, its own kernel refuses frames above the MTU.
     for (Namespace(name), mtu, at) in [(&near, 9_000, 1), (&far, 1_400, 2)] {
         netns::run(&format!("ip -n {name} link set dev e0 mtu {mtu}")).unwrap();
         netns::run(&format!("ip -n {name} addr add 10.77.0.{at}/24 dev e0")).unwrap();
@@ -105,7 +105,8 @@ fn a_path_that_takes_less_than_the_interface_is_found_out() {
     ];
     assert_found(&relays, [1_404 - 20 - 8, 1_400 - 20 - 8]);
     let [a, b] = relays;
-    // The far end's kernel refused its longest probes, as expected. This is not a drop.
+    // The far end's kernel refused its longest probes. They count as `path_probe` and not as a
+    // failure.
     let answer = b.ask(r#"{"show":"discards"}"#);
     assert!(answer["discards"]["path_probe"].as_u64() > Some(0), "{answer}");
     for relay in [&a, &b] {
@@ -125,7 +126,7 @@ fn an_ethernet_port_takes_the_mtu_of_its_interface() {
             Relay::within(&near, a, &by_ethernet(&key_b, Some(MACS[1]), backend, "")),
             Relay::within(&far, b, &by_ethernet(&key_a, Some(MACS[0]), backend, "")),
         ];
-        // The length field in front of each packet takes 2 bytes of the MTU.
+        // The length field before each packet takes 2 bytes of the MTU.
         assert_found(&relays, [1_500 - 2; 2]);
         let [a, b] = relays;
         a.stop();

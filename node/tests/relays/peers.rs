@@ -1,5 +1,5 @@
-//! Which peers get a link between relays as processes: peers with the pinned identity, and unknown
-//! peers as the policy allows. Each peer also gets the reason when its link ends.
+//! Only some peers get a link to a relay: those with the pinned identity, and unknown peers within
+//! the policy. A peer is notified of the reason when its link ends.
 
 use serde_json::Value;
 use strowger_testkit::{
@@ -7,7 +7,7 @@ use strowger_testkit::{
     harness::{packet, relay::*},
 };
 
-/// A peer at slot 2 with these lines.
+/// A `[[peer]]` section at slot 2, with these lines.
 fn peer(words: &str) -> String {
     format!("[[peer]]\nname = \"peer\"\nslot = 2\n{words}\n")
 }
@@ -38,7 +38,7 @@ fn a_peer_must_have_the_pinned_identity_from_either_side() {
     first.stop();
     second.stop();
 
-    // The key is right, but its owner is not the pinned identity.
+    // The key is correct, but its owner does not have the pinned identity.
     let other = Home::new();
     for (a_at, b_at) in [(Some(a.at), None), (None, Some(b.at))] {
         let first = a.start(&b.key, b_at, &pin(&other));
@@ -73,7 +73,7 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
     });
     its.stop();
 
-    // Another node, which accepts any peer, is at that address.
+    // Another node, which accepts any peer, now has that address.
     second.stop();
     let other = Home::new();
     let address = format!("[[udp]]\nname = \"there\"\naddress = \"{}\"\n", b.at);
@@ -89,21 +89,21 @@ fn a_peer_with_only_a_peer_id_gets_a_link() {
 
 #[test]
 fn unknown_peers_get_what_the_policy_allows_and_no_more() {
-    // A relay that searches for unknown peers needs a policy for them.
+    // A relay that connects to an unknown peer needs a policy for unknown peers.
     let looks = |home: &Home| {
         let all = "[unknown_peers]\nallow = true\nrights = [\"transit\", \"endpoints\"]\n";
         [peer(&at(home)), all.to_owned()].concat()
     };
     let fast = "[unknown_peers]\nallow = true\nmax = 1\ninterval_ms = 500\nmultiplier = 3\nalways = true\n";
 
-    // The policy is off by default. Without a listener for peers the key is ignored, elsewhere it
-    // is refused. No state of the peer stays.
+    // The policy is off by default. A relay reads the handshake and refuses it, with or without
+    // another peer, and keeps no state of the node.
     let (a, b) = (Home::new(), Home::new());
     let guest = a.start_with(&looks(&b));
     let known = peer(&format!("key = \"{}\"", Home::new().key));
-    for (others, reason, count) in [("", "unknown_sender", 0), (&known[..], "unknown_peer", 1)] {
+    for (others, count) in [("", 0), (&known[..], 1)] {
         let host = b.start_with(others);
-        eventually("the relay refuses it", || (host.discards(reason) > 0).then_some(()));
+        eventually("the relay refuses it", || (host.discards("unknown_peer") > 0).then_some(()));
         assert_eq!((slots(&host), peers(&host).len()), (1 + count, count));
         let attached = || host.events("slot_attached").len();
         eventually("the journal has the slots", || (attached() > count).then_some(()));
@@ -111,7 +111,7 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
         host.stop();
     }
 
-    // The policy is on: the peer gets a slot and no rights.
+    // With the policy, the peer gets a slot but no rights.
     let host = b.start_with(fast);
     eventually("the link is up", || (guest.is_up() && peers(&host).len() == 1).then_some(()));
     let row = peers(&host).remove(0);
@@ -123,12 +123,12 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     let way = packet(&[(4, 2), (slot, 4)], b"let me in");
     assert!(at_guest.send(&way, DEADLINE).unwrap());
     eventually("the relay refuses it", || (host.discards("not_allowed") > before).then_some(()));
-    // To this peer, each of these slots looks empty.
+    // For this peer, the relay reports each of these slots as empty.
     for to in [1, 4, 200] {
         let (pings, code) = probe(&guest, &["ping", "--count=1"], &[(1, 2), (slot, to)]);
         assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)), "slot {to}");
     }
-    // Only one unknown peer may be connected at a time.
+    // The policy allows only one unknown peer at a time.
     let c = Home::new();
     let second = c.start_with(&looks(&b));
     eventually("the relay refuses it", || (host.discards("over_budget") > 0).then_some(()));
@@ -172,14 +172,22 @@ fn a_goodbye_ends_its_link_and_no_other() {
 
     // A relay that stops sends its peer a goodbye with the reason.
     left.stop();
-    let told = eventually("the relay reports it", || middle.events("goodbye").pop());
-    assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"left".into()));
-    assert_eq!(told["detail"], "code 1, retry after 0 s: the relay stops");
-    // In the other direction, the operator detaches a slot.
+    let event = eventually("the relay reports it", || middle.events("goodbye").pop());
+    assert_eq!((&event["slot"], &event["name"]), (&2.into(), &"left".into()));
+    assert_eq!(event["detail"], "code 1, stopping, retry after 0 s: the relay stops");
+    // An operator detaches a slot: its peer also receives a goodbye.
     middle.command_json(&["slot", "detach", "3"]);
-    let told = eventually("the peer receives the goodbye", || right.events("goodbye").pop());
-    assert_eq!((&told["slot"], &told["name"]), (&2.into(), &"peer".into()));
-    assert_eq!(told["detail"], "code 3, retry after 60 s: detached by the operator");
+    let event = eventually("the peer receives the goodbye", || right.events("goodbye").pop());
+    assert_eq!((&event["slot"], &event["name"]), (&2.into(), &"peer".into()));
+    assert_eq!(
+        event["detail"],
+        "code 3, by the operator, retry after 60 s: detached by the operator"
+    );
+    let trouble = eventually("the peer says when it tries again", || {
+        let events = right.events("link_trouble").into_iter();
+        events.rev().find(|event| event["detail"].as_str().unwrap().contains("ended the link"))
+    });
+    assert!(trouble["detail"].as_str().unwrap().contains("handshake 60 s after"), "{trouble}");
     assert!(!right.is_up());
 
     // The end of the left link did not affect the right link.

@@ -1,4 +1,4 @@
-//! A relay under a processor quota, in a control group that the test makes and removes.
+//! A relay under a CPU quota, in a control group that the test makes and removes.
 
 use std::{
     fs,
@@ -9,12 +9,11 @@ use std::{
 
 use strowger_testkit::{harness::relay::*, skip};
 
-/// A control group, which is removed when this is dropped.
+/// A control group. Dropping it removes the group.
 struct Group(PathBuf);
 
 impl Group {
-    /// Makes a group that gets half of one core's time. The version is 1 or 2, as this machine
-    /// allows.
+    /// Makes a group with a quota of half a core, in cgroup v1 or v2, whichever the machine has.
     fn new() -> Option<Self> {
         let name = format!("strowger-quota-{}", std::process::id());
         let first = Path::new("/sys/fs/cgroup/cpu").join(&name);
@@ -62,8 +61,8 @@ fn workers_auto_knows_the_quota_of_processor_time() {
         relay.args([crate::STROWGER, "relay", "--config", file.to_str().unwrap()]);
         let mut relay = KillOnDrop(relay.stdout(Stdio::piped()).spawn().unwrap());
         let lines = BufReader::new(relay.0.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let said: Vec<String> = lines.take_while(|line| line != "ready").collect();
-        assert!(said.iter().any(|line| line.contains(words)), "{words}: {said:#?}");
+        let printed: Vec<String> = lines.take_while(|line| line != "ready").collect();
+        assert!(printed.iter().any(|line| line.contains(words)), "{words}: {printed:#?}");
         let status = home.ask(r#"{"show":"status"}"#);
         assert_eq!(status["workers"], if workers == "2" { 2 } else { 1 });
     }

@@ -1,5 +1,5 @@
-//! `strowger relay` as a process over real sockets of this machine: it forwards, answers requests,
-//! survives attacks, and stops. A deadline ends each command that hangs.
+//! `strowger relay` as a process with UDP sockets of this machine: it forwards, replies to
+//! requests, survives invalid input, and stops. A deadline ends each command that hangs.
 
 use std::{
     fs,
@@ -38,19 +38,19 @@ fn run(arguments: &[&str]) -> Output {
     strowger(arguments).output().expect("the command runs")
 }
 
-/// The line of the command on standard error.
+/// Returns the command's standard error, and asserts that it is one line.
 fn complaint(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(said.lines().count(), 1, "one line: {said}");
-    assert!(said.starts_with("strowger: "), "{said}");
-    said
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(stderr.starts_with("strowger: "), "{stderr}");
+    stderr
 }
 
-/// A relay that runs. Dropping it kills the process.
+/// A running relay. Dropping it kills the process.
 struct Relay {
     child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    printed: Vec<String>,
     directory: TempDir,
 }
 
@@ -72,7 +72,7 @@ impl Relay {
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| lines_in.send(line))
         });
-        let mut relay = Self { child, lines, said: Vec::new(), directory };
+        let mut relay = Self { child, lines, printed: Vec::new(), directory };
         relay.read_until("ready");
         relay
     }
@@ -80,9 +80,9 @@ impl Relay {
     fn read_until(&mut self, wanted: &str) {
         loop {
             let line = self.lines.recv_timeout(DEADLINE);
-            let line = line.unwrap_or_else(|_| panic!("no `{wanted}` after {:#?}", self.said));
+            let line = line.unwrap_or_else(|_| panic!("no `{wanted}` after {:#?}", self.printed));
             let found = line == wanted;
-            self.said.push(line);
+            self.printed.push(line);
             if found {
                 return;
             }
@@ -127,7 +127,7 @@ impl Relay {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Stops the relay by this signal. Returns its last output.
+    /// Stops the relay with this signal. Returns its last output.
     fn stop(mut self, signal: &str) -> String {
         self.signal(signal);
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
@@ -178,7 +178,7 @@ fn two_neighbours(a: &UdpSocket, b: &UdpSocket, more: &str) -> String {
     )
 }
 
-/// A packet from slot `ingress` to slot `egress`.
+/// A packet that arrives on slot `ingress` and leaves on slot `egress`.
 fn packet(ingress: u32, egress: u32, payload: &[u8]) -> Vec<u8> {
     let hop = Hop { scheme: &V3X5X8, egress: Slot::new(egress), ingress: Slot::new(ingress) };
     let (label, _) = Label::<u64>::build(&[hop]).expect("one hop fits");
@@ -189,7 +189,7 @@ fn packet(ingress: u32, egress: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Receives the payload of the next packet, which has passed one hop.
+/// Receives the next packet and returns its payload. Asserts that the packet has passed one hop.
 fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut bytes = [0; 2048];
     let (len, _) = socket.recv_from(&mut bytes).expect("a packet arrives");
@@ -210,9 +210,10 @@ fn assert_forwards(relay: SocketAddr, a: &UdpSocket, b: &UdpSocket) {
     assert_eq!(receive(a), b"and back");
 }
 
-/// Additions to a configuration: none for one worker, and a line for two.
+/// Lines that are added to a configuration: none for one worker, one for two workers.
 const VARIANTS: [&str; 2] = ["", "switch.workers = 2"];
 
+/// wire.md: W8-3, W8-5.
 #[test]
 fn a_relay_forwards_between_two_sockets_and_stops_cleanly() {
     for (variant, signal) in VARIANTS.iter().zip(["TERM", "INT"]) {
@@ -250,9 +251,9 @@ fn both_ways_of_receiving_forward() {
 fn a_start_prints_what_runs() {
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
-    let said = relay.said.join("\n");
+    let printed = relay.printed.join("\n");
     for wanted in ["memory: ", " by ", "links plain", "slot 2: a at ", "slot 3: b at ", "control"] {
-        assert!(said.contains(wanted), "{wanted}: {said}");
+        assert!(printed.contains(wanted), "{wanted}: {printed}");
     }
     let mode = fs::metadata(relay.path("control")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -297,7 +298,7 @@ fn a_watcher_gets_a_line_every_second() {
     let relay = Relay::start(&two_neighbours(&a, &b, ""));
     let mut stream = relay.connect();
     writeln!(stream, r#"{{"watch":"balance"}}"#).unwrap();
-    // A client that sends nothing more still gets the answer.
+    // A client that has closed its sending half still gets the lines.
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut lines = BufReader::new(stream).lines();
     let uptimes: Vec<f64> = (0..3)
@@ -343,8 +344,8 @@ fn slots_come_and_go_while_traffic_flows() {
             }
             done.store(true, Ordering::Relaxed);
         });
-        // The number is in quarantine. The error for a label that still contains it differs from
-        // the error for a number that was never used.
+        // Slot 5 is in quarantine. Its drop reason differs from that of slot 4, which was never
+        // used.
         a.send_to(&packet(2, 5, b"late"), address).unwrap();
         a.send_to(&packet(2, 4, b"never"), address).unwrap();
         let reasons = eventually("both are counted", || {
@@ -377,15 +378,15 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     for rubbish in ["", "{}", "nonsense", "[1,2", "{\"show\":\"all\"}", "\u{0}\u{7f}", "{\"a\":{"] {
         assert!(relay.ask(rubbish)["error"].is_string(), "{rubbish}");
     }
-    // These bytes are neither text nor a line.
+    // These bytes are not UTF-8 and contain no line break.
     relay.connect().write_all(&[0xff; 100]).unwrap();
-    // The relay refuses a line without end once it is too long, and closes the connection.
+    // The relay refuses a line that is too long before the line ends, and closes the connection.
     let mut endless = relay.connect();
     endless.write_all(&[b'x'; 5000]).unwrap();
     assert_eq!(answer_on(&endless)["kind"], "line_too_long");
     assert_eq!(endless.read(&mut [0; 64]).unwrap_or(0), 0, "the connection has ended");
 
-    // There are more hanging clients than places, each with half a line.
+    // More clients than the relay accepts send half a line and then nothing.
     let hanging: Vec<UnixStream> = (0..40)
         .map(|_| {
             let mut stream = relay.connect();
@@ -395,14 +396,15 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
         .collect();
     assert!(relay.ask(r#"{"show":"slots"}"#)["slots"].is_array());
 
-    // This client sends requests and never reads the answers.
+    // This client sends requests and does not read the replies.
     let mut deaf = relay.connect();
     deaf.set_nonblocking(true).unwrap();
     let request = "{\"show\":\"status\"}\n".repeat(100);
     while deaf.write(request.as_bytes()).is_ok() {}
     assert!(relay.ask(r#"{"show":"slots"}"#)["slots"].is_array());
 
-    // Many requests at once are answered in order, also those just before the end of input.
+    // Requests that are sent together get their replies in order, also if the client then closes
+    // its sending half.
     let mut hasty = relay.connect();
     hasty.write_all(b"{\"show\":\"slots\"}\n{\"show\":\"ports\"}\nrubbish\n").unwrap();
     hasty.shutdown(std::net::Shutdown::Write).unwrap();
@@ -415,7 +417,7 @@ fn control_clients_that_send_junk_or_hang_disturb_no_other() {
     relay.stop("TERM");
 }
 
-/// The datagrams have each size up to that of a packet, and the largest size.
+/// The datagrams have each size up to 2,000 bytes, and the maximum size of UDP.
 #[test]
 fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
     for variant in ["", "switch.workers = 2"] {
@@ -433,12 +435,12 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
         for size in (0..=2000).chain([65_507]) {
             let mut bytes: Vec<u8> = (0..size).map(|_| random() as u8).collect();
             if size % 3 == 0 && size >= LINK_HEADER_BYTES {
-                // These bytes pass the first checks, so that the later checks are reached, too.
+                // Set bytes that pass the first checks, so that the later checks are reached, too.
                 bytes[0] = 0x50;
                 bytes.iter_mut().skip(LINK_HEADER_BYTES).take(2).for_each(|byte| *byte &= 0x13);
             }
             let from = if size % 7 == 0 { &unknown } else { &a };
-            // The test's own socket may refuse the longest datagram, which then is not sent.
+            // The test's own socket may refuse to send the longest datagram.
             sent += u64::from(from.send_to(&bytes, address).is_ok());
             if size % 50 == 0 {
                 eventually("all datagrams are received", || {
@@ -451,7 +453,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
             (balance["frames_in"] == sent && balance["balanced"] == true).then_some(balance)
         });
         assert_eq!(balance["frames_made"], 0);
-        // Random bytes that were a valid packet went to b. Remove them from its queue.
+        // Random bytes may have been valid packets to a or b. Remove them from the queues.
         b.set_nonblocking(true).unwrap();
         while b.recv_from(&mut [0; 4096]).is_ok() {}
         b.set_nonblocking(false).unwrap();
@@ -465,6 +467,7 @@ fn r2_r3_no_datagram_stops_a_relay_and_each_is_counted() {
     }
 }
 
+/// wire.md: W8-29, W8-30.
 #[test]
 fn a_local_process_has_a_slot() {
     let (a, b) = (socket(), socket());
@@ -484,7 +487,7 @@ fn a_local_process_has_a_slot() {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let row = slots["slots"].as_array().unwrap().iter().find(|row| row["slot"] == 4).unwrap();
     assert_eq!((&row["kind"], &row["behind"]), (&"endpoint".into(), &"local".into()));
-    // The endpoint's user may leave, and get a slot again.
+    // The endpoint may be detached and attached again.
     let socket = relay.socket();
     assert!(run(&["slot", "detach", "4", "--socket", &socket]).status.success());
     let again = run(&["slot", "attach", "again", "--listener", "local", "--socket", &socket]);
@@ -507,16 +510,16 @@ fn a_busy_port_is_one_clear_line() {
         let file = write_config(&directory, &config);
         let output = run(&["relay", "--config", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(3), "{output:?}");
-        let said = complaint(&output);
-        assert!(said.contains(&at.to_string()) && said.contains("in use"), "{said}");
-        assert!(said.contains("choose another port"), "the message names a remedy: {said}");
+        let message = complaint(&output);
+        assert!(message.contains(&at.to_string()) && message.contains("in use"), "{message}");
+        assert!(message.contains("choose another port"), "the message names a remedy: {message}");
         assert!(!directory.path().join("control").exists(), "nothing is left behind");
     }
 }
 
 #[test]
 fn a_relay_does_not_share_its_port_with_a_second_one() {
-    // The sockets of several workers share a port, which another process must not share.
+    // The workers' sockets share a port (`SO_REUSEPORT`). Another process must not join them.
     let (a, b) = (socket(), socket());
     let relay = Relay::start(&two_neighbours(&a, &b, "switch.workers = 2"));
     let config =
@@ -535,7 +538,7 @@ fn a_control_socket_is_taken_over_only_from_the_dead() {
     let path = directory.path().join("control");
     // A dropped listener leaves its file, as a killed process does.
     drop(UnixListener::bind(&path).unwrap());
-    // A process that another test starts has a copy of the socket until it executes its program.
+    // A child that another test forks has a copy of the socket until its exec.
     eventually("no process listens", || UnixStream::connect(&path).is_err().then_some(()));
     let config = "[[udp]]\naddress = \"127.0.0.1:0\"\nseal = \"plain\"\n";
     let relay = Relay::start_in(directory, config);
@@ -606,8 +609,8 @@ fn the_sample_passes_the_check_as_it_is_and_with_every_key() {
     let file = directory.path().join("sample.toml");
     for text in [sample, all] {
         fs::write(&file, &text).unwrap();
-        // The file is not made for this machine: there is no key, and there are no interfaces with
-        // these names.
+        // Check only the text, because this machine has neither the key nor interfaces with these
+        // names.
         let output = run(&["config", "check", "--text-only", file.to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}\n{text}");
     }
@@ -633,15 +636,15 @@ fn a_reader_that_closes_causes_no_panic() {
             .expect("the command runs");
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!said.contains("panic"), "{arguments:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!stderr.contains("panic"), "{arguments:?}: {stderr}");
         assert!(output.status.code().is_some(), "{arguments:?}: killed");
     }
 }
 
 #[test]
 fn wrong_usage_has_its_exit_code_and_help_lists_the_codes() {
-    for arguments in [&["nonsense"][..], &["relay"], &["show", "everything"], &["label"]] {
+    for arguments in [&["nonsense"][..], &["relay", "more"], &["show", "everything"], &["label"]] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let help = run(&["--help"]);

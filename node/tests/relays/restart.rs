@@ -1,5 +1,5 @@
-//! The slow path of a relay as a process panics. It restarts while packets pass, and repeated
-//! panics end the relay. A request on the control socket causes the panic, in debug builds only.
+//! The slow path of a relay panics. It restarts while packets pass, and repeated panics end the
+//! relay. A request on the control socket causes the panic, in debug builds only.
 #![cfg(debug_assertions)]
 
 use std::{
@@ -35,7 +35,7 @@ fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     for round in 1..=3 {
         let before = handshakes(&first);
         assert_eq!(first.ask(PANIC)["kind"], "no_answer");
-        // Packets pass immediately, since the workers have the keys.
+        // Packets pass without a pause, because the workers have the keys.
         for _ in 0..20 {
             assert_exchange(&mut at_a, &mut at_b);
         }
@@ -47,7 +47,7 @@ fn r10_a_slow_path_that_panics_recovers_and_links_continue() {
     let in_journal = || first.events("slow_path_restarted").len();
     eventually("all restarts are in the journal", || (in_journal() >= 3).then_some(()));
     assert_eq!(in_journal(), 3);
-    // The slow path makes new links, and detaches slots as before.
+    // After the restarts, the slow path still detaches slots and makes new links.
     let detached = first.ask(r#"{"detach":2}"#);
     assert_eq!(detached["detached"], 2, "{detached}");
     let attach = format!(
@@ -103,12 +103,12 @@ fn a_slow_path_that_panics_again_and_again_ends_the_relay_and_the_state_file_sta
         relay.0.try_wait().unwrap()
     });
     assert_eq!(code.code(), Some(6));
-    let mut said = String::new();
-    relay.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 6, "{said}");
-    assert!(lines[..5].iter().all(|line| line.contains("restarts")), "{said}");
-    assert!(lines[5].contains("repeatedly") && lines[5].contains("requests.rs"), "{said}");
+    let mut stderr = String::new();
+    relay.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 6, "{stderr}");
+    assert!(lines[..5].iter().all(|line| line.contains("restarts")), "{stderr}");
+    assert!(lines[5].contains("repeatedly") && lines[5].contains("requests.rs"), "{stderr}");
     let _second = start();
     assert_eq!(slots(), before);
 }

@@ -1,5 +1,5 @@
 //! Two relays as processes, with a sealed link over the loopback and a unix endpoint on each. Only
-//! the peer with the right keys is served.
+//! a peer with the correct keys gets a link.
 
 use std::{
     fs,
@@ -41,7 +41,8 @@ fn endpoints_of_two_relays_exchange_packets_over_a_sealed_link() {
 
 #[test]
 fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
-    // With two workers at one end or both, a session is opened where its packets arrive.
+    // With several workers at one end or both, the worker on which a session's packets arrive must
+    // be able to open them.
     for (workers_a, workers_b) in [(2, 1), (2, 2), (3, 2)] {
         let (a, b) = (Home::new(), Home::new());
         let workers = |n| format!("seal = \"header-only\"\n[switch]\nworkers = {n}");
@@ -57,7 +58,7 @@ fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
         first.stop();
         second.stop();
     }
-    // One end requests header-only seals and the other does not, so they are not used.
+    // Only one end allows header-only seals, so the link uses full ones.
     let (a, b) = (Home::new(), Home::new());
     let first = a.start(&b.key, Some(b.at), "seal = \"header-only\"");
     let second = b.start(&a.key, Some(a.at), "");
@@ -68,8 +69,8 @@ fn several_workers_share_a_sealed_link_and_headers_alone_may_be_sealed() {
     second.stop();
 }
 
-/// Copies datagrams between two addresses until it is stopped. Each stage is a new socket towards
-/// `far`, like a NAT that loses its state.
+/// Copies datagrams between the senders to `near` and the address `far` until `done`. Each change
+/// of `renewals` replaces the socket towards `far`, like a NAT that loses its state.
 fn translate(near: &UdpSocket, far: SocketAddr, renewals: &AtomicU8, done: &AtomicBool) {
     let mut back = None;
     let outer = || {
@@ -119,7 +120,7 @@ fn a_peer_whose_address_changes_is_followed() {
                 let roamed = events.iter().filter(|event| event["event"] == "roamed").count();
                 (roamed > moves).then_some(())
             });
-            // The event comes a moment before the worker that sends there has the address.
+            // Repeat: the event may precede the worker's update of the address.
             eventually("the relay sends a packet to the new address", || {
                 let back = packet(&[(4, 2), (2, 4)], b"to elsewhere");
                 assert!(at_b.send(&back, DEADLINE).unwrap());
@@ -132,7 +133,7 @@ fn a_peer_whose_address_changes_is_followed() {
     });
 }
 
-/// Ends a loop, however the test ends.
+/// Ends a loop when it is dropped, also if the test panics.
 struct End<'d>(&'d AtomicBool);
 
 impl Drop for End<'_> {
@@ -171,7 +172,7 @@ fn after_a_kill_the_link_comes_back() {
 
 #[test]
 fn the_wrong_key_or_psk_gets_nowhere_and_is_counted() {
-    // The peer has another key than the configured one: its handshake is not allowed.
+    // The peer has another key than the configured one, so its handshake is refused.
     let (a, b, other) = (Home::new(), Home::new(), Home::new());
     let first = a.start(&b.key, None, "");
     let wrong = other.start(&a.key, Some(a.at), "");
@@ -221,7 +222,7 @@ fn an_unknown_peer_gets_no_byte() {
     let relay = a.start(&b.key, None, "");
     let unknown = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut sent = 0;
-    // The datagrams have every kind of link packet, long and short.
+    // The datagrams have each kind of the link header, at several lengths.
     for kind in 0..16_u8 {
         for length in [0, 1, 8, 24, 64, 896, 1200] {
             let mut bytes = vec![0x5a; length];
@@ -253,14 +254,14 @@ fn events_are_reported_as_peers_are_added_and_removed() {
     assert_eq!(next()["watching"], "events");
     let second = b.start(&a.key, Some(a.at), "");
     let mut until = |event: &str, slot: u32| loop {
-        let told = next();
-        if told["event"] == event && told["slot"] == slot {
-            return told;
+        let row = next();
+        if row["event"] == event && row["slot"] == slot {
+            return row;
         }
     };
     until("link_up", 2);
 
-    // A peer is attached while traffic flows, and is then detached.
+    // Another peer is attached while the relay runs, and is then detached.
     let third = Home::new();
     let control = a.file("control");
     let control = control.to_str().unwrap();
@@ -292,8 +293,8 @@ fn keys_that_others_can_read_start_no_relay() {
     fs::set_permissions(home.file("key"), fs::Permissions::from_mode(0o644)).unwrap();
     let output = strowger(&["relay", "--config", home.file("relay.toml").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(3));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.lines().count() == 1 && said.contains("chmod 600 "), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.lines().count() == 1 && stderr.contains("chmod 600 "), "{stderr}");
 }
 
 #[test]
@@ -301,8 +302,8 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
     let (a, b) = (Home::new(), Home::new());
     let rights = "rights = [\"transit\", \"endpoints\", \"control\"]";
     let first = a.start(&b.key, Some(b.at), "");
-    // The second relay grants the first the right to send requests. The first accepts the replies
-    // without granting that right.
+    // The second relay grants the right `control` to the first. The first accepts the replies
+    // without granting that right to the second.
     let second = b.start(&a.key, Some(a.at), rights);
     until_up([&first, &second]);
 
@@ -325,15 +326,14 @@ fn a_label_is_pinged_and_traced_over_a_sealed_link() {
         "the peer has no right to control"
     );
 
-    // Slot 200 of the second relay is empty. The reply tells the place and the reason, in the terms
-    // of the counters.
+    // Slot 200 of the second relay is empty. The reply contains the hop and the drop reason.
     let (trace, code) = probe(&first, &["trace"], &[(1, 2), (2, 200)]);
     assert_eq!((&trace[0]["hops"][1]["discard"], code), (&"empty_slot".into(), Some(1)));
     assert_eq!(trace[0]["why"], "discarded at hop 1: empty_slot (slot 200)");
     assert_eq!(second.discards("empty_slot"), 0, "its own end is hops_spent");
     assert!(second.discards("hops_spent") >= 2);
 
-    // In the other direction no requests are allowed.
+    // The second relay has no right to send requests to the first.
     let (pings, code) = probe(&second, &["ping", "--count", "1"], &[(1, 2), (2, 1)]);
     assert_eq!((&pings[0]["discard"], code), (&"empty_slot".into(), Some(1)));
     first.stop();

@@ -1,5 +1,5 @@
-//! Signals to a relay: only a second SIGINT or SIGTERM ends it without a goodbye, or without
-//! removing its sockets.
+//! Signals to a relay. They either have no effect or end the relay in order: it sends a goodbye and
+//! removes its sockets.
 
 use std::{
     fs,
@@ -9,7 +9,8 @@ use std::{
 
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// The command of a relay with a peer at `home`'s address, after these words.
+/// The command that starts a relay in this folder with this peer. `before` are words in front of
+/// it.
 fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
     let dir = home.path().to_str().unwrap();
     let config = format!(
@@ -24,7 +25,9 @@ fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
     let file = home.file("relay.toml");
     fs::write(&file, config).unwrap();
     let words = [crate::STROWGER, "relay", "--config", file.to_str().unwrap()];
-    let mut words = before.iter().copied().chain(words);
+    // A relay leaves a signal ignored that was ignored at its start. Under nohup that is SIGHUP.
+    let default = ["env", "--default-signal=HUP"];
+    let mut words = default.iter().chain(before).copied().chain(words);
     let mut command = Command::new(words.next().unwrap());
     command.args(words).stdout(Stdio::null()).stderr(Stdio::piped());
     command
@@ -37,7 +40,7 @@ struct Running<'h> {
 }
 
 impl<'h> Running<'h> {
-    /// A relay that has a link to `far`.
+    /// Starts a relay, and waits until its link to `far` is up.
     fn start(home: &'h Home, far: &Relay, before: &[&str]) -> Self {
         let mut child = command(home, &far.home, before).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -57,7 +60,7 @@ impl<'h> Running<'h> {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Waits for the next line that contains these words.
+    /// Blocks until the relay logs a line that contains these words.
     fn says(&mut self, words: &str) -> String {
         loop {
             let line = self.lines.next().expect("the relay logs another line").expect("text");
@@ -105,7 +108,7 @@ fn a_signal_without_a_meaning_is_logged_and_no_link_minds() {
     far.stop();
 }
 
-/// The kernel and the shell both send the signal, as when an ssh connection breaks.
+/// The kernel and the parent process both send SIGHUP, as when an ssh connection breaks.
 #[test]
 fn a_relay_whose_terminal_closes_sends_goodbye_and_leaves_no_socket() {
     let (near, there) = (Home::new(), Home::new());

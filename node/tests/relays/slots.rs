@@ -1,5 +1,4 @@
-//! Slots of a relay as a process. They get other numbers, are drained, and outgrow their scheme,
-//! while packets pass.
+//! Slots of a running relay are renumbered and drained, and their scheme grows, while packets pass.
 
 use std::{fs, time::Duration};
 
@@ -17,7 +16,7 @@ use strowger_testkit::{
     harness::{packet_in, relay::*},
 };
 
-/// Asserts that a packet passes from the endpoint at one slot number to the endpoint at another.
+/// Asserts that a packet passes between the endpoints at these two slot numbers.
 fn assert_goes(scheme: &Scheme, way: (u32, u32), from: &mut Client, to: &mut Client) {
     let text = format!("from {} to {}", way.0, way.1);
     assert!(from.send(&packet_in(scheme, &[way], text.as_bytes()), DEADLINE).unwrap());
@@ -29,9 +28,9 @@ fn assert_goes(scheme: &Scheme, way: (u32, u32), from: &mut Client, to: &mut Cli
 
 fn assert_refused(relay: &Relay, arguments: &[&str], word: &str) {
     let output = relay.command(arguments);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(5), "{arguments:?}: {said}");
-    assert!(said.lines().count() == 1 && said.contains(word), "{arguments:?}: {said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{arguments:?}: {stderr}");
+    assert!(stderr.lines().count() == 1 && stderr.contains(word), "{arguments:?}: {stderr}");
 }
 
 fn state_of(relay: &Relay, slot: u32) -> Value {
@@ -43,7 +42,7 @@ fn state_of(relay: &Relay, slot: u32) -> Value {
 fn slot_of(relay: &Relay, name: &str) -> u64 {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let mut rows = slots["slots"].as_array().unwrap().iter();
-    // Its former numbers are shown with its name, too.
+    // Skip former numbers, which also have the name.
     let is_its = |row: &&Value| row["name"] == name && row["state"] != "retiring";
     rows.find(is_its).unwrap()["slot"].as_u64().unwrap()
 }
@@ -70,17 +69,17 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     let moved = relay.events("slot_moved");
     assert_eq!((&moved[0]["slot"], &moved[0]["detail"]), (&json!(5), &json!("slot 9")));
     eventually("the former number ends", || relay.events("alias_ended").pop());
-    // The event comes a moment before the worker that forwards there has the number.
+    // Repeat: the event may precede the worker's update.
     eventually("packets for it are counted", || {
         assert!(local.send(&packet_in(&V3X5X8, &[(4, 5)], b"late"), DEADLINE).unwrap());
         (relay.discards("slot_gone") > 0).then_some(())
     });
     while other.receive(&mut [0; 2048], Duration::ZERO).unwrap().is_some() {}
 
-    // Without a number, the slot gets the lowest free one. This request has text as its output.
+    // Without a number, the slot gets the lowest free one. This command prints text.
     let output = relay.command(&["slot", "renumber", "9"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.starts_with("slot 9 is slot 0 now"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.starts_with("slot 9 is slot 0 now"), "{stdout}");
     assert_goes(&V3X5X8, (4, 0), &mut local, &mut other);
     assert_goes(&V3X5X8, (4, 9), &mut local, &mut other); // while it is valid
 
@@ -90,7 +89,10 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
         (["slot", "renumber", "4", "1"], "slot 1 is the switch itself"),
         (["slot", "renumber", "4", "0"], "slot 0 is taken"),
         (["slot", "renumber", "4", "4"], "slot 4 is taken"),
-        (["slot", "renumber", "4", "257"], "above the highest"),
+        (
+            ["slot", "renumber", "4", "257"],
+            "slot 257 is above the highest number of this switch, slot_max = 256",
+        ),
         (["slot", "renumber", "4", "5"], "short while ago"),
         (["slot", "renumber", "4", "5"], "it is free in "),
         (["slot", "renumber", "4", "9"], "is the former number"),
@@ -100,12 +102,23 @@ fn a_slot_gets_another_number_and_is_found_by_its_former_one_for_a_while() {
     ] {
         assert_refused(&relay, &arguments, word);
     }
+    for (arguments, word) in [
+        (["slot", "renumber", "bob", "4"], "need a slot number (strowger show slots)"),
+        (["slot", "renumber", "4", "bob"], "need a slot number (strowger show slots)"),
+        (["slot", "attach", "bob", "--slot=x"], "need a slot number (strowger show slots)"),
+        (["slot", "drain", "bob", "--for=1"], "need a slot number (strowger show slots)"),
+        (["slot", "drain", "77", "--for=x"], "need a whole number of seconds"),
+    ] {
+        let output = relay.command(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(word) && output.status.code() == Some(2), "{arguments:?}: {error}");
+    }
     relay.stop();
 }
 
-/// Replies along a label of four bits may be lost once the former number expires. The command
-/// reports that. A number in quarantine is refused at once, and the error has the time when it is
-/// free.
+/// If the new number does not fit into four bits, the return paths of some labels are lost when the
+/// former number expires. The command warns of that. A number in quarantine is refused, and the
+/// error contains the time until it is free.
 #[test]
 fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the_time() {
     let home = Home::new();
@@ -114,11 +127,11 @@ fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the
     let relay = home.start_with(&sections);
     let from = slot_of(&relay, "other").to_string();
     let output = relay.command(&["slot", "renumber", &from, "7"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(!said.contains("warning"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(!stdout.contains("warning"), "{stdout}");
     let output = relay.command(&["slot", "renumber", "7", "9"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("\nwarning: slot 9 does not fit 4 bits"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("\nwarning: slot 9 does not fit 4 bits"), "{stdout}");
     drop(relay); // killed
 
     fs::remove_file(home.file("local")).unwrap();
@@ -132,7 +145,7 @@ fn a_number_with_more_bits_is_reported_and_one_in_quarantine_is_refused_with_the
     relay.command_json(&["slot", "detach", "10"]);
     drop((local, other, relay));
 
-    // All three are in quarantine. Each is shown with the time when it becomes free.
+    // All three numbers are in quarantine. Each error contains the time until the number is free.
     fs::remove_file(home.file("local")).unwrap();
     fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&state);
@@ -151,14 +164,14 @@ fn a_drained_slot_forwards_until_its_time_is_over() {
     assert_eq!(draining, json!({ "draining": { "slot": 5, "for_s": 3600 } }));
     assert_eq!(state_of(&relay, 5), "draining");
     assert_goes(&V3X5X8, (4, 5), &mut local, &mut other);
-    // A separate thread writes the journal.
+    // Wait, because a separate thread writes the journal.
     eventually("the event is in the journal", || relay.events("slot_draining").pop());
     assert_eq!(relay.events("slot_draining").len(), 1);
-    // Under another number, the slot continues to drain.
+    // After a renumbering, the slot continues to drain.
     relay.command_json(&["slot", "renumber", "5", "6"]);
     assert_eq!(state_of(&relay, 6), "draining");
-    let said = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;
-    assert_eq!(String::from_utf8(said).unwrap(), "slot 6 drains and is detached in 0 s\n");
+    let stdout = relay.command(&["slot", "drain", "6", "--for", "0"]).stdout;
+    assert_eq!(String::from_utf8(stdout).unwrap(), "slot 6 drains and is detached in 0 s\n");
     eventually("the slot is detached", || relay.events("slot_detached").pop());
     assert_eq!(state_of(&relay, 4), "attached");
     relay.stop();
@@ -181,7 +194,7 @@ fn r11_new_numbers_survive_a_kill_and_drained_slots_are_free() {
     fs::remove_file(home.file("local")).unwrap();
     fs::remove_file(home.file("other")).unwrap();
     let relay = home.start_with(&sections);
-    assert_eq!((slot_of(&relay, "local"), slot_of(&relay, "other")), (4, 9), "{:?}", relay.said);
+    assert_eq!((slot_of(&relay, "local"), slot_of(&relay, "other")), (4, 9), "{:?}", relay.printed);
     let before = [far.parse().unwrap(), 10];
     assert!(
         !before.contains(&slot_of(&relay, "far")),
@@ -206,7 +219,7 @@ fn a_scheme_grows_while_packets_go_on() {
     let relay = home.start_with(&second_endpoint(&home, &switch));
     let (mut local, mut other) = (relay.client_of("local", 4), relay.client_of("other", 20));
     assert_goes(&small, (4, 20), &mut local, &mut other);
-    // The label has a form that the scheme does not have.
+    // The label uses a form that the scheme does not have yet.
     assert!(local.send(&packet_in(&grown, &[(4, 20)], b"too early"), DEADLINE).unwrap());
     eventually("the discard is counted", || (relay.discards("no_director") == 1).then_some(()));
 
@@ -219,8 +232,8 @@ fn a_scheme_grows_while_packets_go_on() {
     assert_goes(&small, (20, 4), &mut other, &mut local);
     assert_eq!(relay.ask(r#"{"show":"status"}"#)["scheme"], grown_text.as_str());
     assert_eq!(relay.events("scheme_grown").len(), 1);
-    let said = relay.command(&["scheme", "grow", &grown_text]).stdout;
-    assert!(String::from_utf8(said).unwrap().contains("write both into the configuration"));
+    let stdout = relay.command(&["scheme", "grow", &grown_text]).stdout;
+    assert!(String::from_utf8(stdout).unwrap().contains("write both into the configuration"));
     let bad = relay.command(&["scheme", "grow", "v9"]);
     assert!(String::from_utf8(bad.stderr).unwrap().contains("f4, f8, v3x5x8, v4x8"));
     relay.stop();

@@ -1,4 +1,5 @@
-//! Local clients of a relay that stop reading. Other senders lose nothing. Time decides nothing.
+//! Local clients of a relay stop reading. Other traffic loses no packet. The result does not depend
+//! on timing.
 
 use std::{fmt::Write as _, net::UdpSocket, time::Duration};
 
@@ -11,14 +12,15 @@ use strowger_testkit::{
     harness::{packet, relay::*},
 };
 
-/// The flag that makes a packet a control packet, in the switch header's second byte.
+/// The control flag, in the second byte of the switch header.
 const CONTROL: u8 = 0x40;
-/// The number of clients. Their queues together would hold more chunks than a worker has.
+/// The number of clients. Their full queues could hold more chunks than a worker has.
 const CLIENTS: usize = 14;
 
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    // A limit in case of a hang: on one machine a packet that is not lost arrives at once.
+    // The timeout only detects losses: on one machine a packet arrives immediately unless it is
+    // lost.
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket
 }
@@ -43,7 +45,7 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
     let at = what.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
     let at = at.to_owned();
 
-    // Packets are sent one at a time, so that each loss is detected, and no burst causes one.
+    // Packets are sent one at a time, so that each loss is detected and no burst causes a loss.
     let passes = |n: usize| {
         let to_b = packet(&[(2, 3)], b"from one to the other");
         let mut bytes = [0; 2048];
@@ -60,11 +62,12 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
             .map(|n| {
                 let served = Client::connect(relay.path(&format!("u{n}"))).unwrap();
                 let slot = 10 + n as u32;
-                // The lengths alternate, so that the kernel joins no packets, and each has a chunk.
+                // The lengths alternate, so that the kernel does not join packets and each takes a
+                // chunk.
                 let data = packet(&[(2, slot)], &[7; 60]);
                 let mut control = packet(&[(2, slot)], &[7; 90]);
                 control[LINK_HEADER_BYTES + 1] |= if with_control { CONTROL } else { 0 };
-                // Send until the queue of the client refuses more: then it is full.
+                // Send until the client's queue is full and drops packets.
                 let before = discards().unwrap_or_default();
                 eventually("the client's queue is full", || {
                     for _ in 0..32 {
@@ -79,10 +82,10 @@ fn r23_clients_that_do_not_read_cost_others_nothing() {
         passes(500);
         drop(clients);
         eventually("the packets waiting for them are counted", || {
-            let told = relay.ask(r#"{"show":"discards"}"#);
+            let reply = relay.ask(r#"{"show":"discards"}"#);
             passes(1);
-            (told["balance"]["balanced"] == true
-                && told["discards"]["peer_gone"].as_u64() > Some(0))
+            (reply["balance"]["balanced"] == true
+                && reply["discards"]["peer_gone"].as_u64() > Some(0))
             .then_some(())
         });
         passes(100);

@@ -1,5 +1,5 @@
-//! Hostile text on its way to a terminal. Every word of a relay's answers is hostile. The output of
-//! the command has as many lines as with harmless words, and no control characters.
+//! A relay's replies contain hostile text in each string. The command's output has as many lines as
+//! with harmless text, and no control characters.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -11,15 +11,16 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// ESC, CR, LF, a complete line, controls above 0x7f, and characters that reorder or hide text.
+/// Text with ESC, CR, LF, a complete line, control characters above 0x7f, and characters that
+/// reorder or hide text.
 const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n0.000 s  link_up slot 9\n\u{9b}31m\u{85}\u{7f}\
                        \u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\u{e0041}\0";
 
-/// One answer of each kind, with this word in place of each text.
-fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
+/// One reply of each kind, with `word` as the value of each string.
+fn replies(word: &str) -> Vec<(&'static [&'static str], Value)> {
     let row = json!({
         "slot": 2, "state": word, "name": word, "behind": word, "address": word, "port": 1, "what": word,
-        "seal": word, "up": false, "quiet": false, "peer_id": word, "key": word, "rights": [word],
+        "seal": word, "up": false, "idle": false, "peer_id": word, "key": word, "rights": [word],
         "suggested": word, "key_on_two_nodes": [word, word], "discards": { (word): 3 }, "kernel_drops_by_reason": { (word): 3 }, "mtu": 5,
         "reason": word, "why": word, "backend": word, "chosen": word, "path": word, "warnings": [word],
     });
@@ -28,7 +29,7 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
     let refused = json!({ "error": word, "kind": "declined" });
     let hop = json!({ "hop": 0, "slot_in": 1, "slot_out": 2, "behind": word, "discard": word, "error": word,
         "silent": false, "round_trip_us": 1.0 });
-    let answered = |rows: Value| json!({ "question": 1, "answers": rows, "done": true });
+    let replied = |rows: Value| json!({ "request": 1, "replies": rows, "done": true });
     vec![
         (&["show", "slots"], json!({ "slots": [row] })),
         (&["show", "ports"], json!({ "ports": [row] })),
@@ -55,20 +56,20 @@ fn answers(word: &str) -> Vec<(&'static [&'static str], Value)> {
         (&["slot", "detach", "2"], json!({ (word): word })),
         (&["slot", "detach", "2"], refused),
         (&["scheme", "grow", "f8"], json!({ "grown": { "scheme": word, "slot_max": word } })),
-        (&["ping", "19", "-c1"], answered(json!([{ "discard": word, "hop": word, "mtu": 5 }]))),
-        (&["ping", "19", "-c1"], answered(json!([{ "pong": true, "bytes": word }]))),
-        (&["trace", "19"], answered(json!([hop]))),
-        (&["identify", "19"], answered(json!([{ "peer_id": word, "key": word }]))),
-        (&["identify", "19"], answered(json!([{ "discard": word, "hop": word }]))),
+        (&["ping", "19", "-c1"], replied(json!([{ "discard": word, "hop": word, "mtu": 5 }]))),
+        (&["ping", "19", "-c1"], replied(json!([{ "pong": true, "bytes": word }]))),
+        (&["trace", "19"], replied(json!([hop]))),
+        (&["identify", "19"], replied(json!([{ "peer_id": word, "key": word }]))),
+        (&["identify", "19"], replied(json!([{ "discard": word, "hop": word }]))),
     ]
 }
 
-/// Runs a command against a relay that gives this answer to everything.
-fn ask(folder: &Path, arguments: &[&str], answer: &Value) -> Output {
+/// Runs a command against a fake relay that sends this reply to each request.
+fn ask(folder: &Path, arguments: &[&str], reply: &Value) -> Output {
     let socket = folder.join("control");
     let listener = UnixListener::bind(&socket).unwrap();
-    // The answer is text that is escaped no more than JSON requires.
-    let line = format!("{answer}\n");
+    // Escape only what JSON requires.
+    let line = format!("{reply}\n");
     let relay = thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         let requests = BufReader::new(client.try_clone().unwrap());
@@ -96,12 +97,12 @@ fn is_harmless(char: char) -> bool {
 #[test]
 fn no_word_of_a_relay_or_of_its_peers_reaches_the_terminal_as_more_than_text() {
     let folder = tempfile::tempdir().unwrap();
-    let cases = answers("word").into_iter().zip(answers(HOSTILE));
+    let cases = replies("word").into_iter().zip(replies(HOSTILE));
     for ((arguments, harmless), (_, hostile)) in cases {
         for format in [None, Some("--json")] {
             let arguments: Vec<&str> = arguments.iter().copied().chain(format).collect();
             let [calm, loud] =
-                [&harmless, &hostile].map(|answer| ask(folder.path(), &arguments, answer));
+                [&harmless, &hostile].map(|reply| ask(folder.path(), &arguments, reply));
             assert_eq!(calm.status.code(), loud.status.code(), "{arguments:?}");
             let texts = [(&calm.stdout, &loud.stdout), (&calm.stderr, &loud.stderr)];
             for (calm, loud) in texts {

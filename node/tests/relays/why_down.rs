@@ -1,9 +1,19 @@
-//! The reason why a link is down, in `show peers`, the journal and the counters of both ends.
+//! The reason why a link is down is in `show peers`, in the journal and in the counters.
+
+use std::net::UdpSocket;
 
 use serde_json::Value;
+use strowger_crypto::{
+    IdentityKey, LocalIdentity, NetworkId, OsEntropy, Psk,
+    handshake::{LocalParams, Offer, ik},
+};
 use strowger_testkit::{
     eventually,
     harness::{netns::*, relay::*},
+};
+use strowger_wire::{
+    hello::{Timestamp, Versions},
+    link_header::SessionIndex,
 };
 
 fn peer(key: &str, at: Option<&Home>, more: &str) -> String {
@@ -15,8 +25,8 @@ fn first_peer(relay: &Relay) -> Value {
     relay.ask(r#"{"show":"peers"}"#)["peers"][0].take()
 }
 
-/// Waits until the relay reports this reason. The sentence, the event and the text output contain
-/// these words.
+/// Waits until the relay reports this reason. Asserts that the sentence, the event and the text
+/// output contain these words.
 fn assert_reason(relay: &Relay, reason: &str, words: &[&str]) {
     let row = eventually(reason, || {
         let row = first_peer(relay);
@@ -25,11 +35,11 @@ fn assert_reason(relay: &Relay, reason: &str, words: &[&str]) {
     let sentence = row["down_text"].as_str().unwrap();
     assert!(words.iter().all(|word| sentence.contains(word)), "{sentence}");
     relay.show("peers", &[&["peer (slot 2) is down: "], words].concat());
-    let told = eventually("the event reports it", || {
+    let event = eventually("the event reports it", || {
         let events = relay.events("link_trouble").into_iter();
         events.rev().find(|event| event["detail"].as_str().unwrap().contains(words[0]))
     });
-    assert_eq!(told["slot"], 2, "{told}");
+    assert_eq!(event["slot"], 2, "{event}");
 }
 
 fn assert_counted(relay: &Relay, reason: &str) {
@@ -44,6 +54,17 @@ fn an_unused_peer_address_is_shown_as_no_answer() {
     let (a, b) = (Home::new(), Home::new());
     let relay = a.start_with(&peer(&b.key, Some(&b), ""));
     assert_reason(&relay, "no_answer", &["no answer from", &b.at.to_string()]);
+    // Pings say that the link is down, by the name that was given.
+    let label = strowger(&["label", "build", "2:2"]);
+    let label = String::from_utf8(label.stdout).unwrap();
+    let label = label.lines().next().unwrap().strip_prefix("label ").unwrap().to_owned();
+    for (target, what) in [("peer", "peer is down: "), (&label, "the first link of 0000.")] {
+        let output = relay.command(&["ping", "--count=2", "--interval=0", target]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(what), "{error}");
+        assert!(error.contains("is down: see `strowger show peers`"), "{error}");
+        assert_eq!(output.status.code(), Some(1));
+    }
     relay.stop();
 }
 
@@ -97,11 +118,80 @@ fn another_key_at_the_peer_s_address_is_named() {
     let refused =
         eventually("the relay reports the refusal", || first.events("unknown_peer_refused").pop());
     assert!(refused["detail"].as_str().unwrap().contains(&b.key), "{refused}");
-    // Our handshakes are encrypted for `other`, but arrive at `b`.
+    // The first relay's handshakes are encrypted to `other`'s key, but arrive at `b`.
     assert_reason(&second, "not_for_us", &["another key than ours"]);
     assert_counted(&second, "handshake_mac");
     first.stop();
     second.stop();
+}
+
+/// Asserts that this relay, which has no peer, reports the handshakes of `caller` as those of an
+/// unknown peer, and keeps no state of it.
+#[track_caller]
+fn assert_names_its_caller(alone: &Relay, caller: &Home) {
+    let refused = eventually("the relay reports it", || alone.events("unknown_peer_refused").pop());
+    assert!(refused["detail"].as_str().unwrap().contains(&caller.key), "{refused}");
+    assert_counted(alone, "unknown_peer");
+    assert_eq!(alone.discards("unknown_sender"), 0);
+    assert_eq!(alone.ask(r#"{"show":"peers"}"#)["peers"], serde_json::json!([]));
+}
+
+#[test]
+fn a_relay_without_peers_names_the_node_that_it_refuses() {
+    let (a, b) = (Home::new(), Home::new());
+    let alone = a.start_with("");
+    let caller = b.start(&a.key, Some(a.at), "");
+    assert_names_its_caller(&alone, &b);
+    assert!(!caller.is_up());
+    alone.stop();
+    caller.stop();
+}
+
+#[test]
+fn a_relay_without_peers_names_the_node_that_it_refuses_over_ethernet() {
+    let Some([near, far]) = pair() else { return };
+    for backend in ["af_xdp", "af_packet"] {
+        let (a, b) = (Home::new(), Home::new());
+        let call = by_ethernet(&a.key, Some(MACS[0]), backend, "");
+        let without_peer = call.split("[[peer]]").next().unwrap();
+        let alone = Relay::within(&near, a, without_peer);
+        let caller = Relay::within(&far, b.clone(), &call);
+        assert_names_its_caller(&alone, &b);
+        alone.stop();
+        caller.stop();
+    }
+}
+
+/// wire.md: W13-4.
+#[test]
+fn a_peer_of_another_version_is_named() {
+    let home = Home::new();
+    let mut entropy = OsEntropy;
+    let identity = IdentityKey::generate(&mut entropy).unwrap();
+    let local = LocalIdentity::new(&identity, NetworkId::new(b"test").unwrap());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    let key = local.static_public();
+    let relay = home.start_with(&format!(
+        "[[peer]]\nname = \"peer\"\nslot = 2\nkey = \"{key}\"\naddress = \"{at}\"\n"
+    ));
+    // The key of the relay, as its peers configure it.
+    let theirs = home.key.parse().unwrap();
+    let offer = Offer { versions: Versions::new(2, 3).unwrap(), ..Offer::default() };
+    let index = SessionIndex::new(7).unwrap();
+    let mut stamp = 0;
+    eventually("the relay refuses the version", || {
+        stamp += 1;
+        let timestamp = Timestamp(stamp);
+        let ours = LocalParams { local: &local, offer: &offer, index, timestamp };
+        let (_, message) = ik::initiate(&ours, &theirs, &Psk::NONE, None, &mut entropy).unwrap();
+        socket.send_to(&message, home.at).unwrap();
+        (relay.discards("handshake_disagreement") > 0).then_some(())
+    });
+    assert_reason(&relay, "disagreement", &["cannot agree", "no protocol version in common"]);
+    assert_counted(&relay, "handshake_disagreement");
+    relay.show("links", &["down"]);
+    relay.stop();
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Relays in two network namespaces that listen on all addresses. They answer from the address that
-//! the request was sent to, and `[::]` serves IPv4, too.
+//! Relays in two network namespaces that listen on all addresses. They reply from the address to
+//! which a datagram was sent. A listener at `[::]` also serves IPv4.
 
 use strowger_testkit::harness::{
     netns::{self, *},
@@ -8,7 +8,8 @@ use strowger_testkit::harness::{
 
 const CLIENT: &str = "10.77.0.9:7000";
 
-/// An endpoint at slot 4 and a peer over UDP at slot 2, with or without an address.
+/// A configuration with an endpoint at slot 4 and a peer over UDP at slot 2. `peer` is the line
+/// with its address, or empty.
 fn config(key: &str, listen: &str, peer: &str) -> String {
     format!(
         "[identity]\nkey = \"DIR/key\"\nnetwork = \"test\"\n\
@@ -18,15 +19,15 @@ fn config(key: &str, listen: &str, peer: &str) -> String {
     )
 }
 
-/// A client that has only IPv4 sends to the second of the server's addresses, and receives from no
-/// other address, as if a stateful firewall protected it.
+/// An IPv4 client sends to the second of the server's addresses, and accepts replies only from that
+/// address, like a client behind a stateful firewall.
 fn asked_at_the_second_address(listen: &str) {
     let Some([near, far]) = pair() else { return };
     for (Namespace(name), at) in [(&near, "10.77.0.9"), (&far, "10.77.0.1"), (&far, "10.77.0.2")] {
         netns::run(&format!("ip -n {name} addr add {at}/24 dev e0")).unwrap();
     }
-    // No route leads back to the first address, so the kernel drops packets from it (RFC 3704,
-    // strict).
+    // The client has no route to the server's first address, so its kernel drops packets from there
+    // (strict reverse path filter, RFC 3704).
     netns::run(&format!("ip -n {} route add blackhole 10.77.0.1/32", near.0)).unwrap();
     let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1";
     netns::run(&format!("ip netns exec {} {strict}", near.0)).unwrap();
@@ -41,6 +42,7 @@ fn asked_at_the_second_address(listen: &str) {
     assert_eq!((at(&client), at(&server)), ("10.77.0.2:7000".into(), CLIENT.into()));
 }
 
+/// wire.md: W8-6, W8-7.
 #[test]
 fn a_relay_at_all_addresses_answers_from_the_one_that_was_asked() {
     asked_at_the_second_address("0.0.0.0:7000");

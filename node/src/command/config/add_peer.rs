@@ -31,8 +31,8 @@ pub(crate) struct Options {
 /// `strowger config add-peer`.
 ///
 /// # Errors
-/// One line: the file cannot be read or written, or it would not be valid with the peer. The file
-/// is unchanged then.
+/// One line: the file cannot be read or written, or it would not be valid with the peer. An invalid
+/// file is not written.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let Options { file, peer: spec, listener } = options;
     let shown = file.display();

@@ -1,9 +1,9 @@
-//! `strowger config check`: reports everything that is wrong with a configuration on this machine,
-//! and starts nothing. It checks files, searches the kernel's lists for sockets, and makes a switch
-//! without ports. It changes nothing, so it may run while a relay runs.
+//! `strowger config check`: reports the problems of a configuration on this machine without
+//! starting a relay. It checks files, searches the kernel's lists of sockets, and performs a dry
+//! run. It changes no file and binds no listener, so it may run while a relay runs.
 //!
-//! A problem is an error that would make a start fail, or make the relay start without some part. A
-//! note is not an error in the configuration, for example that a running relay uses a socket.
+//! A problem would make a start fail, or make the relay run without a configured part. A note
+//! reports something that is no error, for example that a running relay uses a socket.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// The number of bytes that the check pins to find out whether AF_XDP may be used.
+/// The number of bytes that the check pins to test whether AF_XDP may be used.
 const UMEM_BYTES_TRIED: usize = 1 << 20;
 
 /// The results of the checks.
@@ -60,8 +60,8 @@ impl Findings {
         self.notes.push(text);
     }
 
-    /// Reports that a process uses something. This is a problem unless the process is a relay, or
-    /// is unknown.
+    /// Reports that a process uses a socket or file. This is a problem only if the process is known
+    /// and is not a relay.
     fn in_use(&mut self, what: &str, holder: &Holder) {
         match holder {
             Holder::Other(..) => self.refused(format!(
@@ -111,7 +111,7 @@ pub(crate) fn run(
     Ok(exit.map_or(ExitCode::SUCCESS, |exit| Failure::new(exit, "").code()))
 }
 
-/// Performs the checks of this machine that a start would perform.
+/// Performs those checks of a start that depend on this machine.
 fn check_machine(file: &Path, mut config: Config) -> Findings {
     let mut found = Findings::default();
     let account = builder::account(&config).unwrap_or_else(|failure| {
@@ -143,7 +143,7 @@ fn check_machine(file: &Path, mut config: Config) -> Findings {
     addresses::faults(&MachineAddresses::now(), &config)
         .into_iter()
         .for_each(|fault| found.wrong(fault));
-    // If the key cannot be read, a new key takes its place for the remaining checks.
+    // If the key cannot be read, use a new key in its place for the remaining checks.
     let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
     let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE));
     let builder = builder.map(|builder| builder.workers(workers).opener(opener));
@@ -183,7 +183,7 @@ fn check_file(
 ) {
     let may = match role {
         // These files have been read already, so they need no check.
-        Role::Configuration | Role::Key | Role::Psk => Ok(()),
+        Role::Configuration | Role::Key | Role::Psk | Role::AddressBook => Ok(()),
         Role::State | Role::StateNew => opener.may_replace_later(path),
         Role::StateLock => opener.may_keep(path).map(|there| {
             if let Some(holder) = there.and_then(|there| holder_of_lock(there.id)) {
@@ -251,7 +251,7 @@ fn check_listener(listener: &Listener, config: &Config, sockets: &Sockets, found
     }
 }
 
-/// The first port that this process may bind, if it is higher than the listener's port.
+/// The lowest port that this process may bind, if the listener's port is below it.
 fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     const PATH: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     /// `CAP_NET_BIND_SERVICE`.
@@ -263,7 +263,8 @@ fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     (at.port() != 0 && at.port() < first && !may_bind).then_some(first)
 }
 
-/// Returns a note if a start would wait for a missing address or interface.
+/// The end of a message about a missing address or interface: the time for which a start waits for
+/// it. Empty if a start does not wait.
 fn waiting(config: &Config) -> String {
     match config.wait.as_secs() {
         0 => String::new(),
@@ -284,7 +285,7 @@ fn check_interfaces(config: &Config, workers: usize, found: &mut Findings) {
             ModeChoice::Auto => no_xdp.is_some(),
             ModeChoice::Xdp => false,
         };
-        // AF_PACKET opens only the first queue, and receives the frames of all queues.
+        // With AF_PACKET a relay opens only the first queue, and receives the frames of all queues.
         let opened = if by_packet { 1 } else { usize::MAX };
         for spec in builder::ethernet_interface(ethernet)
             .specs(workers, config.switch.slot_max())

@@ -1,5 +1,5 @@
-//! Finds the process that uses a socket or a lock, in the kernel's lists. It binds and connects nothing, so a running
-//! relay is not disturbed.
+//! Finds the process that uses a socket or a lock, in the kernel's lists. It does not bind or
+//! connect a socket, so it does not disturb a running relay.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ const LISTENS: u32 = 1 << 16;
 pub(super) enum Holder {
     /// A relay.
     Relay(u32),
-    /// Another program, with its process number and name.
+    /// Another program, with its process ID and name.
     Other(u32, String),
     /// A process that this user may not inspect, or that is in another PID namespace.
     Unknown,
@@ -65,7 +65,8 @@ impl Sockets {
         Self { udp, unix: unix.lines().filter_map(listening).collect(), processes: processes() }
     }
 
-    /// The process that uses an address and port that a listener would bind.
+    /// The process whose socket prevents a listener from binding this address. `is_dual` is whether
+    /// the listener would also accept IPv4.
     pub(super) fn holder_of_udp(&self, at: SocketAddr, is_dual: bool) -> Option<Holder> {
         let has_v4 = self.udp.iter().any(|(it, _)| it.is_ipv4() && it.port() == at.port());
         let clashes = |other: SocketAddr| {
@@ -74,8 +75,8 @@ impl Sockets {
             let fits = match (ip.is_ipv4(), other_ip.is_ipv4()) {
                 (true, true) | (false, false) => is_any || ip == other_ip,
                 (false, true) => is_dual,
-                // The kernel does not list whether a socket at [::] accepts IPv4. A program whose
-                // socket does not accept it has a second socket for IPv4.
+                // The kernel's list does not show whether a socket at [::] accepts IPv4. Assume
+                // that it does, unless an IPv4 socket has the same port.
                 (true, false) => other_ip.is_unspecified() && !has_v4,
             };
             at.port() != 0 && at.port() == other.port() && fits
@@ -84,8 +85,8 @@ impl Sockets {
         holders.map(|(_, inode)| self.holder(*inode)).max_by_key(Self::weight)
     }
 
-    /// The weight of a holder. If several processes hold a socket, the one with the highest weight
-    /// is reported.
+    /// The weight of a holder. If several sockets are in conflict, the holder with the highest
+    /// weight is reported.
     fn weight(holder: &Holder) -> u8 {
         match holder {
             Holder::Unknown => 0,
@@ -112,21 +113,22 @@ impl Sockets {
     }
 }
 
-/// The process that has locked a file (`flock`), by its device and inode.
+/// The process that has locked (`flock`) the file with this device and inode.
 pub(super) fn holder_of_lock(id: (u64, u64)) -> Option<Holder> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let process = locks.lines().find_map(|line| lock(line, id))?;
     Some(process.map_or(Holder::Unknown, Holder::of))
 }
 
-/// The process that a line of `/proc/locks` names for this file.
+/// Parses a line of `/proc/locks`. If it is a lock of this file, returns its process; the inner
+/// `None` is a process ID that cannot be parsed.
 fn lock(line: &str, (device, inode): (u64, u64)) -> Option<Option<u32>> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, _, process, file, ..] = words.as_slice() else { return None };
     let mut parts = file.split(':');
     let mut number = |radix| u64::from_str_radix(parts.next()?, radix).ok();
     let (major, minor, listed) = (number(16)?, number(16)?, number(10)?);
-    // Computed as `major` and `minor` of the C library.
+    // The same computation as `major` and `minor` of the C library.
     let major_of = (device >> 8 & 0xfff) | (device >> 32 & !0xfff);
     let minor_of = (device & 0xff) | (device >> 12 & !0xff);
     let is_it = (major, minor, listed) == (major_of, minor_of & 0xffff_ffff, inode);
@@ -187,7 +189,8 @@ fn processes() -> HashMap<u64, u32> {
             let inode = what.to_str().and_then(|what| what.strip_prefix("socket:["));
             let inode = inode.and_then(|inode| inode.trim_end_matches(']').parse().ok());
             if let Some(inode) = inode {
-                // A child can inherit a socket. The parent counts as the user of the socket.
+                // A child can inherit a socket. The process with the lowest ID, usually the parent,
+                // counts as the holder.
                 let first = found.entry(inode).or_insert(process);
                 *first = process.min(*first);
             }

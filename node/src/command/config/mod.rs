@@ -18,18 +18,19 @@ use crate::{
 /// `strowger config`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Print the errors of a file, and what this machine would refuse of it. It changes nothing, so it works
-    /// beside a relay that runs. Run it as the user that starts the relay.
+    /// Print the errors of a configuration, and what this machine would refuse. The check changes
+    /// nothing, so it may run beside a running relay. Run it as the user that starts the relay.
     Check {
         /// The file.
         file: PathBuf,
-        /// Check the text only, for a file of another machine.
+        /// Check only the text, for the file of another machine.
         #[arg(long)]
         text_only: bool,
     },
     /// Print a commented sample.
     Sample,
-    /// Add a [[peer]] to a configuration. The file stays as it is if it would not be valid with the peer.
+    /// Add a [[peer]] to a configuration. The file is unchanged if it would be invalid with the
+    /// peer.
     AddPeer(add_peer::Options),
 }
 

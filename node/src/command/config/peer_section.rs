@@ -6,7 +6,8 @@ use strowger_crypto::StaticPublic;
 
 use crate::relay::config::{Fault, parse_key};
 
-/// The rights of a configured peer: all of them. `control` lets the peer ping and trace this relay.
+/// The rights that the commands write into the section: all of them. `control` lets the peer ping
+/// and trace this relay.
 pub(crate) const RIGHTS: &str = "transit,endpoints,control";
 
 /// A peer on the command line: `[NAME=]KEY[@ADDRESS]`.
@@ -55,7 +56,7 @@ impl fmt::Display for PeerSection<'_> {
     }
 }
 
-/// A name for a peer that has none on the command line: the first free one of peer1, peer2, ...
+/// A name for a peer without a name on the command line: the first free one of peer1, peer2, ...
 pub(crate) fn free_name(taken: &[String]) -> String {
     let mut number = 1;
     loop {
@@ -72,7 +73,7 @@ pub(crate) fn quoted(text: &str) -> toml::Value {
     toml::Value::String(text.to_owned())
 }
 
-/// The texts of faults, joined in one line.
+/// The texts of faults in one line.
 pub(crate) fn fault_texts(faults: &[Fault]) -> String {
     let texts: Vec<&str> = faults.iter().map(|fault| fault.text.as_str()).collect();
     texts.join("; ")

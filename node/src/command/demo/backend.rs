@@ -7,7 +7,7 @@ use strowger_io::udp::BackendChoice;
 pub(crate) enum Backend {
     /// The default: recvmmsg, the fastest in our benchmarks
     Auto,
-    /// io_uring, or an error
+    /// io_uring; the demo fails if the kernel does not allow it
     #[value(name = "io_uring")]
     IoUring,
     /// recvmmsg

@@ -1,7 +1,8 @@
-//! `strowger demo`: sends traffic through a relay on this machine, over UDP sockets on both sides, and checks the
-//! result. It needs no privileges.
+//! `strowger demo`: sends traffic through a relay on this machine, with UDP sockets on both sides,
+//! and checks the result. It needs no privileges.
 
 mod backend;
+mod connections;
 mod testbed;
 mod traffic;
 
@@ -24,11 +25,11 @@ use self::testbed::Testbed;
 use self::traffic::{FRAME_BYTES_MIN, Load, Progress, SinkReport, SourceReport};
 use crate::exit::{Exit, Failure, output_ended};
 
-/// The longest frame that the demo sends. Every loopback interface accepts a train of frames of
-/// this size.
+/// The maximum length of a frame of the demo, in bytes. A loopback interface with its default MTU
+/// accepts trains of such frames.
 const FRAME_BYTES_MAX: usize = 9_000;
 
-/// The maximum time in which frames in flight may arrive after the source has stopped.
+/// The maximum time that the demo waits for frames in flight after the source has stopped.
 const REST_MAX: Duration = Duration::from_secs(3);
 
 /// `strowger demo`.
@@ -75,7 +76,7 @@ struct Outcome {
     ok: bool,
     /// The checks that failed.
     failed: Vec<String>,
-    /// Whether rule R3 holds on every switch: frames in + frames made = frames out + discards.
+    /// Whether invariant R3 holds on every switch: frames in + frames made = frames out + discards.
     balanced: bool,
     /// Frames per second through the relay, from source to sink.
     frames_per_s: f64,
@@ -83,21 +84,21 @@ struct Outcome {
     bits_per_s: f64,
     frames_sent: u64,
     frames_received: u64,
-    /// Replies that arrived on the return path in the label of a frame.
+    /// Replies that reached the source along the return paths of its frames.
     answers: u64,
-    /// Frames that were sent and not received. Each of them is counted in `discards` or
-    /// `kernel_drops`.
+    /// Frames that were sent and not received. The check fails if `discards` and `kernel_drops`
+    /// together are fewer.
     lost: u64,
     reordered: u64,
     /// Frames that were received with changed bytes.
     damaged: u64,
     frames_copied: u64,
-    /// The number of calls of the allocator on worker threads.
+    /// The number of calls to the allocator on worker threads.
     worker_allocations: u64,
     /// Discards by reason, summed over all switches.
     discards: BTreeMap<&'static str, u64>,
-    /// Frames that are addressed to a switch itself: handshakes, keepalives. The balance counts
-    /// them together with the discards.
+    /// Frames that ended at a switch as intended, such as handshakes and keepalives. They are not
+    /// in `discards`.
     handled: u64,
     /// The number of datagrams that the kernel dropped before they became frames.
     kernel_drops: u64,
@@ -108,14 +109,17 @@ struct Outcome {
     workers: u8,
     seconds: f64,
     relay: Sides,
-    /// The average number of frames in one receive and in one send of the relay.
+    /// The average number of frames per train that the relay received.
     frames_per_receive: f64,
+    /// The average number of frames per train that the relay sent.
     frames_per_send: f64,
-    /// The remedies that would make the relay faster on this machine.
+    /// Connections between two endpoints on slots of a relay.
+    connections: connections::Report,
+    /// Changes of the machine or the options that would make the relay faster.
     faster_here: Vec<String>,
 }
 
-/// The counters of the relay for rule R3.
+/// The counters of the relay for invariant R3.
 #[derive(Clone, Debug, Serialize)]
 struct Sides {
     frames_in: u64,
@@ -147,8 +151,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 
 fn measure(options: &Options) -> Result<Outcome, Failure> {
     let backend = options.backend.into();
-    // One flow always stays on one worker, so several workers need several flows. Each sealed flow
-    // needs its own switch on the left.
+    // A flow stays on one worker, so several workers need several flows. Each sealed flow needs its
+    // own switch on the left.
     let workers = usize::from(options.workers);
     let flows = match (options.workers, options.plain) {
         (1, _) => 1,
@@ -196,12 +200,14 @@ fn measure(options: &Options) -> Result<Outcome, Failure> {
     let frames_copied = testbed.frames_copied();
     let port = testbed.relay.stats().map(|stats| stats.ports).unwrap_or_default();
     let balances = testbed.stop()?;
-    // The endpoints are dropped last, because no switch counts frames that an endpoint has not
-    // taken.
+    // Drop the endpoints only after the switches have stopped, so that no switch sends to an
+    // endpoint that is gone.
     drop((sources, sink));
     let queues = port.iter().flat_map(|port| &port.port.queues);
     let sums = queues.fold((0, 0), |sums, q| (sums.0 + q.trains_in, sums.1 + q.trains_out));
-    Ok(evaluate(options, &balances, &sent, &received, &report, frames_copied, sums))
+    let connections = connections::run()?;
+    let results = (&sent, &received, connections);
+    Ok(evaluate(options, &balances, results, &report, frames_copied, sums))
 }
 
 fn sealed_line(testbed: &Testbed, after: Duration) -> String {
@@ -217,9 +223,8 @@ fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure::new(Exit::Died, "demo: a traffic thread died"))
 }
 
-/// The maximum number of frames in flight. The smallest socket buffer on the path must hold them,
-/// so that the kernel drops none. For each train the kernel counts up to twice its bytes, and some
-/// hundred bytes more.
+/// The maximum number of frames in flight, so that the socket buffers hold them and the kernel
+/// drops none. The kernel charges a train up to twice its bytes, and a few hundred bytes more.
 fn window_frames(buffer_bytes: usize, size: usize, depth_frames: usize) -> u64 {
     let fits = buffer_bytes / (4 * (size + 64));
     fits.clamp(64, depth_frames / 2) as u64
@@ -257,8 +262,7 @@ fn watch(options: &Options, testbed: &Testbed, progress: &Progress) {
 fn evaluate(
     options: &Options,
     balances: &[Balance],
-    sent: &SourceReport,
-    received: &SinkReport,
+    (sent, received, connections): (&SourceReport, &SinkReport, connections::Report),
     report: &strowger_io::udp::UdpReport,
     frames_copied: u64,
     (trains_in, trains_out): (u64, u64),
@@ -273,8 +277,7 @@ fn evaluate(
         *discards.entry(reason.name()).or_default() += count;
     }
     let kernel_drops = balances.iter().map(|balance| balance.kernel_drops).sum();
-    // Handshakes and keepalives arrived at their destination, so the output does not count them as
-    // discards.
+    // Handshakes and keepalives reached their destination, so they are not shown as discards.
     let handled = Discard::ALL.iter().filter(|discard| discard.is_handled());
     let handled = handled.filter_map(|discard| discards.remove(discard.name())).sum();
     let counted = discards.values().sum::<u64>() + kernel_drops;
@@ -292,6 +295,18 @@ fn evaluate(
         (received.damaged == 0, format!("{} frames arrived with changed bytes", received.damaged)),
         (frames_copied == 0, format!("{frames_copied} frames were copied")),
         (alloc::installed(), "the guarded allocator is not installed".to_owned()),
+        (
+            connections.returned > 0 && connections.returned == connections.messages,
+            "messages of a connection were lost".to_owned(),
+        ),
+        (
+            connections.missed == 0,
+            format!("the capture of the relay missed {} packets", connections.missed),
+        ),
+        (
+            connections.readable == 0 && connections.search_works,
+            "the relay could read messages of a connection".to_owned(),
+        ),
         (worker_allocations == 0, format!("workers allocated {worker_allocations} times (R13)")),
     ];
     let failed: Vec<String> =
@@ -328,6 +343,7 @@ fn evaluate(
         },
         frames_per_receive: per(relay.frames_in, trains_in),
         frames_per_send: per(relay.frames_out, trains_out),
+        connections,
         faster_here: faster_here(options, report),
     }
 }
@@ -369,6 +385,7 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
         "trains      {:.1} frames a receive, {:.1} a send",
         outcome.frames_per_receive, outcome.frames_per_send
     )?;
+    writeln!(out, "connections {}", outcome.connections)?;
     if outcome.discards.is_empty() && outcome.kernel_drops == 0 {
         writeln!(out, "discards    none")?;
     }
@@ -400,7 +417,7 @@ fn print(out: &mut impl std::io::Write, outcome: &Outcome) -> std::io::Result<()
     writeln!(out, "{}", if outcome.ok { "ok" } else { "not ok" })
 }
 
-/// A scaled number with its unit, for example `1.53 Mframes/s`.
+/// Formats a number with an SI prefix and its unit, for example `1.53 Mframes/s`.
 fn scaled(value: f64, unit: &str) -> String {
     let (value, prefix) = match value {
         v if v >= 1e9 => (v / 1e9, "G"),

@@ -1,11 +1,11 @@
-//! The demo's testbed: three relays of the runtime with real UDP sockets between them, and an endpoint at each end.
+//! The demo's testbed: three relays with UDP sockets between them, and an endpoint at each end.
 //!
 //! ```text
 //!   source ── left ══ udp ══ relay ══ udp ══ right ── sink
 //! ```
 //!
-//! Links over UDP are sealed, with keys made at the start, unless `--plain` is given. A peer has
-//! only one link, so several sealed flows need one relay for each on the left.
+//! Links over UDP are sealed with new keys, unless `--plain` is given. Two relays have only one
+//! sealed link with each other, so several sealed flows need one relay per flow on the left.
 
 use std::{
     net::SocketAddr,
@@ -31,7 +31,7 @@ use crate::exit::{Exit, Failure};
 const ENDPOINT: (&str, u32) = ("endpoint", 2);
 /// The first slot number of a link.
 const LINKS_FROM: u32 = 3;
-/// The maximum time for links to come up.
+/// The maximum time until all links are up.
 const UP_MAX: Duration = Duration::from_secs(20);
 
 /// A running relay.
@@ -47,7 +47,7 @@ pub(super) struct Node {
 
 /// The relays and links between the two endpoints.
 pub(super) struct Testbed {
-    /// The relays on the left: a single one, or one for each flow.
+    /// The relays on the left: one if links are plain, otherwise one per flow.
     lefts: Vec<Node>,
     pub(super) relay: Node,
     right: Node,
@@ -75,7 +75,7 @@ struct NodeSpec {
 impl Node {
     fn start(spec: NodeSpec, endpoint: Option<CustomPort>) -> Result<Self, Failure> {
         let NodeSpec { workers, listeners, is_sealed, backend } = spec;
-        // One burst is in the switch, and one waits in egress queues or to be sent.
+        // Two bursts: one in the switch, and one in egress queues or waiting to be sent.
         let trains = usize::from(POSTED_BUFFERS) * listeners + 2 * BURST_MAX;
         let memory = Memory::default().trains(Some(trains as u32)).huge_pages(false);
         let mut builder = Relay::builder().network("strowger demo").workers(workers).memory(memory);
@@ -108,7 +108,7 @@ impl Node {
         Ok(Self { handle, key, listeners, links: Vec::new() })
     }
 
-    /// Starts a relay with an endpoint. The other half of the endpoint belongs to this program.
+    /// Starts a relay with an endpoint, and returns the program's half of the endpoint.
     fn with_endpoint(spec: NodeSpec, depth_frames: usize) -> Result<(Self, Endpoint), Failure> {
         let of_endpoint = EndpointSpec { depth_frames, ..EndpointSpec::default() };
         let (port, endpoint) =
@@ -117,9 +117,10 @@ impl Node {
         Ok((Self::start(spec, Some(port))?, endpoint))
     }
 
-    /// Adds a link to another relay that is reached through a listener, and returns the slot of the
-    /// link. The link is sealed if that relay has a key. One end of a sealed link waits for the
-    /// other: a handshake that arrives too early is repeated only a second later.
+    /// Adds a link to another relay through a listener, and returns the slot of the link. The link
+    /// is sealed if that relay has a key. If `waits`, this end leaves the handshake to the other
+    /// end. The other end must then be added later, because a handshake whose receiver does not
+    /// know the peer yet is retried only after a second.
     fn link(
         &mut self,
         (listener, waits): (usize, bool),
@@ -144,7 +145,7 @@ impl Node {
         self.listeners[listener].1
     }
 
-    /// The current counters; none if the relay has ended. In that case `stop` reports the end.
+    /// The current counters; `None` if the relay has ended. In that case `stop` returns the reason.
     pub(super) fn stats(&self) -> Option<Stats> {
         self.handle.stats().ok()
     }
@@ -166,8 +167,8 @@ impl Node {
 }
 
 /// Builds the testbed, its sources and its sink. With several workers in the relay there are
-/// several flows, each from a separate socket: the kernel distributes flows over the relay's
-/// sockets by their addresses.
+/// several flows, each from its own socket, because the kernel distributes datagrams over the
+/// relay's sockets by source address and port.
 pub(super) fn build(
     relay_workers: usize,
     flows: usize,
@@ -237,7 +238,7 @@ impl Testbed {
         self.relay.links.len()
     }
 
-    /// Whether all relays are free of frames in flight.
+    /// Whether no relay has frames in flight.
     pub(super) fn is_at_rest(&self) -> bool {
         self.nodes().all(|node| node.stats().is_none_or(|stats| stats.totals.is_even()))
     }
@@ -247,7 +248,7 @@ impl Testbed {
         self.nodes().map(Node::stop).collect()
     }
 
-    /// The number of frames whose payload some relay copied.
+    /// The number of frames whose payload a relay copied.
     pub(super) fn frames_copied(&self) -> u64 {
         self.nodes().filter_map(Node::stats).map(|stats| stats.frames_copied).sum()
     }

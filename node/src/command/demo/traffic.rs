@@ -1,5 +1,5 @@
-//! The two ends of the demo's traffic: a source that sends numbered frames as fast as its window allows, and a sink
-//! that checks each frame and replies along the return path.
+//! The two ends of the demo's traffic: a source that sends numbered frames as fast as its window
+//! allows, and a sink that checks each frame and sends replies along the return path.
 //!
 //! The payload of a frame comes after the switch header. Numbers are big-endian, and the fill bytes
 //! are the low byte of the number:
@@ -27,15 +27,14 @@ use strowger_wire::{
 
 /// The number of bytes in front of the payload.
 pub(super) const OVERHEAD_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
-/// The shortest frame that can carry a flow and a number.
+/// The length of the shortest frame that can contain a flow and a number, in bytes.
 pub(super) const FRAME_BYTES_MIN: usize = OVERHEAD_BYTES + 12;
 
-/// The maximum number of frames between two replies. The sink also replies when no more frames have
-/// arrived.
+/// The maximum number of frames between two replies. The sink also replies when no frame waits.
 const ANSWER_EVERY: u64 = 256;
 
-/// After this time without a reply, the source counts frames in flight as lost and opens its
-/// window. The sink counts the frames that were really lost.
+/// After this time without a reply, the source treats frames in flight as lost and opens its
+/// window. The result does not depend on this estimate.
 const LOST_AFTER: Duration = Duration::from_millis(100);
 
 /// The progress of both threads, for the thread that shows it.
@@ -43,9 +42,9 @@ const LOST_AFTER: Duration = Duration::from_millis(100);
 pub(super) struct Progress {
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
-    /// Tells the source to stop.
+    /// Set when the source must stop.
     pub(super) stop_sending: AtomicBool,
-    /// Tells the sink to stop when no more frames arrive.
+    /// Set when the sink must stop as soon as no frame arrives.
     pub(super) stop_receiving: AtomicBool,
 }
 
@@ -99,8 +98,9 @@ impl Replies {
     }
 }
 
-/// Sends frames along the labels until [`Progress::stop_sending`], with up to a window of them in
-/// flight. Each label is a flow. The endpoints get equal shares of the flows, in order.
+/// Sends frames along the labels until [`Progress::stop_sending`] is set, with at most a window of
+/// frames in flight. Each label is a flow. The flows are divided equally among the endpoints, in
+/// order.
 pub(super) fn source(
     mut endpoints: Vec<Endpoint>,
     load: &Load,
@@ -140,7 +140,7 @@ pub(super) fn source(
         let Some(endpoint) = endpoints.get_mut(flow / flows_each.max(1)) else { break };
         let most = (open as usize).min(strowger_frame::BURST_MAX).min(65_536 / (size + room));
         let Some(mut train) = endpoint.train_with_room(*size, most, *room) else {
-            // All chunks are in flight, so the thread yields here.
+            // All chunks are in flight.
             std::thread::yield_now();
             continue;
         };
@@ -164,8 +164,8 @@ pub(super) fn source(
     (endpoints, SourceReport { sent, answers: replies.answers })
 }
 
-/// Checks every frame that arrives and replies along the return path. It ends when
-/// [`Progress::stop_receiving`] is set and no more frames arrive.
+/// Checks every frame that arrives, and sends replies along the return path. Ends when
+/// [`Progress::stop_receiving`] is set and no frame arrives.
 pub(super) fn sink(
     mut endpoint: Endpoint,
     flows: usize,
@@ -218,8 +218,8 @@ pub(super) fn sink(
             }
             since_answer += 1;
             if since_answer == 1 {
-                // The label holds the return path without its last slot. That slot is passed next
-                // to the frame.
+                // The return path in the label lacks the ingress slot at this switch. The frame's
+                // mark contains that slot.
                 let ingress = scheme.encode_least(ingress).ok();
                 return_path = arrived.label.reverse(arrived.shift, ingress).ok();
             }
@@ -275,8 +275,7 @@ fn read_frame(frame: &mut Frame, flows: usize) -> Option<Arrived> {
     })
 }
 
-/// Updates the source's count of frames that are accounted for: they were received, or are known to
-/// be missing.
+/// Sends the source the number of frames that are accounted for: received, or known to be missing.
 fn answer(
     endpoint: &mut Endpoint,
     return_path: Option<Label>,

@@ -1,4 +1,4 @@
-//! `[[ethernet]]`: makes ports of interfaces and their queues.
+//! Parses `[[ethernet]]`: ports on interfaces and their queues.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,8 @@ pub(super) const ETHERNET_KEYS: &[&str] = &[
     "capture",
 ];
 
-/// Ethertypes that the machine itself needs. A relay that used one would take all of its frames.
+/// EtherTypes that the machine itself needs. A relay that used one of them would receive the
+/// machine's own frames.
 const TAKEN: [(u16, &str); 5] = [
     (0x0800, "IPv4"),
     (0x0806, "ARP"),
@@ -45,16 +46,16 @@ pub(crate) struct Ethernet {
     pub(crate) queues: Queues,
     pub(crate) ethertype: u16,
     pub(crate) vlan: Option<u16>,
-    /// Whether plain links through it are allowed: `seal = "plain"`.
+    /// Whether plain links through the port are allowed: `seal = "plain"`.
     pub(crate) plain: bool,
     pub(crate) backend: ModeChoice,
-    /// Whether a frame may be sent in several descriptors (`XDP_USE_SG`).
+    /// Whether an AF_XDP frame may span several descriptors (`XDP_USE_SG`).
     pub(crate) multi_buffer: bool,
-    /// The number of chunks in the kernel's fill ring, for each queue.
+    /// The number of chunks in the kernel's fill ring, per queue.
     pub(crate) fill_ring_frames: u32,
     /// The number of seconds between two beacons; `None` to neither send nor receive beacons.
     pub(crate) beacon_s: Option<u32>,
-    /// The pcapng file for its traffic.
+    /// The pcapng file for the port's traffic.
     pub(crate) capture: Option<PathBuf>,
 }
 
@@ -63,7 +64,7 @@ pub(crate) struct Ethernet {
 pub(crate) enum Queues {
     /// One queue, and the worker that owns it.
     One { queue: u32, worker: usize },
-    /// All queues: worker 0 owns queue 0, and so on.
+    /// One queue per worker: worker 0 owns queue 0, and so on.
     All,
 }
 

@@ -1,5 +1,5 @@
-//! `[identity]`, `[[peer]]`, `[[neighbour]]`, `[unknown_peers]` and `[liveness]`: this node, and the nodes at the other
-//! ends of its links.
+//! Parses `[identity]`, `[[peer]]`, `[[neighbour]]`, `[unknown_peers]` and `[liveness]`: this node,
+//! and the nodes at the other ends of its links.
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -43,7 +43,8 @@ pub(super) const PEER_KEYS: &[&str] = &[
     "always",
 ];
 
-/// The listeners, and the addresses reached through them that were read so far, with their lines.
+/// The listeners, and the addresses that peers and neighbours have claimed so far, with their
+/// lines.
 pub(super) struct Behind<'c> {
     pub(super) udp: &'c [Listener],
     pub(super) ethernet: &'c [Ethernet],
@@ -68,8 +69,9 @@ impl Behind<'_> {
         }
     }
 
-    /// Claims the address of a section, reached through a listener. Only one section may have it.
-    /// `whose` names the subject of the section, for example `peer "alice"`.
+    /// Claims the address of a section's peer or neighbour, which is reached through this listener.
+    /// Only one section may claim an address. `whose` names the subject of the section, for example
+    /// `peer "alice"`.
     fn claim(
         &mut self,
         listener: usize,
@@ -119,8 +121,8 @@ impl Behind<'_> {
                 return fault(text);
             }
         }
-        // A MAC address may be reached through two interfaces. An IP address and port belong to one
-        // station.
+        // Two stations may have the same MAC address on different interfaces. An IP address with a
+        // port belongs to one station.
         let place = self.udp.get(listener).is_none().then_some(listener);
         if let Some(first) = self.addresses.insert((place, address), line) {
             let text = format!(
@@ -162,7 +164,7 @@ pub(super) fn neighbours(
     Ok(neighbours)
 }
 
-/// The settings that peers have by default.
+/// The default settings of peers.
 pub(super) struct Policies {
     pub(super) liveness: Liveness,
     pub(super) unknown_peers: Option<UnknownPeerPolicy>,
@@ -278,7 +280,7 @@ pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
     })
 }
 
-/// Parses the PeerId of the identity that a peer must prove.
+/// Parses the PeerId of a peer, and returns the identity in it.
 ///
 /// # Errors
 /// One sentence that says what a PeerId is.

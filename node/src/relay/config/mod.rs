@@ -36,7 +36,7 @@ use strowger_io::udp::BackendChoice;
 use strowger_runtime::{
     IdlePolicy,
     address::{self, Interfaces},
-    files,
+    files, places,
 };
 use strowger_wire::hello::SealWish;
 
@@ -62,25 +62,28 @@ pub(crate) const SAMPLE: &str = include_str!("sample.toml");
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// The number of workers: `None` for one on each usable core.
+    /// The number of workers. With `None` the runtime chooses it, by the usable cores and the CPU
+    /// quota.
     pub(crate) workers: Option<usize>,
     /// The core of each worker, in the workers' order. With `None` the scheduler chooses the cores.
     pub(crate) cores: Option<Vec<usize>>,
-    /// The behavior of a worker without work.
+    /// What a worker does while it has no work.
     pub(crate) idle: IdlePolicy,
     /// The settings of the switch.
     pub(crate) switch: SwitchConfig,
-    /// The memory of each worker.
+    /// The size of each worker's memory.
     pub(crate) memory: Memory,
     /// The path of the control socket.
     pub(crate) control_socket: PathBuf,
-    /// The state file, which keeps slot numbers over restarts, if there is one.
+    /// The state file, which keeps slot numbers across restarts, if there is one.
     pub(crate) state: Option<PathBuf>,
+    /// The address book, from which the relay answers programs that ask for a peer.
+    pub(crate) address_book: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
     /// Ethernet interfaces, in the file's order.
     pub(crate) ethernet: Vec<Ethernet>,
-    /// The identity of this node. Without one it has no sealed links.
+    /// The identity of this node. Without an identity the node has no sealed links.
     pub(crate) identity: Option<IdentityFile>,
     /// Peers: other switches, reached through listeners over sealed links.
     pub(crate) peers: Vec<Peer>,
@@ -90,8 +93,8 @@ pub(crate) struct Config {
     pub(crate) neighbours: Vec<Neighbour>,
     /// Unix sockets for processes of this machine.
     pub(crate) unix: Vec<UnixEndpoint>,
-    /// The user that the relay becomes once everything is open. With `None` it keeps the user that
-    /// started it.
+    /// The user to which the relay switches after everything is open. With `None` the process keeps
+    /// its user.
     pub(crate) run_as: Option<RunAs>,
     /// The maximum time for which a start waits for missing addresses and interfaces.
     pub(crate) wait: Duration,
@@ -100,14 +103,14 @@ pub(crate) struct Config {
     pub(crate) interfaces: Interfaces,
 }
 
-/// The memory of each worker. `None` is the sum of the needs.
+/// The size of each worker's memory. A number that is `None` is the sum of the needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     /// The number of train chunks.
     pub(crate) trains: Option<u32>,
     /// The number of single chunks.
     pub(crate) singles: Option<u32>,
-    /// Whether to try huge pages.
+    /// Whether to use huge pages if the kernel has them.
     pub(crate) huge_pages: bool,
 }
 
@@ -116,12 +119,12 @@ pub(crate) struct Memory {
 pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Whether plain links through it are allowed: `seal = "plain"`.
+    /// Whether plain links through the listener are allowed: `seal = "plain"`.
     pub(crate) plain: bool,
     pub(crate) backend: BackendChoice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
-    /// The pcapng file for its traffic.
+    /// The pcapng file for the port's traffic.
     pub(crate) capture: Option<PathBuf>,
 }
 
@@ -138,9 +141,9 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// The static key; `None` if the handshake finds it.
     pub(crate) key: Option<StaticPublic>,
-    /// The identity that the peer must prove; `None` for any identity.
+    /// The identity with which the peer must authenticate; `None` for any identity.
     pub(crate) identity: Option<Identity>,
-    /// The address; `None` if the peer starts the handshake.
+    /// The address; `None` if the peer must start the handshake.
     pub(crate) address: Option<Address>,
     /// The index of the listener. The listeners of [`Config::udp`] come first, then those of
     /// [`Config::ethernet`].
@@ -165,15 +168,18 @@ pub(crate) struct Neighbour {
     pub(crate) slot: Option<u32>,
 }
 
-/// A unix socket on a slot, for one process of this machine.
+/// A unix socket on a slot, for one process of this machine, or for several with a slot each.
 #[derive(Clone, Debug)]
 pub(crate) struct UnixEndpoint {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) slot: Option<u32>,
+    /// The maximum number of processes, each with a slot of its own. `None` means one process, on
+    /// the slot of the socket.
+    pub(crate) clients: Option<usize>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,
-    /// The pcapng file for its traffic.
+    /// The pcapng file for the port's traffic.
     pub(crate) capture: Option<PathBuf>,
 }
 
@@ -189,14 +195,6 @@ pub(crate) struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.line, self.text)
-    }
-}
-
-/// The default path of the control socket. It is in this user's runtime directory, if there is one.
-pub(crate) fn default_control_socket() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(directory) if !directory.is_empty() => Path::new(&directory).join("strowger.sock"),
-        _ => PathBuf::from("/run/strowger.sock"),
     }
 }
 
@@ -283,17 +281,18 @@ pub(crate) fn parse_all(text: &str) -> Result<Config, Vec<Fault>> {
     }
 }
 
-/// Reads the configuration of a document, and notes all faults. Returns `None` if the faults leave
-/// too little to continue.
+/// Reads the configuration of a document, and notes all faults. Returns `None` if a fault left a
+/// part of the configuration without a value.
 fn read_all(document: &Document<'_>) -> Option<Config> {
     document.check_sections(SECTIONS);
 
     let section = document.good(document.section("switch", switch::SWITCH_KEYS));
-    let (mut switch, mut state, mut workers) = (None, None, None);
+    let (mut switch, mut state, mut workers, mut address_book) = (None, None, None, None);
     let (mut cores, mut idle, mut wait) = (None, None, None);
     if let Some(section) = &section {
         switch = document.good(switch::switch(section));
         state = document.good(switch::state_path(section));
+        address_book = document.good(switch::address_book(section));
         workers = document.good(switch::workers(section));
         cores = workers.and_then(|workers| document.good(switch::cores(section, workers)));
         let words = [("adaptive", IdlePolicy::ADAPTIVE), ("spin", IdlePolicy::Spin)];
@@ -324,8 +323,8 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let udp = document.good(ports::listeners(document, &mut names, &mut captures));
     let ethernet = ethernet::ethernet(document, workers.flatten(), &mut names, &mut captures);
     let ethernet = document.good(ethernet);
-    // Do not check sections that depend on a faulty listener: each would be reported as faulty,
-    // too.
+    // Stop here if a listener is faulty, because each section that depends on it would be reported
+    // as faulty, too.
     let (Some(switch), Some(workers), Some(udp), Some(ethernet)) = (switch, workers, udp, ethernet)
     else {
         return None;
@@ -347,13 +346,15 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
     let identity = identity?;
     document.good(links::check_identity(document, identity.as_ref()));
     let (unix, neighbours, peers) = (unix?, neighbours?, peers?);
-    if udp.len() + ethernet.len() + unix.len() > PORTS_MAX {
+    let unix_ports: usize = unix.iter().map(|unix| unix.clients.unwrap_or(1)).sum();
+    if udp.len() + ethernet.len() + unix_ports > PORTS_MAX {
         let text = format!(
-            "more than {PORTS_MAX} [[udp]], [[ethernet]] and [[unix]]; move some to another relay"
+            "more than {PORTS_MAX} [[udp]], [[ethernet]] and [[unix]], with each of its clients; move \
+             some to another relay"
         );
         document.note(Fault { line: 1, text });
     }
-    let wanted = neighbours.len() + peers.len() + unix.len();
+    let wanted = neighbours.len() + peers.len() + unix_ports;
     let free = switch.slot_max() as usize; // 0 to slot_max, without 1
     if wanted > free {
         let text = format!(
@@ -369,8 +370,9 @@ fn read_all(document: &Document<'_>) -> Option<Config> {
         idle: idle?.unwrap_or(IdlePolicy::ADAPTIVE),
         switch,
         memory: memory?,
-        control_socket: control_socket?.unwrap_or_else(default_control_socket),
+        control_socket: control_socket?.unwrap_or_else(places::control_socket),
         state: state?,
+        address_book: address_book?,
         udp,
         ethernet,
         identity,

@@ -1,4 +1,4 @@
-//! `[[udp]]` and `[[unix]]`: the ports for neighbours, and the ports for processes of this machine.
+//! Parses `[[udp]]` and `[[unix]]`: ports for neighbours, and ports for processes of this machine.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,10 @@ use std::{
 };
 
 use strowger_engine::limits::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
-use strowger_io::udp::{BackendChoice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX};
+use strowger_io::{
+    udp::{BackendChoice, limits::POSTED_BUFFERS, limits::POSTED_BUFFERS_MAX},
+    unix::limits::CLIENTS_MAX,
+};
 
 use super::{
     Fault, Listener, UnixEndpoint,
@@ -21,7 +24,7 @@ use strowger_runtime::address;
 pub(super) const UDP_KEYS: &[&str] =
     &["name", "address", "seal", "backend", "socket_buffer_bytes", "posted_buffers", "capture"];
 pub(super) const UNIX_KEYS: &[&str] =
-    &["name", "path", "slot", "frame_bytes_max", "worker", "capture"];
+    &["name", "path", "slot", "clients", "frame_bytes_max", "worker", "capture"];
 
 pub(super) fn listeners(
     document: &Document<'_>,
@@ -51,8 +54,8 @@ pub(super) fn listeners(
             );
             return Err(Fault { line: section.line_of("address"), text });
         }
-        // The default is sealed: plain links exist only if the configuration allows them (wire.md
-        // 3).
+        // The default is sealed. Plain links are possible only if the configuration allows them
+        // (wire.md 3).
         let plain = section.choice("seal", &[("sealed", false), ("plain", true)])?.unwrap_or(false);
         let backends = [
             ("auto", BackendChoice::Auto),
@@ -100,10 +103,21 @@ pub(super) fn unix(
             return Err(Fault { line: section.line_of("path"), text });
         }
         let last_worker = workers.unwrap_or(1) as u64 - 1;
+        let clients = section.number("clients", 1, CLIENTS_MAX as u64)?;
+        let slot = slots.claim(&section)?;
+        if clients.is_some() && slot.is_some() {
+            let text = "with `clients`, each client gets a free slot number: leave out `slot`, or \
+                        give the program that needs this number a [[unix]] of its own";
+            return Err(Fault { line: section.line_of("slot"), text: text.to_owned() });
+        }
+        for client in 1..=clients.unwrap_or(0) {
+            names.claim("unix", &format!("{name}.{client}"), &section)?;
+        }
         Ok(UnixEndpoint {
             name,
             path,
-            slot: slots.claim(&section)?,
+            slot,
+            clients: clients.map(|clients| clients as usize),
             frame_bytes_max: section
                 .number("frame_bytes_max", FRAME_BYTES_MIN as u64, FRAME_BYTES_MAX as u64)?
                 .map_or(UNIX_FRAME_BYTES, |bytes| bytes as usize),

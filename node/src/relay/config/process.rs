@@ -1,5 +1,5 @@
-//! `[process]`: the user that the relay becomes after everything is open. A start checks whether
-//! the user exists.
+//! Parses `[process]`: the user to which the relay switches after everything is open. Whether the
+//! user exists is checked at start.
 
 use super::{
     Fault,

@@ -1,5 +1,5 @@
-//! Reads the tables of a TOML file with the line of each key, and notes faults about unknown keys
-//! and wrong values.
+//! Reads the tables of a TOML file with the line of each key, and collects faults about unknown
+//! keys and wrong values.
 
 use std::{cell::RefCell, collections::HashSet, ops::Range};
 
@@ -15,18 +15,18 @@ const NEEDS_KEY: &str = " needs the key ";
 
 type Entry<'t> = (&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>);
 
-/// A whole file.
+/// A parsed file.
 pub(super) struct Document<'t> {
     lines: Lines,
     table: DeTable<'t>,
     /// The faults so far.
     faults: RefCell<Vec<Fault>>,
-    /// Lines of sections with an unknown key. A key that seems to be missing there may be
-    /// misspelled.
+    /// The lines of sections with an unknown key. Such a section may only seem to lack a required
+    /// key, because that key is misspelled.
     misspelled: RefCell<HashSet<usize>>,
 }
 
-/// The offsets of the ends of a text's lines. They are computed once and used for each key.
+/// The offsets of the line breaks of a text. They are computed once for all keys.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -78,7 +78,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Notes a fault.
+    /// Notes a fault. A fault about a missing key is ignored if the section has an unknown key.
     pub(super) fn note(&self, fault: Fault) {
         let is_missing = fault.text.contains(NEEDS_KEY);
         if !(is_missing && self.misspelled.borrow().contains(&fault.line)) {
@@ -101,7 +101,8 @@ impl<'t> Document<'t> {
         self.faults.borrow().len()
     }
 
-    /// Notes a fault for every table that is not in `known`, a list of names with their keys.
+    /// Notes a fault for every top-level table and key that is not in `known`, a list of sections
+    /// with their keys.
     pub(super) fn check_sections(&self, known: &[(&str, &[&str])]) {
         let unknown =
             |(key, _): &Entry<'_>| !known.iter().any(|(name, _)| *name == key.get_ref().as_ref());
@@ -306,7 +307,7 @@ fn range(min: u64, max: u64) -> String {
     if min == max { format!("{min}") } else { format!("a number from {min} to {max}") }
 }
 
-/// A value in the form in which an error quotes it: its text, if it is short.
+/// A value as an error message quotes it: its text if that is short, or else its kind.
 fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.len() <= 60 => format!("{:?}", text.as_ref()),
@@ -334,7 +335,8 @@ const RENAMED: [(&str, &str); 3] = [
     ("pieces", "multi_buffer"),
 ];
 
-/// The name that was probably meant: the nearest one, if it is near enough.
+/// The name that was probably meant: the one with the smallest edit distance, if that is small
+/// enough.
 pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near_enough = 1 + written.chars().count() / 3;
     names
@@ -344,11 +346,12 @@ pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -
         .map(|(_, name)| name)
 }
 
-/// The number of edits between two words. An edit inserts, deletes or changes one letter, or swaps
-/// two adjacent letters.
+/// The number of edits between two words (optimal string alignment distance). An edit inserts,
+/// deletes or changes one letter, or swaps two adjacent letters.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    // Keep three rows of the usual table, because a swap needs the row two letters back.
+    // Keep three rows of the table of distances, because a swap needs the row before the previous
+    // one.
     let mut two_back = vec![0; to.len() + 1];
     let mut back: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `[switch]`: the workers, the scheme, the limits of the switch, and the state file.
+//! Parses `[switch]`: the workers, the scheme, the limits of the switch, and the state file.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,6 +29,7 @@ pub(super) const SWITCH_KEYS: &[&str] = &[
     "quarantine_s",
     "alias_s",
     "state",
+    "address_book",
     "wait_s",
 ];
 
@@ -37,6 +38,16 @@ pub(super) fn state_path(section: &Section<'_>) -> Result<Option<PathBuf>, Fault
     if Path::new(path.value).file_name().is_none() || path.value.contains('\0') {
         let text =
             "state in [switch] must be the path of a file; the relay makes it if it is missing";
+        return Err(Fault { line: path.line, text: text.to_owned() });
+    }
+    Ok(Some(PathBuf::from(path.value)))
+}
+
+pub(super) fn address_book(section: &Section<'_>) -> Result<Option<PathBuf>, Fault> {
+    let Some(path) = section.text("address_book")? else { return Ok(None) };
+    if Path::new(path.value).file_name().is_none() || path.value.contains('\0') {
+        let text =
+            "address_book in [switch] must be the path of a file; `strowger peer add` writes one";
         return Err(Fault { line: path.line, text: text.to_owned() });
     }
     Ok(Some(PathBuf::from(path.value)))

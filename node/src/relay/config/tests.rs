@@ -70,8 +70,8 @@ fn the_sample_is_valid_and_its_wide_scheme_is_correct() {
     assert_eq!(config.switch.scheme(), &scheme);
 }
 
-/// Each case consists of a line of the valid file, its replacement, the line of the fault, and
-/// words of its text.
+/// Each case has a text of the valid file, its replacement, the expected line of the fault, and
+/// words of its message.
 #[test]
 fn each_error_names_its_line_and_the_remedy() {
     let cases: &[(&str, &str, usize, &[&str])] = &[
@@ -157,6 +157,14 @@ fn each_error_names_its_line_and_the_remedy() {
         ("slot = 4", "worker = 2", 14, &["a number from 0 to 1"]),
         ("slot = 4", "frame_bytes_max = 1", 14, &["24 to 9216"]),
         ("slot = 4", "capture = \"\"", 14, &["the path of a file"]),
+        ("slot = 4", "clients = 0", 14, &["1 to 64"]),
+        ("slot = 4", "slot = 4\nclients = 2", 14, &["leave out `slot`", "a [[unix]] of its own"]),
+        (
+            "slot = 4",
+            "clients = 2\n[[neighbour]]\nname = \"local.2\"\naddress = \"127.0.0.1:7002\"",
+            16,
+            &["\"local.2\" is taken by the [[unix]] in line 12"],
+        ),
     ];
     for (line, instead, blamed, words) in cases {
         assert!(VALID.contains(line), "{line}");
@@ -166,6 +174,20 @@ fn each_error_names_its_line_and_the_remedy() {
         assert!(words.iter().all(|word| fault.text.contains(word)), "{instead}: {fault}");
         assert!(!fault.text.contains('\n'), "one line: {fault}");
     }
+}
+
+/// wire.md: W3-3.
+#[test]
+fn a_plain_link_exists_only_if_the_operator_has_configured_it() {
+    assert!(parse(VALID).is_ok());
+    for other in ["", "seal = \"sealed\"\n"] {
+        let fault = parse(&VALID.replace("seal = \"plain\"\n", other)).expect_err("no key");
+        assert!(fault.text.contains("only sealed ones"), "{fault}");
+    }
+    // Unknown peers have sealed links, which need an identity.
+    let text = format!("{VALID}[unknown_peers]\nallow = true\n");
+    let fault = parse(&text).expect_err("no identity");
+    assert!(fault.text.contains("[identity]"), "{fault}");
 }
 
 /// A valid file with a sealed link.

@@ -1,4 +1,4 @@
-//! Names, slots and capture files. A configuration may use each of them only once.
+//! Checks that a configuration uses each name, slot and capture file only once.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -89,7 +89,8 @@ pub(super) fn name(section: &Section<'_>) -> Result<String, Fault> {
     Ok(name.value.to_owned())
 }
 
-/// Checks whether a text may be a name: it must be short, and must not have control characters.
+/// Checks whether a text may be a name: 1 to 64 bytes, without characters that cannot be printed
+/// safely.
 ///
 /// # Errors
 /// One sentence that says what a name is.

@@ -28,22 +28,23 @@ pub(super) struct ClientConnection {
     stream: UnixStream,
     /// Received bytes that are not a whole line yet.
     received: Vec<u8>,
-    /// The bytes to write. Those before `written` are written already.
+    /// The bytes of the reply. Those before `written` are already written.
     answer: Vec<u8>,
     written: usize,
-    /// The time when the client last sent a request or read a part of a reply.
+    /// The time when the client last sent a request or accepted a part of a reply.
     active_at: Instant,
     watch: Option<Watch>,
-    /// The client has closed its sending half, or the server has refused it.
+    /// Whether the client has closed its sending half, or the server is about to close the
+    /// connection.
     ended: bool,
 }
 
 /// The subscription of a client.
 #[derive(Clone, Copy)]
 enum Watch {
-    /// The balance. The time is when it is due next.
+    /// The balance, with the time at which it is due next.
     Balance(Instant),
-    /// Events. The number is that of the next event.
+    /// Events, with the number of the next one.
     Events(u64),
 }
 
@@ -60,7 +61,7 @@ impl ClientConnection {
         }
     }
 
-    /// The time when the client last sent a request or read a part of a reply.
+    /// The time when the client last sent a request or accepted a part of a reply.
     pub(super) fn last_active(&self) -> Instant {
         self.active_at
     }
@@ -69,13 +70,13 @@ impl ClientConnection {
         self.stream.as_raw_fd()
     }
 
-    /// Whether the server reads from the client. It does not while a reply waits: the client must
-    /// read one reply before its next request.
+    /// Whether the server reads from the client. It does not read while a part of a reply is
+    /// unsent: the client must read a reply before the next request is read.
     pub(super) fn may_read(&self) -> bool {
         self.answer.is_empty() && !self.ended
     }
 
-    /// The time after which [`serve`](Self::serve) has something to do even without new data.
+    /// The time until [`serve`](Self::serve) must be called even if no data arrives.
     pub(super) fn due_in(&self, journal: &Journal, now: Instant) -> Duration {
         if !self.answer.is_empty() {
             return RETRY;
@@ -83,9 +84,9 @@ impl ClientConnection {
         let at = match self.watch {
             Some(Watch::Balance(at)) => at,
             Some(Watch::Events(next)) if journal.has_more(next) => now,
-            // A new event wakes the thread, so no timeout is needed for it.
+            // A new event wakes the thread, so events need no earlier timeout.
             Some(Watch::Events(_)) => now + IDLE_MAX,
-            // A whole request waits, or the connection must be closed.
+            // A complete request waits, or the connection must be closed.
             None if self.ended || self.received.contains(&b'\n') => now,
             None => self.active_at + IDLE_MAX,
         };
@@ -102,7 +103,7 @@ impl ClientConnection {
         }
         self.read()?;
         if let Some(watch) = self.watch {
-            // Ignore the received bytes: a client that watches must send no more requests.
+            // Ignore the received bytes: a client that watches must not send more requests.
             self.received.clear();
             self.push_watched(watch, sources, now);
         } else if let Some(line) = self.next_line() {
@@ -146,7 +147,7 @@ impl ClientConnection {
         }
     }
 
-    /// Removes the next whole line from the received bytes and returns it.
+    /// Removes the next complete line from the received bytes, and returns it.
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let end = self.received.iter().position(|byte| *byte == b'\n')?;
         if end > LINE_BYTES_MAX {
@@ -195,13 +196,13 @@ impl ClientConnection {
                 Err(_) => return Break(()),
             }
         }
-        // Free the memory as well, because a reply may be long.
+        // Also free the memory, because a reply may be long.
         self.answer = Vec::new();
         self.written = 0;
         Continue(())
     }
 
-    /// Reads at most slightly more than a line.
+    /// Reads what is available, up to slightly more than the maximum length of a line.
     fn read(&mut self) -> ControlFlow<()> {
         while !self.ended && self.received.len() <= LINE_BYTES_MAX {
             let mut bytes = [0; 1024];

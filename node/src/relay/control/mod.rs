@@ -1,8 +1,8 @@
 //! The control socket of a relay: a unix stream socket for requests and replies as JSON lines. Its
-//! thread never blocks on a client, and the memory for each client is bounded.
+//! thread does not block on a client, and the memory per client is bounded.
 //!
-//! A request is one line with an object that has one key. Each request gets one line of reply. The
-//! replies have the order of the requests.
+//! A request is one line with an object that has one key. The reply to a request is one line, and
+//! replies are in the order of the requests. After the reply to `watch`, further lines follow.
 //!
 //! | request | answer |
 //! |---|---|
@@ -19,28 +19,28 @@
 //! | `{"drain":{"slot":..,"for_s":..}}` | `{"draining":{"slot":..,"for_s":..}}` |
 //! | `{"grow":{"scheme":..,"slot_max":..}}` | `{"grown":{"scheme":..,"slot_max":..}}` |
 //! | `{"watch":"events"}` | a line `{"watching":"events"}`, then one for each event, recent and new |
-//! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"question":n}` |
-//! | `{"answers":n}` | `{"answers":[...],"done":..}`: the answers since the last such request |
-//! | `{"watch":"balance"}` | a line with the balance at once and every second, until the client disconnects |
+//! | `{"ping":{"label":..,"bytes":..}}`, `{"trace":{"label":..}}`, `{"identify":{"label":..}}` | `{"request":n}` |
+//! | `{"replies":n}` | `{"replies":[...],"done":..}`: the replies since the last such request |
+//! | `{"watch":"balance"}` | a line with the balance immediately and every second, until the client disconnects |
 //!
 //! `attach` needs `name`. For a neighbour that is reached through a `[[udp]]` or `[[ethernet]]` it
-//! needs `address`. If there are several listeners it needs `listener`, the name of one of them or
-//! of a `[[unix]]`. `slot` requests a certain number. The reply is sent when every worker forwards
-//! to the slot. If the number is still in quarantine, the reply is sent at once, with the seconds
-//! until the slot opens. `key` (a static key in hex), `peer_id` (the identity that the peer must
-//! prove), or both attach a peer over a sealed link. Such a request may also have `psk` (a file, as
-//! the relay's process sees it) and `rights` (a list). A client that watches events and falls
-//! behind misses the oldest events: `{"missed":n}` gives their number. The reply to a refused
-//! request is `{"error":"<one
+//! needs `address`. `listener` is the name of the `[[udp]]`, `[[ethernet]]` or `[[unix]]`; it may
+//! be absent if the relay has only one listener. `slot` requests a slot number. The reply is sent
+//! when every worker knows the slot. If the number is still in quarantine, the reply is sent
+//! immediately, with the number of seconds until the slot opens. `key` (a static key in hex),
+//! `peer_id` (the PeerId, which the handshake authenticates), or both attach a peer over a sealed
+//! link. Such a request may also have `psk` (a file, as the relay's process sees it) and `rights`
+//! (a list). A client that watches events and falls behind misses the oldest events; a line
+//! `{"missed":n}` gives their number. The reply to a refused request is `{"error":"<one
 //! line>","kind":"bad_request"|"declined"|"line_too_long"|"idle"|"no_answer"}`. After
 //! `line_too_long` and `idle` the server closes the connection.
 //!
-//! Counters are frames and bytes since the relay started. The names of reasons are those of
+//! Counters count frames and bytes since the relay started. The names of reasons are those of
 //! [`Discard`](strowger_engine::discard::Discard).
 
-mod ask;
 mod change;
 mod client;
+mod control_request;
 mod render;
 mod request;
 mod server;
@@ -77,25 +77,25 @@ pub(crate) enum Request {
     Status,
     Attach(Box<AttachRequest>),
     Detach(Slot),
-    /// Gives a slot another number: this one, or the lowest free one.
+    /// Changes the number of a slot to `to`, or to the lowest free number.
     Renumber {
         from: Slot,
         to: Option<Slot>,
     },
-    /// Detaches a slot after this time.
+    /// Drains a slot: it is detached after `for_s` seconds.
     Drain {
         slot: Slot,
         for_s: u64,
     },
-    /// Changes to a larger scheme, which reads every label in use in the same way as before.
+    /// Changes to a larger scheme, which decodes every label in use as before.
     Grow {
         scheme: Box<Scheme>,
         slot_max: Option<u32>,
     },
     /// Sends a ping or trace along a label.
-    Ask(Label, messages::Question),
+    Control(Label, messages::ControlRequest),
     /// Fetches the replies to a ping or trace.
-    Answers(u32),
+    Replies(u32),
 }
 
 /// A request to attach a neighbour, peer or endpoint, in the terms of the configuration.
@@ -107,7 +107,7 @@ pub(crate) struct AttachRequest {
     pub(crate) slot: Option<Slot>,
     /// The static key of a peer; without it the link is plain.
     pub(crate) key: Option<StaticPublic>,
-    /// The identity that the peer must prove.
+    /// The identity with which the peer must authenticate.
     pub(crate) peer_id: Option<Identity>,
     pub(crate) psk: Option<PathBuf>,
     pub(crate) rights: Option<Rights>,
@@ -123,14 +123,15 @@ pub(crate) enum Response {
     Peers(Vec<PeerView>, Now, Option<PeerId>, Vec<(u16, String)>),
     Links(Vec<SlotView>, Vec<PeerView>, Now, Vec<(u16, String)>),
     Status(Box<Status>),
-    /// The neighbour is attached to this slot, which opens after this number of seconds.
+    /// The neighbour is attached to this slot. The second field is the number of seconds until the
+    /// slot opens; `None` if it is open.
     Attached(Slot, Option<u64>),
     Detached(Slot),
     Renumbered {
         from: Slot,
         to: Slot,
         alias_s: u64,
-        /// The widths in bits that hold the former number but not the new one.
+        /// The widths, in bits, of the forms that can encode the former number but not the new one.
         narrow_bits: Vec<u8>,
     },
     Draining {
@@ -138,8 +139,8 @@ pub(crate) enum Response {
         for_s: u64,
     },
     Grown(Box<Scheme>, u32),
-    Asked(u32),
-    Answers(Vec<messages::Answer>, bool),
+    Requested(u32),
+    Replies(Vec<messages::ControlReply>, bool),
     /// The request is refused, with the reason.
     Declined(String),
 }
@@ -156,11 +157,11 @@ pub(crate) struct Status {
     pub(crate) memory: MemoryUse,
     pub(crate) balance: Balance,
     pub(crate) identity: Option<PeerId>,
-    /// Whether every link is sealed: no port allows plain links.
+    /// Whether every link is sealed: the relay has an identity, and no port allows plain links.
     pub(crate) sealed: bool,
     /// The number of times the slow path has recovered from a panic.
     pub(crate) restarts: u64,
-    /// The number of times the slow path was woken.
+    /// The number of times the slow path blocked and was woken.
     pub(crate) wakeups: u64,
 }
 

@@ -1,5 +1,5 @@
 //! Converts responses of the slow path to JSON. The fields of replies to pings, traces and
-//! identify requests are in `ask.rs`.
+//! identify requests are in `control_request.rs`.
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::{PeerId, SealMode};
@@ -7,6 +7,7 @@ use strowger_engine::{
     Now,
     control::{
         Balance, PortId, PortView, QueueView, SlotView,
+        messages::AnnouncementView,
         peering::{LinkState, PeerView},
     },
     discard::Discard,
@@ -15,13 +16,13 @@ use strowger_engine::{
 use strowger_frame::{Address, alloc, port::KernelDrop};
 use strowger_runtime::{PortInfo, PortKind};
 
-use super::{Response, Status, ask, error};
+use super::{Response, Status, control_request, error};
 use crate::{labels::scheme_text, relay::journal::Entry};
 use strowger_runtime::address::AddressText;
 use strowger_wire::Slot;
 
-pub(super) fn answer(answer: &Response) -> Value {
-    match answer {
+pub(super) fn response(response: &Response) -> Value {
+    match response {
         Response::Slots(views, now, names) => {
             let rows: Vec<Value> = views.iter().map(|view| slot(view, *now, names)).collect();
             json!({ "slots": rows })
@@ -69,14 +70,14 @@ pub(super) fn answer(answer: &Response) -> Value {
         Response::Grown(scheme, slot_max) => {
             json!({ "grown": { "scheme": scheme_text(scheme), "slot_max": slot_max } })
         }
-        Response::Asked(number) => json!({ "question": number }),
-        Response::Answers(answers, done) => ask::answers(answers, *done),
+        Response::Requested(number) => json!({ "request": number }),
+        Response::Replies(replies, done) => control_request::replies(replies, *done),
         Response::Declined(why) => error("declined", why),
     }
 }
 
 fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
-    let last_received_s = view.heard.map(|at| seconds(now, at.0));
+    let last_received_s = view.last_received.map(|at| seconds(now, at.0));
     json!({
         "slot": view.slot.number(),
         "state": view.state.name(),
@@ -98,7 +99,12 @@ fn slot(view: &SlotView, now: Now, names: &[(u16, String)]) -> Value {
         // The time for which the slot stays in this state, if it is known.
         "left_s": view.left.map(|left| left.as_nanos().div_ceil(1_000_000_000) as u64),
         "unknown": view.is_unknown,
+        "announced": view.announcements.iter().map(announced).collect::<Vec<_>>(),
     })
+}
+
+fn announced(view: &AnnouncementView) -> Value {
+    json!({ "peer_id": view.peer.to_string(), "left_s": view.seconds })
 }
 
 fn peers(views: &[PeerView], now: Now, identity: Option<PeerId>, names: &[(u16, String)]) -> Value {
@@ -117,7 +123,7 @@ fn peer(view: &PeerView, now: Now, names: &[(u16, String)]) -> Value {
         "suggested": address(view.suggested),
         "behind": name_of(view.port, names),
         "up": view.is_up(),
-        "quiet": view.state == LinkState::Quiet,
+        "idle": view.state == LinkState::Idle,
         // The reason why the link is down: a name for programs, a sentence for people.
         "down_reason": view.down.map(|why| why.name()),
         "down_text": view.down.map(|why| why.to_string()),
@@ -146,13 +152,13 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "state": view.state.name(),
         "sealed": peer.is_some(),
         "seal": seal,
-        // A plain link has no liveness probes, so it has no such state.
+        // A plain link has no liveness probes, so these two fields are null.
         "up": peer.map(PeerView::is_up),
-        "quiet": peer.map(|peer| peer.state == LinkState::Quiet),
+        "idle": peer.map(|peer| peer.state == LinkState::Idle),
         "address": address(view.at),
         "behind": view.port.and_then(|port| name_of(port, names)),
-        // These fields are: the longest frame that is sent; whether the path or the ends limit it;
-        // and the longest frame that both ends accept.
+        // The maximum length of a frame that is sent at present, whether path MTU discovery has
+        // finished, and the maximum that both ends accept.
         "mtu": peer.and_then(|peer| peer.frame_bytes_max),
         "mtu_found": peer.map(|peer| peer.is_path_found),
         "mtu_agreed": agreed.map(|agreed| agreed.frame_bytes_max),
@@ -163,7 +169,7 @@ fn link(view: &SlotView, peers: &[PeerView], now: Now, names: &[(u16, String)]) 
         "frames_out": view.frames_out,
         "bytes_out": view.bytes_out,
         "discards": view.discards,
-        "last_received_s": view.heard.map(|at| seconds(now, at.0)),
+        "last_received_s": view.last_received.map(|at| seconds(now, at.0)),
     })
 }
 
@@ -228,14 +234,14 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
     })
 }
 
-/// Whether the interface of an Ethernet port is gone.
+/// Whether the interface of an Ethernet port has vanished.
 fn is_gone(info: &PortInfo) -> Option<bool> {
     let PortKind::Ethernet(info) = &info.kind else { return None };
     Some(info.is_gone())
 }
 
-/// The number of frames whose payload an Ethernet port copied to send them. The pools count the
-/// copies of received frames.
+/// The number of sent frames whose payload an Ethernet port copied. The pools count the copies that
+/// workers make.
 fn frames_copied(info: &PortInfo) -> Option<u64> {
     let PortKind::Ethernet(info) = &info.kind else { return None };
     Some(info.frames_copied())
@@ -298,7 +304,7 @@ fn reasons(counts: impl Iterator<Item = (Discard, u64)>) -> Value {
 }
 
 fn balance(sums: &Balance) -> Value {
-    // The number fits 64 bits unless counters have wrapped. In that case it is wrong anyway.
+    // The number fits into 64 bits, except after a counter has wrapped, when it is meaningless.
     let in_flight = i64::try_from(sums.on_their_way()).unwrap_or(i64::MAX);
     json!({
         "frames_in": sums.frames_in,
@@ -356,7 +362,7 @@ fn status(of: &Status) -> Value {
     })
 }
 
-/// The backend of a port, with warnings about settings that would work better.
+/// The backend of a port, with warnings about what the machine refuses or limits.
 fn backend(port: &PortInfo) -> Value {
     match &port.kind {
         PortKind::Unix { path, worker, .. } => json!({

@@ -6,9 +6,9 @@ use serde_json::Value;
 use strowger_runtime::address;
 use strowger_wire::Slot;
 
-use super::{AttachRequest, Request, ask as ask_request, change, error, render};
+use super::{AttachRequest, Request, change, control_request, error, render};
 use crate::{
-    limits::ANSWER_MAX,
+    limits::REPLY_MAX,
     relay::{
         RequestSender,
         config::{parse_key, parse_peer_id, parse_rights},
@@ -25,23 +25,23 @@ pub(super) enum ClientRequest {
 }
 
 /// Sends a request to the slow path, and blocks until its response arrives.
-pub(super) fn ask(slow_path: &RequestSender, question: Request) -> Value {
-    match slow_path.ask(question).recv_timeout(ANSWER_MAX).ok() {
-        Some(answer) => render::answer(&answer),
+pub(super) fn ask(slow_path: &RequestSender, request: Request) -> Value {
+    match slow_path.ask(request).recv_timeout(REPLY_MAX).ok() {
+        Some(response) => render::response(&response),
         None => error("no_answer", "the slow path is stopping or overloaded; ask again"),
     }
 }
 
 pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
     const EXPECTED: &str = "one object with one of show, attach, detach, renumber, drain, grow, watch, \
-                          ping, trace, identify, answers";
+                          ping, trace, identify, replies";
     let value: Value =
         serde_json::from_slice(line).map_err(|_| format!("not JSON; a request is {EXPECTED}"))?;
     let object = value.as_object().filter(|object| object.len() == 1);
     let Some((verb, what)) = object.and_then(|object| object.iter().next()) else {
         return Err(format!("a request is {EXPECTED}"));
     };
-    let question = match (verb.as_str(), what.as_str()) {
+    let request = match (verb.as_str(), what.as_str()) {
         #[cfg(debug_assertions)]
         ("panic", Some("slow_path")) => Request::Panic,
         ("show", Some("slots")) => Request::Slots,
@@ -67,16 +67,16 @@ pub(super) fn read_request(line: &[u8]) -> Result<ClientRequest, String> {
         ("drain", _) => change::drain(what)?,
         ("grow", _) => change::grow(what)?,
         ("ping" | "trace" | "identify", _) => {
-            let (label, question) = ask_request::read(verb, what)?;
-            Request::Ask(label, question)
+            let (label, request) = control_request::read(verb, what)?;
+            Request::Control(label, request)
         }
-        ("answers", _) => {
+        ("replies", _) => {
             let number = what.as_u64().and_then(|number| u32::try_from(number).ok());
-            Request::Answers(number.ok_or("answers takes the number of a question")?)
+            Request::Replies(number.ok_or("replies takes the number of a request")?)
         }
         _ => return Err(format!("a request is {EXPECTED}")),
     };
-    Ok(ClientRequest::SlowPath(question))
+    Ok(ClientRequest::SlowPath(request))
 }
 
 fn read_attach(what: &Value) -> Result<AttachRequest, String> {

@@ -1,4 +1,5 @@
-//! The thread of the control socket: it accepts clients, and serves each of them without blocking.
+//! The thread of the control socket. It accepts clients and serves them without blocking on one of
+//! them.
 
 use std::{
     io,
@@ -24,7 +25,7 @@ use crate::{
     relay::{RequestSender, journal::Journal},
 };
 
-/// What the server needs to serve requests: the slow path and the journal.
+/// The sources of replies: the slow path and the journal.
 pub(super) struct Sources {
     pub(super) slow_path: RequestSender,
     pub(super) journal: Journal,
@@ -34,7 +35,7 @@ pub(super) struct Sources {
 struct ControlServer {
     sources: Sources,
     clients: Vec<ClientConnection>,
-    /// The server accepts no client before this time.
+    /// The time before which the server accepts no client.
     accept_after: Option<Instant>,
 }
 
@@ -50,7 +51,7 @@ impl ControlSocket {
     /// Serves clients on a separate thread.
     ///
     /// # Errors
-    /// The kernel refuses a thread or a descriptor.
+    /// The kernel cannot create a thread or a descriptor.
     pub(in crate::relay) fn serve(
         self,
         slow_path: RequestSender,
@@ -113,7 +114,7 @@ impl ControlServer {
             return;
         }
         self.accept_after = None;
-        // Accept a bounded number of clients at a time, so that connected clients are served in
+        // Accept a bounded number of clients per turn, so that connected clients are served in
         // between.
         for _ in 0..CLIENTS_MAX {
             match listener.accept() {
@@ -130,7 +131,7 @@ impl ControlServer {
         }
     }
 
-    /// Adds a client. If there are too many, closes the one that has been silent longest.
+    /// Adds a client. If there are too many, closes the connection that has been inactive longest.
     fn add(&mut self, stream: UnixStream) {
         if stream.set_nonblocking(true).is_err() {
             return;

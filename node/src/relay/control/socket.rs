@@ -1,4 +1,4 @@
-//! The file of the control socket. Only this user can use the socket, and the file is removed at
+//! The file of the control socket. Only its owner can use the socket, and the file is removed at
 //! the end.
 
 use std::{
@@ -15,7 +15,7 @@ use strowger_io::{sys::folder, unix};
 use crate::exit::{Exit, Failure};
 use strowger_runtime::files::Opener;
 
-/// A bound control socket. Its file is removed when this is dropped.
+/// A bound control socket. Dropping it removes its file.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     pub(super) listener: UnixListener,
@@ -28,8 +28,8 @@ impl ControlSocket {
     /// Binds the socket with mode 0600. Removes the socket of a relay that has ended.
     ///
     /// # Errors
-    /// One line: a relay is running on that socket, the path is another file, or the kernel
-    /// refuses.
+    /// One line: a running relay uses the socket, a file that is not a socket has the path, or the
+    /// kernel refuses a call.
     pub(crate) fn bind(path: &Path, opener: &Opener) -> Result<Self, Failure> {
         let bound = opener.within(path, |_, _| Ok(Self::bind_here(path)));
         bound.unwrap_or_else(|error| {
@@ -54,7 +54,7 @@ impl ControlSocket {
         let control = Self { listener, path: path.to_owned(), file };
         let listener = &control.listener;
         listener.set_nonblocking(true).map_err(|error| refused("make it non-blocking", &error))?;
-        // Refuse the clients that connected before the mode was set.
+        // Close the connections that were made before the mode was set.
         while listener.accept().is_ok() {}
         Ok(control)
     }

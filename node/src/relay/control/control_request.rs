@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use strowger_crypto::Identity;
-use strowger_engine::control::messages::{Answer, HopReport, Question};
+use strowger_engine::control::messages::{ControlReply, ControlRequest, HopReport};
 use strowger_wire::{Label, hex::Hex, limits::CONTROL_BYTES_MAX};
 
 use crate::limits::PING_BYTES;
@@ -11,7 +11,7 @@ use crate::limits::PING_BYTES;
 ///
 /// # Errors
 /// One line that says what is wrong, and what is expected.
-pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String> {
+pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, ControlRequest), String> {
     let object = what.as_object().ok_or(format!("{verb} takes an object with a label"))?;
     let known: &[&str] = if verb == "ping" { &["label", "bytes"] } else { &["label"] };
     if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
@@ -20,7 +20,7 @@ pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String
     let text = object.get("label").and_then(Value::as_str);
     let text = text.ok_or(format!("{verb} needs label, a string"))?;
     let label = Label::parse(text.as_bytes()).map_err(|error| format!("label: {error}"))?;
-    let question = match verb {
+    let request = match verb {
         "ping" => {
             let payload_bytes = match object.get("bytes") {
                 None | Some(Value::Null) => PING_BYTES,
@@ -30,42 +30,42 @@ pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, Question), String
                     .filter(|bytes| usize::from(*bytes) + 8 <= CONTROL_BYTES_MAX)
                     .ok_or(format!("bytes in ping is 0 to {}", CONTROL_BYTES_MAX - 8))?,
             };
-            Question::Ping { payload_bytes }
+            ControlRequest::Ping { payload_bytes }
         }
-        "trace" => Question::Trace,
-        _ => Question::Identity,
+        "trace" => ControlRequest::Trace,
+        _ => ControlRequest::Identity,
     };
-    Ok((label, question))
+    Ok((label, request))
 }
 
-/// The replies to a ping or trace: `{"answers":[...],"done":..}`.
-pub(super) fn answers(answers: &[Answer], done: bool) -> Value {
-    let rows: Vec<Value> = answers.iter().filter_map(answer).collect();
-    json!({ "answers": rows, "done": done })
+/// The replies to a ping or trace: `{"replies":[...],"done":..}`.
+pub(super) fn replies(replies: &[ControlReply], done: bool) -> Value {
+    let rows: Vec<Value> = replies.iter().filter_map(reply).collect();
+    json!({ "replies": rows, "done": done })
 }
 
 fn micros(ns: u64) -> f64 {
     ns as f64 / 1e3
 }
 
-fn answer(answer: &Answer) -> Option<Value> {
-    Some(match answer {
-        Answer::Pong { round_trip_ns, payload_bytes } => {
+fn reply(reply: &ControlReply) -> Option<Value> {
+    Some(match reply {
+        ControlReply::Pong { round_trip_ns, payload_bytes } => {
             json!({ "pong": true, "bytes": payload_bytes, "round_trip_us": micros(*round_trip_ns) })
         }
-        Answer::Hop(report) => hop(report),
-        Answer::TraceEnd => return None,
-        Answer::Identity { identity, link_key } => {
+        ControlReply::Hop(report) => hop(report),
+        ControlReply::TraceEnd => return None,
+        ControlReply::Identity { identity, link_key } => {
             let peer_id = Identity::from_bytes(identity).ok().map(|it| it.peer_id().to_string());
             json!({ "peer_id": peer_id, "key": Hex(link_key).to_string() })
         }
-        Answer::Complaint(complaint) => json!({
+        ControlReply::Complaint(complaint) => json!({
             "discard": complaint.why.name(),
             "hop": complaint.hops,
             "mtu": complaint.packet_bytes_max,
             "round_trip_us": micros(complaint.round_trip_ns),
         }),
-        Answer::Silence => json!({ "silent": true }),
+        ControlReply::Silence => json!({ "silent": true }),
     })
 }
 
@@ -86,9 +86,9 @@ fn hop(report: &HopReport) -> Value {
     if let Some(why) = report.complaint {
         put("error", json!(why.name()));
     }
-    let heard = report.word.is_some() || report.complaint.is_some();
-    put("silent", json!(!heard));
-    put("round_trip_us", json!(heard.then(|| micros(report.round_trip_ns))));
+    let replied = report.word.is_some() || report.complaint.is_some();
+    put("silent", json!(!replied));
+    put("round_trip_us", json!(replied.then(|| micros(report.round_trip_ns))));
     Value::Object(row)
 }
 
@@ -97,12 +97,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_are_parsed_or_refused_with_a_reason() {
+    fn control_requests_are_parsed_or_refused_with_a_reason() {
         let label = Label::new(0x15);
         let read_ping = read("ping", &json!({ "label": "15", "bytes": 100 }));
-        assert_eq!(read_ping, Ok((label, Question::Ping { payload_bytes: 100 })));
-        assert_eq!(read("trace", &json!({ "label": "15" })), Ok((label, Question::Trace)));
-        assert_eq!(read("identify", &json!({ "label": "15" })), Ok((label, Question::Identity)));
+        assert_eq!(read_ping, Ok((label, ControlRequest::Ping { payload_bytes: 100 })));
+        assert_eq!(read("trace", &json!({ "label": "15" })), Ok((label, ControlRequest::Trace)));
+        assert_eq!(
+            read("identify", &json!({ "label": "15" })),
+            Ok((label, ControlRequest::Identity))
+        );
         for invalid in [
             json!(7),
             json!({}),
