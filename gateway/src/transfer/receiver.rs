@@ -1,0 +1,209 @@
+//! The end of a transfer that receives.
+
+use std::{collections::BTreeMap, mem, time::Duration};
+
+use blake2::{Blake2s256, Digest as _};
+
+use super::{
+    Verdict,
+    message::{HASH_BYTES, Message},
+};
+use crate::limits::{
+    TRANSFER_ACK_DELAY, TRANSFER_ACK_EVERY, TRANSFER_PIECES_MAX, TRANSFER_RANGES_MAX,
+    TRANSFER_WINDOW_BYTES,
+};
+
+/// Receives a file: passes its bytes on in order, and compares their hash.
+pub(crate) struct Receiver {
+    id: Option<u32>,
+    /// All bytes below this offset have arrived.
+    received: u64,
+    /// Pieces above `received`, by offset.
+    pieces: BTreeMap<u64, Vec<u8>>,
+    /// The bytes that the pieces cover, as disjoint ranges: start to end.
+    ranges: BTreeMap<u64, u64>,
+    /// Bytes in order that the caller has not taken.
+    output: Vec<u8>,
+    hash: Blake2s256,
+    end: Option<(u64, [u8; HASH_BYTES])>,
+    verdict: Option<Verdict>,
+    /// Data messages that no ack covers.
+    unacknowledged: u32,
+    ack_at: Option<Duration>,
+    owes_result: bool,
+}
+
+impl Receiver {
+    /// A receiver that waits for an offer.
+    pub(crate) fn new() -> Receiver {
+        Receiver {
+            id: None,
+            received: 0,
+            pieces: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            output: Vec::new(),
+            hash: Blake2s256::new(),
+            end: None,
+            verdict: None,
+            unacknowledged: 0,
+            ack_at: None,
+            owes_result: false,
+        }
+    }
+
+    /// Whether a transfer has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// Handles a message.
+    pub(crate) fn receive(&mut self, now: Duration, message: &[u8]) {
+        match Message::parse(message) {
+            Some(Message::Offer { id, .. }) if self.id.is_none_or(|ours| ours == id) => {
+                self.id = Some(id);
+                self.ack_at = Some(now);
+            }
+            Some(Message::Data { id, offset, bytes }) if self.id == Some(id) => {
+                self.data(now, offset, bytes);
+            }
+            Some(Message::End { id, length, hash }) if self.id == Some(id) => {
+                self.end.get_or_insert((length, hash));
+                self.owes_result = true;
+                self.judge();
+                if self.verdict.is_none() {
+                    self.ack_at = Some(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn data(&mut self, now: Duration, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        let is_next = offset <= self.received && self.ranges.is_empty();
+        self.unacknowledged += 1;
+        if is_next && self.unacknowledged < TRANSFER_ACK_EVERY {
+            self.ack_at.get_or_insert(now + TRANSFER_ACK_DELAY);
+        } else {
+            // A gap, or a repetition: the sender must know soon.
+            self.ack_at = Some(now);
+        }
+        // A file that has been judged takes no more bytes.
+        let is_judged = self.verdict.is_some();
+        if is_judged || end <= self.received || end > self.received + TRANSFER_WINDOW_BYTES {
+            return;
+        }
+        if offset > self.received {
+            let has_it = self.pieces.get(&offset).is_some_and(|held| held.len() >= bytes.len());
+            if !has_it && self.pieces.len() < TRANSFER_PIECES_MAX {
+                self.pieces.insert(offset, bytes.to_vec());
+                self.cover(offset, end);
+            }
+            return;
+        }
+        self.pass_on(offset, bytes);
+        while let Some(entry) = self.pieces.first_entry()
+            && *entry.key() <= self.received
+        {
+            let (offset, bytes) = entry.remove_entry();
+            self.pass_on(offset, &bytes);
+        }
+        while let Some(entry) = self.ranges.first_entry()
+            && *entry.get() <= self.received
+        {
+            entry.remove();
+        }
+        self.judge();
+    }
+
+    /// Passes on what is new of bytes that begin at or below `received`.
+    fn pass_on(&mut self, offset: u64, bytes: &[u8]) {
+        let known = (self.received - offset).min(bytes.len() as u64) as usize;
+        let new = &bytes[known..];
+        self.hash.update(new);
+        self.output.extend_from_slice(new);
+        self.received += new.len() as u64;
+    }
+
+    /// Adds a range to the disjoint ranges.
+    fn cover(&mut self, mut start: u64, mut end: u64) {
+        while let Some((&held_start, &held_end)) = self.ranges.range(..=end).next_back()
+            && held_end >= start
+        {
+            self.ranges.remove(&held_start);
+            start = start.min(held_start);
+            end = end.max(held_end);
+        }
+        self.ranges.insert(start, end);
+    }
+
+    /// Compares the file with what the sender says, if all of it has arrived.
+    fn judge(&mut self) {
+        let Some((length, hash)) = self.end else { return };
+        if self.verdict.is_some() || self.received < length {
+            return;
+        }
+        let is_same = self.received == length && self.hash.clone().finalize()[..] == hash;
+        if !is_same {
+            self.verdict = Some(Verdict::Differs);
+        }
+    }
+
+    /// The bytes that have arrived in order since the last call.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        mem::take(&mut self.output)
+    }
+
+    /// Whether all bytes have arrived with the right hash, and wait to be committed by
+    /// [`finish`](Self::finish).
+    pub(crate) fn is_whole(&self) -> bool {
+        let Some((length, _)) = self.end else { return false };
+        self.received == length && self.verdict.is_none()
+    }
+
+    /// Says how writing went. The sender gets the verdict.
+    pub(crate) fn finish(&mut self, verdict: Verdict) {
+        self.verdict.get_or_insert(verdict);
+        self.owes_result = true;
+    }
+
+    /// How many pieces wait for a gap to be filled.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// How the transfer ended.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
+    /// Writes the next message that is due. Returns whether there is one.
+    pub(crate) fn transmit(&mut self, now: Duration, to: &mut Vec<u8>) -> bool {
+        let Some(id) = self.id else { return false };
+        if let (true, Some(verdict)) = (self.owes_result, self.verdict) {
+            self.owes_result = false;
+            Message::Result { id, verdict }.write(to);
+            return true;
+        }
+        if self.ack_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        self.ack_at = None;
+        self.unacknowledged = 0;
+        let ranges = self.ranges.iter().take(TRANSFER_RANGES_MAX);
+        let message = Message::Ack {
+            id,
+            received: self.received,
+            window_end: self.received + TRANSFER_WINDOW_BYTES,
+            ranges: ranges.map(|(start, end)| (*start, *end)).collect(),
+        };
+        message.write(to);
+        true
+    }
+
+    /// When [`transmit`](Self::transmit) has work.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        if self.owes_result && self.verdict.is_some() { Some(Duration::ZERO) } else { self.ack_at }
+    }
+}
