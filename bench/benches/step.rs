@@ -1,5 +1,6 @@
-//! Measures one step of one switch: whole polls of workers over memory wires, and for comparison
-//! only the work on header and table. The difference is the cost of frames, queues and counters.
+//! Measures one step of one switch: complete polls of workers over memory wires, and for comparison
+//! only the processing of the header and the lookup in the slot table. The difference is the cost
+//! of frames, queues and counters.
 
 use std::{hint::black_box, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Sends rounds of packets through three switches, for callgrind to count instructions: `icount
-//! ROUNDS SIZE`. It measures no time.
+//! Sends rounds of packets through three switches, so that callgrind can count the instructions.
+//! Usage: `icount ROUNDS SIZE`. The program measures no time.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Three switches in a row on one thread, connected by memory wires: they measure the cost of a
-//! step without the kernel. Frames are prepared between rounds, outside of the timed part.
+//! Three switches in a row on one thread, connected by memory wires, to measure the cost of a step
+//! without the kernel. Frames are prepared between rounds, outside of the timed part.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use strowger_wire::Slot;
 
 use crate::{Failure, packet};
 
-/// Switches in a row.
+/// The number of switches in a chain.
 pub const SWITCHES: usize = 3;
 
 /// Number of bursts that are used in turn. With this number a frame's header is in the L2 cache and
@@ -83,7 +83,8 @@ impl Chain {
     /// Sends a burst through all switches, and returns the time of the polls.
     ///
     /// # Panics
-    /// If a frame was lost. That would be a bug, because memory wires never lose frames.
+    /// If a frame was lost. That would be a bug, because the wires have room for all frames of a
+    /// round.
     pub fn round(&mut self) -> Duration {
         let mut burst = self.waiting.pop_front().expect("bursts wait between rounds");
         self.near.tx_burst(Mark(0), &mut burst);
@@ -134,8 +135,8 @@ pub(crate) fn bursts(
     Ok((pool, bursts))
 }
 
-/// One poll of each switch, in the order of the path. It must not be inlined, because the
-/// instruction count selects this function by name.
+/// Polls each switch once, in the order of the path. This function must not be inlined, because the
+/// instruction count selects it by name.
 #[inline(never)]
 pub fn poll(switches: &mut [(Switch, Worker)], now: Now) {
     for (_, worker) in switches {

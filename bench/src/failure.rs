@@ -13,9 +13,10 @@ pub enum Failure {
     Kernel(&'static str, io::Error),
     /// The UDP port could not be opened with these options.
     Open(UdpOpenError),
-    /// The switch, a port, or a tool refused.
+    /// The switch, a port or a tool refused an operation. The text says why.
     Refused(String),
-    /// Packets were lost or changed. The text says what was observed.
+    /// A run did not go as expected, for example because packets were lost or changed. The text
+    /// says what was observed.
     Wrong(String),
     /// The options are not valid.
     Options(String),
@@ -24,7 +25,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Makes a function for `map_err` on errors of the kernel.
+    /// Returns a function for `map_err` that adds the name of the operation to an error of the
+    /// kernel.
     pub fn kernel<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::Kernel(step, error.into())
     }

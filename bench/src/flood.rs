@@ -1,6 +1,6 @@
-//! Measures data through a sealed relay while handshakes of unknown peers arrive as fast as this
-//! machine can send them, against the same data without a flood (R9). The handshakes are either
-//! steered to the relay's handshake socket, or not steered, so that the worker punts them.
+//! Measures the data rate of a sealed relay while initiations of unknown peers arrive as fast as
+//! this machine can send them, compared with the rate without a flood (R9). The initiations are
+//! steered to the relay's handshake socket, or they are not steered and the worker punts them.
 //!
 //! A core that sends at full rate also reduces the cache, memory bandwidth and clock rate of other
 //! cores, whatever the destination. So there are two runs for comparison: without a flood
@@ -52,7 +52,8 @@ pub(crate) fn rows(
             let mut offered = Vec::new();
             let mut was_steered = false;
             for pair in 0..options.pairs {
-                // The order rotates, so that the idle run does not always precede the same flood.
+                // The order rotates from pair to pair, so that no run is always the first or the
+                // last.
                 let mut runs = [None, None, None];
                 for turn in 0..runs.len() {
                     let flood = FLOODS[(pair + turn) % FLOODS.len()];
@@ -173,13 +174,14 @@ fn run(
     })
 }
 
-/// The core of the flood and of the slow path. If there are enough cores, it is not that of the
-/// worker, the source or the sink.
+/// The core of the flood and of the slow path. With four or more cores, the worker, the source and
+/// the sink do not use this core.
 fn side_core(cores: &Cores) -> usize {
     cores.sources.last().copied().unwrap_or(cores.sink)
 }
 
-/// Sends handshakes until `stopped`, each message from its own address.
+/// Sends batches of each initiation in turn until `stopped`. Each initiation has its own source
+/// address.
 fn send_all(
     at: std::net::SocketAddrV4,
     initiations: &[Vec<u8>],
@@ -188,11 +190,11 @@ fn send_all(
 ) -> Result<(), Failure> {
     let sockets = initiations.iter().map(|_| socket(0)).collect::<Result<Vec<_>, _>>()?;
     for socket in &sockets {
-        // Replies are not read.
+        // The replies of the relay are not read.
         address(socket)?;
         socket.connect(at).map_err(Failure::kernel("connect"))?;
     }
-    /// Messages in one call.
+    /// The number of messages per call of sendmmsg.
     const BATCH: usize = 16;
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
     while !stopped() {

@@ -1,6 +1,6 @@
-//! Peak memory of a relay with one worker and a thousand neighbours, and its growth while packets
-//! pass. It measures this whole process, including the command and the neighbours, so the figure is
-//! an upper bound. If the kernel allows it, the peak is reset first.
+//! Measures the peak memory of a relay with one worker and a thousand neighbours, and the growth of
+//! the peak while packets pass. The figure is that of this whole process, including the command and
+//! the neighbours, so it is an upper bound. If the kernel allows it, the peak is reset first.
 
 use std::{fs, net::UdpSocket};
 
@@ -11,10 +11,11 @@ use crate::{
     sockets::{BUFFER_BYTES, address, ensure_descriptors, socket},
 };
 
-/// Neighbours attached.
+/// The number of attached neighbours.
 const NEIGHBOURS: usize = 1_000;
 
-/// Packets before the first reading of the peak, and between the readings.
+/// The number of packets that warm up the relay, and the number of packets during which the growth
+/// of the peak is measured.
 const PACKETS_BEFORE: u64 = 100_000;
 const PACKETS: u64 = 1_000_000;
 
@@ -75,15 +76,15 @@ fn measure(
         packets,
         peak_bytes,
         before_bytes,
-        // The kernel sums its counters for each core lazily, so the peak may appear to decrease
+        // The kernel sums its per-core counters lazily, so the peak may appear to decrease
         // slightly.
         growth_bytes: peak_bytes.saturating_sub(warm),
     };
     Ok((memory, relay.report().backend.name(), was_reset))
 }
 
-/// Forwards this number of packets on this thread: repeatedly sends a batch, then polls the relay
-/// until it has switched the whole batch.
+/// Forwards `packets` packets on this thread: repeatedly sends a batch, then polls the relay until
+/// it has switched the whole batch.
 fn pass<'a>(
     relay: &mut Relay,
     traffic: &mut impl Iterator<Item = (&'a UdpSocket, &'a Vec<u8>)>,

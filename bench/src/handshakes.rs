@@ -1,4 +1,4 @@
-//! Measures handshakes against the curve operations that they need, on one core: each side alone,
+//! Compares handshakes with the curve operations that they need, on one core: each side alone,
 //! using only `strowger-crypto`, and a whole poll of the slow path with an initiation at its
 //! handshake socket.
 
@@ -29,17 +29,18 @@ use crate::{
     spread::Spread,
 };
 
-/// Peers of the responding switch, used in turn.
+/// The number of peers of the responding switch, which are used in turn.
 const PEERS: u8 = 64;
 
-/// Handshakes of each kind between two readings of the clock.
+/// The number of handshakes of each kind between two checks of the elapsed time.
 const ROUNDS: u32 = 16;
 
-/// The sides that are compared with the curve operations.
+/// The measurements that are compared with the curve operations. In those with `_again`, the peers
+/// know each other.
 const SIDES: [&str; 5] =
     ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
 
-/// Measures handshakes a second, alternating with the curve operations.
+/// Measures handshakes per second, alternating with the curve operations.
 pub(crate) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -61,7 +62,7 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Handshakes between two unknown ends, between two known ends, and with a switch.
+/// Handshakes between two ends that do not know each other, between two that do, and with a switch.
 struct Sides {
     curves: Curves,
     unknown_peers: Ends,
@@ -83,8 +84,8 @@ impl Sides {
         })
     }
 
-    /// Rates of the curve operations and of each of [`SIDES`], one of each in turn until `window`
-    /// has passed for all. The result is the median of each.
+    /// Measures the curve operations and each of [`SIDES`] in turn, for six times `window` in
+    /// total. Returns the rate of each, computed from its median time.
     fn measure(&mut self, window: Duration) -> Result<[f64; 6], Failure> {
         let mut took: [Vec<f64>; 6] = Default::default();
         let started = Instant::now();
@@ -121,7 +122,7 @@ impl Ends {
         Ok(Self { a, b, offer: Offer::default(), checker })
     }
 
-    /// One handshake: returns the time of the responder and of the initiator.
+    /// Runs one handshake. Returns the times of the responder and of the initiator.
     fn time(&self) -> Result<[Duration; 2], Failure> {
         let Self { a, b, offer, checker, .. } = self;
         let wrong = |_| Failure::Bug("an honest handshake is finished");
@@ -151,10 +152,11 @@ impl Ends {
     }
 }
 
-/// All curve operations of one side of IK: four Diffie-Hellman operations, one public key, one
-/// signature verified under a key in byte form. An end that knows its peer does not need one
-/// Diffie-Hellman operation and the signature, but it is also compared with all operations.
-struct Curves {
+/// All curve operations of one side of IK: four Diffie-Hellman operations, the computation of one
+/// public key, and the verification of one signature under a key in byte form. An end that knows
+/// its peer needs neither the signature nor one of the Diffie-Hellman operations, but is compared
+/// with all of them as well.
+pub(crate) struct Curves {
     secret: StaticSecret,
     public: PublicKey,
     verifying: [u8; 32],
@@ -162,7 +164,7 @@ struct Curves {
 }
 
 impl Curves {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let signing = SigningKey::from_bytes(&[3; 32]);
         Self {
             secret: StaticSecret::from([7; 32]),
@@ -172,11 +174,25 @@ impl Curves {
         }
     }
 
-    fn time(&self) -> Duration {
+    /// The time of one side of IK.
+    pub(crate) fn time(&self) -> Duration {
+        self.time_of(1, 4)
+    }
+
+    /// The time of a responder of XX that keeps no state before the third message (wire.md W4-66):
+    /// it computes its ephemeral public key and two of the Diffie-Hellman operations for XX 2 and
+    /// again for XX 3, and then the third operation and the verification.
+    pub(crate) fn time_xx(&self) -> Duration {
+        self.time_of(2, 5)
+    }
+
+    fn time_of(&self, public_keys: u32, diffie_hellmans: u32) -> Duration {
         let Self { secret, public, verifying, signature } = self;
         let started = Instant::now();
-        black_box(PublicKey::from(black_box(secret)));
-        for _ in 0..4 {
+        for _ in 0..public_keys {
+            black_box(PublicKey::from(black_box(secret)));
+        }
+        for _ in 0..diffie_hellmans {
             black_box(black_box(secret).diffie_hellman(black_box(public)));
         }
         let verified = VerifyingKey::from_bytes(black_box(verifying))
@@ -247,18 +263,18 @@ impl SlowPathResponder {
         }
     }
 
-    /// Returns the time from an initiation at the socket to its response; session and keys are made
-    /// in this time.
+    /// Returns the duration of the poll that receives an initiation and sends the response. In this
+    /// poll the session and its keys are made.
     fn time(&mut self) -> Result<Duration, Failure> {
         let number = self.initiations;
         self.initiations += 1;
         // Initiations are ten virtual milliseconds apart, so the rate limit of known peers does not
-        // apply, and each peer begins a handshake at most twice a second.
+        // apply, and each peer begins a handshake at most twice per second.
         let now = Now(1_000_000_000 + number * 10_000_000);
         let peer = &self.peers[(number % u64::from(PEERS)) as usize];
         self.pool.reclaim();
         let frame = initiation(peer, &self.us, number, &mut self.pool)?;
-        // Other work that is due at this time is not timed.
+        // Other work that is due at this time is done here, before the timed part.
         self.settle(now);
         let answers = self.answers();
         let mut burst = Burst::new();
@@ -270,7 +286,8 @@ impl SlowPathResponder {
         let took = started.elapsed();
 
         self.settle(now);
-        // The response is sent on the handshake socket; keepalives are sent by the worker.
+        // Both wires are emptied: the response arrives on that of the handshake socket, and frames
+        // of the worker arrive on that of the port.
         burst.clear();
         self.handshake_far.rx_burst(&mut self.pool, &mut burst);
         burst.clear();
@@ -282,7 +299,7 @@ impl SlowPathResponder {
         Ok(took)
     }
 
-    /// The number of handshake messages that the switch has made.
+    /// The number of frames that the switch has made; here these are its responses.
     fn answers(&self) -> u64 {
         self.switch.balance().frames_made
     }
@@ -303,7 +320,8 @@ pub(crate) fn initiation(
     Ok(frame)
 }
 
-/// An initiation. The caller passes a larger number for each later one.
+/// An initiation. `number` determines its timestamp, so the caller passes a larger number for each
+/// later one.
 pub(crate) fn initiation_bytes(
     from: &LocalIdentity,
     to: &LocalIdentity,

@@ -12,14 +12,14 @@ use crate::chain::SWITCHES;
 /// Packets in a round of `icount`: a full burst.
 pub const BURST: u64 = strowger_frame::BURST_MAX as u64;
 
-/// The numbers of rounds in two runs. The result is the difference of the two counts, so one-time
-/// work is not included.
+/// The numbers of rounds in two runs. The result is computed from the difference of the two counts,
+/// so that one-time work is not included.
 const ROUNDS: [u64; 2] = [40, 140];
 
 /// Checks that valgrind is available.
 ///
 /// # Errors
-/// The reason why it is not available.
+/// The reason why valgrind is not available.
 pub fn valgrind() -> Result<(), String> {
     match Command::new("valgrind").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -31,11 +31,11 @@ pub fn valgrind() -> Result<(), String> {
     }
 }
 
-/// Instructions for each packet and switch, with packets of `size` bytes, counted over runs of the
+/// Instructions per packet and switch, with packets of `size` bytes, counted over runs of the
 /// example `icount` at this path.
 ///
 /// # Errors
-/// The reason why they could not be counted.
+/// The reason why the instructions could not be counted.
 pub fn per_step(icount: &Path, size: usize) -> Result<f64, String> {
     valgrind()?;
     let [few, many] = ROUNDS.map(|rounds| count(icount, size, rounds));
@@ -46,8 +46,8 @@ pub fn per_step(icount: &Path, size: usize) -> Result<f64, String> {
     Ok(more as f64 / steps as f64)
 }
 
-/// Like [`per_step`], if `icount` is in the folder `examples` beside this program, as Cargo places
-/// it.
+/// Like [`per_step`], with the `icount` that Cargo has placed in the folder `examples` beside this
+/// program. Returns an error if there is none.
 pub(crate) fn per_step_if_counted(size: usize) -> Result<f64, String> {
     let here = env::current_exe().map_err(|error| error.to_string())?;
     let icount = beside(&here).ok_or(

@@ -1,6 +1,6 @@
 //! Benchmarks of Strowger: forwarding over real UDP sockets compared with two plain forwarders, the
 //! cost of a step, overload, memory, sealed links, handshakes, isolation, Ethernet. Times are only
-//! information. Of the measured figures, only instruction counts can fail a test.
+//! information: tests check instruction counts and packet counts, but no times.
 //!
 //! | module | content |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | [`peers`] | two plain forwarders for comparison |
 //! | [`traffic`] | sources and sinks |
 //! | [`trial`] | one trial of one forwarder |
-//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `isolation`, `xdp` | the benchmarks of [`Bench`] |
+//! | `udp`, `overload`, `footprint`, `memory`, `sealed`, `handshakes`, `flood`, `isolation`, `connections`, `unix`, `xdp` | the benchmarks of [`Bench`] |
 //! | [`chain`], [`sealed_chain`] | three switches in a row, without a kernel |
 //! | `sealed_relay`, `sealed_udp` | Strowger between sealed links over UDP, and the traffic for it |
 //! | [`instructions`] | instruction counts |
@@ -24,6 +24,7 @@
 //! ```
 
 pub mod chain;
+mod connections;
 mod failure;
 mod flood;
 mod footprint;
@@ -46,6 +47,7 @@ pub mod spread;
 pub mod traffic;
 pub mod trial;
 mod udp;
+mod unix;
 #[cfg(feature = "wireguard")]
 mod wireguard;
 mod xdp;
@@ -87,6 +89,11 @@ pub enum Bench {
     /// The part of an innocent pair's traffic that is delivered while a neighbour, client or path
     /// misbehaves (R23).
     Isolation,
+    /// End-to-end connections compared with the cipher alone, with few connections, and with the
+    /// same path without connections.
+    Connections,
+    /// Trains over a unix socket compared with one packet in each message.
+    Unix,
     /// Strowger over Ethernet compared with DPDK's testpmd, packet sockets, the kernel's bridge and
     /// XDP.
     Xdp,
@@ -94,7 +101,7 @@ pub enum Bench {
 
 impl Bench {
     /// All benchmarks in the order in which they run: footprint first, before others use memory.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Footprint,
         Self::Memory,
         Self::Udp,
@@ -104,6 +111,8 @@ impl Bench {
         Self::Handshakes,
         Self::Flood,
         Self::Isolation,
+        Self::Connections,
+        Self::Unix,
         Self::Xdp,
     ];
 
@@ -119,6 +128,8 @@ impl Bench {
             Self::Handshakes => "handshakes",
             Self::Flood => "flood",
             Self::Isolation => "isolation",
+            Self::Connections => "connections",
+            Self::Unix => "unix",
             Self::Xdp => "xdp",
         }
     }
@@ -146,7 +157,8 @@ impl FromStr for Bench {
 pub struct Options {
     /// The benchmarks; they run in the order of [`Bench::ALL`], each once.
     pub benches: Vec<Bench>,
-    /// The number of measurements of each benchmark. If it has a peer, each is a pair of runs.
+    /// The number of measurements of each benchmark. If the benchmark has a peer, each measurement
+    /// is a pair of runs.
     pub pairs: usize,
     /// The length of each run's window, in seconds.
     pub seconds_per_run: f64,
@@ -155,9 +167,9 @@ pub struct Options {
     /// Over UDP: whether to measure with trains, without, or both.
     pub trains: Vec<bool>,
     /// The receive backend of Strowger over UDP. The benchmark that compares both backends ignores
-    /// it.
+    /// this option.
     pub backend: BackendChoice,
-    /// Whether to write one JSON object for each row instead of a table.
+    /// Whether to write one JSON object per row instead of a table.
     pub json: bool,
     /// The assignment of cores to threads.
     pub cores: Cores,
@@ -261,6 +273,8 @@ fn measure(
             Bench::Handshakes => handshakes::rows(options, each)?,
             Bench::Flood => flood::rows(options, each)?,
             Bench::Isolation => isolation::rows(options, each)?,
+            Bench::Connections => connections::rows(options, each)?,
+            Bench::Unix => unix::rows(options, each)?,
             Bench::Xdp => xdp::rows(options, each)?,
         }
     }

@@ -1,5 +1,5 @@
-//! The description of the machine, and the assignment of threads to cores. It changes no setting of
-//! the machine.
+//! The description of the machine, and the assignment of threads to cores. This module changes no
+//! setting of the machine.
 
 use std::{fmt, fs, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::Failure;
 /// The assignment of cores to threads. With two or more cores, the forwarder has its own core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores {
-    /// The forwarder under test.
+    /// The core of the forwarder under test.
     pub forwarder: usize,
     /// The sink.
     pub sink: usize,
-    /// The sources; one thread on each.
+    /// The cores of the sources; one thread runs on each.
     pub sources: Vec<usize>,
 }
 
@@ -74,8 +74,8 @@ pub(crate) struct ThreadClock(ClockId);
 
 impl ThreadClock {
     fn of_this_thread() -> Self {
-        // As `pthread_getcpuclockid` does: the thread's number, a thread (4), the scheduler's clock
-        // (2).
+        // The clock number, as `pthread_getcpuclockid` computes it: the complement of the thread's
+        // id shifted left by 3 bits, the bit for a thread (4), and the scheduler's clock (2).
         Self(ClockId::from_raw((!gettid().as_raw() << 3) | 4 | 2))
     }
 
@@ -86,12 +86,12 @@ impl ThreadClock {
     }
 }
 
-/// The time that a thread had on its core.
+/// The time for which a thread ran, and the time for which it waited for a core.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
     /// The time for which the thread ran.
     pub(crate) used: Duration,
-    /// The time for which it was runnable without running; zero if not measured.
+    /// The time for which the thread was runnable and waited for a core; zero if not measured.
     pub(crate) waited: Duration,
 }
 
@@ -110,8 +110,8 @@ pub(crate) struct OtherThreads(Vec<u32>);
 
 #[cfg_attr(not(feature = "wireguard"), expect(dead_code, reason = "those of a WireGuard's device"))]
 impl OtherThreads {
-    /// Returns the threads that have the name of this thread. A new thread inherits the name of its
-    /// creator.
+    /// Returns the other threads that have the name of this thread. A new thread inherits the name
+    /// of its creator.
     pub(crate) fn with_this_name() -> Result<Self, Failure> {
         let tasks = fs::read_dir("/proc/self/task").map_err(Failure::kernel("/proc/self/task"))?;
         let own = gettid().as_raw().unsigned_abs();
@@ -120,12 +120,12 @@ impl OtherThreads {
         Ok(Self(numbers.filter(|&other| other != own && name(other) == name(own)).collect()))
     }
 
-    /// The sum of their times.
+    /// The sum of the times of these threads.
     pub(crate) fn times(&self) -> Result<Times, Failure> {
         let mut sum = Times::default();
         for thread in &self.0 {
-            // The fields are nanoseconds on the core, nanoseconds runnable without running, and the
-            // number of time slices.
+            // The fields are nanoseconds on the core, nanoseconds in which the thread waited for a
+            // core, and the number of time slices.
             let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
             let text = text.map_err(Failure::kernel("schedstat"))?;
             let nanoseconds = |word: &str| word.parse().map(Duration::from_nanos);
@@ -138,7 +138,7 @@ impl OtherThreads {
         Ok(sum)
     }
 
-    /// Whether any of them still runs.
+    /// Whether any of these threads still exists.
     pub(crate) fn any_alive(&self) -> bool {
         let mut files = self.0.iter().map(|thread| format!("/proc/self/task/{thread}"));
         files.any(|file| fs::exists(file).unwrap_or(false))

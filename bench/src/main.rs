@@ -6,7 +6,7 @@ use clap::Parser;
 use strowger_bench::{Bench, Failure, Options, run};
 use strowger_io::udp::BackendChoice;
 
-/// Aborts if a worker's thread allocates (R13), as in the command.
+/// Aborts if a worker's thread allocates (R13), as in `strowger` itself.
 #[global_allocator]
 static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::GuardedAlloc;
 
@@ -15,7 +15,7 @@ static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::Guard
 #[command(name = "strowger bench", version, max_term_width = 100)]
 struct Arguments {
     /// Which benches: footprint, memory, udp, backends, overload, sealed, handshakes, flood,
-    /// isolation, xdp; all of them if none is named
+    /// isolation, connections, unix, xdp; all of them if none is named
     #[arg(value_name = "BENCH", value_parser = str::parse::<Bench>)]
     benches: Vec<Bench>,
     /// Print one JSON object a row instead of a table

@@ -33,7 +33,7 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Nanoseconds for each packet and switch, over rounds that take `window` in total.
+/// Nanoseconds per packet and switch, over rounds that take at least `window` in total.
 fn measure(size: usize, window: Duration) -> Result<f64, Failure> {
     let mut chain = Chain::new(size, BURST_MAX)?;
     for _ in 0..ROUNDS_BEFORE {

@@ -30,7 +30,7 @@ pub(crate) fn rows(
             Trial {
                 forwarder: Forwarder::Relay(relay),
                 size,
-                // One flow for each source thread.
+                // One flow per source thread.
                 flows: Flows::Trains(options.cores.sources.len()),
                 packets_per_s,
                 buffer_bytes: BUFFER_BYTES,
@@ -66,7 +66,8 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Adds one run and checks its balance.
+/// Adds the counts of one run to `sum`, and clears `sum.whole` if the run does not account for
+/// every packet.
 fn account(sum: &mut Accounts, run: &Outcome) -> Result<(), Failure> {
     let balance = run.balance.as_ref().ok_or(Failure::Bug("a relay has a balance"))?;
     let at_sink = run.arrived + run.sink_drops;

@@ -12,10 +12,10 @@ use strowger_wire::{
 /// Offset of the payload.
 pub const PAYLOAD_AT: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 
-/// The shortest packet that has the number of its flow.
+/// The length of the shortest packet, whose payload is one byte with the number of the flow.
 pub const PACKET_BYTES_MIN: usize = PAYLOAD_AT + 1;
 
-/// The longest packet: an Ethernet frame's payload less IPv6 and UDP headers.
+/// The length of the longest packet: an Ethernet frame's payload less IPv6 and UDP headers.
 pub const PACKET_BYTES_MAX: usize = 1452;
 
 /// A label through these slots. Each pair is the ingress slot and the egress slot of one switch.

@@ -1,6 +1,6 @@
-//! Two plain forwarders for comparison, each as fast as its design allows: a batch of datagrams for
-//! each call (`mmsg`), and one datagram for each call (`one_by_one`). Neither reads labels. Both
-//! send each datagram unchanged to the destination of its source, without a copy in user space.
+//! Two plain forwarders for comparison, each as fast as its design allows: a batch of datagrams per
+//! call (`mmsg`), and one datagram per call (`one_by_one`). Neither reads labels. Both send each
+//! datagram unchanged to the destination that belongs to its source, without a copy in user space.
 
 use std::{
     io::{ErrorKind, IoSlice, IoSliceMut},
@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 /// Bytes of a datagram's buffer, a multiple of a cache line.
 const DATAGRAM_BUFFER_BYTES: usize = PACKET_BYTES_MAX.next_multiple_of(64);
 
-/// Maps a source to its destination with one load, which the source's port indexes, and one
+/// Maps a source to its destination with a table that is indexed by the source's port, and one
 /// comparison of the address.
 #[derive(Debug)]
 pub struct Routes {
@@ -30,7 +30,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Each pair is a source and its destination. Sources must have different ports.
+    /// Makes routes from pairs of a source and its destination. Sources must have different ports.
     pub fn new(known: Vec<(SocketAddrV4, SocketAddrV4)>) -> Self {
         let mut by_port = vec![0; 1 << 16].into_boxed_slice();
         for (index, (from, _)) in (1..).zip(&known) {
@@ -48,8 +48,8 @@ impl Routes {
     }
 }
 
-/// Forwards until `stopped`, with one recvmmsg and one sendmmsg for each batch. Counts receives
-/// without a datagram in `idle_polls`.
+/// Forwards until `stopped`, with one recvmmsg and one sendmmsg per batch. Counts receives without
+/// a datagram in `idle_polls`.
 pub fn mmsg(
     socket: &UdpSocket,
     routes: &Routes,
@@ -90,8 +90,8 @@ pub fn mmsg(
     }
 }
 
-/// Forwards until `stopped`, with one recvfrom and one sendto for each datagram. Counts receives
-/// without a datagram in `idle_polls`.
+/// Forwards until `stopped`, with one recvfrom and one sendto per datagram. Counts receives without
+/// a datagram in `idle_polls`.
 pub fn one_by_one(
     socket: &UdpSocket,
     routes: &Routes,

@@ -1,5 +1,5 @@
-//! Strowger under test: a switch with one worker and one UDP port. The loop of the runtime runs it,
-//! and never blocks here.
+//! Strowger under test: a switch with one worker and one UDP port. The loop of the runtime polls
+//! the worker; with the idle policy that is used here it never blocks.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -21,9 +21,8 @@ use strowger_wire::{Scheme, scheme::Form};
 
 use crate::Failure;
 
-/// Number of chunks in a worker's pool. They are enough for the chunks posted to the kernel, for a
-/// burst of single frames in one chunk each that waits to be sent, and for a burst that was just
-/// sent.
+/// Number of chunks in a worker's pool: enough for the chunks posted to the kernel, for a burst
+/// that waits to be sent (one chunk per frame), and for a burst that was just sent.
 const CHUNKS: u32 = 256;
 
 /// A switch, its only worker and its only port.
@@ -43,11 +42,11 @@ impl std::fmt::Debug for Relay {
 /// The options of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelaySpec {
-    /// The receive backend of its port.
+    /// The receive backend of the relay's port.
     pub backend: BackendChoice,
-    /// Whether it uses GRO and GSO. Without them, it behaves as on a kernel without GRO and GSO.
+    /// Whether the relay uses GRO and GSO. If not, it behaves as on a kernel without them.
     pub trains: bool,
-    /// Whether its scheme has slots for a thousand neighbours instead of 256.
+    /// Whether the relay's scheme has slots for a thousand neighbours instead of 256.
     pub many: bool,
 }
 
@@ -104,12 +103,12 @@ impl Relay {
             .number())
     }
 
-    /// The scheme of its slots.
+    /// The scheme of the relay's slots.
     pub fn scheme(&self) -> &Scheme {
         self.switch.config().scheme()
     }
 
-    /// The address of its socket, and how it receives.
+    /// The address of the relay's socket, and its receive backend.
     pub fn report(&self) -> &UdpReport {
         &self.report
     }
@@ -160,7 +159,7 @@ impl Relay {
         self.switch.balance()
     }
 
-    /// Frames whose payload was copied. Must be 0.
+    /// The number of frames whose payload was copied. It must be 0.
     pub fn frames_copied(&mut self) -> u64 {
         self.worker.worker_mut().pool_mut().tally().frames_copied.read()
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{Bench, isolation::Isolation, spread::Spread, trial::Outcome};
 
-/// A result row. Rates are in packets a second.
+/// A result row. Rates are in packets per second.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Row {
@@ -25,8 +25,8 @@ pub struct Row {
     /// another (`other_core`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<&'static str>,
-    /// In `xdp`: the offered load of a latency measurement, relative to Strowger's rate, one frame
-    /// at a time. `None` if rates are measured.
+    /// In `xdp`: the offered load of a latency measurement, relative to Strowger's rate. Frames are
+    /// sent one at a time. `None` if rates are measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
     /// The receive backend of Strowger: `io_uring`, `mmsg` or `memory`, over Ethernet
@@ -42,7 +42,10 @@ pub struct Row {
     /// and `boringtun_no_tun_mmsg` as a library in one loop). In `handshakes`, the curve operations
     /// of one side (`curves`). In `flood`, Strowger without the flood (`no_flood`), or with a flood
     /// to another socket (`elsewhere`). In `isolation`, without the offender (`without`). In `xdp`,
-    /// `testpmd`, `af_packet`, `bridge` or `xdp_redirect`.
+    /// `testpmd`, `af_packet`, `bridge` or `xdp_redirect`. In `unix`, one packet in each message
+    /// (`sendmmsg_32`). In `connections`, the cipher alone (`cipher`), ten connections (`few`), the
+    /// curve operations (`curves`), a bare local port (`local_port`), or packets without a
+    /// connection (`bare_packets`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<&'static str>,
     /// The rate of Strowger.
@@ -51,17 +54,18 @@ pub struct Row {
     /// The rate of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_rate: Option<Spread>,
-    /// Strowger's rate divided by the peer's, for each pair.
+    /// Strowger's rate divided by the peer's, per pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Spread>,
-    /// Packets that Strowger forwarded for each second of its thread's CPU time, without the time
-    /// of idle polls.
+    /// Packets that Strowger forwarded per second of its thread's CPU time, without the time of
+    /// idle polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_per_busy_s: Option<Spread>,
     /// The same value for the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_per_busy_s: Option<Spread>,
-    /// The ratio of these two for each pair. Use this ratio on a machine with other load.
+    /// The ratio of these two per pair. Prefer this ratio if the machine also
+    /// runs other work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_busy: Option<Spread>,
     /// The load offered to Strowger.
@@ -87,7 +91,7 @@ pub struct Row {
     /// The instructions of one step, if valgrind could count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions_per_packet_and_switch: Option<f64>,
-    /// In `xdp` with a `load`: the latency through Strowger.
+    /// In `xdp` with a `load`: the latency through Strowger. In `connections`: that of a socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_latency: Option<Latency>,
     /// The same value for the peer.
@@ -111,7 +115,7 @@ pub struct Row {
 /// The balance of packets over all runs of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accounts {
-    /// Whether every packet is accounted for by Strowger's own counters.
+    /// Whether the counters of Strowger and of the sink account for every packet.
     pub whole: bool,
     /// Packets sent to the relay.
     pub sent: u64,
@@ -127,7 +131,8 @@ pub struct Accounts {
     pub at_sink: u64,
 }
 
-/// Latency from the source's interface to the sink's interface, in microseconds: quantiles, each
+/// Latency from the source's interface to the sink's interface, or of one message from program to
+/// program, in microseconds: quantiles, each
 /// with its spread over the runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {

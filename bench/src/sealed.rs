@@ -18,7 +18,7 @@ use crate::{
 /// The number of rounds of one kind before the next kind. In these rounds each burst is used once.
 const ROUNDS_A_TURN: usize = 16;
 
-/// The number of first turns that are not timed.
+/// The number of turns at the start that are not timed.
 const TURNS_BEFORE: usize = 8;
 
 /// The variants of WireGuard: as deployed, with its default number of threads and with one thread;
@@ -32,7 +32,7 @@ pub(crate) fn rows(
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     for &size in &options.sizes {
-        // A sealed packet is longer than a plain one by a tag.
+        // Sizes in which a sealed packet with its tag does not fit are skipped.
         if size < SealedChain::BYTES_MIN {
             continue;
         }
@@ -69,8 +69,8 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Compares a sealed relay over UDP with trains with a WireGuard relay that receives datagrams of
-/// the same number and size from the same kind of source.
+/// Compares a sealed relay over UDP, with trains, with a WireGuard relay. Both receive datagrams of
+/// the same size from the same generator.
 fn over_udp(options: &Options, size: usize, peer: &'static str) -> Result<Row, Failure> {
     let (window, cores) = (options.window(), &options.cores);
     let ours = || {
@@ -140,7 +140,7 @@ fn no_wireguard() -> Failure {
     Failure::Refused(format!("no WireGuard in this build; {build}"))
 }
 
-/// Rates in packets a second, all measured in turn.
+/// Rates in packets per second, all measured in turn.
 struct Rates {
     /// The rate of the switch, by mode.
     switch: [f64; 2],
@@ -163,8 +163,8 @@ impl Rates {
         (self.switch[1], self.switch[0])
     }
 
-    /// Measures rounds of each in turn until `window` has passed for all five. The result is the
-    /// median round of each, because other threads may interrupt some rounds.
+    /// Measures rounds of five kinds in turn, for five times `window` in total. The rate of each
+    /// kind is computed from its median round, because other threads may interrupt some rounds.
     fn measure(size: usize, window: Duration) -> Result<Self, Failure> {
         let mut chains =
             [SealedChain::new(size, Mode::Full)?, SealedChain::new(size, Mode::HeaderOnly)?];

@@ -1,7 +1,7 @@
-//! A switch between two sealed links without a kernel, and for comparison the cipher alone with the
-//! same work. There are three switches connected by memory wires, and only the middle one is timed.
-//! The first switch seals the packets that the middle one opens. The last one opens the packets
-//! that the middle one sealed, and so checks them.
+//! Measures a switch between two sealed links without the kernel, and for comparison the cipher
+//! alone, which opens and seals the same bytes. There are three switches connected by memory wires,
+//! and only the middle one is timed. The first switch seals the packets that the middle one opens.
+//! The last one opens the packets that the middle one sealed, and so checks them.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +38,7 @@ const SLOTS: (u32, u32) = (2, 3);
 pub enum Mode {
     /// All bytes after the link header are sealed.
     Full,
-    /// Only the headers are sealed.
+    /// Only the first 64 bytes after the link header are sealed.
     HeaderOnly,
 }
 
@@ -132,10 +132,10 @@ impl std::fmt::Debug for SealedChain {
 }
 
 impl SealedChain {
-    /// Packets of one round.
+    /// The number of packets in a round.
     pub const BURST: usize = BURST_MAX;
 
-    /// The shortest packet on a sealed link whose flow the benchmark can identify.
+    /// The length of the shortest packet on a sealed link whose flow the benchmark can identify.
     pub const BYTES_MIN: usize = packet::PACKET_BYTES_MIN + TAG_BYTES;
 
     /// Returns a chain for packets that have `size` bytes on the sealed links.
@@ -221,7 +221,7 @@ fn poll_sealed(worker: &mut Worker, now: Now) -> Duration {
 }
 
 /// The cipher alone: opens and seals the same bytes as a switch, in memory of the same kind,
-/// without headers, replay window, counters or ports.
+/// without header processing, replay window, tallies or ports.
 pub struct AeadOnly {
     rx_key: AeadKey,
     tx_key: AeadKey,
@@ -239,7 +239,7 @@ impl std::fmt::Debug for AeadOnly {
 }
 
 impl AeadOnly {
-    /// Uses `provider`, for packets that have `size` bytes when sealed.
+    /// Returns the cipher of `provider`, for packets that have `size` bytes when sealed.
     ///
     /// # Errors
     /// The operation that the kernel refused.

@@ -56,8 +56,8 @@ const MTU: u16 = 1_452;
 /// Longest time that links may take to come up.
 const UP_MAX: Duration = Duration::from_secs(5);
 
-/// A relay with two sealed links that are up, divided into the worker, for the forwarder's thread,
-/// and the slow path, for another thread.
+/// A relay with two sealed links that are up. The worker is for the forwarder's thread, and the
+/// slow path is for another thread.
 pub(crate) struct SealedRelay {
     pub(crate) worker: WorkerLoop,
     pub(crate) slow_path: SlowPath,
@@ -88,13 +88,45 @@ impl SlowPath {
     }
 }
 
+/// Whether a packet has the right content.
+pub(crate) type Check = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
+/// What the packets of a trial contain.
+pub(crate) struct Inside {
+    /// Writes a packet with its link header, and leaves room for the tag of the link.
+    pub(crate) write: Seal,
+    /// Whether this is a packet that `write` wrote, without link header and tag, after the relay.
+    pub(crate) is_right: Check,
+}
+
+impl Inside {
+    /// Bare packets.
+    fn bare(size: usize) -> Result<Self, Failure> {
+        let label = packet::label(SwitchConfig::default().scheme(), &[SLOTS])?;
+        let template = packet::packet(size - TAG_BYTES, label, 7);
+        let write = move |bytes: &mut [u8]| bytes[..template.len()].copy_from_slice(&template);
+        let is_right = |packet: &[u8]| packet.last() == Some(&7);
+        Ok(Self { write: Box::new(write), is_right: Box::new(is_right) })
+    }
+}
+
 impl SealedRelay {
-    /// Returns a relay whose links to these ends are up.
+    /// Returns a relay whose links to these ends are up, and bare packets of this length.
     pub(crate) fn new(
         ends: &Ends,
         size: usize,
         mode: Mode,
         steered: bool,
+    ) -> Result<Self, Failure> {
+        Self::with_inside(ends, mode, steered, Inside::bare(size)?)
+    }
+
+    /// As [`new`](Self::new), with other packets from slot 2 to slot 3.
+    pub(crate) fn with_inside(
+        ends: &Ends,
+        mode: Mode,
+        steered: bool,
+        inside: Inside,
     ) -> Result<Self, Failure> {
         let mut spec = UdpSpec::new(anywhere());
         spec.socket_buffer_bytes = FORWARDER_BUFFER_BYTES;
@@ -109,7 +141,6 @@ impl SealedRelay {
             Pool::new(&spec).map_err(Failure::kernel("memory"))
         };
         let config = SwitchConfig::default();
-        let label = packet::label(config.scheme(), &[SLOTS])?;
         let (mut switch, mut workers) = Switch::new(config, vec![pool(CHUNKS, 64)?])?;
         let worker = workers.pop().ok_or(Failure::Bug("one pool, one worker"))?;
         switch.set_identity(peering(RELAY)?, Now(1))?;
@@ -129,7 +160,7 @@ impl SealedRelay {
             spec = spec.with_address(Address::Udp(at));
             spec = spec.with_slot(Slot::new(slot));
             spec = spec.with_seal(mode.wish());
-            // The ends send no packets of their own accord.
+            // The liveness interval is longer than any run, because the ends send no keepalives.
             spec = spec.with_liveness(Liveness::new(std::time::Duration::from_nanos(u64::MAX / 4)));
             switch.add_peer(spec, Now(1))?;
         }
@@ -145,15 +176,15 @@ impl SealedRelay {
 
         let (mut sealer, _) = source.keys.ok_or(Failure::Bug("the source has keys"))?;
         let (_, mut openers) = sink.keys.ok_or(Failure::Bug("the sink has keys"))?;
-        let template = packet::packet(size - TAG_BYTES, label, 7);
+        let Inside { mut write, mut is_right } = inside;
         let seal: Seal = Box::new(move |bytes: &mut [u8]| {
-            bytes[..template.len()].copy_from_slice(&template);
+            write(bytes);
             let sealed = sealer.seal(Nanos(1), Sealed::Data, bytes);
             sealed.expect("young keys, and buffer for a tag");
         });
         let open: Open = Box::new(move |bytes: &mut [u8]| {
             let opened = openers.open(Nanos(1), bytes);
-            opened.is_ok_and(|opened| opened.body().last() == Some(&7))
+            opened.is_ok_and(|opened| is_right(opened.body()))
         });
         Ok(Self { worker, slow_path, at, seal, open })
     }
@@ -183,9 +214,9 @@ fn come_up(
         for (socket, end) in &mut ends {
             end.answer(socket)?;
         }
-        let heard = ends.iter().all(|(_, end)| end.heard);
+        let opened = ends.iter().all(|(_, end)| end.opened);
         let up = slow_path.switch.peers().iter().all(|peer| peer.is_up());
-        if heard && up && slow_path.switch.is_settled() {
+        if opened && up && slow_path.switch.is_settled() {
             return Ok(());
         }
         thread::sleep(Duration::from_micros(200));
@@ -202,8 +233,8 @@ struct End {
     checker: CookieChecker,
     offer: Offer,
     keys: Option<(Sealer, Openers)>,
-    /// Whether a packet of the relay has proved that it has the keys.
-    heard: bool,
+    /// Whether a packet of the relay has proved that the relay has the keys.
+    opened: bool,
 }
 
 impl End {
@@ -213,10 +244,10 @@ impl End {
         let checker = checker.map_err(|_| Failure::Bug("the system has randomness"))?;
         let mtu = Mtu::new(MTU).ok_or(Failure::Bug("an MTU as links have it"))?;
         let offer = Offer { seal: mode.wish(), mtu, ..Offer::default() };
-        Ok(Self { local, checker, offer, keys: None, heard: false })
+        Ok(Self { local, checker, offer, keys: None, opened: false })
     }
 
-    /// Answers the messages that have arrived at its socket.
+    /// Answers the initiations that have arrived at this end's socket, and opens the other packets.
     fn answer(&mut self, socket: &UdpSocket) -> Result<(), Failure> {
         let mut buffer = [0; 2_048];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -226,7 +257,7 @@ impl End {
                 let response = self.respond(message)?;
                 socket.send_to(&response, from).map_err(Failure::kernel("a response"))?;
             } else if let Some((_, openers)) = &mut self.keys {
-                self.heard |= openers.open(Nanos(1), message).is_ok();
+                self.opened |= openers.open(Nanos(1), message).is_ok();
             }
         }
         Ok(())

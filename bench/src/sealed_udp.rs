@@ -24,10 +24,10 @@ use crate::{
     trial::{Outcome, StopOnDrop, join, measure_window, time_idle_poll},
 };
 
-/// Bytes of a sink's buffer for each datagram: one packet to open.
+/// Bytes of a sink's buffer per datagram: one packet to open.
 const SINK_READ_BYTES: usize = 1_500;
 
-/// Longest time that the first packet may take to arrive.
+/// Longest time to wait for the first packet.
 const FIRST_PACKET_MAX: Duration = Duration::from_secs(5);
 
 /// Seals the next packet into these bytes; the packet fills all of them.
@@ -48,7 +48,7 @@ pub(crate) enum Forwarder<'a> {
     External(OtherThreads),
 }
 
-/// The parts of a trial with a foreign forwarder.
+/// The parts of a trial with a forwarder other than Strowger.
 pub(crate) struct Parts {
     pub(crate) at: SocketAddrV4,
     pub(crate) seal: Seal,
@@ -56,7 +56,7 @@ pub(crate) struct Parts {
     pub(crate) forwarder: Forwarder<'static>,
 }
 
-/// Runs a trial of a foreign forwarder between these ends.
+/// Runs a trial of a forwarder other than Strowger between these ends.
 pub(crate) type Run<'a> = dyn Fn(Ends, Parts) -> Result<Outcome, Failure> + Sync + 'a;
 
 /// Both ends of a path through a forwarder.
@@ -88,7 +88,7 @@ pub(crate) struct SealedTrial<'a> {
 }
 
 impl SealedTrial<'_> {
-    /// Runs it, like [`Trial::run`](crate::trial::Trial::run) with one source.
+    /// Runs the trial, like [`Trial::run`](crate::trial::Trial::run) with one source.
     pub(crate) fn run(self) -> Result<Outcome, Failure> {
         let Self { size, window, cores, at, ends, mut seal, mut open, forwarder, backend } = self;
         let [stop_source, stop_forwarder, stop_sink] = [const { AtomicBool::new(false) }; 3];
@@ -255,7 +255,7 @@ fn send_trains(
     }
 }
 
-/// Receives, opens the first packet of each datagram, and returns whether there was one.
+/// Receives datagrams, opens the first packet of each, and returns whether any datagram arrived.
 fn take(
     socket: &UdpSocket,
     size: usize,

@@ -1,5 +1,5 @@
-//! Sockets for sources, sinks and plain forwarders: bound to loopback, non-blocking, with large
-//! buffers, and with drop counters that can be read.
+//! Sockets for sources, sinks and plain forwarders: bound to loopback, non-blocking, with a given
+//! buffer size, and with drop counters that can be read.
 
 use std::{
     fs,
@@ -15,14 +15,13 @@ use nix::sys::{
 
 use crate::Failure;
 
-/// Bytes of every socket's receive buffer, including those of the forwarders. This is the default
-/// of Strowger's port.
+/// Bytes of the receive buffer of every forwarder's socket: the default of Strowger's port.
 pub(crate) const BUFFER_BYTES: usize = 4 << 20;
 
 /// Maximum number of reads of the kernel's table in which a socket may be missing.
 const READS_MAX: u32 = 100;
 
-/// Longest time to read all datagrams that wait at a socket.
+/// Longest time to wait until the receive buffer of a socket is empty.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A socket on loopback, with a port that the kernel chooses and a receive buffer of this size.
@@ -30,7 +29,8 @@ pub(crate) fn socket(receive_bytes: usize) -> Result<UdpSocket, Failure> {
     let socket =
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failure::kernel("bind to loopback"))?;
     socket.set_nonblocking(true).map_err(Failure::kernel("O_NONBLOCK"))?;
-    // Exceeds the system's limit if this is allowed. If not, the limit applies.
+    // `SO_RCVBUFFORCE` may exceed the system's limit, but requires `CAP_NET_ADMIN`. Without this
+    // capability, the limit applies.
     if setsockopt(&socket, sockopt::RcvBufForce, &receive_bytes).is_err() {
         setsockopt(&socket, sockopt::RcvBuf, &receive_bytes)
             .map_err(Failure::kernel("SO_RCVBUF"))?;
@@ -61,7 +61,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The sum over all sockets with this port.
+    /// The sum over all sockets that are bound to this port of 127.0.0.1.
     pub(crate) fn of(port: u16) -> Result<Self, Failure> {
         // The table is read while other sockets open and close, so a line may be missing.
         for _ in 0..READS_MAX {

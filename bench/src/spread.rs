@@ -1,5 +1,5 @@
 //! Minimum, median and maximum of several measurements of one quantity. There is no mean, because
-//! noise changes all measurements in the same direction.
+//! noise changes measurements in one direction only and would bias it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of these; `None` if there are none.
+    /// The spread of these values; `None` if there are none.
     pub fn of(measured: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = measured.into_iter().collect();
         sorted.sort_by(f64::total_cmp);

@@ -1,6 +1,6 @@
 //! Sources that send to a forwarder, and sinks that count the packets that it forwards. Both are
-//! real UDP sockets on loopback. The forwarder is what is measured, so a result says whether the
-//! source or the sink was the bottleneck.
+//! real UDP sockets on loopback. Only the forwarder is to be measured, so a result reports whether
+//! the source or the sink was the bottleneck.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -136,7 +136,7 @@ impl Source {
 }
 
 impl Source {
-    /// Sends one single packet.
+    /// Sends one packet from the first socket.
     pub fn send_one(&self, sent: &Counter) {
         if let Some((socket, packet)) = self.pairs.first()
             && socket.send(packet).is_ok()
@@ -280,7 +280,7 @@ impl Sink {
         !lengths.is_empty()
     }
 
-    /// The ports of its sockets.
+    /// The ports of the sink's sockets.
     ///
     /// # Errors
     /// The operation that the kernel refused.

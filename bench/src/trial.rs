@@ -34,7 +34,7 @@ pub enum Forwarder {
     Relay(RelaySpec),
     /// A plain forwarder with recvmmsg and sendmmsg.
     Mmsg,
-    /// A plain forwarder with one datagram for each call.
+    /// A plain forwarder with one datagram per call.
     OneByOne,
 }
 
@@ -47,7 +47,7 @@ pub struct Trial<'a> {
     pub size: usize,
     /// The kind of traffic.
     pub flows: Flows,
-    /// Packets a second that the sources offer; if `None`, the sources send as fast as possible.
+    /// Packets per second that the sources offer; if `None`, the sources send as fast as possible.
     pub packets_per_s: Option<f64>,
     /// Bytes of the forwarder's receive buffer.
     pub buffer_bytes: usize,
@@ -60,15 +60,15 @@ pub struct Trial<'a> {
 /// The result of a trial.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Packets a second that arrived at the sink.
+    /// Packets per second that arrived at the sink.
     pub rate: f64,
-    /// Packets that arrived for each second of the forwarder thread's CPU time, without the time of
-    /// idle polls. It is the rate on a core without other load if packets are always available.
+    /// Packets that arrived per second of the forwarder thread's CPU time, without the time of idle
+    /// polls. It is the rate on a core without other load if packets are always available.
     pub rate_per_busy_s: f64,
     /// The share of CPU time that the forwarder spent on idle polls. If it is far above 0, the
     /// source was the limit.
     pub idle: f64,
-    /// Packets a second that were offered.
+    /// Packets per second that were offered.
     pub offered: f64,
     /// Packets sent in the whole trial.
     pub sent: u64,
@@ -94,7 +94,7 @@ const EXTENSION_MAX: Duration = Duration::from_secs(10);
 const EXTENSION_STEP: Duration = Duration::from_millis(5);
 
 /// Warms up, then reads the counts at both ends of a window. If no packet `came`, the window is
-/// extended until the first packet.
+/// extended until the first packet, for at most `EXTENSION_MAX`.
 pub(crate) fn measure_window<R>(
     window: Duration,
     reading: impl Fn() -> Result<R, Failure>,
@@ -131,7 +131,7 @@ struct Reading {
     used: Duration,
 }
 
-/// The number of idle polls that are timed before the first packet.
+/// The number of idle polls in one timed run, before the first packet.
 const IDLE_POLLS_TIMED: u64 = 2_000;
 
 /// Times one idle poll of `forward`: the minimum of several runs of many polls, because
@@ -146,7 +146,7 @@ pub(crate) fn time_idle_poll(mut forward: impl FnMut(&Counter, &dyn Fn() -> bool
 }
 
 impl Trial<'_> {
-    /// Runs it.
+    /// Runs the trial.
     ///
     /// # Errors
     /// The operation that the kernel refused, or the fault that the sink observed.
@@ -224,8 +224,8 @@ impl Trial<'_> {
 
             stop_sources.store(true, Ordering::Relaxed);
             let sources = source_threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
-            // Wait until the forwarder's socket, then the sink's, is drained. The kernel reports
-            // drops with the next datagram, so one more datagram is sent at the end.
+            // Wait until the forwarder's socket is drained. The kernel reports drops with the next
+            // datagram, so each source thread then sends one more datagram.
             Kernel::wait_drained(at.port())?;
             for (source, sent) in sources.iter().zip(&sent) {
                 source.send_one(sent);
@@ -301,7 +301,8 @@ impl Trial<'_> {
 
         let socket = socket(self.buffer_bytes)?;
         let at = address(&socket)?;
-        // This label has the length of a label for Strowger. Plain forwarders do not read headers.
+        // This label is as long as the labels for Strowger, so the packets have the same layout.
+        // Plain forwarders do not read headers.
         let here = Label::here();
         let flows = 0..routes.len() as u8;
         let packets = flows.map(|flow| packet::packet(self.size, here, flow)).collect();
@@ -330,7 +331,7 @@ impl<const N: usize> Drop for StopOnDrop<'_, N> {
     }
 }
 
-/// Joins a thread: returns its result, or an error if it panicked.
+/// Joins a thread and returns its result. Panics if the thread panicked.
 pub(crate) fn join<T>(
     thread: thread::ScopedJoinHandle<'_, Result<T, Failure>>,
 ) -> Result<T, Failure> {

@@ -1,4 +1,4 @@
-//! Measures forwarders over UDP in alternating pairs: Strowger with plain forwarders, and its two
+//! Compares forwarders over UDP in alternating pairs: Strowger with plain forwarders, and its two
 //! backends with each other. Thus noise affects both halves of a pair equally.
 
 use strowger_io::udp::{BackendChoice, UdpOpenError};

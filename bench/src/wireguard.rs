@@ -54,8 +54,8 @@ pub(crate) fn parts(ends: &Ends, size: usize, batched: bool) -> Result<Parts, Fa
     Ok(Parts { at, seal, open, forwarder: Forwarder::InThread(forward) })
 }
 
-/// The work of the ends with datagrams of `size` bytes: the source's tunnel seals, and the sink's
-/// tunnel opens.
+/// The closures of the ends for datagrams of `size` bytes: the source's tunnel seals, and the
+/// sink's tunnel opens.
 fn by_hand(mut source: Tunn, mut sink: Tunn, size: usize) -> (Seal, Open) {
     let packet = ip_packet(size - OVERHEAD_BYTES);
     let seal: Seal = Box::new(move |bytes: &mut [u8]| match source.encapsulate(&packet, bytes) {
@@ -100,7 +100,7 @@ fn tunnel(number: u8) -> Result<(Tunn, Tunn), Failure> {
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SINK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// An IPv4 packet from one end to the other, as a router forwards it.
+/// An IPv4 packet of `bytes` bytes from `SOURCE` to `SINK`.
 fn ip_packet(bytes: usize) -> Vec<u8> {
     let mut packet = vec![7; bytes];
     let (header, _) = packet.split_at_mut(20);
@@ -151,7 +151,7 @@ impl Route<'_> {
                 continue;
             };
             if let TunnResult::WriteToNetwork(out) = outward.encapsulate(packet, &mut sealed) {
-                // A datagram that does not fit into a full queue is lost.
+                // A datagram that cannot be sent is lost.
                 let _ = self.socket.send_to(out, self.to);
             }
         }

@@ -15,6 +15,14 @@ fn memory_has_the_time_of_a_step() {
 }
 
 #[test]
+fn unix_sockets_are_measured_with_trains_and_without() {
+    for row in small(Bench::Unix) {
+        assert_eq!((row.ours, row.peer), ("trains", Some("sendmmsg_32")));
+        assert!(row.ratio.expect("measured").min > 0.0);
+    }
+}
+
+#[test]
 fn udp_measures_both_kinds_of_traffic_against_both_peers() {
     let rows = small(Bench::Udp);
     let seen: Vec<_> = rows.iter().map(|row| (row.trains, row.peer.expect("a peer"))).collect();
@@ -105,8 +113,8 @@ fn r9_data_comes_through_a_sealed_relay_under_a_flood_of_handshakes() {
     assert!(rows.iter().all(|row| row.ratio.is_some()));
 }
 
-/// Ratios of such a short run are meaningless, so the test only checks that every case has a row.
-/// The row of a skipped case contains the reason.
+/// Ratios of a run this short are meaningless, so the test checks only counts and that every case
+/// has a row. The row of a skipped case contains the reason.
 #[test]
 fn r23_isolation_has_a_row_for_every_case() {
     let cases = [
@@ -188,4 +196,34 @@ fn invalid_options_are_refused() {
     assert!(with(|options| options.sizes.clear()).is_err());
     assert!(with(|options| options.seconds_per_run = 0.0).is_err());
     assert!(with(|options| options.seconds_per_run = f64::NAN).is_err());
+}
+
+#[test]
+fn connections_are_measured_in_memory_and_through_relays() {
+    let rows = small(Bench::Connections);
+    let seen: Vec<_> = rows.iter().map(|row| (row.ours, row.peer)).collect();
+    let expected = [
+        ("seal_and_open", Some("cipher")),
+        ("many", Some("few")),
+        ("responder", Some("curves")),
+        ("responder_by_peer_id", Some("curves_xx")),
+        ("connect", None),
+        ("socket_latency", Some("local_port")),
+        ("socket_latency_one_thread", Some("local_port")),
+        ("ends_with_sockets", Some("cipher")),
+        ("through_relay", Some("bare_packets")),
+        ("frames_per_send", Some("local_port")),
+    ];
+    assert_eq!(seen, expected);
+    assert!(rows[..4].iter().all(|row| row.ratio.expect("measured").min > 0.0));
+    let note = rows[4].note.as_deref().expect("the round trips");
+    assert_eq!(note, "data leaves after 1 round trips by PeerId and 1 by static key");
+    for row in &rows[5..7] {
+        assert!(row.ours_latency.is_some() && row.peer_latency.is_some(), "{row}");
+    }
+    assert!(rows[7..].iter().all(|row| row.ratio.expect("measured").min > 0.0));
+    assert!(rows[8].ratio_busy.is_some());
+    for row in &rows[5..] {
+        eprintln!("{row}");
+    }
 }

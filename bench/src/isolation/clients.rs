@@ -1,5 +1,5 @@
-//! Unix clients that connect and never read. Frames that wait for them must not take chunks or CPU
-//! time from other clients.
+//! Unix clients that connect and never read. Frames that wait for them must not use chunks or CPU
+//! time that other traffic needs.
 
 use std::net::Ipv4Addr;
 
@@ -21,12 +21,12 @@ use crate::{
 const BYTES: usize = 1_200;
 const PAYLOAD_BYTES: usize = BYTES - packet::PAYLOAD_AT;
 
-/// Packets a second of the innocent pair, and of the offender.
+/// Packets per second of the innocent pair, and of the offender.
 const INNOCENT_PER_S: f64 = 4_000.0;
 const OFFENDER_PER_S: f64 = 20_000.0;
 
-/// Packets to each client before the innocent pair begins: more than the kernel and the egress
-/// queue hold for it.
+/// The number of packets sent to each client before the innocent pair begins: more than the kernel
+/// and the egress queue hold for one client.
 const TO_EACH: u64 = 1_500;
 
 const SOURCE: u32 = 2;

@@ -1,6 +1,6 @@
-//! One congested egress, a unix client that reads at a fixed pace, and several ingresses.
-//! Everything runs on one thread in rounds of virtual time, so the counts do not depend on the
-//! scheduler.
+//! Cases with one congested egress (a unix client that reads at a fixed pace) and several
+//! ingresses. Everything runs on one thread in rounds of virtual time, so the counts do not depend
+//! on the scheduler.
 
 use strowger_engine::Now;
 use strowger_io::unix::Client;
@@ -30,7 +30,7 @@ const DRAIN_ROUNDS_MAX: u64 = 1_000;
 /// reader reads.
 const PARTS: u64 = 8;
 
-/// Packets that the reader reads in a part of a round.
+/// Maximum number of packets that the egress client reads in a part of a round.
 const READ: u64 = 3;
 
 /// Packets of the offender, or of a greedy client, in a part of a round.
@@ -41,10 +41,11 @@ const INNOCENT: u64 = 1;
 const EGRESS: u32 = 10;
 const FIRST_SOURCE: u32 = 2;
 
-/// Variants of the control-flag case: the innocent client sends data, or it sends control messages.
+/// Variants of the control-flag case: the row reports the innocent client that sends data, or the
+/// one that sends control messages.
 const DATA: usize = 0;
 const CONTROL: usize = 1;
-/// Variants of the polling-order case: the client whose share the row contains.
+/// Variants of the polling-order case: the client whose share the row reports.
 const LOCAL: usize = 0;
 const OTHER_WORKER: usize = 1;
 
@@ -99,7 +100,7 @@ enum Pace {
 /// A client that sends through the egress.
 struct Source {
     client: Client,
-    /// The packets that it sends in rounds that are not counted, and in rounds that are counted.
+    /// The client's packets: for rounds that are not counted, and for rounds that are counted.
     packets: [Vec<u8>; 2],
     pace: Pace,
     sent: u64,
@@ -143,7 +144,8 @@ impl Source {
     }
 }
 
-/// Runs rounds until all packets of the counted rounds have arrived or were dropped.
+/// Runs the rounds, and then further rounds without sending until one in which the egress client
+/// receives no packet.
 fn run_rounds(
     options: &Options,
     node: &mut Node,
@@ -171,7 +173,7 @@ fn run_rounds(
     Err(Failure::Wrong("the congested egress queue did not drain".to_owned()))
 }
 
-/// Reads at the egress client in one part of a round; returns the number of packets.
+/// Reads up to `READ` packets at the egress client; returns their number.
 fn read(egress: &mut Client, buffer: &mut [u8], sources: &mut [Source]) -> Result<u64, Failure> {
     for count in 0..READ {
         let received = egress.try_receive(buffer);

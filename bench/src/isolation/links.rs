@@ -1,6 +1,7 @@
-//! A sealed link between two switches while an offender floods slot 1 or forges handshake answers.
-//! Everything runs on one thread in steps of virtual time over real UDP sockets. So minutes of a
-//! link's life take seconds, and the counts do not depend on the scheduler.
+//! Cases with a sealed link between two switches, while an offender floods slot 1 or forges
+//! responses and cookie replies. Everything runs on one thread in steps of virtual time over real
+//! UDP sockets. So minutes of virtual time take seconds, and the counts do not depend on the
+//! scheduler.
 //!
 //! ```text
 //! source --> peer ===== observer ===== relay --> sink
@@ -43,8 +44,8 @@ const BYTES: usize = 100;
 const PEER: u8 = 21;
 const RELAY: u8 = 22;
 
-/// The slot of the sealed link at both ends. The constants below are the slots of the source at the
-/// peer and the sink at the relay, and of the flooding neighbour.
+/// The slot of the sealed link at both ends. `END` is the slot of the source at the peer and of the
+/// sink at the relay, and `FLOOD` is the slot of the flooding neighbour at the relay.
 const LINK: u32 = 2;
 const END: u32 = 3;
 const FLOOD: u32 = 4;
@@ -55,35 +56,36 @@ const SECOND: u64 = 1_000 * MS;
 /// Maximum number of steps in which the link must come up before counting begins.
 const UP_STEPS_MAX: u64 = 5_000;
 
-/// The number of requests for each poll of the slow path, in trains of 64: twice the capacity of
-/// the punt queue.
+/// The number of requests per flood, in trains of 64: twice the capacity of the punt queue. There
+/// are two floods per poll of the slow path.
 const REQUESTS: usize = 512;
 const REQUESTS_PER_TRAIN: usize = 64;
 
-/// A length of responses that passes the length check; the next constant is that of cookies.
+/// A length of responses that passes the length check. `COOKIE_BYTES` is the length of a cookie
+/// reply.
 const RESPONSE_BYTES: usize = 300;
 const COOKIE_BYTES: usize = 64;
 
 /// Latency of a datagram between the two ends of the link.
 const DELAY_NS: u64 = 20 * MS;
 
-/// Liveness that detects the death of a flooded link quickly.
+/// Liveness parameters with which a dead link is detected quickly.
 const FAST_LIVENESS: Liveness =
     Liveness::new(std::time::Duration::from_nanos(100 * MS)).with_always(true);
 
 /// An attack on the link.
 #[derive(Clone, Copy)]
 struct Attack {
-    /// Virtual time of one step. The next fields are the virtual time of the run, and whether the
-    /// link is up before it.
+    /// Virtual time of one step. `run_ns` is the virtual time of the run, and `up_first` says
+    /// whether the link is up before the run.
     step_ns: u64,
     run_ns: u64,
     up_first: bool,
     /// The number of steps between two innocent packets.
     steps_per_packet: u64,
     requests: usize,
-    /// The number of forged answers to each end in a step. The next field says whether they have
-    /// the right length.
+    /// The number of forged messages per step for each session index that the observer knows.
+    /// `long` says whether they have the right length.
     forged: u64,
     long: bool,
     liveness: Liveness,
@@ -92,7 +94,7 @@ struct Attack {
 const SLOT_1: usize = 0;
 const COMING_UP: usize = 1;
 const RUNNING: usize = 2;
-/// Variants with forged answers of the right length.
+/// Variants with forged messages of the right length.
 const LONG_COMING_UP: usize = 3;
 const LONG_RUNNING: usize = 4;
 
@@ -283,8 +285,8 @@ impl Link {
     }
 
     /// One step of virtual time: polls the workers until no datagram moves, and the slow paths
-    /// once. Returns the number of packets that the offender sent; it sends whenever the slow path
-    /// has emptied the punt queue.
+    /// once. Returns the number of packets that the offender sent; it floods both before and after
+    /// the poll of the slow paths.
     fn step(&mut self) -> Result<u64, Failure> {
         self.now.0 += self.attack.step_ns;
         let mut offender_sent = 0;
@@ -324,7 +326,7 @@ impl Link {
         }
     }
 
-    /// Sends requests to the relay's slot 1.
+    /// Sends `count` requests to the relay's slot 1.
     fn flood(&self, count: usize) -> Result<u64, Failure> {
         let bytes = self.request_bytes as u16;
         for _ in 0..count / REQUESTS_PER_TRAIN {
@@ -337,8 +339,8 @@ impl Link {
         Ok(count as u64)
     }
 
-    /// Sends responses and cookies in which only the visible index is right: `each` messages for
-    /// each known index of each end.
+    /// Sends responses and cookie replies in which only the visible index is right: `each` messages
+    /// for each known index of each end.
     fn forge(&self, each: u64) -> Result<u64, Failure> {
         let mut sent = 0;
         for (socket, to, indices) in self.observer.ends() {
@@ -375,7 +377,7 @@ struct Observer {
     relay: SocketAddrV4,
     /// Datagrams in flight: the time at which each is due, its bytes, and the end that receives it.
     in_flight: VecDeque<(Now, Vec<u8>, End)>,
-    /// Indices of each end: of its last attempt, and of the session to which it receives data.
+    /// Indices of each end: of its last attempt, and of the session on which it receives data.
     peers: [Option<Index>; 2],
     relays: [Option<Index>; 2],
 }
@@ -387,7 +389,8 @@ impl Observer {
         Ok(Self { as_relay, peer, as_peer, relay, in_flight: VecDeque::new(), peers, relays })
     }
 
-    /// Receives datagrams and forwards those that are due; returns the number of both together.
+    /// Receives datagrams and forwards those that are due; returns the number received plus the
+    /// number forwarded.
     fn deliver(&mut self, now: Now) -> Result<usize, Failure> {
         let due = Now(now.0 + DELAY_NS);
         let mut buffer = [0; 2_048];

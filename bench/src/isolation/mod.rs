@@ -1,7 +1,8 @@
 //! Isolation (R23): the loss of an innocent pair of neighbours while another neighbour, client or
 //! path misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is
-//! the delivered part of the innocent traffic with the offender, divided by the part without it.
-//! Packets are sent at a fixed pace, and the counts decide, not durations.
+//! the part of the innocent traffic that is delivered with the offender, divided by the part
+//! without it. If a fair share is known, it is the delivered number of packets divided by this
+//! share. Packets are sent at a fixed pace; only counts are compared, not durations.
 //!
 //! | module | cases |
 //! |---|---|
@@ -26,7 +27,7 @@ use strowger_engine::control::Balance;
 
 use crate::{Bench, Failure, Options, Row, spread::Spread};
 
-/// A case: its name, and the function that runs one half of a pair.
+/// A case of the benchmark. `run` measures one half of a pair.
 struct Case {
     name: &'static str,
     size: usize,
@@ -52,7 +53,7 @@ struct Half {
     offered: u64,
     /// The number of these that arrived.
     delivered: u64,
-    /// The number of packets that would be delivered by a fair share, if the egress is congested.
+    /// The number of packets in a fair share of the egress, if the egress is congested.
     fair: Option<u64>,
     /// Packets that the offender sent.
     offender: u64,
@@ -150,8 +151,8 @@ impl Case {
             let first = half(pair % 2 == 0);
             let halves = first.and_then(|first| Ok((first, half(pair % 2 != 0)?)));
             let (first, second) = match halves {
-                // Rights or tools are missing. The row reports this, and the other rows are
-                // measured.
+                // For example, privileges or tools are missing. The row reports the reason, and the
+                // other rows are measured.
                 Err(Failure::Refused(why)) => {
                     row.pairs = 0;
                     row.note = Some(format!("{}: skipped: {why}", self.name));
@@ -186,8 +187,8 @@ impl Case {
     }
 }
 
-/// The part delivered with the offender, divided by the part delivered without it or by the fair
-/// share.
+/// The part delivered with the offender, divided by the part delivered without it. If a fair share
+/// is known, the number delivered with the offender, divided by this share.
 fn ratio(with: &Half, without: &Half) -> f64 {
     let part = |half: &Half| half.delivered as f64 / half.offered.max(1) as f64;
     match with.fair {
@@ -205,15 +206,16 @@ fn sum<'a>(halves: impl Iterator<Item = &'a Half>) -> BTreeMap<&'static str, u64
     all
 }
 
-/// Packets that the switch discarded, and packets that the kernel dropped before them, by reason.
+/// Packets that the switch discarded, and packets that the kernel dropped before the switch
+/// received them, by reason.
 fn drops(balance: &Balance) -> BTreeMap<&'static str, u64> {
     let ours = balance.by_reason().map(|(discard, count)| (discard.name(), count));
     let kernel = balance.kernel_by_reason().map(|(drop, count)| (drop.name(), count));
     ours.chain(kernel).collect()
 }
 
-/// The number of packets: `count` in a run of normal length, and proportionally in a run of another
-/// length.
+/// Scales `count`, the number of packets or rounds in a run of normal length, to the length of this
+/// run. Returns at least `least`.
 fn scaled(options: &Options, count: u64, least: u64) -> u64 {
     ((count as f64 * options.seconds_per_run / 0.5) as u64).max(least)
 }

@@ -90,7 +90,8 @@ impl Node {
         Ok(Self { switch, workers, folder: Folder::new()? })
     }
 
-    /// Adds a UDP listener, with a handshake socket if the node has an identity.
+    /// Adds a UDP listener, with a handshake socket if `sealed` is set and handshakes can be
+    /// steered.
     pub(super) fn listen(
         &mut self,
         at: Ipv4Addr,
@@ -126,7 +127,7 @@ impl Node {
         Ok((port, bound))
     }
 
-    /// Adds a plain neighbour that is reached through a listener, with all rights.
+    /// Adds a plain neighbour with all rights, which is reached through a listener.
     pub(super) fn neighbour(
         &mut self,
         port: PortId,
@@ -156,7 +157,7 @@ impl Node {
         Ok(())
     }
 
-    /// Adds a unix socket at this worker and slot, and connects a client.
+    /// Adds a unix socket to this worker, attaches it to this slot, and connects a client.
     pub(super) fn client(&mut self, worker: usize, slot: u32) -> Result<Client, Failure> {
         let path = self.folder.0.join(slot.to_string());
         let port = UnixPort::listen(&path, &UnixSpec::default());
@@ -171,7 +172,7 @@ impl Node {
         client.map_err(|why| Failure::Refused(format!("{}: {why}", path.display())))
     }
 
-    /// Polls until the workers have applied all attachments.
+    /// Polls until the workers have applied all commands.
     pub(super) fn settle(&mut self, now: Now) -> Result<(), Failure> {
         for _ in 0..10_000 {
             self.poll(now);

@@ -26,17 +26,17 @@ use crate::{
 /// Shortest interval between two polls of the slow path.
 const SLOW_PATH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// Maximum number of packets that a sender may send at once after it was not scheduled. It sends
-/// the other packets later, because the count is fixed and the duration is not.
+/// Maximum number of packets that a sender sends back to back after it was not scheduled. It then
+/// continues at its pace, so that it takes longer to send the same number of packets.
 const CATCH_UP_MAX: u64 = 16;
 
-/// Longest time that the last packets may take to arrive.
+/// After the last packet was sent, a pause of this length without an arrival ends the run.
 const ARRIVE_MAX: Duration = Duration::from_millis(500);
 
 /// The time for which the idle worker is measured.
 const IDLE_WINDOW: Duration = Duration::from_millis(300);
 
-/// Longest time to wait for the offender's first packets before the half fails.
+/// Longest time to wait until the offender has sent its head start. The run then continues.
 const HEAD_START_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Packets to send from one socket, in turn, at a fixed pace.
@@ -47,8 +47,8 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Sends until `stopped` or until `most` packets were sent. Counts in `sent`, and calls
-    /// `between` between packets.
+    /// Sends until `stopped` or until `most` packets were sent. Counts the packets in `sent`, and
+    /// calls `between` after each group of packets that were due together.
     fn send(
         &self,
         most: u64,
@@ -92,7 +92,7 @@ pub(super) struct Paced<'a> {
     pub(super) offender: Option<Flow>,
     /// Packets that the offender sends before the innocent pair begins.
     pub(super) head_start: u64,
-    /// Whether to measure the CPU time of the idle worker when both have stopped.
+    /// Whether to measure the CPU time of the idle worker after both senders have stopped.
     pub(super) then_idle: bool,
 }
 

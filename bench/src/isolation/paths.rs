@@ -22,12 +22,12 @@ const BYTES: usize = 1_200;
 /// The default of `net.core.wmem_max`.
 const STOCK_BUFFER_BYTES: usize = 212_992;
 
-/// Packets a second of the innocent pair and of the offender. If both share a small receive buffer,
-/// both must be slow, because the buffer must hold all packets that arrive while the worker is not
-/// scheduled.
+/// Packets per second of the innocent pair and of the offender. If both share a small receive
+/// buffer, both must be slow, because the buffer must hold all packets that arrive while the worker
+/// is not scheduled.
 const INNOCENT_PER_S: f64 = 1_000.0;
 const TO_DEAD_PER_S: f64 = 500.0;
-/// The rate through another listener, whose receive buffer is not shared.
+/// The rate in the cases in which the listener that receives has a large receive buffer.
 const TO_DEAD_ELSEWHERE_PER_S: f64 = 4_000.0;
 const TO_SLOW_PER_S: f64 = 10_000.0;
 
@@ -36,13 +36,14 @@ const HEAD_START_TO_DEAD: u64 = 500;
 const HEAD_START_TO_DEAD_ELSEWHERE: u64 = 4_000;
 const HEAD_START_TO_SLOW: u64 = 8_000;
 
-/// A number of dead next hops that is smaller than that of the send sockets of a listener.
+/// The number of dead next hops: fewer than a listener has send sockets, and in
+/// `dead_next_hops_many` more.
 const DEAD_HOPS: u8 = 3;
 const MANY_DEAD_HOPS: u8 = 48;
 const PORT: u16 = 7_000;
 
-/// The slot of the source. The next constants are those of the sink and the offender, and the first
-/// slot of the dead and slow neighbours.
+/// The slot of the source. `SINK` and `OFFENDER` are the slots of the sink and the offender, and
+/// `BEHIND` is the first slot of the dead or slow neighbours.
 const SOURCE: u32 = 2;
 const SINK: u32 = 3;
 const OFFENDER: u32 = 4;

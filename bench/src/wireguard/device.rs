@@ -1,6 +1,6 @@
-//! boringtun as deployed: its own device (epoll, sockets, TUN interface, table of allowed
-//! addresses) in a private network namespace, in which the kernel routes from one tunnel into the
-//! other. boringtun is complete and unmodified. The namespace ends with the last thread in it.
+//! boringtun as deployed: its own device (epoll, sockets, TUN interface, table of allowed IPs) in a
+//! private network namespace, in which the kernel routes from one tunnel into the other. boringtun
+//! is complete and unmodified. The namespace ends with the last thread in it.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ const NAME: &str = "boringtun0";
 const UP_MAX: Duration = Duration::from_secs(5);
 
 /// Runs a trial of boringtun as deployed, as a relay on core `core`, for datagrams of `size` bytes.
-/// It has this number of threads, or its default number.
+/// boringtun has `threads` threads, or its default number.
 pub(crate) fn deployed(
     size: usize,
     core: usize,
@@ -93,7 +93,7 @@ fn ip(words: &str) -> Result<(), Failure> {
 struct Device {
     handle: DeviceHandle,
     threads: OtherThreads,
-    /// The control socket; the device ends when it is closed.
+    /// The control socket. Closing it ends the device.
     control: UnixStream,
 }
 
@@ -142,7 +142,7 @@ impl Device {
         Ok((device, Parts { at, seal, open, forwarder }))
     }
 
-    /// Sends a request to its control socket; returns the lines of the answer.
+    /// Sends a request to the device's control socket; returns the lines of the reply.
     fn ask(&self, words: &str) -> Result<Vec<String>, Failure> {
         let kernel = || Failure::kernel("boringtun's control socket");
         let mut socket = &self.control;
@@ -162,8 +162,8 @@ impl Device {
         Err(Failure::Refused("boringtun did not answer".to_owned()))
     }
 
-    /// Stops the device, and waits until its threads have ended, so that two devices never share
-    /// the core.
+    /// Stops the device, and waits until its threads have ended, for at most `UP_MAX`, so that two
+    /// devices do not share the core.
     fn end(self) {
         let Self { handle, threads, .. } = self;
         drop(handle);

@@ -1,6 +1,6 @@
 //! Measures forwarders over Ethernet in rounds: Strowger and each peer in turn, so that noise
-//! affects all equally. It measures first the rate of each under overload, then the latency at a
-//! fraction of Strowger's rate.
+//! affects all equally. The rate of each is measured first, under overload, and then the latency at
+//! a fraction of Strowger's rate.
 //!
 //! | module | content |
 //! |---|---|
@@ -30,18 +30,18 @@ use crate::{
     spread::Spread,
 };
 
-/// Loads at which latency is measured, relative to Strowger's rate: one frame at a time, all on one
-/// core.
+/// Loads at which latency is measured, relative to Strowger's rate. Frames are sent one at a time,
+/// and the kernel receives on the forwarder's core.
 const LOADS: [f64; 2] = [0.1, 0.8];
 
 /// Offered load in rate measurements, relative to Strowger's rate.
 const OVERLOAD: f64 = 2.0;
 
-/// Minimum offered load in rate measurements, in frames a second: more than one core can forward
+/// Minimum offered load in rate measurements, in frames per second: more than one core can forward
 /// with any forwarder except the redirect.
 const OFFERED_MIN: f64 = 1.5e6;
 
-/// Minimum offered load in frames a second, even if few frames arrived before.
+/// Minimum offered load in frames per second, even if few frames arrived before.
 const RATE_MIN: f64 = 1_000.0;
 
 /// If more than this share of the offered frames arrived, the source was the limit.
@@ -176,7 +176,8 @@ struct Rounds {
     peers: Vec<Vec<Outcome>>,
 }
 
-/// Runs Strowger and each peer, in turn. A peer that was refused is not tried again.
+/// Runs Strowger and each peer in turn, in `count` rounds. A peer that was refused is not tried
+/// again.
 fn rounds(
     count: usize,
     peers: &mut [Peer],
@@ -198,7 +199,7 @@ fn rounds(
 }
 
 impl Rounds {
-    /// One row for each peer.
+    /// One row per peer.
     fn rows(
         &self,
         peers: &[Peer],
@@ -254,7 +255,7 @@ fn latency(outcomes: &[Outcome]) -> Option<Latency> {
     Some(Latency { median: quantile(0.5)?, p99: quantile(0.99)?, p999: quantile(0.999)? })
 }
 
-/// The sum over all runs.
+/// The sum of the accounts of all runs; `None` if a run has none.
 fn accounts(ours: &[Outcome]) -> Option<Accounts> {
     let mut sum = Accounts { whole: true, ..Accounts::default() };
     for run in ours {

@@ -45,7 +45,7 @@ impl PacketSockets {
         Ok(Self { inward, outward, addresses })
     }
 
-    /// Forwards until `stopped`, with one recvmmsg and one sendmmsg for each batch.
+    /// Forwards until `stopped`, with one recvmmsg and usually one sendmmsg per batch.
     pub(crate) fn forward(&self, mut stopped: impl FnMut() -> bool) {
         let mut buffers = Box::new([[0_u8; DATAGRAM_BUFFER_BYTES]; BATCH]);
         let mut in_headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{Failure, packet};
 
-/// The time for which it forwards between two readings of its counters.
+/// The time for which the relay forwards between two readings of its counters.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A switch, its only worker and its two ports.

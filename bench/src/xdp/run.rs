@@ -37,7 +37,7 @@ use crate::{
     trial::{StopOnDrop, join, measure_window},
 };
 
-/// Bytes in front of a packet in a frame: MAC addresses, ethertype, and the packet's length.
+/// Bytes before a packet in a frame: MAC addresses, ethertype, and the packet's length.
 pub(crate) const ETHER_BYTES: usize = 16;
 
 /// The shortest frame: a packet with its headers, and the source's trailer.
@@ -79,14 +79,14 @@ pub(crate) struct Run<'a> {
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// Frames a second that arrived.
+    /// Frames per second that arrived.
     pub(crate) rate: f64,
-    /// Frames for each second of CPU time of the forwarder and of the kernel's receive thread in
-    /// front of it.
+    /// Frames per second of the CPU time that the forwarder and the kernel thread that receives for
+    /// it used together.
     pub(crate) rate_per_busy_s: f64,
-    /// Frames a second that were offered, including those that the wire did not accept.
+    /// Frames per second that were offered, including those that the wire did not accept.
     pub(crate) offered: f64,
-    /// Drops on the wire to the sink, relative to the frames that reached the sink.
+    /// Drops on the wire to the sink, relative to the frames sent to the sink.
     pub(crate) sink_lost: f64,
     /// Number of frames in each latency bucket, if frames carried timestamps.
     pub(crate) delays: Vec<u64>,
@@ -113,7 +113,7 @@ impl Outcome {
 /// What a forwarder's thread reports when it is ready.
 struct Ready {
     threads: Vec<Tid>,
-    /// The destination address and the label of its frames.
+    /// The destination address and the label of the frames that the source sends.
     to: Mac,
     label: Label,
     backend: &'static str,
@@ -127,7 +127,7 @@ struct Reading {
     used: BTreeMap<Tid, Duration>,
 }
 
-/// Drops of the wires so far: before the forwarder, and before the sink.
+/// Drops so far on the wire to the forwarder, and on the wire to the sink.
 #[derive(Clone, Copy, Debug)]
 struct Dropped {
     inward: u64,
@@ -141,7 +141,7 @@ impl Dropped {
     }
 }
 
-/// Longest time until all frames have arrived.
+/// Longest time to wait until all frames have arrived.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(20);
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -150,7 +150,7 @@ fn refused(why: Refusal) -> Failure {
 }
 
 impl Run<'_> {
-    /// Runs it.
+    /// Performs the run.
     pub(crate) fn run(&self) -> Result<Outcome, Failure> {
         let (stop_forwarder, taken) = (AtomicBool::new(false), AtomicU64::new(0));
         let sink = Sink::attach(&self.wires.sink, ETHERTYPE, self.size).map_err(refused)?;
@@ -173,7 +173,8 @@ impl Run<'_> {
                     _ => Err(Failure::Bug("a forwarder reports that it is ready")),
                 };
             };
-            // Loading or removing a program may have changed the kernel's threads.
+            // The kernel's threads are pinned before each run, because loading or removing a
+            // program may have changed them.
             self.wires.tie_kernel_threads(self.receive, self.cores.sink)?;
             let mut threads = ready.threads.clone();
             threads.extend(kernel_threads(&self.wires.inward)?);
@@ -249,8 +250,8 @@ impl Run<'_> {
         }
     }
 
-    /// The forwarder's thread. When it stops, `taken` holds the number of frames that the wire
-    /// accepted.
+    /// The forwarder's thread. When `stopped` returns true, `taken` holds the number of frames that
+    /// the wire accepted.
     fn forward(
         &self,
         ready_tx: &mpsc::Sender<Ready>,
@@ -258,7 +259,8 @@ impl Run<'_> {
         taken: &AtomicU64,
     ) -> Result<Option<Balance>, Failure> {
         let to = mac(&self.wires.inward)?;
-        // This label has the length of a label for Strowger. Other forwarders do not read it.
+        // This label is as long as the labels for Strowger, so the frames have the same layout.
+        // Other forwarders do not read it.
         let plain = Ready { threads: vec![], to, label: Label::here(), backend: "none" };
         let say = |ready| {
             ready_tx.send(ready).map_err(|_| Failure::Bug("the run waits for its forwarder"))
@@ -305,10 +307,11 @@ impl Run<'_> {
     }
 }
 
-/// Checks that every frame that the wire accepted is accounted for.
+/// Returns the accounts of a run. `sent` is the number of frames that the wire accepted.
 fn accounts(balance: &Balance, sent: u64, (arrived, lost): (&Arrived, u64)) -> Accounts {
     let refused = balance.discards[Discard::SendRefused as usize];
-    // The wire to the sink both reports and counts the frames that it refuses.
+    // The interface to the sink counts a refused frame as dropped, and the relay counts it as
+    // `send_refused`.
     let at_sink = arrived.right + lost.saturating_sub(refused);
     Accounts {
         whole: sent == balance.kernel_drops + balance.frames_in

@@ -56,7 +56,7 @@ impl Testpmd {
     }
 
     /// Waits until the forwarding thread has used CPU time, because it never blocks once it
-    /// forwards. The output of testpmd cannot be used, because it is delayed without a terminal.
+    /// forwards. The output of testpmd cannot be used, because without a terminal it is buffered.
     fn wait_until_ready(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + EXIT_TIMEOUT;
         loop {

@@ -58,7 +58,8 @@ impl Wires {
             // IPv6 is disabled, so that the wire carries only the benchmark's frames.
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             ip(&format!("link set dev {name} up"))?;
-            // AF_XDP needs interfaces that leave VLAN tags in frames, so offloads are disabled.
+            // AF_XDP needs interfaces that leave VLAN tags in frames, so VLAN offloads are
+            // disabled.
             for features in [RX_VLAN_OFFLOADS, TX_VLAN_OFFLOADS] {
                 set_features(name, &features, false).map_err(|why| {
                     Failure::Refused(format!("{name}: switching {features:?} off: {why}"))
@@ -76,8 +77,8 @@ impl Wires {
         [&self.source, &self.inward, &self.outward, &self.sink]
     }
 
-    /// Pins the kernel's receive threads: the one in front of the forwarder, and the one in front
-    /// of the sink.
+    /// Pins the kernel's receive threads: those that receive for the forwarder, and those that
+    /// receive for the sink.
     pub(crate) fn tie_kernel_threads(
         &self,
         forwarders: usize,
@@ -95,7 +96,8 @@ impl Wires {
     }
 }
 
-/// Moves this thread into its own network namespace, and mounts a `/sys` that shows that network.
+/// Moves this thread into its own network and mount namespaces, and mounts a `/sys` that shows that
+/// network.
 pub(crate) fn enter() -> Result<(), Failure> {
     let lacking = |step: &'static str| {
         move |errno| {
