@@ -1,5 +1,5 @@
-//! Properties of control messages: parsing is total, encoding inverts it, and a switch amplifies
-//! nothing (R4).
+//! Properties of control messages: parsing is total, encoding is its inverse, and a switch does not
+//! amplify (R4).
 
 use bolero::check;
 use strowger_engine::{
@@ -15,7 +15,7 @@ use strowger_wire::{control::Message, limits::CONTROL_BYTES_MAX};
 
 /// Parses any bytes. A valid message encodes to its own length and parses to the same message.
 ///
-/// Only a ping or pong may be encoded into a shorter buffer, with its payload cut off.
+/// Only a ping or pong may be longer than `CONTROL_BYTES_MAX`; `to_bytes` truncates it.
 #[test]
 fn control_messages_parse_totally_and_encode_to_the_same_bytes() {
     check!().for_each(|bytes: &[u8]| {
@@ -33,10 +33,13 @@ fn control_messages_parse_totally_and_encode_to_the_same_bytes() {
     });
 }
 
-/// Sends packets with any header and payload to a switch with two neighbours and a slow path.
+/// Sends a packet with any flags, label and payload to a switch with two neighbours and a slow
+/// path.
 ///
-/// For each packet, at most one frame is sent back or forwarded. A frame that is sent back is no
-/// longer than the packet.
+/// At most one frame is sent back or forwarded. A frame that is sent back is no longer than the
+/// packet.
+///
+/// wire.md: W5-6, W5-51.
 #[test]
 fn a_switch_never_amplifies() {
     check!().with_type::<(u8, u8, u8, u64, Vec<u8>)>().for_each(
@@ -69,9 +72,9 @@ fn a_switch_never_amplifies() {
             bytes[8..16].copy_from_slice(&[0x10, *flags, *hops_left % 8, 0, 0, 0, 0, 0]);
             bytes[16..24].copy_from_slice(&label.to_be_bytes());
             bytes[24..].copy_from_slice(payload);
-            // Most inputs resemble a message.
+            // Overwrites the start of the payload, so that most inputs resemble a control message.
             if let Some(prefix) = bytes[24..].first_chunk_mut::<4>() {
-                *prefix = [1, *kind % 14, prefix[2], 0];
+                *prefix = [1, *kind % 26, prefix[2], 0];
             }
             let sent = frame.len();
             let mut burst = Burst::new();
@@ -91,7 +94,7 @@ fn a_switch_never_amplifies() {
                 back.iter().all(|frame| frame.len() <= sent),
                 "R4: longer than the packet that caused it"
             );
-            assert!(back.is_empty() || *flags & 0x80 == 0 || is_question(*flags, *kind), "W5-8");
+            assert!(back.is_empty() || *flags & 0x80 == 0 || is_request(*flags, *kind), "W5-8");
             assert!(switch.balance().is_even(), "R3: {:?}", switch.balance());
         },
     );
@@ -99,6 +102,6 @@ fn a_switch_never_amplifies() {
 
 /// Whether this is a control packet with a request. A switch replies to requests, with or without
 /// the E flag.
-fn is_question(flags: u8, kind: u8) -> bool {
-    flags & 0x40 != 0 && [1, 3, 5].contains(&(kind % 14))
+fn is_request(flags: u8, kind: u8) -> bool {
+    flags & 0x40 != 0 && [1, 3, 5, 18, 19, 21, 23].contains(&(kind % 26))
 }

@@ -11,21 +11,25 @@ use bolero::check;
 use strowger_crypto::aead::{Aead, Provider};
 use strowger_crypto::beacon::{self, UnverifiedBeacon};
 use strowger_crypto::handshake::{
-    Admission, CookieChecker, Hello, Load, LocalParams, Offer, TimestampGuard, ik, xx,
+    Admission, CookieChecker, FieldBytes, Hello, LISTS_BYTES_MAX, Load, LocalParams, Offer,
+    ProtocolBytes, TimestampGuard, ik, xx,
 };
 use strowger_crypto::limits::REPLAY_WINDOW_PACKETS;
 use strowger_crypto::replay::{Stale, Window};
 use strowger_crypto::{
-    IdentityKey, LocalIdentity, Nanos, NetworkId, PeerId, Psk, SEALED_OVERHEAD_BYTES, Sealed,
-    Secret, SeededEntropy, StaticPublic,
+    Certificate, Domain, IdentityKey, LocalIdentity, Nanos, NetworkId, PeerId, Psk,
+    SEALED_OVERHEAD_BYTES, Sealed, Secret, SeededEntropy, StaticPublic,
 };
 use strowger_wire::{
+    certificate::KeyRole,
+    connection::{HelloFields, TableEntries},
     hello::Timestamp,
-    limits::INITIATION_BYTES,
+    limits::{HELLO_PAYLOAD_BYTES_MAX, INITIATION_BYTES, PROTOCOLS_BYTES_MAX},
     link_header::{LinkHeader, LinkHeaderError, SessionIndex},
 };
 
 const NOW: Nanos = Nanos::ZERO;
+const DOMAINS: [Domain; 2] = [Domain::Link, Domain::Connection];
 
 fn local(seed: u64) -> LocalIdentity {
     let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
@@ -74,19 +78,22 @@ fn link_headers_parse_totally() {
     });
 }
 
-/// Parses any bytes as a hello; a valid hello has one encoding, which parses to the same hello.
+/// Parses any bytes as a hello. A valid hello encodes to bytes that are no longer than the input
+/// and parse to the same hello.
 #[test]
 fn hellos_parse_totally() {
     check!().for_each(|bytes: &[u8]| {
-        if let Ok(hello) = Hello::parse(bytes) {
-            let again = hello.encode(0);
+        for domain in DOMAINS {
+            let Ok(hello) = Hello::parse(domain, bytes) else { continue };
+            let again = hello.encode(0).expect("its lists are bounded");
             assert!(bytes.len() >= again.len());
-            assert_eq!(Hello::parse(&again), Ok(hello));
+            assert_eq!(Hello::parse(domain, &again), Ok(hello));
         }
     });
 }
 
-/// Parses a valid hello with any byte changed, and every truncation of it. Each must be refused.
+/// Parses a valid hello with some bytes changed. If it parses, its encoding parses to the same
+/// hello. Every truncation of a valid hello must be refused.
 #[test]
 fn altered_hellos_parse_totally() {
     let good = good_hello();
@@ -96,22 +103,99 @@ fn altered_hellos_parse_totally() {
             let place = usize::from(*place) % bytes.len();
             bytes[place] = *value;
         }
-        if let Ok(hello) = Hello::parse(&bytes) {
-            assert_eq!(Hello::parse(&hello.encode(0)), Ok(hello));
+        for domain in DOMAINS {
+            if let Ok(hello) = Hello::parse(domain, &bytes) {
+                let again = hello.encode(0).expect("its lists are bounded");
+                assert_eq!(Hello::parse(domain, &again), Ok(hello));
+            }
+            assert!(Hello::parse(domain, &good[..usize::from(*cut) % good.len()]).is_err());
         }
-        assert!(Hello::parse(&good[..usize::from(*cut) % good.len()]).is_err());
     });
 }
 
-/// Parses any bytes as a beacon. Only the identity that a beacon names can sign it, whether the
-/// beacon has the network's MAC or not.
+/// Puts a protocol table of any length, and any fields behind it, into the hello of a connection.
+/// Encoding succeeds exactly if both fit into a message. Parsing succeeds exactly if the fields are
+/// well formed, and leaves both lists unchanged. The same bytes are always valid as the hello of a
+/// link, which skips the fields.
+#[test]
+fn lists_of_a_connection_survive_a_hello() {
+    let good = Hello::parse(Domain::Link, &good_hello()).expect("valid");
+    let good = Offer { scheme: Default::default(), ..good.offer };
+    let hello = Hello::parse(Domain::Link, &good_hello()).expect("valid");
+    check!().with_type::<(u8, Vec<(u8, Vec<u8>)>, Vec<u8>, u16)>().for_each(
+        |(way, list, rest, table)| {
+            let mut bytes = Vec::new();
+            for (kind, value) in list {
+                // Most types are known ones.
+                bytes.push(if way % 4 == 0 { *kind } else { kind % 8 });
+                bytes.extend_from_slice(&(value.len() as u16).to_be_bytes());
+                bytes.extend_from_slice(value);
+            }
+            if way % 2 == 0 {
+                bytes.extend_from_slice(rest);
+            }
+            // Entries of four bytes; the last one may be incomplete.
+            let table = b"\0\x02/a".repeat(PROTOCOLS_BYTES_MAX / 4 + 1)
+                [..usize::from(*table) % (PROTOCOLS_BYTES_MAX + 1)]
+                .to_vec();
+            let Ok(fields) = FieldBytes::new(&bytes) else {
+                assert!(bytes.len() > LISTS_BYTES_MAX);
+                return;
+            };
+            let protocols = ProtocolBytes::new(&table).expect("bounded");
+            let offer = Offer { protocols, fields, ..good.clone() };
+            let hello = Hello { offer, ..hello.clone() };
+            let fits = table.len() + bytes.len() <= LISTS_BYTES_MAX;
+            let Ok(encoded) = hello.encode(0) else {
+                assert!(!fits);
+                return;
+            };
+            assert!(fits && encoded.len() <= HELLO_PAYLOAD_BYTES_MAX);
+            let is_right =
+                HelloFields::parse(&bytes).is_ok() && TableEntries::parse(&table).is_ok();
+            match Hello::parse(Domain::Connection, &encoded) {
+                Ok(read) => assert!(is_right && read == hello, "{read:?}"),
+                Err(why) => assert!(!is_right, "{why:?}"),
+            }
+            let of_link = Hello::parse(Domain::Link, &encoded).expect("links skip the fields");
+            assert_eq!(of_link.offer, Offer { fields: FieldBytes::default(), ..hello.offer });
+        },
+    );
+}
+
+/// Verifies any bytes as an identity certificate. They verify only if the identity has signed them
+/// for this role and this network.
+#[test]
+fn certificates_parse_totally_and_verify_only_if_signed() {
+    let network = NetworkId::new(b"fuzz").expect("short");
+    let key = IdentityKey::generate(&mut SeededEntropy::new(6)).expect("seeded");
+    let good = key.certify_connection_key(7, &network);
+    check!().for_each(|bytes: &[u8]| {
+        // The input is tested as it is, written over a valid certificate, and XORed with one.
+        let mut over = *good.as_bytes();
+        let mut turned = over;
+        for (place, byte) in bytes.iter().enumerate().take(over.len()) {
+            over[place] = *byte;
+            turned[place] ^= byte;
+        }
+        for bytes in [bytes, &over, &turned] {
+            for role in [KeyRole::Link, KeyRole::Connection, KeyRole::Node] {
+                let read = Certificate::verify(bytes, role, &network);
+                let is_good = bytes == good.as_bytes() && role == KeyRole::Connection;
+                assert_eq!(read.is_ok(), is_good);
+            }
+        }
+    });
+}
+
+/// Parses any bytes as a beacon. It verifies only if the identity that it names has signed it, with
+/// or without a valid MAC of the network.
 #[test]
 fn beacons_parse_totally_and_verify_only_if_signed() {
     let ours = local(4);
     let good = beacon::encode(&ours);
     check!().for_each(|bytes: &[u8]| {
-        // The input is tested as it is, written over a valid beacon, and as bits to flip in a valid
-        // one.
+        // The input is tested as it is, written over a valid beacon, and XORed with a valid beacon.
         let mut over = good;
         let mut turned = good;
         for (place, byte) in bytes.iter().enumerate().take(good.len()) {
@@ -128,7 +212,12 @@ fn beacons_parse_totally_and_verify_only_if_signed() {
     });
 }
 
-/// A hello built byte by byte, as in the table of its module.
+fn connection(seed: u64) -> LocalIdentity {
+    let key = IdentityKey::generate(&mut SeededEntropy::new(seed)).expect("seeded");
+    LocalIdentity::for_connections(&key, NetworkId::new(b"fuzz").expect("short"))
+}
+
+/// A valid hello, built byte by byte.
 fn good_hello() -> Vec<u8> {
     let mut bytes = vec![0, 0, 1, 1, 1, 0, 1, 0, 1]; // versions, suites, seal, widths, flags, lanes
     bytes.extend_from_slice(&1400u16.to_be_bytes());
@@ -138,18 +227,22 @@ fn good_hello() -> Vec<u8> {
     bytes.extend_from_slice(&[4, b's', b'c', b'h', b'm', 0, 2, b'p', b'q']);
     let length = (bytes.len() - 2) as u16;
     bytes[..2].copy_from_slice(&length.to_be_bytes());
-    assert!(Hello::parse(&bytes).is_ok());
+    assert!(Hello::parse(Domain::Link, &bytes).is_ok());
     bytes
 }
 
 /// Passes any bytes to the cookie checker and to both initiators.
 ///
-/// The bytes are refused without a reply (R8), and the true message is still accepted afterwards.
+/// The bytes are refused without a reply (R8), and a valid message is still accepted afterwards.
 #[test]
 fn handshake_messages_parse_totally() {
     let (a, b) = (local(1), local(2));
     let entropy = &mut SeededEntropy::new(3);
     let checker = CookieChecker::new(&b, NOW, entropy).expect("seeded");
+    let of_connections = connection(2);
+    let mut checker_of_connections =
+        CookieChecker::new(&of_connections, NOW, entropy).expect("seeded");
+    checker_of_connections.accept_without_peer_id(&of_connections);
     let offer = Offer::default();
     let ours = |local| LocalParams {
         local,
@@ -166,13 +259,15 @@ fn handshake_messages_parse_totally() {
         padded.resize(INITIATION_BYTES, 0);
         for message in [bytes, &padded] {
             for load in [Load::Normal, Load::Heavy] {
-                assert!(checker.admit(b"source", message, load).is_err(), "a reply to junk");
+                for checker in [&checker, &checker_of_connections] {
+                    assert!(checker.admit(b"source", message, load).is_err(), "a reply to junk");
+                }
             }
             let (known, discover) =
                 waiting.lock().expect("one thread").take().expect("put back below");
             assert!(known.read_cookie(message).is_err() && discover.read_cookie(message).is_err());
             let known = known.read_response(message).expect_err("junk").state;
-            let discover = discover.read_response(message).expect_err("junk").state;
+            let discover = discover.read_response(&a, message).expect_err("junk").state;
             *waiting.lock().expect("one thread") = Some((*known, *discover));
         }
     });
@@ -188,7 +283,7 @@ fn handshake_messages_parse_totally() {
     assert!(known.read_response(&response).is_ok(), "a forged message ended a handshake");
 }
 
-/// Opens any bytes. An opener accepts each packet that its peer sealed once, and nothing else.
+/// Opens any bytes. An opener accepts each packet of its peer exactly once, and no other bytes.
 #[test]
 fn openers_accept_each_sealed_packet_once_and_nothing_else() {
     let (a, b) = (local(1), local(2));
@@ -225,19 +320,21 @@ fn openers_accept_each_sealed_packet_once_and_nothing_else() {
     });
 }
 
-/// Compares the replay window with a set of all accepted counters, over any walk of steps.
+/// Compares the replay window with a set of all accepted counters, over random sequences of
+/// counters.
 #[test]
 fn the_replay_window_agrees_with_its_model() {
     check!().with_type::<(u8, Vec<(bool, u16)>)>().for_each(|(start, walk)| {
         let mut window = Window::new();
         let mut model = HashSet::new();
-        // Half of the walks start near a wrap of the low half.
+        // Two thirds of the walks start shortly before the low 32 bits of the counter wrap.
         let mut newest = match start % 3 {
             0 => 0u64,
             1 => (1 << 32) - 500,
             _ => (1 << 32) - REPLAY_WINDOW_PACKETS - 1,
         };
-        // Move to the start first: the window cannot identify counters more than 2^32 ahead.
+        // Moves the window to the start first, because it cannot identify counters more than 2^32
+        // ahead.
         let first = window.rebuild(newest as u32).expect("nothing was seen yet");
         assert_eq!(window.accept(first), Ok(()));
         model.insert(newest);
@@ -262,7 +359,8 @@ fn the_replay_window_agrees_with_its_model() {
     });
 }
 
-/// Parses any text as a key file or a name. A valid one is written back the same.
+/// Parses any text as a key file, a peer name or a key. The parsed value is written as the same
+/// text, except that the case of a key's digits may differ.
 #[test]
 fn keys_and_names_parse_totally() {
     let good = IdentityKey::generate(&mut SeededEntropy::new(5)).expect("seeded");

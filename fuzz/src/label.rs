@@ -1,6 +1,7 @@
 //! Properties of labels, schemes and headers, against a model on lists of bits.
 //!
-//! The model shares no code with the engine: it spells directors from tables and moves single bits.
+//! The model shares no code with the engine: it encodes directors from tables and moves single
+//! bits.
 //!
 //! Each test reads raw bytes, so that a corpus file can be written by hand; [`Input`] defines how.
 //! By default these are plain tests. They are coverage-guided with
@@ -33,8 +34,8 @@ impl Input<'_> {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    /// A register and its bits. The first byte selects how many low bits are kept, so that short
-    /// labels are as frequent as long ones.
+    /// A register and its bits. The first byte is the number of low bits that are kept, so that
+    /// short labels occur too. A register with fewer bits than that keeps all of them.
     fn register<R: Register>(&mut self) -> (Label<R>, Bits) {
         let kept = usize::from(self.byte());
         let mut bits: Bits = Vec::new();
@@ -63,20 +64,21 @@ fn bits_of<R: Register>(label: Label<R>) -> Bits {
     bytes.flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect()
 }
 
-/// The spelling of slots in a modelled scheme: for each form its prefix, and the slots in the order
-/// of their data bits.
+/// The model of a scheme. For each form, it has the prefix, the number of data bits, and the slots
+/// in the order of their data bits.
 struct Spelling {
     scheme: Scheme,
     forms: Vec<(Bits, usize, Vec<Option<u32>>)>,
 }
 
-/// The sequence 1 0 3 2 5 4 ...: `n ^ 1` without bit arithmetic.
+/// The sequence 1 0 3 2 5 4 ..., which is `n ^ 1` without bit arithmetic. `first` replaces its
+/// first element.
 fn pairs(count: u32, first: Option<u32>) -> Vec<Option<u32>> {
     let swapped = (0..count / 2).flat_map(|pair| [Some(2 * pair + 1), Some(2 * pair)]);
     [first].into_iter().chain(swapped.skip(1)).collect()
 }
 
-/// All numbers but 1.
+/// All numbers from 0 to `count` except 1.
 fn skipping(count: u32) -> Vec<Option<u32>> {
     (0..=count).filter(|&slot| slot != 1).map(Some).collect()
 }
@@ -132,7 +134,7 @@ impl Spelling {
         self.forms.iter().map(|(prefix, data_bits, _)| prefix.len() + data_bits).collect()
     }
 
-    /// The slot in exactly this many bits. Slot 1 has zeros above it.
+    /// The director of the slot in exactly this width. The director of slot 1 is padded with zeros.
     fn in_width(&self, slot: u32, width: usize) -> Option<Bits> {
         let widths = self.widths();
         if slot == 1 {
@@ -165,7 +167,7 @@ impl Spelling {
     }
 }
 
-/// The bits without the zeros above the highest one, which is the end marker.
+/// The bits up to the highest 1, which is the end marker.
 fn trimmed(bits: &Bits) -> Bits {
     let length = bits.iter().rposition(|&bit| bit).map_or(0, |top| top + 1);
     bits[..length].to_vec()
@@ -177,7 +179,8 @@ fn unmarked(bits: &Bits) -> Bits {
     bits
 }
 
-/// The bits, padded to the width of the register. `None` unless four bits at the top stay free.
+/// The bits, padded to the width of the register. `None` if they leave fewer than four bits free at
+/// the top.
 fn fitted(bits: &Bits, register_bits: usize) -> Option<Bits> {
     let mut bits = trimmed(bits);
     if bits.len() + 4 > register_bits {
@@ -198,6 +201,7 @@ macro_rules! any_register {
     };
 }
 
+/// wire.md: W1.4-2, W1.4-3, W1.4-11.
 #[test]
 fn arithmetic_agrees_with_lists_of_bits() {
     fn law<R: Register>(input: &mut Input<'_>) {
@@ -264,6 +268,7 @@ fn arithmetic_agrees_with_lists_of_bits() {
     });
 }
 
+/// wire.md: W1.2-1, W1.2-9, W1.3-9.
 #[test]
 fn one_step_agrees_with_lists_of_bits() {
     fn law<R: Register>(input: &mut Input<'_>) {
@@ -293,7 +298,10 @@ fn one_step_agrees_with_lists_of_bits() {
             Err(StepError::SpentLabel)
         } else if let Some((to, form)) = spelling.read(&bits) {
             let width = spelling.widths()[form];
-            if to == 1 {
+            let rest = forward.get(width..).unwrap_or_default();
+            if to == 1 && rest.iter().skip(1).any(|bit| *bit) {
+                Err(StepError::BeyondSwitch)
+            } else if to == 1 {
                 let only_marker = forward[0] && !forward[1..].contains(&true);
                 let written = match spelling.in_width(ingress, width) {
                     Some(_) => stepped(width),
@@ -336,7 +344,7 @@ fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>
                 assert_eq!(to, hop.egress);
                 (label, shift) = (next, used);
             }
-            // The receiver has the slot beside the packet and uses it to reverse the label.
+            // The receiver gets the ingress slot with the packet and uses it to reverse the label.
             Ok(Step::Arrive { .. }) => assert!(hop.egress.is_switch()),
             Err(error) => panic!("{error}: {label} {hop:?}"),
         }
@@ -344,6 +352,7 @@ fn walk<R: Register>(label: Label<R>, shift: u16, hops: &[Hop<'_>]) -> (Label<R>
     (label, shift)
 }
 
+/// wire.md: W1.3-4, W1.4-7.
 #[test]
 fn a_reversed_path_leads_back() {
     fn law<R: Register>(input: &mut Input<'_>) {
@@ -352,7 +361,8 @@ fn a_reversed_path_leads_back() {
         let mut hops: Vec<Hop<'_>> = Vec::new();
         for index in 0..=count {
             let spelling = Spelling::chosen(input.byte());
-            // The slots are those of the scheme. Slot 1 is used only where a path may begin or end.
+            // Uses only slots that the scheme can encode, and slot 1 only where a path may begin or
+            // end.
             let held = |number: u16| match u32::from(number) % 300 {
                 1 => Slot::new(0),
                 number if spelling.width_for(&[number]).is_none() => Slot::new(number % 16),
@@ -369,7 +379,7 @@ fn a_reversed_path_leads_back() {
             }
             hops.push(Hop { scheme: &spelling.scheme, egress, ingress });
         }
-        // The schemes hold all these slots, so only the length can make this fail.
+        // The schemes can encode all these slots, so this fails only if a label is too long.
         let (there, back) = match Label::<R>::build(&hops) {
             Ok(ways) => ways,
             Err(error) => return assert_eq!(error, LabelError::TooLong),
@@ -380,8 +390,8 @@ fn a_reversed_path_leads_back() {
             if from_switch { (label, 0) } else { label.depart().expect("built to fit") }
         };
         let reverse = |label: Label<R>, shift, last: &Hop<'_>| {
-            // With slot 1 the receiver takes the last step. At an endpoint the last step has been
-            // taken.
+            // If the path ends at slot 1, the receiver applies the last step. If it ends at an
+            // endpoint, the switch has applied it.
             let ingress = last.scheme.encode_least(last.ingress).expect("built from it");
             label.reverse(shift, last.egress.is_switch().then_some(ingress))
         };
@@ -404,8 +414,8 @@ fn a_reversed_path_leads_back() {
         let (arrived, shift) = walk(label, shift, &home);
         assert!(arrived.is_at_end(shift));
         let again = reverse(arrived, shift, home.last().expect("one at least"));
-        // The path is the same. If it begins at slot 1, its first director may be narrower now:
-        // that director does not need room for an ingress slot.
+        // This is the forward path again. If it begins at slot 1, its first director may now be
+        // narrower, because it does not need room for an ingress slot.
         let again = again.expect("as long as the forward path, or shorter");
         if from_switch {
             assert!(again.bits() <= there.bits());
@@ -419,10 +429,11 @@ fn a_reversed_path_leads_back() {
     });
 }
 
+/// wire.md: W1.4-8, W1.4-16, W1.4-17.
 #[test]
 fn label_text_parses_as_it_is_written() {
     fn law<R: Register>(text: &[u8]) {
-        // The model splits at dots and uses only the positions of whole groups.
+        // The model splits the text at dots and checks the lengths of the groups.
         let digits_max = R::BITS as usize / 4;
         let groups: Vec<&[u8]> = text.split(|&byte| byte == b'.').collect();
         let digits: Vec<u8> = groups.concat();
@@ -454,6 +465,7 @@ fn label_text_parses_as_it_is_written() {
                     }
                     TextFault::TooLong => assert!(text[error.at].is_ascii_hexdigit()),
                     TextFault::Dot => assert!(!grouped),
+                    TextFault::Groups => panic!("a label of a known width may omit zeros"),
                 }
                 // All bytes before the fault are hex digits or dots.
                 assert!(text[..error.at].iter().all(|&b| b == b'.' || b.is_ascii_hexdigit()));
@@ -464,7 +476,7 @@ fn label_text_parses_as_it_is_written() {
         law::<u64>(text);
         law::<u128>(text);
         law::<U256>(text);
-        // The text is any bytes, and then the same bytes mapped into the alphabet of labels.
+        // Tests the bytes as they are, and then mapped to the characters of a label.
         let folded: Vec<u8> =
             text.iter().map(|&byte| b"0123456789abcdefAF.."[usize::from(byte) % 20]).collect();
         law::<u64>(&folded);
@@ -473,6 +485,7 @@ fn label_text_parses_as_it_is_written() {
     });
 }
 
+/// wire.md: W2-1, W2-3, W2-8, W2-10, W2-18.
 #[test]
 fn a_header_parses_and_is_rewritten_in_place() {
     fn law<R: Register>(mut header: Header<'_, R>, before: &[u8]) -> Vec<u8> {
@@ -514,8 +527,7 @@ fn a_header_parses_and_is_rewritten_in_place() {
     }
     check!().with_max_len(64).for_each(|packet| {
         let mut packets = [packet.to_vec(), packet.to_vec()];
-        // The packet is used once unchanged, and once with the first byte in the range that is
-        // mostly valid.
+        // Tests the packet unchanged, and with a first byte that is valid in three of four cases.
         if let Some(first) = packets[1].first_mut() {
             *first = 0x10 | *first & 3;
         }
@@ -551,7 +563,7 @@ fn a_header_parses_and_is_rewritten_in_place() {
 fn a_scheme_decodes_what_it_encodes() {
     check!().with_max_len(64).for_each(|input| {
         let (serialized, lows) = input.split_at(input.len() / 2);
-        // Random bytes are rarely a valid scheme. A scheme built from them always is.
+        // Random bytes are rarely a valid scheme, so a valid scheme is also built from them.
         let drawn = drawn_scheme(serialized);
         assert_eq!(Scheme::parse(drawn.serialize().as_bytes()), Ok(drawn));
         let parsed = Scheme::parse(serialized);
@@ -569,7 +581,8 @@ fn a_scheme_decodes_what_it_encodes() {
             assert_eq!(own.is_ok(), scheme.decode(1).is_ok_and(|read| read.slot().is_switch()));
             for low in lows.chunks(8) {
                 let low = low.iter().fold(0, |low, &byte| low << 8 | u64::from(byte));
-                // Random bits rarely begin with a long prefix, so each form's prefix is tried too.
+                // Random bits rarely begin with a long prefix, so the bits are also tried after
+                // each form's prefix.
                 let begun = scheme.forms().iter().map(|form| {
                     let prefix_bits = u32::from(form.prefix_bits);
                     low.checked_shl(prefix_bits).unwrap_or(0) | u64::from(form.prefix)
@@ -582,7 +595,7 @@ fn a_scheme_decodes_what_it_encodes() {
     });
 }
 
-/// A scheme with prefixes 1, 10, 100, ..., 000, in an order that the input selects.
+/// A scheme with the prefixes 1, 10, 100, ..., 000. The input rotates them.
 fn drawn_scheme(bytes: &[u8]) -> Scheme {
     let mut input = Input(bytes);
     let count = input.byte() % 9 + 1;
@@ -596,7 +609,7 @@ fn drawn_scheme(bytes: &[u8]) -> Scheme {
         };
         forms.push(form);
     }
-    // The input also selects which prefix goes with which data.
+    // Rotates the prefixes against the data widths.
     let turn = usize::from(input.byte() % count);
     let prefixes: Vec<(u8, u32)> =
         forms.iter().map(|form| (form.prefix_bits, form.prefix)).collect();

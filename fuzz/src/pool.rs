@@ -1,13 +1,13 @@
 //! Properties of the frame pool, against a model: a copy of the mapping, and a handle count for
 //! each chunk.
 //!
-//! The model computes with offsets and never asks the pool.
+//! The model computes offsets itself and does not query the pool.
 //!
-//! No two live frames overlap, headroom and tailroom included. Bytes stay until they are
-//! overwritten. Lengths and rooms equal the model's. A chunk is free exactly when it has no handle,
-//! and when all handles are dropped every chunk is free.
+//! The properties: no two live frames overlap, headroom and tailroom included; bytes do not change
+//! until they are overwritten; lengths, headroom and tailroom equal the model's; a chunk is free
+//! exactly when it has no handle.
 //!
-//! Input is bytes: one for the operation, then its numbers; see [`Pool::do_next`].
+//! The input is a sequence of operations; see [`Pool::do_next`].
 
 use bolero::check;
 use strowger_frame::{
@@ -18,10 +18,10 @@ use strowger_frame::{
 const TRAINS: usize = 2;
 const SINGLES: usize = 3;
 
-/// Maximum number of live frames. When it is reached, the oldest frame is dropped for a new one.
+/// Maximum number of live frames. If an operation exceeds it, one of the frames is dropped.
 const FRAMES_MAX: usize = 24;
 
-/// Reads big-endian numbers from the front, and zeros once the input is exhausted.
+/// Reads big-endian numbers from the front of the input, and zeros once it is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -62,7 +62,7 @@ impl Live {
     }
 }
 
-/// The model of an uncut train.
+/// The model of a train that is being cut.
 struct Cutting {
     train: Train,
     chunk: usize,
@@ -76,7 +76,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    /// Whether it holds its chunk. A carved train holds its chunk until it is dropped.
+    /// Whether the train holds its chunk. A carved train holds it until the train is dropped.
     fn holds(&self) -> bool {
         self.segment == 0 || self.left > 0
     }
@@ -97,7 +97,7 @@ struct Pool {
     copied: u64,
 }
 
-/// Limits a room to half of what 16 bits hold: this is the limit of a frame's reported rooms.
+/// The headroom or tailroom that a frame reports: at most half of the 16-bit maximum.
 fn reported(room: usize) -> usize {
     room.min(usize::from(u16::MAX) / 2)
 }
@@ -146,7 +146,7 @@ impl Pool {
         self.handles[from..to].iter().filter(|&&handles| handles == 0).count()
     }
 
-    /// Takes a chunk. This must succeed exactly if the model has a free one.
+    /// Takes a chunk, which must succeed exactly when the model has a free one.
     fn take(&mut self, class: ChunkClass) -> Option<(Chunk, usize)> {
         let free = self.free(class);
         let taken = self.real.take(class);
@@ -164,7 +164,8 @@ impl Pool {
         Some((chunk, number))
     }
 
-    /// Runs one operation: 1 byte, then the numbers that its line reads.
+    /// Runs one operation. Its input is the operation (1 byte), the class of chunks (1 byte), and
+    /// the numbers that the operation reads.
     fn do_next(&mut self, input: &mut Input<'_>) {
         let operation = input.byte() % 16;
         let class = match input.byte() & 1 {
@@ -362,7 +363,7 @@ impl Pool {
         let fits = single && singles > 0 || self.free(ChunkClass::Train) > 0;
         let copy = self.real.copy(&source.frame);
         assert_eq!(copy.is_some(), fits);
-        // Each class that is tried without success is counted.
+        // The pool counts each class in which it finds no free chunk.
         self.exhausted += u64::from(single && singles == 0) + u64::from(!fits);
         let Some(frame) = copy else { return };
         self.copied += 1;
@@ -477,7 +478,7 @@ fn run(input: &[u8]) {
     }
     assert_eq!(pool.real.tally().frames_copied.read(), pool.copied);
     if pool_ends_first {
-        // Frames outlive their pool: a small pool replaces it in the model.
+        // Frames outlive their pool. An empty pool replaces it here.
         let none = PoolSpec { trains: 0, singles: 0, huge_pages: false };
         let none = strowger_frame::Pool::new(&none).expect("memory");
         drop(std::mem::replace(&mut pool.real, none));

@@ -1,13 +1,13 @@
 //! Properties of one switch step, on the real worker with memory ports.
 //!
 //! A model reads the bytes itself and predicts for each frame its egress slot and its bytes there,
-//! or the reason for its drop. It never looks at the worker's tables.
+//! or the reason for its drop. It does not use the worker's tables.
 //!
-//! Input is bytes, so that a corpus file can be written by hand; see [`Case::read`]. For every
-//! input: no panic (R2); counters balance once all frames are handled (R3); at most one frame out
-//! for each frame in (R4); the size stays; only label, shift, hops left and link header change;
-//! egress or drop reason equal the model's; and a frame sent along the return path arrives at its
-//! sender, with a return path that leads back again.
+//! The input is plain bytes, so that a corpus file can be written by hand; see [`Case::read`]. For
+//! every input: no panic (R2); counters balance once all frames are handled (R3); at most one frame
+//! out for each frame in (R4); the length does not change; only label, shift, hops left and link
+//! header change; egress or drop reason equal the model's; and a frame sent along the return path
+//! arrives at its sender, with a return path that leads back again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -43,13 +43,14 @@ const PACKETS_MAX: usize = 8;
 
 /// A scheme whose lookup needs two loads, so that the other kind of table is used too.
 ///
-/// Two bits distinguish its forms, but one prefix has three bits, and no form begins with `110`.
+/// Two bits distinguish its forms, but one prefix has three bits, and the low bits `110` match no
+/// form.
 fn wide() -> Scheme {
     Scheme::new(&[Form::new(4, 1, 1), Form::new(8, 3, 2), Form::new(16, 2, 0)])
         .expect("prefix-free")
 }
 
-/// Reads big-endian numbers from the front, and zeros once the input is exhausted.
+/// Reads big-endian numbers from the front of the input, and zeros once it is exhausted.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -152,7 +153,8 @@ impl Case {
         let shift = u16::from(input.byte()) % R::BITS as u16;
         let mut label = match shift {
             0 => R::ZERO,
-            // The return path, with or without its marker, and no bits below its `shift`.
+            // The top `shift` bits are the return path, with or without its marker. All other bits
+            // are zero.
             _ => {
                 let kept = R::BITS - u32::from(shift);
                 R::from_top(input.long()).shr(kept).shl(kept)
@@ -160,7 +162,7 @@ impl Case {
         };
         let mut at = 0;
         let directors = input.byte();
-        // One in eight packets may overlap the return path, where no bits are free.
+        // In one of eight packets, the directors may overlap the return path.
         let room = if directors >> 5 == 0 { R::BITS } else { R::BITS - u32::from(shift) };
         for _ in 0..directors % 8 {
             let Some(director) = self.director(input.byte(), input.byte()) else { continue };
@@ -193,7 +195,7 @@ impl Case {
             2 => bytes[LINK_HEADER_BYTES + 4..][..2].copy_from_slice(&value.to_be_bytes()),
             3 => bytes.truncate(usize::from(value) % 50),
             4 => bytes.resize(FRAME_BYTES_MAX + usize::from(value) % 4 - 1, 0xee),
-            // Low bits with which no form starts.
+            // Arbitrary low bits, which may match no form.
             5 => {
                 let last = LINK_HEADER_BYTES + 8 + R::BITS as usize / 8 - 1;
                 bytes[last] = value as u8;
@@ -212,7 +214,7 @@ impl Case {
     fn director(&self, slot: u8, form: u8) -> Option<Director> {
         let slot = match self.slots.get(usize::from(slot) % (self.slots.len() + 2)) {
             Some(&(slot, ..)) => slot,
-            // They include the switch itself and the slot after the highest in use.
+            // Other slots, among them the switch itself and the slot after the highest in use.
             None if slot & 1 == 0 => u32::from(slot) / 8,
             None => {
                 let highest = self.slots.iter().map(|&(slot, ..)| slot).max().unwrap_or(0);
@@ -239,8 +241,9 @@ enum Fate {
 struct Passed<R: Register> {
     label: Label<R>,
     shift: u16,
-    /// The director taken, and the one that the ingress slot replaced, if any.
+    /// The director taken.
     took: Director,
+    /// Whether the switch has written the ingress slot into the label.
     wrote: bool,
 }
 
@@ -249,7 +252,8 @@ impl Case {
         self.slots.iter().find(|&&(slot, ..)| slot == number)
     }
 
-    /// The model: lengths, then link header, then switch header, then label (wire.md 1 to 3).
+    /// Predicts the outcome of a frame. Checks lengths, then link header, then switch header, then
+    /// label (wire.md 1 to 3).
     fn fate(&self, from: usize, bytes: &[u8]) -> Fate {
         use Discard as D;
         if self.slots[from].2 {
@@ -266,7 +270,7 @@ impl Case {
                     _ if !could_be_handshake(&header, bytes.len()) => D::Malformed,
                     // This switch has no identity to respond with.
                     Kind::Initiation => D::Unhandled,
-                    // The packet does not request a response either.
+                    // A response or cookie reply belongs to no handshake of this switch.
                     _ => D::NoSession,
                 });
             }
@@ -339,10 +343,8 @@ impl Case {
                 let took = decoded.expect("it was taken");
                 Ok(Passed { label, shift, took, wrote: true })
             }
-            Ok(Step::Arrive { .. }) if ends_here(decoded.expect("it was taken")) => {
-                Err(Discard::Unhandled)
-            }
-            Ok(Step::Arrive { .. }) => Err(Discard::BeyondEndpoint),
+            Ok(Step::Arrive { .. }) => Err(Discard::Unhandled),
+            Err(StepError::BeyondSwitch) => Err(Discard::BeyondEndpoint),
             Err(StepError::SpentLabel) => Err(Discard::LabelSpent),
             Err(StepError::NoSuchDirector) => Err(Discard::NoDirector),
             Err(StepError::EmptySlot) => {
@@ -455,19 +457,19 @@ impl Rig {
         }
     }
 
-    /// The discards, without those of the switch's own messages, for which this worker's pool has
-    /// no free chunk.
+    /// The discards, except `PoolEmpty`. That reason counts the switch's own messages, for which
+    /// this worker's pool has no chunks.
     fn discards(&self) -> HashMap<Discard, u64> {
         let balance = self.switch.balance();
         balance.by_reason().filter(|(reason, _)| *reason != Discard::PoolEmpty).collect()
     }
 }
 
-/// Result of a case.
+/// The outcome of a case.
 #[derive(Default)]
 struct Seen {
     ended: Vec<Discard>,
-    /// The number of frames that went there and back.
+    /// The number of forwarded packets whose return path led back to the sender.
     back_again: usize,
 }
 
@@ -494,17 +496,17 @@ fn run(input: &[u8]) -> Seen {
     seen
 }
 
-/// Follows the return path of a packet that was forwarded, and the return path of the packet sent
-/// along it.
+/// Sends a reply along the return path of a forwarded packet.
 ///
-/// The first leads to the packet's ingress, the second to its egress. Returns `false` if there is
-/// no return path.
+/// The reply must arrive at the packet's ingress, and its own return path must lead to the packet's
+/// egress. Returns `false` if the packet has no usable return path.
 fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &[u8]) -> bool {
     let there = case.passed::<R>(from, &bytes[LINK_HEADER_BYTES..]).expect("it left");
     let ingress = Slot::new(case.slots[from].0);
     let egress = there.took.slot();
     let Some(back) = return_path(case, &there, ingress) else { return false };
-    // The sender acts as an endpoint does, with a marker for the return path (wire.md 1.4).
+    // The sender of the reply acts as an endpoint does, with a marker for the return path (wire.md
+    // 1.4).
     let Ok((label, shift)) = back.depart() else { return false };
 
     let exit = case.slots.iter().position(|&(slot, ..)| slot == egress.number());
@@ -517,7 +519,8 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     assert_eq!(rig.send(case, exit, &reply), fate);
     let (slot, _) = match fate {
         Fate::Leaves(slot, out) => (slot, out),
-        // An arbitrary return path may continue past the endpoint that it came from.
+        // The input chooses the return path, which may have more directors after that of an
+        // endpoint.
         Fate::Ends(Discard::BeyondEndpoint) => return false,
         Fate::Ends(discard) => panic!("the return path ends here: {discard}"),
     };
@@ -532,23 +535,25 @@ fn there_and_back<R: Register>(case: &Case, rig: &mut Rig, from: usize, bytes: &
     if there.wrote && again.wrote {
         assert_eq!(first.width(), there.took.width());
     }
-    // Two forms may have equal widths; otherwise a slot has one spelling in each width.
+    // The director is the one that `encode` chooses for its width.
     let spelled = case.scheme.encode(egress, first.width()).expect("it was decoded");
     assert_eq!(first.bits(), spelled.bits());
     true
 }
 
-/// The return label as the node reached through the egress computes it (wire.md 1.3, 1.4).
+/// The return label that the node behind the egress computes (wire.md 1.3, 1.4).
 fn return_path<R: Register>(case: &Case, passed: &Passed<R>, ingress: Slot) -> Option<Label<R>> {
     if passed.wrote {
         return passed.label.reverse(passed.shift, None).ok();
     }
-    // An endpoint has the ingress slot beside the packet, and must leave room for its own slot.
+    // An endpoint gets the ingress slot with the packet, and must leave room for its own slot.
     let beside = case.scheme.encode_least(ingress).expect("a slot of this scheme");
     let back = passed.label.reverse(passed.shift, Some(beside)).ok()?;
     back.widen(&case.scheme, passed.took.slot()).ok()
 }
 
+/// wire.md: W1.2-1, W1.2-2, W1.2-3, W1.2-4, W1.2-5, W1.2-8, W1.2-9, W1.3-2, W1.3-3, W1.3-10,
+/// W1.3-11, W1.5-1, W1.5-2, W2-4, W2-6, W2-7, W2-10, W2-13, W2-14.
 #[test]
 fn a_frame_leaves_or_is_dropped_as_the_model_says() {
     check!().for_each(|input: &[u8]| {
