@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees the models red: weakens one ordering at a time, in a copy, and runs the models on
-# it. It never touches the working tree. Fails if a row of README.md's table is no longer true.
+# Shows that the models fail when they should: weakens one ordering at a time, in a copy of the tree, and
+# runs the models on the copy. Fails if a row of the table in README.md is no longer true.
 #
 #   loom-tests/red.sh [PATTERN]     only rows whose text matches PATTERN; about three minutes in all
 #
@@ -13,7 +13,7 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/loom-red" RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
 
-# A workspace of the rooms that the models need, with a profile that builds fast.
+# A workspace of the crates that the models need, with a profile that builds fast.
 cp -r wire frame crypto io-backends engine testkit loom-tests Cargo.lock "$copy"
 sed -e '/^members = \[/,/^\]/ { /"wire"\|"frame"\|"crypto"\|"io-backends"\|"engine"\|"testkit"\|"loom-tests"\|members\|^\]/!d }' \
     -e '/^default-members/d'     -e '/^\[profile/,$d' Cargo.toml > "$copy/Cargo.toml"
@@ -24,8 +24,8 @@ cd "$copy"
 
 rows=0 wrong=0
 
-# The models whose names contain $1: 0 green, 1 red. A build that fails, or a run without end, is
-# neither.
+# Runs the models whose names contain $1. Returns 0 if they pass and 1 if one fails; a failed build or a
+# run that does not end is an error of its own.
 models() {
     local built code=0
     built=$(cargo test -q -p strowger-loom-tests --release --no-run 2>&1) || { echo "$built"; exit 2; }
@@ -38,24 +38,24 @@ models() {
 }
 
 # The crate that the files of the rows below are in.
-room=frame
+crate_folder=frame
 
 # row EXPECTED FILE "WHAT" SED-SCRIPT MODEL
 row() {
     local expected=$1 file=$2 what=$3 script=$4 model=$5
     [[ "$file $what $model" == *"$pattern"* ]] || return 0
     rows=$((rows + 1))
-    cp "whole/$room/src/$file" "$room/src/$file"
-    sed -i "$script" "$room/src/$file"
-    if cmp -s "whole/$room/src/$file" "$room/src/$file"; then
+    cp "whole/$crate_folder/src/$file" "$crate_folder/src/$file"
+    sed -i "$script" "$crate_folder/src/$file"
+    if cmp -s "whole/$crate_folder/src/$file" "$crate_folder/src/$file"; then
         echo "STALE  $file: $what: nothing was changed; mend the row"
         wrong=$((wrong + 1))
         return 0
     fi
     local seen=green
     models "$model" || seen=red
-    cp "whole/$room/src/$file" "$room/src/$file"
-    touch "$room/src/$file"
+    cp "whole/$crate_folder/src/$file" "$crate_folder/src/$file"
+    touch "$crate_folder/src/$file"
     if [[ $seen == "$expected" ]]; then
         echo "ok     $file: $what: $seen ($model)"
     else
@@ -94,12 +94,12 @@ row red sleep.rs "must_wake: fence removed" "$(in_fn must_wake 's/fence(Ordering
 row red sleep.rs "fall_asleep: fence SeqCst to AcqRel" "$(in_fn fall_asleep 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${sleep}a_doorbell
 row red sleep.rs "must_wake: fence SeqCst to AcqRel" "$(in_fn must_wake 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${sleep}a_doorbell
 
-# Not orderings, but the steps that "once" hangs on.
+# Not orderings, but the steps that make each item appear exactly once.
 row red pool.rs "Pool::drop: chunks found on the stack not counted" '/impl Drop for Pool/,/^}/ s/returned += 1;/returned += 0;/' ${pool}a_pool_that
 row red pool.rs "Pool::drop: the sum not compared" '/impl Drop for Pool/,/^}/ s/before.wrapping_add(outstanding) == 0/before == 0/' ${pool}a_pool_that
 row red pool.rs "give_back: the last one does not free" '/^fn give_back/,/^}/ s/fetch_sub(1, Ordering::AcqRel) == 1/fetch_sub(1, Ordering::AcqRel) == 9/' ${pool}a_pool_that
 row red sleep.rs "must_wake: no swap" "$(in_fn must_wake 's/ \&\& self.0.swap(false, Ordering::Relaxed)//')" ${sleep}of_two
-# The false alarm of README.md, and that it is one of read-modify-writes.
+# The false alarm that README.md describes; it concerns read-modify-write operations.
 export LOOM_SLEEPS=2
 row red sleep.rs "nothing changed, two sleeps" '$a // two sleeps' ${sleep}a_doorbell
 row green sleep.rs "its stores as swaps, two sleeps" 's/self.0.store(\(true\|false\), Ordering::Relaxed)/self.0.swap(\1, Ordering::Relaxed)/' ${sleep}a_doorbell
@@ -107,7 +107,24 @@ unset LOOM_SLEEPS
 
 row red ring.rs "push: room not asked" "$(in_fn 'push(' 's/self.room(1) == 0/false/')" ${ring}a_ring_of_one
 
-room=io-backends
+ready=socket::a_driver
+row red ready.rs "set: Release to Relaxed" "$(in_fn set 's/Ordering::Release/Ordering::Relaxed/')" $ready
+row red ready.rs "take: swap Acquire to Relaxed" "$(in_fn take 's/swap(0, Ordering::Acquire)/swap(0, Ordering::Relaxed)/')" $ready
+row red ready.rs "take: no swap" "$(in_fn take 's/word.swap(0, Ordering::Acquire)/{ let bits = word.load(Ordering::Acquire); word.store(0, Ordering::Relaxed); bits }/')" socket::no_ready
+row red ready.rs "any: not looked" "$(in_fn any 's/word.load(Ordering::Relaxed) != 0/word.load(Ordering::Relaxed) == 99/')" $ready
+task=socket::a_task
+row red waker.rs "register: compare-exchange Acquire to Relaxed" "$(in_fn register 's/REGISTERING, Ordering::Acquire/REGISTERING, Ordering::Relaxed/')" $task
+row red waker.rs "register: swap AcqRel to Acquire" "$(in_fn register 's/swap(FREE, Ordering::AcqRel)/swap(FREE, Ordering::Acquire)/')" $task
+row green waker.rs "register: swap AcqRel to Release" "$(in_fn register 's/swap(FREE, Ordering::AcqRel)/swap(FREE, Ordering::Release)/')" $task
+row red waker.rs "register: a wake-up meanwhile is not passed on" "$(in_fn register 's/!= REGISTERING {/== 99 {/')" $task
+row red waker.rs "wake: fetch_or AcqRel to Release" "$(in_fn wake 's/fetch_or(WAKING, Ordering::AcqRel)/fetch_or(WAKING, Ordering::Release)/')" $task
+row green waker.rs "wake: fetch_or AcqRel to Acquire" "$(in_fn wake 's/fetch_or(WAKING, Ordering::AcqRel)/fetch_or(WAKING, Ordering::Acquire)/')" $task
+row red waker.rs "wake: store Release to Relaxed" "$(in_fn wake 's/store(FREE, Ordering::Release)/store(FREE, Ordering::Relaxed)/')" $task
+row red waker.rs "TaskBell::register: no sleep flag" "$(in_fn register 's/self.flag.fall_asleep();//')" $task
+row red sleep.rs "must_wake: fence removed, tasks" "$(in_fn must_wake 's/fence(Ordering::SeqCst);/let _ = fence;/')" $task
+row red sleep.rs "fall_asleep: fence removed, ready bits" "$(in_fn fall_asleep 's/fence(Ordering::SeqCst);/let _ = fence;/')" $ready
+
+crate_folder=io-backends
 wire=wire::
 row red wire.rs "notify_room: fence removed" "$(in_fn notify_room 's/fence(Ordering::SeqCst);/let _ = fence;/')" ${wire}an_end
 row red wire.rs "notify_room: fence SeqCst to AcqRel" "$(in_fn notify_room 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${wire}an_end
@@ -125,13 +142,13 @@ row red xdp/ring.rs "wants_wakeup: fence removed" "$(in_fn wants_wakeup 's/fence
 row red xdp/ring.rs "wants_wakeup: fence SeqCst to AcqRel" "$(in_fn wants_wakeup 's/fence(Ordering::SeqCst)/fence(Ordering::AcqRel)/')" ${xdp}the_kernel_sees
 row red xdp/ring.rs "put: room not asked" "$(in_fn 'put(' 's/self.room(1) == 0/false/')" ${xdp}the_kernel_takes
 row red xdp/ring.rs "look: the kernel's lag not counted" "$(in_fn free 's/self.next.wrapping_sub(self.taken)/self.next.wrapping_sub(self.published)/')" ${xdp}the_kernel_takes
-room=frame
+crate_folder=frame
 
-# The barrier between a number's old user and its new one: not in frame/.
+# The barrier between the old and the new user of a slot number; it is not in frame/.
 if [[ "ledger slots" == *"$pattern"* ]]; then
     rows=$((rows + 1))
     cp engine/src/control/grace_period.rs grace_period.whole
-    sed -i 's/reported >= due)/true || reported >= due)/' engine/src/control/grace_period.rs
+    sed -i 's/completed >= due)/true || completed >= due)/' engine/src/control/grace_period.rs
     cmp -s grace_period.whole engine/src/control/grace_period.rs && { echo "STALE  grace_period.rs"; wrong=$((wrong + 1)); }
     if models slots::; then
         echo "WRONG  grace_period.rs: the barrier is skipped: green (slots::)"

@@ -1,16 +1,17 @@
 //! Models of Strowger's lock-free structures, run on the real code.
 //!
 //! Under `--cfg loom` each scenario runs in every order of its steps, and with every value that the
-//! memory model lets a load see, within the bounds that `README.md` states. Without it the same
-//! scenarios run some thousand times on plain threads: a stress test, **not a model**, as standard
-//! error says.
+//! memory model lets a load see, within the bounds that `README.md` states. Without it each
+//! scenario runs 2,000 times on plain threads. This is a stress test, **not a model**; standard
+//! error says so.
 //!
 //! | file | subject |
 //! |---|---|
-//! | `ring.rs` | the SPSC ring; orders, reports and handoffs use such rings |
-//! | `pool.rs` | chunks that return, trains in two threads, pools that end first |
+//! | `ring.rs` | the SPSC ring; commands, completions and handoffs use such rings |
+//! | `pool.rs` | chunks that return, trains shared by two threads, pools dropped before a chunk |
 //! | `slots.rs` | a slot number that passes to another user while two workers forward |
 //! | `sleep.rs` | the sleep flag, and the doorbell |
+//! | `socket.rs` | ready bits, wakers and closing between a driver and its sockets |
 //! | `wire.rs` | notifications of a wire: an end that waits for room, an end that is dropped |
 //! | `xdp_ring.rs` | our side of the rings shared with the kernel, against a model of the kernel |
 
@@ -20,6 +21,7 @@ mod pool;
 mod ring;
 mod sleep;
 mod slots;
+mod socket;
 mod wire;
 mod xdp_ring;
 
@@ -27,12 +29,13 @@ mod xdp_ring;
 #[cfg(not(loom))]
 const ROUNDS: usize = 2_000;
 
-/// Runs a scenario in every order that loom finds, unless `LOOM_MAX_PREEMPTIONS` bounds it.
+/// Runs a scenario in every order that loom explores. `LOOM_MAX_PREEMPTIONS` can bound the number
+/// of preemptions.
 fn check(scenario: impl Fn() + Send + Sync + 'static) {
     run(None, scenario);
 }
 
-/// As [`check`], with a bound on preemptions, for scenarios of three threads.
+/// As [`check`], with a bound on the number of preemptions, for scenarios of three threads.
 fn check_bounded(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     run(Some(preemptions), scenario);
 }
@@ -66,8 +69,8 @@ use loom::thread::{spawn, yield_now};
 #[cfg(not(loom))]
 use std::thread::{spawn, yield_now};
 
-/// Stands for memory that loom does not track. It fails if two uses are not ordered and one of them
-/// is a write.
+/// Represents memory that loom does not track. The model fails if two uses are not ordered and one
+/// of them is a write.
 ///
 /// Does nothing on plain threads, where the tests compare the bytes. Loom runs its threads one at a
 /// time on one thread, hence `Rc`.

@@ -1,5 +1,5 @@
-//! The pool: chunks return from other threads after every use of them; the last holder frees a
-//! dropped pool once.
+//! Models of the pool. A chunk returns only after its last use in any thread. The last holder of a
+//! chunk frees a dropped pool, exactly once.
 //!
 //! Chunks are real memory, which loom does not track, so a tracked cell accompanies each frame.
 
@@ -13,13 +13,13 @@ fn pool(trains: u32, singles: u32) -> Pool {
     Pool::new(&PoolSpec { trains, singles, huge_pages: false }).expect("memory")
 }
 
-/// Number of this single chunk in its pool.
+/// The index of this chunk among the single chunks of its pool.
 fn number(pool: &Pool, chunk: &Chunk) -> usize {
     let offset = chunk.at().as_ptr().addr() - pool.mapping().at().as_ptr().addr();
     offset / SINGLE_STRIDE_BYTES
 }
 
-/// A frame of a fresh chunk, written by its owner.
+/// Makes a frame of an empty chunk and writes its bytes.
 fn frame(chunk: Chunk, cell: &Tracked, byte: u8) -> Frame {
     let start = chunk.start();
     let mut frame = chunk.into_frame(start, 8);
@@ -28,7 +28,7 @@ fn frame(chunk: Chunk, cell: &Tracked, byte: u8) -> Frame {
     frame
 }
 
-/// Another thread's use of a frame: read it, write it, drop it.
+/// Reads, writes and drops a frame.
 fn use_up(mut frame: Frame, cell: &Tracked, byte: u8) {
     cell.read();
     assert_eq!(frame.bytes(), [byte; 8]);
@@ -46,7 +46,7 @@ fn a_chunk_returns_after_every_use_of_it() {
         let first = frame(first, &cell, 7);
         let theirs = cell.clone();
         let user = spawn(move || use_up(first, &theirs, 7));
-        // The owner looks for the chunk meanwhile, and may find it.
+        // Meanwhile the owner tries to take the chunk, which may have returned.
         pool.reclaim();
         if let Some(chunk) = pool.take(ChunkClass::Single) {
             use_up(frame(chunk, &cell, 8), &cell, 8);
@@ -85,7 +85,7 @@ fn chunks_returned_by_two_threads_and_the_owner_are_each_taken_once() {
     });
 }
 
-/// A train of two frames, each with its own cell.
+/// Makes a train of two frames, each with its own cell.
 fn train(pool: &mut Pool) -> [(Frame, Tracked); 2] {
     let chunk = pool.take(ChunkClass::Train).expect("one");
     let start = chunk.start();

@@ -1,7 +1,7 @@
 //! The ring: each item arrives once and in order, and only one side at a time touches a slot.
 //!
-//! Loom tracks every slot. Orders, reports, handoffs and in-process wires are such rings, so these
-//! models cover them.
+//! Loom tracks every slot. Commands, completions, handoffs and in-process wires use such rings, so
+//! these models cover them.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn in_order(taken: &[u32]) {
     assert!(taken.iter().copied().eq(0..taken.len() as u32), "{taken:?}");
 }
 
-/// Pops at most `tries` times without waiting, then returns the consumer.
+/// Pops `tries` times without waiting. Returns the consumer and the items.
 fn take(mut consumer: Consumer<u32>, tries: usize) -> (Consumer<u32>, Vec<u32>) {
     let taken = (0..tries).filter_map(|_| consumer.pop()).collect();
     (consumer, taken)

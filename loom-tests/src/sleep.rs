@@ -22,7 +22,7 @@ fn publish(mut work: Producer<u32>, flag: &SleepFlag) -> bool {
     flag.must_wake()
 }
 
-/// Sets the flag and checks once more. Returns whether it would block.
+/// Sets the flag and checks once more. Returns whether the caller would block.
 fn blocks(work: &mut Consumer<u32>, flag: &SleepFlag) -> bool {
     flag.fall_asleep();
     work.is_empty()
@@ -60,7 +60,7 @@ fn of_two_wakers_one_at_most_makes_the_call() {
     });
 }
 
-/// A waker of `strowger-io`: it publishes, then wakes.
+/// Publishes work, then wakes the sleeper with a waker of `strowger-io`.
 fn give(work: &mut Producer<u32>, waker: &DoorbellWaker) {
     work.push(1).expect("a place each");
     waker.wake();
@@ -74,10 +74,10 @@ fn is_rung(bell: &Doorbell) -> bool {
 
 #[test]
 fn a_doorbell_is_rung_or_the_work_was_seen() {
-    // Two sleeps in a row cause a false alarm in loom (see README.md). On plain threads, both are
-    // done.
-    let asked = std::env::var("LOOM_SLEEPS").ok().and_then(|sleeps| sleeps.parse().ok());
-    let sleeps = asked.unwrap_or(if cfg!(loom) { 1 } else { 2 });
+    // Two sleeps in a row cause a false alarm in loom (see README.md), so only plain threads sleep
+    // twice.
+    let requested = std::env::var("LOOM_SLEEPS").ok().and_then(|sleeps| sleeps.parse().ok());
+    let sleeps = requested.unwrap_or(if cfg!(loom) { 1 } else { 2 });
     check(move || {
         let mut bell = Doorbell::new().expect("a descriptor");
         let waker = bell.waker();

@@ -1,7 +1,7 @@
-//! Table swap and burst: a slot number passes to another user while two workers forward.
+//! A slot number passes to another user while two workers swap tables and forward frames.
 //!
-//! Rings, grace periods, numbers and tables are the real ones. The workers are reduced to what R1 depends
-//! on: they apply orders, report, and look a number up in their table. Time stands still: the
+//! Rings, grace periods, numbers and tables are the real ones. The workers are reduced to what R1
+//! depends on: they apply commands, report completions, and look a number up in their table. The
 //! quarantine is zero, so only the order of the steps separates the number's old user from its new
 //! one.
 
@@ -32,11 +32,11 @@ const WORKERS: usize = 2;
 const SLOT: u32 = 0;
 const FIRST: Mark = Mark::new(0, 0);
 const SECOND: Mark = Mark::new(1, 0);
-/// The number of times that the slot number reached the second user, so that a model that never
-/// gets there fails.
+/// The number of runs in which the second user got the slot number. Under loom, the test fails if
+/// there is none.
 static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
-/// The number of polls of a worker, and of reads of the reports by the slow path, before each
-/// stops: loom does not accept endless loops.
+/// The number of polls of a worker (`BREATHS`), and of checks by the slow path whether a step has
+/// completed (`TRIES`). Both are bounded, because loom does not accept endless loops.
 const BREATHS: usize = 3;
 const TRIES: usize = 3;
 
@@ -51,7 +51,7 @@ enum Order {
     Drop(Mark),
 }
 
-/// A worker of the engine, reduced: it applies orders and forwards one frame per poll.
+/// A worker of the engine, reduced: it applies commands and forwards one frame per poll.
 struct Worker {
     orders: Consumer<Order>,
     reports: Producer<()>,
@@ -70,7 +70,7 @@ impl Worker {
         }
     }
 
-    /// The destination of a frame whose label names the number.
+    /// The destination of a frame whose label contains the slot number.
     fn forward(&self) -> Option<Mark> {
         match self.table.lookup(u64::from(SLOT)).next_hop() {
             NextHop::Neighbour(mark) if mark != FIRST || self.has_first => Some(mark),
@@ -79,7 +79,7 @@ impl Worker {
     }
 }
 
-/// The slow path's side.
+/// The state of the slow path.
 struct Control {
     numbers: SlotAllocator,
     grace_periods: GracePeriods,
@@ -108,7 +108,7 @@ impl Control {
         });
     }
 
-    /// Reads the reports. Returns whether all workers have passed.
+    /// Reads the completions. Returns whether all workers have completed the step.
     fn has_passed<T>(
         &mut self,
         awaited: &strowger_engine::control::grace_period::Barrier<T>,
@@ -152,9 +152,10 @@ fn two_workers() -> (Control, Vec<Worker>) {
     (control, workers)
 }
 
-/// Takes the number from the first user and gives it to the second, as soon as the tokens allow it.
+/// Takes the number from the first user and gives it to the second. Before each step, all workers
+/// must have completed the previous one; otherwise the function gives up.
 ///
-/// `issued` tells when labels of the second user may exist.
+/// Sets `issued` to 1 when labels that mean the second user may exist.
 fn hand_on(mut control: Control, issued: &AtomicUsize) {
     let withdrawn = control.numbers.withdraw(FIRST).expect("it has it");
     control.publish_tables();
@@ -187,7 +188,7 @@ fn hand_on(mut control: Control, issued: &AtomicUsize) {
 fn a_number_never_leads_to_its_old_user_once_labels_mean_the_new_one() {
     check_bounded(2, || {
         let (control, workers) = two_workers();
-        // Stands for the way of the label through the network. It is an atomic of the standard
+        // Represents the delivery of the label by the network. It is an atomic of the standard
         // library, which orders nothing in the model.
         let issued = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = workers

@@ -1,5 +1,5 @@
-//! Notifications of a wire: an end that sleeps because the ring is full wakes when there is room,
-//! and the fate of each frame to an end that is dropped is known.
+//! Notifications of a wire. An end that sleeps because the ring is full wakes when there is room.
+//! Each frame to an end that is dropped counts as taken or as lost.
 //!
 //! Both ends are those of `strowger-io`; the frames have real chunks.
 
@@ -26,7 +26,7 @@ fn narrow(frames: u32) -> (MemoryPort, MemoryPort, Pool, Burst) {
     (near, far, pool, burst)
 }
 
-/// Whether a worker that sleeps on this would wake at once.
+/// Whether a worker that blocks on `arm` would wake immediately.
 fn is_rung(arm: Arm) -> bool {
     let mut waiter = Waiter::with_capacity(1);
     waiter.add(arm);
@@ -44,8 +44,7 @@ fn an_end_that_waits_for_room_is_woken_or_sees_it() {
                 Pool::new(&PoolSpec { trains: 0, singles: 1, huge_pages: false }).expect("memory");
             let mut taken = Burst::new();
             far.rx_burst(&mut none, &mut taken);
-            // The far end stays, so that the free room wakes the near end, and not the end of the
-            // wire.
+            // Keeps the far end, so that only the free room can wake the near end.
             (far, taken.len())
         });
         let arm = near.arm();
@@ -74,7 +73,7 @@ fn each_frame_to_an_end_that_goes_is_taken_or_lost() {
         let arm = near.arm();
         let taken = taker.join().expect("no panic");
         assert!(known || arm == Arm::Ready || is_rung(arm), "asleep, not notified");
-        // An end that was asleep gets the notification once more.
+        // Arming again handles the notification, if the end was asleep.
         near.disarm();
         near.arm();
         let tally = near.tally();

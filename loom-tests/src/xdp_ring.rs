@@ -15,7 +15,7 @@ use strowger_io::xdp::ring::{Collect, Index, Place, Submit};
 
 use crate::{Tracked, check, spawn};
 
-/// Two places, so that three items overfill it.
+/// Two places, so that three items overfill the ring.
 const SIZE: u32 = 2;
 /// `XDP_RING_NEED_WAKEUP`.
 const NEED_WAKEUP: u32 = 1;
@@ -46,7 +46,7 @@ struct Inside {
 }
 
 impl Mapping {
-    /// The second item has index 0.
+    /// The indices start at 2^32 - 1, so the second item has index 0.
     fn new() -> Self {
         let start = || Cursor(AtomicUsize::new(u32::MAX as usize));
         Self(Arc::new(Inside {
@@ -97,8 +97,8 @@ impl Place for Mapping {
 
 /// The kernel as consumer: `xskq_cons_peek_desc`, `xskq_cons_release`, `__xskq_cons_release`.
 ///
-/// It reads our index again only after it has consumed all known items. Only then does it publish
-/// what it consumed.
+/// It reads our index again only after it has consumed all known items. Before that read, it
+/// publishes its own index.
 struct Taker {
     ring: Mapping,
     cached_producer: u32,
@@ -143,8 +143,8 @@ impl Putter {
         let free =
             |putter: &Self| SIZE - putter.cached_producer.wrapping_sub(putter.cached_consumer);
         if free(self) == 0 {
-            // READ_ONCE, ordered before the write by a control dependency, which loom does not
-            // know; here an acquire, which is no weaker.
+            // The kernel uses READ_ONCE and a control dependency to the write. Loom does not know
+            // control dependencies, so the model uses Acquire, which is no weaker.
             self.cached_consumer = self.ring.consumer().load(Ordering::Acquire);
         }
         if free(self) == 0 {
@@ -186,7 +186,7 @@ fn the_kernel_takes_our_items_once_and_in_order() {
         taken.extend(std::iter::from_fn(|| kernel.take()));
         assert_eq!(taken.len() as u64, put);
         in_order(&taken);
-        // The kernel has published that by now, across the wrap.
+        // By now the kernel has published that it consumed all items, across the wrap.
         assert_eq!((submit.pending(), submit.room(SIZE)), (0, SIZE));
     });
 }
@@ -234,7 +234,8 @@ fn the_kernel_sees_an_item_or_is_woken() {
             submit.publish();
             submit.wants_wakeup()
         });
-        // The code is that of `xsk_set_tx_need_wakeup`. The kernel orders it before the check.
+        // As in `xsk_set_tx_need_wakeup`. The fence represents the kernel's ordering of the flag
+        // before its check.
         ring.flags().store(NEED_WAKEUP, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let seen = kernel.take().is_some();
