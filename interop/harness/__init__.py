@@ -1,0 +1,1 @@
+"""What the tests share: relays as processes, network namespaces, examples of the specification."""
