@@ -1,34 +1,41 @@
 //! The imports that are allowed between crates, and between modules of the engine.
 
 use crate::{
-    CRYPTO, ENGINE, FRAME, Faults, IO, OWN_FOLDER, RUNTIME, Repo, WIRE, list, text, without_tests,
+    CONNECTION, CRYPTO, ENGINE, FRAME, Faults, IO, OWN_FOLDER, ROUTING, RUNTIME, Repo, SOCKET,
+    WIRE, list, text, without_tests,
 };
 
-/// The crates that each of our crates may import. A crate may always import itself in its tests.
-const ARROWS: [(&str, &[&str]); 13] = [
+/// The crates that each crate of the workspace may import. A crate may also import itself in its
+/// tests.
+const ARROWS: [(&str, &[&str]); 17] = [
     (WIRE, &[]),
     (FRAME, &[]),
     (CRYPTO, &[WIRE]),
+    (ROUTING, &[WIRE, CRYPTO]),
+    (CONNECTION, &[WIRE, FRAME, CRYPTO, ROUTING]),
     (IO, &[FRAME]),
     (ENGINE, &[WIRE, FRAME, CRYPTO]),
     (RUNTIME, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
-    ("strowger", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
-    ("strowger-cli", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
-    ("strowger-bench", &[WIRE, FRAME, CRYPTO, ENGINE, IO, RUNTIME]),
-    ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
+    (SOCKET, &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, RUNTIME]),
+    ("strowger", &[WIRE, FRAME, CRYPTO, ROUTING, ENGINE, IO, RUNTIME, SOCKET]),
+    ("strowger-cli", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, RUNTIME]),
+    ("strowger-gateway", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, IO, RUNTIME, SOCKET]),
+    ("strowger-bench", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, RUNTIME, SOCKET]),
+    ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, "strowger-gateway"]),
     ("strowger-loom-tests", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     (TESTKIT, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-repo-lint", &[]),
 ];
 
-/// The crate that tests share. Every crate may import it, and only as a dev-dependency.
+/// The crate with the code that tests share. Every crate may import it, but only as a
+/// dev-dependency.
 const TESTKIT: &str = "strowger-testkit";
 
-/// Imports that are allowed as dev-dependencies alone: the engine is tested over the memory port.
+/// Imports that are allowed only as dev-dependencies: tests of the engine use the memory port.
 const ARROWS_OF_TESTS: [(&str, &str); 1] = [(ENGINE, IO)];
 
-/// Facilities that the engine does not use, since it is sans I/O.
-const ABSENT_FROM_THE_ENGINE: [&str; 7] =
+/// Facilities that the engine, routing and connections must not use: these crates are sans I/O.
+const ABSENT_WITHOUT_IO: [&str; 7] =
     ["std::time", "std::net", "std::fs", "std::thread", "println!", "Mutex", "RwLock"];
 
 /// Whether this is a crate of the workspace.
@@ -36,7 +43,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
     ARROWS.iter().any(|(ours, _)| *ours == name)
 }
 
-/// Each crate imports only what the table of arrows allows, and each member has a row in it.
+/// Each crate imports only what `ARROWS` allows. The table and the workspace have the same members.
 pub fn crates_import_along_the_arrows(repo: &Repo) -> Faults {
     let mut faults = Faults::new(
         "docs/architecture.md draws the arrows; a new one is drawn in a change of its own",
@@ -63,8 +70,8 @@ pub fn crates_import_along_the_arrows(repo: &Repo) -> Faults {
     faults
 }
 
-/// Only `control` may name workers. The worker may name only the configuration of `control`. The
-/// engine does no I/O.
+/// In the engine, only `control` and `lib.rs` may name workers, and `worker.rs` may name only
+/// `SwitchConfig` of `control`. The engine does no I/O.
 pub fn inside_the_engine_the_worker_knows_no_control(repo: &Repo) -> Faults {
     let mut faults = Faults::new(
         "the engine reads no clock, file or socket, starts no thread and locks nothing",
@@ -84,17 +91,31 @@ pub fn inside_the_engine_the_worker_knows_no_control(repo: &Repo) -> Faults {
         if outside_control && file != "engine/src/worker.rs" && code.contains("worker::") {
             faults.add(format!("{file} knows a worker; only control may"));
         }
-        for absent in ABSENT_FROM_THE_ENGINE.iter().filter(|absent| code.contains(**absent)) {
+        for absent in ABSENT_WITHOUT_IO.iter().filter(|absent| code.contains(**absent)) {
             faults.add(format!("{file} uses {absent}"));
         }
     }
     faults
 }
 
-/// In the published code, `WorkerLoop` is the only loop around a worker, and the only code that
-/// blocks for one.
+/// Routing and connections do no I/O.
+pub fn routing_does_no_io(repo: &Repo) -> Faults {
+    let mut faults = Faults::new("pass time, texts and messages as arguments");
+    let folders = ["routing/src/", "connection/src/"];
+    let sources =
+        |(file, _): &(&str, String)| folders.iter().any(|folder| file.starts_with(folder));
+    for (file, code) in repo.rust_files().filter(sources) {
+        for absent in ABSENT_WITHOUT_IO.iter().filter(|absent| code.contains(**absent)) {
+            faults.add(format!("{file} uses {absent}"));
+        }
+    }
+    faults
+}
+
+/// In the crates `node`, `strowger` and `runtime`, only `WorkerLoop` polls a worker. Outside of the
+/// engine, only `WorkerLoop` arms a worker's ports to block.
 ///
-/// Benchmarks and tests may step a worker by hand.
+/// Benchmarks and tests may poll a worker themselves.
 pub fn one_loop_runs_around_a_worker(repo: &Repo) -> Faults {
     let mut faults = Faults::new("run it by strowger_runtime::WorkerLoop");
     let is_shipped = |file: &str| {

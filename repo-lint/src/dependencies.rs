@@ -41,7 +41,7 @@ pub fn every_direct_dependency_has_its_reason(repo: &Repo) -> Faults {
     faults
 }
 
-/// Every crate that this platform builds has a licence that deny.toml allows.
+/// Every dependency on this platform has a licence that deny.toml allows.
 pub fn licences_are_those_that_deny_toml_allows(repo: &Repo) -> Faults {
     let mut faults =
         Faults::new("deny.toml allows no such licence: use another crate, or decide to allow it");
@@ -67,7 +67,7 @@ pub fn licences_are_those_that_deny_toml_allows(repo: &Repo) -> Faults {
 
 type Words = Peekable<IntoIter<String>>;
 
-/// Whether these licences meet an SPDX expression. AND binds closer than OR.
+/// Whether the allowed licences satisfy an SPDX expression. AND binds closer than OR.
 fn is_met(expression: &str, allowed: &BTreeSet<&str>) -> bool {
     // Old manifests write a slash for OR.
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");

@@ -1,8 +1,9 @@
-//! The documents: links, the list of pages, the glossary, decisions, and what operators' pages name.
+//! Checks of the documents: links, named files, the list of pages, the glossary, decisions, and the
+//! pages for operators.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::{Faults, Repo, layout::FOLDERS, without_tests};
+use crate::{Faults, Repo, layout::CRATES, without_tests};
 
 /// The targets of `[text](target)` in a page, without those in code blocks.
 fn links(page: &str) -> Vec<String> {
@@ -23,7 +24,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Each link between pages must lead to a file, and to a heading in it.
+/// Each link between pages leads to a file that exists and, if it has an anchor, to a heading of
+/// that file.
 pub fn links_between_pages_lead_somewhere(repo: &Repo) -> Faults {
     let mut faults = Faults::new("correct the link");
     for file in repo.markdown_files() {
@@ -52,7 +54,7 @@ pub fn links_between_pages_lead_somewhere(repo: &Repo) -> Faults {
 
 /// Each file of a crate that a page names in code (`engine/src/limits.rs`) exists.
 ///
-/// A page in a crate's folder may name its files relative to that folder. The changelog may name
+/// A page in a crate's folder may name files relative to that folder. The changelog may also name
 /// files that no longer exist.
 pub fn files_that_pages_name_exist(repo: &Repo) -> Faults {
     let mut faults = Faults::new("name the file where it is now");
@@ -63,7 +65,7 @@ pub fn files_that_pages_name_exist(repo: &Repo) -> Faults {
         for name in prose.split('`').skip(1).step_by(2) {
             let first = name.split('/').next().unwrap_or_default();
             let is_path = name.ends_with(".rs")
-                && (FOLDERS.contains(&first) || ["src", "tests", "examples"].contains(&first));
+                && (CRATES.contains(&first) || ["src", "tests", "examples"].contains(&first));
             let is_plain = !name.contains(|c: char| c.is_whitespace() || "*{".contains(c));
             if is_path && is_plain {
                 let exists = repo.has(name) || repo.has(&folder.join(name).to_string_lossy());
@@ -91,7 +93,7 @@ pub fn every_module_has_its_word_in_the_glossary(repo: &Repo) -> Faults {
     let mut faults = Faults::new("put the word in docs/glossary.md, or use one that stands there");
     let glossary = repo.read("docs/glossary.md");
     let words: BTreeSet<&str> = glossary.split("**").skip(1).step_by(2).collect();
-    for folder in ["wire", "frame", "crypto", "engine", "io-backends"] {
+    for folder in ["wire", "frame", "crypto", "routing", "engine", "io-backends"] {
         let source = format!("{folder}/src/");
         for file in repo.files().filter_map(|file| file.strip_prefix(&source)) {
             let module = file.split(['/', '.']).next().unwrap_or_default();
@@ -102,7 +104,7 @@ pub fn every_module_has_its_word_in_the_glossary(repo: &Repo) -> Faults {
     faults
 }
 
-/// The pages for operators name every key of the configuration, every drop reason and every command.
+/// The pages for operators name each key of the configuration, each drop reason and each command.
 pub fn operators_pages_name_every_key_drop_reason_and_command(repo: &Repo) -> Faults {
     let mut faults = Faults::new("the pages for operators name each of them");
     let reference = repo.read("docs/relay/reference.md");
@@ -137,7 +139,7 @@ pub fn operators_pages_name_every_key_drop_reason_and_command(repo: &Repo) -> Fa
     faults
 }
 
-/// Decisions are numbered without a gap, and each has four parts.
+/// Decisions are numbered without gaps, and each has four parts.
 pub fn decisions_are_numbered_and_say_what_was_measured(repo: &Repo) -> Faults {
     let mut faults = Faults::new("a decision has a number and four parts");
     let mut numbers = Vec::new();

@@ -1,8 +1,8 @@
-//! Code and commands that pages show, compared with what the tests run.
+//! Checks that the code and commands in pages are those that the tests run.
 
 use crate::{Faults, Repo};
 
-/// The fields that `strowger demo --json` must have at least. The README explains each.
+/// The fields of `strowger demo --json` that the README must name.
 const DEMO_FIELDS: [&str; 11] = [
     "ok",
     "balanced",
@@ -17,7 +17,7 @@ const DEMO_FIELDS: [&str; 11] = [
     "sealed",
 ];
 
-/// The number of lines of the embed example, with blank lines.
+/// The maximum number of lines of an embed example in a page, with blank lines.
 const EMBED_LINES_MAX: usize = 25;
 
 /// The code block of a page that follows this mark: `<!-- mark -->`.
@@ -32,13 +32,19 @@ fn block<'a>(page: &'a str, mark: &str) -> &'a str {
 pub fn pages_show_the_code_that_is_tested(repo: &Repo) -> Faults {
     let mut faults = Faults::new("make the page and the file equal");
     let readme = repo.read("README.md");
-    for (page, mark, file) in [
-        (readme.as_str(), "embed", "strowger/examples/embed.rs"),
-        (&repo.read("docs/embedding.md"), "embed tokio", "strowger/examples/embed_tokio.rs"),
+    for (page, mark, file, end) in [
+        (readme.as_str(), "embed", "strowger/examples/embed.rs", "\ntype Answer"),
+        (readme.as_str(), "echo", "strowger/examples/echo.rs", "\nfn serve"),
+        (
+            &repo.read("docs/embedding.md"),
+            "embed tokio",
+            "strowger/examples/embed_tokio.rs",
+            "\ntype Answer",
+        ),
     ] {
         let example = repo.read(file);
-        // The page shows the function and its imports, and not the code that calls it.
-        let code = example.split("\ntype Answer").next().unwrap_or_default();
+        // The page shows the function and its imports without the code that calls it.
+        let code = example.split(end).next().unwrap_or_default();
         let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("//!")).collect();
         let code = code.join("\n");
         let lines = code.trim().lines().count();

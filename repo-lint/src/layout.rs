@@ -1,27 +1,32 @@
-//! The folders and files that the repository must have, and the contents of each manifest.
+//! Checks the folders and files of the repository, and the fields of each manifest.
 
-use crate::{CRYPTO, ENGINE, FRAME, Faults, IO, Repo, WIRE, list, text};
+use crate::{
+    CONNECTION, CRYPTO, ENGINE, FRAME, Faults, IO, ROUTING, Repo, SOCKET, WIRE, list, text,
+};
 
-/// Folders of the workspace: the crates, and the documents.
-pub(crate) const FOLDERS: [&str; 14] = [
+/// Folders of the crates.
+pub(crate) const CRATES: [&str; 17] = [
     "wire",
     "frame",
     "crypto",
+    "routing",
+    "connection",
     "io-backends",
     "engine",
     "runtime",
+    "socket",
     "strowger",
     "node",
+    "gateway",
     "bench",
     "fuzz",
     "loom-tests",
     "testkit",
     "repo-lint",
-    "docs",
 ];
 
-/// Files that must be committed, beside the manifest of each crate.
-const FILES: [&str; 19] = [
+/// Files that must be committed, in addition to each crate's manifest and each library's README.
+const FILES: [&str; 20] = [
     "Cargo.lock",
     "README.md",
     "CONTRIBUTING.md",
@@ -40,31 +45,34 @@ const FILES: [&str; 19] = [
     "docs/unsafe.md",
     "bench/README.md",
     "fuzz/README.md",
+    "interop/README.md",
     "loom-tests/README.md",
 ];
 
 /// Crates that a registry publishes for others to depend on, with their folders.
-const LIBRARIES: [(&str, &str); 6] = [
+const LIBRARIES: [(&str, &str); 9] = [
     ("strowger", "strowger"),
     (WIRE, "wire"),
     (FRAME, "frame"),
     (CRYPTO, "crypto"),
+    (ROUTING, "routing"),
+    (CONNECTION, "connection"),
     (ENGINE, "engine"),
     (IO, "io-backends"),
+    (SOCKET, "socket"),
 ];
 
 /// Every file that users, contributors and tools look for is committed.
 pub fn the_repository_is_complete(repo: &Repo) -> Faults {
     let mut faults = Faults::new("these files must be committed");
-    let crates = FOLDERS.iter().filter(|folder| **folder != "docs");
-    let manifests = crates.map(|folder| format!("{folder}/Cargo.toml"));
+    let manifests = CRATES.iter().map(|folder| format!("{folder}/Cargo.toml"));
     let readmes = LIBRARIES.iter().map(|(_, folder)| format!("{folder}/README.md"));
     let wanted = manifests.chain(readmes).chain(FILES.map(str::to_owned));
     faults.extend(wanted.filter(|file| !repo.has(file)));
     faults
 }
 
-/// Manifests contain the fields that registries and readers need.
+/// Each manifest has the fields that registries and readers need.
 pub fn manifests_describe_their_crates(repo: &Repo) -> Faults {
     let mut faults = Faults::new("say it in the crate's Cargo.toml");
     for package in repo.members() {

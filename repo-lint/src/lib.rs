@@ -1,7 +1,8 @@
-//! Checks of the repository: they read its files and never run the code. `cargo test -p strowger-repo-lint` runs them.
+//! Checks of the repository. They read its files and do not run its code. `cargo test -p
+//! strowger-repo-lint` runs them.
 //!
-//! Each check is a function that takes the [`Repo`] and returns [`Faults`]. Modules follow topics;
-//! `tests/repository.rs` runs each check as a test.
+//! Each check is a function that takes the [`Repo`] and returns [`Faults`]. There is a module per
+//! topic. `tests/repository.rs` runs each check as a test.
 
 pub mod arrows;
 pub mod dependencies;
@@ -9,6 +10,7 @@ pub mod docs;
 pub mod examples;
 pub mod formats;
 pub mod layout;
+pub mod requirements;
 pub mod source;
 pub mod tests_named;
 pub mod unsafe_code;
@@ -25,11 +27,14 @@ use serde_json::Value;
 const WIRE: &str = "strowger-wire";
 const FRAME: &str = "strowger-frame";
 const CRYPTO: &str = "strowger-crypto";
+const ROUTING: &str = "strowger-routing";
+const CONNECTION: &str = "strowger-connection";
 const ENGINE: &str = "strowger-engine";
 const IO: &str = "strowger-io";
 const RUNTIME: &str = "strowger-runtime";
+const SOCKET: &str = "strowger-socket";
 
-/// The folder of this crate. Its own text quotes the text that the checks search for.
+/// The folder of this crate. Some checks skip it, because it quotes the text that they search for.
 const OWN_FOLDER: &str = "repo-lint/";
 
 /// The repository's files, and its packages as cargo describes them.
@@ -43,7 +48,8 @@ pub struct Repo {
 impl Repo {
     /// The repository that contains this crate.
     ///
-    /// Its files are those that git tracks. Without git they are all files outside of target folders.
+    /// Its files are those that git tracks. Without git they are all files outside of `.git` and
+    /// target folders.
     pub fn here() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member of a workspace");
         let git = Command::new("git").args(["ls-files"]).current_dir(root).output();
@@ -158,7 +164,7 @@ impl Faults {
     }
 }
 
-/// The code of a file above its tests.
+/// The part of a file above its unit tests.
 fn without_tests(code: &str) -> &str {
     code.split("\nmod tests {").next().unwrap_or_default()
 }

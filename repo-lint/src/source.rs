@@ -15,15 +15,15 @@ const BANNED: [&str; 4] = [
     concat!("db", "g!("),
 ];
 
-/// Parts of names that say nothing about what is named.
+/// Parts of type and module names that do not describe anything.
 const EMPTY_NAMES: [&str; 7] = ["Manager", "Helper", "Util", "Common", "helper", "util", "common"];
 
-/// Folders that exist only on one machine.
+/// Beginnings of paths that are specific to a machine.
 const MACHINE_PATHS: [&str; 3] =
     [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
-/// Rust files begin with a `//!` line, are short, leave nothing unfinished, and use names with a
-/// meaning.
+/// Each Rust file begins with a `//!` line and is short. It contains no unfinished code, and no
+/// name without a meaning.
 pub fn rust_files_keep_the_style(repo: &Repo) -> Faults {
     let mut faults = Faults::new("docs/style.md says why");
     for (file, code) in repo.rust_files() {
@@ -50,7 +50,7 @@ pub fn rust_files_keep_the_style(repo: &Repo) -> Faults {
     faults
 }
 
-/// No file contains a path of the machine that it was written on.
+/// No file contains a path that is specific to a machine.
 pub fn no_file_names_a_machine(repo: &Repo) -> Faults {
     let mut faults =
         Faults::new("write a path relative to the repository, or take it from the environment");

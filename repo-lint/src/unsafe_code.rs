@@ -2,24 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Faults, Repo, layout::FOLDERS};
+use crate::{Faults, Repo, layout::CRATES};
 
 /// The crates that may use `unsafe`. Every other crate forbids it.
 const UNSAFE_CRATES: [&str; 2] = ["frame", "io-backends"];
 
-/// `unsafe` is forbidden in every crate but two, which document each block.
+/// `unsafe` is forbidden in every crate except two. In these two, Clippy requires a comment at each
+/// `unsafe` block.
 pub fn unsafe_is_forbidden_except_in_two_crates(repo: &Repo) -> Faults {
     let mut faults = Faults::new("inherit the workspace's lints, and do not loosen them in a file");
     let workspace = repo.manifest("Cargo.toml");
     let level = workspace["workspace"]["lints"]["rust"]["unsafe_code"].as_str();
     faults.add_unless(level == Some("forbid"), "Cargo.toml: the workspace forbids unsafe");
-    for folder in FOLDERS.iter().filter(|folder| **folder != "docs") {
+    for folder in CRATES {
         let manifest = format!("{folder}/Cargo.toml");
         let lints = repo.manifest(&manifest).get("lints").cloned();
         let level = |group: &str, lint: &str| {
             lints.as_ref()?.get(group)?.get(lint).and_then(toml::Value::as_str)
         };
-        if UNSAFE_CRATES.contains(folder) {
+        if UNSAFE_CRATES.contains(&folder) {
             for lint in ["undocumented_unsafe_blocks", "multiple_unsafe_ops_per_block"] {
                 let denies = level("clippy", lint) == Some("deny");
                 faults.add_unless(denies, format!("{manifest} does not deny clippy::{lint}"));

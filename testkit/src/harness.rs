@@ -11,7 +11,7 @@ use strowger_wire::{
     switch_header::{HEADER_64_BYTES, HeaderRepr},
 };
 
-/// The number of bytes of a packet before its payload: link header and switch header.
+/// The number of bytes before a packet's payload: link header and 64-bit switch header.
 pub const HEADERS_BYTES: usize = LINK_HEADER_BYTES + HEADER_64_BYTES;
 
 /// The label of a packet along this path: the ingress and egress slot of each switch.
@@ -27,7 +27,7 @@ pub fn packet(path: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
     packet_in(&V3X5X8, path, payload)
 }
 
-/// Like `packet`, where all switches have this scheme.
+/// Like `packet`, for switches with this scheme.
 pub fn packet_in(scheme: &Scheme, path: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
     let (label, shift) = label(scheme, path).depart().expect("the first hop fits");
     let mut bytes = vec![0; HEADERS_BYTES];

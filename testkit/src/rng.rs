@@ -1,6 +1,6 @@
 //! Random numbers for tests: SplitMix64 (Steele, Lea, Flood 2014).
 
-/// Random numbers from a seed. A test that fails prints the seed.
+/// Random numbers from a seed. If the test panics, the seed is printed.
 #[derive(Debug)]
 pub struct Rng {
     seed: u64,
@@ -28,7 +28,7 @@ impl Rng {
         ((u128::from(self.next_u64()) * end as u128) >> 64) as usize
     }
 
-    /// `true` once in `n` times on average.
+    /// `true` with probability 1/`n`.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
@@ -51,7 +51,7 @@ impl Drop for Rng {
 mod tests {
     use super::*;
 
-    /// The reference implementation's first outputs for the seed 1234567.
+    /// The expected values are the first outputs of the reference implementation for seed 1234567.
     #[test]
     fn the_sequence_is_that_of_the_reference() {
         let mut rng = Rng::new(1_234_567);

@@ -1,8 +1,8 @@
 //! Switches on a simulated network, in virtual time.
 //!
-//! [`SimNet`] carries datagrams between addresses. It can log, lose and delay them, and cut an
-//! address off. [`Node`] is a switch with its workers, and [`Pair`] is two nodes with a sealed
-//! link. The test polls the nodes and advances the time. Nothing reads a clock.
+//! [`SimNet`] carries datagrams between addresses. It can log, lose and delay them, and disconnect
+//! an address. [`Node`] is a switch with its workers, and [`Pair`] is two nodes with a sealed link.
+//! The test polls the nodes and advances the time. Nothing reads a clock.
 
 mod node;
 mod pair;
@@ -27,14 +27,14 @@ pub const SECOND: u64 = 1_000_000_000;
 /// The number of nanoseconds in a millisecond.
 pub const MS: u64 = 1_000_000;
 
-/// Maximum number of datagrams that wait at one port. Later ones are lost.
+/// Maximum number of datagrams that wait at one port. Further ones are lost.
 const QUEUE_DATAGRAMS_MAX: usize = 8_192;
 
-/// The number of bytes of a frame before the payload, as an endpoint sees them: link header and
-/// switch header.
+/// The number of bytes before the payload of a frame at an endpoint: link header and 64-bit switch
+/// header.
 pub const HEADERS_BYTES: usize = 24;
 
-/// The address of the node with this seed.
+/// The address of the node with the seed `number`.
 pub fn host(number: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, number], 7_000))
 }
@@ -44,7 +44,7 @@ pub fn host(number: u8) -> SocketAddr {
 pub struct Datagram {
     /// The sender's address, as the receiver sees it.
     pub from: SocketAddr,
-    /// The receiver's address, as the sender writes it.
+    /// The receiver's address, as the sender sees it.
     pub to: SocketAddr,
     /// The payload.
     pub bytes: Vec<u8>,
@@ -57,7 +57,7 @@ struct State {
     /// For each receiver and sender: the worker whose socket the kernel would choose. The default
     /// is worker 0.
     steer: HashMap<(SocketAddr, SocketAddr), usize>,
-    /// Sockets that have a NAT in front: the outer address for each inner address.
+    /// The sockets behind a NAT: the outer address for each inner address.
     moved: HashMap<SocketAddr, SocketAddr>,
     cut: BTreeSet<SocketAddr>,
     /// The time that a datagram is in flight.
@@ -68,7 +68,7 @@ struct State {
     /// Maximum length of a datagram. Longer ones are lost.
     bytes_max: Option<usize>,
     loss_per_million: usize,
-    /// If set, only handshake datagrams are lost.
+    /// Whether loss is limited to handshake datagrams.
     loses_handshakes: bool,
     rng: Option<Rng>,
     log: Vec<Datagram>,
@@ -84,17 +84,18 @@ impl SimNet {
         self.0.lock().expect("no test panics while it holds the lock")
     }
 
-    /// Keeps a copy of each datagram that a switch sends, from now on.
+    /// From now on, keeps a copy of each datagram that a node sends, also of lost ones. Datagrams
+    /// from or to a disconnected address are not copied.
     pub fn start_log(&self) {
         self.state().logging = true;
     }
 
-    /// Takes the copies since the last call.
+    /// Removes and returns the copies.
     pub fn take_log(&self) -> Vec<Datagram> {
         std::mem::take(&mut self.state().log)
     }
 
-    /// Loses this many datagrams in a million. The seed determines which.
+    /// Loses this many datagrams per million on average. The seed determines which.
     pub fn set_loss(&self, per_million: usize, seed: u64) {
         let mut state = self.state();
         state.loss_per_million = per_million;
@@ -102,7 +103,7 @@ impl SimNet {
         state.rng = Some(Rng::new(seed));
     }
 
-    /// Loses this many handshake datagrams in a million, and no others.
+    /// Loses this many handshake datagrams per million on average, and no other datagram.
     pub fn set_handshake_loss(&self, per_million: usize, seed: u64) {
         self.set_loss(per_million, seed);
         self.state().loses_handshakes = true;
@@ -113,13 +114,14 @@ impl SimNet {
         self.state().bytes_max = Some(bytes_max);
     }
 
-    /// Delays each datagram that a switch sends. [`deliver_until`](Self::deliver_until) delivers them.
+    /// Delays each datagram that a node sends, until [`deliver_until`](Self::deliver_until)
+    /// delivers it.
     pub fn set_delay(&self, ns: u64) {
         self.state().delay_ns = ns;
     }
 
-    /// Delivers the delayed datagrams that arrive until this time. Datagrams that are sent later
-    /// are delayed from this time on.
+    /// Sets the network's time, and delivers the delayed datagrams that are due. The delay of later
+    /// datagrams starts at this time.
     pub fn deliver_until(&self, now_ns: u64) {
         let mut state = self.state();
         state.now_ns = now_ns;
@@ -129,7 +131,7 @@ impl SimNet {
         }
     }
 
-    /// Loses all datagrams to and from this address, or delivers them again.
+    /// Disconnects an address, so that all datagrams to and from it are lost, or connects it again.
     pub fn cut(&self, at: SocketAddr, cut: bool) {
         let mut state = self.state();
         if cut {
@@ -139,7 +141,7 @@ impl SimNet {
         };
     }
 
-    /// Puts a NAT in front of a socket: other nodes receive from it and reach it only at `outer`.
+    /// Puts a socket behind a NAT: other nodes see and reach it only at the address `outer`.
     pub fn move_socket(&self, inner: SocketAddr, outer: SocketAddr) {
         self.state().moved.insert(inner, outer);
     }
@@ -149,17 +151,17 @@ impl SimNet {
         self.state().steer.insert((to, from), worker);
     }
 
-    /// Delivers a datagram with any sender's address, without loss, delay or log.
+    /// Delivers a datagram with an arbitrary source address, without loss, delay or log.
     pub fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.state().deliver(Datagram { from, to, bytes: bytes.to_vec() });
     }
 
-    /// Takes the datagrams that were delivered to worker 0 of this address.
+    /// Removes and returns the datagrams that wait for worker 0 at this address.
     pub fn take_received(&self, at: SocketAddr) -> Vec<Datagram> {
         self.state().queues.get_mut(&(at, 0)).map(|q| q.drain(..).collect()).unwrap_or_default()
     }
 
-    /// Opens a port of this address for a worker.
+    /// Opens a worker's port at this address.
     pub fn port(&self, local: SocketAddr, worker: usize) -> SimPort {
         self.state().queues.insert((local, worker), VecDeque::new());
         SimPort {

@@ -1,10 +1,10 @@
-//! Tests that cannot run on this machine: each prints a line and is recorded, so that a run can
-//! report how many were skipped and why.
+//! Records tests that cannot run on this machine. Each prints a line and is recorded, so that a run
+//! can report the number of skipped tests and the reasons.
 //!
 //! The line goes to the process's standard error and not through the test harness, which hides the
-//! output of tests that pass. The record is a file for each run of cargo in the folder `skipped-tests`
-//! of the target folder; the environment variable `STROWGER_SKIPPED` names another file. The test
-//! target `skipped` of this crate prints the summary.
+//! output of tests that pass. Each run of cargo has a record file of its own, in the folder
+//! `skipped-tests` of the target folder. The environment variable `STROWGER_SKIPPED` selects
+//! another file. The test target `skipped` of this crate prints the summary.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,26 +20,25 @@ use std::{
 /// The environment variable that names the file of the record.
 pub const RECORD_VARIABLE: &str = "STROWGER_SKIPPED";
 
-/// Records that this test is skipped, since the machine lacks a right or a tool. The caller returns
-/// after this call.
+/// Records that this test is skipped because the machine lacks a right or a tool. The caller must
+/// then return.
 ///
 /// # Panics
 ///
-/// If the environment variable `CI` is set, this panics: a machine of the project has all rights
-/// and tools.
+/// If the environment variable `CI` is set: the project's CI machines have all rights and tools.
 #[track_caller]
 pub fn skip(reason: &str) {
     assert!(env::var_os("CI").is_none(), "with CI set no test may be skipped: {reason}");
     record(Extent::Whole, reason);
 }
 
-/// Records that this test is skipped, since the kernel lacks what it tests. The caller returns
-/// after this call.
+/// Records that this test is skipped because the kernel lacks the feature under test, or the clone
+/// of the repository lacks an earlier commit. The caller must then return.
 pub fn unsupported(reason: &str) {
     record(Extent::Whole, reason);
 }
 
-/// Records that this test leaves out a case (a backend, an address family) and runs the others.
+/// Records that this test skips one case (a backend, an address family) and runs the others.
 pub fn skip_case(case: &str, reason: &str) {
     record(Extent::Case, &format!("{case}: {reason}"));
 }
@@ -72,14 +71,14 @@ fn record(extent: Extent, reason: &str) {
         Extent::Whole => "SKIPPED",
         Extent::Case => "SKIPPED a case of",
     };
-    // Written directly to the descriptor: the harness captures what `eprintln!` writes.
+    // Write to the descriptor itself: the test harness captures the output of `eprintln!`.
     let _ = writeln!(io::stderr(), "{what} {program} {test}: {reason}");
     let written = record_file().and_then(|file| {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
         }
         let line = format!("{}\t{program}\t{test}\t{reason}\n", extent.word());
-        // One write in append mode: lines of processes that run at once do not mix.
+        // A single write in append mode, so that lines of concurrent processes do not mix.
         fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(line.as_bytes())
     });
     if let Err(error) = written {
@@ -109,8 +108,8 @@ fn record_file() -> io::Result<PathBuf> {
     Ok(folder.join(run()))
 }
 
-/// Identifies this run: the process number and start time of the cargo that started this process,
-/// or of the parent process.
+/// Identifies this run by a process ID and start time: those of the cargo process that started this
+/// one, or of the parent process if there is no cargo.
 fn run() -> String {
     let own = std::process::id();
     let mut id = parent(own).unwrap_or(own);
@@ -156,14 +155,14 @@ fn forget_ended_runs(folder: &Path) {
     }
 }
 
-/// The number of tests of this run that were skipped, and the reasons.
+/// A summary of this run: the number of skipped tests, and the reasons.
 pub fn summary() -> String {
     let text = record_file().and_then(fs::read_to_string).unwrap_or_default();
     summary_of(&text)
 }
 
 fn summary_of(record: &str) -> String {
-    // The skipped tests by extent and reason. A test that gives one reason twice counts once.
+    // The skipped tests by extent and reason. A test that gives the same reason twice counts once.
     let mut reasons: BTreeMap<(Extent, &str), BTreeSet<(&str, &str)>> = BTreeMap::new();
     for line in record.lines() {
         let mut fields = line.splitn(4, '\t');

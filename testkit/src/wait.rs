@@ -1,11 +1,11 @@
-//! Waiting for a condition. Nothing here sleeps. A deadline ends a hang, but decides no verdict.
+//! Waits for a condition without sleeping. The deadline only ends a test that hangs.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// Maximum time that any condition may take on a busy machine.
+/// Maximum time to wait for a condition, chosen for a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Calls `ask` until it returns a value. Panics at the [`DEADLINE`].

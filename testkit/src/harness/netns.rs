@@ -1,4 +1,5 @@
-//! Network namespaces and veth pairs that a test makes and removes. No interface of the machine is touched.
+//! Network namespaces and veth pairs that a test makes and removes. The machine's own interfaces
+//! are not changed.
 
 use std::{
     fs::File,
@@ -16,7 +17,8 @@ use crate::{DEADLINE, skip};
 /// MAC addresses of the interfaces that [`pair`] makes.
 pub const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
 
-/// Runs a command, its words separated by spaces. Returns its standard output, or the command and its errors.
+/// Runs a command whose words are separated by spaces. Returns its standard output, or an error
+/// text with the command and its standard error.
 pub fn run(line: &str) -> Result<String, String> {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().expect("a command")).args(words).output();
@@ -71,13 +73,14 @@ impl Drop for Namespace {
     }
 }
 
-/// One end of a veth pair: the namespace, the interface's name, and further words of `ip link add`.
+/// One end of a veth pair: the namespace, the interface's name, and further arguments of `ip link
+/// add`.
 pub type End<'a> = (&'a Namespace, &'a str, &'a str);
 
 /// Makes a veth pair and sets both ends up.
 ///
-/// IPv6 is off, so that the kernel sends nothing on its own. VLAN tags stay in the frames, where an XDP program sees
-/// them.
+/// IPv6 is off, so that the kernel sends no IPv6 packets of its own. VLAN offloads are off, so that
+/// tags stay in the frames, where an XDP program sees them.
 pub fn veth([a, b]: [End<'_>; 2]) -> Result<(), String> {
     let ((Namespace(in_a), a, a_words), (Namespace(in_b), b, b_words)) = (a, b);
     run(&format!(
@@ -95,9 +98,8 @@ pub fn veth([a, b]: [End<'_>; 2]) -> Result<(), String> {
     wait_until_up([(in_a, a), (in_b, b)])
 }
 
-/// Waits until the kernel sends frames on these interfaces. The carrier is there as soon as both
-/// ends are up, but the kernel attaches the transmit queues later, and drops frames until then
-/// (`linkwatch`, operstate of RFC 2863).
+/// Waits until these interfaces can send. The kernel attaches the transmit queues some time after
+/// the carrier is up, and drops frames until then (`linkwatch`, operstate of RFC 2863).
 fn wait_until_up(ends: [(&String, &str); 2]) -> Result<(), String> {
     let deadline = Instant::now() + DEADLINE;
     for (namespace, interface) in ends {
@@ -112,7 +114,7 @@ fn wait_until_up(ends: [(&String, &str); 2]) -> Result<(), String> {
     Ok(())
 }
 
-/// Turns features of an interface on or off, in the namespace with this name.
+/// Turns offload features of an interface on or off, in the namespace with this name.
 pub fn offload(
     namespace: &str,
     interface: &str,
@@ -124,19 +126,20 @@ pub fn offload(
         .map_err(|why| format!("{features:?}: {why}"))
 }
 
-/// Joins two namespaces by interfaces `e0` with the addresses [`MACS`]. `words` are further words
-/// of `ip link add` for each end.
+/// Connects two namespaces with a veth pair. Both interfaces are named `e0` and have the addresses
+/// [`MACS`]. `words` are further arguments of `ip link add` for each end.
 pub fn join([a, b]: &[Namespace; 2], words: &str) -> Result<(), String> {
     let [a_words, b_words] = MACS.map(|mac| format!("address {mac} {words}"));
     veth([(a, "e0", &a_words), (b, "e0", &b_words)])
 }
 
-/// Two namespaces that are joined. Returns `None` and skips the test if they cannot be made.
+/// Two namespaces that are connected by `join`. If they cannot be made, records the test as
+/// skipped and returns `None`.
 pub fn pair() -> Option<[Namespace; 2]> {
     pair_with("")
 }
 
-/// Like `pair`, with further words of `ip link add` for each end.
+/// Like `pair`, with further arguments of `ip link add` for each end.
 pub fn pair_with(words: &str) -> Option<[Namespace; 2]> {
     let make = || -> Result<[Namespace; 2], String> {
         let pair = [Namespace::new()?, Namespace::new()?];
@@ -161,14 +164,14 @@ impl Veth {
         Self::with("", "")
     }
 
-    /// A pair with further words of `ip link add` for each end.
+    /// A pair with further arguments of `ip link add` for each end.
     pub fn with(a_words: &str, b_words: &str) -> Result<Self, String> {
         let (a, b) = (Namespace::new()?, Namespace::new()?);
         veth([(&a, "a0", a_words), (&b, "b0", b_words)])?;
         Ok(Self { a, b })
     }
 
-    /// The pair. Returns `None` and skips the test if the pair could not be made.
+    /// The pair. If it could not be made, records the test as skipped and returns `None`.
     pub fn or_skip(made: Result<Self, String>) -> Option<Self> {
         made.inspect_err(|why| skip(why)).ok()
     }

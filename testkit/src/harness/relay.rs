@@ -1,5 +1,5 @@
-//! Relays as processes of the command `strowger`, each with a separate folder, and requests to
-//! these relays.
+//! Runs relays as processes of the command `strowger`, each in its own folder, and sends requests
+//! to them.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{DEADLINE, eventually};
 
-/// The path of the command, which cargo builds before the tests of its package.
+/// The path of the command `strowger`. Cargo builds it before the tests of its package.
 pub fn binary() -> &'static str {
     static BINARY: OnceLock<String> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -45,10 +45,10 @@ pub fn strowger(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().expect("the command runs")
 }
 
-/// An address of the loopback that is unique to one test.
+/// A loopback address that no other test uses.
 ///
-/// Nothing may bind it before the relay does: a process that another test starts meanwhile would
-/// inherit the socket for a moment.
+/// The test must not bind the address itself before the relay does: a process that another test
+/// starts in that time would briefly inherit the socket.
 pub fn loopback_address() -> SocketAddr {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     const HOSTS: u16 = 250;
@@ -66,9 +66,9 @@ pub fn loopback_address() -> SocketAddr {
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
-    /// The public key, as peers configure it. It is empty without a key.
+    /// The public key, as peers configure it. Empty if the folder has no key.
     pub key: String,
-    /// The PeerId, as peers pin it. It is empty without a key.
+    /// The PeerId, as peers pin it. Empty if the folder has no key.
     pub peer_id: String,
     /// The address for the relay's UDP listener.
     pub at: SocketAddr,
@@ -132,7 +132,7 @@ impl Home {
         self.start_in("test", sections)
     }
 
-    /// Like `start_with`, in a network of this name.
+    /// Like `start_with`, in the network with this name.
     pub fn start_in(self: &Arc<Self>, network: &str, sections: &str) -> Relay {
         let config = format!(
             "[identity]\nkey = \"DIR/key\"\nnetwork = \"{network}\"\n\
@@ -145,21 +145,22 @@ impl Home {
     }
 }
 
-/// A relay that runs. Dropping it kills the process.
+/// A running relay. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Relay {
     /// The process.
     pub child: Child,
     lines: Receiver<String>,
-    /// The lines that it wrote to standard output until it was ready.
-    pub said: String,
+    /// The relay's standard output until it was ready.
+    pub printed: String,
     /// Its folder.
     pub home: Arc<Home>,
 }
 
 impl Relay {
     /// Starts a relay with this configuration, in which `DIR` is its folder, and waits until it is
-    /// ready. `command` is the relay's command, which may follow other commands that run it.
+    /// ready. `command` is the path of `strowger`, or a command line that ends with it (`ip netns
+    /// exec ...`).
     pub fn start(command: &str, home: Arc<Home>, config: &str) -> Self {
         let dir = home.path().to_str().unwrap();
         let config = format!("control.socket = \"{dir}/control\"\n{}", config.replace("DIR", dir));
@@ -177,11 +178,11 @@ impl Relay {
         thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| lines_in.send(line))
         });
-        let mut relay = Self { child, lines, said: String::new(), home };
-        while !relay.said.ends_with("ready\n") {
+        let mut relay = Self { child, lines, printed: String::new(), home };
+        while !relay.printed.ends_with("ready\n") {
             match relay.lines.recv_timeout(DEADLINE) {
-                Ok(line) => relay.said += &(line + "\n"),
-                Err(_) => panic!("not ready after {}", relay.said),
+                Ok(line) => relay.printed += &(line + "\n"),
+                Err(_) => panic!("not ready after {}", relay.printed),
             }
         }
         relay
@@ -215,7 +216,7 @@ impl Relay {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// All events of this name that the relay reports.
+    /// The events with this name in the relay's journal.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let mut events = self.ask(r#"{"show":"events"}"#);
         let mut events: Vec<Value> = serde_json::from_value(events["events"].take()).unwrap();
@@ -223,8 +224,8 @@ impl Relay {
         events
     }
 
-    /// Asserts that the output of `strowger show` for this topic contains these words, and that its
-    /// JSON form is a list.
+    /// Asserts that the output of `strowger show` for this topic contains these words, and that the
+    /// JSON output has a list with the name of the topic.
     pub fn show(&self, topic: &str, words: &[&str]) {
         let output = self.command(&["show", topic]);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -252,8 +253,9 @@ impl Relay {
         self.client_of("local", 4)
     }
 
-    /// A client of the unix endpoint with this socket at this slot. Packets are dropped until the
-    /// relay has taken a packet from the client, so this function waits for that.
+    /// A client of the unix endpoint with this socket at this slot. The relay drops packets to the
+    /// client until it has received a packet from the client, so this function sends a packet and
+    /// waits until the relay has received it.
     pub fn client_of(&self, socket: &str, slot: u32) -> Client {
         let taken = || {
             let slots = self.ask(r#"{"show":"slots"}"#);
@@ -274,7 +276,7 @@ impl Relay {
         self.home.clone()
     }
 
-    /// Stops the relay by SIGTERM, and asserts that its counters are balanced. Returns its folder.
+    /// Stops the relay with SIGTERM, and asserts that its counters balance. Returns its folder.
     pub fn stop(mut self) -> Arc<Home> {
         netns::run(&format!("kill -TERM {}", self.child.id())).unwrap();
         let status = eventually("the relay ends", || self.child.try_wait().unwrap());
@@ -296,8 +298,8 @@ impl Drop for Relay {
 pub struct KillOnDrop(pub Child);
 
 impl KillOnDrop {
-    /// Waits until the process ends. Returns its status, and what it wrote into the pipes of its
-    /// outputs.
+    /// Waits until the process ends. Returns its status, and the rest of its output if that was
+    /// piped.
     pub fn output(&mut self) -> Output {
         let status = self.0.wait().expect("the process is a child of this one");
         let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
@@ -318,7 +320,8 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// A configuration with a unix endpoint at slot 4 and a peer over the interface `e0` at slot 2.
+/// A configuration with a unix endpoint at slot 4, and at slot 2 a peer that is reached through the
+/// interface `e0`.
 pub fn by_ethernet(key: &str, mac: Option<&str>, backend: &str, more: &str) -> String {
     let address = mac.map(|mac| format!("address = \"{mac}\"\n")).unwrap_or_default();
     format!(
@@ -370,7 +373,8 @@ pub fn assert_relays_exchange(a: &Relay, b: &Relay) {
     }
 }
 
-/// Runs `strowger ping` or `trace` along this path with `--json`. Returns its lines and its exit code.
+/// Runs `strowger ping` or `trace` along this path with `--json`. Returns its output, one value per
+/// line, and its exit code.
 pub fn probe(relay: &Relay, verb: &[&str], path: &[(u32, u32)]) -> (Vec<Value>, Option<i32>) {
     let label = label(&V3X5X8, path).to_string();
     let output = relay.command(&[verb, &[label.as_str(), "--json"]].concat());

@@ -42,23 +42,23 @@ pub fn key(seed: u8) -> StaticPublic {
     *identity(seed).static_public()
 }
 
-/// Panics once, at the n-th call of [`tick`](Fuse::tick) after it was armed. Clones share one
+/// Panics once, at the n-th call of [`tick`](Fuse::tick) after [`arm`](Fuse::arm). Clones share one
 /// count.
 #[derive(Clone, Debug, Default)]
 pub struct Fuse(Arc<AtomicU64>);
 
 impl Fuse {
-    /// Sets the number of calls after which it panics. With 0 it never panics.
+    /// Sets the number of the call that panics, from 1. With 0 no call panics.
     pub fn arm(&self, calls: u64) {
         self.0.store(calls, Ordering::Relaxed);
     }
 
-    /// Whether it has calls left before it panics.
+    /// Whether a later call will panic.
     pub fn is_armed(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts a call. Panics if it is the last one. The panic prints nothing.
+    /// Counts a call. Panics if it is the chosen one. The panic prints nothing.
     pub fn tick(&self) {
         let left = self.0.load(Ordering::Relaxed);
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl Fuse {
     }
 }
 
-/// A source of randomness that panics, as a bug would.
+/// A source of randomness that panics when its fuse does, to simulate a bug in the slow path.
 struct Fused(SeededEntropy, Fuse);
 
 impl Entropy for Fused {
@@ -88,31 +88,31 @@ pub struct NodeSpec {
     pub workers: usize,
     /// The policy for unknown peers. Without a policy they are refused.
     pub unknown_peers: Option<UnknownPeerPolicy>,
-    /// The number of times that it has started before. Each start has another clock and other
-    /// randomness.
+    /// The number of earlier starts of the node. The wall clock and the random numbers depend on
+    /// it.
     pub restarts_before: u64,
-    /// The time of its wall clock at time 0.
+    /// The time of its wall clock at time 0, in nanoseconds since 1970.
     pub wall: u64,
     /// The switch's configuration.
     pub config: SwitchConfig,
 }
 
 impl NodeSpec {
-    /// A specification with one worker and without unknown peers.
+    /// A specification with one worker. Unknown peers are refused.
     pub fn new(seed: u8) -> Self {
         let config = SwitchConfig::default();
         Self { seed, workers: 1, unknown_peers: None, restarts_before: 0, wall: 1, config }
     }
 }
 
-/// A switch on the network, at the address of its seed.
+/// A switch on the network, at the address that its seed determines.
 #[derive(Debug)]
 pub struct Node {
     /// The slow path.
     pub switch: Switch,
     /// The workers.
     pub workers: Vec<Worker>,
-    /// Events since the start. A test may take them.
+    /// The events since the start. A test may remove them.
     pub events: Vec<Event>,
     /// Its address.
     pub at: SocketAddr,
@@ -182,7 +182,7 @@ impl Node {
         (self.switch.add_peer(self.peer_spec(of, is_known), now).expect("a slot")).number()
     }
 
-    /// Attaches an endpoint. Returns its slot and the process's side.
+    /// Attaches an endpoint. Returns its slot, and the end that the program uses.
     pub fn add_endpoint(&mut self) -> (u32, Endpoint) {
         let (port, endpoint) = endpoint::pair(&EndpointSpec::default()).expect("memory");
         let port = self.switch.plug_at(0, Box::new(port)).expect("room");

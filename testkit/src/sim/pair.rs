@@ -11,7 +11,7 @@ pub fn hop(ingress: u32, egress: u32) -> Hop<'static> {
     Hop { scheme: &V3X5X8, ingress: Slot::new(ingress), egress: Slot::new(egress) }
 }
 
-/// The label of these hops. The hops must fit into it.
+/// The label of these hops. Panics if they do not fit.
 pub fn path(hops: &[Hop<'static>]) -> Label {
     Label::build(hops).expect("the hops fit into a label").0
 }
@@ -45,9 +45,9 @@ pub fn receive(at: &mut Endpoint) -> Option<Vec<u8>> {
 pub struct Pair {
     /// The network.
     pub net: SimNet,
-    /// The node with seed 1, unless [`with`](Self::with) is given another.
+    /// The node with seed 1, or the first node of [`with`](Self::with).
     pub a: Node,
-    /// The node with seed 2.
+    /// The node with seed 2, or the second node of [`with`](Self::with).
     pub b: Node,
     /// The endpoint on `a`.
     pub at_a: Endpoint,
@@ -73,7 +73,8 @@ impl Pair {
         Self::with(NodeSpec::new(1), NodeSpec::new(2), |_, spec| spec)
     }
 
-    /// Nodes of these specifications. `tune` changes what the node with this seed configures for its peer.
+    /// Nodes with these specifications. `tune` gets the seed of a node and changes its
+    /// specification of the other node.
     pub fn with(a: NodeSpec, b: NodeSpec, tune: impl Fn(u8, PeerSpec) -> PeerSpec) -> Self {
         let (net, now) = (SimNet::default(), Now(1));
         let (mut a, mut b) = (Node::new(&net, &a, now), Node::new(&net, &b, now));
@@ -88,7 +89,7 @@ impl Pair {
         Self { net, a, b, at_a, at_b, to_b, to_a, now }
     }
 
-    /// Advances the time, and polls both nodes until their replies have been exchanged.
+    /// Advances the time, and polls both nodes four times, so that they exchange their replies.
     pub fn advance(&mut self, ns: u64) {
         self.now.0 += ns;
         for _ in 0..4 {
@@ -115,8 +116,8 @@ impl Pair {
         }
     }
 
-    /// Advances the time until the link is up and carries packets. Returns the nanoseconds that
-    /// this took.
+    /// Advances the time until the link is up and carries packets. Returns the elapsed virtual time
+    /// in nanoseconds.
     #[track_caller]
     pub fn until_up(&mut self) -> u64 {
         let began = self.now.0;
