@@ -960,12 +960,6 @@ class GatewayFarEnd(FarEnd, ConnectionCase):
 
     # Faults of the other end that are known: take the mark away with the fault.
 
-    # W6-175: it answers only along the active path while the label is not validated.
-    @unittest.expectedFailure
-    def test_the_response_goes_where_the_challenge_came_from(self):
-        with mock.patch.object(peers, "DEADLINE_S", 4.0):
-            super().test_the_response_goes_where_the_challenge_came_from()
-
     # W6-201: the program learns only `idle`, and not at its time limit.
     @unittest.expectedFailure
     def test_this_end_allows_nobody(self):

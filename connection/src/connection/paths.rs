@@ -94,7 +94,11 @@ impl Connection {
         if packet.is_newest && packet.content != Content::Response {
             self.note_known_label(packet.label, shared);
         }
-        self.run_paths(now, shared);
+        // The response to a challenge goes first, in `respond`: the challenge of this end, which
+        // goes along the same label, would use the bytes that came by it (W6-42).
+        if packet.content != Content::Challenge {
+            self.run_paths(now, shared);
+        }
     }
 
     /// Takes over what the data path has noted.
@@ -175,8 +179,21 @@ impl Connection {
         self.seal_along(now, Sealed::PathChallenge, along, mark, &body, shared);
     }
 
-    /// Answers a path challenge along the return label of the challenge (wire.md W6-175).
+    /// Answers a path challenge along the return label of the challenge (wire.md W6-175). After
+    /// that, this end may challenge a label that the packet taught.
     pub(crate) fn respond(
+        &mut self,
+        now: Nanos,
+        body: &[u8],
+        by: Option<&By>,
+        shared: &mut Shared,
+    ) -> Result<(), Discard> {
+        let responded = self.send_response(now, body, by, shared);
+        self.run_paths(now, shared);
+        responded
+    }
+
+    fn send_response(
         &mut self,
         now: Nanos,
         body: &[u8],

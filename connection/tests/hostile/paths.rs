@@ -1,11 +1,44 @@
 //! R22: changes of the path.
 
-use strowger_connection::crypto::Nanos;
+use strowger_connection::{ListenOptions, crypto::Nanos};
 
 use crate::{
     changes::Load,
-    world::{MS, SECOND, peer, seeds},
+    world::{MS, SECOND, Seen, World, packet, peer, seeds},
 };
+
+/// The first challenge along a label that is new to the receiver: the response goes along its
+/// return label and along the active path, and the receiver's own challenge takes no bytes of it.
+///
+/// wire.md: W6-42, W6-175.
+#[test]
+fn the_response_to_a_challenge_goes_along_a_label_that_is_not_validated_too() {
+    for seed in seeds(2) {
+        let mut world = World::two_paths(seed);
+        world.listen(1, "/echo/1", ListenOptions::new());
+        let label = world.ahead(1);
+        let socket = world.connect(0, 1, label, "/echo/1");
+        world.send(0, socket, b"hello").unwrap();
+        world.run(2 * SECOND);
+        let [active, other] = [1, 3].map(|by| packet(&world, 1, world.behind(by), &[]));
+        let (before, now, label) = (world.ends[1].sent.len(), Nanos(world.now), world.ahead(3));
+        world.endpoint(0).set_label(now, &peer(2), label).unwrap();
+        world.drive(0);
+        // The challenge needs 15 ms.
+        world.run(16 * MS);
+        let along = |kind: u8, path: &[u8]| {
+            let is_it =
+                |seen: &&Seen| seen.packet[16] >> 4 == kind && seen.packet[8..16] == path[8..16];
+            let sent = world.ends[1].sent[before..].iter();
+            sent.filter(is_it).map(|seen| seen.packet.len()).collect::<Vec<_>>()
+        };
+        assert_eq!((along(9, &other), along(9, &active)), (vec![48], vec![48]), "seed {seed}");
+        assert_eq!(along(8, &other), [48], "the challenge that is allowed besides");
+        world.run(SECOND);
+        assert_eq!(world.info(1, &peer(1)).paths[0].label, world.behind(3), "seed {seed}");
+        world.assert_balanced();
+    }
+}
 
 /// wire.md: W6-178.
 #[test]
