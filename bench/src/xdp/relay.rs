@@ -10,7 +10,7 @@ use strowger_engine::{
 };
 use strowger_frame::{Address, Pool, PoolSpec};
 use strowger_io::{
-    Doorbell,
+    Doorbell, DoorbellWaker,
     xdp::{Arena, EtherReport, ModeChoice, XdpSpec, limits, open},
 };
 use strowger_runtime::{IdlePolicy, WorkerLoop, clock::Clock};
@@ -29,6 +29,9 @@ const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) struct EtherRelay {
     switch: Switch,
     worker: WorkerLoop,
+    clock: Clock,
+    /// Ends the block of [`EtherRelay::forward`].
+    pub(crate) waker: DoorbellWaker,
     pub(crate) label: Label,
     pub(crate) report: EtherReport,
 }
@@ -59,8 +62,9 @@ impl EtherRelay {
         let (from, to) = (slot(inward, &wires.source)?, slot(outward, &wires.sink)?);
         let label = packet::label(switch.config().scheme(), &[(from, to)])?;
         let doorbell = Doorbell::new().map_err(Failure::kernel("a doorbell"))?;
-        let worker = WorkerLoop::new(worker, doorbell, Clock::start(), IdlePolicy::ADAPTIVE);
-        let mut relay = Self { switch, worker, label, report };
+        let (waker, clock) = (doorbell.waker(), Clock::start());
+        let worker = WorkerLoop::new(worker, doorbell, clock, IdlePolicy::ADAPTIVE);
+        let mut relay = Self { switch, worker, clock, waker, label, report };
         while !relay.switch.is_settled() {
             relay.worker.worker_mut().poll(Now(1));
             relay.switch.poll(Now(1));
@@ -68,13 +72,15 @@ impl EtherRelay {
         Ok(relay)
     }
 
-    /// Forwards until `stopped`.
+    /// Forwards until `stopped`. The loop may be blocked when the condition becomes true, so call
+    /// the waker afterwards.
     pub(crate) fn forward(&mut self, mut stopped: impl FnMut() -> bool) {
         self.worker.run(|_| stopped());
     }
 
     /// Forwards until every frame that the wire has `taken` is accounted for, for at most
-    /// [`DRAIN_MAX`]. Returns the balance.
+    /// [`DRAIN_MAX`]. Returns the balance. It polls and does not block, because no frame comes that
+    /// would end the block.
     pub(crate) fn drain(&mut self, taken: u64) -> Balance {
         let began = Instant::now();
         let mut balance = self.balance();
@@ -83,7 +89,9 @@ impl EtherRelay {
         };
         while !rests(&balance) && began.elapsed() < DRAIN_MAX {
             let until = Instant::now() + DRAIN_POLL_INTERVAL;
-            self.forward(|| Instant::now() > until);
+            while Instant::now() <= until {
+                self.worker.worker_mut().poll(self.clock.now());
+            }
             balance = self.balance();
         }
         balance

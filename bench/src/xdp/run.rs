@@ -17,6 +17,7 @@ use std::{
 use nix::unistd::gettid;
 use strowger_engine::{control::Balance, discard::Discard};
 use strowger_io::{
+    DoorbellWaker,
     sys::Refusal,
     testgen::{Arrived, BUCKET_NS, Redirect, Sink, Source, TRAILER_BYTES},
     xdp::{ModeChoice, limits::ETHERTYPE},
@@ -117,6 +118,8 @@ struct Ready {
     to: Mac,
     label: Label,
     backend: &'static str,
+    /// Wakes the thread, if it may be blocked when it is stopped.
+    waker: Option<DoorbellWaker>,
 }
 
 struct Reading {
@@ -202,6 +205,9 @@ impl Run<'_> {
             let all = sent.saturating_sub(dropped.inward - before_all.inward);
             taken.store(all, Ordering::Relaxed);
             stop_forwarder.store(true, Ordering::Release);
+            if let Some(waker) = &ready.waker {
+                waker.wake();
+            }
             let balance = join(forwarder)?;
             // These counts include the frames that the source has sent since the end of the window.
             let (arrived, dropped) = self.wait_drained(&sink)?;
@@ -261,7 +267,8 @@ impl Run<'_> {
         let to = mac(&self.wires.inward)?;
         // This label is as long as the labels for Strowger, so the frames have the same layout.
         // Other forwarders do not read it.
-        let plain = Ready { threads: vec![], to, label: Label::here(), backend: "none" };
+        let plain =
+            Ready { threads: vec![], to, label: Label::here(), backend: "none", waker: None };
         let say = |ready| {
             ready_tx.send(ready).map_err(|_| Failure::Bug("the run waits for its forwarder"))
         };
@@ -276,7 +283,8 @@ impl Run<'_> {
                 pin_this_thread(self.cores.forwarder)?;
                 let mut relay = EtherRelay::new(self.wires, *backend)?;
                 let backend = relay.report.mode.name();
-                say(Ready { threads: own(), label: relay.label, backend, ..plain })?;
+                let waker = Some(relay.waker.clone());
+                say(Ready { threads: own(), label: relay.label, backend, waker, ..plain })?;
                 relay.forward(stopped);
                 return Ok(Some(relay.drain(taken.load(Ordering::Relaxed))));
             }
