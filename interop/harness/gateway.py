@@ -143,7 +143,7 @@ class Program:
     def failed(self):
         """Whether the connect has failed, or the socket has ended without the peer."""
         errors = [error["name"] for error in (*self.said("error"), *self.said("closed"))]
-        return bool({"timeout", "refused", "not_allowed"} & set(errors))
+        return bool({"timeout", "refused", "not_allowed", "not_confirmed"} & set(errors))
 
     def closed(self):
         """Whether the peer has closed."""

@@ -7,7 +7,6 @@ import os
 import unittest
 from contextlib import contextmanager
 from random import Random
-from unittest import mock
 
 from harness import gateway, peers
 from harness.connections import CHAT, ECHO, TO_A, TO_B, TO_B_7, TO_B_10, ConnectionCase
@@ -957,14 +956,6 @@ class GatewayFarEnd(FarEnd, ConnectionCase):
         self.quiet_for(1)
         self.echo(ours)
         self.assertEqual(ours.restarts, 0)
-
-    # Faults of the other end that are known: take the mark away with the fault.
-
-    # W6-201: the program learns only `idle`, and not at its time limit.
-    @unittest.expectedFailure
-    def test_this_end_allows_nobody(self):
-        with mock.patch.object(peers, "DEADLINE_S", 4.0):
-            super().test_this_end_allows_nobody()
 
 
 class Programs(ConnectionCase):

@@ -36,19 +36,8 @@ impl Connection {
         }
         self.poll_goodbyes(now, shared);
         if !self.is_closing() && self.ends_at(shared).is_some_and(|end| end <= now) {
-            if self.is_proven {
-                self.close_idle(shared);
-            } else {
-                self.close_sockets(&CloseReason::Idle, shared);
-            }
-            self.closing = super::closing::Closing::Ended;
+            self.end(&CloseReason::Idle, shared);
         }
-    }
-
-    fn close_idle(&mut self, shared: &mut Shared) {
-        self.close_sockets(&CloseReason::Idle, shared);
-        let reason = CloseReason::Idle;
-        shared.report(crate::event::Event::PeerClosed { peer: self.peer, reason });
     }
 
     /// When [`poll`](Self::poll) has work.
@@ -99,7 +88,13 @@ impl Connection {
     fn ends_at(&self, shared: &Shared) -> Option<Nanos> {
         let hot = shared.data.connections.get(self.place as usize)?;
         if !self.is_proven {
-            let is_asking = self.is_wanted || self.has_demand(shared);
+            // Sockets that wait for a confirmation end at their own time limits (W6-201), and keys
+            // by static key are proof enough for open ones (W6-170).
+            let has_socket = self.sockets.iter().any(|id| {
+                let fails_at = shared.sockets.get(*id).and_then(|socket| socket.fails_at());
+                fails_at.is_some() || self.session.is_up()
+            });
+            let is_asking = self.is_wanted || self.has_demand(shared) || has_socket;
             return (!is_asking).then(|| self.began.max(hot.used()).plus(UNPROVEN_TIME));
         }
         if !self.sockets.is_empty() || !self.waiting.is_empty() {
@@ -123,6 +118,7 @@ impl Connection {
                 self.remove_socket(id, shared);
                 let reason = CloseReason::NotConfirmed;
                 shared.report(crate::event::Event::SocketClosed { socket: id, reason });
+                self.end_unconfirmed(shared);
                 continue;
             }
             let trouble = self.trouble.as_deref().cloned();
@@ -130,6 +126,25 @@ impl Connection {
                 trouble.unwrap_or_else(|| ConnectError::Timeout { stage: self.stage(shared) });
             self.fail_socket(id, error, shared);
         }
+    }
+
+    /// Ends a connection that nothing wants and whose keys the peer has not confirmed, so that the
+    /// next connect begins again: the peer could open no message under these keys.
+    fn end_unconfirmed(&mut self, shared: &mut Shared) {
+        let is_wanted = !self.sockets.is_empty() || !self.waiting.is_empty();
+        if !self.is_proven && !is_wanted && !self.is_closing() {
+            self.end(&CloseReason::NotConfirmed, shared);
+        }
+    }
+
+    /// Ends the connection without a goodbye.
+    fn end(&mut self, reason: &CloseReason, shared: &mut Shared) {
+        self.close_sockets(reason, shared);
+        if self.handshakes > 0 {
+            let (peer, reason) = (self.peer, reason.clone());
+            shared.report(crate::event::Event::PeerClosed { peer, reason });
+        }
+        self.closing = super::closing::Closing::Ended;
     }
 
     /// The peer has confirmed the keys: connects have succeeded.

@@ -174,7 +174,7 @@ fn a_peer_that_may_not_connect_gets_a_reason_within_ten_seconds() {
     net.listen(1, "/echo/1");
     // By PeerId, XX 2 arrives, and XX 3 is refused.
     let socket = net.connect(0, 1, "/echo/1");
-    net.run(9_900);
+    net.run(8_900);
     assert!(net.nodes[0].endpoint.socket(socket).is_some(), "it may still be confirmed");
     net.run(100);
     let reason = CloseReason::NotConfirmed;
@@ -209,6 +209,73 @@ fn a_peer_that_may_not_connect_gets_a_reason_within_ten_seconds() {
     for cause in ["may not run", "another node", "may not allow this PeerId", "another network"] {
         assert!(text.contains(cause), "{text}");
     }
+}
+
+/// Each connect ends at its own time limit, also a long one, and one in a connection that an earlier
+/// connect has begun.
+///
+/// wire.md: W6-201.
+#[test]
+fn a_connect_that_is_not_confirmed_ends_at_its_own_time_limit() {
+    for seconds in [1, 12, 25] {
+        let mut net = Net::new(1, 10);
+        let nobody = Arc::new(Only::new([]));
+        net.add(9, config(9), nobody, Box::new(NoRouting::default()));
+        net.listen(1, "/echo/1");
+        for pause_s in [0, 4] {
+            net.run(pause_s * 1_000);
+            let options = ConnectOptions::new().timeout(Nanos::from_secs(seconds));
+            let to = net.destination(1);
+            let socket = net.nodes[0].endpoint.connect(net.now, to, names(["/echo/1"]), options);
+            let socket = socket.expect("a socket");
+            net.drive(0);
+            net.run(seconds * 1_000 - 1);
+            assert!(net.nodes[0].endpoint.socket(socket).is_some(), "{seconds} s, {pause_s} s");
+            net.run(1);
+            let reason = CloseReason::NotConfirmed;
+            assert!(
+                net.has_event(0, |event| *event
+                    == Event::SocketClosed { socket, reason: reason.clone() }),
+                "{seconds} s, {pause_s} s: {:?}",
+                net.nodes[0].events
+            );
+        }
+        net.run(60_000);
+        assert!(net.nodes[0].endpoint.peers().is_empty(), "nothing wants the connection");
+    }
+}
+
+/// Allows all peers, or nobody.
+struct Switchable(std::sync::atomic::AtomicBool);
+
+impl Policy for Switchable {
+    fn may_connect(&self, _: &PeerId) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// No message is sealed with keys that the peer has refused: the next connect begins again.
+///
+/// wire.md: W6-201.
+#[test]
+fn a_connect_after_one_that_was_refused_loses_no_message() {
+    let mut net = Net::new(1, 10);
+    let policy = Arc::new(Switchable(false.into()));
+    net.add(9, config(9), policy.clone(), Box::new(NoRouting::default()));
+    net.listen(1, "/echo/1");
+    let (to, options) = (net.destination(1), ConnectOptions::new().timeout(Nanos::from_secs(1)));
+    let refused = net.nodes[0].endpoint.connect(net.now, to, names(["/echo/1"]), options);
+    refused.expect("a socket");
+    net.drive(0);
+    net.run(1_000);
+    let (peer, reason) = (net.peer(1), CloseReason::NotConfirmed);
+    assert!(net.has_event(0, |event| *event == Event::PeerClosed { peer, reason: reason.clone() }));
+    assert!(net.nodes[0].endpoint.peers().is_empty());
+    policy.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    let socket = net.connect(0, 1, "/echo/1");
+    net.send(0, socket, b"hello");
+    net.run(100);
+    assert_eq!(net.take(1), [b"hello"]);
 }
 
 /// A peer that is quiet has confirmed the keys all the same.
