@@ -70,6 +70,15 @@ pub enum ConnectError {
         /// How far the attempt came.
         stage: ConnectStage,
     },
+    /// Only responses came that do not prove the PeerId.
+    #[error(
+        "no answer that proves this PeerId; {responses} responses did not authenticate: another \
+         node may be at the label, or someone on the path answers"
+    )]
+    NotAuthenticated {
+        /// The responses.
+        responses: u32,
+    },
     /// Routing found no label.
     #[error("no label to the peer is known: add it to the address book, or give one")]
     NoRoute,

@@ -415,7 +415,10 @@ fn handle_answer(
         return Err(Discard::NoSession);
     };
     let connection = connections.get_mut(place).ok_or(Discard::NoSession)?;
-    connection.session.check_response(message).map_err(discard_of_refusal)?;
+    if let Err(why) = connection.session.check_response(message) {
+        connection.note_trouble(why);
+        return Err(discard_of_refusal(why));
+    }
     if header.kind == Kind::Response && !connection.may_read(header.index) {
         return Err(Discard::OverBudget);
     }
@@ -432,6 +435,17 @@ impl Connection {
         let trouble = match why {
             Refused::OtherIdentity(found) => ConnectError::WrongPeer { found },
             Refused::Disagreement(_) => ConnectError::Disagreement,
+            Refused::WrongMac | Refused::Unreadable => {
+                let responses = match self.trouble.as_deref() {
+                    None => 1,
+                    Some(ConnectError::NotAuthenticated { responses }) => {
+                        responses.saturating_add(1)
+                    }
+                    // It says more.
+                    Some(_) => return,
+                };
+                ConnectError::NotAuthenticated { responses }
+            }
             _ => return,
         };
         self.trouble = Some(Box::new(trouble));

@@ -7,8 +7,9 @@ use strowger_wire::limits::{INITIATION_BYTES, PATH_TOKEN_BYTES, TAG_BYTES};
 use strowger_wire::link_header::LINK_HEADER_BYTES;
 use strowger_wire::switch_header::HEADER_BYTES_MAX;
 
-/// The time for which `connect` waits, unless the caller sets another one.
-pub const CONNECT_TIMEOUT: Nanos = Nanos::from_secs(10);
+/// The time for which `connect` waits, unless the caller sets another one. Five initiations fit in
+/// it, and a program that began a moment before has its error within 10 s.
+pub const CONNECT_TIMEOUT: Nanos = Nanos::from_secs(9);
 
 /// Connections that wait in a listener until the program takes them.
 pub const BACKLOG: u16 = 128;
@@ -51,7 +52,8 @@ pub const WAITING_MESSAGES_MAX: usize = 64;
 /// Maximum number of bytes of these messages together.
 pub const WAITING_BYTES_MAX: usize = 64 << 10;
 
-/// The time after which a message that waits for keys is dropped: the default timeout of `connect`.
+/// The time after which a message that waits for keys is dropped: longer than the default timeout
+/// of `connect`.
 pub const WAITING_TIME: Nanos = Nanos::from_secs(10);
 
 // Paths.
@@ -183,6 +185,7 @@ const _: () = assert!(LENGTH_START_WITH_HEADER == 1_208);
 // A label of 256 bits leaves more than a handshake needs.
 const _: () = assert!(LENGTH_MIN as usize + HEADER_BYTES_MAX < LENGTH_START_WITH_HEADER as usize);
 const _: () = assert!(LONGEST_PACKET > LENGTH_START_WITH_HEADER);
+const _: () = assert!(CONNECT_TIMEOUT.0 < WAITING_TIME.0);
 const _: () = assert!(RACED_LABELS_MAX < LABELS_MAX && UNKNOWN_CONNECTIONS_MAX < CONNECTIONS_MAX);
 
 // Session indices.

@@ -18,7 +18,7 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// The defaults: 10 s, no early message.
+    /// The defaults: 9 s, no early message.
     pub fn new() -> ConnectOptions {
         ConnectOptions::default()
     }

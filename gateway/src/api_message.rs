@@ -14,7 +14,7 @@ pub const JSON_BYTES_MAX: usize = 4_096;
 /// Maximum number of protocol names in a request: a connection offers no more.
 pub const PROTOCOLS_MAX: usize = strowger_connection::limits::NAMES_MAX;
 /// The time that connecting may take, unless the request says otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(9);
 /// Maximum time that connecting may take. A longer one is more likely an error of the program.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The name of the network if no configuration has one: that of `strowger init`.
 pub(crate) const NETWORK_DEFAULT: &str = "strowger";
 
-/// How long a connection may take by default, in seconds: the timeout of W6-15.
-pub(crate) const CONNECT_S: f64 = 10.0;
+/// How long connecting may take by default, in seconds: the time limit of W6-133.
+pub(crate) const CONNECT_S: f64 = 9.0;
 
 // The file transfer.
 

@@ -104,7 +104,7 @@ impl Connecting {
         self
     }
 
-    /// Sets the time after which the attempt fails; 10 s without this call. Has no effect on an
+    /// Sets the time after which the attempt fails; 9 s without this call. Has no effect on an
     /// attempt that has begun.
     pub fn timeout(self, timeout: Duration) -> Self {
         let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);

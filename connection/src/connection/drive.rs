@@ -149,6 +149,7 @@ impl Connection {
             Role::AskedByPeerId
         };
         self.keys_since = Some(now);
+        self.trouble = None;
         if self.handshakes == 0 {
             shared.report(Event::PeerConnected { peer: self.peer });
         }

@@ -1,7 +1,7 @@
 //! What relays forge: errors, unknown connections, and answers by others.
 
 use strowger_connection::{
-    ConnectError, ConnectOptions, Destination, Event, ListenOptions, Only, crypto::Nanos,
+    ConnectError, ConnectOptions, Destination, Event, ListenOptions, Only, SocketId, crypto::Nanos,
     wire::control::Reason,
 };
 
@@ -90,14 +90,54 @@ fn another_peer_at_the_label_is_refused_and_named() {
     // nobody does here.
     let label = world.label(0, &[3, 3, 5]);
     let socket = world.connect(0, 1, label, NAME);
-    world.run(11 * SECOND);
-    let failed = world.ends[0].events.iter().find_map(|event| match event {
-        Event::ConnectFailed { socket: s, error } if *s == socket => Some(error.clone()),
-        _ => None,
-    });
+    world.run(10 * SECOND - MS);
+    let failed = failure(&world, socket);
     assert!(matches!(failed, Some(ConnectError::Timeout { .. })), "{failed:?}");
     assert!(world.ends[2].got.is_empty() && world.ends[2].sent.is_empty());
     world.assert_balanced();
+}
+
+/// Why connecting failed.
+fn failure(world: &World, socket: SocketId) -> Option<ConnectError> {
+    world.ends[0].events.iter().find_map(|event| match event {
+        Event::ConnectFailed { socket: failed, error } if *failed == socket => Some(error.clone()),
+        _ => None,
+    })
+}
+
+/// A relay changes each response. The error says so within 10 s, and the next connect works.
+///
+/// wire.md: W6-133.
+#[test]
+fn responses_that_do_not_authenticate_are_the_reason_of_a_failed_connect() {
+    for by_key in [false, true] {
+        let mut world = World::two_paths(8);
+        world.listen(1, NAME, ListenOptions::new());
+        let label = world.ahead(1);
+        let connect = |world: &mut World| match by_key {
+            true => world.connect_by_key(0, 1, label, NAME, ConnectOptions::new()),
+            false => world.connect(0, 1, label, NAME),
+        };
+        world.tap = Some(Box::new(|to, packet| {
+            let mut packet = packet.to_vec();
+            if to == Place::End(0) && packet[16] >> 4 == 2 {
+                packet[100] ^= 1;
+            }
+            vec![packet]
+        }));
+        let socket = connect(&mut world);
+        world.run(10 * SECOND - MS);
+        let failed = failure(&world, socket);
+        let Some(ConnectError::NotAuthenticated { responses }) = failed else {
+            panic!("by key {by_key}: {failed:?}")
+        };
+        assert!((2..=8).contains(&responses), "one to each initiation: {responses}");
+        world.tap = None;
+        let socket = connect(&mut world);
+        world.run(10 * SECOND);
+        assert!(world.is_connected(0, socket), "by key {by_key}: {:?}", world.ends[0].events);
+        world.assert_balanced();
+    }
 }
 
 /// wire.md: W6-192.

@@ -16,7 +16,7 @@ pub(super) fn of_connect(target: &Target, protocols: &str, error: &ConnectError)
         ConnectError::Busy => ErrorName::Busy,
         ConnectError::Failed(why) => match why {
             Why::NoRoute | Why::Timeout { stage: ConnectStage::Lookup } => ErrorName::NoRoute,
-            Why::Timeout { .. } => ErrorName::Timeout,
+            Why::Timeout { .. } | Why::NotAuthenticated { .. } => ErrorName::Timeout,
             Why::WrongPeer { .. } => ErrorName::WrongPeer,
             Why::Unsupported => ErrorName::Unsupported,
             Why::Dropped { .. } => ErrorName::Dropped,
@@ -40,6 +40,9 @@ pub(super) fn of_connect(target: &Target, protocols: &str, error: &ConnectError)
         ConnectError::Failed(Why::WrongPeer { found }) => failed.with("found", found.to_string()),
         ConnectError::Failed(Why::Dropped { why }) => failed.with("why", why.to_string()),
         ConnectError::Failed(Why::Timeout { stage }) => failed.with("stage", stage.name()),
+        ConnectError::Failed(Why::NotAuthenticated { responses }) => {
+            failed.with("stage", ConnectStage::Handshake.name()).with("responses", *responses)
+        }
         ConnectError::Failed(Why::TooEarly { seconds }) => failed.with("retry_after_s", *seconds),
         ConnectError::Failed(Why::Refused(goodbye)) => failed
             .with("code", goodbye.code().0)

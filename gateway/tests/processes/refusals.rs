@@ -7,7 +7,7 @@ use crate::line::{FIRST, Line, Links, Program, Ran, User};
 /// The exit code for "no connection to the peer".
 const NO_PEER: i32 = 7;
 
-/// Runs `send` with its default timeout of 10 s. Prints how long it took.
+/// Runs `send` with its default timeout of 9 s. Prints how long it took.
 fn refused(line: &Line, user: &User, peer: &str, protocol: &str) -> Ran {
     let began = Instant::now();
     let mut program = Program::start(&mut line.gateway(FIRST, user, &["send", peer, protocol]));
