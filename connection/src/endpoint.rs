@@ -90,7 +90,7 @@ impl Endpoint {
             flows: BTreeSet::new(),
             flow_key: u64::from_be_bytes(key),
             last_response: None,
-            known_labels: HashMap::new(),
+            known_labels: crate::known_labels::KnownLabels::default(),
             goodbyes: HashMap::new(),
             memory: crate::memory::Memory::default(),
             wishes: Vec::new(),
@@ -522,6 +522,7 @@ impl Endpoint {
             + self.connections.memory()
             + self.shared.sockets.memory()
             + self.shared.data.memory()
+            + self.shared.known_labels.memory()
     }
 
     // Time and events.

@@ -345,7 +345,7 @@ fn admit<'m>(
     by: &By,
     shared: &mut Shared,
 ) -> Result<Option<Admitted<'m>>, Discard> {
-    let is_known = shared.known_labels.contains_key(&by.label);
+    let is_known = shared.known_labels.contains(now, &by.label);
     let demands = admission.demands_cookie(now, is_known);
     let load = if demands { Load::Heavy } else { Load::Normal };
     match checker.admit(source, message, load) {

@@ -36,6 +36,7 @@ mod goodbye;
 mod handshake;
 mod ids;
 mod info;
+mod known_labels;
 pub mod limits;
 mod memory;
 mod message;

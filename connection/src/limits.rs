@@ -273,6 +273,13 @@ pub(crate) const UNRESOLVED_MAX: usize = 1_024;
 /// so few connections share one.
 pub(crate) const FLOW_USERS_MAX: usize = 8;
 
+/// The time after a packet of a connection for which initiations by its label are those of a known
+/// peer (wire.md W6-188): that of keys.
+pub(crate) const KNOWN_LABEL_TIME: Nanos = Nanos::from_secs(180);
+
+/// Labels that were left by their connections and are known.
+pub(crate) const KNOWN_LABELS_KEPT_MAX: usize = 1_024;
+
 /// Peers without a connection whose key and table are remembered.
 pub(crate) const PEERS_REMEMBERED_MAX: usize = 1_024;
 

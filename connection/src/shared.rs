@@ -19,6 +19,7 @@ use crate::counters::Counters;
 use crate::data_path::DataPath;
 use crate::event::Event;
 use crate::goodbye::Goodbye;
+use crate::known_labels::KnownLabels;
 use crate::limits::{EVENTS_MAX, GOODBYES_KEPT_MAX, SENDING_LANES};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
@@ -47,8 +48,8 @@ pub(crate) struct Shared {
     pub(crate) flow_key: u64,
     /// The response that a session has just sent, to be repeated for copies of its initiation.
     pub(crate) last_response: Option<Vec<u8>>,
-    /// Labels of peers with connections, and how many have each.
-    pub(crate) known_labels: HashMap<AnyLabel, u32>,
+    /// Labels by which packets of connections came lately.
+    pub(crate) known_labels: KnownLabels,
     /// Peers that asked this end to wait, until when, and what they said.
     pub(crate) goodbyes: HashMap<PeerId, (Nanos, Goodbye)>,
     pub(crate) memory: Memory,

@@ -134,7 +134,12 @@ impl Connection {
                     (self.asked, self.answered) = (Vec::new(), Vec::new());
                 }
             }
-            Output::Expired => self.drop_sealers(shared),
+            Output::Expired => {
+                self.drop_sealers(shared);
+                let hot = shared.data.connections.get(self.place as usize);
+                let heard = hot.map_or(now, |hot| hot.message_heard);
+                self.note_known_label(heard, None, shared);
+            }
         }
     }
 

@@ -92,7 +92,7 @@ impl Connection {
         self.sync_paths(now, shared);
         self.paths.note_opened(now, packet);
         if packet.is_newest && packet.content != Content::Response {
-            self.note_known_label(packet.label, shared);
+            self.note_known_label(now, packet.label, shared);
         }
         // The response to a challenge goes first, in `respond`: the challenge of this end, which
         // goes along the same label, would use the bytes that came by it (W6-42).
@@ -318,21 +318,22 @@ impl Connection {
         self.peer_accepts_pass_through && self.paths.is_validated()
     }
 
-    /// Initiations that come by the active label of a connection count as those of a known peer.
-    pub(super) fn note_known_label(&mut self, label: Option<AnyLabel>, shared: &mut Shared) {
+    /// Initiations that come by the newest return label of a connection count as those of a known
+    /// peer, and so do those by a former one for a time (wire.md W6-188).
+    pub(super) fn note_known_label(
+        &mut self,
+        now: Nanos,
+        label: Option<AnyLabel>,
+        shared: &mut Shared,
+    ) {
         if label.as_ref() == self.known_label.as_deref() {
             return;
         }
-        if let Some(former) = std::mem::replace(&mut self.known_label, label.map(Box::new))
-            && let Some(users) = shared.known_labels.get_mut(&*former)
-        {
-            *users -= 1;
-            if *users == 0 {
-                shared.known_labels.remove(&*former);
-            }
+        if let Some(former) = std::mem::replace(&mut self.known_label, label.map(Box::new)) {
+            shared.known_labels.leave(now, &former);
         }
         if let Some(label) = label {
-            *shared.known_labels.entry(label).or_insert(0) += 1;
+            shared.known_labels.enter(label);
         }
     }
 

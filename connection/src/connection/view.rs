@@ -134,7 +134,7 @@ impl Connection {
             }
         }
         self.drop_sealers(shared);
-        self.note_known_label(None, shared);
+        self.note_known_label(now, None, shared);
         for id in std::mem::take(&mut self.sockets) {
             shared.sockets.remove(&mut shared.data, id);
         }

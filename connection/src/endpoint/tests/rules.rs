@@ -91,6 +91,35 @@ fn a_goodbye_closes_the_connection_at_both_ends() {
     net.connect(0, 1, "/echo/1");
 }
 
+/// The budget of known peers is there for a peer that has closed its connection, or whose
+/// connection is idle.
+///
+/// wire.md: W6-188.
+#[test]
+fn the_label_of_a_closed_connection_is_known_for_180_seconds() {
+    let mut net = Net::new(2, 10);
+    let (_, accepted) = connected(&mut net, "/echo/1");
+    let label = label_to(net.nodes[0].slot);
+    let is_known = |net: &Net| net.nodes[1].endpoint.shared.known_labels.contains(net.now, &label);
+    assert!(is_known(&net));
+    let peer = net.peer(0);
+    net.nodes[1].endpoint.close_socket(net.now, accepted);
+    net.nodes[1].endpoint.close_connection(net.now, &peer, Goodbye::default());
+    net.drive(1);
+    net.run(2_000);
+    assert!(net.nodes[1].endpoint.connection(&peer).is_none());
+    assert!(is_known(&net), "the connection has just been forgotten");
+    net.run(176_000);
+    assert!(is_known(&net));
+    net.run(4_000);
+    assert!(!is_known(&net));
+    connected(&mut net, "/idle/1");
+    net.run(170_000);
+    assert!(is_known(&net));
+    net.run(20_000);
+    assert!(net.nodes[1].endpoint.connection(&peer).is_some() && !is_known(&net));
+}
+
 /// wire.md: W6-152.
 #[test]
 fn there_is_one_socket_for_each_peer_and_name() {
