@@ -1,4 +1,4 @@
-//! Waits for a condition without sleeping. The deadline only ends a test that hangs.
+//! Waits for a condition. The deadline only ends a test that hangs.
 
 use std::{
     thread,
@@ -8,16 +8,33 @@ use std::{
 /// Maximum time to wait for a condition, chosen for a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
+/// A call that takes longer than this asks the kernel or another process.
+const SHORT: Duration = Duration::from_micros(50);
+
+/// Maximum time between two calls.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
 /// Calls `ask` until it returns a value. Panics at the [`DEADLINE`].
+///
+/// After a call that takes long, the thread sleeps three times as long. So waiting uses at most a
+/// quarter of a core, and other tests and the process that is waited for have the rest. After a
+/// short call, which may be a poll that itself makes progress, the thread only yields.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
+        let began = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "did not happen within {DEADLINE:?}: {what}");
-        thread::yield_now();
+        let now = Instant::now();
+        assert!(now < deadline, "did not happen within {DEADLINE:?}: {what}");
+        let took = now - began;
+        if took < SHORT {
+            thread::yield_now();
+        } else {
+            thread::sleep((3 * took).min(PAUSE_MAX));
+        }
     }
 }
 
