@@ -2,6 +2,8 @@
 //! router.
 
 use serde_json::Value;
+
+use crate::{STROWGER, clocks::Shim};
 use strowger_testkit::{
     eventually,
     harness::{
@@ -131,11 +133,13 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     netns::run(&format!("ip netns exec {} sysctl -qw net.ipv4.ip_forward=1", router.0)).unwrap();
     translate(&router, "198.51.100.1");
 
+    let Some(shim) = Shim::build() else { return };
     let (dir_a, dir_b) = (Home::new(), Home::new());
     let (key_a, key_b) = (dir_a.key.clone(), dir_b.key.clone());
     let to_b = Some("198.51.100.9:7000");
     let b = Relay::within(&far, dir_b, &config("198.51.100.9:7000", &key_a, None, ALWAYS));
-    let a = Relay::within(&near, dir_a, &config("0.0.0.0:7000", &key_b, to_b, ALWAYS));
+    let with_shim = format!("ip netns exec {} {}", near.0, shim.before(STROWGER));
+    let a = Relay::start(&with_shim, dir_a, &config("0.0.0.0:7000", &key_b, to_b, ALWAYS));
     until_up([&a, &b]);
     assert_relays_exchange(&a, &b);
 
@@ -145,6 +149,9 @@ fn a_link_behind_a_router_with_stale_state_comes_back_by_another_local_port() {
     ip(&router, "addr del 198.51.100.1/24 dev wan");
     ip(&router, "addr add 198.51.100.77/24 dev wan");
     eventually("the link is down", || (!a.is_up()).then_some(()));
+    // A relay tries the port that it has for a minute.
+    assert_eq!(events(&a, "alternate_port").len(), 0);
+    shim.set("boot", 60);
     let event = eventually("the relay opens another port", || events(&a, "alternate_port").pop());
     assert!(event["detail"].as_str().unwrap().contains("wan"), "{event}");
     until_up([&a, &b]);
