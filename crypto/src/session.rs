@@ -31,6 +31,7 @@ use core::fmt;
 use strowger_wire::{hello::Timestamp, link_header::SessionIndex};
 
 use crate::cipher::Provider;
+use crate::domain::Domain;
 use crate::entropy::{Entropy, EntropyFailed};
 use crate::handshake::{
     Agreement, Cookie, Established, Exporter, FieldBytes, HandshakeError, Offer, Peer,
@@ -253,7 +254,17 @@ impl Session {
         // Both ends initiated. The end with the smaller key keeps its own handshake while its third
         // message is unconfirmed.
         let first = context.local.static_public() < &established.peer().static_key;
-        if first && !established.is_initiator() && self.msg3.is_some() {
+        if first
+            && self.msg3.is_some()
+            && let XxRole::Responder { guard } = &role
+        {
+            // Data follows the third message of a connection at once (wire.md W6-29).
+            if context.local.domain() == Domain::Connection {
+                self.bind_peer(established.peer())?;
+                self.install(context.now, established, false, outputs);
+                self.next.iter_mut().next_back().expect("just added").0.crossed = true;
+                self.guard.newest = self.guard.newest.max(guard.newest);
+            }
             return Ok(());
         }
         self.bind_peer(established.peer())?;
@@ -326,6 +337,12 @@ impl Session {
     /// Whether this session opens packets to `index` or waits for a response to it.
     pub fn owns(&self, index: SessionIndex) -> bool {
         self.generations().any(|generation| generation.index == index) || self.awaits(index)
+    }
+
+    /// Whether packets to this index are only opened, because its keys are those of a handshake of
+    /// the peer that crossed an own one (wire.md W6-213).
+    pub fn only_opens(&self, index: SessionIndex) -> bool {
+        self.next.iter().any(|(next, _)| next.index == index && next.crossed)
     }
 
     fn generations(&self) -> impl Iterator<Item = &Generation> {
@@ -499,6 +516,7 @@ impl Session {
             initiator: established.is_initiator(),
             confirmed: false,
             by_ik: confirmed,
+            crossed: false,
         };
         let agreement = *established.agreement();
         let their_offer = established.their_offer().clone();

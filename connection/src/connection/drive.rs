@@ -116,6 +116,9 @@ impl Connection {
             Output::Send(message) => self.send_handshake(now, &message, by, shared),
             Output::Open { index, openers } => {
                 shared.data.sessions.open(index, self.place, openers);
+                if self.session.only_opens(index) {
+                    self.note_crossed(index, shared);
+                }
                 if let Some(mut answering) = self.answering.take() {
                     answering.index = index;
                     if self.answered.len() >= ATTEMPTS_NOTED {
@@ -180,6 +183,18 @@ impl Connection {
         self.note_label_of_keys(now, index, role, by);
         self.take_hello(now, index, role, &their_offer, shared);
         self.publish(shared);
+    }
+
+    /// The keys of this index count as older than those that seal, which both ends will keep.
+    fn note_crossed(&self, index: SessionIndex, shared: &mut Shared) {
+        let current = self.session.current_index();
+        let current = current.and_then(|current| shared.data.sessions.receiver_of(current));
+        let generation = current.map(|receiver| receiver.generation.wrapping_sub(1));
+        if let (Some(generation), Some(crossed)) =
+            (generation, shared.data.sessions.receiver_of(index))
+        {
+            crossed.generation = generation;
+        }
     }
 
     /// Forgets the keys that seal.

@@ -106,6 +106,50 @@ fn send_until_new_keys(world: &mut World, traffic: &mut Traffic, socket: SocketI
     panic!("no handshake within 3 s");
 }
 
+/// Both ends connect by PeerId at once. The end with the smaller key keeps its own handshake, and
+/// opens what the other one has sent behind its third message.
+///
+/// wire.md: W6-29, W6-139, W6-213.
+#[test]
+fn no_message_behind_a_crossing_third_message_is_lost() {
+    for seed in seeds(6) {
+        let mut world = World::two_paths(seed);
+        let (ahead, behind) = (world.ahead(1), world.behind(1));
+        world.listen(0, OTHER, ListenOptions::new());
+        world.listen(1, FIRST, ListenOptions::new());
+        let mut traffic = Traffic::default();
+        let one = world.connect(0, 1, ahead, FIRST);
+        world.run(world_pause(seed));
+        let other = world.connect(1, 0, behind, OTHER);
+        let mut sent = vec![
+            (1, traffic.send(&mut world, (0, 1), one, FIRST).unwrap()),
+            (0, traffic.send(&mut world, (1, 0), other, OTHER).unwrap()),
+        ];
+        for _ in 0..40 {
+            world.run(5 * MS);
+            sent.push((1, traffic.send(&mut world, (0, 1), one, FIRST).unwrap()));
+            sent.push((0, traffic.send(&mut world, (1, 0), other, OTHER).unwrap()));
+        }
+        world.run(2 * SECOND);
+        for (end, message) in &sent {
+            assert!(Traffic::has_arrived(&world, *end, message), "seed {seed}, end {end}");
+        }
+        traffic.check(&world);
+        // Both ends keep the same keys, and no end thinks that the other one has restarted.
+        assert!(!has_restarted(&world, 0) && !has_restarted(&world, 1), "seed {seed}");
+        let third = |end: usize| {
+            world.ends[end].sent.iter().filter(|seen| first_byte(&seen.packet) == 0x12).count()
+        };
+        assert!(third(0) >= 1 && third(1) >= 1, "seed {seed}: they have crossed");
+        world.assert_balanced();
+    }
+}
+
+/// The pause between the two connects, in nanoseconds: less than a path takes.
+fn world_pause(seed: u64) -> u64 {
+    seed % 5 * 2 * MS
+}
+
 fn has_restarted(world: &World, end: usize) -> bool {
     world.has(end, |event| matches!(event, Event::PeerRestarted { .. }))
 }

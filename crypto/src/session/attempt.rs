@@ -122,6 +122,12 @@ impl Session {
     /// the smaller key keeps its own set while the other end may not know it. The other end repeats
     /// its confirmation, so if it has only the keys of its own handshake, these are accepted later.
     pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
+        // The own third message is repeated until the peer confirms it, or until it is lost.
+        if self.next.get(next).is_some_and(|(next, _)| next.crossed)
+            && self.current.is_some_and(|keys| keys.initiator && (keys.confirmed || !self.lost))
+        {
+            return true;
+        }
         let is_smaller = self.peer.is_some_and(|peer| *context.local.static_public() < peer);
         let is_better = is_smaller || self.next.get(next).is_some_and(|(next, _)| !next.by_ik);
         // If the peer has stopped answering since, it may have restarted, and its keys then do not

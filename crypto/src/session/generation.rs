@@ -18,6 +18,9 @@ pub(super) struct Generation {
     /// Whether these keys come from IK. In IK the response proves to the initiator that the
     /// responder has the keys.
     pub(super) by_ik: bool,
+    /// Whether they are those of a handshake of XX that crossed an own one which this end keeps: they
+    /// open what the peer has sealed with them meanwhile (wire.md W6-213).
+    pub(super) crossed: bool,
 }
 
 impl Generation {
