@@ -62,7 +62,7 @@ impl Connection {
     }
 
     /// Concludes from the hello of a handshake that gave keys.
-    pub(super) fn take_hello(
+    pub(crate) fn take_hello(
         &mut self,
         now: Nanos,
         index: SessionIndex,

@@ -57,8 +57,8 @@ impl Endpoint {
                 match self.shared.data.open(now, &header, &arrival, packet) {
                     Ok(opened) => self.handle_opened(now, frame, &arrival, opened),
                     Err(Discard::NoSession) => {
-                        self.answer_unknown(now, &frame, &arrival);
-                        self.discard(Discard::NoSession)
+                        let why = self.answer_unknown(now, &frame, &arrival);
+                        self.discard(why)
                     }
                     Err(why) => self.discard(why),
                 }
@@ -407,23 +407,22 @@ impl Endpoint {
         Received::Message { to, frame, info }
     }
 
-    /// Answers a sealed packet whose index belongs to no session (wire.md W6-19).
+    /// Answers a sealed packet whose index belongs to no session (wire.md W6-19). Returns the reason
+    /// for which the packet is counted.
     #[cold]
-    fn answer_unknown(&mut self, now: Nanos, frame: &Frame, arrival: &Arrival) {
+    fn answer_unknown(&mut self, now: Nanos, frame: &Frame, arrival: &Arrival) -> Discard {
         let packet = &frame.bytes()[arrival.header_bytes..];
-        let Some(answer) = UnknownConnection::answer_to(packet) else { return };
-        if arrival.flags.no_errors {
-            return;
-        }
-        let Some(by) = self.by(arrival) else { return };
+        let answer = UnknownConnection::answer_to(packet).filter(|_| !arrival.flags.no_errors);
+        let Some(answer) = answer else { return Discard::NoSession };
+        let route = self.by(arrival).and_then(|by| Some((Route::along(by.label, HOPS_LEFT)?, by)));
+        let Some((route, by)) = route else { return Discard::NoReturnPath };
         let ingress = Slot::new(arrival.source.ingress());
-        if !self.handshakes.admission.unknown_answer(now, ingress) {
-            return;
+        if self.handshakes.admission.unknown_answer(now, ingress) {
+            self.shared.counters.unknown_answered += 1;
+            let mark = PacketMark { no_errors: true, ..by.mark };
+            self.shared.out.push(&route, mark, &answer.to_bytes());
         }
-        let Some(route) = Route::along(by.label, HOPS_LEFT) else { return };
-        self.shared.counters.unknown_answered += 1;
-        let mark = PacketMark { no_errors: true, ..by.mark };
-        self.shared.out.push(&route, mark, &answer.to_bytes());
+        Discard::NoSession
     }
 
     /// The peer says that it does not know an index (wire.md W6-143 to W6-145).

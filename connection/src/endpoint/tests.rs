@@ -2,6 +2,7 @@
 
 mod abuse;
 mod basic;
+mod bounds;
 mod reports;
 mod rules;
 
