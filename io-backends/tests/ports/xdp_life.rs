@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::UdpSocket,
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -76,15 +77,19 @@ fn errors_of_opening_say_why() {
 fn another_program_there_is_a_clear_error() {
     let veth = veth!();
     let first = Station::new(&veth.a, &spec("a0", RxMode::Copy)).unwrap();
-    for mode in XDP {
-        let second = Station::new(&veth.a, &spec("a0", mode)).map(drop).unwrap_err();
-        assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
-        assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
-    }
     // The automatic mode does not fall back to AF_PACKET either.
     let auto = XdpSpec { backend: ModeChoice::Auto, ..spec("a0", RxMode::Copy) };
-    let second = Station::new(&veth.a, &auto).map(drop).unwrap_err();
-    assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
+    // Each waits some seconds for the other program to end, so all wait at the same time.
+    thread::scope(|scope| {
+        for spec in XDP.map(|mode| spec("a0", mode)).into_iter().chain([auto]) {
+            let there = &veth.a;
+            scope.spawn(move || {
+                let second = Station::new(there, &spec).map(drop).unwrap_err();
+                assert!(matches!(second, EtherOpenError::ProgramPresent { .. }), "{second}");
+                assert!(second.to_string().contains("another XDP program is on a0"), "{second}");
+            });
+        }
+    });
     // With AF_PACKET the port opens, but may receive nothing. A warning says so.
     let report = |there: &Namespace| {
         let (mut pool, spec) = (pool(), spec("a0", RxMode::Packet));
