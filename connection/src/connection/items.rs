@@ -1,5 +1,7 @@
 //! Control items: what the ends of a connection say about the connection itself (wire.md 6.6).
 
+use std::collections::BTreeSet;
+
 use strowger_crypto::Nanos;
 use strowger_wire::connection::item::{ProtocolRef, UnsupportedCode};
 use strowger_wire::connection::{
@@ -45,14 +47,21 @@ impl Connection {
         packet: &ItemPacket<'_>,
         shared: &mut Shared,
     ) -> Option<NamedMessage> {
-        let (mut named, mut acks, mut is_progress) = (None, 0, false);
+        let mut named = None;
+        let mut has_table = false;
+        let mut goodbyes = BTreeSet::new();
         for item in ControlItems::new(items).iter() {
             let Ok(item) = item else {
                 shared.counters.malformed_items += 1;
                 continue;
             };
+            if let ControlItem::Goodbye { code, protocol, .. } = item {
+                goodbyes.insert((protocol, code));
+            }
             if self.is_closing() {
-                self.handle_while_closing(now, &item, shared);
+                if let ControlItem::GoodbyeAck { protocol: None, code } = item {
+                    self.goodbye_answered(now, code);
+                }
                 continue;
             }
             match item {
@@ -64,7 +73,7 @@ impl Connection {
                         Err(PeerTableRefused::TooLong) => shared.counters.malformed_items += 1,
                         Ok(_) => {}
                     }
-                    (acks, is_progress) = (acks + 1, true);
+                    has_table = true;
                 }
                 ControlItem::TableAck { count } => {
                     if self.own.handle_ack(now, count).is_err() {
@@ -116,14 +125,32 @@ impl Connection {
                 ControlItem::ConnectionId(id) => self.handle_id(now, id, packet.index, shared),
             }
         }
-        for _ in 0..acks {
-            let ack = ControlItem::TableAck { count: self.theirs.count() };
-            self.send_items(now, Traffic::Unanswered, &[ack], shared);
-        }
-        if is_progress {
+        self.acknowledge(now, has_table, &goodbyes, shared);
+        if has_table {
             self.progress(now, shared);
         }
         named
+    }
+
+    /// Acknowledges the `table` items and goodbyes of a packet. All acknowledgements go in one
+    /// packet, which is not longer than the packet with the items (wire.md W6-97, W6-214).
+    fn acknowledge(
+        &mut self,
+        now: Nanos,
+        has_table: bool,
+        goodbyes: &BTreeSet<(Option<EntryNumber>, u8)>,
+        shared: &mut Shared,
+    ) {
+        let mut items = Vec::new();
+        if has_table {
+            items.push(ControlItem::TableAck { count: self.theirs.count() });
+        }
+        items.extend(
+            goodbyes.iter().map(|&(protocol, code)| ControlItem::GoodbyeAck { code, protocol }),
+        );
+        if !items.is_empty() {
+            self.send_items(now, Traffic::Unanswered, &items, shared);
+        }
     }
 
     /// Whether `table` items under these keys are of the process whose table this end stores (wire.md
@@ -308,18 +335,6 @@ impl Connection {
         self.send_body(now, Traffic::Items, &body, shared);
     }
 
-    /// Handles an item while the connection closes: only goodbyes count.
-    fn handle_while_closing(&mut self, now: Nanos, item: &ControlItem<'_>, shared: &mut Shared) {
-        match item {
-            ControlItem::Goodbye { code, protocol, .. } => {
-                let ack = ControlItem::GoodbyeAck { code: *code, protocol: *protocol };
-                self.send_items(now, Traffic::Unanswered, &[ack], shared);
-            }
-            ControlItem::GoodbyeAck { protocol: None, code } => self.goodbye_answered(now, *code),
-            _ => {}
-        }
-    }
-
     fn handle_goodbye(
         &mut self,
         now: Nanos,
@@ -327,8 +342,6 @@ impl Connection {
         protocol: Option<EntryNumber>,
         shared: &mut Shared,
     ) {
-        let ack = ControlItem::GoodbyeAck { code: goodbye.code().0, protocol };
-        self.send_items(now, Traffic::Unanswered, &[ack], shared);
         let Some(number) = protocol else {
             return self.closed_by_peer(now, goodbye, shared);
         };

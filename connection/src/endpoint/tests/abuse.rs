@@ -50,6 +50,42 @@ fn a_conflict_and_a_goodbye_in_one_packet_leave_no_work_at_once() {
     assert!(net.nodes[1].endpoint.peers().is_empty());
 }
 
+/// The acknowledgements of one packet go in one packet, which is not longer. Acknowledgements of
+/// equal items are one.
+///
+/// wire.md: W6-97, W6-156, W6-166, W6-214.
+#[test]
+fn a_packet_of_many_items_gets_one_packet_of_acknowledgements() {
+    /// Bytes of the items.
+    const TABLE_ACK: usize = 4;
+    const GOODBYE_ACK: usize = 5;
+    let (mut net, _) = connected();
+    net.run(2_000);
+    let number = |number| EntryNumber::new(number).expect("a number");
+    let goodbye = |protocol| ControlItem::Goodbye { retry_after_s: 0, code: 1, protocol, text: "" };
+    let table = || {
+        let entries = TableEntries::parse(&[]).expect("no entries");
+        ControlItem::Table { first: number(2), entries }
+    };
+    let of_protocols = (2..=41).map(|protocol| goodbye(Some(number(protocol))));
+    let items: Vec<_> = std::iter::repeat_with(table).take(40).chain(of_protocols).collect();
+    // The second time the connection closes, the third time it is closing.
+    for (items, acks) in [
+        (items, TABLE_ACK + 40 * GOODBYE_ACK),
+        (vec![goodbye(None), goodbye(None), goodbye(None)], GOODBYE_ACK),
+        (vec![goodbye(None), goodbye(None)], GOODBYE_ACK),
+    ] {
+        let from = net.capture.len();
+        send_items(&mut net, &items);
+        net.run(50);
+        let [packet, answer] = &net.capture[from..] else {
+            panic!("{} packets", net.capture.len() - from)
+        };
+        assert!(answer.from != packet.from && answer.bytes.len() <= packet.bytes.len());
+        assert_eq!(answer.bytes.len(), 16 + 24 + 1 + acks);
+    }
+}
+
 /// A response says that the peer does not accept the protocol of an early message. The socket waits
 /// for another table of the peer, and the time limit of the connect is over.
 #[test]
