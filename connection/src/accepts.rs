@@ -29,7 +29,7 @@ struct Owner {
     turn: u32,
     is_open: bool,
     names: Vec<Box<str>>,
-    /// Accepted sockets that the program has not taken.
+    /// Number of accepted sockets that the program has not taken yet.
     waiting: u16,
     backlog: u16,
 }
@@ -116,20 +116,20 @@ impl Accepts {
         owner.filter(|o| o.is_open && o.turn == id.turn()).map_or(&[], |owner| &owner.names)
     }
 
-    /// Whether one more accepted socket may wait in a listener.
+    /// Whether the backlog of a listener has room for one more socket.
     pub(crate) fn has_room(&self, id: ListenerId) -> bool {
         let owner = self.listeners.get(id.index()).filter(|owner| owner.turn == id.turn());
         owner.is_some_and(|owner| owner.is_open && owner.waiting < owner.backlog)
     }
 
-    /// Counts an accepted socket that waits.
+    /// Adds one to the backlog of a listener.
     pub(crate) fn note_waiting(&mut self, id: ListenerId) {
         if let Some(owner) = self.owner_mut(id) {
             owner.waiting = owner.waiting.saturating_add(1);
         }
     }
 
-    /// Notes that the program has taken an accepted socket, or that it was closed before.
+    /// Takes one off the backlog: the program took the socket, or the socket was closed.
     pub(crate) fn note_taken(&mut self, id: ListenerId) {
         if let Some(owner) = self.owner_mut(id) {
             owner.waiting = owner.waiting.saturating_sub(1);

@@ -1,9 +1,9 @@
 //! Budgets for packets that are not authenticated yet.
 //!
-//! The budget of initiations is divided by ingress slot, and below it by the next director of the
-//! return path. Switches near this node wrote these bits, so a distant sender cannot choose them.
-//! Slots and directors select one of a fixed number of buckets by a keyed hash: a sender that
-//! varies its return path uses up no memory, and shares the part of others only by chance.
+//! The budget of initiations is divided by ingress slot, and each part by the next director of the
+//! return path. Switches near this node wrote these bits, so a distant sender cannot choose them. A
+//! keyed hash maps slots and directors to a fixed number of buckets: a sender that varies its
+//! return path uses no more memory, and shares a bucket with others only by chance.
 
 use strowger_crypto::Nanos;
 use strowger_wire::Slot;
@@ -22,28 +22,28 @@ const DIRECTORS: usize = 256;
 /// Where a packet came from, as switches near this node say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The slot by which it arrived.
+    /// The slot by which the packet arrived.
     pub(crate) ingress: Slot,
-    /// The director behind that of the ingress slot in the return label; `None` if it cannot be
-    /// read.
+    /// The second director of the return label, after that of the ingress slot; `None` if
+    /// unreadable.
     pub(crate) next: Option<u32>,
 }
 
-/// What is done with an initiation whose mac1 fits.
+/// What the endpoint does with an initiation whose mac1 is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is evaluated.
+    /// Evaluate the initiation.
     Evaluate,
-    /// It is answered with a cookie (W6-24).
+    /// Answer with a cookie (W6-24).
     DemandCookie,
-    /// It is discarded (`over_budget`).
+    /// Discard the initiation (`over_budget`).
     OverBudget,
 }
 
 /// The budgets of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Half of the budget of initiations, in a second.
+    /// Half of the budget, in initiations per second.
     half: u32,
     key: u64,
     known: Bucket,
@@ -54,7 +54,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Full budgets. `key` is random and secret, so that no sender can choose whose part it shares.
+    /// Makes full budgets. `key` is random and secret, so that no sender can choose its bucket.
     pub(crate) fn new(has_own_thread: bool, key: u64) -> Admission {
         let all = if has_own_thread { INITIATIONS_OWN_THREAD } else { INITIATIONS_SHARED };
         Admission {
@@ -68,9 +68,9 @@ impl Admission {
         }
     }
 
-    /// Decides about an initiation (W6-188, W6-189). `is_known`: a packet of a connection came lately
-    /// by the same slot and return label. `has_cookie`: its mac2 fits. A message with a wrong mac1
-    /// does not come here, and uses nothing (W6-190).
+    /// Decides about an initiation (W6-188, W6-189). `is_known`: a packet of a connection came
+    /// lately by the same slot and return label. `has_cookie`: the initiation's mac2 is right. The
+    /// caller discards messages with a wrong mac1, which use no budget (W6-190).
     pub(crate) fn initiation(
         &mut self,
         now: Nanos,
@@ -105,7 +105,7 @@ impl Admission {
         let (ingress, director) = self.places(from);
         let (all, by_ingress, by_director) =
             (per_second(self.half), per_second(self.half / 2), per_second(self.half / 4));
-        // All three have a token, or none is taken.
+        // Take a token from all three buckets, or from none.
         let may = self.unknown.has(now, all)
             && self.by_ingress[ingress].has(now, by_ingress)
             && self.by_director[director].has(now, by_director);
@@ -145,7 +145,7 @@ mod tests {
         Origin { ingress: Slot::new(ingress), next: Some(next) }
     }
 
-    /// The number of initiations that are evaluated in this time, out of one each millisecond.
+    /// Sends one initiation each millisecond; returns how many are evaluated.
     fn evaluated(
         admission: &mut Admission,
         milliseconds: core::ops::Range<u64>,
@@ -214,7 +214,7 @@ mod tests {
         assert!((245..=275).contains(&count), "{count} by labels that cannot be read");
     }
 
-    /// A flood by one slot, with any return labels, leaves the initiation of another slot its part.
+    /// A flood by one slot, with any return labels, does not use the budget of another slot.
     ///
     /// wire.md: W6-189.
     #[test]

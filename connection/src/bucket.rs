@@ -36,7 +36,7 @@ impl Bucket {
         has
     }
 
-    /// Whether there is a token. It takes none.
+    /// Whether there is a token. Takes none.
     pub(crate) fn has(&self, now: Nanos, rate: BucketRate) -> bool {
         self.missing_ns(now, rate) + rate.token_ns() <= rate.token_ns() * u64::from(rate.at_once)
     }
@@ -48,7 +48,7 @@ impl Bucket {
 
     fn missing_ns(&self, now: Nanos, rate: BucketRate) -> u64 {
         let missing = self.full_at.since(now).0;
-        // If more is missing than the bucket can hold, the clock was set back.
+        // If more tokens are missing than the bucket can hold, the clock was set back.
         if missing > rate.token_ns() * u64::from(rate.at_once) { 0 } else { missing }
     }
 }

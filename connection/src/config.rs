@@ -53,8 +53,7 @@ impl EndpointConfig {
         self
     }
 
-    /// Sets the wall clock in nanoseconds since 1970 at the zero of the clock whose times the
-    /// endpoint gets.
+    /// Sets the Unix time, in nanoseconds, at which the clock of the endpoint's callers was zero.
     #[must_use]
     pub fn wall_at_zero(mut self, nanoseconds: u64) -> EndpointConfig {
         self.wall_at_zero = nanoseconds;
@@ -68,7 +67,7 @@ impl EndpointConfig {
         self
     }
 
-    /// Connects always by PeerId, never by static key. Then the initiator's identity stays hidden
+    /// Always connects by PeerId, never by static key. Then the initiator's identity stays hidden
     /// from an attacker who later gets the responder's static key. Early messages are not possible.
     #[must_use]
     pub fn hide_identity(mut self, hides: bool) -> EndpointConfig {

@@ -31,7 +31,7 @@ use crate::protocol_table::{OwnTable, PeerTable};
 use crate::shared::Shared;
 use crate::waiting::WaitingMessages;
 
-/// Whose message waits.
+/// The sender of a message that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Socket(SocketId),
@@ -46,14 +46,14 @@ pub(crate) struct Asked {
     pub(crate) id: ConnectionId,
     /// The entries of the own table that its hello states.
     pub(crate) entries: EntryCount,
-    /// Responses with a right mac that may still be read.
+    /// How many more responses with a right mac this end reads.
     pub(crate) reads_left: u8,
-    /// The labels along which it was sent.
+    /// The labels along which the initiation was sent.
     pub(crate) labels: ArrayVec<AnyLabel, 3>,
     pub(crate) sent: Nanos,
 }
 
-/// A handshake of the peer that was answered.
+/// A handshake of the peer that this end has answered.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) index: SessionIndex,
@@ -72,7 +72,7 @@ pub(crate) struct Answered {
 pub(crate) struct Race {
     pub(crate) index: SessionIndex,
     pub(crate) message: Vec<u8>,
-    /// When it is sent along the next label.
+    /// When this end sends the initiation along the next label.
     pub(crate) at: Nanos,
 }
 
@@ -100,13 +100,13 @@ pub(crate) struct Connection {
     /// The generation of the keys with which the peer's table was last forgotten: `table` items
     /// under older keys may be those of an earlier process.
     pub(crate) tables_since: Option<u32>,
-    /// Along what XX 3 goes.
+    /// The path of the third message of XX.
     pub(crate) finish_along: Option<Box<Along>>,
     /// The entries that XX 3 states, until a packet under its keys is opened.
     pub(crate) stated_by_xx: Option<(SessionIndex, EntryCount)>,
     /// The id to state with the first `table` item.
     pub(crate) id_answer: Option<ConnectionId>,
-    /// What the handshake of the peer that is being answered states.
+    /// The handshake of the peer that this end answers now.
     pub(crate) answering: Option<Box<Answered>>,
     /// An initiation that is sent along further labels.
     pub(crate) race: Option<Box<Race>>,
@@ -122,13 +122,13 @@ pub(crate) struct Connection {
     pub(crate) refusals: Vec<(Box<str>, Nanos)>,
     pub(crate) refusal_budget: Bucket,
     pub(crate) identify_budget: Bucket,
-    /// Questions after a *slot moved* (W6-183).
+    /// The rate of lookups after *slot moved* notices (W6-183).
     pub(crate) moved_budget: Bucket,
-    /// What is remembered of an earlier connection with this peer.
+    /// What this end remembers of an earlier connection with this peer.
     pub(crate) remembered: Option<Box<Remembered>>,
     /// The socket whose early message the newest hello states.
     pub(crate) early_stated: Option<SocketId>,
-    /// When a kind 7 last began a handshake.
+    /// When a packet of kind 7 last started a handshake.
     pub(crate) heeded_unknown: Option<Nanos>,
     /// The idle time that the peer stated, in seconds.
     pub(crate) peer_idle_s: Option<u16>,
@@ -139,19 +139,19 @@ pub(crate) struct Connection {
     pub(crate) paths: PathSet,
     /// Whether the peer's hello says that it accepts pass-through messages.
     pub(crate) peer_accepts_pass_through: bool,
-    /// When the silence of the peer is looked at.
+    /// When this end next checks whether the peer is silent.
     pub(crate) watch: Option<Nanos>,
-    /// The label by which initiations of this peer count as those of a known one.
+    /// The return label whose initiations count as those of a known peer.
     pub(crate) known_label: Option<Box<AnyLabel>>,
-    /// The longest message that sockets were told.
+    /// The longest message that was last reported to sockets, in bytes.
     pub(crate) told_max: usize,
     pub(crate) next_ping: u64,
     pub(crate) is_wanted: bool,
-    /// When this connection must be polled, as the endpoint knows.
+    /// The time for which the endpoint has scheduled the next poll.
     pub(crate) due: Option<Nanos>,
     pub(crate) keys_since: Option<Nanos>,
     pub(crate) handshakes: u64,
-    /// The reason with which a connect fails at its time limit.
+    /// The error that a connect reports if it reaches its time limit.
     pub(crate) trouble: Option<Box<ConnectError>>,
 }
 

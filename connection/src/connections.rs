@@ -1,4 +1,4 @@
-//! The connections of an endpoint: by place, by peer, and by the time at which each is due.
+//! The connections of an endpoint, indexed by place, by peer and by the time of the next poll.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -80,8 +80,9 @@ impl Connections {
         Some(place)
     }
 
-    /// Makes room for another connection, if there is too little (wire.md W6-196). A connection that
-    /// only an initiation made never displaces one in which a packet was opened.
+    /// Removes the oldest unproven connection if there is no room for another connection (wire.md
+    /// W6-196). A connection that only an initiation made never displaces one in which a packet was
+    /// opened.
     fn has_room(&mut self, now: Nanos, is_known: bool, shared: &mut Shared) -> bool {
         let is_full = self.len() >= CONNECTIONS_MAX;
         if !is_full && (is_known || self.len() < UNPROVEN_MAX) {
@@ -106,8 +107,8 @@ impl Connections {
         true
     }
 
-    /// The connection with an unknown peer that was idle longest, if there are too many in which a
-    /// packet was opened.
+    /// The proven connection with an unknown peer that was idle longest, if there are too many of
+    /// these.
     pub(crate) fn idlest_beyond_limit(&self, shared: &Shared) -> Option<u32> {
         if self.len() <= UNKNOWN_CONNECTIONS_MAX {
             return None;
@@ -173,7 +174,7 @@ impl Connections {
         self.iter().map(|connection| connection.place).collect()
     }
 
-    /// Bytes of memory beside the connections themselves.
+    /// Bytes of memory, without the connections themselves.
     pub(crate) fn memory(&self) -> usize {
         self.all.capacity() * size_of::<Option<Box<Connection>>>()
             + (self.turns.capacity() + self.free.capacity()) * size_of::<u32>()

@@ -28,9 +28,9 @@ pub(crate) enum Target {
     Socket(SocketId),
     /// To a datagram socket.
     Datagram(DatagramId),
-    /// A listener accepts the protocol: the control part makes a socket.
+    /// A listener accepts the protocol: the control part opens a socket.
     Listener,
-    /// The last socket was closed.
+    /// The protocol's last socket was closed.
     Closed,
 }
 
@@ -51,18 +51,18 @@ pub(crate) struct HotConnection {
     pub(crate) tx: Option<Box<Tx>>,
     /// The targets of the own protocol numbers, from number 1.
     pub(crate) targets: Vec<Target>,
-    /// When a message was last sent, when one that is as long as the start of the length search, and
-    /// when one was delivered.
+    /// When a message was last sent, when a message of at least the search's start length was sent,
+    /// and when a message was delivered.
     pub(crate) message_sent: Nanos,
     pub(crate) long_sent: Nanos,
     pub(crate) message_heard: Nanos,
-    /// The first packet that was sent since a packet was opened: an answer is due.
+    /// When the first packet was sent after the last opened packet: an answer is due.
     pub(crate) due_since: Option<Nanos>,
-    /// Whether the control part wants to know of the next message.
+    /// Whether the next message must wake the control part.
     pub(crate) is_quiet: bool,
-    /// Whether the control part looks at `due_since`.
+    /// Whether the control part has a timer for `due_since`.
     pub(crate) is_watched: bool,
-    /// Whether the control part wants to know of each packet that is opened.
+    /// Whether the control part must see each opened packet, to count its bytes.
     pub(crate) has_ledger: bool,
     /// The newest keys under which a packet was opened.
     pub(crate) generation: u32,
@@ -108,7 +108,7 @@ impl HotConnection {
         self.message_sent.max(self.message_heard)
     }
 
-    /// What the paths take over.
+    /// The times that the paths copy.
     pub(crate) fn noted(&self) -> Noted {
         let some = |at: Nanos| (at != Nanos::ZERO).then_some(at);
         Noted {
@@ -129,7 +129,7 @@ impl HotConnection {
 /// What the data path knows about a socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HotSocket {
-    /// The handle's turn, so that old handles find nothing.
+    /// The turn of the socket's handle, so that handles of earlier sockets find nothing.
     pub(crate) turn: u32,
     pub(crate) connection: u32,
     pub(crate) flow: u16,
@@ -141,16 +141,16 @@ pub(crate) struct HotSocket {
     pub(crate) is_open: bool,
 }
 
-/// A message that was opened, and what the control part must do about its packet first.
+/// An opened packet, and what the control part must do before its message is delivered.
 #[derive(Debug)]
 pub(crate) struct OpenedPacket {
     pub(crate) connection: u32,
     pub(crate) index: SessionIndex,
     pub(crate) lane: Lane,
-    /// Whether it is the first packet under these keys, or an empty one.
+    /// Whether the packet is empty, or the first under these keys.
     pub(crate) is_sign: bool,
-    /// Whether the paths must know of the packet: it came from another source than the last one, or
-    /// they count bytes.
+    /// Whether the paths must see the packet: its source differs from that of the last packet, or
+    /// the paths count bytes.
     pub(crate) is_noted: bool,
     /// Whether the packet has the greatest counter of its lane.
     pub(crate) is_newest: bool,
@@ -172,7 +172,7 @@ pub(crate) enum OpenedBody {
 /// Why a message is not sealed on the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slow {
-    /// The control part decides: no keys, no path, no number.
+    /// Keys, path or number are missing: the control part decides.
     Ask,
     /// The message is too long.
     TooLong { max: usize },
@@ -265,7 +265,7 @@ impl DataPath {
             None => Err(SealRefused::NoRoom),
         };
         if sealed.is_err() {
-            // The keys are too old: the control part asks for others.
+            // The keys are too old: the control part starts a handshake.
             frame.shrink_front(front);
             frame.truncate(bytes);
             return Err(Slow::Ask);
@@ -340,7 +340,8 @@ impl DataPath {
             if counter >= seen.next {
                 seen.next = counter + 1;
                 is_newest = true;
-                // A response is no sign of where the peer is: it goes where its challenge came from.
+                // A path response says nothing about the peer's location, because it follows the
+                // path of its challenge.
                 if kind != Kind::PathResponse && seen.source != Some(arrival.source) {
                     seen.source = Some(arrival.source);
                     teaches = true;
@@ -350,14 +351,15 @@ impl DataPath {
         let (connection, index) = (receiver.connection, receiver.index);
         let mut has_ledger = false;
         if let Some(hot) = self.connections.get_mut(connection as usize) {
-            // A relay may have held back the last packet of former keys: it teaches nothing after one
-            // of newer keys (W6-173).
+            // A relay may have held back a packet of former keys. After a packet of newer keys it
+            // teaches no label (W6-173).
             if hot.generation.wrapping_sub(receiver.generation) as i32 <= 0 {
                 hot.generation = receiver.generation;
             } else {
                 (teaches, is_newest) = (false, false);
             }
-            // The peer challenges because it hears nothing: this end may be what it does not hear.
+            // A challenge is no answer: the peer may challenge because it receives nothing from
+            // this end.
             if kind != Kind::PathChallenge {
                 hot.due_since = None;
             }
@@ -368,7 +370,7 @@ impl DataPath {
         Ok(OpenedPacket { connection, index, lane, is_sign, is_noted, is_newest, what })
     }
 
-    /// Where a message to this number of a connection goes. Notes the message.
+    /// The target of a message to this number of a connection. Notes the time of the message.
     #[inline]
     pub(crate) fn target(&mut self, now: Nanos, connection: u32, number: u8) -> Option<Target> {
         let hot = self.connections.get_mut(connection as usize)?;

@@ -5,8 +5,8 @@ use strowger_crypto::{Certificate, PeerId};
 use strowger_routing::{Candidate, Candidates, LookupTarget, PeerAddress, Route, Source};
 use strowger_wire::label::AnyLabel;
 
-/// A peer, and the routes to it that the caller knows. With a route, routing is not asked until
-/// that route has failed.
+/// A peer, and the routes to it that the caller knows. If a route is given, the endpoint asks
+/// routing only after that route has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     target: LookupTarget,

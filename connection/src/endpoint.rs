@@ -41,9 +41,10 @@ struct Unresolved {
     deadline: Nanos,
 }
 
-/// All connections of one slot, and their sockets. See the [crate](crate) for how to drive it.
+/// All connections of one slot, and their sockets. The [crate](crate) says which calls a driver
+/// makes.
 ///
-/// It may move between threads. All times come from one clock, which never goes back.
+/// An endpoint may move between threads. All times come from one clock, which never goes back.
 pub struct Endpoint {
     shared: Shared,
     connections: Connections,
@@ -298,8 +299,8 @@ impl Endpoint {
         Ok(socket)
     }
 
-    /// Notes that the program has taken an accepted socket, so that it no longer counts in the
-    /// listener's backlog.
+    /// Notes that the program has taken an accepted socket, which then leaves the listener's
+    /// backlog.
     pub fn take_accepted(&mut self, socket: SocketId) {
         if let Some(socket) = self.shared.sockets.get_mut(socket)
             && let Some(listener) = socket.waits_in.take()
@@ -374,8 +375,8 @@ impl Endpoint {
         self.settle(now, place);
     }
 
-    /// Closes all connections. [`is_closed`](Self::is_closed) is true when all peers have answered,
-    /// after 1 s at most.
+    /// Closes all connections. [`is_closed`](Self::is_closed) is true when all peers have answered
+    /// the goodbye, and after 1 s at the latest.
     pub fn close(&mut self, now: Nanos, goodbye: Goodbye) {
         self.closing_since.get_or_insert(now);
         for place in self.connections.places() {
@@ -387,13 +388,14 @@ impl Endpoint {
         }
     }
 
-    /// Whether [`close`](Self::close) has ended.
+    /// Whether closing, which [`close`](Self::close) starts, is complete.
     pub fn is_closed(&self) -> bool {
         self.closing_since.is_some()
             && self.connections.iter().all(|connection| connection.has_said_goodbye())
     }
 
-    /// Asks a peer for its agent, and for what it sees of this node: [`Event::Identified`].
+    /// Asks a peer for its agent, and for the label and hops left with which the question arrived.
+    /// The answer is [`Event::Identified`].
     ///
     /// # Errors
     /// [`NoConnection`].
@@ -404,8 +406,8 @@ impl Endpoint {
         })
     }
 
-    /// Measures the round trip to a peer, with a packet that has `padding` bytes of padding:
-    /// [`Event::Pong`]. A ping that is not answered has no event.
+    /// Measures the round trip to a peer, with a packet that has `padding` bytes of padding. The
+    /// result is [`Event::Pong`] or [`Event::PingLost`].
     ///
     /// # Errors
     /// [`NoConnection`], also if there are no keys.
@@ -514,7 +516,7 @@ impl Endpoint {
         &self.shared.counters
     }
 
-    /// Bytes of memory that the endpoint has allocated, about.
+    /// Approximate bytes of memory that the endpoint has allocated.
     pub fn memory(&self) -> usize {
         let each: usize = self.connections.iter().map(|c| c.memory(&self.shared)).sum();
         size_of::<Endpoint>()
@@ -544,7 +546,8 @@ impl Endpoint {
             self.shared.data.wakes = wakes;
             self.shared.data.wakes.clear();
         }
-        // Each connection is polled once, so that a fault in a timer cannot block the others.
+        // The number of polls is bounded, so that a fault in one connection's timer cannot block
+        // the loop.
         for _ in 0..=self.connections.len() {
             let Some(place) = self.connections.next_due(now) else { break };
             let Endpoint { connections, shared, .. } = self;

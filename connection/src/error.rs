@@ -29,9 +29,9 @@ pub enum ConnectStage {
     Lookup,
     /// A handshake waits for its response.
     Handshake,
-    /// There are keys; no label is validated.
+    /// There are keys, but no label is validated.
     Path,
-    /// The peer answered; its protocol table is awaited.
+    /// The peer answered; this end waits for its protocol table.
     Protocols,
 }
 
@@ -76,7 +76,7 @@ pub enum ConnectError {
          node may be at the label, or someone on the path answers"
     )]
     NotAuthenticated {
-        /// The responses.
+        /// The number of these responses.
         responses: u32,
     },
     /// Routing found no label.
@@ -99,19 +99,19 @@ pub enum ConnectError {
     PathTooNarrow {
         /// The longest packet that a switch on the path reported, in bytes of the link.
         bytes: u16,
-        /// What a handshake needs.
+        /// Bytes that a handshake needs.
         needed: u16,
     },
     /// A switch on the path dropped the handshake.
     #[error("a switch on the path drops packets ({why}): the label is old or wrong")]
     Dropped {
-        /// The reason that it stated. It is not authenticated.
+        /// The reason in the error, which is not authenticated.
         why: strowger_wire::control::Reason,
     },
     /// The versions, cipher suites or label widths of the two ends have nothing in common.
     #[error("the two ends have no version, cipher suite or label width in common: update one")]
     Disagreement,
-    /// The own policy does not allow this peer.
+    /// The policy of this node does not allow this peer.
     #[error("the policy of this node does not allow this peer")]
     NotAllowed,
     /// The peer asked this end to wait.
@@ -127,7 +127,7 @@ pub enum ConnectError {
     /// table of this connection is full.
     #[error("the protocol table of this connection is full: use fewer protocol names")]
     TableFull,
-    /// The endpoint has as many connections as it may have.
+    /// The endpoint has reached its limit of connections.
     #[error("the endpoint has as many connections as it may have")]
     TooMany,
     /// The destination is this node itself.
@@ -163,10 +163,10 @@ pub enum ListenError {
 /// Why a message was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendRefused {
-    /// No keys yet, and the messages that wait for them are as many as may wait.
+    /// There are no keys yet, and the queue of messages that wait for keys is full.
     #[error("too many messages wait for the connection")]
     Full,
-    /// The message is longer than the path takes.
+    /// The message is longer than the path allows.
     #[error("the message is too long: {max} bytes fit")]
     TooLong {
         /// Bytes of the longest message now.
@@ -187,7 +187,7 @@ pub enum SendRefused {
     /// The frame has too little room for headers or tag.
     #[error("the frame has too little room in front of the message or behind it")]
     NoRoom,
-    /// A new connection could not be begun.
+    /// A new connection could not be started.
     #[error(transparent)]
     Connect(ConnectError),
 }

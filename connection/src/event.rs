@@ -12,13 +12,13 @@ use crate::ids::{ListenerId, PingId, SocketId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A socket is connected: messages leave without waiting.
+    /// A socket is connected: its messages no longer wait.
     Connected {
         /// The socket.
         socket: SocketId,
         /// The peer.
         peer: PeerId,
-        /// The place of the chosen name in the list that was given to `connect`.
+        /// The index of the chosen name in the list that was given to `connect`.
         name: usize,
     },
     /// Connecting failed; the socket is closed.
@@ -28,8 +28,8 @@ pub enum Event {
         /// Why.
         error: ConnectError,
     },
-    /// A peer's first message to a listener opened a socket. It counts in the listener's backlog
-    /// until [`take_accepted`](crate::Endpoint::take_accepted).
+    /// A peer's first message to a listener opened a socket. The socket counts in the listener's
+    /// backlog until [`take_accepted`](crate::Endpoint::take_accepted).
     Accepted {
         /// The listener.
         listener: ListenerId,
@@ -88,7 +88,7 @@ pub enum Event {
         /// The round trip, if it is known.
         rtt: Option<Nanos>,
     },
-    /// The connection has lost its last path; routing is asked.
+    /// The connection has lost its last path; the endpoint asks routing for labels.
     PathLost {
         /// The peer.
         peer: PeerId,
@@ -104,9 +104,9 @@ pub enum Event {
         peer: PeerId,
         /// The name and version of its program.
         agent: String,
-        /// The hops left of the question when it arrived.
+        /// The hops left of the question when it arrived at the peer.
         hops_left: u8,
-        /// The label from the peer to this node, as the question arrived with.
+        /// The label from the peer to this node: the return label of the question.
         label: AnyLabel,
         /// Bytes of the longest connection packet that the peer accepts.
         mtu: u16,
@@ -131,7 +131,7 @@ pub enum Event {
     Leaving {
         /// The peer.
         peer: PeerId,
-        /// Seconds until it does.
+        /// Seconds until the peer closes the connection.
         seconds: u16,
         /// Why.
         goodbye: Goodbye,

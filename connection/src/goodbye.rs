@@ -41,7 +41,7 @@ impl fmt::Display for GoodbyeCode {
     }
 }
 
-/// What an end says when it closes a connection or a protocol.
+/// The content of a goodbye, which closes a connection or a protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Goodbye {
     code: GoodbyeCode,
@@ -55,15 +55,15 @@ impl Goodbye {
         Goodbye { code, retry_after_s: 0, text: "".into() }
     }
 
-    /// Sets the seconds for which the receiver does not connect again. Receivers wait for an hour
-    /// at most.
+    /// Sets the seconds for which the receiver does not connect again. Receivers wait at most one
+    /// hour.
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u32) -> Goodbye {
         self.retry_after_s = seconds;
         self
     }
 
-    /// Sets a text for human readers. It is cut to 128 bytes at a character.
+    /// Sets a text for human readers. A longer text is cut to 128 bytes at a character boundary.
     #[must_use]
     pub fn text(mut self, text: &str) -> Goodbye {
         let mut end = text.len().min(GOODBYE_TEXT_BYTES_MAX);

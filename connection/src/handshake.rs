@@ -1,5 +1,5 @@
-//! Handshake messages that arrive: macs and cookies, budgets, answers to strangers, and the
-//! connections that continue them.
+//! Received handshake messages: macs and cookies, budgets, answers to unknown peers, and the
+//! connections that continue the handshakes.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ use crate::packet::{PacketMark, Route};
 use crate::sessions::Found;
 use crate::shared::{By, Shared};
 
-/// What answers copies of an initiation that come by another label (wire.md W6-136).
+/// A stored response, for copies of its initiation that come by another label (wire.md W6-136).
 struct Copy {
     response: Vec<u8>,
     labels: ArrayVec<AnyLabel, 3>,
@@ -45,7 +45,7 @@ pub(crate) struct Handshakes {
     copies: HashMap<[u8; MAC_BYTES], Copy>,
 }
 
-/// What became of a handshake message that was handled: an early message to deliver.
+/// The result of a handled handshake message.
 #[derive(Debug, Default)]
 pub(crate) struct Handled {
     /// The connection that it concerned.
@@ -227,7 +227,7 @@ impl Handshakes {
         }
         let index = finish.our_index();
         if !shared.data.sessions.take(index) {
-            // The sender begins again, and gets another index.
+            // The sender starts a new handshake, with another index.
             return Err(Discard::OverBudget);
         }
         let taken = self.accept_finish(now, finish, by, connections, shared);
@@ -272,7 +272,7 @@ impl Handshakes {
 }
 
 impl Connection {
-    /// The id that answers a hello with this id (wire.md W6-138).
+    /// The id with which to answer a hello with this id (wire.md W6-138).
     fn answer_to(&self, stated: Option<ConnectionId>) -> ConnectionId {
         match stated {
             Some(id) if self.is_proven && id == self.id => id,
@@ -280,7 +280,7 @@ impl Connection {
         }
     }
 
-    /// Notes another label along which the newest response was sent.
+    /// Notes another label along which this end sent the newest response.
     fn note_copy(&mut self, label: AnyLabel) {
         if let Some(answered) = self.answered.last_mut() {
             let _ = answered.labels.try_push(label);
@@ -315,8 +315,8 @@ fn find_or_make(
     connections.make(now, *identity, is_known, shared).ok_or(Discard::OverBudget)
 }
 
-/// The connection in which a handshake of the peer goes on: another one, if the peer has closed this
-/// one and connects again before it is forgotten (wire.md W6-166).
+/// The connection that continues a handshake of the peer: a new one, if the peer has closed this
+/// connection and connects again before this end removes it (wire.md W6-166).
 fn begin_again(
     now: Nanos,
     place: u32,
@@ -378,8 +378,8 @@ fn source_of(by: &By) -> ArrayVec<u8, 37> {
 /// The part of the return path that switches near this node wrote.
 fn origin_of(by: &By, shared: &Shared) -> Origin {
     let scheme = &shared.config.scheme;
-    // The next director is that of the switch behind the link, which may have another scheme. Read
-    // with the own one, it still tells directors of that switch apart.
+    // The next director is that of the switch behind the link, whose scheme may differ. Even read
+    // with this node's scheme, the bits distinguish the directors of that switch.
     let next = with_label!(by.label, label => {
         let first = label.decode(scheme).ok();
         let rest = first.map(|first| label.low() >> first.width());
@@ -396,7 +396,7 @@ pub(crate) fn reply(by: &By, message: &[u8], shared: &mut Shared) {
     }
 }
 
-/// mac1 of an initiation: it names the message.
+/// The mac1 of an initiation, which identifies the message.
 fn mac1_of(message: &[u8]) -> Option<[u8; MAC_BYTES]> {
     let (before, _) = message.split_last_chunk::<MAC_BYTES>()?;
     before.last_chunk::<MAC_BYTES>().copied()
@@ -441,7 +441,7 @@ impl Connection {
                     Some(ConnectError::NotAuthenticated { responses }) => {
                         responses.saturating_add(1)
                     }
-                    // It says more.
+                    // Keep an error that is more specific.
                     Some(_) => return,
                 };
                 ConnectError::NotAuthenticated { responses }

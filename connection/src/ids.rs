@@ -20,8 +20,8 @@ macro_rules! handle {
                 self.turn
             }
 
-            /// A small number that no other open handle of this kind has: an index for tables of
-            /// the caller. A later handle may have the same number.
+            /// A small number, unique among open handles of this kind, for the caller's tables. A
+            /// later handle may have the same number.
             #[inline]
             pub const fn index(self) -> usize {
                 self.place as usize

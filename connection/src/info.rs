@@ -1,4 +1,4 @@
-//! What an endpoint says about its connections and sockets.
+//! The status of an endpoint's connections and sockets.
 
 use strowger_crypto::{Nanos, PeerId};
 use strowger_wire::label::AnyLabel;
@@ -50,13 +50,13 @@ pub struct PathInfo {
 /// The state of a path (wire.md W6-40).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PathState {
-    /// It is not known whether packets along it arrive.
+    /// This end does not know yet whether packets along the path arrive.
     Validating,
     /// The peer has shown that it receives packets along it.
     Validated,
-    /// An error or silence: it is tested.
+    /// After an error or silence, this end challenges the path.
     Failing,
-    /// It is not used any more.
+    /// This end no longer uses the path.
     Abandoned,
 }
 
@@ -77,12 +77,12 @@ pub struct SocketInfo {
 /// The state of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketState {
-    /// It waits for keys, or for the peer's protocol table.
+    /// The socket waits for keys, or for the peer's protocol table.
     Connecting,
     /// Messages may be sent.
     Open,
     /// The peer does not accept the protocol now.
     Unsupported,
-    /// It is closed.
+    /// The socket is closed.
     Closed(CloseReason),
 }

@@ -1,4 +1,4 @@
-//! The return labels of packets that were opened in a connection lately (wire.md W6-188).
+//! The return labels of packets that connections opened recently (wire.md W6-188).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,12 +7,13 @@ use strowger_wire::label::AnyLabel;
 
 use crate::limits::{KNOWN_LABEL_TIME, KNOWN_LABELS_KEPT_MAX};
 
-/// Labels that connections use, and those that they used lately.
+/// Labels that connections use now, or used recently.
 #[derive(Debug, Default)]
 pub(crate) struct KnownLabels {
-    /// How many connections use a label now, and until when it is known without one.
+    /// For each label: how many connections use it now, and when it expires if no connection uses
+    /// it.
     labels: HashMap<AnyLabel, Known>,
-    /// Labels that a connection has left, oldest first.
+    /// Labels that connections have stopped using, oldest first.
     left: VecDeque<(Nanos, AnyLabel)>,
 }
 
@@ -23,12 +24,12 @@ struct Known {
 }
 
 impl KnownLabels {
-    /// A connection uses this label.
+    /// Notes that a connection uses this label.
     pub(crate) fn enter(&mut self, label: AnyLabel) {
         self.labels.entry(label).or_default().users += 1;
     }
 
-    /// A connection, by which a packet came until now, does not use this label any more.
+    /// Notes that a connection has stopped using this label, which stays known for a time.
     pub(crate) fn leave(&mut self, now: Nanos, label: &AnyLabel) {
         let Some(known) = self.labels.get_mut(label) else { return };
         known.users = known.users.saturating_sub(1);
@@ -38,14 +39,14 @@ impl KnownLabels {
             || self.left.front().is_some_and(|(until, _)| *until <= now)
         {
             let Some((until, label)) = self.left.pop_front() else { break };
-            // It may have been left again since, or be in use.
+            // The label may be in use again, or may have a later expiry.
             if self.labels.get(&label).is_some_and(|k| k.users == 0 && k.until == until) {
                 self.labels.remove(&label);
             }
         }
     }
 
-    /// Whether a packet of a connection came by this label lately.
+    /// Whether a connection recently received a packet by this label.
     pub(crate) fn contains(&self, now: Nanos, label: &AnyLabel) -> bool {
         self.labels.get(label).is_some_and(|known| known.users > 0 || now < known.until)
     }
@@ -99,7 +100,7 @@ mod tests {
         known.enter(label(7));
         known.leave(Nanos::from_secs(200), &label(7));
         assert_eq!((known.labels.len(), known.left.len()), (1, 1), "the others are forgotten");
-        // A label that is used and left in turn takes one place of the map.
+        // A label that is used and left repeatedly has one entry in the map.
         for turn in 0..10_000 {
             known.enter(label(7));
             known.leave(Nanos::from_secs(200).plus(Nanos(turn)), &label(7));

@@ -1,8 +1,8 @@
 //! End-to-end connections between PeerIds, without I/O: the crate has no socket, thread or clock.
 //!
-//! Two peers have one connection, over any labels. Its packets are sealed from end to end, so
-//! switches on the path read neither payload nor names. A program addresses messages by PeerId and
-//! protocol name.
+//! Two peers share one connection, which may use any labels. Its packets are sealed from end to
+//! end, so switches on the path read neither payload nor names. A program addresses messages by
+//! PeerId and protocol name.
 //!
 //! | item | content |
 //! |---|---|
@@ -14,10 +14,9 @@
 //! | [`Counters`] | every packet and every message is counted |
 //! | [`limits`] | every bound, with its reason |
 //!
-//! A driver calls [`Endpoint::receive`] for each packet from the slot's port, hands the packets
-//! of [`Endpoint::send`] to the port, and calls [`Endpoint::poll`],
-//! [`Endpoint::poll_transmit`] and [`Endpoint::poll_event`] after each of the others and at
-//! [`Endpoint::next_timeout`].
+//! A driver calls [`Endpoint::receive`] for each packet from the slot's port and passes the packets
+//! of [`Endpoint::send`] to the port. It calls [`Endpoint::poll`], [`Endpoint::poll_transmit`] and
+//! [`Endpoint::poll_event`] after each of these calls and at [`Endpoint::next_timeout`].
 #![forbid(unsafe_code)]
 
 mod accepts;

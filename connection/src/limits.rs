@@ -8,10 +8,10 @@ use strowger_wire::link_header::LINK_HEADER_BYTES;
 use strowger_wire::switch_header::HEADER_BYTES_MAX;
 
 /// The time for which `connect` waits, unless the caller sets another one. Five initiations fit in
-/// it, and a program that began a moment before has its error within 10 s.
+/// this time, and the caller gets the error within 10 s.
 pub const CONNECT_TIMEOUT: Nanos = Nanos::from_secs(9);
 
-/// Connections that wait in a listener until the program takes them.
+/// Maximum number of accepted sockets that wait in a listener until the program takes them.
 pub const BACKLOG: u16 = 128;
 
 /// The time without traffic after which a connection without sockets is closed.
@@ -20,11 +20,11 @@ pub const IDLE_TIME_S: u16 = 300;
 /// Hops left of a packet on a path of unknown length.
 pub const HOPS_LEFT: u8 = 64;
 
-/// The longest packet of a port, with its switch header, unless the caller sets another one. It
-/// fits a sealed link over UDP and IPv6 in an Ethernet frame: 1,500 − 48 − 24.
+/// Bytes of the longest packet of a port, with its switch header, unless the caller sets another
+/// limit. Such a packet fits a sealed link over UDP and IPv6 in an Ethernet frame: 1,500 − 48 − 24.
 pub const LONGEST_PACKET: u16 = 1_428;
 
-/// The number of lanes on which this implementation seals. It uses one path at a time.
+/// The number of lanes on which this implementation seals: it uses one path at a time.
 pub const SENDING_LANES: u8 = 1;
 
 // Protocols.
@@ -33,15 +33,15 @@ pub const SENDING_LANES: u8 = 1;
 /// first.
 pub const NAMES_MAX: usize = 8;
 
-/// The time after which a `table` item without acknowledgement is sent again. It doubles each time,
-/// up to [`TABLE_RETRY_MAX`].
+/// The time after which a `table` item without acknowledgement is sent again. The time doubles with
+/// each copy, up to [`TABLE_RETRY_MAX`].
 pub const TABLE_RETRY: Nanos = Nanos::from_millis(250);
 
 /// The longest time between two copies of a `table` item.
 pub const TABLE_RETRY_MAX: Nanos = Nanos::from_secs(8);
 
-/// Number of copies of a `table` item without any packet of the peer after which this end waits
-/// for one: the peer is gone.
+/// Number of copies of a `table` item that this end sends without a packet of the peer. After that
+/// it waits for a packet, because the peer may be gone.
 pub const TABLE_COPIES_MAX: u8 = 8;
 
 // Messages that wait for keys.
@@ -64,22 +64,22 @@ pub const LABELS_MAX: usize = 8;
 /// Maximum number of labels along which one initiation goes (RFC 8305 races addresses).
 pub const RACED_LABELS_MAX: usize = 3;
 
-/// Bytes of a challenge without padding, from the connection header to the tag. No longer one goes
-/// along a label that is not validated.
+/// Bytes of a challenge without padding, from the connection header to the tag. Along a label that
+/// is not validated, no longer challenge is sent.
 pub const SHORT_CHALLENGE_BYTES: usize = CONNECTION_HEADER_BYTES + PATH_TOKEN_BYTES + TAG_BYTES;
 
 /// Bytes of padding of a challenge along a validated label: the peer may then send its response and
 /// a challenge of its own, if this end's label is new to it (as W3-52 for links).
 pub const CHALLENGE_PADDING_BYTES: usize = SHORT_CHALLENGE_BYTES;
 
-/// The interval between two short challenges along a label that is not validated and by which
-/// nothing came.
+/// The interval between two short challenges along a label that is not validated and by which no
+/// packet came.
 pub const SHORT_CHALLENGE_AFTER: Nanos = Nanos::from_secs(1);
 
-/// Number of copies of a challenge, with one token.
+/// Number of copies of a challenge; all have the same token.
 pub const CHALLENGE_COPIES: u8 = 3;
 
-/// Added to one round trip between two copies: the peer may be slow.
+/// The time added to one round trip between two copies, for a slow peer.
 pub const CHALLENGE_MARGIN: Nanos = Nanos::from_millis(50);
 
 /// The interval between two copies if no round trip is known.
@@ -88,14 +88,14 @@ pub const CHALLENGE_AFTER: Nanos = Nanos::from_secs(1);
 /// The time after the last copy for which a response has an effect.
 pub const TOKEN_TIME: Nanos = Nanos::from_secs(5);
 
-/// The shortest silence that counts while an answer is due.
+/// The shortest silence that makes a path suspect while an answer is due.
 pub const SILENCE_MIN: Nanos = Nanos::from_millis(150);
 
-/// The shortest silence that counts in one-way traffic, where each silence costs challenges.
+/// The same limit for one-way traffic, where each silence costs challenges.
 pub const SILENCE_ONE_WAY_MIN: Nanos = Nanos::from_secs(1);
 
-/// The longest silence that is waited for, in either case. A peer can state no round trip, but it
-/// can answer late, and a path that fails must still be noticed.
+/// The longest silence before a path is suspect, in either case. A peer that answers late raises
+/// the measured round trip, and this end must still detect a path failure.
 pub const SILENCE_MAX: Nanos = Nanos::from_secs(4);
 
 /// The time without a message or an item of the peer after which traffic is one-way.
@@ -104,19 +104,19 @@ pub const ONE_WAY_AFTER: Nanos = Nanos::from_secs(10);
 /// The estimate of the round trip before the first measurement (RFC 9002, section 6.2.2).
 pub const INITIAL_RTT: Nanos = Nanos::from_millis(333);
 
-/// The shortest interval between two questions to routing of one connection.
+/// The shortest interval between two lookups for one connection.
 pub const ASK_ROUTING_AFTER: Nanos = Nanos::from_secs(2);
 
-/// Challenges and responses of one connection that are handled in a second, and at once (W3-47).
+/// Challenges and responses that one connection handles per second (W3-47).
 pub const CHALLENGES_HANDLED: u32 = 160;
 
-/// Those that are handled at once.
+/// Challenges and responses that one connection handles in one burst.
 pub const CHALLENGES_AT_ONCE: u32 = 16;
 
-/// New labels of one connection that are learnt in a second.
+/// New labels that one connection learns per second.
 pub const LABELS_LEARNT: u32 = 1;
 
-/// Hints of one connection that count in a second.
+/// Hints that one connection handles per second.
 pub const HINTS: u32 = 20;
 
 /// The time after a packet went along a label for which an error about it is a hint.
@@ -131,8 +131,8 @@ pub const PINGS_MAX: usize = 8;
 
 // Lengths of connection packets, from the connection header to the tag.
 
-/// The longest packet before a search, together with its switch header: what fits an underlay of
-/// 1,280 bytes, the minimum of IPv6 (RFC 8200, section 5), behind IPv6, UDP, link header and tag.
+/// The longest packet before a search, with its switch header. It fits an underlay of 1,280 bytes,
+/// the minimum of IPv6 (RFC 8200, section 5), after subtraction of IPv6, UDP, link header and tag.
 pub const LENGTH_START_WITH_HEADER: u16 =
     (1_280 - UDP_OVER_IPV6_BYTES - LINK_HEADER_BYTES - TAG_BYTES) as u16;
 
@@ -143,7 +143,7 @@ pub const LENGTH_MIN: u16 = INITIATION_BYTES as u16;
 /// Number of copies of a challenge of one length (MAX_PROBES of RFC 8899).
 pub const LENGTH_TRIES_MAX: u8 = 3;
 
-/// The time between them (PROBE_TIMER of RFC 8899: at least one second).
+/// The time between these copies (PROBE_TIMER of RFC 8899: at least one second).
 pub const LENGTH_TRY_AFTER: Nanos = Nanos::from_secs(1);
 
 /// The time after which the length in use is tried again, while long messages are sent
@@ -153,7 +153,7 @@ pub const LENGTH_CONFIRM_AFTER: Nanos = Nanos::from_secs(15);
 /// The time after which a longer packet is tried, while messages are sent (PMTU_RAISE_TIMER).
 pub const LENGTH_RAISE_AFTER: Nanos = Nanos::from_secs(600);
 
-/// The time after a message for which a search goes on.
+/// The time after a message for which a search continues.
 pub const LENGTH_IN_USE: Nanos = Nanos::from_secs(5);
 
 /// The shortest interval between two reports about one lane.
@@ -171,8 +171,8 @@ pub const INITIATIONS_OWN_THREAD: u32 = 2_000;
 /// Maximum number of connections of one endpoint.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// Maximum number of these whose peers are unknown: not in the address book, and no program has
-/// connected to them.
+/// Maximum number of connections with unknown peers: those not in the address book, to which no
+/// program has connected.
 pub const UNKNOWN_CONNECTIONS_MAX: usize = 1_024;
 
 /// Answers of kind 7 a second for one ingress slot.
@@ -182,7 +182,7 @@ const UDP_OVER_IPV6_BYTES: usize = 40 + 8;
 
 const _: () = assert!(SHORT_CHALLENGE_BYTES == 32);
 const _: () = assert!(LENGTH_START_WITH_HEADER == 1_208);
-// A label of 256 bits leaves more than a handshake needs.
+// With a label of 256 bits, the start length still fits a handshake.
 const _: () = assert!(LENGTH_MIN as usize + HEADER_BYTES_MAX < LENGTH_START_WITH_HEADER as usize);
 const _: () = assert!(LONGEST_PACKET > LENGTH_START_WITH_HEADER);
 const _: () = assert!(CONNECT_TIMEOUT.0 < WAITING_TIME.0);
@@ -197,8 +197,8 @@ pub(crate) const INDEX_PLACES_MIN: usize = 1 << 8;
 /// and as many free ones.
 pub(crate) const INDEX_PLACES_MAX: usize = 1 << 17;
 
-/// The number of random indices that are tried. If half of the places are used, all of them are
-/// taken once in 2^64 times.
+/// The number of random indices that are tried. If half of the places are used, all tries fail with
+/// probability 2^-64.
 pub(crate) const INDEX_DRAWS_MAX: usize = 64;
 
 // The control part.
@@ -207,27 +207,27 @@ pub(crate) const INDEX_DRAWS_MAX: usize = 64;
 /// just been answered.
 pub(crate) const ATTEMPTS_NOTED: usize = strowger_crypto::limits::ATTEMPTS_MAX + 1;
 
-/// Responses with a right mac that are read for one attempt. Whoever knows the PeerId and the index
-/// can make such a response; each costs some curve operations.
+/// Responses with a right mac that are read for one attempt. Any sender that knows the PeerId and
+/// the index can make such a response, and each costs some curve operations.
 pub(crate) const RESPONSES_READ_PER_ATTEMPT: u8 = 32;
 
-/// Packets of the control part that wait for the driver. Each packet that arrives causes at most a
-/// few, so a driver that takes them after each call never finds so many.
+/// Packets of the control part that wait for the driver. Each received packet causes only a few, so
+/// a driver that takes them after each call stays far below this limit.
 pub(crate) const OUTBOX_MAX: usize = 8_192;
 
-/// Events that wait for the program. One that takes none for long loses the oldest.
+/// Maximum number of events that wait for the program. If there are more, the oldest is dropped.
 pub(crate) const EVENTS_MAX: usize = 65_536;
 
-/// Questions that *slot moved* causes: the notices are not authenticated, and a switch repeats them
-/// while the former number is in use.
+/// The rate of lookups after *slot moved* notices, which are not authenticated and which a switch
+/// repeats while the former number is in use.
 pub(crate) const SLOT_MOVED_QUESTIONS: BucketRate = BucketRate { per_second: 1, at_once: 1 };
-/// Answers to `identify` of one connection.
+/// The rate of answers to `identify`, for each connection.
 pub(crate) const IDENTIFY_ANSWERS: BucketRate = BucketRate { per_second: 4, at_once: 4 };
 
-/// `unsupported` items of one connection.
+/// The rate of `unsupported` items, for each connection.
 pub(crate) const UNSUPPORTED_ANSWERS: BucketRate = BucketRate { per_second: 8, at_once: 8 };
 
-/// When a goodbye is sent, after its first transmission.
+/// When copies of a goodbye are sent, after its first transmission.
 pub(crate) const GOODBYE_AFTER: [Nanos; 3] =
     [Nanos::ZERO, Nanos::from_millis(250), Nanos::from_millis(750)];
 
@@ -240,7 +240,7 @@ pub(crate) const RETRY_AFTER_GOODBYE_S_MAX: u32 = 3_600;
 /// The time after the last message for which keys are kept fresh.
 pub(crate) const IN_USE: Nanos = Nanos::from_secs(60);
 
-/// The time for which a connection that only an initiation made waits for its first packet.
+/// The time for which a connection that an initiation created waits for its first packet.
 pub(crate) const UNPROVEN_TIME: Nanos = Nanos::from_secs(10);
 
 /// The time after which an initiation is sent along the next label (RFC 8305, section 5: 100 ms to
@@ -254,46 +254,47 @@ pub(crate) const COPIES_KEPT_MAX: usize = 256;
 pub(crate) const COPY_TIME: Nanos = Nanos::from_secs(2);
 
 /// Names of closed sockets for which a goodbye waits until the peer's table has their number. The
-/// table arrives about a round trip after the keys, so they are few.
+/// table arrives about one round trip after the keys, so few names wait.
 pub(crate) const CLOSED_NAMES_MAX: usize = 32;
 
-/// Goodbyes that are remembered.
+/// Maximum number of goodbyes that are remembered.
 pub(crate) const GOODBYES_KEPT_MAX: usize = 1_024;
 
-/// Counters before the newest one of a lane for which a kind 7 is used (wire.md W6-143).
+/// How far a counter may be behind the newest of its lane for kind 7 to have an effect (wire.md
+/// W6-143).
 pub(crate) const COUNTERS_RECENT: u32 = 4_096;
 
-/// The shortest interval between two handshakes of one connection that kind 7 begins.
+/// The shortest interval between two handshakes of one connection that kind 7 starts.
 pub(crate) const UNKNOWN_HEEDED_AFTER: Nanos = Nanos::from_secs(5);
 
 /// Connects that wait for the PeerId of an address.
 pub(crate) const UNRESOLVED_MAX: usize = 1_024;
 
-/// Connections that are compared with an error about one flow. Flows are random numbers of 16 bits,
-/// so few connections share one.
+/// Maximum number of connections that are compared with an error about one flow. Flows are random
+/// numbers of 16 bits, so few connections share one.
 pub(crate) const FLOW_USERS_MAX: usize = 8;
 
-/// The time after a packet of a connection for which initiations by its label are those of a known
-/// peer (wire.md W6-188): that of keys.
+/// The time after a connection's packet for which initiations by its return label use the budget of
+/// known peers (wire.md W6-188): the lifetime of keys.
 pub(crate) const KNOWN_LABEL_TIME: Nanos = Nanos::from_secs(180);
 
-/// Labels that were left by their connections and are known.
+/// Maximum number of labels that stay known after their connections have stopped using them.
 pub(crate) const KNOWN_LABELS_KEPT_MAX: usize = 1_024;
 
-/// Peers without a connection whose key and table are remembered.
+/// Maximum number of peers without a connection whose key and table are remembered.
 pub(crate) const PEERS_REMEMBERED_MAX: usize = 1_024;
 
-/// Identities whose newest timestamp is kept.
+/// Maximum number of identities whose newest timestamp is kept.
 pub(crate) const STAMPS_KEPT_MAX: usize = 16_384;
 
-/// Results of early messages that are kept.
+/// Maximum number of results of early messages that are kept.
 pub(crate) const EARLY_RESULTS_MAX: usize = 1_024;
 
-/// The time for which they are kept: twice that by which clocks may differ.
+/// The time for which results are kept: twice the allowed difference of clocks.
 pub(crate) const EARLY_KEPT: Nanos = Nanos::from_secs(20);
 
 /// The time by which the clocks of two ends may differ, in nanoseconds.
 pub(crate) const EARLY_CLOCK_NS: u64 = 10_000_000_000;
 
-/// Connections that only an initiation made, with peers that are not known.
+/// Maximum number of connections with unknown peers that only an initiation created.
 pub(crate) const UNPROVEN_MAX: usize = 1_024;

@@ -1,5 +1,5 @@
-//! What an endpoint remembers of peers without a connection: keys and tables, timestamps, and what
-//! became of early messages.
+//! What an endpoint remembers of peers without a connection: keys, tables, timestamps, and results
+//! of early messages.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -36,7 +36,7 @@ impl Remembered {
 pub(crate) struct Memory {
     peers: HashMap<PeerId, (Remembered, Nanos)>,
     stamps: HashMap<PeerId, (Timestamp, Nanos)>,
-    /// The greatest timestamp that was dropped.
+    /// The greatest timestamp that was dropped for lack of room.
     floor: Timestamp,
     results: HashMap<(PeerId, ConnectionId), (EarlyResult, Nanos)>,
 }
@@ -68,13 +68,13 @@ impl Memory {
         TimestampGuard { newest: self.stamps.get(peer).map(|(stamp, _)| *stamp) }
     }
 
-    /// Whether an early message with this timestamp, of an identity without a kept one, may be a
-    /// repetition.
+    /// Whether an early message with this timestamp may be a replay, if no timestamp of its
+    /// identity is kept.
     pub(crate) fn is_below_floor(&self, stamp: Timestamp) -> bool {
         stamp <= self.floor
     }
 
-    /// What became of the early message of a connection.
+    /// The result of the early message of a connection.
     pub(crate) fn result(
         &self,
         now: Nanos,
@@ -93,7 +93,7 @@ impl Memory {
         self.results.len() < EARLY_RESULTS_MAX
     }
 
-    /// Remembers what became of an early message.
+    /// Remembers the result of an early message.
     pub(crate) fn keep_result(
         &mut self,
         now: Nanos,

@@ -7,7 +7,7 @@ use strowger_wire::switch_header::Ecn;
 use crate::counters::Discard;
 use crate::ids::{DatagramId, SocketId};
 
-/// What became of a packet.
+/// The result of a received packet.
 #[derive(Debug)]
 pub enum Received {
     /// A message: the frame holds exactly the message.
@@ -16,7 +16,7 @@ pub enum Received {
         to: MessageTo,
         /// The message, in the frame in which its packet arrived.
         frame: Frame,
-        /// What is known about it.
+        /// What is known about the message.
         info: MessageInfo,
     },
     /// A handshake, control items, a challenge or a control message: handled.
@@ -43,8 +43,8 @@ pub struct MessageInfo {
 }
 
 impl MessageInfo {
-    /// Whether the message came in a handshake message: it may be a replay of a message to an
-    /// earlier process of this node.
+    /// Whether the message came in a handshake message. Such a message may be a replay of a message
+    /// to an earlier process of this node.
     pub const fn is_early(&self) -> bool {
         self.early
     }
@@ -60,12 +60,12 @@ impl MessageInfo {
     }
 }
 
-/// What became of a message that was sent.
+/// The result of sending a message.
 #[derive(Debug)]
 pub enum Sent {
     /// The packet, sealed in the message's frame: hand it to the port.
     Packet(Frame),
-    /// There are no keys or no path yet. The message was copied and waits; it leaves by
-    /// [`poll_transmit`](crate::Endpoint::poll_transmit).
+    /// There are no keys or no path yet. The message was copied and waits;
+    /// [`poll_transmit`](crate::Endpoint::poll_transmit) returns its packet later.
     Queued,
 }

@@ -20,7 +20,7 @@ impl OwnedName {
 
     /// The name, borrowed.
     pub(crate) fn as_name(&self) -> ProtocolName<'_> {
-        // The text is that of a name, so it is one.
+        // `OwnedName` stores only checked text.
         ProtocolName::new(self.0.as_bytes()).expect("the text was checked when it was stored")
     }
 }
@@ -71,7 +71,7 @@ impl ProtocolNames {
     /// The names, best first.
     ///
     /// # Errors
-    /// [`BadProtocolName`]: no name, more than [`NAMES_MAX`], one twice, or a text that is no name.
+    /// [`BadProtocolName`]: no name, more than [`NAMES_MAX`], a duplicate, or an invalid name.
     pub fn new<N: AsRef<str>>(
         names: impl IntoIterator<Item = N>,
     ) -> Result<ProtocolNames, BadProtocolName> {
@@ -149,7 +149,7 @@ impl From<OwnedName> for ProtocolNames {
     }
 }
 
-/// Characters of a refused text that its error shows.
+/// Number of characters of a refused text that the error shows.
 const TEXT_SHOWN_MAX: usize = 160;
 
 /// Why texts are not protocol names.

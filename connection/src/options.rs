@@ -31,9 +31,10 @@ impl ConnectOptions {
     }
 
     /// Sends this message in the first handshake message, if the peer's static key is known and the
-    /// protocol allowed it when its table was last seen. Otherwise, or if the peer refuses it, the
-    /// message is sent sealed, as the first one. A relay may have recorded the packet and deliver a
-    /// copy to a peer that has restarted, so the message must be idempotent.
+    /// protocol allowed it when its table was last seen. Otherwise, or if the peer refuses the
+    /// early message, it is sent sealed, as the socket's first message. A relay may have recorded
+    /// the packet and deliver a copy to a peer that has restarted, so the message must be
+    /// idempotent.
     #[must_use]
     pub fn early(mut self, message: Vec<u8>) -> ConnectOptions {
         self.early = Some(message);
@@ -78,7 +79,7 @@ impl ListenOptions {
         self
     }
 
-    /// The number of accepted sockets that may wait until the program takes them
+    /// Sets how many accepted sockets may wait until the program takes them
     /// ([`Endpoint::take_accepted`](crate::Endpoint::take_accepted)).
     #[must_use]
     pub fn backlog(mut self, sockets: u16) -> ListenOptions {

@@ -7,7 +7,7 @@ use strowger_wire::switch_header::{
 };
 use strowger_wire::{Label, Register, Scheme, Slot, with_header, with_label};
 
-/// Where a packet came from, as the last switch delivered it. The [return
+/// The source of a packet: the label bits with which the last switch delivered it. The [return
 /// label](Source::return_label) is computed only if the source has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source {

@@ -1,4 +1,4 @@
-//! Goodbyes: the polite end of a connection, or of one protocol of it (wire.md 6.8).
+//! Goodbyes, which close a connection or one of its protocols (wire.md 6.8).
 
 use strowger_crypto::Nanos;
 use strowger_wire::connection::{ControlItem, EntryNumber, ProtocolName};
@@ -11,17 +11,17 @@ use crate::limits::{CLOSED_NAMES_MAX, GOODBYE_AFTER, GOODBYE_TIME, RETRY_AFTER_G
 use crate::path::Traffic;
 use crate::shared::Shared;
 
-/// Whether a connection closes.
+/// The progress of closing a connection.
 #[derive(Debug, Default)]
 pub(crate) enum Closing {
-    /// It does not.
+    /// The connection is open.
     #[default]
     Open,
-    /// This end says goodbye until the peer has answered.
+    /// This end sends goodbyes until the peer answers.
     ByUs { goodbye: Goodbye, sent: usize, since: Nanos },
-    /// The peer said goodbye; its repetitions are answered.
+    /// The peer sent a goodbye; this end answers its copies.
     ByPeer { since: Nanos },
-    /// It is forgotten at the next poll.
+    /// The next poll removes the connection.
     Ended,
 }
 
@@ -35,12 +35,12 @@ pub(crate) struct PendingGoodbye {
 }
 
 impl Connection {
-    /// Whether messages of this connection are no longer delivered.
+    /// Whether the connection is closing, so that it delivers no more messages.
     pub(crate) fn is_closing(&self) -> bool {
         !matches!(self.closing, Closing::Open)
     }
 
-    /// Whether the connection is to be forgotten.
+    /// Whether the endpoint may remove the connection.
     pub(crate) fn is_ended(&self) -> bool {
         matches!(self.closing, Closing::Ended)
     }
@@ -64,7 +64,7 @@ impl Connection {
         self.poll_goodbyes(now, shared);
     }
 
-    /// The peer closes the connection.
+    /// Handles the peer's goodbye for the connection.
     pub(super) fn closed_by_peer(&mut self, now: Nanos, goodbye: Goodbye, shared: &mut Shared) {
         let seconds = goodbye.seconds().clamp(1, RETRY_AFTER_GOODBYE_S_MAX);
         let until = now.plus(Nanos::from_secs(u64::from(seconds)));
@@ -73,7 +73,7 @@ impl Connection {
         self.closing = Closing::ByPeer { since: now };
     }
 
-    /// From now on no message is sent or delivered.
+    /// Ends the sending and delivery of messages.
     fn end_messages(&mut self, reason: &CloseReason, shared: &mut Shared) {
         let was_connected = self.is_proven || self.session.is_up();
         self.close_sockets(reason, shared);
@@ -90,7 +90,7 @@ impl Connection {
         }
     }
 
-    /// The peer has answered a goodbye for the connection.
+    /// Handles the peer's answer to a goodbye for the connection.
     pub(super) fn goodbye_answered(&mut self, now: Nanos, code: u8) {
         if let Closing::ByUs { goodbye, .. } = &self.closing
             && goodbye.code().0 == code
@@ -99,7 +99,7 @@ impl Connection {
         }
     }
 
-    /// Says goodbye for a protocol, with the number that it has at the peer.
+    /// Sends a goodbye for a protocol, with the protocol's number in the peer's table.
     pub(crate) fn say_goodbye(
         &mut self,
         now: Nanos,
@@ -115,8 +115,8 @@ impl Connection {
         self.poll_goodbyes(now, shared);
     }
 
-    /// Says goodbye for the protocol of a closed socket as soon as its number at the peer is known.
-    /// Messages with its name may have opened a socket there.
+    /// Sends a goodbye for the protocol of a closed socket as soon as the peer's number for it is
+    /// known. Messages with its name may have opened a socket there.
     pub(crate) fn say_goodbye_by_name(&mut self, now: Nanos, name: String, shared: &mut Shared) {
         if !self.closed_names.contains(&name) {
             if self.closed_names.len() == CLOSED_NAMES_MAX {
@@ -127,10 +127,10 @@ impl Connection {
         self.number_goodbyes(now, shared);
     }
 
-    /// After a change of the peer's table: says the goodbyes whose numbers are known now.
+    /// After a change of the peer's table: sends the goodbyes whose numbers are known now.
     pub(crate) fn number_goodbyes(&mut self, now: Nanos, shared: &mut Shared) {
         for name in std::mem::take(&mut self.closed_names) {
-            // A new socket of the protocol takes the place of the closed one.
+            // A new socket uses the protocol, so a goodbye would close it.
             if self.socket_for(&name, shared).is_some() {
                 continue;
             }
@@ -141,14 +141,14 @@ impl Connection {
                     let goodbye = Goodbye::new(GoodbyeCode::UNSPECIFIED);
                     self.say_goodbye(now, &goodbye, number.on_wire(), shared);
                 }
-                // The peer does not accept it, so it has no socket.
+                // The peer does not accept the protocol, so it has no socket to close.
                 None if self.theirs.is_complete() => {}
                 None => self.closed_names.push(name),
             }
         }
     }
 
-    /// Sends the goodbyes that are due, and ends what waits no longer.
+    /// Sends the goodbyes that are due, and drops those whose time is over.
     pub(crate) fn poll_goodbyes(&mut self, now: Nanos, shared: &mut Shared) {
         let mut pending = std::mem::take(&mut self.goodbyes);
         for goodbye in &mut pending {

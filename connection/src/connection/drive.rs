@@ -1,4 +1,4 @@
-//! Drives the session of a connection, and carries out what it decides.
+//! Passes inputs to the session of a connection, and applies the session's outputs.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::handshake::{HandshakeError, Refused};
@@ -29,7 +29,7 @@ pub(crate) enum Role {
 }
 
 impl Connection {
-    /// Passes an input to the session, and carries out its decisions.
+    /// Passes an input to the session, and applies the outputs.
     pub(crate) fn drive(
         &mut self,
         now: Nanos,
@@ -42,7 +42,7 @@ impl Connection {
         })
     }
 
-    /// Calls `work` with the session, and carries out its decisions.
+    /// Calls `work` with the session, and applies the outputs.
     pub(crate) fn with_session(
         &mut self,
         now: Nanos,
@@ -83,8 +83,8 @@ impl Connection {
             }
             if has_keys {
                 self.progress(now, shared);
-                // The responder of XX states its table when it has opened a packet, so it gets one
-                // at once.
+                // The responder of XX sends its table after it has opened a packet, so this end
+                // sends a packet at once.
                 if self.id_due.is_some() && !self.has_sealed(shared) {
                     self.confirm(now, shared);
                 }
@@ -146,7 +146,7 @@ impl Connection {
         }
     }
 
-    /// Takes over new keys: they seal from now on.
+    /// Installs new keys, with which this end seals from now on.
     fn install(&mut self, now: Nanos, keys: NewKeys, by: Option<&By>, shared: &mut Shared) {
         let index = keys.index;
         let role = if self.answered.iter().any(|answered| answered.index == index) {
@@ -185,7 +185,7 @@ impl Connection {
         self.publish(shared);
     }
 
-    /// The keys of this index count as older than those that seal, which both ends will keep.
+    /// Marks the keys of this index as older than the sealing keys, which both ends keep.
     fn note_crossed(&self, index: SessionIndex, shared: &mut Shared) {
         let current = self.session.current_index();
         let current = current.and_then(|current| shared.data.sessions.receiver_of(current));
@@ -197,7 +197,7 @@ impl Connection {
         }
     }
 
-    /// Forgets the keys that seal.
+    /// Drops the keys that seal.
     pub(crate) fn drop_sealers(&mut self, shared: &mut Shared) {
         self.paths.set_can_seal(false);
         let Some(hot) = shared.data.connections.get_mut(self.place as usize) else { return };
@@ -209,8 +209,8 @@ impl Connection {
         }
     }
 
-    /// Sends a handshake message: a response to its source, all others along the labels of this
-    /// end.
+    /// Sends a handshake message: a response to the source of its initiation, any other along the
+    /// labels of the connection.
     fn send_handshake(&mut self, now: Nanos, message: &[u8], by: Option<&By>, shared: &mut Shared) {
         let Ok(header) = LinkHeader::parse(message) else { return };
         if header.kind == Kind::Response {
@@ -240,7 +240,7 @@ impl Connection {
         }
     }
 
-    /// Sends a handshake message that this end begins.
+    /// Sends an initiation, or a third message, along one path.
     pub(crate) fn send_initiation(
         &mut self,
         now: Nanos,
@@ -306,7 +306,7 @@ impl Connection {
     }
 }
 
-/// The reason for which a refused handshake message is counted.
+/// The discard reason under which a refused handshake message is counted.
 pub(crate) fn discard_of(why: HandshakeError) -> Discard {
     match why {
         HandshakeError::Local(_) => Discard::HandshakeFailed,
@@ -314,7 +314,7 @@ pub(crate) fn discard_of(why: HandshakeError) -> Discard {
     }
 }
 
-/// As [`discard_of`].
+/// The discard reason for a message that the session refused.
 pub(crate) fn discard_of_refusal(why: Refused) -> Discard {
     match why {
         Refused::Malformed => Discard::Malformed,

@@ -22,11 +22,11 @@ pub(crate) struct EarlyDelivery {
     pub(crate) message: Vec<u8>,
 }
 
-/// What is done with the early message of an initiation.
+/// How this end handles the early message of an initiation.
 #[derive(Debug)]
 pub(crate) struct EarlyVerdict {
     pub(crate) result: EarlyResult,
-    /// The message, if this is its first copy.
+    /// The message to deliver, if this is the first copy.
     pub(crate) delivery: Option<EarlyDelivery>,
     pub(crate) id: ConnectionId,
 }
@@ -66,7 +66,7 @@ impl Connection {
         state(self, early)
     }
 
-    /// The response states what became of the early message.
+    /// Handles the result that a response states for the early message.
     pub(super) fn take_early_result(&mut self, result: Option<EarlyResult>, shared: &mut Shared) {
         let Some(id) = self.early_stated.take() else { return };
         let Some(socket) = shared.sockets.get_mut(id) else { return };
@@ -75,7 +75,8 @@ impl Connection {
             Some(EarlyResult::UnknownProtocol) => {
                 (socket.early, socket.deadline) = (None, None);
                 socket.state = SocketState::Unsupported;
-                // As after a sealed message that the peer refuses: the program waits for the first.
+                // The program waits for `Connected` first, as after a sealed message that the peer
+                // refuses.
                 let name = *socket.chosen.get_or_insert(0);
                 shared.report(Event::Connected { socket: id, peer: self.peer, name });
                 shared.report(Event::Unsupported { socket: id });
@@ -108,7 +109,7 @@ impl Connection {
         }
     }
 
-    /// Decides about the early message of an initiation (wire.md W6-21, W6-148).
+    /// Decides whether to deliver the early message of an initiation (wire.md W6-21, W6-148).
     pub(crate) fn judge_early(
         &self,
         now: Nanos,

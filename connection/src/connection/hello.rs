@@ -1,4 +1,4 @@
-//! The hellos of a connection: what this end states, and what it concludes from the peer's.
+//! The hellos of a connection: builds those of this end, and handles those of the peer.
 
 use strowger_crypto::Nanos;
 use strowger_crypto::handshake::{FieldBytes, LISTS_BYTES_MAX, Offer, ProtocolBytes};
@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::protocol_table::PeerTableRefused;
 use crate::shared::Shared;
 
-/// What a hello states beside the table.
+/// What a hello states besides the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stated<'a> {
     pub(crate) id: Option<ConnectionId>,
@@ -23,7 +23,7 @@ pub(crate) struct Stated<'a> {
 }
 
 impl Connection {
-    /// Sets the hello of the handshakes that this end begins from now on.
+    /// Sets the hello for the next handshakes that this end starts.
     pub(crate) fn state_hello(&mut self, shared: &Shared) {
         let id = Some(self.id).filter(|id| *id != ConnectionId::UNKNOWN);
         self.with_early(shared, |connection, early| {
@@ -42,7 +42,7 @@ impl Connection {
         };
         let mut fields = fields;
         if fields.wire_bytes() > LISTS_BYTES_MAX {
-            // The early message does not fit: it is sent as a sealed one (W6-20).
+            // The early message does not fit: this end sends it sealed (W6-20).
             (fields.early, self.early_stated) = (None, None);
         }
         let mut bytes = vec![0; fields.wire_bytes()];
@@ -61,7 +61,7 @@ impl Connection {
         }
     }
 
-    /// Concludes from the hello of a handshake that gave keys.
+    /// Handles the peer's hello after a handshake that gave keys.
     pub(crate) fn take_hello(
         &mut self,
         now: Nanos,
@@ -101,7 +101,7 @@ impl Connection {
                 self.stated_by_xx = Some((index, stated.max(self.stated)));
                 if self.is_proven {
                     // A restarted peer may have given the numbers of its table to other protocols.
-                    // They are used again when the peer has stated its table.
+                    // This end uses the numbers again when the peer has sent its table.
                     self.theirs.reset();
                 }
                 self.tables_since = generation_of(index, shared);
@@ -122,7 +122,7 @@ impl Connection {
                 }
                 self.id_answer = answer;
                 if answer.is_some() {
-                    // `connection_id` goes with the first `table` item, so the table is stated again.
+                    // `connection_id` goes with the first `table` item, so send the table again.
                     self.own.forget_acknowledgement();
                 } else {
                     let _ = self.own.handle_ack(now, stated);
@@ -145,7 +145,7 @@ impl Connection {
         self.state_hello(shared);
     }
 
-    /// The peer has lost the connection: what it has stated or acknowledged is forgotten.
+    /// The peer has restarted: forgets what the peer stated or acknowledged.
     fn peer_restarted(&mut self, now: Nanos, index: SessionIndex, shared: &mut Shared) {
         self.reset_paths(now);
         self.is_proven = false;
@@ -154,8 +154,8 @@ impl Connection {
         shared.report(Event::PeerRestarted { peer: self.peer });
     }
 
-    /// Forgets the peer's table with the keys of this index: only items under them, or under newer
-    /// ones, say what it is now.
+    /// Forgets the peer's table. Only items under the keys of this index, or under newer keys, fill
+    /// the table again.
     fn forget_table(&mut self, index: SessionIndex, shared: &mut Shared) {
         self.theirs.reset();
         self.tables_since = generation_of(index, shared);

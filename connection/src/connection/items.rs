@@ -1,4 +1,4 @@
-//! Control items: what the ends of a connection say about the connection itself (wire.md 6.6).
+//! Control items, by which the ends manage the connection itself (wire.md 6.6).
 
 use std::collections::BTreeSet;
 
@@ -153,8 +153,8 @@ impl Connection {
         }
     }
 
-    /// Whether `table` items under these keys are of the process whose table this end stores (wire.md
-    /// W6-202).
+    /// Whether `table` items under these keys come from the process whose table this end stores
+    /// (wire.md W6-202).
     fn is_of_this_table(&self, index: SessionIndex, shared: &mut Shared) -> bool {
         let Some(since) = self.tables_since else { return true };
         let receiver = shared.data.sessions.receiver_of(index);
@@ -175,7 +175,7 @@ impl Connection {
         }
         self.id_due = None;
         if id != self.id && was_proven {
-            // The peer's table was forgotten when these keys arrived.
+            // This end forgot the peer's table when these keys arrived.
             if id != ConnectionId::UNKNOWN {
                 self.id = id;
                 self.state_hello(shared);
@@ -219,7 +219,8 @@ impl Connection {
         shared.report(Event::Unsupported { socket: id });
     }
 
-    /// Answers a message to a number or name that this end does not accept (wire.md W6-35).
+    /// Sends `unsupported` for a message to a number or name that this end does not accept (wire.md
+    /// W6-35).
     pub(crate) fn refuse_protocol(
         &mut self,
         now: Nanos,

@@ -27,7 +27,8 @@ impl Connection {
             if shared.policy.may_use(&self.peer, name)
                 && let Some(name) = ProtocolName::new(name.as_bytes())
             {
-                // A full table is no error here: the peer does not learn of the protocol.
+                // A full table is no error here: this end does not announce the protocol to the
+                // peer.
                 let _ = self.own.add(now, name, accepted.flags);
             }
         }
@@ -127,7 +128,7 @@ impl Connection {
         id
     }
 
-    /// Removes a socket, and refuses its messages that wait.
+    /// Removes a socket, and drops its messages that wait.
     pub(crate) fn remove_socket(&mut self, id: SocketId, shared: &mut Shared) {
         self.sockets.retain(|socket| *socket != id);
         let lost = self.waiting.remove_where(|owner| *owner == Owner::Socket(id));
@@ -141,21 +142,21 @@ impl Connection {
         self.set_targets(shared);
     }
 
-    /// Whether messages leave now: there are keys, and a path.
+    /// Whether messages can be sent now: there are keys and a usable path.
     pub(crate) fn can_send(&self, shared: &Shared) -> bool {
         let hot = shared.data.connections.get(self.place as usize);
         hot.is_some_and(|hot| hot.tx.is_some()) && self.paths.is_usable()
     }
 
-    /// The longest message that fits now, by number.
+    /// Bytes of the longest message that fits now, when sent by number.
     pub(crate) fn message_max(&self, shared: &Shared) -> usize {
         let hot = shared.data.connections.get(self.place as usize);
         let max = self.paths.packet_bytes_max().saturating_sub(CONNECTION_OVERHEAD_BYTES as u16);
         hot.and_then(|hot| hot.tx.as_deref()).map_or(0, |_| usize::from(max))
     }
 
-    /// After a change of keys, path or table: sockets choose their names, and messages that wait
-    /// leave.
+    /// After a change of keys, path or table: chooses the names of sockets, and sends messages that
+    /// wait.
     pub(crate) fn progress(&mut self, now: Nanos, shared: &mut Shared) {
         self.choose(now, shared);
         self.number_goodbyes(now, shared);
@@ -199,7 +200,7 @@ impl Connection {
                 }
                 SocketState::Connecting if can_send && chosen.is_some() => {
                     socket.state = SocketState::Open;
-                    // By PeerId, the peer may still refuse XX 3.
+                    // After a handshake by PeerId, the peer may still refuse the third message.
                     socket.deadline = socket.deadline.filter(|_| !is_confirmed);
                     let name = chosen.unwrap_or(0);
                     report = Some(Event::Connected { socket: id, peer, name });
@@ -270,7 +271,7 @@ impl Connection {
         }
     }
 
-    /// Takes a message that the data path could not seal: it leaves as `named`, or waits.
+    /// Handles a message that the data path could not seal: sends it as `named`, or queues it.
     pub(crate) fn send_slowly(
         &mut self,
         now: Nanos,
@@ -290,7 +291,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a message before those that wait.
+    /// Sends a message ahead of those that wait.
     pub(crate) fn send_first(
         &mut self,
         now: Nanos,
@@ -423,14 +424,14 @@ impl Connection {
         SentSlowly::Sent
     }
 
-    /// The name of an own number.
+    /// The name for a number of the own table.
     pub(crate) fn name_of(&self, number: EntryNumber) -> Option<String> {
         let number = self.own.number(number)?;
         Some(self.own.entry(number).name.as_str().to_owned())
     }
 }
 
-/// What became of a message on the control path.
+/// The result of sending a message on the control path.
 #[derive(Debug, PartialEq, Eq)]
 enum SentSlowly {
     Sent,
@@ -438,7 +439,7 @@ enum SentSlowly {
     Waits,
 }
 
-/// Why no socket was made for a message.
+/// Why a message opened no socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptRefused {
     NoListener,

@@ -1,5 +1,4 @@
-//! The paths of a connection: what handshakes, packets and errors say about them, and what they
-//! want.
+//! Connects the path set with handshakes, packets and errors, and applies the actions of the paths.
 
 use strowger_crypto::session::Input;
 use strowger_crypto::{Nanos, Sealed};
@@ -33,7 +32,7 @@ impl Connection {
         self.paths.add(now, &new);
     }
 
-    /// Concludes from the labels of a handshake when its keys arrive (wire.md W6-135, W6-137).
+    /// Updates the paths from the labels of a handshake that gave keys (wire.md W6-135, W6-137).
     pub(super) fn note_label_of_keys(
         &mut self,
         now: Nanos,
@@ -56,7 +55,8 @@ impl Connection {
         let labels = labels.unwrap_or_default();
         let is_chosen = role != Role::Answered;
         if role == Role::AskedByPeerId {
-            // The keys of XX 2 depend on the way by which its XX 1 came (wire.md W6-13).
+            // The second message of XX is bound to the path by which the first came (wire.md
+            // W6-13).
             let equal = labels.iter().find(|label| labels.len() == 1 || Some(**label) == from);
             let label = equal.copied().or(from);
             let along = |label| Along { label, lane: Lane::ZERO, hops_left: HOPS_LEFT };
@@ -87,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// A packet was opened that the paths must know of.
+    /// Handles an opened packet that changes the state of the paths.
     pub(crate) fn note_packet(&mut self, now: Nanos, packet: &OpenedPacket, shared: &mut Shared) {
         self.sync_paths(now, shared);
         self.paths.note_opened(now, packet);
@@ -101,14 +101,14 @@ impl Connection {
         }
     }
 
-    /// Takes over what the data path has noted.
+    /// Copies the times that the data path has noted.
     pub(crate) fn sync_paths(&mut self, now: Nanos, shared: &Shared) {
         if let Some(hot) = shared.data.connections.get(self.place as usize) {
             self.paths.sync(now, &hot.noted());
         }
     }
 
-    /// Does what the paths want.
+    /// Applies the pending actions of the paths.
     pub(crate) fn run_paths(&mut self, now: Nanos, shared: &mut Shared) {
         let mut has_changed = false;
         while let Some(action) = self.paths.poll(now, &mut *shared.entropy) {
@@ -281,8 +281,8 @@ impl Connection {
             HintKind::Congestion => shared.report(Event::Congestion { peer: self.peer }),
             HintKind::SlotMoved => {
                 shared.wishes.push(Wish::LookUp(self.peer));
-                // The return label of the answer has the present number, and the peer may have
-                // nothing else to send.
+                // The return label of the answer has the present slot number. Without a question,
+                // the peer may have nothing to send.
                 if self.moved_budget.take(now, SLOT_MOVED_QUESTIONS) {
                     self.send_items(now, Traffic::Items, &[ControlItem::Identify], shared);
                 }
@@ -296,7 +296,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Tells the data path what may be sent, and sockets how long messages may be.
+    /// Sets the limits of the data path, and reports a changed message length to sockets.
     pub(crate) fn publish(&mut self, shared: &mut Shared) {
         let active = self.paths.active().copied().filter(|_| self.paths.is_open());
         let route = active.and_then(|along| Route::along(along.label, along.hops_left));

@@ -1,4 +1,5 @@
-//! Reports about what arrived, for the congestion control of a program (wire.md W6-193, W6-194).
+//! Reports about received packets, for the congestion control of a program (wire.md W6-193,
+//! W6-194).
 
 use strowger_crypto::Nanos;
 use strowger_wire::connection::ControlItem;

@@ -1,4 +1,4 @@
-//! What a connection does in the course of time.
+//! The timers of a connection.
 
 use strowger_crypto::Nanos;
 use strowger_crypto::session::Input;
@@ -74,8 +74,8 @@ impl Connection {
         due
     }
 
-    /// Decides when the silence of the peer is looked at. The time is kept while answers arrive, so
-    /// that the data path need not say each time that another answer is due.
+    /// Sets the time of the next check for a silent peer. The time stays while answers arrive, so
+    /// that the data path need not wake the control part for each message.
     fn watch_silence(&mut self, now: Nanos, shared: &mut Shared) {
         self.sync_paths(now, shared);
         self.watch = self.watch.filter(|at| *at > now).or(self.paths.silence_at());
@@ -84,7 +84,7 @@ impl Connection {
         }
     }
 
-    /// When the connection is forgotten if nothing happens.
+    /// When the connection ends if nothing happens.
     fn ends_at(&self, shared: &Shared) -> Option<Nanos> {
         let hot = shared.data.connections.get(self.place as usize)?;
         if !self.is_proven {
@@ -111,7 +111,7 @@ impl Connection {
             let fails_at = shared.sockets.get(*id).and_then(|socket| socket.fails_at());
             fails_at.is_some_and(|at| at <= now)
         };
-        // No list is made while no connect is late: this runs while messages are sent.
+        // This runs while messages are sent: while no connect is late, `collect` allocates nothing.
         let late: Vec<SocketId> = self.sockets.iter().copied().filter(is_late).collect();
         for id in late {
             if shared.sockets.get(id).is_some_and(|s| s.state == SocketState::Open) {
@@ -128,8 +128,8 @@ impl Connection {
         }
     }
 
-    /// Ends a connection that nothing wants and whose keys the peer has not confirmed, so that the
-    /// next connect begins again: the peer could open no message under these keys.
+    /// Ends an unused connection whose keys the peer has not confirmed, because the peer could open
+    /// no message under these keys. The next connect starts a new handshake.
     fn end_unconfirmed(&mut self, shared: &mut Shared) {
         let is_wanted = !self.sockets.is_empty() || !self.waiting.is_empty();
         if !self.is_proven && !is_wanted && !self.is_closing() {
@@ -158,7 +158,7 @@ impl Connection {
         }
     }
 
-    /// How far connecting came.
+    /// The stage that connecting has reached.
     fn stage(&self, shared: &Shared) -> ConnectStage {
         if self.session.is_up() && self.can_send(shared) {
             ConnectStage::Protocols
@@ -171,7 +171,7 @@ impl Connection {
         }
     }
 
-    /// Whether something waits for keys: a connect or a message.
+    /// Whether a connect or a message waits for keys.
     fn has_demand(&self, shared: &Shared) -> bool {
         let is_connecting = |id: &crate::ids::SocketId| {
             shared.sockets.get(*id).is_some_and(|s| s.state == SocketState::Connecting)
@@ -179,7 +179,7 @@ impl Connection {
         !self.waiting.is_empty() || self.sockets.iter().any(is_connecting)
     }
 
-    /// Decides whether keys are wanted (wire.md W6-132).
+    /// Decides whether the connection needs fresh keys (wire.md W6-132).
     pub(crate) fn poll_use(&mut self, now: Nanos, shared: &mut Shared) {
         let Some(hot) = shared.data.connections.get(self.place as usize) else { return };
         let is_in_use = self.is_proven && now < hot.used().plus(IN_USE);

@@ -1,4 +1,4 @@
-//! What a connection says about itself, and small questions about it.
+//! The status of a connection, for operators and for other modules.
 
 use strowger_crypto::Nanos;
 use strowger_crypto::session::Output;
@@ -32,7 +32,7 @@ impl Connection {
         }
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(crate) fn memory(&self, shared: &Shared) -> usize {
         let hot = shared.data.connections.get(self.place as usize);
         size_of::<Connection>()
@@ -43,7 +43,7 @@ impl Connection {
             + hot.map_or(0, |hot| hot.memory())
     }
 
-    /// After the first packet under keys, or an empty one.
+    /// Handles the first opened packet under keys, or an empty one.
     pub(crate) fn note_first_opened(
         &mut self,
         now: Nanos,
@@ -87,7 +87,7 @@ impl Connection {
         })
     }
 
-    /// Whether a kind 7 may begin a handshake now.
+    /// Whether a packet of kind 7 may start a handshake now.
     pub(crate) fn may_heed_unknown(&mut self, now: Nanos) -> bool {
         let is_early = self.heeded_unknown.is_some_and(|at| now.since(at) < UNKNOWN_HEEDED_AFTER);
         if is_early || self.session.repeats_msg3() || self.session.has_attempt() {
@@ -112,7 +112,7 @@ impl Connection {
         entry.is_some_and(|entry| entry.flags.holds(EntryFlags::PASS_THROUGH))
     }
 
-    /// Whether nothing is left to say before the endpoint ends.
+    /// Whether no goodbye is pending, so that the endpoint can end.
     pub(crate) fn has_said_goodbye(&self) -> bool {
         matches!(self.closing, Closing::Ended | Closing::ByPeer { .. })
     }

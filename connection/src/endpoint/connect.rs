@@ -72,7 +72,8 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// The connection with a peer, which is begun if there is none, with these routes.
+    /// Returns the connection with a peer, after adding these routes. Starts a connection if there
+    /// is none.
     pub(super) fn reach(
         &mut self,
         now: Nanos,
@@ -96,7 +97,7 @@ impl Endpoint {
                 made.ok_or(ConnectError::TooMany)?
             }
         };
-        // A connection of which only an initiation of the peer is known has no id, either.
+        // A connection that so far has only the peer's initiation has no id, either.
         if self.connections.get(place).is_some_and(|c| c.id == ConnectionId::UNKNOWN) {
             let id = self.shared.draw_id().map_err(|_| ConnectError::TooMany)?;
             if let Some(connection) = self.connections.get_mut(place) {
@@ -108,7 +109,7 @@ impl Endpoint {
         Ok(place)
     }
 
-    /// Asks routing if a connection has neither a path nor a label to try.
+    /// Starts a lookup if a connection has neither a path nor a label to try.
     pub(super) fn seek(&mut self, now: Nanos, place: u32) {
         let peer = self.connections.get(place).map(|connection| connection.peer);
         if let Some(peer) = peer.filter(|_| self.needs_lookup(place)) {
@@ -174,7 +175,7 @@ impl Endpoint {
         self.poll_routing(now);
     }
 
-    /// Takes the results of lookups, and sends routing's questions.
+    /// Handles the results of lookups, and sends the requests of routing.
     pub(super) fn poll_routing(&mut self, now: Nanos) {
         while let Some(result) = self.routing.poll(now, &mut self.questions) {
             self.handle_result(now, &result);
@@ -239,7 +240,7 @@ impl Endpoint {
         }
     }
 
-    /// Gives a socket to the connection that it waited for.
+    /// Moves a socket to the connection that it waited for.
     fn hand_over(&mut self, now: Nanos, id: SocketId, place: u32) {
         let Endpoint { connections, shared, .. } = self;
         let Some(socket) = shared.sockets.get_mut(id) else { return };
@@ -277,7 +278,7 @@ impl Endpoint {
         }
     }
 
-    /// Does what connections want from routing.
+    /// Passes the lookups and feedback of connections to routing.
     pub(super) fn grant_wishes(&mut self, now: Nanos) {
         for wish in std::mem::take(&mut self.shared.wishes) {
             match wish {
@@ -327,7 +328,7 @@ impl Endpoint {
     }
 }
 
-/// Whether a control message answers a question of routing.
+/// Whether a control message answers a request of routing.
 fn is_answer(message: &Message<'_>) -> bool {
     matches!(
         message,
@@ -350,7 +351,7 @@ impl crate::connection::Connection {
         }
     }
 
-    /// Begins a handshake if something waits for keys and a label is known.
+    /// Starts a handshake if a connect or a message waits for keys and a label is known.
     pub(crate) fn begin_if_wanted(&mut self, now: Nanos, shared: &mut crate::shared::Shared) {
         self.poll_use(now, shared);
         if self.is_wanted && !self.session.is_up() {

@@ -1,4 +1,4 @@
-//! What fuzzers and benchmarks need beside the public interface.
+//! What fuzzers and benchmarks need besides the public interface.
 
 use strowger_crypto::{Nanos, PeerId, Sealed};
 
@@ -7,8 +7,8 @@ use crate::error::NoConnection;
 use crate::packet::PacketMark;
 
 impl Endpoint {
-    /// Seals any body for a peer, and queues the packet along the active path: what a peer may send
-    /// that has the keys and keeps no rule.
+    /// Seals any body for a peer, and queues the packet along the active path, as a peer with keys
+    /// that violates the rules may do.
     ///
     /// # Errors
     /// [`NoConnection`], also if there are no keys or no path.

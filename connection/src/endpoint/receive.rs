@@ -68,7 +68,7 @@ impl Endpoint {
                 let handled = self.handle_unknown(now, &frame, &arrival);
                 self.consumed(handled)
             }
-            // A new connection would keep the endpoint from its end.
+            // A new connection would delay the end of the endpoint.
             ConnectionKind::Initiation if self.closing_since.is_some() => {
                 self.discard(Discard::Closed)
             }
@@ -94,7 +94,7 @@ impl Endpoint {
         }
     }
 
-    /// Where a packet came from; `None` if it cannot be answered.
+    /// The return path of a packet; `None` if it cannot be computed.
     fn by(&self, arrival: &Arrival) -> Option<By> {
         let label = arrival.source.return_label(&self.shared.config.scheme).ok()?;
         let mark = PacketMark { flow: arrival.flow, class: arrival.class, ..PacketMark::default() };
@@ -177,7 +177,7 @@ impl Endpoint {
         self.shared.data.connections.get(connection as usize).map(|hot| hot.peer)
     }
 
-    /// Tells the control part of a packet that shows that the peer has keys, or where it is.
+    /// Passes to the control part a packet that confirms the keys or changes the peer's label.
     #[cold]
     fn note_opened(&mut self, now: Nanos, arrival: &Arrival, opened: &OpenedPacket) {
         let by = self.by(arrival);
@@ -250,7 +250,7 @@ impl Endpoint {
             }
             (Some(_), Some(name)) => {
                 if shared.accepts.get(&name).is_some() {
-                    // The policy has changed its mind.
+                    // The policy no longer allows the peer.
                     connection.refuse_protocol(now, ProtocolRef::Number(number), shared);
                     Err(Discard::UnknownProtocol)
                 } else {
@@ -324,7 +324,7 @@ impl Endpoint {
         self.consumed(handled)
     }
 
-    /// Where a message goes that names its protocol.
+    /// The target of a message that names its protocol.
     pub(super) fn target_of_name(
         &mut self,
         now: Nanos,
@@ -389,8 +389,8 @@ impl Endpoint {
         if !connection.own.entry(number).flags.holds(EntryFlags::PASS_THROUGH) {
             return self.discard(Discard::PassThroughRefused);
         }
-        // It is no sign of life and no use of the connection, so `target` of the data path, which
-        // notes both, is not asked.
+        // An unauthenticated message proves neither that the peer is alive nor that the connection
+        // is in use. The data path's `target` notes both, so this does not call it.
         let target = shared
             .data
             .connections
@@ -407,8 +407,8 @@ impl Endpoint {
         Received::Message { to, frame, info }
     }
 
-    /// Answers a sealed packet whose index belongs to no session (wire.md W6-19). Returns the reason
-    /// for which the packet is counted.
+    /// Answers a sealed packet whose index belongs to no session (wire.md W6-19). Returns the
+    /// discard reason.
     #[cold]
     fn answer_unknown(&mut self, now: Nanos, frame: &Frame, arrival: &Arrival) -> Discard {
         let packet = &frame.bytes()[arrival.header_bytes..];
@@ -425,7 +425,7 @@ impl Endpoint {
         Discard::NoSession
     }
 
-    /// The peer says that it does not know an index (wire.md W6-143 to W6-145).
+    /// Handles a packet of kind 7: the peer does not know an index (wire.md W6-143 to W6-145).
     fn handle_unknown(
         &mut self,
         now: Nanos,

@@ -1,4 +1,4 @@
-//! Messages that the data path cannot seal, and changes that reach many connections.
+//! Messages that the data path cannot seal, and changes to many connections.
 
 use strowger_crypto::{Nanos, PeerId};
 use strowger_frame::Frame;
@@ -153,7 +153,7 @@ impl Endpoint {
         }
     }
 
-    /// Tells the data path that protocols are no longer accepted.
+    /// Updates the data path after a listener or datagram socket was closed.
     pub(super) fn retarget(&mut self, now: Nanos) {
         for place in self.connections.places() {
             let Endpoint { connections, shared, .. } = self;
@@ -166,7 +166,7 @@ impl Endpoint {
         }
     }
 
-    /// Notes when a connection that was changed is due, and forgets one that has ended.
+    /// Schedules the next poll of a changed connection, and removes a connection that has ended.
     pub(super) fn settle(&mut self, now: Nanos, place: u32) {
         let Endpoint { connections, shared, .. } = self;
         let Some(connection) = connections.get_mut(place) else { return };

@@ -120,7 +120,7 @@ impl Net {
         self.nodes.push(node);
     }
 
-    /// Replaces a node by one that has restarted.
+    /// Replaces a node with a restarted one.
     pub(super) fn restart(&mut self, node: usize, config: EndpointConfig) {
         let seed = 1_000 + self.now.0;
         let entropy = Box::new(SeededEntropy::new(seed));
@@ -204,7 +204,7 @@ impl Net {
         }
     }
 
-    /// Does what a driver does after each call.
+    /// Polls a node as a driver does after each call.
     pub(super) fn drive(&mut self, node: usize) {
         for _ in 0..100 {
             let Node { endpoint, events, .. } = &mut self.nodes[node];
@@ -244,7 +244,7 @@ impl Net {
         self.drive(node);
     }
 
-    /// Runs for a time.
+    /// Runs the net for this time.
     pub(super) fn run(&mut self, milliseconds: u64) {
         let end = self.now.plus(Nanos::from_millis(milliseconds));
         loop {

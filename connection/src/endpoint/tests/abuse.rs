@@ -8,7 +8,7 @@ use strowger_wire::connection::{
 use super::*;
 use crate::path::Traffic;
 
-/// Sends items in one packet to node 1, whatever they are.
+/// Sends any items in one packet to node 1.
 fn send_items(net: &mut Net, items: &[ControlItem<'_>]) {
     let (now, peer) = (net.now, net.peer(1));
     let sent = net.nodes[0].endpoint.with_connection(now, &peer, |connection, shared| {
@@ -37,7 +37,8 @@ fn connected() -> (Net, SocketId) {
     (net, socket)
 }
 
-/// The connection closes by the goodbye, and the conflict must not stay as work that is due at once.
+/// The goodbye closes the connection. The table conflict must not stay due: the endpoint would poll
+/// without end.
 #[test]
 fn a_conflict_and_a_goodbye_in_one_packet_leave_no_work_at_once() {
     let (mut net, _) = connected();
@@ -50,8 +51,8 @@ fn a_conflict_and_a_goodbye_in_one_packet_leave_no_work_at_once() {
     assert!(net.nodes[1].endpoint.peers().is_empty());
 }
 
-/// The acknowledgements of one packet go in one packet, which is not longer. Acknowledgements of
-/// equal items are one.
+/// One packet holds all acknowledgements of a packet and is not longer. Equal items get one
+/// acknowledgement.
 ///
 /// wire.md: W6-97, W6-156, W6-166, W6-214.
 #[test]

@@ -83,8 +83,8 @@ fn a_connect_without_a_label_fails_at_once() {
     assert_eq!(net.now, begun);
 }
 
-/// A process that ends says goodbye. The next process with its key connects at once, by PeerId and by
-/// key: the goodbye binds its receiver, not its sender.
+/// A process that ends sends a goodbye. The next process with its key connects at once, by PeerId
+/// and by key: the goodbye keeps only its receiver from connecting.
 #[test]
 fn a_peer_that_has_said_goodbye_connects_again_at_once() {
     for by_key in [false, true] {

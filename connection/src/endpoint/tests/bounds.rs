@@ -28,7 +28,7 @@ fn connected(by_key: bool) -> (Net, SocketId) {
     (net, socket)
 }
 
-/// The packets that are sent meanwhile, which do not arrive.
+/// Runs `work`; returns the packets sent meanwhile, none of which arrive.
 fn held_back(net: &mut Net, work: impl FnOnce(&mut Net)) -> Vec<Packet> {
     let before = net.capture.len();
     net.is_lost = Box::new(|_| true);
@@ -37,7 +37,7 @@ fn held_back(net: &mut Net, work: impl FnOnce(&mut Net)) -> Vec<Packet> {
     net.capture[before..].to_vec()
 }
 
-/// What a node does with a packet that comes in by this slot.
+/// Passes a packet to a node as if it came in by this slot; returns the result.
 fn receive(net: &mut Net, node: usize, ingress: u32, bytes: &[u8]) -> Result<(), Discard> {
     let mut frame = net.frame(bytes);
     frame.set_mark(Mark(ingress));
@@ -70,7 +70,7 @@ fn a_label_without_an_answer_is_not_learnt_and_gets_none() {
     let packet = without_return_path(&initiation[0].bytes);
     assert_eq!(receive(&mut net, 1, 2, &packet), Err(Discard::NoReturnPath));
     assert!(net.nodes[1].sent == 0 && net.nodes[1].endpoint.peers().is_empty());
-    // A packet that would get kind 7.
+    // A packet that would be answered with kind 7.
     let mut unknown = initiation[0].bytes[..16].to_vec();
     unknown.extend([0x40, 1, 2, 3, 4, 5, 6, 7]);
     unknown.extend([0; 24]);
@@ -113,14 +113,14 @@ fn timestamps_are_kept_and_the_greatest_dropped_one_is_the_floor() {
     }
     assert!(first.iter().all(|peer| memory.guard(peer).newest.is_some()));
     assert!(!memory.is_below_floor(Timestamp(1)), "nothing was dropped");
-    // The first one is used again, so the second one is the oldest.
+    // The first timestamp is used again, so the second is the oldest.
     memory.keep_stamp(Nanos::from_secs(1), first[0], guard(500));
     memory.keep_stamp(Nanos::from_secs(20), peer(STAMPS_KEPT_MAX), guard(600));
     assert_eq!(memory.guard(&first[0]).newest, guard(500).newest);
     assert_eq!(memory.guard(&first[1]).newest, None);
     assert_eq!(memory.guard(&first[2]).newest, guard(2).newest);
     assert!(memory.is_below_floor(Timestamp(11)) && !memory.is_below_floor(Timestamp(12)));
-    // A lower one that is dropped later does not lower the floor.
+    // A lower timestamp that is dropped later does not lower the floor.
     memory.keep_stamp(Nanos::from_secs(21), peer(STAMPS_KEPT_MAX + 1), guard(601));
     assert!(memory.is_below_floor(Timestamp(12)) && !memory.is_below_floor(Timestamp(13)));
 }
@@ -218,7 +218,7 @@ fn control_messages_are_neither_delivered_nor_answered_and_hints_have_a_budget()
     assert_eq!(net.take(1), [b"it works"]);
 }
 
-/// The active label is not validated any more, and nothing has come by it since.
+/// The active label is no longer validated, and no packet has come by it since.
 ///
 /// wire.md: W6-174.
 #[test]

@@ -35,8 +35,8 @@ fn a_closed_socket_ends_at_the_other_end_too() {
     assert_eq!(net.take(1), [b"again"]);
 }
 
-/// By PeerId, the table of the peer follows the keys: until then the closed socket's number is not
-/// known.
+/// After a handshake by PeerId, the peer's table arrives after the keys: until then the closed
+/// socket's number is unknown.
 #[test]
 fn a_socket_that_is_closed_before_its_number_is_known_ends_at_the_other_end_too() {
     let mut net = Net::new(2, 10);
@@ -91,8 +91,8 @@ fn a_goodbye_closes_the_connection_at_both_ends() {
     net.connect(0, 1, "/echo/1");
 }
 
-/// The budget of known peers is there for a peer that has closed its connection, or whose
-/// connection is idle.
+/// A peer that has closed its connection, or whose connection is idle, still uses the budget of
+/// known peers.
 ///
 /// wire.md: W6-188.
 #[test]
@@ -274,7 +274,7 @@ fn a_connect_that_is_not_confirmed_ends_at_its_own_time_limit() {
     }
 }
 
-/// Allows all peers, or nobody.
+/// Allows all peers, or none.
 struct Switchable(std::sync::atomic::AtomicBool);
 
 impl Policy for Switchable {
@@ -307,7 +307,7 @@ fn a_connect_after_one_that_was_refused_loses_no_message() {
     assert_eq!(net.take(1), [b"hello"]);
 }
 
-/// A peer that is quiet has confirmed the keys all the same.
+/// A peer that sends no messages has confirmed the keys, too.
 #[test]
 fn a_quiet_socket_stays_open_after_the_time_limit_of_its_connect() {
     for by_key in [false, true] {
@@ -349,7 +349,7 @@ fn a_datagram_socket_exchanges_messages_with_all_peers() {
         sockets.push(socket.expect("a socket"));
     }
     for to in 1..3 {
-        // A program that has no label gets one from routing; here a connect brings it.
+        // Without a label the endpoint asks routing; here a connect supplies the label.
         net.connect(0, to, "/other/1");
     }
     net.run(100);
