@@ -7,8 +7,8 @@ use strowger_wire::switch_header::{
 };
 use strowger_wire::{Label, Register, Scheme, Slot, with_header, with_label};
 
-/// The source of a packet: the label bits with which the last switch delivered it. The [return
-/// label](Source::return_label) is computed only if the source has changed.
+/// The source of a packet: the label, shift and ingress slot with which the last switch delivered
+/// it. The [return label](Source::return_label) is computed only if the source has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     label: AnyLabel,

@@ -9,9 +9,9 @@
 //!  abandoned ◄─────────────────────────────────────────────────┘
 //! ```
 //!
-//! One path is active: messages go along it. The labels that routing, an operator or the program
-//! gave are *chosen*; others were learnt from packets of the peer. A learnt label never displaces a
-//! chosen one that works.
+//! One path is active: messages go along it. Labels from routing, an operator or the program are
+//! *chosen*; others are learnt from packets of the peer. A learnt label never displaces a chosen
+//! one that works.
 
 mod action;
 mod entry;
@@ -59,7 +59,7 @@ const HINT: BucketRate = BucketRate { per_second: HINTS, at_once: HINTS };
 #[derive(Debug)]
 pub(crate) struct PathSet {
     entries: Vec<Entry>,
-    /// The entry along which messages go.
+    /// The index of the active entry.
     active: Option<usize>,
     /// The limit of the active path that was last reported.
     reported_length: u16,
@@ -77,11 +77,11 @@ pub(crate) struct PathSet {
     order: u32,
     /// When the first message or item was sent after the last packet that was opened.
     due: Option<Nanos>,
-    /// Since when the validated paths are challenged because of a silence.
+    /// Whether the validated paths are challenged because the peer is silent.
     is_silent: bool,
     /// When a message or an item was last opened.
     heard: Nanos,
-    /// When a message was last sent, and when a long one was.
+    /// When a message was last sent, and when a long message was last sent.
     message_sent: Option<Nanos>,
     long_sent: Option<Nanos>,
     challenges: Bucket,
@@ -95,7 +95,7 @@ pub(crate) struct PathSet {
     actions: VecDeque<PathAction>,
 }
 
-/// An item `path` that is sent three times.
+/// A `path` item, which is sent three times.
 #[derive(Clone, Copy, Debug)]
 struct PathItem {
     since: Nanos,
@@ -112,7 +112,8 @@ struct Ping {
 }
 
 impl PathSet {
-    /// No path. `port_bytes_max`: the longest packet of the port, with its switch header.
+    /// Makes an empty set. `port_bytes_max`: the longest packet of the port, with its switch
+    /// header.
     pub(crate) fn new(now: Nanos, port_bytes_max: u16, lanes: u8) -> PathSet {
         PathSet {
             entries: Vec::new(),
@@ -144,12 +145,12 @@ impl PathSet {
 
     // Labels.
 
-    /// Adds a chosen label. It is challenged when there are keys, and stands by when it is
-    /// validated.
+    /// Adds a chosen label. It is challenged when there are keys, and becomes a standby path when
+    /// it is validated.
     pub(crate) fn add(&mut self, now: Nanos, new: &NewLabel) {
         let Some(index) = self.entry_for(now, new, true) else { return };
         self.challenge_unless_validated(now, index);
-        // A learnt label may be known as a chosen one now.
+        // A learnt label may have become a chosen one.
         self.elect(now);
     }
 
@@ -181,7 +182,7 @@ impl PathSet {
         order.into_iter().take(RACED_LABELS_MAX).map(|index| self.entries[index].along).collect()
     }
 
-    /// A finished handshake has validated a label (W6-135, W6-137).
+    /// Notes that a finished handshake has validated a label (W6-135, W6-137).
     pub(crate) fn handshake_done(
         &mut self,
         now: Nanos,
@@ -201,8 +202,8 @@ impl PathSet {
         self.validated(now, index);
     }
 
-    /// A handshake whose initiation went along several labels is finished, and none of them is the
-    /// response's return label `from`, by which `bytes` came (W6-135).
+    /// Notes a finished handshake whose initiation went along several labels, none of which is the
+    /// response's return label `from`. `bytes` came by `from` (W6-135).
     pub(crate) fn handshake_unclear(
         &mut self,
         now: Nanos,
@@ -229,7 +230,7 @@ impl PathSet {
         }
     }
 
-    /// The keys of a handshake arrived that this end answered along several return labels (W6-137).
+    /// Notes the keys of a handshake that this end answered along several return labels (W6-137).
     /// The first packet under them came by `from` and has `bytes` bytes. All labels are challenged.
     pub(crate) fn answered_along(
         &mut self,
@@ -259,7 +260,7 @@ impl PathSet {
         self.elect(now);
     }
 
-    /// What the peer's hello states (W6-181), and whether there are keys that seal now.
+    /// Sets the longest packet that the peer's hello states (W6-181).
     pub(crate) fn set_peer_mtu(&mut self, packet_bytes_max: u16) {
         self.peer_bytes_max = packet_bytes_max;
         for index in 0..self.entries.len() {
@@ -269,7 +270,8 @@ impl PathSet {
         self.report_length();
     }
 
-    /// Whether this end may seal. Without keys nothing is challenged, and no silence counts.
+    /// Sets whether this end has keys that seal. Without keys it sends no challenges and ignores
+    /// silence.
     pub(crate) fn set_can_seal(&mut self, can_seal: bool) {
         self.can_seal = can_seal;
         if !can_seal {
@@ -279,13 +281,13 @@ impl PathSet {
 
     // Packets that came.
 
-    /// A packet was opened.
+    /// Handles an opened packet.
     #[inline]
     pub(crate) fn note_opened(&mut self, now: Nanos, packet: &OpenedPacket) {
         if packet.content == Content::Message {
             self.heard = now;
         }
-        // A challenge does not show that the peer hears this end (W6-203).
+        // A challenge does not show that the peer receives packets of this end (W6-203).
         match (packet.content, self.is_gone) {
             (Content::Challenge, true) => self.challenge_active(now),
             (Content::Challenge, false) => {}
@@ -347,7 +349,7 @@ impl PathSet {
         for index in 0..self.entries.len() {
             if self.entries[index].handle_response(now, token) {
                 if self.is_silent {
-                    // The first path that answers carries on (W6-45).
+                    // The first path that answers becomes or stays active (W6-45).
                     self.is_silent = false;
                     self.order += 1;
                     self.entries[index].order = self.order;
@@ -371,7 +373,7 @@ impl PathSet {
     }
 
     /// Handles an error or notice about a packet with a flow of this connection. It is not
-    /// authenticated: it ends nothing.
+    /// authenticated, so it abandons no path.
     pub(crate) fn handle_hint(&mut self, now: Nanos, hint: &Hint) -> HintEffect {
         let is_about = |entry: &Entry| {
             entry.sent.is_some_and(|sent| now.since(sent) <= HINT_TIME)
@@ -434,7 +436,7 @@ impl PathSet {
     // Packets to send.
 
     /// The active path for a connection packet of `packet_bytes` bytes, header and tag included.
-    /// The packet counts as sent.
+    /// Counts the packet as sent.
     ///
     /// # Errors
     /// [`PathRefused`]; nothing is changed.
@@ -470,8 +472,9 @@ impl PathSet {
     /// The paths for the response to a challenge that had `cause_bytes` bytes and was opened
     /// (W6-175): the challenge's return label, if it is validated or if the response is covered by
     /// what came by it (W6-42); and the active path, if the return label is not validated. A relay
-    /// may send a copy of a challenge with another return path ahead of the challenge, which is
-    /// then a replay, and the response must arrive all the same. Lengths include the switch header.
+    /// may send a copy of a challenge, with another return path, ahead of the challenge itself.
+    /// Then the challenge is a replay, and the response must arrive nevertheless. Lengths include
+    /// the switch header.
     pub(crate) fn take_answer(
         &mut self,
         now: Nanos,
@@ -501,8 +504,8 @@ impl PathSet {
         paths
     }
 
-    /// Sends a challenge along the active path with each initiation while the peer is gone
-    /// (W6-186).
+    /// Starts a challenge along the active path. The caller does this with each initiation while
+    /// the peer is gone (W6-186).
     pub(crate) fn challenge_active(&mut self, now: Nanos) {
         if let Some(index) = self.active {
             self.entries[index].begin_challenge(now);
@@ -529,8 +532,8 @@ impl PathSet {
 
     // Time.
 
-    /// The next action. The caller calls it until it returns `None`, after each other call and at
-    /// [`next_timeout`](PathSet::next_timeout).
+    /// The next action. The caller repeats this until it returns `None`, after each other call and
+    /// at [`next_timeout`](PathSet::next_timeout).
     pub(crate) fn poll(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> Option<PathAction> {
         self.polled = now;
         loop {
@@ -579,12 +582,12 @@ impl PathSet {
         self.active_entry().map(|entry| &entry.along)
     }
 
-    /// Whether messages may go: there is an active path and the peer is not gone.
+    /// Whether messages may be sent: there is an active path and the peer is not gone.
     pub(crate) fn is_usable(&self) -> bool {
         self.active.is_some() && !self.is_gone
     }
 
-    /// Whether pass-through messages may go (W6-161): the active path is validated.
+    /// Whether pass-through messages may be sent (W6-161): the active path is validated.
     #[inline]
     pub(crate) fn is_validated(&self) -> bool {
         self.active_entry().is_some_and(|entry| entry.state == PathState::Validated)
@@ -596,8 +599,8 @@ impl PathSet {
         self.is_gone
     }
 
-    /// Bytes of the longest connection packet along the active path; the least that any path has if
-    /// there is none.
+    /// Bytes of the longest connection packet along the active path; without one, the limit that
+    /// every path has at least.
     pub(crate) fn packet_bytes_max(&self) -> u16 {
         self.active_entry().map_or(LENGTH_MIN, |entry| entry.length.limit())
     }

@@ -4,26 +4,27 @@ use std::collections::HashSet;
 
 use strowger_crypto::PeerId;
 
-/// Decides for an endpoint. It is asked on the control path, never for a message.
+/// The access rules of an endpoint. The endpoint calls them on the control path, not for each
+/// message.
 pub trait Policy: Send + Sync {
     /// Whether this peer may connect: asked before a response by static key, and at the third
     /// message by PeerId. A peer that may not connect gets no answer.
     fn may_connect(&self, peer: &PeerId) -> bool;
 
-    /// Whether this peer may use this protocol. A protocol that it may not use is not in the table
-    /// that it gets.
+    /// Whether this peer may use this protocol. The table for the peer contains no protocol that
+    /// the peer may not use.
     fn may_use(&self, peer: &PeerId, protocol: &str) -> bool {
         let _ = (peer, protocol);
         true
     }
 
-    /// Whether this peer counts as known: known peers have their own share of the budgets.
+    /// Whether this peer is known: known peers have their own share of the budgets.
     fn is_known(&self, peer: &PeerId) -> bool {
         let _ = peer;
         false
     }
 
-    /// Whether this node gives the peer its link key for a direct link.
+    /// Whether this node gives its link key to the peer, for a direct link.
     fn may_go_direct(&self, peer: &PeerId) -> Consent {
         let _ = peer;
         Consent::Never
@@ -36,7 +37,7 @@ pub enum Consent {
     /// Never.
     #[default]
     Never,
-    /// The program is asked.
+    /// Ask the program.
     Ask,
     /// Yes.
     Yes,

@@ -3,8 +3,8 @@
 //! [`OwnTable`] gives numbers to the protocols that this end accepts, and announces them until the
 //! peer has acknowledged them. [`PeerTable`] stores what the peer has announced. A number for a
 //! message to the peer comes from the peer's table only ([`PeerNumber`]), and a number in a
-//! received message has a meaning only in the own table ([`OwnNumber`]): so no message can reach
-//! another protocol than its sender meant, whatever was lost (R19).
+//! received message has a meaning only in the own table ([`OwnNumber`]): so no message reaches
+//! another protocol than its sender meant, even after loss (R19).
 
 use strowger_crypto::{Nanos, hash};
 use strowger_wire::{
@@ -86,10 +86,10 @@ fn digest_of(entries: TableEntries<'_>) -> [u8; TABLE_DIGEST_BYTES] {
 pub(crate) struct OwnTable {
     entries: Entries,
     count: EntryCount,
-    /// The entries that the peer has, from the first one; `None` until it has acknowledged any
-    /// number, also 0.
+    /// The number of entries that the peer has; `None` until the peer has acknowledged a number,
+    /// which may be 0.
     acknowledged: Option<EntryCount>,
-    /// The entries that were sent, from the first one.
+    /// The number of entries that were sent.
     sent: EntryCount,
     announcement: Announcement,
 }
@@ -97,10 +97,11 @@ pub(crate) struct OwnTable {
 /// When the entries that are not acknowledged are sent.
 #[derive(Clone, Copy, Debug, Default)]
 enum Announcement {
-    /// Not now: all is acknowledged, or nothing may be sent yet.
+    /// Not now: all entries are acknowledged, or nothing may be sent yet.
     #[default]
     Off,
-    /// At `at`, and then after `pause`. `copies`: how often since the last packet of the peer.
+    /// At `at`, and then after `pause`. `copies`: the number of copies since the last packet of the
+    /// peer.
     On { at: Nanos, pause: Nanos, copies: u8 },
 }
 
@@ -140,8 +141,8 @@ impl OwnTable {
         OwnTable::default()
     }
 
-    /// Adds a protocol, and returns its number. A name that the table has keeps its number and its
-    /// flags, because entries never change (W6-150).
+    /// Adds a protocol, and returns its number. A name that is already in the table keeps its
+    /// number and flags, because entries never change (W6-150).
     ///
     /// # Errors
     /// [`OwnTableFull`]; the table is unchanged.
@@ -202,10 +203,10 @@ impl OwnTable {
         TableState { count: self.count, digest: digest_of(self.entries.all()) }
     }
 
-    /// Sends what the peer does not have at once, and again until it has acknowledged it; also an
-    /// empty table, if the peer has acknowledged nothing. The caller does this when a handshake has
-    /// given keys that seal, after [`handle_ack`](OwnTable::handle_ack) for what its hello stated
-    /// (W6-153).
+    /// Starts sending the entries that the peer does not have, until the peer acknowledges them;
+    /// also an empty table, if the peer has acknowledged nothing. The caller does this when a
+    /// handshake has given keys that seal, after [`handle_ack`](OwnTable::handle_ack) for the
+    /// entries that its hello stated (W6-153).
     pub(crate) fn announce(&mut self, now: Nanos) {
         self.announcement = if self.is_acknowledged() {
             Announcement::Off
@@ -223,7 +224,7 @@ impl OwnTable {
         }
         let has = self.acknowledged.unwrap_or_default();
         let left = self.entries.all().skip(has);
-        // There is room for the end of the table behind the last entry.
+        // Leave room for the item that ends the table.
         let (entries, rest) = left.split_at_bytes(bytes_max.checked_sub(2 * TABLE_ITEM_BYTES)?);
         if entries.count() == EntryCount::ZERO && rest.count() != EntryCount::ZERO {
             return None;
@@ -240,7 +241,7 @@ impl OwnTable {
         Some(TablePart { first, entries, end })
     }
 
-    /// Handles a `table_ack`, or another proof that the peer has this number of entries. A count
+    /// Handles a `table_ack`, or other evidence that the peer has this number of entries. A count
     /// that is not higher than an earlier one has no effect.
     ///
     /// # Errors
@@ -259,7 +260,7 @@ impl OwnTable {
         Ok(())
     }
 
-    /// A packet of the peer was opened: it is there, so copies go on.
+    /// Notes an opened packet of the peer, so that copies continue.
     #[inline]
     pub(crate) fn note_opened(&mut self) {
         if let Announcement::On { copies, .. } = &mut self.announcement {
@@ -278,8 +279,8 @@ impl OwnTable {
         self.acknowledged == Some(self.count)
     }
 
-    /// The peer has restarted and has no entry (W6-140). Numbers stay, because sockets have them;
-    /// the caller announces them again.
+    /// Notes that the peer has restarted and has no entry (W6-140). Numbers stay, because sockets
+    /// use them; the caller announces them again.
     pub(crate) fn forget_acknowledgement(&mut self) {
         (self.acknowledged, self.sent) = (None, EntryCount::ZERO);
         self.announcement = Announcement::Off;
@@ -311,11 +312,11 @@ pub(crate) struct PeerTable {
     count: EntryCount,
     /// Whether the peer has said that its table ends here.
     is_complete: bool,
-    /// What the newest hello has stated, until the table has as many entries.
+    /// The state in the newest hello, until the table has as many entries.
     stated: Option<TableState>,
 }
 
-/// Entries are not stored.
+/// Why entries were not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PeerTableRefused {
     /// An entry is repeated with other bytes (W6-36). The connection ends.
@@ -326,20 +327,19 @@ pub(crate) enum PeerTableRefused {
     TooLong,
 }
 
-/// What stored entries have changed.
+/// The effect of an item or hello on the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerTableNews {
     /// Nothing.
     None,
-    /// There are more entries, or it is now known that there are no more: waiting sockets may
-    /// choose a name now.
+    /// There are new entries, or the table is now complete: waiting sockets may choose a name.
     Grown,
     /// Entries before these are missing. Nothing was stored.
     Gap,
 }
 
 impl PeerTable {
-    /// A table of which nothing is known.
+    /// Makes a table of which nothing is known.
     pub(crate) fn new() -> PeerTable {
         PeerTable::default()
     }
@@ -360,7 +360,7 @@ impl PeerTable {
             return Ok(PeerTableNews::Gap);
         }
         if entries.count() == EntryCount::ZERO {
-            // An item that was sent before the table grew may arrive late.
+            // An item from before the table grew may arrive late.
             let is_news = before == known && !self.is_complete;
             self.is_complete |= is_news;
             return Ok(if is_news { PeerTableNews::Grown } else { PeerTableNews::None });
@@ -400,15 +400,15 @@ impl PeerTable {
         if entries.count() != EntryCount::ZERO {
             self.handle_item(EntryNumber::FIRST, entries)?;
         }
-        // A hello that was sent before the table grew says nothing about its end.
+        // A hello from before the table grew says nothing about the end of the table.
         self.stated = state.filter(|state| state.count >= self.count);
         self.compare_stated()?;
         let has_news = before != (self.count, self.is_complete);
         Ok(if has_news { PeerTableNews::Grown } else { PeerTableNews::None })
     }
 
-    /// Whether the table has as many entries as a hello stated: then it is complete, or they differ
-    /// from what the peer has (W6-36).
+    /// If the table has as many entries as a hello stated: marks it as complete, or fails because
+    /// the digests differ (W6-36).
     fn compare_stated(&mut self) -> Result<(), PeerTableRefused> {
         let Some(stated) = self.stated.take_if(|stated| stated.count <= self.count) else {
             return Ok(());
@@ -425,7 +425,7 @@ impl PeerTable {
         self.entries.all().find(name).map(|(number, _)| PeerNumber(number))
     }
 
-    /// The first of these names that the peer accepts: its index in `names`, and its number.
+    /// The first of these names that the peer accepts: the index in `names` and the number.
     pub(crate) fn choose(&self, names: &ProtocolNames) -> Option<(usize, PeerNumber)> {
         let mut found = names.owned().iter().enumerate().filter_map(|(index, name)| {
             self.number_of(name.as_name()).map(|number| (index, number))
@@ -456,7 +456,7 @@ impl PeerTable {
         self.is_complete
     }
 
-    /// The peer has restarted: nothing of its table is known.
+    /// Forgets the table of a peer that has restarted.
     pub(crate) fn reset(&mut self) {
         *self = PeerTable::default();
     }

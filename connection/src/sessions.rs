@@ -1,4 +1,4 @@
-//! Session indices, and the openers that they lead to.
+//! Session indices, and the openers for each index.
 
 use strowger_crypto::{Entropy, Openers};
 use strowger_wire::link_header::SessionIndex;
@@ -6,21 +6,21 @@ use strowger_wire::link_header::SessionIndex;
 use crate::limits::{INDEX_DRAWS_MAX, INDEX_PLACES_MAX, INDEX_PLACES_MIN};
 use crate::packet::Source;
 
-/// What an index leads to.
+/// The meaning of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// Nothing.
     Nothing,
     /// A handshake attempt of this connection waits for a response.
     Attempt(u32),
-    /// Packets to this index are opened by the receiver with this number.
+    /// The receiver with this number opens packets to this index.
     Receiver(u32),
 }
 
 /// The state of one lane of the peer, under one generation of keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LaneSeen {
-    /// One above the greatest counter; 0 before the first packet.
+    /// The greatest counter plus 1; 0 before the first packet.
     pub(crate) next: u64,
     /// Packets, for `receive_report`.
     pub(crate) packets: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Receiver {
     pub(crate) openers: Openers,
     pub(crate) connection: u32,
     pub(crate) index: SessionIndex,
-    /// Greater than that of all earlier keys.
+    /// A number greater than that of all earlier keys.
     pub(crate) generation: u32,
     pub(crate) lanes: [LaneSeen; LANES_SEEN],
 }
@@ -55,7 +55,7 @@ struct Place {
 impl Place {
     const VACANT: Place = Place { index: u32::MAX, owner: 0 };
     const ATTEMPT: u32 = 1 << 31;
-    /// The index is drawn and leads nowhere yet.
+    /// The index is drawn and not used yet.
     const RESERVED: u32 = u32::MAX;
 }
 
@@ -98,7 +98,7 @@ impl Sessions {
         self.buckets[bucket].iter_mut().find(|place| place.index == holds)
     }
 
-    /// What an index leads to: the places of one cache line are compared.
+    /// The meaning of an index. Compares the places of one cache line.
     #[inline]
     pub(crate) fn find(&self, index: SessionIndex) -> Found {
         let place = self.bucket(index).iter().find(|place| place.index == index.number());
@@ -148,7 +148,7 @@ impl Sessions {
         }
     }
 
-    /// Notes that a response to this index is awaited.
+    /// Notes that a connection waits for a response to this index.
     pub(crate) fn await_answer(&mut self, index: SessionIndex, connection: u32) {
         self.set_owner(index, connection | Place::ATTEMPT);
     }
@@ -210,8 +210,8 @@ impl Sessions {
         self.buckets.len() * BUCKET_PLACES
     }
 
-    /// Doubles the table; returns whether it could. The places of one bucket go to two buckets, so
-    /// all of them fit.
+    /// Doubles the table; returns `false` at the limit. The places of one bucket move to two
+    /// buckets, so all of them fit.
     fn grow(&mut self) -> bool {
         if self.places() >= INDEX_PLACES_MAX {
             return false;
@@ -276,8 +276,8 @@ mod tests {
         assert_eq!(sessions.used(), 0);
     }
 
-    /// The responder of XX cannot draw another index. While one table place was the only one for an
-    /// index, up to half of the first contacts were refused.
+    /// The responder of XX cannot choose another index. With one place for each index, up to half
+    /// of the first handshakes would be refused.
     #[test]
     fn an_index_of_xx_finds_a_place_beside_many_others() {
         let (mut sessions, mut entropy) = (Sessions::new(), SeededEntropy::new(7));
@@ -289,7 +289,7 @@ mod tests {
             let index = SessionIndex::new(index).expect("24 bits");
             matches!(sessions.find(index), Found::Nothing) && !sessions.take(index)
         });
-        // About one of a thousand is in use: the number itself is taken.
+        // About one index in a thousand is in use itself.
         assert!(refused.count() <= 10);
     }
 }

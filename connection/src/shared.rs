@@ -40,35 +40,35 @@ pub(crate) struct Shared {
     pub(crate) accepts: Accepts,
     /// The connections of known static keys.
     pub(crate) by_key: HashMap<StaticPublic, u32>,
-    /// The indices that peers have given for keys that seal, and their connections.
+    /// The peer's index of each set of keys that seal, with its connection.
     pub(crate) peer_indices: BTreeSet<(SessionIndex, u32)>,
-    /// The flows of connections, for errors about their packets.
+    /// The flows of connections, to match errors about their packets.
     pub(crate) flows: BTreeSet<(u16, u32)>,
     /// A secret from which flows are derived.
     pub(crate) flow_key: u64,
-    /// The response that a session has just sent, to be repeated for copies of its initiation.
+    /// The last response of a session, which is sent again for copies of its initiation.
     pub(crate) last_response: Option<Vec<u8>>,
-    /// Labels by which packets of connections came lately.
+    /// Labels by which connections recently received packets.
     pub(crate) known_labels: KnownLabels,
-    /// Peers that asked this end to wait, until when, and what they said.
+    /// Peers whose goodbye asked this end to wait, with the end of the wait and the goodbye.
     pub(crate) goodbyes: HashMap<PeerId, (Nanos, Goodbye)>,
     pub(crate) memory: Memory,
-    /// What connections want from routing.
+    /// Requests of connections to routing.
     pub(crate) wishes: Vec<Wish>,
-    /// When this endpoint began.
+    /// When this endpoint was made.
     pub(crate) began: Nanos,
 }
 
-/// What a connection wants from routing.
+/// A request of a connection to routing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wish {
-    /// Labels of this peer.
+    /// Look up labels of this peer.
     LookUp(PeerId),
-    /// To tell it what became of a label.
+    /// Report the outcome of a label.
     Feedback(AnyLabel, Outcome),
 }
 
-/// Where a handshake message or a packet came from.
+/// The return path of a received packet, and what an answer needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct By {
     /// The return label.
@@ -133,7 +133,7 @@ impl Shared {
         self.accepts.get(name).is_some() && self.policy.may_use(peer, name)
     }
 
-    /// Notes that a peer asked this end to wait before it connects again.
+    /// Notes that a peer's goodbye asks this end to wait before it connects again.
     pub(crate) fn note_goodbye(&mut self, peer: PeerId, until: Nanos, goodbye: &Goodbye) {
         if self.goodbyes.len() >= GOODBYES_KEPT_MAX {
             let first = self.goodbyes.iter().min_by_key(|(_, (until, _))| *until);

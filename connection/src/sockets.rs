@@ -21,11 +21,11 @@ pub(crate) struct Socket {
     pub(crate) deadline: Option<Nanos>,
     /// The early message, until it is delivered or sent again.
     pub(crate) early: Option<Vec<u8>>,
-    /// The listener in whose backlog it counts.
+    /// The listener whose backlog contains this socket.
     pub(crate) waits_in: Option<ListenerId>,
     /// Whether a message was refused, so that [`Event::Writable`](crate::Event::Writable) is due.
     pub(crate) was_refused: bool,
-    /// The peer's number that it refuses; 0 for none.
+    /// The number in the peer's table that the peer refuses; 0 for none.
     pub(crate) refused_number: u8,
 }
 
@@ -48,7 +48,8 @@ impl Socket {
     }
 }
 
-/// All sockets of an endpoint. A closed one is forgotten; its place is used again with another turn.
+/// All sockets of an endpoint. A closed socket is removed; its place is used again with another
+/// turn.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     sockets: Vec<Option<Box<Socket>>>,
@@ -101,7 +102,7 @@ impl Sockets {
         }))
     }
 
-    /// The socket with this handle, if it is not forgotten.
+    /// The socket with this handle, unless it was removed.
     pub(crate) fn get(&self, id: SocketId) -> Option<&Socket> {
         self.sockets.get(id.index())?.as_deref().filter(|socket| socket.id == id)
     }
@@ -111,7 +112,7 @@ impl Sockets {
         self.sockets.get_mut(id.index())?.as_deref_mut().filter(|socket| socket.id == id)
     }
 
-    /// Forgets a socket.
+    /// Removes a socket.
     pub(crate) fn remove(&mut self, data: &mut DataPath, id: SocketId) -> Option<Box<Socket>> {
         self.get(id)?;
         let socket = self.sockets[id.index()].take();

@@ -7,7 +7,7 @@ use strowger_crypto::Nanos;
 use crate::limits::{WAITING_BYTES_MAX, WAITING_MESSAGES_MAX, WAITING_TIME};
 
 /// Copies of messages, oldest first: at most [`WAITING_MESSAGES_MAX`] and [`WAITING_BYTES_MAX`],
-/// for at most [`WAITING_TIME`]. `T` says whose message it is.
+/// for at most [`WAITING_TIME`]. `T` identifies the owner of a message.
 #[derive(Debug)]
 pub(crate) struct WaitingMessages<T> {
     messages: VecDeque<WaitingMessage<T>>,
@@ -17,11 +17,11 @@ pub(crate) struct WaitingMessages<T> {
 /// A message that waits.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WaitingMessage<T> {
-    /// Whose message it is.
+    /// The owner of the message.
     pub(crate) owner: T,
     /// The message.
     pub(crate) message: Box<[u8]>,
-    /// When it is dropped.
+    /// When the message is dropped.
     expires: Nanos,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct WaitingMessage<T> {
 pub(crate) struct WaitingFull;
 
 impl<T> WaitingMessages<T> {
-    /// No message. Nothing is allocated before the first one.
+    /// Makes an empty queue, which allocates nothing before the first message.
     pub(crate) const fn new() -> WaitingMessages<T> {
         WaitingMessages { messages: VecDeque::new(), bytes: 0 }
     }
@@ -61,7 +61,7 @@ impl<T> WaitingMessages<T> {
         let message = self.messages.pop_front()?;
         self.bytes -= message.message.len();
         if self.messages.is_empty() {
-            // Most connections never queue again.
+            // Free the memory: most connections never queue again.
             self.messages = VecDeque::new();
         }
         Some(message)
@@ -81,7 +81,7 @@ impl<T> WaitingMessages<T> {
         before - self.messages.len()
     }
 
-    /// Removes the messages that `take` takes. It is called for each, in their order.
+    /// Calls `take` for each message in order, and removes those for which it returns true.
     pub(crate) fn remove_if(&mut self, mut take: impl FnMut(&T, &[u8]) -> bool) {
         self.messages.retain(|message| !take(&message.owner, &message.message));
         self.bytes = self.messages.iter().map(|message| message.message.len()).sum();

@@ -1,4 +1,4 @@
-//! What the paths of a connection want from the endpoint, and what the endpoint tells them.
+//! The actions that the paths of a connection request of the endpoint, and the inputs of the paths.
 
 use strowger_crypto::Nanos;
 use strowger_routing::Outcome;
@@ -15,8 +15,8 @@ use super::entry::Along;
 /// A label for a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewLabel {
-    /// The label. Labels that name one route must be equal: the caller gives each in the form in
-    /// which it sends it.
+    /// The label. Labels of one route must be equal, so the caller gives each label in the form in
+    /// which it is sent.
     pub(crate) label: AnyLabel,
     /// The field of the switch header (W6-129).
     pub(crate) hops_left: u8,
@@ -33,9 +33,9 @@ pub(crate) struct OpenedPacket {
     pub(crate) label: Option<AnyLabel>,
     /// Bytes with the switch header.
     pub(crate) bytes: usize,
-    /// Whether its counter is above all earlier ones of its lane.
+    /// Whether the packet's counter is above all earlier ones of its lane.
     pub(crate) is_newest: bool,
-    /// What it contains.
+    /// What the packet contains.
     pub(crate) content: Content,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct OpenedPacket {
 pub(crate) enum Content {
     /// A message for a program, or items.
     Message,
-    /// Nothing: it confirms the keys.
+    /// Nothing: the packet confirms the keys.
     Confirmation,
     /// A path challenge.
     Challenge,
@@ -52,14 +52,14 @@ pub(crate) enum Content {
     Response,
 }
 
-/// What is sent along the active path.
+/// The kind of traffic that is sent along the active path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
     /// A message of a program. An answer is due.
     Message,
-    /// Items that the peer answers, as `table`. An answer is due.
+    /// Items that the peer answers, such as `table`. An answer is due.
     Items,
-    /// What the peer does not answer: acknowledgements, reports, confirmations.
+    /// Packets that the peer does not answer: acknowledgements, reports, confirmations.
     Unanswered,
 }
 
@@ -68,29 +68,29 @@ pub(crate) enum Traffic {
 pub(crate) enum PathRefused {
     /// There is no path, or the peer is gone: messages wait.
     NoPath,
-    /// The label is not validated, and as many bytes as allowed went along it (W6-42).
+    /// The label is not validated, and its byte credit is used up (W6-42).
     NoCredit,
-    /// The packet is longer than the path takes.
+    /// The packet is longer than the path allows.
     TooLong {
         /// Bytes of the longest connection packet.
         packet_bytes_max: u16,
     },
 }
 
-/// What the endpoint does for the paths.
+/// An action of the endpoint for the paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathAction {
     /// Send a path challenge: a connection packet of this length, with the token and zeros.
     Challenge { along: Along, token: PathToken, packet_bytes: usize },
     /// Send the item `path`, for the lane of the active path and for the former one (W6-179).
     SendPathItem { active: Lane, former: Option<(Lane, PathUse)> },
-    /// Look the peer up: there are too few labels that work.
+    /// Look the peer up: too few labels work.
     AskRouting,
     /// Tell routing about a label that it may have given.
     Feedback { label: AnyLabel, outcome: Outcome },
-    /// Messages go along another label.
+    /// Messages are now sent along another label.
     Changed { label: AnyLabel, rtt: Option<Nanos> },
-    /// The longest connection packet has changed.
+    /// The limit of connection packets has changed.
     LengthChanged { packet_bytes_max: u16 },
     /// No path answers (W6-186). Messages wait, and a handshake is needed.
     Gone,
@@ -103,9 +103,9 @@ pub(crate) enum PathAction {
 /// An error or notice about a packet with a flow of this connection (W6-44).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hint {
-    /// What it says.
+    /// What the error or notice says.
     pub(crate) kind: HintKind,
-    /// The label in the header that it contains.
+    /// The label in the packet header that the error contains.
     pub(crate) label: AnyLabel,
     /// The shift in that header.
     pub(crate) shift: u8,
@@ -150,15 +150,15 @@ pub(crate) enum HintKind {
     Dropped(Reason),
 }
 
-/// What a hint has done.
+/// The effect of a hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HintEffect {
-    /// It matches no packet that went along a label of this connection.
+    /// The hint matches no packet that went along a label of this connection.
     Unsolicited,
-    /// Too many hints came.
+    /// Hints come faster than the limit.
     OverBudget,
-    /// It is about this label. A *slot moved* or a failure: the endpoint asks routing to repair the
-    /// label. A *congestion*: the endpoint tells the program.
+    /// The hint is about this label. After *slot moved* or a failure, the endpoint asks routing to
+    /// repair the label. It reports *congestion* to the program.
     About(AnyLabel),
 }
 
@@ -167,12 +167,12 @@ pub(crate) enum HintEffect {
 pub(crate) enum PingRefused {
     /// There is no validated path.
     NoPath,
-    /// The path does not take a packet of this length.
+    /// A packet of this length is too long for the path.
     TooLong,
-    /// Too many pings are without an answer.
+    /// Too many pings have no answer yet.
     TooMany,
 }
 
-/// More challenges and responses came than are handled in a second (W3-47).
+/// Challenges and responses come faster than the limit per second (W3-47).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooManyChallenges;

@@ -1,4 +1,4 @@
-//! One label of a connection: its state, its challenge, and the bytes that may go along it.
+//! One label of a connection: its state, its challenge, and its byte credit.
 
 use strowger_crypto::Nanos;
 use strowger_wire::{
@@ -14,12 +14,12 @@ use crate::{
     },
 };
 
-/// How a packet goes: what its headers need.
+/// A label, with the other header fields of packets along it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Along {
     /// The label.
     pub(crate) label: AnyLabel,
-    /// The lane on which it is sealed.
+    /// The lane on which packets along the label are sealed.
     pub(crate) lane: Lane,
     /// The field of the switch header (W6-129).
     pub(crate) hops_left: u8,
@@ -42,21 +42,21 @@ pub(super) struct Challenge {
     is_over: bool,
 }
 
-/// A label with a lane.
+/// The state of one label.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) along: Along,
     pub(super) state: PathState,
     /// Whether routing, an operator or the program gave the label; otherwise it was learnt.
     pub(super) is_chosen: bool,
-    /// The greatest one was preferred last: by an operator or routing for chosen labels, by the
-    /// peer for learnt ones. 0 if neither did.
+    /// Rank of the last preference, by an operator or routing for a chosen label, by the peer for a
+    /// learnt one. The label that was preferred last has the greatest rank; 0 if it never was.
     pub(super) order: u32,
-    /// Whether the label was validated, so that the ledger sets no limit.
+    /// Whether the label was validated, so that `credit` sets no limit.
     pub(super) is_open: bool,
-    /// The bytes that came by the label, less those that went along it.
+    /// The bytes received by the label, minus the bytes sent along it.
     credit: usize,
-    /// When a short challenge last went along it beyond its credit.
+    /// When a short challenge last went along the label beyond its credit.
     beyond_credit: Option<Nanos>,
     challenge: Option<Challenge>,
     pub(super) rtt: Rtt,
@@ -88,12 +88,12 @@ impl Entry {
         }
     }
 
-    /// Which of two validated labels carries messages: the greater one.
+    /// The rank of a validated label: messages go along the label with the greatest.
     pub(super) fn rank(&self) -> (bool, u32) {
         (self.is_chosen, self.order)
     }
 
-    /// An authentic packet came by the label.
+    /// Notes an authentic packet that came by the label.
     #[inline]
     pub(super) fn receive(&mut self, now: Nanos, bytes: usize) {
         self.used = now;
@@ -103,7 +103,7 @@ impl Entry {
     }
 
     /// Whether a packet of `bytes` bytes, switch header included, may go along the label now (R17).
-    /// If it may, it counts.
+    /// If it may, its bytes count.
     #[inline]
     pub(super) fn take(&mut self, now: Nanos, bytes: usize) -> bool {
         if !self.is_open {
@@ -115,7 +115,7 @@ impl Entry {
         true
     }
 
-    /// The peer has shown that it receives along the label. A challenge is not needed any more.
+    /// Notes that the peer receives packets along the label, and ends the challenge.
     pub(super) fn open(&mut self) {
         (self.state, self.is_open, self.credit) = (PathState::Validated, true, 0);
         if let Some(challenge) = &mut self.challenge {
@@ -123,18 +123,18 @@ impl Entry {
         }
     }
 
-    /// The label takes the place of another one, which may return at once: so that it gets no more
-    /// challenges for that, a challenge of this label waits as long as after a challenge (R17).
+    /// Delays the first challenge of a label that replaces another one. Otherwise labels that
+    /// displace each other in turn would get more short challenges than R17 allows.
     pub(super) fn replace_another(&mut self, now: Nanos) {
         self.beyond_credit = Some(now);
     }
 
-    /// Nothing is known of the label any more (W6-140).
+    /// Resets the label to its state before validation (W6-140).
     pub(super) fn close(&mut self) {
         (self.state, self.is_open, self.credit) = (PathState::Validating, false, 0);
     }
 
-    /// A challenge is sent as soon as possible, unless one is.
+    /// Starts a challenge, unless one is in progress.
     pub(super) fn begin_challenge(&mut self, now: Nanos) {
         if !self.is_challenged() {
             let token = PathToken([0; 8]);
@@ -149,7 +149,7 @@ impl Entry {
         }
     }
 
-    /// Whether a response is awaited, or a copy is due.
+    /// Whether the label waits for a response, or a copy is due.
     pub(super) fn is_challenged(&self) -> bool {
         self.challenge.is_some_and(|challenge| !challenge.is_over)
     }
@@ -159,7 +159,8 @@ impl Entry {
         self.challenge.filter(|challenge| !challenge.is_over).map(|challenge| challenge.next)
     }
 
-    /// What is due of the challenge. `fallback`: the round trip of the connection's last handshake.
+    /// The next step of the challenge. `fallback`: the round trip of the connection's last
+    /// handshake.
     pub(super) fn poll_challenge(
         &mut self,
         now: Nanos,
@@ -204,8 +205,8 @@ impl Entry {
         Due::Copy { token: challenge.token, packet_bytes }
     }
 
-    /// Handles a response. If it answers the challenge of this label, the challenge ends and its
-    /// time is measured.
+    /// Handles a response. If the response answers this label's challenge, the challenge ends and
+    /// gives a round-trip sample.
     pub(super) fn handle_response(&mut self, now: Nanos, token: PathToken) -> bool {
         let answered = self.challenge.take_if(|challenge| {
             challenge.copies > 0
@@ -213,7 +214,7 @@ impl Entry {
                 && now.since(challenge.last) <= TOKEN_TIME
         });
         let Some(challenge) = answered else { return false };
-        // Which of several copies was answered is not known (RFC 6298, section 3).
+        // After several copies, this end cannot tell which one was answered (RFC 6298, section 3).
         if challenge.copies == 1 || self.rtt.smoothed().is_none() {
             self.rtt.measure(now.since(challenge.first));
         }
@@ -221,13 +222,13 @@ impl Entry {
     }
 }
 
-/// What is due of a challenge.
+/// The next step of a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// Nothing now.
     Nothing,
-    /// A copy is to be sent, as a connection packet of this length.
+    /// Send a copy, as a connection packet of this length.
     Copy { token: PathToken, packet_bytes: usize },
-    /// All copies are unanswered. This is said once.
+    /// All copies are unanswered. This is returned once.
     Unanswered,
 }

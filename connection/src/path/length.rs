@@ -1,5 +1,5 @@
-//! Finds the longest packet that a path takes, by padded challenges (RFC 8899; wire.md, W6-46 and
-//! 3.6).
+//! Finds the longest packet that a path delivers, by padded challenges (RFC 8899; wire.md, W6-46
+//! and 3.6).
 //!
 //! Lengths are those of connection packets, from the connection header to the tag. What ports,
 //! candidates and errors state includes the switch header, which the caller subtracts.
@@ -12,12 +12,12 @@ use crate::limits::{
     LENGTH_TRIES_MAX, LENGTH_TRY_AFTER,
 };
 
-/// What common underlays take, with the switch header: tunnels, PPPoE, Ethernet and jumbo frames,
-/// over IPv6 and UDP, over IPv4 and UDP, and alone.
+/// Packet lengths that common underlays carry, with the switch header: tunnels, PPPoE, Ethernet and
+/// jumbo frames; over IPv6 and UDP, over IPv4 and UDP, and without IP.
 const COMMON: [u16; 13] =
     [1_228, 1_328, 1_348, 1_368, 1_388, 1_420, USUAL, 1_440, 1_448, 1_474, 8_928, 8_948, 8_974];
 
-/// What nearly all paths take: an underlay of 1,500 bytes, over IPv6 and UDP.
+/// The packet length that nearly all paths carry: an underlay of 1,500 bytes, over IPv6 and UDP.
 const USUAL: u16 = 1_428;
 
 /// A challenge of one length that has no response yet.
@@ -75,7 +75,7 @@ impl LengthSearch {
         }
     }
 
-    /// The longest packet that is sent.
+    /// The limit for packets that are sent.
     pub(crate) const fn limit(&self) -> u16 {
         self.works
     }
@@ -124,7 +124,7 @@ impl LengthSearch {
         Some(LengthProbe { token, bytes })
     }
 
-    /// Discards the outstanding challenge: the path may have failed, so a missing response says
+    /// Drops the outstanding challenge: the path may have failed, so a missing response says
     /// nothing about the length.
     pub(crate) fn pause(&mut self) {
         self.probe = None;
@@ -170,12 +170,12 @@ impl LengthSearch {
         }
     }
 
-    /// All copies of a challenge are unanswered.
+    /// Handles a challenge all of whose copies are unanswered.
     fn miss(&mut self, now: Nanos, bytes: u16) {
         let was_found = self.is_found();
         self.fails = self.fails.min(bytes);
         if bytes <= self.works {
-            // What was used does not arrive. The handshake's length did.
+            // The length in use no longer arrives. The handshake's length did arrive.
             (self.works, self.is_shown) = (LENGTH_MIN, true);
             self.fails = self.fails.max(LENGTH_MIN + 1);
         }
@@ -210,7 +210,7 @@ impl LengthSearch {
 mod tests {
     use super::*;
 
-    /// Runs a search on a path that takes `takes` bytes; returns the number of challenges.
+    /// Runs a search on a path that delivers up to `takes` bytes; returns the number of challenges.
     fn run(search: &mut LengthSearch, takes: u16, now: &mut Nanos, seconds: u64) -> u32 {
         let mut probes = 0;
         for _ in 0..10 * seconds {

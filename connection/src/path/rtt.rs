@@ -11,7 +11,7 @@ pub(crate) struct Rtt {
 }
 
 impl Rtt {
-    /// Takes a measurement. The peer answers challenges at once, so there is no delay to subtract.
+    /// Adds a sample. The peer answers challenges at once, so there is no delay to subtract.
     pub(crate) fn measure(&mut self, latest: Nanos) {
         self.smoothed = Some(match self.smoothed {
             None => latest,

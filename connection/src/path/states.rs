@@ -28,7 +28,7 @@ impl PathSet {
         }
     }
 
-    /// The entry of this label, with what is newly known about it. `None` if there is no room.
+    /// Finds or adds the entry of this label, and updates it. `None` if there is no room.
     pub(super) fn entry_for(
         &mut self,
         now: Nanos,
@@ -63,8 +63,7 @@ impl PathSet {
         Some(self.entries.len() - 1)
     }
 
-    /// The label that is forgotten for another one (W6-40). A learnt label makes no room among
-    /// chosen ones.
+    /// The label to remove for a new one (W6-40). A learnt label never replaces a chosen one.
     fn least_useful(&self, for_chosen: bool) -> Option<usize> {
         let others = (0..self.entries.len()).filter(|index| self.active != Some(*index));
         others
@@ -124,7 +123,7 @@ impl PathSet {
         }
     }
 
-    /// A label is validated.
+    /// Marks a label as validated.
     pub(super) fn validated(&mut self, now: Nanos, index: usize) {
         let entry = &mut self.entries[index];
         entry.open();
@@ -136,7 +135,8 @@ impl PathSet {
         self.elect(now);
     }
 
-    /// A path fails: it is challenged, and messages go along another one if there is one.
+    /// Marks a path as failing and challenges it. Messages go along another validated path, if
+    /// there is one.
     pub(super) fn fail(&mut self, now: Nanos, index: usize, why: RouteFailure) {
         let entry = &mut self.entries[index];
         if !matches!(entry.state, PathState::Validated | PathState::Validating) {
@@ -168,11 +168,11 @@ impl PathSet {
         }
     }
 
-    /// All copies of a challenge are unanswered.
+    /// Handles a challenge all of whose copies are unanswered.
     pub(super) fn unanswered(&mut self, now: Nanos, index: usize) {
         let entry = &mut self.entries[index];
         entry.state = match entry.state {
-            // The silence was about all paths. The labels stay for handshakes (W6-186).
+            // No path answered during the silence. The labels stay for handshakes (W6-186).
             PathState::Validated => PathState::Failing,
             PathState::Failing if self.is_gone => PathState::Failing,
             _ => PathState::Abandoned,
@@ -195,7 +195,7 @@ impl PathSet {
         }
     }
 
-    /// The peer is there again (W6-186).
+    /// Handles a packet of a peer that was gone (W6-186).
     pub(super) fn revive(&mut self, now: Nanos, label: Option<AnyLabel>) {
         self.is_gone = false;
         let came_by = label.and_then(|label| self.find(&label));

@@ -1,7 +1,7 @@
-//! What the data path notes about packets, for the paths.
+//! Copies to the paths what the data path has noted about packets.
 //!
-//! The data path handles the packets of a connection whose active label is validated without asking
-//! the paths. They take over what it noted when they are polled.
+//! If the active label is validated, the data path handles packets without calling the paths. When
+//! the paths are polled, they copy what the data path noted.
 
 use strowger_crypto::Nanos;
 use strowger_wire::label::AnyLabel;
@@ -23,11 +23,11 @@ pub(crate) struct Noted {
 }
 
 impl PathSet {
-    /// Takes over what the data path has noted.
+    /// Copies what the data path has noted.
     pub(crate) fn sync(&mut self, now: Nanos, noted: &Noted) {
         self.due = noted.due.filter(|_| !self.is_gone);
         self.heard = self.heard.max(noted.heard);
-        // What was sent long ago needs no search for the length.
+        // A message that was sent long ago starts no search for the length.
         let is_recent = |at: &Nanos| now.since(*at) <= LENGTH_IN_USE;
         self.message_sent = self.message_sent.max(noted.message_sent).filter(is_recent);
         self.long_sent = self.long_sent.max(noted.long_sent);
@@ -49,19 +49,19 @@ impl PathSet {
         self.is_gone || self.entries.iter().any(|entry| !entry.is_open)
     }
 
-    /// Notes that a handshake message went along a label: errors about it count.
+    /// Notes that a handshake message went along a label, so that errors about the message count.
     pub(crate) fn note_handshake_sent(&mut self, now: Nanos, label: &AnyLabel) {
         if let Some(index) = self.find(label) {
             self.entries[index].sent = Some(now);
         }
     }
 
-    /// How packets go along a label, if it is known.
+    /// The header fields of packets along a label, if the label is known.
     pub(crate) fn along(&self, label: &AnyLabel) -> Option<&Along> {
         self.find(label).map(|index| &self.entries[index].along)
     }
 
-    /// Returns the memory of actions that were taken.
+    /// Frees memory of actions that were taken.
     pub(crate) fn shrink(&mut self) {
         if self.actions.is_empty() {
             self.actions = std::collections::VecDeque::new();

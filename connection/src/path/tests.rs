@@ -39,7 +39,7 @@ struct End {
     /// The delay of the answers to challenges along a label; other labels lead nowhere.
     delays: BTreeMap<u64, Nanos>,
     answers: Vec<(Nanos, PathToken)>,
-    /// The longest challenge that is answered.
+    /// Bytes of the longest challenge that is answered.
     takes: usize,
     /// All actions, with their times.
     log: Vec<(Nanos, PathAction)>,
@@ -58,8 +58,8 @@ impl End {
         }
     }
 
-    /// An end whose handshake along label 1 is finished after 40 ms, and which stands by with the
-    /// others; the answers along label n take 40 n ms.
+    /// An end that has finished a handshake along label 1 after 40 ms and has `standby` more
+    /// labels. Answers along label n take 40 n ms.
     fn connected(is_initiator: bool, standby: u64, lanes: u8) -> End {
         let mut end = End::new(lanes);
         for number in 1..=1 + standby {
@@ -131,7 +131,7 @@ impl End {
         self.paths.take(self.now, 200, Traffic::Message).map(|along| along.label)
     }
 
-    /// Sends something for which an answer is due, and which begins no search for a length.
+    /// Sends items: an answer is due, and no search for the length starts.
     fn ask(&mut self) {
         self.paths.take(self.now, 200, Traffic::Items).expect("a path");
     }
@@ -339,7 +339,7 @@ fn an_error_moves_messages_to_a_standby_path_at_once() {
     assert!(end.has(PathAction::AskRouting));
     assert_eq!(end.challenges(1).len(), 3);
     assert_eq!(end.state(1), Some(PathState::Abandoned));
-    // The lane of the standby path is another one, and the peer is told.
+    // The standby path has another lane, which a `path` item states.
     let item =
         PathAction::SendPathItem { active: lane(1), former: Some((lane(0), PathUse::Abandoned)) };
     let times: Vec<u64> = end
@@ -437,7 +437,7 @@ fn a_learnt_label_never_displaces_a_chosen_one_that_works() {
     end.run(5_000);
     assert_eq!(end.state(7), Some(PathState::Validated));
     assert_eq!(end.active(), label(1));
-    // It is used when the chosen one fails, and the chosen one returns.
+    // The learnt label is used when the chosen one fails. Then the chosen one works again.
     end.send().expect("a path");
     end.paths.handle_hint(end.now, &dropped(1, Reason::U_TURN));
     assert_eq!(end.active(), label(7));
@@ -610,7 +610,7 @@ fn eight_labels_are_kept_and_chosen_ones_before_learnt_ones() {
     assert!(before.iter().zip(&after).all(|(before, after)| before.label == after.label));
 }
 
-/// An attacker on the path can make an end learn labels, but not forget those of routing.
+/// An attacker on the path can make an end learn labels, but not drop those of routing.
 ///
 /// wire.md: W6-40.
 #[test]
@@ -786,8 +786,8 @@ fn without_random_bytes_nothing_is_challenged_and_nothing_breaks() {
     assert!(end.paths.next_timeout().is_some_and(|at| at > later), "it is tried again");
 }
 
-/// R17: whatever happens, no more bytes go along a label that is not validated than came by it, and
-/// one short challenge a second. The states and the active path stay consistent.
+/// R17: along a label that is not validated, this end sends at most as many bytes as came by it,
+/// plus one short challenge a second. The states and the active path stay consistent.
 ///
 /// wire.md: W6-42.
 #[test]
@@ -900,7 +900,7 @@ fn r17_a_label_that_is_not_validated_gets_no_more_than_came_by_it() {
     }
 }
 
-/// Only the direction from the peer works: it challenges, because it hears nothing.
+/// Only the direction from the peer works: the peer challenges, because it receives nothing.
 ///
 /// wire.md: W6-203.
 #[test]

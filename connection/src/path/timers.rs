@@ -1,4 +1,4 @@
-//! What is due for the paths at a time: silences, challenges, items, lengths and pings.
+//! The timers of the paths: silences, challenges, items, lengths and pings.
 
 use strowger_crypto::{Entropy, Nanos};
 use strowger_wire::connection::PathToken;
@@ -10,13 +10,13 @@ use crate::{
 };
 
 impl PathSet {
-    /// When the silence of the peer counts.
+    /// When the silence of the peer makes the active path suspect.
     pub(crate) fn silence_at(&self) -> Option<Nanos> {
         if self.is_silent || self.is_gone {
             return None;
         }
         let due = self.due?;
-        // Traffic may become one-way while the silence lasts; then it lasts longer.
+        // Traffic may become one-way during the silence; then the limit is longer.
         let rtt = &self.active_entry()?.rtt;
         let soon = due.plus(rtt.silence(false));
         let is_one_way = soon.since(self.heard) > ONE_WAY_AFTER;
@@ -112,7 +112,7 @@ impl PathSet {
         }
         let is_long = self.long_sent == Some(sent);
         let at = entry.length.next_timeout(sent, is_long)?;
-        // After this time the path is not in use, and nothing is tried until the next message.
+        // After this time the path is not in use, and no length is tried until the next message.
         let end = sent.plus(LENGTH_IN_USE);
         (at <= end && self.polled <= end).then_some(at.max(self.polled))
     }

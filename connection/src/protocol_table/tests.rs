@@ -115,7 +115,7 @@ fn an_announcement_is_repeated_with_doubling_pauses_until_it_is_acknowledged() {
         now = next;
     }
     assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 8_000, 8_000]);
-    // After the eighth copy it waits for a packet of the peer.
+    // After the eighth copy the table waits for a packet of the peer.
     assert_eq!(packet(&mut table, now, 100).len(), 2);
     assert_eq!(table.next_timeout(), None);
     assert!(packet(&mut table, now.plus(Nanos::from_secs(600)), 100).is_empty());
@@ -204,7 +204,7 @@ fn a_long_table_is_sent_in_packets_that_fit() {
     while !table.is_acknowledged() {
         let items = packet(&mut table, now, 1_000);
         packets += 1;
-        // The third packet is lost, and repeated after its pause.
+        // The third packet is lost, and sent again after the pause.
         if packets == 3 {
             assert!(packet(&mut table, now, 1_000).is_empty());
             now = table.next_timeout().expect("it is repeated");
@@ -309,7 +309,7 @@ fn the_state_in_a_hello_is_compared_with_what_is_stored() {
     assert!(peer.is_complete());
     own.add(Nanos::ZERO, name("/c"), EntryFlags::NONE).expect("room");
     peer.handle_item(number(1), own.entries()).expect("growth");
-    // A hello that was sent before the growth.
+    // A hello from before the growth.
     assert_eq!(peer.handle_hello(part, Some(early)), Ok(PeerTableNews::None));
     let other = TableState { digest: [7; 8], ..own.state() };
     let refused = peer.handle_hello(TableEntries::EMPTY, Some(other));
@@ -338,8 +338,8 @@ fn the_first_of_our_names_that_the_peer_has_is_chosen() {
     }
 }
 
-/// R19: whatever items and acknowledgements are lost, repeated and reordered, a number means the
-/// receiver's name or nothing, and both tables are equal in the end.
+/// R19: under any loss, repetition and reordering of items, a number means the receiver's name or
+/// nothing, and both tables are equal in the end.
 #[test]
 fn r19_a_number_means_the_name_of_the_receiver_whatever_is_lost() {
     for seed in 0..300 {
