@@ -18,13 +18,13 @@ use crate::bucket::Bucket;
 use arrayvec::ArrayVec;
 use strowger_crypto::session::{Session, SessionConfig, SessionTimes};
 use strowger_crypto::{Identity, Nanos, PeerId, Psk, StaticPublic};
-use strowger_wire::connection::{ConnectionId, EntryCount};
+use strowger_wire::connection::{ConnectionHeader, ConnectionId, EntryCount};
 use strowger_wire::label::AnyLabel;
-use strowger_wire::link_header::SessionIndex;
+use strowger_wire::link_header::{Lane, SessionIndex};
 
 use crate::error::ConnectError;
 use crate::ids::{DatagramId, SocketId};
-use crate::limits::{ATTEMPTS_NOTED, RESPONSES_READ_PER_ATTEMPT, SENDING_LANES};
+use crate::limits::{ATTEMPTS_NOTED, COUNTERS_RECENT, RESPONSES_READ_PER_ATTEMPT, SENDING_LANES};
 use crate::memory::Remembered;
 use crate::path::{Along, PathSet};
 use crate::protocol_table::{OwnTable, PeerTable};
@@ -65,6 +65,35 @@ pub(crate) struct Answered {
     pub(crate) was_proven: bool,
     /// The labels along which responses were sent.
     pub(crate) labels: ArrayVec<AnyLabel, 3>,
+}
+
+/// What former keys have sealed.
+#[derive(Debug)]
+pub(crate) struct SealedBefore {
+    pub(crate) lanes: ArrayVec<SealedLane, { SENDING_LANES as usize }>,
+    /// Until when a kind 7 about these packets is used.
+    pub(crate) until: Nanos,
+}
+
+/// The packets of one lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealedLane {
+    /// The index that the peer has given.
+    pub(crate) to: SessionIndex,
+    pub(crate) lane: Lane,
+    /// How many were sealed.
+    pub(crate) packets: u64,
+}
+
+impl SealedLane {
+    /// Whether this header is that of one of the last packets.
+    pub(crate) fn has(&self, header: &ConnectionHeader) -> bool {
+        let age = (self.packets as u32).wrapping_sub(header.low);
+        self.to == header.index
+            && self.lane == header.lane
+            && (1..=COUNTERS_RECENT).contains(&age)
+            && u64::from(age) <= self.packets
+    }
 }
 
 /// An initiation that is sent along several labels.
@@ -128,6 +157,8 @@ pub(crate) struct Connection {
     pub(crate) remembered: Option<Box<Remembered>>,
     /// The socket whose early message the newest hello states.
     pub(crate) early_stated: Option<SocketId>,
+    /// What the former keys have sealed.
+    pub(crate) sealed: Option<Box<SealedBefore>>,
     /// When a packet of kind 7 last started a handshake.
     pub(crate) heeded_unknown: Option<Nanos>,
     /// The idle time that the peer stated, in seconds.
@@ -215,6 +246,7 @@ impl Connection {
             moved_budget: Bucket::FULL,
             remembered,
             early_stated: None,
+            sealed: None,
             heeded_unknown: None,
             peer_idle_s: None,
             waiting: WaitingMessages::new(),

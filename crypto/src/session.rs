@@ -401,6 +401,13 @@ impl Session {
         }
     }
 
+    /// Drops the keys before the current ones: those of a process of the peer that has ended. Each index
+    /// is returned with one [`Output::Close`].
+    pub fn drop_former(&mut self, outputs: &mut Vec<Output>) {
+        let former = self.previous.drain(..);
+        outputs.extend(former.map(|generation| Output::Close(generation.index)));
+    }
+
     /// Drops all keys and handshakes; keeps the peer's identity and the used timestamps.
     ///
     /// A caller uses it after it has lost [`Output`]s. If keys are wanted, the next input starts a

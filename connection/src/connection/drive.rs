@@ -3,17 +3,17 @@
 use arrayvec::ArrayVec;
 use strowger_crypto::handshake::{HandshakeError, Refused};
 use strowger_crypto::session::{Context, Input, NewKeys, Output, Session};
-use strowger_crypto::{Nanos, Sealed};
+use strowger_crypto::{Nanos, Sealed, Sealer};
 use strowger_wire::connection::EntryCount;
 use strowger_wire::connection::header::CONNECTION_HEADER_BYTES;
 use strowger_wire::limits::TAG_BYTES;
 use strowger_wire::link_header::{Kind, Lane, LinkHeader, SessionIndex, Step};
 
-use super::{Connection, Race};
+use super::{Connection, Race, SealedBefore, SealedLane};
 use crate::counters::Discard;
 use crate::data_path::Tx;
 use crate::event::Event;
-use crate::limits::{ATTEMPTS_NOTED, RACE_STAGGER, SENDING_LANES};
+use crate::limits::{ATTEMPTS_NOTED, RACE_STAGGER, SEALED_KNOWN, SENDING_LANES};
 use crate::packet::{PacketMark, Route};
 use crate::path::{Along, Traffic};
 use crate::shared::{By, Shared};
@@ -129,19 +129,36 @@ impl Connection {
             }
             Output::Seal(keys) => self.install(now, *keys, by, shared),
             Output::Confirm => self.confirm(now, shared),
-            Output::Close(index) => {
-                shared.data.sessions.close(index);
-                self.asked.retain(|asked| asked.index != index);
-                self.answered.retain(|answered| answered.index != index);
-                if self.asked.is_empty() && self.answered.is_empty() {
-                    (self.asked, self.answered) = (Vec::new(), Vec::new());
-                }
-            }
+            Output::Close(index) => self.close_index(index, shared),
             Output::Expired => {
-                self.drop_sealers(shared);
+                self.drop_sealers(now, shared);
                 let hot = shared.data.connections.get(self.place as usize);
                 let heard = hot.map_or(now, |hot| hot.message_heard);
                 self.note_known_label(heard, None, shared);
+            }
+        }
+    }
+
+    fn close_index(&mut self, index: SessionIndex, shared: &mut Shared) {
+        shared.data.sessions.close(index);
+        self.asked.retain(|asked| asked.index != index);
+        self.answered.retain(|answered| answered.index != index);
+        if self.asked.is_empty() && self.answered.is_empty() {
+            (self.asked, self.answered) = (Vec::new(), Vec::new());
+        }
+    }
+
+    /// Drops the keys before the newest ones (wire.md W6-140).
+    pub(super) fn drop_former_keys(&mut self, shared: &mut Shared) {
+        let mut outputs = Vec::new();
+        self.session.drop_former(&mut outputs);
+        self.close_indices(outputs, shared);
+    }
+
+    fn close_indices(&mut self, outputs: Vec<Output>, shared: &mut Shared) {
+        for output in outputs {
+            if let Output::Close(index) = output {
+                self.close_index(index, shared);
             }
         }
     }
@@ -163,7 +180,7 @@ impl Connection {
         }
         self.handshakes += 1;
         shared.counters.handshakes += 1;
-        self.drop_sealers(shared);
+        self.drop_sealers(now, shared);
         let their_offer = keys.their_offer;
         let sealers: ArrayVec<_, _> =
             keys.sealers.into_iter().take(usize::from(SENDING_LANES)).collect();
@@ -197,14 +214,32 @@ impl Connection {
         }
     }
 
-    /// Drops the keys that seal.
-    pub(crate) fn drop_sealers(&mut self, shared: &mut Shared) {
+    /// Drops the keys that seal. For a time it is known what they have sealed (wire.md W6-143).
+    pub(crate) fn drop_sealers(&mut self, now: Nanos, shared: &mut Shared) {
         self.paths.set_can_seal(false);
         let Some(hot) = shared.data.connections.get_mut(self.place as usize) else { return };
         hot.due_since = None;
         if let Some(tx) = hot.tx.take() {
-            for sealer in &tx.sealers {
-                shared.peer_indices.remove(&(sealer.to(), self.place));
+            self.forget_sealed(shared);
+            let lane = |sealer: &Sealer| SealedLane {
+                to: sealer.to(),
+                lane: sealer.lane(),
+                packets: sealer.packets(),
+            };
+            let lanes = tx.sealers.iter().map(lane).collect();
+            self.sealed = Some(Box::new(SealedBefore { lanes, until: now.plus(SEALED_KNOWN) }));
+        }
+    }
+
+    /// Forgets what former keys have sealed.
+    pub(crate) fn forget_sealed(&mut self, shared: &mut Shared) {
+        let Some(sealed) = self.sealed.take() else { return };
+        let hot = shared.data.connections.get(self.place as usize);
+        let tx = hot.and_then(|hot| hot.tx.as_deref());
+        for lane in &sealed.lanes {
+            let is_used = tx.is_some_and(|tx| tx.sealers.iter().any(|s| s.to() == lane.to));
+            if !is_used {
+                shared.peer_indices.remove(&(lane.to, self.place));
             }
         }
     }

@@ -148,6 +148,7 @@ impl Connection {
     /// The peer has restarted: forgets what the peer stated or acknowledged.
     fn peer_restarted(&mut self, now: Nanos, index: SessionIndex, shared: &mut Shared) {
         self.reset_paths(now);
+        self.drop_former_keys(shared);
         self.is_proven = false;
         self.forget_table(index, shared);
         self.own.forget_acknowledgement();

@@ -181,6 +181,7 @@ impl Connection {
                 self.state_hello(shared);
             }
             self.reset_paths(now);
+            self.drop_former_keys(shared);
             self.own.forget_acknowledgement();
             self.own.announce(now);
             shared.report(Event::PeerRestarted { peer: self.peer });

@@ -17,6 +17,9 @@ impl Connection {
         if self.has_conflict && !self.is_closing() {
             self.end_after_conflict(now, shared);
         }
+        if self.sealed.as_ref().is_some_and(|sealed| sealed.until <= now) {
+            self.forget_sealed(shared);
+        }
         while self.waiting.pop_expired(now).is_some() {
             shared.counters.waiting -= 1;
             shared.counters.waited_lost += 1;

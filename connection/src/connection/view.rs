@@ -5,10 +5,10 @@ use strowger_crypto::session::Output;
 use strowger_wire::connection::{ConnectionHeader, EntryFlags, EntryNumber};
 use strowger_wire::link_header::SessionIndex;
 
-use super::{Closing, Connection};
+use super::{Closing, Connection, SealedLane};
 use crate::ids::DatagramId;
 use crate::info::ConnectionInfo;
-use crate::limits::{COUNTERS_RECENT, UNKNOWN_HEEDED_AFTER};
+use crate::limits::UNKNOWN_HEEDED_AFTER;
 use crate::memory::Remembered;
 use crate::shared::Shared;
 
@@ -73,18 +73,17 @@ impl Connection {
     }
 
     /// Whether this end has recently sent a packet with this header.
-    pub(crate) fn has_sent(&self, header: &ConnectionHeader, shared: &Shared) -> bool {
+    pub(crate) fn has_sent(&self, now: Nanos, header: &ConnectionHeader, shared: &Shared) -> bool {
         let hot = shared.data.connections.get(self.place as usize);
         let tx = hot.and_then(|hot| hot.tx.as_deref());
-        tx.is_some_and(|tx| {
+        let has_now = tx.is_some_and(|tx| {
             tx.sealers.iter().any(|sealer| {
-                let age = (sealer.packets() as u32).wrapping_sub(header.low);
-                sealer.to() == header.index
-                    && sealer.lane() == header.lane
-                    && (1..=COUNTERS_RECENT).contains(&age)
-                    && u64::from(age) <= sealer.packets()
+                let (to, lane, packets) = (sealer.to(), sealer.lane(), sealer.packets());
+                SealedLane { to, lane, packets }.has(header)
             })
-        })
+        });
+        let before = self.sealed.as_ref().filter(|sealed| now < sealed.until);
+        has_now || before.is_some_and(|sealed| sealed.lanes.iter().any(|lane| lane.has(header)))
     }
 
     /// Whether a packet of kind 7 may start a handshake now.
@@ -133,7 +132,8 @@ impl Connection {
                 shared.data.sessions.close(index);
             }
         }
-        self.drop_sealers(shared);
+        self.drop_sealers(now, shared);
+        self.forget_sealed(shared);
         self.note_known_label(now, None, shared);
         for id in std::mem::take(&mut self.sockets) {
             shared.sockets.remove(&mut shared.data, id);

@@ -439,9 +439,9 @@ impl Endpoint {
         let places: Vec<u32> =
             self.shared.peer_indices.range(range).take(4).map(|(_, place)| *place).collect();
         let Endpoint { connections, shared, .. } = self;
-        let place = places
-            .into_iter()
-            .find(|place| connections.get(*place).is_some_and(|c| c.has_sent(&received, shared)));
+        let place = places.into_iter().find(|place| {
+            connections.get(*place).is_some_and(|c| c.has_sent(now, &received, shared))
+        });
         let place = place.ok_or(Discard::Unsolicited)?;
         let connection = connections.get_mut(place).ok_or(Discard::Unsolicited)?;
         if !connection.may_heed_unknown(now) {

@@ -246,6 +246,69 @@ fn what_the_limit_of_a_label_forbids_is_sent_later() {
     assert!(theirs.contains(&"/new/1".to_owned()), "{theirs:?}");
 }
 
+/// A relay holds back a packet of a process of the peer that has ended.
+///
+/// wire.md: W6-140.
+#[test]
+fn packets_of_a_former_process_are_not_opened_after_a_restart() {
+    for by_key in [true, false] {
+        let (mut net, socket) = connected(by_key);
+        let accepted = net.accepted(1);
+        let held = held_back(&mut net, |net| {
+            net.send(1, accepted, b"one");
+            net.send(1, accepted, b"two");
+        });
+        assert_eq!(receive(&mut net, 0, 3, &held[0].bytes), Ok(()), "the keys are there");
+        net.run(6_000);
+        net.restart(1, config(2).hide_identity(!by_key));
+        net.listen(1, "/echo/1");
+        net.send(0, socket, b"to nobody");
+        net.run(6_000);
+        let restarted = Event::PeerRestarted { peer: net.peer(1) };
+        assert!(net.has_event(0, |event| *event == restarted), "by key {by_key}");
+        let late = receive(&mut net, 0, 3, &held[1].bytes);
+        assert_eq!(late, Err(Discard::NoSession), "by key {by_key}");
+        net.send(0, socket, b"open");
+        net.run(20);
+        assert_eq!(net.take(1).last().map(Vec::as_slice), Some(&b"open"[..]));
+    }
+}
+
+/// A kind 7 about a packet that was sealed with the keys before the newest ones.
+///
+/// wire.md: W6-143.
+#[test]
+fn kind_7_about_former_keys_is_used_for_ten_seconds() {
+    for (wait_ms, is_used) in [(6_000, true), (9_900, true), (10_020, false)] {
+        let (mut net, socket) = connected(true);
+        let sealed = held_back(&mut net, |net| net.send(0, socket, b"never arrives"));
+        net.run(6_000);
+        let (now, peer) = (net.now, net.peer(1));
+        let renewed = net.nodes[0].endpoint.with_connection(now, &peer, |connection, shared| {
+            let due = strowger_crypto::session::Input::RekeyDue;
+            connection.drive(now, due, None, shared).is_ok()
+        });
+        renewed.expect("a connection");
+        net.drive(0);
+        net.run(10);
+        let handshakes =
+            |net: &Net| net.nodes[0].endpoint.connection(&peer).expect("open").handshakes;
+        assert_eq!(handshakes(&net), 2);
+        net.run(wait_ms - 10);
+        let answer =
+            strowger_wire::connection::UnknownConnection::answer_to(&sealed[0].bytes[16..]);
+        let AnyLabel::W64(label) = label_to(2) else { panic!("64 bits") };
+        let (label, shift) = label.depart().expect("short");
+        let mut packet = vec![0; 16];
+        HeaderRepr::new(label, shift, 64).emit(&mut packet).expect("room");
+        packet.extend_from_slice(&answer.expect("an answer").to_bytes());
+        let received = receive(&mut net, 0, 3, &packet);
+        assert_eq!(received, if is_used { Ok(()) } else { Err(Discard::Unsolicited) });
+        net.run(100);
+        assert_eq!(handshakes(&net), 2 + u64::from(is_used), "after {wait_ms} ms");
+    }
+}
+
 /// wire.md: W6-208.
 #[test]
 fn a_response_without_an_id_is_one_with_zeros_and_other_fields_have_no_meaning() {
