@@ -159,6 +159,8 @@ pub(crate) struct Connection {
     pub(crate) early_stated: Option<SocketId>,
     /// What the former keys have sealed.
     pub(crate) sealed: Option<Box<SealedBefore>>,
+    /// Whether the connection was dropped after a conflict of tables, and its sockets stay open.
+    pub(crate) is_reopening: bool,
     /// When a packet of kind 7 last started a handshake.
     pub(crate) heeded_unknown: Option<Nanos>,
     /// The idle time that the peer stated, in seconds.
@@ -247,6 +249,7 @@ impl Connection {
             remembered,
             early_stated: None,
             sealed: None,
+            is_reopening: false,
             heeded_unknown: None,
             peer_idle_s: None,
             waiting: WaitingMessages::new(),

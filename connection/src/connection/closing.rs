@@ -192,7 +192,7 @@ impl Connection {
         pending.into_iter().chain(own).min()
     }
 
-    fn send_goodbye(
+    pub(super) fn send_goodbye(
         &mut self,
         now: Nanos,
         goodbye: &Goodbye,

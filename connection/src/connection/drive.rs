@@ -155,6 +155,18 @@ impl Connection {
         self.close_indices(outputs, shared);
     }
 
+    /// Drops all keys and attempts; the session can begin again.
+    pub(super) fn drop_all_keys(&mut self, now: Nanos, shared: &mut Shared) {
+        let mut outputs = Vec::new();
+        self.session.close(&mut outputs);
+        self.session.reset();
+        self.close_indices(outputs, shared);
+        self.drop_sealers(now, shared);
+        (self.race, self.finish_along, self.stated_by_xx) = (None, None, None);
+        (self.id_due, self.id_answer, self.tables_since) = (None, None, None);
+        (self.early_stated, self.keys_since) = (None, None);
+    }
+
     fn close_indices(&mut self, outputs: Vec<Output>, shared: &mut Shared) {
         for output in outputs {
             if let Output::Close(index) = output {

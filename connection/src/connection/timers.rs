@@ -2,10 +2,11 @@
 
 use strowger_crypto::Nanos;
 use strowger_crypto::session::Input;
+use strowger_wire::connection::ConnectionId;
 
 use super::Connection;
 use crate::error::{ConnectError, ConnectStage};
-use crate::goodbye::CloseReason;
+use crate::goodbye::{CloseReason, Goodbye};
 use crate::ids::SocketId;
 use crate::info::SocketState;
 use crate::limits::{IN_USE, RACE_STAGGER, UNPROVEN_TIME};
@@ -15,7 +16,7 @@ impl Connection {
     /// Does what is due.
     pub(crate) fn poll(&mut self, now: Nanos, shared: &mut Shared) {
         if self.has_conflict && !self.is_closing() {
-            self.end_after_conflict(now, shared);
+            self.reopen_after_conflict(now, shared);
         }
         if self.sealed.as_ref().is_some_and(|sealed| sealed.until <= now) {
             self.forget_sealed(shared);
@@ -95,7 +96,7 @@ impl Connection {
             // by static key are proof enough for open ones (W6-170).
             let has_socket = self.sockets.iter().any(|id| {
                 let fails_at = shared.sockets.get(*id).and_then(|socket| socket.fails_at());
-                fails_at.is_some() || self.session.is_up()
+                fails_at.is_some() || self.session.is_up() || self.is_reopening
             });
             let is_asking = self.is_wanted || self.has_demand(shared) || has_socket;
             return (!is_asking).then(|| self.began.max(hot.used()).plus(UNPROVEN_TIME));
@@ -221,10 +222,33 @@ impl Connection {
         self.race = Some(race);
     }
 
-    /// The peer has announced a protocol number twice, with different names (wire.md W6-36).
-    fn end_after_conflict(&mut self, now: Nanos, shared: &mut Shared) {
+    /// The peer has announced a protocol number twice, with different names: the keys, what the peer
+    /// has stated and the id are dropped. Sockets and the messages that wait stay, and begin another
+    /// handshake when keys are wanted (wire.md W6-36).
+    fn reopen_after_conflict(&mut self, now: Nanos, shared: &mut Shared) {
         self.has_conflict = false;
         shared.counters.table_conflicts += 1;
-        self.close(now, crate::goodbye::Goodbye::default(), &CloseReason::TableConflict, shared);
+        self.send_goodbye(now, &Goodbye::default(), None, shared);
+        self.drop_all_keys(now, shared);
+        self.theirs.reset();
+        self.own.forget_acknowledgement();
+        self.goodbyes.clear();
+        self.closed_names.clear();
+        (self.is_proven, self.is_reopening, self.began) = (false, true, now);
+        self.id = shared.draw_id().unwrap_or(ConnectionId::UNKNOWN);
+        // It is wanted again, or not, with the next use.
+        self.is_wanted = false;
+        for id in &self.sockets {
+            shared.data.sockets[id.index()].number = 0;
+            if let Some(socket) = shared.sockets.get_mut(*id) {
+                socket.refused_number = 0;
+            }
+        }
+        let (peer, reason) = (self.peer, CloseReason::TableConflict);
+        shared.report(crate::event::Event::PeerClosed { peer, reason });
+        // The next keys are those of another connection.
+        self.handshakes = 0;
+        self.state_hello(shared);
+        self.publish(shared);
     }
 }

@@ -87,6 +87,54 @@ fn a_packet_of_many_items_gets_one_packet_of_acknowledgements() {
     }
 }
 
+/// The end that sees the conflict says goodbye and drops the keys. Its socket stays, and its next
+/// message begins a connection with another id.
+///
+/// wire.md: W6-36.
+#[test]
+fn after_a_conflict_of_tables_sockets_stay_and_open_another_connection() {
+    let (mut net, socket) = connected();
+    net.listen(0, "/echo/1");
+    net.run(100);
+    let (accepted, peer) = (net.accepted(1), net.peer(0));
+    let id = |net: &Net| {
+        let connections = &net.nodes[1].endpoint.connections;
+        let place = connections.of_peer(&peer).expect("a connection");
+        connections.get(place).expect("a connection").id
+    };
+    let before = id(&net);
+    let bytes = entry("/other/1");
+    let entries = TableEntries::parse(&bytes).expect("an entry");
+    send_items(&mut net, &[ControlItem::Table { first: EntryNumber::FIRST, entries }]);
+    net.run(20);
+    assert_eq!(net.nodes[1].endpoint.counters().table_conflicts(), 1);
+    assert!(!net.nodes[1].endpoint.connection(&peer).expect("it is kept").has_keys);
+    assert_ne!(id(&net), before);
+    let closed = net.has_event(0, |event| {
+        matches!(event, Event::SocketClosed { socket: s, reason: CloseReason::ByPeer(goodbye) }
+            if *s == socket && goodbye.code() == GoodbyeCode::UNSPECIFIED)
+    });
+    assert!(closed, "the peer gets a goodbye");
+    // The connection has no keys and no use, and its socket stays for longer than any limit.
+    net.run(400_000);
+    assert!(!net.has_event(1, |event| matches!(event, Event::SocketClosed { .. })));
+    let info = net.nodes[1].endpoint.socket(accepted).expect("open");
+    assert_eq!((info.state, &*info.protocol), (SocketState::Open, "/echo/1"));
+    net.send(1, accepted, b"again");
+    net.run(100);
+    assert_eq!(net.take(0), [b"again"]);
+    let back = net.accepted(0);
+    net.send(0, back, b"and back");
+    net.run(100);
+    assert_eq!(net.take(1), [b"and back"]);
+    assert_ne!(id(&net), before);
+    // Without sockets nothing is kept.
+    net.nodes[1].endpoint.close_socket(net.now, accepted);
+    net.drive(1);
+    net.run(400_000);
+    assert!(net.nodes[1].endpoint.peers().is_empty());
+}
+
 /// A response says that the peer does not accept the protocol of an early message. The socket waits
 /// for another table of the peer, and the time limit of the connect is over.
 #[test]
