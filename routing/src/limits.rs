@@ -62,11 +62,11 @@ const _: () = assert!(FAILED_ROUTE_LAST as usize > CANDIDATES_MAX);
 // Combinators.
 
 /// Maximum number of routes that [`Both`](crate::combine::Both) gives for one lookup; it remembers
-/// each, so that it gives none twice.
+/// each route, so that it gives none twice.
 pub const UNION_ROUTES_MAX: usize = 64;
 
 /// Maximum time in seconds for which [`Cached`](crate::combine::Cached) remembers that nothing was
-/// found. It is short, so that a peer that appears is found soon.
+/// found. The time is short, so that a new peer is found soon.
 pub const NOT_FOUND_S: u64 = 10;
 
 /// Maximum number of prefixes of this node's segments: more than the addresses of a host's
@@ -75,11 +75,11 @@ pub const SEGMENTS_MAX: usize = 64;
 
 // Questions to switches.
 
-/// Seconds for which the answer to a question is awaited. The longest round trip to a neighbour is
-/// less.
+/// Seconds to wait for the answer to a question: longer than any round trip to a neighbour.
 pub const ASK_REPLY_S: u64 = 1;
 
-/// The number of times that the own switch is asked. It is one hop away, so loss is rare.
+/// The number of times that a question is sent to the own switch, which is one hop away, so that
+/// loss is rare.
 pub const ASK_TRIES: u8 = 3;
 
 /// Maximum number of lookups in progress at a source that asks switches. Each has at least one

@@ -47,7 +47,7 @@ pub struct StaticTable {
     book: AddressBook,
     by_peer: HashMap<PeerId, usize>,
     by_address: HashMap<Ipv6Addr, usize>,
-    /// What is known about the routes of the book; other routes have no state.
+    /// The state of the routes of the book; other routes have none.
     routes: HashMap<Route, RouteState>,
     ends: Ends,
     stamp: Option<FileStamp>,
@@ -104,7 +104,7 @@ impl StaticTable {
         &self.book
     }
 
-    /// Whether the file must be read again: it has another stamp than at the last
+    /// Whether the file must be read again: its stamp differs from that of the last
     /// [`reload`](StaticTable::reload). A faulty version is not read twice.
     pub fn needs_reload(&self, stamp: &FileStamp) -> bool {
         self.stamp.as_ref() != Some(stamp)

@@ -210,8 +210,8 @@ impl OffendingHeader {
         is_whole.then_some(OffendingHeader { label, shift, flow })
     }
 
-    /// Whether the packet can have been sent from the slot `own_slot` with this label: what was left
-    /// of the packet's label equals `sent` without the directors that were used.
+    /// Whether the packet can have been sent from the slot `own_slot` with this label: the rest of
+    /// the packet's label equals `sent` without the used directors.
     ///
     /// An endpoint sends with shift 1, and the switch itself, at slot 1, with shift 0 ([W1.3-6,
     /// W1.3-5](Label::depart)).

@@ -16,7 +16,7 @@ use crate::{
     reply::lock,
 };
 
-/// Where a node is: its slot, and the Ed25519 key of the switch; zeros if the switch has none.
+/// The place of a node: its slot, and the Ed25519 key of the switch; zeros if the switch has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) slot: u32,
@@ -49,8 +49,8 @@ impl SharedPlace {
     }
 }
 
-/// Routing that also announces the node. Announcements are control messages as the questions of
-/// routing are, and have the same way out and back.
+/// Routing that also announces the node. Announcements are control messages, and use the same queue
+/// and replies as the questions of routing.
 pub(crate) struct Announcing {
     inner: Box<dyn PeerRouting>,
     key: IdentityKey,
@@ -92,7 +92,8 @@ impl Announcing {
         let place = self.place.get();
         let switch = place.and_then(|place| Identity::from_bytes(&place.switch).ok());
         let (Some(place), Some(switch)) = (place, switch) else {
-            // There is no switch, or it has no identity and takes no announcements.
+            // There is no switch, or the switch has no identity and therefore accepts no
+            // announcements.
             self.due = None;
             return;
         };
@@ -150,8 +151,8 @@ mod tests {
 
     use super::*;
 
-    /// An announcement is repeated until it is taken, then before it ends, and at once after the
-    /// slot has changed.
+    /// An announcement is repeated until the switch accepts it, then before it expires, and at once
+    /// after the slot has changed.
     #[test]
     fn a_node_announces_itself_until_the_switch_takes_it() {
         let entropy = &mut SeededEntropy::new(3);

@@ -67,7 +67,7 @@ impl<N: AsRef<str>> IntoProtocolNames for Vec<N> {
 }
 
 enum State {
-    /// Not begun.
+    /// Not started.
     New(Box<(Destination, ProtocolNames, ConnectOptions)>),
     Waiting(Reply<Result<Socket, connection::ConnectError>>),
     Failed(ConnectError),
@@ -77,7 +77,7 @@ enum State {
 /// An attempt to connect, from [`Node::connect`](crate::Node::connect): a future, and
 /// [`wait`](Self::wait) for code without async.
 ///
-/// It begins when it is first polled, or with `wait`. If it is dropped, the attempt is given up.
+/// The attempt starts with the first poll, or with `wait`. Dropping the future ends it.
 #[must_use = "an attempt begins when it is awaited, or with `wait`"]
 pub struct Connecting {
     alive: Arc<Alive>,
@@ -105,15 +105,15 @@ impl Connecting {
     }
 
     /// Sets the time after which the attempt fails; 9 s without this call. Has no effect on an
-    /// attempt that has begun.
+    /// attempt that has started.
     pub fn timeout(self, timeout: Duration) -> Self {
         let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         self.change(|options| options.timeout(Nanos(nanos)))
     }
 
     /// Sends this message in the first packet, if the peer's static key is known and the peer
-    /// accepts such messages, and otherwise as any other message. It needs no round trip, but a
-    /// relay may record it and deliver a copy to another process of the peer: it must be
+    /// accepts such messages, and otherwise as any other message. An early message needs no round
+    /// trip. A relay may record it and deliver a copy to another process of the peer, so it must be
     /// idempotent.
     pub fn early(self, message: &[u8]) -> Self {
         self.change(|options| options.early(message.to_vec()))
@@ -150,8 +150,8 @@ impl Connecting {
         }
     }
 
-    /// Blocks until the socket is open or the attempt has failed, for the time that
-    /// [`timeout`](Self::timeout) sets.
+    /// Blocks until the socket is open or the attempt has failed, at most for the time set by
+    /// [`timeout`](Self::timeout).
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -183,8 +183,8 @@ impl std::fmt::Debug for Connecting {
     }
 }
 
-/// Waits for the driver's answer to a request to listen. A program that drives the node itself must
-/// not wait, because nobody would answer; it learns of an error when it uses the object.
+/// Waits for the driver's answer to a request to listen. A program that runs the driver itself must
+/// not wait, because the driver would not run meanwhile; it gets the error when it uses the object.
 pub(crate) fn answer_of(
     alive: &Alive,
     waiting: Reply<Result<(), connection::ListenError>>,

@@ -59,7 +59,7 @@ impl DatagramShared {
             place: AtomicUsize::new(usize::MAX),
             message_max: AtomicUsize::new(0),
             empty: ArrayQueue::new(depth),
-            // A frame is in one of the two queues, so this one is never full.
+            // Each frame is in one of the two queues, so this queue never overflows.
             filled: ArrayQueue::new(depth),
             arrived: ArrayQueue::new(depth),
             rx_waiters: Waiters::default(),
@@ -81,8 +81,9 @@ impl DatagramShared {
 /// Messages to and from all peers in one protocol, without opening a socket for each: for gossip,
 /// hash tables and UDP. Sending connects if there is no connection.
 ///
-/// Several threads may use it at once; its calls take `&self`. A clone is another handle of the
-/// same socket. When the last one is dropped, the protocol is no longer accepted.
+/// Several threads may use a datagram socket at once; its calls take `&self`. A clone is another
+/// handle of the same socket. When the last handle is dropped, the node no longer accepts the
+/// protocol.
 #[derive(Clone)]
 pub struct DatagramSocket(pub(crate) Arc<Inner>);
 
@@ -99,8 +100,8 @@ impl Drop for Inner {
 }
 
 impl DatagramSocket {
-    /// Bytes of the longest message that a buffer of this socket holds. The path to a peer may take
-    /// less; the message is then dropped and counted as `tx_refused`.
+    /// Bytes of the longest message that a buffer of this socket holds. If the path to a peer
+    /// allows less, the message is dropped and counted as `tx_refused`.
     pub fn message_max(&self) -> usize {
         self.0.shared.message_max.load(Ordering::Relaxed)
     }
@@ -114,8 +115,8 @@ impl DatagramSocket {
     /// block.
     ///
     /// # Errors
-    /// `Full`, `TooLong` or `Closed`. The result of connecting is not known yet: a message to a
-    /// peer that cannot be reached is dropped, and counted as `tx_refused`.
+    /// `Full`, `TooLong` or `Closed`. A failure to connect is not reported here: a message to an
+    /// unreachable peer is dropped and counted as `tx_refused`.
     pub fn try_send_to(&self, peer: &PeerId, message: &[u8]) -> Result<(), TrySendError> {
         let shared = &self.0.shared;
         if shared.is_closed.load(Ordering::Acquire) {
@@ -183,7 +184,7 @@ impl DatagramSocket {
 
     fn take(&self) -> Option<Result<Message, RecvError>> {
         let shared = &self.0.shared;
-        // Reads the flag before it takes a message, as a receiver does.
+        // Read the flag before taking a message, as a receiver does.
         let is_closed = shared.is_closed.load(Ordering::Acquire);
         match shared.arrived.pop() {
             Some(DatagramArrived { from, frame, info }) => {

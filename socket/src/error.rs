@@ -35,7 +35,7 @@ pub enum StartError {
         #[source]
         why: ClientError,
     },
-    /// The switch did not greet: it is older than the second form of unix ports, or it serves
+    /// The switch sent no greeting: it is older than the second form of unix ports, or serves
     /// another client.
     #[error(
         "{path}: the switch sent no greeting: it serves another client, or it is too old for sockets"
@@ -101,7 +101,7 @@ pub enum TrySendError {
     /// The queue to the driver is full, or no transmit buffer is free. Try again later.
     #[error("the queue is full: send the message again later")]
     Full,
-    /// The message is longer than the path takes.
+    /// The message is longer than the path allows.
     #[error("the message is too long: {max} bytes fit")]
     TooLong {
         /// Bytes of the longest message now.
@@ -125,7 +125,7 @@ pub enum SendError {
     /// The queue stayed full for the whole timeout.
     #[error("the queue stayed full for the whole timeout")]
     Timeout,
-    /// The message is longer than the path takes.
+    /// The message is longer than the path allows.
     #[error("the message is too long: {max} bytes fit")]
     TooLong {
         /// Bytes of the longest message now.
@@ -162,8 +162,8 @@ pub enum RecvError {
     /// The socket is closed, and all messages that had arrived were received.
     #[error("the socket is closed: {0}")]
     Closed(CloseReason),
-    /// The message is longer than the buffer of `recv_into`. It stays, and the next call returns
-    /// it.
+    /// The message is longer than the buffer of `recv_into`. The message stays, and the next call
+    /// returns it.
     #[error("the message has {bytes} bytes, more than the buffer")]
     BufferTooShort {
         /// Bytes of the message.

@@ -44,7 +44,7 @@ pub enum NodeEvent {
         /// The round trip, if it is known.
         rtt: Option<Duration>,
     },
-    /// The connection has lost its last path. Routing is asked for another one.
+    /// The connection has lost its last path. The node asks routing for another one.
     PathLost {
         /// The peer.
         peer: PeerId,
@@ -55,9 +55,9 @@ pub enum NodeEvent {
         peer: PeerId,
         /// Name and version of its program.
         agent: String,
-        /// Hops left of the question when it arrived.
+        /// Hops left of the question when it arrived at the peer.
         hops_left: u8,
-        /// The label from the peer to this node, as the question arrived with.
+        /// The label from the peer to this node: the return label of the question.
         label: AnyLabel,
         /// Bytes of the longest connection packet that the peer accepts.
         mtu: u16,
@@ -75,7 +75,7 @@ pub enum NodeEvent {
     Leaving {
         /// The peer.
         peer: PeerId,
-        /// Seconds until it does.
+        /// Seconds until the peer closes the connection.
         seconds: u16,
         /// Why.
         goodbye: Goodbye,
@@ -197,8 +197,8 @@ impl EventHub {
     }
 }
 
-/// A subscription to the events of a node, from the moment of the subscription on. It queues 1,024
-/// events; a slower subscriber loses the oldest ones and receives [`NodeEvent::Missed`].
+/// A subscription to the events of a node from now on. It queues 1,024 events; a slower subscriber
+/// loses the oldest ones and receives [`NodeEvent::Missed`].
 #[derive(Debug)]
 pub struct Events(Arc<Mutex<Queue>>);
 
@@ -265,12 +265,12 @@ mod tests {
             assert_eq!(fast.try_next(), Some(event(number)), "this one reads");
         }
         assert_eq!(slow.try_next(), Some(NodeEvent::Missed { events: MORE }));
-        // The newest ones are kept, and after the loss the order is that of the events.
+        // The newest events are kept, in their order.
         for number in MORE..all {
             assert_eq!(slow.try_next(), Some(event(number)));
         }
         assert_eq!((slow.try_next(), fast.try_next()), (None, None));
-        // What was missed is reported once, and the end comes after the last event.
+        // The loss is reported once, and the end comes after the last event.
         hub.emit(&event(all));
         hub.close();
         let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! A connection, for what concerns all its sockets.
+//! Handles of connections, for operations that concern all sockets of a connection.
 
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ impl ConnectionHandle {
         self.ask(|peer, reply| Request::Info { peer, reply })
     }
 
-    /// Asks the peer for the name of its program, and for what it sees of this node. The answer is
-    /// the event [`Identified`](crate::NodeEvent::Identified).
+    /// Asks the peer for the name of its program, and for the label and hops left with which the
+    /// question arrived. The answer is the event [`Identified`](crate::NodeEvent::Identified).
     pub fn identify(&self) -> Reply<Result<(), NoConnection>> {
         self.ask(|peer, reply| Request::Identify { peer, reply })
     }

@@ -20,8 +20,8 @@
 //! any async runtime. Every future may be dropped at any time: a dropped send has queued all of its
 //! message or nothing, and a dropped receive has taken no message.
 //!
-//! Messages are not acknowledged, not repeated, not ordered and not slowed down by congestion: what
-//! UDP is to IP addresses, a socket is to PeerIds. A message arrives whole, once, or not at all.
+//! Messages are not acknowledged, repeated, ordered or congestion-controlled: a socket is to
+//! PeerIds what UDP is to IP addresses. A message arrives whole, once, or not at all.
 #![forbid(unsafe_code)]
 
 mod announce;

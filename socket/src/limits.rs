@@ -7,7 +7,7 @@ use strowger_frame::BURST_MAX;
 
 /// Frames in each ring between a socket and its driver, unless the builder sets another number.
 ///
-/// It is one burst: the driver takes a ring in one call, and a train of 64 frames fits.
+/// One burst: the driver empties a ring in one call, and a train of 64 frames fits.
 pub const RING_DEPTH: usize = BURST_MAX;
 
 /// Maximum number of frames in such a ring. 4,096 messages of 1,400 bytes last for 5 ms at 10
@@ -22,18 +22,18 @@ pub const SOCKETS_MAX: usize = 65_536;
 pub const DATAGRAM_SOCKETS_MAX: usize = 256;
 
 /// Maximum number of messages that a socket holds in the frames in which they arrived, unless the
-/// builder sets another number. Each may pin a chunk of 68 KiB of a worker's pool.
+/// builder sets another number. Each message may pin a chunk of 68 KiB of a worker's pool.
 pub const HOLD_MAX: usize = 256;
 
 /// Maximum number of messages that a socket holds beyond [`HOLD_MAX`], as copies in the driver's
-/// memory. They are a quarter of [`COPY_CHUNKS`], so that one socket does not take all.
+/// memory. This is a quarter of [`COPY_CHUNKS`], so that one socket cannot take all.
 pub const COPIES_MAX: usize = 256;
 
 /// Chunks of 4 KiB for copies of messages and for packets of the control part: 4 MiB.
 pub const COPY_CHUNKS: u32 = 1_024;
 
-/// Chunks of 68 KiB for messages to send, and, with a unix port, for packets that arrive: 17 MiB,
-/// of which only those that were used take memory.
+/// Chunks of 68 KiB for messages to send, and, with a unix port, for packets that arrive: 17 MiB of
+/// address space; only used chunks take memory.
 pub const TRAIN_CHUNKS: u32 = 256;
 
 /// Train chunks that only packets from a unix port use, so that messages to send never prevent
@@ -55,8 +55,8 @@ pub const TX_BUFFERS_MAX: usize = 2 * BURST_MAX;
 /// one length; this one covers a path over Ethernet with jumbo frames of 2 KiB.
 pub const DATAGRAM_BYTES_MAX: usize = 2_048;
 
-/// Requests to the driver that wait. A program that opens thousands of sockets at once fills it,
-/// and then gets `Busy`.
+/// Requests to the driver that wait. A program that opens thousands of sockets at once fills the
+/// queue, and then gets `Busy`.
 pub const REQUESTS_MAX: usize = 1_024;
 
 /// Accepted sockets that wait at a listener until the program takes them.
@@ -65,10 +65,11 @@ pub const BACKLOG: usize = strowger_connection::limits::BACKLOG as usize;
 /// Events that wait for a subscriber. A subscriber that is slower loses the oldest ones.
 pub const EVENTS_WAITING: usize = 1_024;
 
-/// Idle polls of the driver before it blocks, as a worker (`IdlePolicy::ADAPTIVE`): some 20 µs.
+/// Idle polls of the driver before it blocks, as for a worker (`IdlePolicy::ADAPTIVE`): about 20
+/// µs.
 pub const IDLE_POLLS: u32 = 200;
 
-/// The time after which the driver tries again where no descriptor wakes it: when no chunk is free,
+/// The time after which the driver retries if no descriptor would wake it: when no chunk is free,
 /// or when the socket of a unix port is full.
 pub const RETRY: Duration = Duration::from_micros(200);
 
@@ -87,11 +88,11 @@ const _: () = assert!(TAILROOM >= strowger_connection::TAILROOM_BYTES + 16);
 
 // Announcements.
 
-/// Seconds for which an announcement is valid. A switch forgets it with the slot, so this matters
-/// only for one that was not withdrawn.
+/// Seconds for which an announcement is valid. A switch drops an announcement together with its
+/// slot, so the time matters only for one that was not withdrawn.
 pub const ANNOUNCE_S: u32 = 300;
 
-/// The time after which an announcement that was taken is sent again: a third of its time, so that
+/// The time after which an accepted announcement is sent again: a third of its validity, so that
 /// two may be lost.
 pub const ANNOUNCE_AGAIN: Nanos = Nanos::from_secs(ANNOUNCE_S as u64 / 3);
 

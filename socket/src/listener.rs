@@ -44,9 +44,9 @@ impl ListenerShared {
 
 /// Accepts sockets that peers open, in the protocols of the listener.
 ///
-/// Several threads may use a listener at once. When it is dropped, its protocols are no longer
-/// accepted, and sockets that the program has not taken are closed. Sockets that it has taken stay
-/// open.
+/// Several threads may use a listener at once. Dropping a listener ends the acceptance of its
+/// protocols and closes the sockets that the program has not taken. Sockets that the program has
+/// taken stay open.
 pub struct Listener {
     pub(crate) shared: Arc<ListenerShared>,
     pub(crate) alive: Arc<Alive>,
@@ -62,7 +62,7 @@ impl Drop for Listener {
 
 impl Listener {
     fn take(&self) -> Option<Result<Socket, NodeClosed>> {
-        // Reads the flag before it takes a socket, as a receiver does.
+        // Read the flag before taking a socket, as a receiver does.
         let is_closed = self.shared.is_closed.load(Ordering::Acquire);
         match self.shared.accepted.pop() {
             Some(socket) => {

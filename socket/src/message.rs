@@ -1,4 +1,4 @@
-//! Messages that were received.
+//! Received messages.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -11,7 +11,7 @@ use strowger_crypto::PeerId;
 use strowger_frame::{BURST_MAX, Frame};
 use strowger_wire::switch_header::Ecn;
 
-/// Counts the messages of a socket that the program holds, by the references to it.
+/// Counts, by its references, the messages of a socket that the program holds.
 #[derive(Debug, Default)]
 pub(crate) struct Hold;
 

@@ -34,7 +34,7 @@ pub trait WriteMsg {
     /// Sends a message whole, or registers the task's waker.
     ///
     /// # Errors
-    /// The sink is closed, has failed, or does not take the message.
+    /// The sink is closed, has failed, or refuses the message.
     fn poll_write_msg(&mut self, cx: &mut Context<'_>, message: &[u8]) -> Poll<io::Result<()>>;
 
     /// Sends a message. If the future is dropped, all of the message was sent or nothing.

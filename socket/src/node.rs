@@ -55,7 +55,7 @@ pub struct NodeBuilder {
     announces: bool,
 }
 
-/// What the slot says about its switch, for [`NodeBuilder::routing_from`].
+/// What the slot knows about its switch, for [`NodeBuilder::routing_from`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SlotFacts {
@@ -65,7 +65,7 @@ pub struct SlotFacts {
     pub slot: Option<u32>,
 }
 
-/// Makes routing from what the slot says.
+/// Makes routing from the facts of the slot.
 type MakeRouting = dyn FnOnce(&SlotFacts) -> Box<dyn PeerRouting>;
 
 /// Where routes come from.
@@ -101,8 +101,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the name of the network: both ends of a connection have the same. It is empty without
-    /// this call.
+    /// Sets the name of the network, which is equal at both ends of a connection. The default is
+    /// empty.
     pub fn network(mut self, name: impl AsRef<[u8]>) -> Self {
         self.network = name.as_ref().to_vec();
         self
@@ -127,15 +127,15 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets what finds labels for peers. Without it, `connect` needs a
+    /// Sets the routing, which finds labels for peers. Without routing, `connect` needs a
     /// [`Destination`] with a label.
     pub fn routing(mut self, routing: impl PeerRouting + 'static) -> Self {
         self.routing = Routes::Given(Box::new(routing));
         self
     }
 
-    /// As [`routing`](Self::routing), for routing that depends on the slot: it is made when the node
-    /// is attached.
+    /// As [`routing`](Self::routing), for routing that depends on the slot: the closure makes it
+    /// when the node is attached.
     pub fn routing_from(
         mut self,
         make: impl FnOnce(&SlotFacts) -> Box<dyn PeerRouting> + 'static,
@@ -144,31 +144,32 @@ impl NodeBuilder {
         self
     }
 
-    /// Announces this node to its switch, while the node runs, so that nodes that ask this switch
-    /// find it by its PeerId. Without this call only peers that know a label reach it. A switch
-    /// without an identity takes no announcements, and a port in this process has none to ask.
+    /// Announces this node to its switch while the node runs, so that nodes that ask the switch
+    /// find this node by PeerId. Without this call only peers that know a label reach it. A switch
+    /// without an identity accepts no announcements, and a port in this process has no switch to
+    /// ask.
     pub fn announce(mut self, announces: bool) -> Self {
         self.announces = announces;
         self
     }
 
-    /// Sets who may connect to this node, and who may use which protocol. Without it and without an
-    /// address book, no peer may.
+    /// Sets who may connect to this node, and who may use which protocol. Without a policy and an
+    /// address book, no peer may connect.
     pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
         self.policy = Some(Arc::new(policy));
         self
     }
 
     /// Sets the number of messages of a socket that the program may hold in the frames in which
-    /// they arrived; 256 without this call. Further ones are copied, and counted as
-    /// `messages_copied`; 256 copies later they are dropped, and counted as `rx_hold_full`.
+    /// they arrived; 256 without this call. The driver copies up to 256 further messages and counts
+    /// `messages_copied`; it drops messages beyond these and counts `rx_hold_full`.
     pub fn hold_max(mut self, messages: usize) -> Self {
         self.hold_max = messages;
         self
     }
 
     /// Sets the number of messages that wait in each direction of a socket; 64 without this call,
-    /// at most 4,096. It is rounded up to a power of two.
+    /// at most 4,096. The number is rounded up to a power of two.
     pub fn ring_depth(mut self, messages: usize) -> Self {
         self.ring_depth = messages.clamp(1, RING_DEPTH_MAX);
         self
@@ -181,7 +182,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Connects always by PeerId. Then the identity of this node stays hidden from an attacker who
+    /// Always connects by PeerId. Then the identity of this node stays hidden from an attacker who
     /// later gets the static key of the peer. Early messages are not possible.
     pub fn hide_identity(mut self, hides: bool) -> Self {
         self.hide_identity = hides;
@@ -195,7 +196,7 @@ impl NodeBuilder {
     }
 
     /// Sets the time after which a connection without sockets and without traffic is closed; 300 s
-    /// without this call. It is counted in whole seconds.
+    /// without this call. Fractions of a second are ignored.
     pub fn idle_time(mut self, time: Duration) -> Self {
         self.idle_time_s = u16::try_from(time.as_secs()).unwrap_or(u16::MAX);
         self
@@ -306,9 +307,9 @@ impl std::fmt::Debug for NodeBuilder {
 
 /// An identity on a slot, with all its connections. A clone is another handle of the same node.
 ///
-/// The node runs until [`close`](Self::close), or until all its handles, sockets and listeners were
-/// dropped. Its peers then get a goodbye; a program that ends at once should `close` and wait, so
-/// that they do.
+/// The node runs until [`close`](Self::close), or until all its handles, sockets and listeners are
+/// dropped. Then it sends goodbyes to its peers. A program that exits should call `close` and wait,
+/// so that the goodbyes are sent.
 #[derive(Clone)]
 pub struct Node {
     alive: Arc<Alive>,
@@ -333,8 +334,8 @@ impl Node {
 
     /// Opens a socket to this peer, in the first of these protocols that the peer accepts.
     ///
-    /// Takes one round trip, and none if there is a connection. With several names, and if the peer
-    /// is known by PeerId alone, it takes two.
+    /// Takes one round trip, or none if there is a connection. With several names, or if only the
+    /// peer's PeerId is known, connecting takes two.
     pub fn connect(
         &self,
         to: impl Into<Destination>,
@@ -431,8 +432,8 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// Counters of queues and memory of a node. Each message that the endpoint delivered was received,
-/// is held, or is counted here.
+/// Counters of queues and memory of a node. Each message that the endpoint delivered was received
+/// by the program, is queued, or is counted here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueCounters {
@@ -442,7 +443,7 @@ pub struct QueueCounters {
     pub rx_hold_full: u64,
     /// Messages that were copied because the program holds many messages of a socket.
     pub messages_copied: u64,
-    /// Messages that were queued and then refused.
+    /// Messages that were queued and that the endpoint then refused.
     pub tx_refused: u64,
     /// Packets that were dropped because the switch was gone.
     pub tx_port_gone: u64,

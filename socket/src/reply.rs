@@ -23,11 +23,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends the reply. If it is dropped before, the reply is [`NodeClosed`].
+/// Sends the reply. A responder that is dropped unused replies [`NodeClosed`].
 pub(crate) struct Responder<T>(Option<Shared<T>>);
 
 /// The reply to a request, which the driver sends: a future, and [`wait`](Self::wait) for code
-/// without async. It may be dropped at any time; the request is then carried out all the same.
+/// without async. It may be dropped at any time; the driver then still executes the request.
 #[must_use = "the reply says whether it worked"]
 pub struct Reply<T>(Shared<T>);
 

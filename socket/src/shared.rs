@@ -29,7 +29,7 @@ pub(crate) struct NodeShared {
     pub(crate) ready_datagrams: ReadyBits,
     pub(crate) requests: ArrayQueue<Request>,
     pub(crate) driver: DoorbellWaker,
-    /// The driver looks for handles that were dropped: attempts to connect, listeners, datagram
+    /// Tells the driver to look for dropped handles: attempts to connect, listeners, datagram
     /// sockets, and the last handle of the node.
     pub(crate) sweep: AtomicBool,
     /// The driver has ended.
@@ -56,7 +56,7 @@ impl NodeShared {
 
     /// Reports that a handle was dropped.
     pub(crate) fn request_sweep(&self) {
-        // Release: pairs with Acquire in the driver: the handle is gone before it is looked for.
+        // Release: pairs with Acquire in the driver, which then sees that the handle was dropped.
         self.sweep.store(true, Ordering::Release);
         self.driver.wake();
     }
@@ -65,7 +65,7 @@ impl NodeShared {
         self.requests.push(request).map_err(|_| NotQueued::Busy)?;
         self.driver.wake();
         // SeqCst, as in `Driver::drop`: either the driver finds the request when it ends, or this
-        // thread sees that it has ended.
+        // thread sees that the driver has ended.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.is_over.load(Ordering::SeqCst) {
             // Dropping a request answers it.
@@ -94,8 +94,8 @@ pub(crate) fn count(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
-/// Counters of a socket. Each message that arrived for it was received, is held, or is counted
-/// here.
+/// Counters of a socket. Each message that arrived for the socket was received by the program, is
+/// queued, or is counted here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketCounters {
@@ -137,7 +137,7 @@ pub(crate) const NO_PATH: u8 = 1;
 /// The peer does not accept the protocol.
 pub(crate) const UNSUPPORTED: u8 = 2;
 
-/// What a socket and the driver share, beside their rings.
+/// What a socket and the driver share, besides their rings.
 pub(crate) struct SocketShared {
     /// The number of the socket's ready bit.
     pub(crate) place: usize,
@@ -148,10 +148,11 @@ pub(crate) struct SocketShared {
     /// the present path.
     pub(crate) headers: AtomicUsize,
     pub(crate) state: AtomicU8,
-    /// Set once, after the last message was pushed. The flag is read before messages are taken.
+    /// Set once, after the last message was pushed. Receivers read the flag before they take
+    /// messages.
     pub(crate) closed: AtomicBool,
     pub(crate) close_reason: OnceLock<CloseReason>,
-    /// Both halves are gone.
+    /// Both halves of the socket were dropped.
     pub(crate) is_dropped: AtomicBool,
     /// The program has taken the socket from its listener.
     pub(crate) is_taken: AtomicBool,
@@ -159,9 +160,10 @@ pub(crate) struct SocketShared {
     pub(crate) marking: AtomicUsize,
     pub(crate) tally: SocketTally,
     pub(crate) hold: Arc<Hold>,
-    /// Rung when a message was pushed, or the socket was closed.
+    /// The driver rings it after it has pushed a message or closed the socket.
     pub(crate) rx_bell: TaskBell,
-    /// Rung when there is room, or an empty chunk, or the state has changed.
+    /// The driver rings it when there is room in the ring or an empty chunk, or when the state has
+    /// changed.
     pub(crate) tx_bell: TaskBell,
 }
 
@@ -214,7 +216,7 @@ pub(crate) fn rings(depth: usize) -> (SocketEnds, DriverEnds) {
     (ours, DriverEnds { chunks: chunks_in, filled: filled_out, arrived: arrived_in })
 }
 
-/// Keeps a node running. When the last one is dropped, the driver says goodbye and ends.
+/// Keeps a node running. When the last one is dropped, the driver sends goodbyes and ends.
 pub(crate) struct Alive(pub(crate) Arc<NodeShared>);
 
 impl Drop for Alive {
@@ -293,7 +295,7 @@ pub(crate) fn marking(class: u8, ecn: Ecn) -> usize {
     usize::from(class) | (ecn as usize) << 8
 }
 
-/// Reads a number of [`marking`].
+/// Unpacks a number made by [`marking`].
 pub(crate) fn unpack_marking(marking: usize) -> (u8, Ecn) {
     let ecn = match marking >> 8 & 3 {
         1 => Ecn::Capable1,

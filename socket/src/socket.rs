@@ -23,7 +23,7 @@ use crate::{
     wait::block_on,
 };
 
-/// What the halves of a socket share. When both are dropped, the driver closes the socket.
+/// What the halves of a socket share. When both halves are dropped, the driver closes the socket.
 struct Handle {
     shared: Arc<SocketShared>,
     alive: Arc<Alive>,
@@ -31,7 +31,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Release: pairs with Acquire in the driver: the frames were pushed before.
+        // Release: pairs with Acquire in the driver, which then sees all pushed frames.
         self.shared.is_dropped.store(true, Ordering::Release);
         self.alive.0.signal(self.shared.place);
     }
@@ -48,9 +48,9 @@ impl Handle {
 
 /// Messages to and from one peer in one protocol.
 ///
-/// A socket has one owner and no lock: its calls take `&mut self`. [`split`](Self::split) gives one
-/// half to another thread or task. When the socket, or both halves, are dropped, the peer gets a
-/// goodbye for the protocol; messages that were queued before are sent.
+/// A socket has one owner and no lock: its calls take `&mut self`. [`split`](Self::split) makes two
+/// halves for two threads or tasks. When the socket, or both halves, are dropped, the driver sends
+/// the queued messages and then a goodbye for the protocol.
 ///
 /// Messages are not acknowledged, not repeated and not ordered. A message arrives whole, once, or
 /// not at all.
@@ -102,12 +102,12 @@ impl Socket {
         (self.sender, self.receiver)
     }
 
-    /// The half that sends, for code that takes one.
+    /// The sending half, for code that takes a [`SocketSender`].
     pub fn sender(&mut self) -> &mut SocketSender {
         &mut self.sender
     }
 
-    /// The half that receives, for code that takes one.
+    /// The receiving half, for code that takes a [`SocketReceiver`].
     pub fn receiver(&mut self) -> &mut SocketReceiver {
         &mut self.receiver
     }
@@ -127,7 +127,7 @@ macro_rules! about {
                 &self.$($field).+.shared.protocol
             }
 
-            /// Bytes of the longest message that the present path takes. It falls and rises with
+            /// Bytes of the longest message that the present path allows. The limit changes with
             /// the path.
             pub fn message_max(&self) -> usize {
                 self.$($field).+.shared.message_max.load(Ordering::Relaxed)
@@ -166,7 +166,7 @@ about!(SocketSender, handle);
 about!(SocketReceiver, handle);
 
 impl SocketSender {
-    /// Checks what does not depend on the queue.
+    /// Checks the conditions that do not depend on the queue.
     #[inline]
     fn check(&self, len: usize) -> Result<(), TrySendError> {
         let shared = &self.handle.shared;
@@ -192,7 +192,7 @@ impl SocketSender {
         self.handle.alive.0.signal(self.handle.shared.place);
     }
 
-    /// Cuts a frame. If no chunk is there, asks the driver for one.
+    /// Cuts a frame. If there is no chunk, asks the driver for one.
     fn cut(&mut self, len: usize) -> Result<Frame, TrySendError> {
         let headers = self.headers();
         self.carver.frame(headers, len).ok_or_else(|| {
@@ -275,8 +275,8 @@ impl SocketSender {
         block_on(Some(timeout), |cx| self.poll_send(cx, message)).unwrap_or(Err(SendError::Timeout))
     }
 
-    /// A buffer for a message of `len` bytes, which the program fills in place. `None` if none is
-    /// free now, if the program holds too many, or if `len` is above the longest message.
+    /// A buffer for a message of `len` bytes, which the program fills in place. `None` if no buffer
+    /// is free now, if the program holds too many, or if `len` is above the longest message.
     pub fn tx_buffer(&mut self, len: usize) -> Option<TxBuffer> {
         self.check(len).ok()?;
         if Arc::strong_count(&self.hold) > TX_BUFFERS_MAX {
@@ -286,9 +286,9 @@ impl SocketSender {
         Some(TxBuffer { frame, hold: self.hold.clone() })
     }
 
-    /// `n` buffers for messages of `len` bytes, side by side in memory: a port sends them as one
-    /// train. `None` as in [`tx_buffer`](Self::tx_buffer), or if `n` is 0, above 64, or too many
-    /// for one chunk of 64 KiB.
+    /// `n` buffers for messages of `len` bytes, adjacent in memory: a port sends them as one train.
+    /// `None` as in [`tx_buffer`](Self::tx_buffer), or if `n` is 0, above 64, or too many for one
+    /// chunk of 64 KiB.
     pub fn tx_buffers(&mut self, len: usize, n: usize) -> Option<TxBuffers> {
         self.check(len).ok()?;
         let headers = self.headers();
@@ -307,7 +307,7 @@ impl SocketSender {
         Some(TxBuffers { frames, _hold: self.hold.clone() })
     }
 
-    /// Queues a filled buffer. Does not block. It may also be a buffer of another socket.
+    /// Queues a filled buffer, which may come from another socket. Does not block.
     ///
     /// # Errors
     /// [`TrySendError`], with the buffer.
@@ -333,8 +333,9 @@ impl SocketSender {
         Ok(())
     }
 
-    /// Registers the task's waker. It is called when a place in the queue or a transmit buffer may
-    /// have become free, and when the socket's state has changed. Try to send after this call.
+    /// Registers the task's waker. The driver wakes the task when a place in the queue or a
+    /// transmit buffer may have become free, and when the socket's state has changed. Try to send
+    /// after this call.
     pub fn register_send(&mut self, cx: &mut Context<'_>) {
         self.handle.shared.tx_bell.register(cx.waker());
     }
@@ -369,8 +370,8 @@ impl SocketReceiver {
         if self.kept.is_some() {
             return Ok(self.kept.take());
         }
-        // Reads the flag before it takes a message: messages that the driver pushed before it
-        // closed the socket are then visible.
+        // Read the flag before taking a message: then messages that the driver pushed before it
+        // closed the socket are visible.
         let is_closed = self.handle.shared.is_closed();
         match self.arrived.pop() {
             Some(arrived) => Ok(Some(self.message(arrived))),
@@ -490,7 +491,7 @@ impl SocketReceiver {
     }
 }
 
-/// Declares functions of a socket that are those of a half.
+/// Declares functions of a socket that call the same function of a half.
 macro_rules! delegate {
     ($($(#[$doc:meta])* $half:ident . $name:ident ( $($arg:ident : $ty:ty),* ) -> $out:ty;)+) => {
         impl Socket {

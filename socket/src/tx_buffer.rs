@@ -12,10 +12,10 @@ use crate::{
     message::Hold,
 };
 
-/// Cuts frames from the chunks that the driver hands out.
+/// Cuts frames from the chunks that the driver supplies.
 ///
-/// Frames that are cut one after the other stay adjacent when connection and link have sealed them:
-/// a frame has exactly the bytes of its headers in front and of its two tags behind. A port sends
+/// Frames that are cut in succession stay adjacent after connection and link have sealed them: a
+/// frame has exactly the headroom for its headers and the tailroom for its two tags. A port sends
 /// adjacent frames of one length as one train.
 pub(crate) struct Carver {
     chunks: Consumer<Train>,
@@ -30,7 +30,7 @@ impl Carver {
     }
 
     fn next_chunk(&mut self) -> Option<()> {
-        // Releases the rest of the old chunk even if there is no other one, so that the driver gets
+        // Release the rest of the old chunk even if there is no new one, so that the driver gets
         // the chunk back.
         self.current = None;
         self.current = Some(self.chunks.pop()?);
@@ -70,7 +70,7 @@ impl Carver {
     }
 }
 
-/// An empty frame that the program fills and sends: nothing is copied. Its initial content is
+/// An empty frame that the program fills and sends without a copy. Its initial content is
 /// arbitrary.
 pub struct TxBuffer {
     pub(crate) frame: Frame,
@@ -104,8 +104,8 @@ impl std::fmt::Debug for TxBuffer {
     }
 }
 
-/// Empty frames of one length, side by side in memory. They stay so when they are sealed, so that a
-/// port sends them as one train.
+/// Empty frames of one length, adjacent in memory. Sealed frames stay adjacent, so that a port
+/// sends them as one train.
 pub struct TxBuffers {
     pub(crate) frames: Burst,
     pub(crate) _hold: Arc<Hold>,
@@ -165,7 +165,7 @@ mod tests {
         (pool, Carver::new(consumer))
     }
 
-    /// What connection and link do: they write their headers in front, and their tags behind.
+    /// Adds headers and tags to a frame, as connection and link do.
     fn seal(frame: &mut Frame) {
         assert!(frame.grow_front(HEADERS) && frame.grow_back(TAILROOM));
     }

@@ -20,7 +20,7 @@ impl Wake for Unparker {
 }
 
 thread_local! {
-    /// Made once for each thread, so that blocking allocates nothing.
+    /// One waker for each thread, so that blocking allocates nothing.
     static WAKER: Waker = Waker::from(Arc::new(Unparker(std::thread::current())));
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn block_on<T>(
     if let Poll::Ready(value) = poll(&mut cx) {
         return Some(value);
     }
-    // A timeout that cannot be added to the clock is no limit.
+    // A timeout that overflows the clock counts as no limit.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         match deadline {

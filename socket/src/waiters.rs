@@ -1,4 +1,4 @@
-//! The tasks that wait for an object that several threads use at once.
+//! Wakers of the tasks that wait for an object that several threads share.
 
 use std::{
     sync::Mutex,
@@ -17,7 +17,7 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Tries, registers, and tries once more, so that no wake-up between the two is lost.
+    /// Tries, registers, and tries once more, so that no wake-up between the tries is lost.
     pub(crate) fn poll_with<T>(
         &self,
         cx: &mut Context<'_>,
@@ -35,7 +35,7 @@ impl Waiters {
         if !wakers.iter().any(|known| known.will_wake(waker)) {
             wakers.push(waker.clone());
         }
-        // With the lock, so that a thread that clears the flag finds the waker.
+        // Set the flag under the lock, so that a thread that clears the flag finds the waker.
         self.flag.fall_asleep();
     }
 

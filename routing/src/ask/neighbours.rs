@@ -40,10 +40,10 @@ pub struct AskNeighbours {
     scheme: Scheme,
     own_slot: Slot,
     neighbours: BTreeSet<Slot>,
-    /// The lookups in progress. The one that asks next is first.
+    /// The lookups in progress, in the order in which they ask.
     searches: Vec<Search>,
-    /// Questions of lookups that have ended: the times until which answers may come. They count
-    /// among those that wait.
+    /// For each open question of a lookup that has ended: the time until which its answer may come.
+    /// These questions count towards the limit.
     left_over: Vec<Nanos>,
     /// The neighbours that do not have a peer, until this time.
     not_here: BTreeMap<(Ipv6Addr, Slot), Nanos>,

@@ -435,7 +435,7 @@ fn found_messages_of_others_and_of_other_peers_are_not_here() {
         caller.lookup(target);
         assert_eq!(caller.out.len(), 1);
     }
-    // A width that no label has room for.
+    // A width that fits no label.
     let (mut caller, from, nonce) = asked();
     caller.reply(from, &found(&nonce, &certificate(1), 59));
     assert!(caller.candidates(&target).is_empty());

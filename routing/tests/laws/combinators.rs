@@ -106,7 +106,7 @@ fn cached_repeats_an_answer_for_its_life_and_keeps_no_more_than_its_entries() {
         let (log, entries_max) = (Log::default(), 1 + rng.below(6));
         let routing = Cached::new(Scripted::new(&script, log.clone()), entries_max, life);
         let mut caller = Caller::new(routing);
-        // When each answer was complete, and in which order the answers were used.
+        // The time at which each answer was complete, in the order of use.
         let mut model: Vec<(LookupTarget, Nanos)> = Vec::new();
         for _ in 0..40 {
             let targets = Script::targets();

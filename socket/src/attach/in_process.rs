@@ -47,7 +47,7 @@ impl InProcessPort {
         loop {
             let room = BURST_MAX - self.waiting.len();
             for mut frame in packets.drain(..room.min(packets.len())) {
-                // The driver gives every packet this room in front.
+                // The driver leaves this headroom in every packet.
                 if !frame.grow_front(LINK_HEADER_BYTES) {
                     debug_assert!(false, "no room for a link header");
                     lost += 1;

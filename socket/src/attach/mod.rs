@@ -1,5 +1,5 @@
-//! The slot that a node is on: a local port of a relay in this process, or a unix port of a relay in
-//! another one.
+//! Attaches a node to a slot: a local port of a relay in this process, or a unix port of a relay in
+//! another process.
 
 mod in_process;
 mod unix;
@@ -39,7 +39,7 @@ impl Unix {
     }
 }
 
-/// How a node reaches its slot.
+/// The kind of port by which a node reaches its slot.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Attachment {
@@ -76,25 +76,25 @@ impl Attachment {
     }
 }
 
-/// What a port says about its switch.
+/// What a port knows about its switch.
 #[derive(Clone, Debug)]
 pub(crate) struct PortFacts {
     pub(crate) scheme: Scheme,
     /// The slot and the switch, as far as the port knows them.
     pub(crate) place: SharedPlace,
-    /// Bytes of the longest packet, with the switch header; `None` if the port sets no limit that
-    /// matters.
+    /// Bytes of the longest packet, with the switch header; `None` if the port sets no limit below
+    /// that of the node.
     pub(crate) longest_packet: Option<u16>,
 }
 
-/// What became of the switch.
+/// A change of the switch behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortChange {
-    /// It has ended and does not come back.
+    /// The switch has ended for good.
     Ended,
-    /// It has ended, and the port tries to connect again.
+    /// The switch has ended, and the port tries to connect again.
     Gone,
-    /// It is back.
+    /// The port is connected again.
     Back,
 }
 
@@ -116,13 +116,13 @@ macro_rules! delegate {
 }
 
 impl SlotPort {
-    /// Takes packets that have arrived, while `burst` has room.
+    /// Receives packets while `burst` has room.
     #[inline]
     pub(crate) fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> Option<PortChange> {
         delegate!(self, port => port.receive(pool, burst))
     }
 
-    /// Sends packets from the front of `packets`. Those for which there is no room now stay.
+    /// Sends packets from the front of `packets`. Packets that find no room in the port stay.
     /// Returns the number of packets that were lost because the switch is gone.
     #[inline]
     pub(crate) fn transmit(&mut self, packets: &mut Burst) -> usize {
@@ -134,7 +134,7 @@ impl SlotPort {
         delegate!(self, port => port.is_stalled())
     }
 
-    /// Prepares to block: passes what to wait for.
+    /// Prepares to block: passes each descriptor to wait for to `add`.
     pub(crate) fn arm(&mut self, add: impl FnMut(Arm)) {
         delegate!(self, port => port.arm(add));
     }

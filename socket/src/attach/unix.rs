@@ -1,4 +1,4 @@
-//! A unix port of a relay in another process, in its second form (wire.md 8.3).
+//! A unix port of a relay in another process, with the second form of its protocol (wire.md 8.3).
 
 use std::{
     os::fd::AsRawFd as _,
@@ -32,12 +32,13 @@ const TRAINS_IN_A_CALL: usize = 4;
 pub(crate) struct UnixSlot {
     path: PathBuf,
     client: Option<TrainClient>,
-    /// A train of which not all frames were taken.
+    /// The rest of a train whose frames did not all fit the burst.
     rest: Option<Train>,
     /// Packets with their link headers, for which the socket had no room.
     waiting: Burst,
     place: SharedPlace,
-    /// After a restart of the switch: its greeting, and so the new slot, has not arrived.
+    /// Whether the switch has restarted and its greeting, which names the new slot, has not
+    /// arrived.
     awaits_greeting: bool,
     is_full: bool,
     is_starved: bool,
@@ -45,7 +46,7 @@ pub(crate) struct UnixSlot {
     again_at: Option<Instant>,
 }
 
-/// The place that a greeting names.
+/// The place of the node that a greeting states.
 fn place_of(greeting: &Greeting) -> Place {
     Place { slot: greeting.slot, switch: greeting.identity }
 }
@@ -59,7 +60,7 @@ impl UnixSlot {
             client.greeting().ok_or(StartError::NoGreeting { path: shown.clone() })?.clone();
         let scheme = Scheme::parse(&greeting.scheme)
             .map_err(|_| StartError::BadScheme { path: shown.clone() })?;
-        // The port counts the link header in.
+        // The port's limit includes the link header.
         let longest = greeting.packet_bytes_max.saturating_sub(LINK_HEADER_BYTES as u16);
         let place = SharedPlace::default();
         place.set(Some(place_of(&greeting)));
@@ -108,7 +109,8 @@ impl UnixSlot {
                 return false;
             }
             match train.next_frame() {
-                // A packet that is shorter than the link header is left empty: `bad_header`.
+                // A packet that is shorter than the link header becomes empty, and the endpoint
+                // counts `bad_header`.
                 Some(mut frame) => {
                     frame.shrink_front(LINK_HEADER_BYTES.min(frame.len()));
                     burst.push(frame);
@@ -163,7 +165,7 @@ impl UnixSlot {
         loop {
             let room = BURST_MAX - self.waiting.len();
             for mut frame in packets.drain(..room.min(packets.len())) {
-                // The driver gives every packet this room in front.
+                // The driver leaves this headroom in every packet.
                 if !frame.grow_front(LINK_HEADER_BYTES) {
                     debug_assert!(false, "no room for a link header");
                     lost += 1;
@@ -182,7 +184,7 @@ impl UnixSlot {
                 }
                 Ok(_) => {}
                 Err(_) => {
-                    // The next `receive` finds the error, too, and connects again.
+                    // The next `receive` gets the same error and connects again.
                     lost += self.waiting.len() + packets.len();
                     self.waiting.clear();
                     packets.clear();

@@ -23,8 +23,8 @@ pub(super) struct DatagramEntry {
 }
 
 impl Driver {
-    /// Enters a datagram socket that the endpoint has opened. Returns false if its number is
-    /// outside the bitmap.
+    /// Adds a datagram socket that the endpoint has opened. Returns false if its number is outside
+    /// the bitmap.
     pub(super) fn add_datagram_socket(
         &mut self,
         id: DatagramId,
@@ -50,7 +50,7 @@ impl Driver {
     fn refill(&mut self, place: usize) {
         let Some(entry) = self.datagrams.get_mut(place).and_then(Option::as_mut) else { return };
         let shared = &entry.shared;
-        // A frame in `filled` has its place there, and not here.
+        // `filled` may get every frame of `empty`, so the frames of both count.
         while shared.empty.len() + shared.filled.len() < shared.empty.capacity() {
             let cut = |train: &mut Train| train.carve(FIRST_HEADROOM, DATAGRAM_BYTES_MAX, TAILROOM);
             let frame = match entry.carving.as_mut().and_then(cut) {
@@ -174,7 +174,7 @@ impl Driver {
             if !self.datagrams[place].as_ref().is_some_and(is_dropped) {
                 continue;
             }
-            // Messages that were queued before leave first.
+            // Send messages that were queued before the drop.
             while !self.is_blocked() && !self.serve_datagram_socket(now, place) {}
             if let Some(entry) = self.datagrams[place].take() {
                 self.endpoint.close_datagram_socket(now, entry.id);

@@ -1,8 +1,8 @@
 //! The driver: polls the endpoint of a node, and moves messages between it, the sockets and the
 //! port.
 //!
-//! One thread runs it, or the program calls it ([`NodeBuilder::start_manual`]). In the steady state
-//! it takes no lock and allocates nothing.
+//! The driver has its own thread, or the program calls it ([`NodeBuilder::start_manual`]). In the
+//! steady state it takes no lock and allocates nothing.
 //!
 //! [`NodeBuilder::start_manual`]: crate::NodeBuilder::start_manual
 
@@ -39,7 +39,7 @@ use crate::{
     shared::{Alive, NodeShared, count},
 };
 
-/// The clock of a node. It starts at 1, because 0 means "never" in some protocols' code.
+/// The clock of a node. It starts at 1, because 0 means "never" in some state machines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(pub(crate) Duration);
 
@@ -54,7 +54,7 @@ impl Clock {
     }
 }
 
-/// What the builder decides for the driver.
+/// Settings of the driver from the builder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) depth: usize,
@@ -74,7 +74,7 @@ pub struct Driver {
     waiter: Waiter,
     /// Sockets by the index of their handle at the endpoint, which is also their ready bit.
     sockets: Vec<Option<SocketEntry>>,
-    /// Ready bits that were taken and not worked off, by word.
+    /// Ready bits that were taken and whose sockets were not served yet, by word.
     ready: Vec<u64>,
     /// The word at which the next round begins.
     next_word: usize,
@@ -84,7 +84,7 @@ pub struct Driver {
     ready_datagrams: Vec<u64>,
     /// The rest of a chunk from which new sockets get their first parts.
     nursery: Option<strowger_frame::Train>,
-    /// Taken while it is in use, and boxed so that taking it moves one pointer.
+    /// The receive burst: `None` while in use, and boxed so that taking it moves one pointer.
     arrived: Option<Box<Burst>>,
     messages: Option<Box<Burst>>,
     /// Packets for which the port had no room.
@@ -163,8 +163,8 @@ impl Driver {
         self.is_port_over || self.is_closing && self.endpoint.is_closed()
     }
 
-    /// Does what is due: receives a burst, serves the sockets and requests, and sends. Returns
-    /// whether there was anything to do. Does not block.
+    /// Receives a burst, serves the sockets and requests, handles timers, and sends. Returns
+    /// whether there was work. Does not block.
     pub fn poll(&mut self) -> bool {
         let now = self.clock.now();
         let mut worked = self.send_waiting();
@@ -213,7 +213,8 @@ impl Driver {
     /// Call [`disarm`](Self::disarm) afterwards.
     pub fn arm(&mut self, mut add: impl FnMut(strowger_frame::port::Arm)) -> bool {
         use strowger_frame::port::Arm;
-        // Armed before the checks, so that no ring between a check and the block is missed.
+        // Arm the doorbell before the checks, so that no wake-up between a check and blocking is
+        // lost.
         self.doorbell.arm();
         add(Arm::Wait(self.doorbell.as_raw_fd()));
         let mut is_ready = false;
@@ -224,7 +225,7 @@ impl Driver {
         !is_ready && !self.has_work()
     }
 
-    /// Ends what [`arm`](Self::arm) began.
+    /// Ends the waiting that [`arm`](Self::arm) prepared.
     pub fn disarm(&mut self) {
         self.doorbell.disarm();
     }
@@ -241,7 +242,7 @@ impl Driver {
             || !is_stalled && has_local()
     }
 
-    /// Offers packets that wait to the port again.
+    /// Sends packets that wait for the port.
     fn send_waiting(&mut self) -> bool {
         if self.packets.is_empty() && !self.port.is_stalled() {
             return false;
@@ -251,7 +252,7 @@ impl Driver {
         self.packets.len() < before
     }
 
-    /// Hands packets to the port.
+    /// Passes packets to the port.
     fn flush(&mut self) {
         let lost = self.port.transmit(&mut self.packets);
         if lost > 0 {
@@ -259,7 +260,7 @@ impl Driver {
         }
     }
 
-    /// Whether packets wait for the port, so that no more should be made.
+    /// Whether packets wait for the port, so that the driver should seal no more.
     fn is_blocked(&self) -> bool {
         !self.packets.is_empty() || self.port.is_stalled()
     }
@@ -280,7 +281,8 @@ impl Driver {
     fn receive_one(&mut self, now: Nanos, frame: Frame) {
         match self.endpoint.receive(now, frame) {
             Received::Message { to: MessageTo::Socket(id), frame, info } => {
-                // A peer's first message opens the socket: the event comes with the message.
+                // A peer's first message opens the socket, and its event is queued before the
+                // message is returned.
                 if self.entry(id).is_none() {
                     self.serve_events(now);
                 }
@@ -289,7 +291,8 @@ impl Driver {
             Received::Message { to: MessageTo::Datagram(id, from), frame, info } => {
                 self.deliver_datagram(id, from, frame, info);
             }
-            // A message for a socket that this packet opened may come next.
+            // Handle events now: the next packet may hold a message for a socket that this packet
+            // opened.
             Received::Consumed => self.serve_events(now),
             Received::Discarded(_) => {}
         }
@@ -351,7 +354,7 @@ impl Driver {
     fn begin_closing(&mut self, now: Nanos, goodbye: Goodbye) {
         if !self.is_closing {
             self.is_closing = true;
-            // What was queued before leaves before the goodbye.
+            // Send queued messages before the goodbye.
             for _ in 0..RING_DEPTH_MAX.div_ceil(BURST_MAX) {
                 if !(self.serve_datagrams(now) | self.serve_sockets(now)) {
                     break;
@@ -361,9 +364,9 @@ impl Driver {
         }
     }
 
-    /// Looks for handles that were dropped.
+    /// Closes what belongs to dropped handles.
     fn sweep(&mut self, now: Nanos) -> bool {
-        // Relaxed: the swap orders it; a flag that is missed here is seen at the next poll.
+        // Relaxed: the swap below orders it; the next poll sees a flag that this load misses.
         if !self.shared.sweep.load(Ordering::Relaxed) {
             return false;
         }
@@ -378,7 +381,7 @@ impl Driver {
     }
 }
 
-/// Rings a bell after a flag was set.
+/// Rings a bell if `did`, after a flag was set.
 fn ring_if(bell: &TaskBell, did: bool) {
     if did {
         bell.ring();

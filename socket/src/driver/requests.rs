@@ -1,4 +1,4 @@
-//! Requests of other threads: connecting, listening, and everything rare.
+//! Requests of other threads: connecting, listening, and other rare operations.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -145,13 +145,13 @@ impl Driver {
             self.endpoint.close_socket(now, socket);
             return;
         };
-        // A socket that finds no place is dropped, and so closed.
+        // If the queue is full, dropping the socket closes it.
         if shared.accepted.push(made).is_err() {
             count(&self.shared.tally.backlog_full, 1);
         }
         shared.waiters.wake();
         if shared.is_dropped.load(Ordering::Acquire) {
-            // The listener was dropped meanwhile and may have missed this socket.
+            // The listener was dropped meanwhile: close the sockets that it did not take.
             while shared.accepted.pop().is_some() {}
         }
     }
@@ -169,7 +169,7 @@ impl Driver {
         for place in listeners.iter_mut() {
             if let Some(entry) = place.take_if(|entry| is_set(&entry.shared.is_dropped)) {
                 endpoint.close_listener(now, entry.id);
-                // Sockets that came meanwhile are closed.
+                // Close sockets that were accepted meanwhile.
                 while entry.shared.accepted.pop().is_some() {}
             }
         }

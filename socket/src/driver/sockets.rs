@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// Bytes of link header, switch header with a label of 64 bits, connection header and protocol
-/// number: those of most packets. A socket takes them until its first packet shows the length.
+/// number: those of most packets. A socket uses this length until its first packet shows the real
+/// one.
 const USUAL_HEADERS: usize = LINK_HEADER_BYTES
     + strowger_wire::switch_header::header_bytes::<u64>()
     + strowger_wire::connection::header::CONNECTION_HEADER_BYTES
@@ -50,8 +51,8 @@ impl Driver {
         self.sockets.get_mut(id.index())?.as_mut().filter(|entry| entry.id == id)
     }
 
-    /// Makes a socket of a handle of the endpoint. `None` if the node is ending, or has as many
-    /// sockets as it may have.
+    /// Makes a socket for a handle of the endpoint. `None` if the node is ending or has reached its
+    /// limit of sockets.
     pub(super) fn make_socket(
         &mut self,
         id: SocketId,
@@ -102,7 +103,7 @@ impl Driver {
             marking: 0,
         };
         if let Some(old) = self.sockets[place].replace(entry) {
-            // The endpoint has closed it, and its event is still to come.
+            // The endpoint has closed the old socket, and has not returned its event yet.
             old.shared.close(CloseReason::ByUs);
         }
         Some(Socket::new(shared, alive, ours))
@@ -117,7 +118,7 @@ impl Driver {
         self.nursery.insert(nursery).split(FIRST_PART_BYTES)
     }
 
-    /// Gives a message to its socket.
+    /// Delivers a message to its socket.
     pub(super) fn deliver(&mut self, id: SocketId, frame: Frame, info: MessageInfo) {
         let hold_max = self.settings.hold_max;
         let is_low = self.pool.is_low();
@@ -135,7 +136,7 @@ impl Driver {
             count(&node.tally.rx_queue_full, 1);
             return;
         }
-        // One reference is that of `shared`; each message that the program holds has one.
+        // `shared` has one reference, and each message that the program holds has one.
         let held = Arc::strong_count(&shared.hold) - 1 + entry.ends.arrived.waiting();
         let mut frame = frame;
         if held >= hold_max || is_low {
@@ -182,7 +183,7 @@ impl Driver {
             let mut left = self.ready[word];
             while left != 0 {
                 if self.is_blocked() {
-                    // Sockets behind this one come first in the next round.
+                    // The next round starts after this socket.
                     self.next_word = word;
                     return worked;
                 }
@@ -218,11 +219,11 @@ impl Driver {
             entry.is_untaken = false;
             self.endpoint.take_accepted(id);
         }
-        // Reads the flag before it takes frames: frames that were pushed before the socket was
-        // dropped are then visible.
+        // Read the flag before taking frames: then frames that were pushed before the drop are
+        // visible.
         let is_dropped = is_set(&entry.shared.is_dropped);
         if entry.is_refused {
-            // The socket is served when the endpoint reports that it is writable.
+            // The endpoint reports when the socket is writable; then the driver serves it.
             if is_dropped {
                 self.remove_socket(now, place);
             }
@@ -246,7 +247,7 @@ impl Driver {
         has_more
     }
 
-    /// Gives a socket empty chunks, and wakes its sender.
+    /// Adds empty chunks to a socket's ring, and wakes its sender.
     fn supply(&mut self, place: usize) {
         let Some(entry) = self.sockets.get_mut(place).and_then(Option::as_mut) else { return };
         while entry.ends.chunks.has_room(1) && entry.ends.chunks.waiting() < CHUNKS_READY {
@@ -261,8 +262,8 @@ impl Driver {
         entry.shared.tx_bell.ring();
     }
 
-    /// Seals messages for a socket and hands them to the port. What the endpoint cannot take
-    /// now is kept.
+    /// Seals messages of a socket and passes the packets to the port. Keeps messages that the
+    /// endpoint refuses for now.
     fn send_messages(&mut self, now: Nanos, place: usize, messages: &mut Burst) {
         while !messages.is_empty() {
             let Some(entry) = self.sockets.get_mut(place).and_then(Option::as_mut) else {
@@ -296,9 +297,8 @@ impl Driver {
         }
     }
 
-    /// Copies packets from `first` on that have no room for a link header. Their messages lie in
-    /// frames that were cut for the shorter headers of a former path, or before the first packet
-    /// showed the length.
+    /// Copies packets from `first` on that have no room for a link header. Their frames were cut
+    /// for the shorter headers of a former path, or before the first packet showed the length.
     fn make_room_for_links(&mut self, first: usize) {
         for at in (first..self.packets.len()).rev() {
             if self.packets[at].headroom() >= LINK_HEADER_BYTES {
@@ -368,7 +368,7 @@ impl Driver {
             let before = entry.shared.state.swap(OPEN, Ordering::Relaxed);
             entry.is_refused = false;
             ring_if(&entry.shared.tx_bell, before != OPEN);
-            // Looks at the socket's ring again.
+            // Serve the socket's ring again.
             self.ready[place / WORD_BITS] |= 1 << (place % WORD_BITS);
         }
     }

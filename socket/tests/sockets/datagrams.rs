@@ -7,7 +7,7 @@ use strowger_testkit::until;
 
 use super::support::{LONG, pair, pair_with};
 
-/// Both nodes know each other from the address book.
+/// An address book in which the nodes know each other.
 fn book(of: u64, label: &str) -> strowger_socket::routing::StaticTable {
     let peer = super::support::key(of).public().peer_id();
     let text = format!(
@@ -76,7 +76,7 @@ fn several_threads_send_and_receive_on_one_datagram_socket() {
                 for number in 0..EACH {
                     let message = (thread * EACH + number).to_be_bytes();
                     ours.send_to_wait(&b, &message, LONG).expect("queued");
-                    // Paced by the receivers, so that no queue is full.
+                    // The receivers pace the sender, so that no queue is full.
                     if number % 8 == 0 {
                         thread::yield_now();
                     }

@@ -9,7 +9,7 @@ use strowger_testkit::{eventually, until};
 
 use super::support::{LONG, Pair, key, label, pair, recv, to};
 
-/// The way from `a` to `b` with the certificate of the connection key of `b`.
+/// The label from `a` to `b`, with the certificate of the connection key of `b`.
 fn to_b_with_key(pair: &Pair) -> Destination {
     let network = NetworkId::new(b"test").expect("a short name");
     let certificate = key(2).certify_connection_key(1, &network);
@@ -18,8 +18,9 @@ fn to_b_with_key(pair: &Pair) -> Destination {
 }
 
 /// An early message needs the static key of the peer and its last protocol table, so the first
-/// connection is one without. A node takes early messages when it has run for 10 s, because its
-/// former process may have taken younger ones (wire.md section 6): so this test takes that long.
+/// connection has none. A node accepts early messages only after it has run for 10 s, because its
+/// former process may have accepted later ones (wire.md section 6). So this test takes at least 10
+/// s.
 #[test]
 fn an_early_message_says_so_where_the_listener_allows_it() {
     let pair = pair();
@@ -48,7 +49,7 @@ fn an_early_message_says_so_where_the_listener_allows_it() {
         None
     });
     assert!(attempts > 1, "the first connection cannot know that the peer takes early messages");
-    // The socket goes on as any other one.
+    // The socket then works as any other.
     ours.send_wait(b"later", LONG).expect("queued");
     let second = theirs.recv_timeout(LONG).expect("open").expect("arrived");
     assert_eq!((&*second, second.is_early()), (&b"later"[..], false));
@@ -117,7 +118,7 @@ fn transmit_buffers_have_room_for_labels_of_128_bits() {
         }
     };
     bursts(&mut ours, &mut theirs);
-    // The way back has a label of the same width.
+    // The return label has the same width.
     bursts(&mut theirs, &mut ours);
     // The longest message fits a packet.
     let max = ours.message_max();

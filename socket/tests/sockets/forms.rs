@@ -82,7 +82,7 @@ fn two_threads_use_the_halves_of_a_socket() {
             thread::yield_now();
         }
     }
-    // The last number may be lost if a queue was full, so it is sent until the receiver ends.
+    // A full queue may lose the last number, so send it until the receiver ends.
     until("the receiver has all", || {
         let _ = sender.try_send(&(MESSAGES - 1).to_be_bytes());
         counted.is_finished()
@@ -102,7 +102,7 @@ fn a_dropped_attempt_is_given_up() {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(attempt.as_mut().poll(&mut cx).is_pending());
     }
-    // The attempt is not in the way of the next one.
+    // The dropped attempt does not block the next one.
     let attempt = pair.a.connect(nowhere, "/echo/1").timeout(Duration::from_millis(50));
     let error = attempt.wait().expect_err("no answer");
     assert!(error.to_string().contains("in time"), "{error}");
@@ -148,7 +148,7 @@ fn a_dropped_receive_takes_nothing_and_a_dropped_send_sends_nothing() {
 #[test]
 fn a_full_queue_ends_a_send_that_waits() {
     let (_relay, [at_a, at_b, _]) = super::support::relay();
-    // Nobody drives node a, so its queue fills.
+    // No thread runs the driver of node a, so its queue fills.
     let (a, mut driver) = super::support::builder(1).attach(at_a).start_manual().expect("a node");
     let b = super::support::builder(2).attach(at_b).start().expect("a node");
     let _listener = b.listen("/full/1").expect("a free name");

@@ -38,12 +38,13 @@ fn each_failure_to_connect_has_its_error() {
     let pair = pair();
     let failed = |error| ConnectError::Failed(error);
     let _listener = pair.b.listen("/echo/1").expect("a free name");
-    // By PeerId, one name is not known to be refused after one round trip. Two names are.
+    // When connecting by PeerId, one round trip does not show whether the peer refuses a single
+    // name. With two names it does.
     assert_eq!(
         pair.a.connect(pair.to_b(), ["/other/2", "/other/1"]).wait().expect_err("not accepted"),
         failed(connection::ConnectError::Unsupported)
     );
-    // The connection of the attempt before has a label, and the protocols of the peer.
+    // The connection of the earlier attempt has a label and the peer's protocol table.
     assert_eq!(pair.a.connect(pair.b.peer_id(), "/echo/1").wait().err(), None);
     // The peer may have begun to accept the name a moment ago, so the message with it is sent, and
     // the peer refuses it.
@@ -82,7 +83,7 @@ fn another_peer_at_the_label_is_named() {
     let wrong = to(pair.b.peer_id(), label(2, 4));
     let attempt = pair.a.connect(wrong, "/echo/1").timeout(std::time::Duration::from_secs(1));
     let error = attempt.wait().expect_err("c is there");
-    // By PeerId, c does not answer, because the mac is keyed by the PeerId of b.
+    // When connecting by PeerId, c does not answer, because the mac is keyed with the PeerId of b.
     assert!(
         matches!(
             error,
@@ -105,7 +106,8 @@ fn a_peer_that_the_policy_does_not_allow_gets_no_answer() {
     let nobody = connection::Only::default();
     let b = builder(2).policy(nobody).attach(at_b).start().expect("a node");
     let listener = b.listen("/echo/1").expect("a free name");
-    // By PeerId, the peer learns who asks with the third message, after `connect` has returned.
+    // When connecting by PeerId, the peer learns the initiator's identity from the third message,
+    // after `connect` has returned.
     let mut socket = a.connect(to(b.peer_id(), label(2, 3)), "/echo/1").wait().expect("a socket");
     socket.try_send(b"may I?").expect("queued");
     let not_allowed = || {

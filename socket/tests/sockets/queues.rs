@@ -32,8 +32,8 @@ fn r21_a_socket_that_is_not_read_loses_only_its_own_messages() {
     let pair = pair();
     let (mut slow, slow_end) = pair.sockets("/slow/1");
     let (mut other, mut other_end) = pair.sockets("/other/1");
-    // The other socket, on the same connection, loses nothing. Its round trips pace the flood, so
-    // that the queues of the relay do not overflow.
+    // The other socket of the connection loses no message. Its round trips pace the flood, so that
+    // the queues of the relay do not overflow.
     for number in 0..rounds {
         flood(&mut slow, EACH, &[1; 1_000]);
         other.send_wait(&number.to_be_bytes(), LONG).expect("queued");
@@ -41,7 +41,7 @@ fn r21_a_socket_that_is_not_read_loses_only_its_own_messages() {
         other_end.send_wait(b"go on", LONG).expect("queued");
         assert_eq!(recv(&mut other), b"go on");
     }
-    // The queue holds 64 messages, and every other one is counted.
+    // The queue holds 64 messages, and all others are counted as dropped.
     let sent = u64::from(rounds) * EACH as u64;
     until("every message is in the queue or counted", || {
         slow_end.counters().rx_queue_full + 64 == sent
@@ -136,7 +136,7 @@ fn an_established_connection_allocates_nothing_for_a_message() {
                    drive_b: &mut strowger_socket::Driver| {
         let (mut sent, mut received, mut bytes) = (0, 0, 0_u64);
         until("all messages have arrived", || {
-            // At most 32 are under way, so that no queue is full.
+            // At most 32 messages are in flight, so that no queue is full.
             while sent < messages && sent - received < 32 {
                 let size = 64 + (sent % 16) as usize * 64;
                 let Some(mut buffer) = ours.tx_buffer(size) else { break };
@@ -156,7 +156,7 @@ fn an_established_connection_allocates_nothing_for_a_message() {
         });
         bytes
     };
-    // Everything that grows has grown after the first round: the message before counts, too.
+    // All buffers have grown after the first round.
     assert!(run(1_000, &mut drive_a, &mut drive_b) > 0);
     // Path challenges allocate, about once a second. Messages do not: nearly every round is free.
     let mut with_calls = 0;
@@ -172,13 +172,13 @@ fn an_established_connection_allocates_nothing_for_a_message() {
 fn a_program_that_is_killed_leaves_the_slot_to_another_node() {
     let mut pair = pair();
     let (_ours, _theirs) = pair.sockets("/echo/1");
-    // Not closed politely: the driver of c is dropped with its port.
+    // Drop the driver of c with its port, without closing the node.
     let (c, driver) =
         builder(3).attach(pair.spare.take().expect("unused")).start_manual().expect("a node");
     drop(driver);
     let listening = c.listen("/z/1").map(|_| ());
     assert!(listening.is_err(), "nobody drives it");
-    // The others are not harmed.
+    // The other nodes still work.
     let (mut ours, mut theirs) = pair.sockets("/other/1");
     ours.send_wait(b"fine", LONG).expect("queued");
     assert_eq!(recv(&mut theirs), b"fine");

@@ -35,7 +35,7 @@ pub(crate) fn relay() -> (RelayHandle, [LocalPort; 3]) {
     (relay, ports)
 }
 
-/// A node with a key of its own, which everybody may connect to.
+/// A builder for a node with its own key, to which any peer may connect.
 pub(crate) fn builder(seed: u64) -> NodeBuilder {
     Node::builder().identity(key(seed)).network("test").policy(Anyone)
 }
@@ -64,7 +64,7 @@ pub(crate) fn to(peer: PeerId, label: AnyLabel) -> Destination {
 }
 
 impl Pair {
-    /// The way from `a` to `b`.
+    /// The label from `a` to `b`, as a destination.
     pub(crate) fn to_b(&self) -> Destination {
         to(self.b.peer_id(), label(2, 3))
     }

@@ -1,4 +1,4 @@
-//! Frames of a socket on their way: trains stay trains, and marks arrive.
+//! Frames of a socket in the relay: trains stay trains, and congestion marks arrive.
 
 use strowger_runtime::{LocalPortSpec, Peer, Relay};
 use strowger_socket::wire::{Hop, Label, Scheme, Slot, switch_header::Ecn};
