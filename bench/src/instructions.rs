@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::chain::SWITCHES;
+use strowger_bench_chain::chain::SWITCHES;
 
 /// Packets in a round of `icount`: a full burst.
 pub const BURST: u64 = strowger_frame::BURST_MAX as u64;
@@ -52,7 +52,7 @@ pub(crate) fn per_step_if_counted(size: usize) -> Result<f64, String> {
     let here = env::current_exe().map_err(|error| error.to_string())?;
     let icount = beside(&here).ok_or(
         "there is no examples/icount beside this program; build it with: \
-         cargo build --release -p strowger-bench --examples",
+         cargo build --release -p strowger-bench-chain --examples",
     )?;
     per_step(&icount, size)
 }
@@ -69,7 +69,7 @@ fn count(icount: &Path, size: usize, rounds: u64) -> Result<u64, String> {
     let name = format!("strowger-icount-{}-{size}-{rounds}.out", std::process::id());
     let written = env::temp_dir().join(name);
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=strowger_bench::chain::poll"])
+        .args(["--tool=callgrind", "--toggle-collect=strowger_bench_chain::chain::poll"])
         .arg(format!("--callgrind-out-file={}", written.display()))
         .arg(icount)
         .args([rounds.to_string(), size.to_string()])

@@ -23,9 +23,7 @@
 //! # Ok::<(), strowger_bench::Failure>(())
 //! ```
 
-pub mod chain;
 mod connections;
-mod failure;
 mod flood;
 mod footprint;
 mod handshakes;
@@ -34,7 +32,6 @@ mod isolation;
 pub mod machine;
 mod memory;
 mod overload;
-pub mod packet;
 pub mod peers;
 pub mod relay;
 pub mod row;
@@ -57,7 +54,9 @@ use std::{fmt, io::Write, str::FromStr, time::Duration};
 use serde::Serialize;
 use strowger_io::udp::BackendChoice;
 
-pub use crate::{failure::Failure, isolation::Isolation, row::Row, spread::Spread};
+pub use strowger_bench_chain::{Failure, chain, packet};
+
+pub use crate::{isolation::Isolation, row::Row, spread::Spread};
 use crate::{
     machine::{Cores, Machine},
     packet::{PACKET_BYTES_MAX, PACKET_BYTES_MIN},

@@ -30,12 +30,13 @@ fn stored() -> Stored {
     }
 }
 
-/// Builds the example with the release profile and returns its path. The target directory is the
+/// Builds the example with the release profile and returns its path. Its package has few
+/// dependencies, so that this takes little time. The target directory is the
 /// one of this test, so that other release builds share its artifacts.
 fn build_icount() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--package", "strowger-bench", "--example", "icount"])
+        .args(["build", "--release", "--package", "strowger-bench-chain", "--example", "icount"])
         .arg("--target-dir")
         .arg(&target)
         // Flags of a coverage or sanitizer run must be removed, because they would change the

@@ -7,7 +7,7 @@ use crate::{
 
 /// The crates that each crate of the workspace may import. A crate may also import itself in its
 /// tests.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     (WIRE, &[]),
     (FRAME, &[]),
     (CRYPTO, &[WIRE]),
@@ -20,12 +20,19 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("strowger", &[WIRE, FRAME, CRYPTO, ROUTING, ENGINE, IO, RUNTIME, SOCKET]),
     ("strowger-cli", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, RUNTIME]),
     ("strowger-gateway", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, IO, RUNTIME, SOCKET]),
-    ("strowger-bench", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, RUNTIME, SOCKET]),
+    (CHAIN, &[WIRE, FRAME, ENGINE, IO]),
+    (
+        "strowger-bench",
+        &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, RUNTIME, SOCKET, CHAIN],
+    ),
     ("strowger-fuzz", &[WIRE, FRAME, CRYPTO, ROUTING, CONNECTION, ENGINE, IO, "strowger-gateway"]),
     ("strowger-loom-tests", &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     (TESTKIT, &[WIRE, FRAME, CRYPTO, ENGINE, IO]),
     ("strowger-repo-lint", &[]),
 ];
+
+/// The crate with the switches whose instructions are counted.
+const CHAIN: &str = "strowger-bench-chain";
 
 /// The crate with the code that tests share. Every crate may import it, but only as a
 /// dev-dependency.

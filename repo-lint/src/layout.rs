@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// Folders of the crates.
-pub(crate) const CRATES: [&str; 17] = [
+pub(crate) const CRATES: [&str; 18] = [
     "wire",
     "frame",
     "crypto",
@@ -18,6 +18,7 @@ pub(crate) const CRATES: [&str; 17] = [
     "strowger",
     "node",
     "gateway",
+    "bench/chain",
     "bench",
     "fuzz",
     "loom-tests",

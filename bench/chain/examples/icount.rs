@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use strowger_bench::{chain::Chain, instructions::BURST};
+use strowger_bench_chain::chain::Chain;
+use strowger_frame::BURST_MAX;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>());
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
         eprintln!("usage: icount ROUNDS SIZE");
         return ExitCode::from(2);
     };
-    let mut chain = match Chain::new(size, BURST as usize) {
+    let mut chain = match Chain::new(size, BURST_MAX) {
         Ok(chain) => chain,
         Err(failure) => {
             eprintln!("icount: {failure}");

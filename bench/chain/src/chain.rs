@@ -114,7 +114,10 @@ impl Chain {
 }
 
 /// Returns [`BURSTS`] bursts of `burst` frames of `size` bytes, filled by `write`, and their pool.
-pub(crate) fn bursts(
+///
+/// # Errors
+/// The kernel has no memory for the pool.
+pub fn bursts(
     burst: usize,
     size: usize,
     write: impl Fn(&mut [u8]),
