@@ -1,7 +1,7 @@
 //! Datagrams between the local API and a program: messages, and JSON objects of one key.
 //!
-//! The first byte tells them apart: `00` comes before a message, and a JSON object begins with `{`.
-//! So no message of a peer can look like an answer of the API, whatever it contains.
+//! The first byte distinguishes them: a message follows a byte `00`, and a JSON object begins with
+//! `{`. So no message of a peer can be taken for an answer of the API.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 
 /// The first byte of a datagram with a message.
 pub const MESSAGE: u8 = 0;
-/// Maximum length of a JSON object from a program, in bytes: far more than a request has.
+/// Maximum length of a JSON object from a program, in bytes: far more than a request needs.
 pub const JSON_BYTES_MAX: usize = 4_096;
 /// Maximum number of protocol names in a request: a connection offers no more.
 pub const PROTOCOLS_MAX: usize = strowger_connection::limits::NAMES_MAX;
-/// The time that connecting may take, unless the request says otherwise.
+/// The time limit of connecting, unless the request states another one.
 pub const TIMEOUT: Duration = Duration::from_secs(9);
-/// Maximum time that connecting may take. A longer one is more likely an error of the program.
+/// The longest time limit that a request may state. A longer one is probably an error of the
+/// program.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// A datagram of a program.
@@ -44,15 +45,15 @@ pub enum Request {
         /// The protocols.
         protocols: Vec<String>,
     },
-    /// Say who this node is.
+    /// Return the identity of this node.
     Id,
-    /// Say what the socket of this connection has done.
+    /// Return the counters of this connection's socket.
     Info,
 }
 
 macro_rules! error_names {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
-        /// What failed, as a name that does not change.
+        /// The kind of a failure, with a stable name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ErrorName {
             $($(#[$doc])* $name,)+
@@ -99,9 +100,9 @@ error_names! {
     Dropped = "dropped",
     /// The two nodes have no common version, suite or option.
     Disagreement = "disagreement",
-    /// The own policy does not allow the peer.
+    /// The policy of this node does not allow the peer.
     NotAllowed = "not_allowed",
-    /// The path takes only packets that are too short.
+    /// The path delivers no packets as long as a handshake.
     PathTooNarrow = "path_too_narrow",
     /// A socket for this peer and protocol is open already.
     AlreadyOpen = "already_open",
@@ -117,7 +118,7 @@ error_names! {
     NodeClosed = "node_closed",
 }
 
-/// A failure, as the program reads it.
+/// A failure in the form that a program receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// What failed.
@@ -153,7 +154,7 @@ impl Failed {
 /// Reads a datagram of a program.
 ///
 /// # Errors
-/// What the program gets as an answer.
+/// The failure to send to the program as the answer.
 pub fn read(datagram: &[u8]) -> Result<FromProgram<'_>, Failed> {
     match datagram.split_first() {
         Some((&MESSAGE, message)) => Ok(FromProgram::Message(message)),
@@ -275,7 +276,7 @@ mod tests {
     fn messages_and_requests_are_told_apart_by_the_first_byte() {
         assert_eq!(read(&[0]), Ok(FromProgram::Message(&[])));
         let request = br#"{"listen":{"protocol":"/echo/1"}}"#;
-        // The same bytes as a message are a message.
+        // The same bytes after a byte `00` are a message.
         let message = [&[0], &request[..]].concat();
         assert_eq!(read(&message), Ok(FromProgram::Message(request)));
         let protocols = vec!["/echo/1".to_owned()];

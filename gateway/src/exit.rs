@@ -4,7 +4,7 @@ use std::{fmt, io, process::ExitCode};
 
 use strowger_runtime::untrusted::Untrusted;
 
-/// The exit codes. Codes that `strowger` has, too, mean the same there.
+/// The exit codes. Codes that `strowger` also has mean the same there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// A check failed: no ping was answered, a file arrived with another hash, a stage of `probe`
@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     CheckFailed = 1,
     /// The command line, a configuration or the address book is wrong. Clap uses the same number.
     Usage = 2,
-    /// The machine refused something: a file cannot be read or written, no memory.
+    /// The system refused an operation: a file cannot be read or written, or there is no memory.
     Refused = 3,
     /// No relay answers at the socket.
     NoRelay = 4,
@@ -61,8 +61,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Converts an error of writing to standard output. An output that its reader has closed is not a
-/// failure.
+/// Converts an error of writing to standard output. A closed pipe is no failure.
 pub(crate) fn output_ended(error: &io::Error) -> Result<(), Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A file over a socket, by the protocol of [`transfer`](crate::transfer).
+//! Sends and receives a file over a socket, by the protocol of [`transfer`](crate::transfer).
 
 use std::{
     fmt,
@@ -18,10 +18,10 @@ use crate::{
     transfer::{Receiver, Sender, TransferError, Verdict},
 };
 
-/// How long to wait for a full queue, and for input that does not come.
+/// The time between two tries when the queue is full, or when there is no input yet.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a transfer did.
+/// The statistics of a transfer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     /// Bytes of the file.
@@ -46,7 +46,7 @@ fn failure(exit: Exit, line: impl Into<String>) -> Failure {
     Failure::new(exit, line)
 }
 
-/// Reads the input on a thread of its own, because reading may block.
+/// Reads the input on its own thread, because reading may block.
 fn read_ahead(
     mut input: impl Read + Send + 'static,
 ) -> Result<Chunks<io::Result<Vec<u8>>>, Failure> {
@@ -76,7 +76,7 @@ fn read_ahead(
     Ok(take)
 }
 
-/// Sends a file of this length, if it is known.
+/// Sends a file. `length` is `None` if unknown.
 ///
 /// # Errors
 /// One line: the input cannot be read, the peer closed the socket, or the file did not arrive.
@@ -113,7 +113,7 @@ pub(crate) fn send(
             is_stalled = match socket.try_send(&message) {
                 Ok(()) => false,
                 Err(TrySendError::Full | TrySendError::NoPath) => true,
-                // The path has become narrower: the block counts as lost and is cut again.
+                // The path's limit has decreased: the block counts as lost and is cut again.
                 Err(TrySendError::TooLong { .. }) => false,
                 Err(error) => return Err(failure(Exit::NoPeer, error.to_string())),
             };
@@ -138,7 +138,7 @@ pub(crate) fn send(
             match next {
                 Ok(Some(answer)) => sender.receive(began.elapsed(), &answer),
                 Ok(None) => break,
-                // The result may have come just before.
+                // The result may have arrived just before.
                 Err(error) if sender.outcome().is_none() => return Err(closed(&error)),
                 Err(_) => break,
             }
@@ -161,13 +161,13 @@ fn closed(error: &RecvError) -> Failure {
 
 /// Where a received file goes.
 pub(crate) enum Output {
-    /// Standard output. Bytes that arrive before a wrong hash are printed all the same.
+    /// Standard output. Bytes are printed before the hash is checked.
     Standard,
-    /// A file. Until it is whole it has the name of `part`.
+    /// A file, which has the name `part` until it is complete.
     File {
         /// The name of the file.
         file: PathBuf,
-        /// The name until the file is whole.
+        /// The name until the file is complete.
         part: PathBuf,
         /// The open file.
         open: File,
@@ -194,7 +194,7 @@ impl Output {
         if force {
             let _ = fs::remove_file(&part);
         }
-        // A new file: that of another transfer or of the user is not lost, and a link is not followed.
+        // Create a new file, so as to neither overwrite a file nor follow a link.
         let open = OpenOptions::new().write(true).create_new(true).open(&part);
         let open = open.map_err(|error| {
             let shown = part.display();
@@ -216,7 +216,7 @@ impl Output {
         }
     }
 
-    /// Gives the file its name.
+    /// Gives the file its final name.
     fn commit(&mut self) -> io::Result<()> {
         match self {
             Output::Standard => io::stdout().flush(),
@@ -225,7 +225,8 @@ impl Output {
                 if *force {
                     return fs::rename(part, file);
                 }
-                // A link, unlike a renaming, never replaces a file. Some file systems have no links.
+                // A hard link, unlike a rename, never replaces a file. Some file systems have no
+                // hard links.
                 match fs::hard_link(&*part, &*file) {
                     Ok(()) => fs::remove_file(part),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
@@ -235,7 +236,7 @@ impl Output {
         }
     }
 
-    /// Removes what was written of a file that did not arrive whole.
+    /// Removes an incomplete file.
     pub(crate) fn discard(&self) {
         if let Output::File { part, .. } = self {
             let _ = fs::remove_file(part);
@@ -256,7 +257,7 @@ pub(crate) fn receive(socket: &mut Socket, output: &mut Output) -> Result<Report
     loop {
         let now = began.elapsed();
         while receiver.transmit(now, &mut message) {
-            // A lost answer is asked for again.
+            // The sender asks again for a lost answer.
             let _ = socket.try_send(&message);
         }
         if let Some((at, _)) = &ended
@@ -266,7 +267,7 @@ pub(crate) fn receive(socket: &mut Socket, output: &mut Output) -> Result<Report
         }
         let timer = receiver.next_timeout().map(|at| at.saturating_sub(now));
         let wait = timer.unwrap_or(LINGER).min(LINGER);
-        // A peer that sends faster than they are read must not keep this end from writing.
+        // Bound the loop, so that a fast sender does not keep this end from writing.
         for number in 0..RING_DEPTH {
             let next = if number == 0 { socket.recv_timeout(wait) } else { socket.try_recv() };
             match next {
@@ -313,7 +314,7 @@ pub(crate) fn receive(socket: &mut Socket, output: &mut Output) -> Result<Report
 mod tests {
     use super::*;
 
-    /// Another user may put a link or a file where the file will be written.
+    /// Another user may create a link or a file at the name of the output.
     #[test]
     fn the_name_of_an_unfinished_file_is_never_followed_or_truncated() {
         let folder = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ use crate::{
     target::Target,
 };
 
-/// What this program says of itself.
+/// The agent of this program in `identify`.
 pub(crate) const AGENT: &str = concat!("strowger/", env!("CARGO_PKG_VERSION"));
 
 /// `strowger id`.
@@ -82,11 +82,11 @@ impl Options {
     }
 }
 
-/// What a peer says of itself.
+/// The answer of a peer to `identify`.
 pub(crate) struct Identified {
     /// The name and version of its program.
     pub(crate) agent: String,
-    /// The label from the peer to this node, as the question arrived with.
+    /// The label from the peer to this node: the return label of the question.
     pub(crate) label: AnyLabel,
 }
 

@@ -1,5 +1,5 @@
-//! The formats of the local API of `strowger-gateway` (docs/api.md), apart from the program, so that
-//! they can be tested with any input.
+//! The formats of the local API of `strowger-gateway` (docs/api.md), in a library so that fuzzers
+//! can use them.
 #![forbid(unsafe_code)]
 
 pub mod api_message;

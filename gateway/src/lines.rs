@@ -44,7 +44,7 @@ pub(crate) fn read(
     Ok(())
 }
 
-/// The begin of the text of an error that [`read`] completes with the number of the line.
+/// The start of the text of an error, to which [`read`] adds the line number.
 const TOO_LONG: &str = "too long:";
 
 fn too_long(number: u64, bytes: &str, max: usize) -> Failure {
@@ -96,7 +96,7 @@ pub(crate) fn print(
     }
 }
 
-/// The failure of a peer that closed because something failed there; it says so in the goodbye.
+/// Fails if the goodbye says that the peer closed because of a failure.
 ///
 /// # Errors
 /// One line: the text of the goodbye.
@@ -111,13 +111,13 @@ pub(crate) fn check_goodbye(reason: Option<&CloseReason>) -> Result<(), Failure>
     }
 }
 
-/// The sender of the peer that is connected now, for a thread that reads the input of a program
-/// that serves one peer after the other.
+/// The sender of the peer that is connected now, for the thread that reads the input. The program
+/// serves one peer after the other.
 #[derive(Clone, Default)]
 pub(crate) struct CurrentSender(Arc<(Mutex<Option<SocketSender>>, Condvar)>);
 
 impl CurrentSender {
-    /// Lines go to this peer from now on, or wait for the next one.
+    /// Sets the peer for further lines; with `None`, lines wait for the next peer.
     pub(crate) fn set(&self, sender: Option<SocketSender>) {
         let (current, changed) = &*self.0;
         *current.lock().unwrap_or_else(PoisonError::into_inner) = sender;
@@ -154,8 +154,8 @@ impl CurrentSender {
     }
 }
 
-/// Copies lines from standard input to the present peer, on a thread of its own. Such a thread
-/// blocks until the process ends.
+/// Copies lines from standard input to the present peer, on its own thread, which runs until the
+/// process ends.
 pub(crate) fn feed(current: &CurrentSender) -> Result<(), Failure> {
     let current = current.clone();
     let feed = move || {

@@ -1,8 +1,8 @@
 //! The program `strowger-gateway`: sockets for the command and for programs in other languages.
 //!
 //! `strowger` runs it for `send`, `receive`, `probe`, `id`, `api`, and for `ping` of a peer. It
-//! attaches to a relay of this machine and makes connections to peers, which no relay can read. It
-//! contains no TLS.
+//! attaches to a relay of this machine and makes connections to peers. Relays cannot read these
+//! connections. The program contains no TLS.
 
 mod api;
 mod base64;

@@ -1,4 +1,4 @@
-//! Starts a node at the socket of a relay, connects it to a peer, and puts errors into words.
+//! Starts a node at the socket of a relay, connects it to a peer, and makes error messages.
 
 use std::{
     fs::File,
@@ -69,7 +69,7 @@ pub(crate) fn start(place: &Place, book: AddressBook, access: Access) -> Result<
     builder.start().map_err(|error| start_failure(place, &error))
 }
 
-/// Where labels come from: the address book, then the relay, then its neighbours.
+/// The routing of a node: the address book, then the relay, then its neighbours.
 fn routing(
     book: AddressBook,
     network: NetworkId,
@@ -78,7 +78,8 @@ fn routing(
 ) -> Box<dyn PeerRouting> {
     let relay = AskRelay::new(network, Box::new(OsEntropy));
     let known = First::new(StaticTable::new(book), relay);
-    // The width of a label to a neighbour depends on the own slot; an unknown one is taken as wide.
+    // The width of a label to a neighbour depends on the own slot; assume a wide slot number if it
+    // is unknown.
     let own = Slot::new(facts.slot.unwrap_or(SLOT_UNKNOWN));
     let mut neighbours = AskNeighbours::new(network, facts.scheme, own, Box::new(OsEntropy));
     neighbours.set_neighbours(relay::neighbours(control));
@@ -135,7 +136,8 @@ pub(crate) fn connect(
 ) -> Result<Socket, Failure> {
     let connecting = node.connect(destination(target), protocol).timeout(timeout);
     let socket = connecting.wait().map_err(|error| connect_failure(target, protocol, &error))?;
-    // The socket is open before the peer has said what it accepts (W6-34). A user wants to know.
+    // The socket opens before the peer has sent its protocol table (W6-34). Wait for the table, to
+    // report a refusal.
     if !accepts(node, target, protocol, TABLE_MAX.min(timeout)) {
         let error = connection::ConnectError::Unsupported;
         return Err(connect_failure(target, protocol, &error.into()));
@@ -143,8 +145,8 @@ pub(crate) fn connect(
     Ok(socket)
 }
 
-/// Whether a connected peer accepts a protocol from here. The peer's table follows the handshake, and
-/// is repeated if it is lost.
+/// Whether a connected peer accepts a protocol from this node. The peer's table follows the
+/// handshake, and the peer repeats it after a loss.
 pub(crate) fn accepts(node: &Node, target: &Target, protocol: &str, wait: Duration) -> bool {
     let began = Instant::now();
     loop {
@@ -162,8 +164,8 @@ pub(crate) fn accepts(node: &Node, target: &Target, protocol: &str, wait: Durati
 }
 
 /// Connects to a peer without a protocol of the program: for pings and questions about the peer.
-/// The connection stays while the returned socket is open. A peer that refuses the protocol is
-/// reached all the same; then there is no socket.
+/// The connection stays while the returned socket is open. If the peer refuses the protocol, there
+/// is a connection but no socket.
 ///
 /// # Errors
 /// One line: why there is no connection, and what to do.
@@ -180,7 +182,7 @@ pub(crate) fn reach(
     }
 }
 
-/// An error of connecting, with what to do.
+/// The failure for an error of connecting, with a hint what to do.
 pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectError) -> Failure {
     use connection::ConnectError as Why;
     let ConnectError::Failed(why) = error else {

@@ -1,4 +1,4 @@
-//! How a program attaches to a relay, and where its files are.
+//! The files and sockets of a program that attaches to a relay.
 
 use std::{
     io,
@@ -64,7 +64,7 @@ pub(crate) struct Place {
     pub(crate) network: String,
 }
 
-/// What relay.toml says of the files of programs.
+/// The settings in relay.toml that concern programs.
 #[derive(Debug, Default)]
 struct RelayFile {
     socket: Option<PathBuf>,
@@ -74,7 +74,7 @@ struct RelayFile {
 }
 
 impl PlaceOptions {
-    /// Where the files are.
+    /// The paths of the files, from options and defaults.
     ///
     /// # Errors
     /// One line: there is no home folder, or relay.toml in the folder is not TOML.
@@ -119,8 +119,8 @@ impl PlaceOptions {
 }
 
 impl RelayFile {
-    /// Reads the configuration of a relay. A file that is absent, or that this user may not read,
-    /// says nothing.
+    /// Reads the configuration of a relay. A file that is absent or unreadable for this user counts
+    /// as empty.
     fn read(file: &Path) -> Result<RelayFile, Failure> {
         let Ok(bytes) = files::configuration(file) else { return Ok(RelayFile::default()) };
         RelayFile::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| {

@@ -59,8 +59,8 @@ pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failu
 }
 
 impl Options {
-    /// Checks the stages in order. After a stage without which no later one can work, the error is
-    /// the exit code.
+    /// Checks the stages in order. If a stage fails that all later stages need, returns its exit
+    /// code as the error.
     fn check(
         &self,
         place: &Place,
@@ -82,7 +82,7 @@ impl Options {
         checked
     }
 
-    /// The address book, and the labels that it has.
+    /// Checks the address book and its labels for the peer.
     fn check_book(
         &self,
         book: &AddressBook,
@@ -232,8 +232,8 @@ fn check_agent(
         .map(drop)
 }
 
-/// The length of messages. A path that is too narrow for a handshake has failed before; the connection
-/// searches for a greater length only while messages flow.
+/// Checks the length of messages. If a handshake does not fit the path, an earlier stage has
+/// failed. The connection searches for a greater length only while messages flow.
 fn check_width(info: Option<&ConnectionInfo>, report: &mut Report) {
     let Some(info) = info else { return };
     let bytes = info.message_max;

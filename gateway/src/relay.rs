@@ -1,4 +1,4 @@
-//! Asks the relay of this machine at its control socket, if this user may.
+//! Asks the relay of this machine at its control socket, if this user has the right.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -11,8 +11,8 @@ use strowger_wire::Slot;
 
 use crate::limits::{RELAY_REPLY_BYTES_MAX, RELAY_REPLY_MAX};
 
-/// The slots behind which there may be neighbours. None if the relay cannot be asked: then only the
-/// relay itself is asked for peers.
+/// The slots that may lead to neighbours. Empty if the relay does not answer: then routing asks
+/// only the relay itself for peers.
 pub(crate) fn neighbours(control: &Path) -> Vec<Slot> {
     let links = ask(control, &json!({ "show": "links" })).unwrap_or_default();
     let links = links["links"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -110,8 +110,8 @@ impl Options {
     }
 }
 
-/// Sends lines on a thread of its own, and prints what the peer sends, until the input has ended
-/// and `wait` is over, or the peer closes.
+/// Sends lines on another thread, and prints the peer's messages, until the input has ended and
+/// `wait` is over, or the peer closes.
 fn talk(
     node: &Node,
     socket: Socket,
@@ -125,7 +125,8 @@ fn talk(
         if sent.is_ok() {
             std::thread::sleep(wait);
         }
-        // What is queued leaves before the goodbye; the receiver then learns that the node is closed.
+        // The node sends queued messages before the goodbye; then the receiver reports that the
+        // node is closed.
         drop(sender);
         node::close(ending, "");
         sent
@@ -134,7 +135,7 @@ fn talk(
     let thread =
         thread.map_err(|error| Failure::new(Exit::Refused, format!("no thread: {error}")))?;
     let reason = lines::print(&mut receiver, |_| {}, &mut io::stdout())?;
-    // If the peer has closed, the thread may still wait for input, and ends with the process.
+    // If the peer has closed, the thread may still wait for input. Then it ends with the process.
     if thread.is_finished() || reason == Some(CloseReason::ByUs) {
         return thread.join().unwrap_or(Ok(()));
     }

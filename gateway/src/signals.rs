@@ -19,13 +19,13 @@ use crate::{
 
 /// Whether a signal is ending the process.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
-/// Whether the program has seen that, and has removed what it leaves behind.
+/// Whether the program has noticed the signal and has cleaned up.
 static HAS_ENDED: AtomicBool = AtomicBool::new(false);
-/// How often the thread of signals looks.
+/// The interval at which the signal thread checks `HAS_ENDED`.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// If a signal is ending the process, waits for the end: the error of a closed node is then none of
-/// the program.
+/// If a signal is ending the process, blocks until the end, so that the program does not report the
+/// closed node as an error.
 pub(crate) fn wait_if_ending() {
     while IS_ENDING.load(Ordering::SeqCst) {
         HAS_ENDED.store(true, Ordering::SeqCst);
@@ -58,7 +58,7 @@ pub(crate) fn close_on_signal_and(
             IS_ENDING.store(true, Ordering::SeqCst);
             and();
             node::close(node, "");
-            // The program learns of the end by its closed node, and may have a file to remove.
+            // The program notices the end by its closed node, and may still remove a file.
             let began = Instant::now();
             while !HAS_ENDED.load(Ordering::SeqCst) && began.elapsed() < ENDING_MAX {
                 std::thread::sleep(LOOK_EVERY);

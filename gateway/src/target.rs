@@ -1,4 +1,4 @@
-//! Who to connect to: a PeerId, a name of the address book, or an address with a peer.
+//! The peer to connect to: a PeerId, a name of the address book, or an address with a peer.
 
 use strowger_crypto::PeerId;
 use strowger_routing::{AddressBook, PeerAddress};
@@ -15,7 +15,7 @@ pub(crate) struct Target {
     pub(crate) peer: PeerId,
     /// The name of the peer in the address book, if it has one.
     pub(crate) name: Option<String>,
-    /// The address, if the user gave one that says more than the PeerId.
+    /// The address, if the user gave one with more than a PeerId.
     pub(crate) address: Option<PeerAddress>,
 }
 
@@ -23,7 +23,7 @@ impl Target {
     /// Finds the peer.
     ///
     /// # Errors
-    /// One line: the text is neither, and what is needed.
+    /// One line: what is wrong with the text, and what is needed.
     pub(crate) fn find(text: &str, book: &AddressBook, place: &Place) -> Result<Target, Failure> {
         let usage = |line: String| Failure::new(Exit::Usage, line);
         if text.starts_with('/') {
@@ -51,7 +51,7 @@ impl Target {
         if let Ok(peer) = text.parse::<PeerId>() {
             return Ok(Target { peer, name: name_of(book, &peer), address: None });
         }
-        // The parser of addresses says what is wrong with a PeerId.
+        // The address parser reports what is wrong with a PeerId.
         if text.starts_with("12D3Koo") || text.starts_with("Qm") {
             let fault = format!("/p2p/{text}").parse::<PeerAddress>().err();
             let fault = fault.map_or_else(String::new, |error| error.fault.to_string());

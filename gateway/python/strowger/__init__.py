@@ -41,7 +41,7 @@ _DATAGRAM_BYTES_MAX = 1 << 16
 
 
 class Error(Exception):
-    """What the service refuses. `name` does not change between versions; the text says what to do.
+    """An error of the service. `name` does not change between versions; the text says what to do.
 
     `fields` has what the service says besides, for example `found` of a `WrongPeer`.
     """
@@ -77,7 +77,7 @@ class WrongPeer(Error):
 
 
 class Unsupported(Error):
-    """The peer accepts none of the protocols, or not from this node."""
+    """The peer accepts none of the protocols, or does not allow this node to use them."""
 
 
 class Refused(Error):
@@ -97,7 +97,7 @@ class NotAllowed(Error):
 
 
 class PathTooNarrow(Error):
-    """The path takes only packets that are too short."""
+    """The path delivers no packets as long as a handshake."""
 
 
 class AlreadyOpen(Error):
@@ -109,7 +109,7 @@ class AlreadyTaken(Error):
 
 
 class Busy(Error):
-    """The service has as many programs, sockets or requests as it may have."""
+    """The service has reached its limit of programs, sockets or requests."""
 
 
 class TooLong(Error, ValueError):
@@ -152,7 +152,7 @@ class _Channel:
         path = path or default_path()
         stream = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            # Waits while the service has too many programs to accept.
+            # Blocks while the service has too many programs to accept.
             stream.connect(path)
         except OSError as error:
             stream.close()
@@ -165,7 +165,7 @@ class _Channel:
 
     def close(self):
         try:
-            # Ends the calls of other threads, too. What was sent before still arrives.
+            # Also ends the calls of other threads. Datagrams that were sent before still arrive.
             self._stream.shutdown(_socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended already
@@ -223,7 +223,7 @@ class _Channel:
             return datagram, list(descriptors)
 
     def is_note_next(self):
-        """Whether the next datagram has arrived and is a JSON object. It stays."""
+        """Whether the next datagram has arrived and is a JSON object, without removing it."""
         try:
             return self._stream.recv(1, _socket.MSG_PEEK) == b"{"
         except (BlockingIOError, InterruptedError, ConnectionResetError):
@@ -246,27 +246,27 @@ def _deadline(timeout):
 class Socket:
     """Messages to and from one peer in one protocol.
 
-    Iterating over it gives messages until the socket is closed. It is a context manager, and
-    `select` and `poll` take it. One thread may send while another receives.
+    Iterating over a socket gives messages until it is closed. A socket is a context manager, and
+    works with `select` and `poll`. One thread may send while another receives.
     """
 
     def __init__(self, channel, fields):
         self._channel = channel
         self._closed = None
-        # Held while a datagram is taken and handled.
+        # Held while a datagram is received and handled.
         self._receiving = threading.Lock()
         self.peer = fields["peer"]
         """The PeerId of the peer."""
         self.protocol = fields["protocol"]
         """The protocol of this socket."""
         self.message_max = fields["message_max"]
-        """Bytes of the longest message when the socket was opened. A change of path changes it."""
+        """Bytes of the longest message when the socket was opened. It depends on the path."""
 
     def __repr__(self):
         return f"<strowger.Socket {self.protocol} with {self.peer}>"
 
     def _take_note(self, datagram):
-        """Handles a JSON object. Raises what it says."""
+        """Handles a JSON object. Raises the error that the object states."""
         note = json.loads(datagram)
         if "error" in note:
             error = _error(note["error"])
@@ -277,7 +277,7 @@ class Socket:
             fields = dict(note["closed"])
             self._closed = Closed(fields.pop("name", "closed"), fields.pop("text", ""), fields)
             raise self._closed
-        # A note that this version does not know.
+        # Ignore a note that this version does not know.
 
     def send(self, message, timeout=None):
         """Sends a message. Waits while the queue is full, up to `timeout` seconds.
@@ -285,7 +285,7 @@ class Socket:
         Raises the error of an earlier message that the service could not send (`TooLong`, `NoPath`),
         `Timeout`, or `Closed`.
         """
-        # A thread that receives takes the notes itself.
+        # If another thread receives, that thread handles the notes.
         if self._receiving.acquire(blocking=False):
             try:
                 while self._closed is None and self._channel.is_note_next():
@@ -332,7 +332,7 @@ class Socket:
         return self._channel.fileno()
 
     def close(self):
-        """Closes the socket. The peer gets a goodbye. Messages that were sent before still leave."""
+        """Closes the socket. The peer gets a goodbye. Sent messages still leave."""
         if self._closed is None:
             self._closed = Closed("closed", "this program has closed the socket")
         self._channel.close()
@@ -345,7 +345,7 @@ class Socket:
 
 
 class Listener:
-    """Sockets that peers open. Iterating over it gives them one by one."""
+    """Accepts sockets that peers open. Iterating over a listener gives these sockets."""
 
     def __init__(self, channel, protocols):
         self._channel = channel
@@ -384,7 +384,7 @@ class Listener:
         return self._channel.fileno()
 
     def close(self):
-        """Stops to accept. Sockets that `accept` has returned stay open."""
+        """Stops accepting. Sockets that `accept` has returned stay open."""
         self._channel.close()
 
     def __enter__(self):
@@ -426,7 +426,7 @@ def listen(protocol, path=None):
 
 
 def identity(path=None):
-    """Who this node is: a dict with `peer_id`, `ip6`, `network` and `agent`."""
+    """The identity of this node: a dict with `peer_id`, `ip6`, `network` and `agent`."""
     channel, fields = _open(path, {"id": {}}, "id")
     channel.close()
     return fields

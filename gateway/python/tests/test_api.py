@@ -18,12 +18,12 @@ import strowger
 
 OTHER = os.environ.get("STROWGER_API_OTHER")
 PEERS = []
-# Long enough for any machine; only a failure takes this time.
+# Long enough for any machine; only a failing test takes this time.
 LONG = 60
 
 
 def connect(*arguments, **named):
-    """Connects to a protocol that the peer accepts since a moment. The news may be on its way."""
+    """Connects to a protocol that the peer has just begun to accept, with retries."""
     deadline = time.monotonic() + LONG
     while True:
         try:
@@ -37,7 +37,7 @@ def pair(protocol):
     """A socket of node a, and the socket of node b that it opened."""
     with strowger.listen(protocol, path=OTHER) as listener:
         ours = connect("other", protocol)
-        # The other node learns of the socket with the first message.
+        # The first message opens the socket at the other node.
         ours.send(b"first")
         theirs = listener.accept(timeout=LONG)
         assert theirs.recv(timeout=LONG) == b"first"
@@ -71,7 +71,7 @@ class Messages(unittest.TestCase):
         ours, theirs = pair("/test/2")
         for number in range(50):
             ours.send(b"%d" % number)
-            # One at a time: a message may be lost if the receiver's queue is full.
+            # One message at a time: a full receive queue would lose messages.
             self.assertEqual(theirs.recv(timeout=LONG), b"%d" % number)
         ours.send(b"last")
         ours.close()
@@ -131,7 +131,7 @@ class Messages(unittest.TestCase):
             receiving = threading.Thread(target=receive)
             receiving.start()
             for number in range(100):
-                # Each message is answered before the next one, so that none is lost.
+                # Wait for each answer before the next message, so that none is lost.
                 ours.send(b"%d" % number)
                 theirs.send(theirs.recv(timeout=LONG))
                 try:
@@ -181,7 +181,7 @@ class Listening(unittest.TestCase):
         with strowger.listen("/taken/1", path=OTHER):
             with self.assertRaises(strowger.AlreadyTaken):
                 strowger.listen("/taken/1", path=OTHER)
-        # It is free when the listener is closed.
+        # The protocol is free again after the listener is closed.
         deadline = time.monotonic() + LONG
         while True:
             try:
@@ -210,7 +210,8 @@ class Refusals(unittest.TestCase):
         return caught.exception
 
     def test_a_protocol_that_the_peer_does_not_accept(self):
-        # The news of other listeners may be on the way. Then the peer refuses the first message.
+        # The peer's protocol table may not be complete yet. Then the peer refuses the first
+        # message.
         with self.assertRaises(strowger.Unsupported) as caught:
             with strowger.connect("other", "/unknown/1") as ours:
                 ours.send(b"for no program")
@@ -218,7 +219,7 @@ class Refusals(unittest.TestCase):
         self.assertIn("does not accept", str(caught.exception))
 
     def test_another_peer_at_the_label(self):
-        # A node answers only those who know its PeerId, so that the wrong one is silent.
+        # A node answers only initiators that know its PeerId, so the wrong node is silent.
         error = self.refused((strowger.WrongPeer, strowger.Timeout), "stranger", "/test/1",
                              timeout=2)
         if isinstance(error, strowger.WrongPeer):
@@ -245,7 +246,7 @@ class Refusals(unittest.TestCase):
 
 
 class Protocol(unittest.TestCase):
-    """What docs/api.md says, without the package."""
+    """Tests of docs/api.md without the package."""
 
     def test_bad_datagrams_are_answered_and_the_connection_stays(self):
         with raw() as stream:
@@ -320,7 +321,7 @@ class Protocol(unittest.TestCase):
         ours, theirs = pair("/slow/1")
         fast, fast_end = pair("/fast/1")
         with ours, theirs, fast, fast_end:
-            # Node b floods the socket of node a that nobody reads.
+            # Node b floods a socket of node a that no program reads.
             stop = threading.Event()
 
             def flood():
@@ -334,7 +335,7 @@ class Protocol(unittest.TestCase):
             flooding.start()
             try:
                 for number in range(200):
-                    # A message of the flood may take its place in the queues to the relay.
+                    # The flood may fill the queues to the relay and displace this message.
                     fast.send(b"%d" % number)
                     for _ in range(20):
                         try:

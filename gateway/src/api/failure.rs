@@ -1,4 +1,4 @@
-//! The errors of sockets as programs read them: a stable name, and a text that says what to do.
+//! Translates errors of sockets for programs: a stable name, and a text that says what to do.
 
 use strowger_gateway::api_message::{ErrorName, Failed};
 use strowger_socket::{
@@ -8,7 +8,7 @@ use strowger_socket::{
 
 use crate::{node::connect_failure, target::Target};
 
-/// Why connecting failed.
+/// The failure for an error of connecting.
 pub(super) fn of_connect(target: &Target, protocols: &str, error: &ConnectError) -> Failed {
     use connection::ConnectError as Why;
     let name = match error {
@@ -52,7 +52,7 @@ pub(super) fn of_connect(target: &Target, protocols: &str, error: &ConnectError)
     }
 }
 
-/// Why listening failed.
+/// The failure for an error of listening.
 pub(super) fn of_listen(error: &ListenError) -> Failed {
     use connection::ListenError as Why;
     let name = match error {
@@ -64,7 +64,8 @@ pub(super) fn of_listen(error: &ListenError) -> Failed {
     Failed::new(name, error.to_string())
 }
 
-/// Why a message was not sent. `None` if the socket is closed, or if the message may be sent later.
+/// The failure for a message that was not sent. `None` if the socket is closed, or if the message
+/// may be sent later.
 pub(super) fn of_send(error: &SendError) -> Option<Failed> {
     let (name, max) = match error {
         SendError::TooLong { max } => (ErrorName::TooLong, Some(*max)),
@@ -79,7 +80,7 @@ pub(super) fn of_send(error: &SendError) -> Option<Failed> {
     })
 }
 
-/// Why a socket was closed, as a name that does not change.
+/// A stable name for the reason why a socket was closed.
 pub(super) fn close_name(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::ByUs => "by_us",

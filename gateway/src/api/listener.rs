@@ -1,4 +1,4 @@
-//! A program that listens: each peer that connects becomes a descriptor.
+//! A program that listens: the service passes it a descriptor for each peer that connects.
 
 use std::{
     os::fd::AsFd as _,
@@ -18,7 +18,8 @@ use super::{
 };
 use crate::limits::API_DATAGRAM_BYTES_MAX;
 
-/// Listens until the program has closed its connection. Sockets that it has got stay open.
+/// Listens until the program closes its connection. Sockets that the program has received stay
+/// open.
 pub(super) fn serve(
     service: &Arc<Service>,
     program: &Seqpacket,
@@ -36,7 +37,8 @@ pub(super) fn serve(
     let thread = spawn("accept", move || {
         accept(&of_service, &other, &listener, of_accepting);
         other.shut_down();
-        // Before the program's connection ends, so that it may listen again at once.
+        // Drop the listener before the program's connection ends, so that the program may listen
+        // again at once.
         drop(listener);
         let _ = ended_in.send(());
     });
@@ -69,7 +71,7 @@ fn answer(service: &Service, program: &Seqpacket) {
     }
 }
 
-/// Gives the program a descriptor for each peer.
+/// Passes the program a descriptor for each peer.
 fn accept(service: &Arc<Service>, program: &Seqpacket, listener: &Listener, end: End) {
     let waiting = Waiting::new(end);
     loop {
@@ -88,8 +90,8 @@ fn accept(service: &Arc<Service>, program: &Seqpacket, listener: &Listener, end:
     }
 }
 
-/// Makes a socket of the program for an accepted peer. Returns whether the program is there. If
-/// there is no place or no descriptor for the socket, the peer gets a goodbye.
+/// Passes an accepted socket to the program, as a descriptor. Returns whether the program is still
+/// connected. If the limit of sockets or descriptors is reached, the peer gets a goodbye.
 fn hand_over(service: &Arc<Service>, program: &Seqpacket, accepted: Socket) -> bool {
     let Ok(counted) = service.socket_place() else { return true };
     let Ok((ours, theirs)) = Seqpacket::pair() else { return true };

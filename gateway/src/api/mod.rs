@@ -1,9 +1,9 @@
 //! `strowger api`: the local service through which programs in other languages connect to peers.
 //!
-//! One process has one node: an identity on a slot. Programs connect to its socket, and each of
-//! their connections is a socket to a peer, or a listener. A thread serves each direction of a
-//! connection, so a program that does not read or that dies has no effect on others. docs/api.md
-//! describes what they exchange.
+//! One process has one node: an identity on a slot. Programs connect to the unix socket of the
+//! process, and each of their connections is a socket to a peer, or a listener. Each direction of a
+//! connection has a thread, so a program that does not read or that exits has no effect on others.
+//! docs/api.md specifies the protocol.
 
 mod failure;
 mod listener;
@@ -65,20 +65,20 @@ struct Service {
     sockets: AtomicUsize,
 }
 
-/// A place in one of the two counts of [`Service`].
+/// One unit of a count of [`Service`], returned when dropped.
 struct Counted {
     service: Arc<Service>,
     of: fn(&Service) -> &AtomicUsize,
 }
 
 impl Counted {
-    /// Takes a place, unless `max` are taken.
+    /// Adds one to a count, unless the count is `max`.
     fn take(
         service: &Arc<Service>,
         of: fn(&Service) -> &AtomicUsize,
         max: usize,
     ) -> Option<Counted> {
-        // Relaxed: the count alone matters.
+        // Relaxed: the count protects no other data.
         let add = |count: usize| (count < max).then_some(count + 1);
         of(service).fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
         Some(Counted { service: service.clone(), of })
@@ -92,7 +92,7 @@ impl Drop for Counted {
 }
 
 impl Service {
-    /// A place for a socket.
+    /// Counts a socket, up to the limit.
     fn socket_place(self: &Arc<Self>) -> Result<Counted, Failed> {
         Counted::take(self, |service| &service.sockets, API_SOCKETS_MAX).ok_or_else(|| {
             let text = format!("{API_SOCKETS_MAX} sockets are open: close one first");
@@ -142,7 +142,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
-/// Serves a program on a thread of its own, or refuses it.
+/// Serves a program on its own thread, or refuses it.
 fn begin(service: &Arc<Service>, program: Seqpacket) {
     let counted = match service.program_place() {
         Ok(counted) => counted,

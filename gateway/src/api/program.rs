@@ -1,4 +1,4 @@
-//! A connection of a program, until it is a socket or a listener.
+//! A connection of a program, before it becomes a socket or a listener.
 
 use std::{io::IoSlice, sync::Arc};
 
@@ -15,12 +15,13 @@ use crate::{
     target::Target,
 };
 
-/// Sends an object. An error means that the program has gone, which the next receive call finds.
+/// Sends an object. Ignores errors: they mean that the program has gone, and the next receive call
+/// reports that.
 pub(super) fn say(program: &Seqpacket, value: &Value) {
     let _ = program.send(&[IoSlice::new(value.to_string().as_bytes())]);
 }
 
-/// What a node says of itself.
+/// The answer to `id`: who this node is.
 pub(super) fn id(service: &Service) -> Value {
     json!({ "id": {
         "peer_id": service.node.peer_id().to_string(),
@@ -33,7 +34,7 @@ pub(super) fn id(service: &Service) -> Value {
 /// Serves a program until it has closed its connection.
 pub(super) fn serve(service: &Arc<Service>, program: &Seqpacket) {
     let mut buffer = vec![0; API_DATAGRAM_BYTES_MAX];
-    // A program that says nothing takes a place from others.
+    // A program that sends no request must not hold its place for long.
     if program.set_receive_timeout(Some(API_FIRST_MAX)).is_err() {
         return;
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::limits::{API_DATAGRAM_BYTES_MAX, API_SEND_TURN};
 
-/// What a program gets for a socket: `connected`, or `accepted` with a descriptor.
+/// The object that announces a socket to a program: `connected`, or `accepted` with a descriptor.
 pub(super) fn opened(what: &str, socket: &Socket) -> Value {
     json!({ what: {
         "peer": socket.peer().to_string(),
@@ -32,8 +32,7 @@ pub(super) fn opened(what: &str, socket: &Socket) -> Value {
     } })
 }
 
-/// Passes messages until the program or the peer has closed. `other` is a second handle of
-/// `program`.
+/// Passes messages until the program or the peer closes. `other` is a second handle of `program`.
 pub(super) fn pass(service: &Service, program: &Seqpacket, other: Seqpacket, socket: Socket) {
     if program.set_receive_timeout(None).is_err() {
         return;
@@ -45,7 +44,7 @@ pub(super) fn pass(service: &Service, program: &Seqpacket, other: Seqpacket, soc
     let (of_receiver, refusal) = (end.clone(), refused.clone());
     let thread = spawn("to program", move || {
         to_program(&other, receiver, of_receiver, &refusal);
-        // The other direction blocks in its receive call.
+        // End the receive call in which the other direction blocks.
         other.shut_down();
         let _ = ended_in.send(());
     });
@@ -54,13 +53,13 @@ pub(super) fn pass(service: &Service, program: &Seqpacket, other: Seqpacket, soc
     }
     drop(sender);
     end.set(thread.as_ref());
-    // A message that is being sent to a program that does not read would block the thread.
+    // Otherwise a send to a program that does not read would block the thread.
     program.shut_down();
     let _ = ended.recv();
 }
 
-/// Sends what the program sends, until it closes its end. `refused` is whether the program knows
-/// that the peer does not accept the protocol.
+/// Passes messages of the program to the peer, until the program closes its end. `refused`: whether
+/// the program knows that the peer does not accept the protocol.
 fn to_peer(
     service: &Service,
     program: &Seqpacket,
@@ -68,7 +67,7 @@ fn to_peer(
     refused: &AtomicBool,
 ) {
     let mut buffer = vec![0; API_DATAGRAM_BYTES_MAX];
-    // A program that sends without a path gets one error for all messages of that time.
+    // While there is no path, a program gets one error for all messages.
     let mut last_failed = None;
     loop {
         let bytes = match program.receive(&mut buffer) {
@@ -89,8 +88,8 @@ fn to_peer(
                         refused.store(false, Ordering::Relaxed);
                     }
                     Err(error) => {
-                        // The socket is closed. The other thread says so, after the last message,
-                        // and ends this one.
+                        // The socket is closed. After the last message the other thread reports it
+                        // to the program, and ends this one.
                         let Some(failed) = failure::of_send(&error) else { continue };
                         let is_new = match failed.name {
                             ErrorName::Unsupported => !refused.swap(true, Ordering::Relaxed),
@@ -125,10 +124,10 @@ fn info(sender: &SocketSender) -> Value {
     } })
 }
 
-/// Gives the program what the peer sends, until the peer closes or `end` is set.
+/// Passes messages of the peer to the program, until the peer closes or `end` is set.
 ///
-/// A program may send once and then only receive. It must learn here that the peer does not accept
-/// the protocol.
+/// A program may send once and then only receive, so this direction reports that the peer does not
+/// accept the protocol.
 fn to_program(program: &Seqpacket, mut receiver: SocketReceiver, end: End, refused: &AtomicBool) {
     let waiting = Waiting::new(end);
     loop {

@@ -21,7 +21,7 @@ impl Wake for Unparker {
     }
 }
 
-/// Ends the waits of a thread.
+/// A flag that ends the waits of a thread.
 #[derive(Clone, Debug, Default)]
 pub(super) struct End(Arc<AtomicBool>);
 
@@ -43,7 +43,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// For the thread that calls this.
+    /// Makes the waits of the calling thread.
     pub(super) fn new(end: End) -> Self {
         Self { end, waker: Waker::from(Arc::new(Unparker(thread::current()))) }
     }

@@ -13,7 +13,7 @@ use crate::{
     target::Target,
 };
 
-/// How a stage went.
+/// The result of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Passed,
@@ -80,7 +80,7 @@ impl Report {
         }
     }
 
-    /// Adds what the probe cannot tell.
+    /// Adds a property that the probe cannot check.
     pub(super) fn not_checked(&mut self, what: String) {
         self.not_checked.push(what);
     }

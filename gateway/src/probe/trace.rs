@@ -1,5 +1,5 @@
-//! The hops of a label: the relay traces it, asked by the command `strowger` in the folder of this
-//! program.
+//! Traces the hops of a label: runs the command `strowger`, from the folder of this program, which
+//! asks the relay.
 
 use std::{
     process::{Command, Stdio},
@@ -13,8 +13,8 @@ use strowger_wire::label::AnyLabel;
 use super::report::{Report, State};
 use crate::{limits::TRACE_MAX, place::Place};
 
-/// Traces a label. A trace that fails says where a packet is lost, but ends nothing: the neighbours
-/// may give this relay no answers.
+/// Traces a label. A failed trace shows where a packet is lost, but does not end the probe:
+/// neighbours may refuse to answer this relay.
 pub(super) fn check(place: &Place, label: &AnyLabel, report: &mut Report) {
     let began = Instant::now();
     let (state, text) = match hops(place, label) {
@@ -27,7 +27,7 @@ pub(super) fn check(place: &Place, label: &AnyLabel, report: &mut Report) {
     report.add("hops", state, began.elapsed(), text);
 }
 
-/// What the relay answers.
+/// The answer of the relay.
 fn hops(place: &Place, label: &AnyLabel) -> Result<Value, String> {
     let here = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(here.with_file_name("strowger"));
@@ -62,7 +62,7 @@ fn found(label: &AnyLabel, trace: &Value) -> (State, String) {
             (State::Passed, format!("{label}: {} hops{times}, leads to an endpoint", hops.len()))
         }
         (Some(other), _) => (State::Failed, format!("{label} leads to {other}, not to a program")),
-        // Whether a packet gets through, the handshake shows.
+        // The handshake shows whether packets arrive.
         (None, why) => (State::Skipped, format!("{label}: {}", why.unwrap_or("no answer"))),
     }
 }

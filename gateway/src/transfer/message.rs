@@ -21,21 +21,21 @@ pub(super) const HASH_BYTES: usize = 32;
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message<'m> {
-    /// The sender begins.
+    /// The sender offers a file.
     Offer { id: u32, length: Option<u64> },
     /// Bytes of the file.
     Data { id: u32, offset: u64, bytes: &'m [u8] },
-    /// The receiver has all bytes below `received`, and those of the ranges. It takes bytes below
+    /// The receiver has all bytes below `received`, and those of the ranges. It accepts bytes below
     /// `window_end`.
     Ack { id: u32, received: u64, window_end: u64, ranges: Vec<(u64, u64)> },
     /// The length and the hash of the file.
     End { id: u32, length: u64, hash: [u8; HASH_BYTES] },
-    /// How it ended.
+    /// The verdict of the receiver.
     Result { id: u32, verdict: Verdict },
 }
 
-/// The answer of a program that takes no file to a message that begins a transfer; `None` for any
-/// other message.
+/// The refusal with which a program that accepts no file answers an offer; `None` for any other
+/// message.
 pub(crate) fn refusal_of(message: &[u8]) -> Option<Vec<u8>> {
     let Some(Message::Offer { id, .. }) = Message::parse(message) else { return None };
     let mut refusal = Vec::new();
@@ -44,7 +44,7 @@ pub(crate) fn refusal_of(message: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<'m> Message<'m> {
-    /// Reads a message. Any bytes give a message or nothing.
+    /// Reads a message; `None` if the bytes are not one.
     pub(super) fn parse(bytes: &'m [u8]) -> Option<Message<'m>> {
         let (kind, rest) = bytes.split_first_chunk::<2>()?;
         if *kind == [0, 1] {
@@ -87,7 +87,7 @@ impl<'m> Message<'m> {
         }
     }
 
-    /// Writes the message, in place of what the buffer holds.
+    /// Replaces the content of the buffer with the message.
     pub(super) fn write(&self, to: &mut Vec<u8>) {
         to.clear();
         match self {

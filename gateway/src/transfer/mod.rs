@@ -13,16 +13,16 @@ use std::fmt;
 
 pub(crate) use self::{message::refusal_of, receiver::Receiver, sender::Sender};
 
-/// How a transfer ended at the receiver: the code of a `result` message.
+/// The outcome of a transfer at the receiver: the code of a `result` message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// All bytes are written, and their hash is that of the sender.
     Complete = 0,
-    /// The bytes have another length or hash than the sender says.
+    /// Length or hash of the bytes differ from those that the sender stated.
     Differs = 1,
     /// The receiver cannot write the file.
     NotWritten = 2,
-    /// The receiver prints lines and takes no file.
+    /// The receiver prints lines and accepts no file.
     NoFile = 3,
 }
 
@@ -40,7 +40,7 @@ impl Verdict {
 pub(crate) enum TransferError {
     /// The peer does not answer.
     Silence,
-    /// The path takes no message that is long enough.
+    /// The path delivers no message that is long enough.
     TooNarrow,
     /// The receiver refused or failed.
     Refused(Verdict),

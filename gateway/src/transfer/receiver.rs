@@ -1,4 +1,4 @@
-//! The end of a transfer that receives.
+//! The receiving end of a transfer.
 
 use std::{collections::BTreeMap, mem, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::limits::{
     TRANSFER_WINDOW_BYTES,
 };
 
-/// Receives a file: passes its bytes on in order, and compares their hash.
+/// Receives a file: returns its bytes in order, and checks their hash.
 pub(crate) struct Receiver {
     id: Option<u32>,
     /// All bytes below this offset have arrived.
@@ -85,10 +85,10 @@ impl Receiver {
         if is_next && self.unacknowledged < TRANSFER_ACK_EVERY {
             self.ack_at.get_or_insert(now + TRANSFER_ACK_DELAY);
         } else {
-            // A gap, or a repetition: the sender must know soon.
+            // After a gap or a repetition, ack at once.
             self.ack_at = Some(now);
         }
-        // A file that has been judged takes no more bytes.
+        // After the verdict no more bytes are accepted.
         let is_judged = self.verdict.is_some();
         if is_judged || end <= self.received || end > self.received + TRANSFER_WINDOW_BYTES {
             return;
@@ -116,7 +116,7 @@ impl Receiver {
         self.judge();
     }
 
-    /// Passes on what is new of bytes that begin at or below `received`.
+    /// Outputs the new part of bytes that begin at or below `received`.
     fn pass_on(&mut self, offset: u64, bytes: &[u8]) {
         let known = (self.received - offset).min(bytes.len() as u64) as usize;
         let new = &bytes[known..];
@@ -137,7 +137,7 @@ impl Receiver {
         self.ranges.insert(start, end);
     }
 
-    /// Compares the file with what the sender says, if all of it has arrived.
+    /// Compares length and hash with those of the sender, if the whole file has arrived.
     fn judge(&mut self) {
         let Some((length, hash)) = self.end else { return };
         if self.verdict.is_some() || self.received < length {
@@ -161,19 +161,19 @@ impl Receiver {
         self.received == length && self.verdict.is_none()
     }
 
-    /// Says how writing went. The sender gets the verdict.
+    /// Sets the verdict, for the sender, after the caller has written the file.
     pub(crate) fn finish(&mut self, verdict: Verdict) {
         self.verdict.get_or_insert(verdict);
         self.owes_result = true;
     }
 
-    /// How many pieces wait for a gap to be filled.
+    /// The number of pieces above a gap.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.pieces.len()
     }
 
-    /// How the transfer ended.
+    /// The outcome of the transfer, once it is known.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         self.verdict
     }

@@ -1,4 +1,4 @@
-//! The end of a transfer that sends.
+//! The sending end of a transfer.
 //!
 //! Loss detection and congestion control are those of RFC 9002 in a simple form: a block is lost if
 //! three blocks that were sent later have been acknowledged, or by a timeout; the window halves once
@@ -44,9 +44,10 @@ pub(crate) struct Sender {
     bytes_in_flight: u64,
     congestion_window: u64,
     slow_start_until: u64,
-    /// Losses of blocks with an order below this one belong to a round that was answered.
+    /// Losses of blocks with a lower order belong to a round of losses for which the window was
+    /// already halved.
     recovery_until: u64,
-    /// The greatest order that was acknowledged, and one.
+    /// The greatest acknowledged order plus 1.
     newest_acknowledged: u64,
     round_trip: Option<RoundTrip>,
     backoff: u32,
@@ -64,7 +65,8 @@ struct Block {
     bytes: u64,
     order: u64,
     sent_at: Duration,
-    /// It was sent more than once, so an ack says nothing about the round trip (Karn's algorithm).
+    /// Whether the block was sent more than once, so that its ack gives no round-trip sample
+    /// (Karn's algorithm).
     is_repeated: bool,
     is_in_flight: bool,
 }
@@ -77,7 +79,7 @@ struct RoundTrip {
 }
 
 impl Sender {
-    /// A sender of a file of this length, if it is known. `id` tells transfers apart.
+    /// Makes a sender. `length` is `None` if unknown; `id` identifies the transfer.
     pub(crate) fn new(id: u32, length: Option<u64>, now: Duration) -> Sender {
         Sender {
             id,
@@ -124,12 +126,12 @@ impl Sender {
         self.is_input_complete = true;
     }
 
-    /// How the transfer ended.
+    /// The outcome of the transfer, once it is known.
     pub(crate) fn outcome(&self) -> Option<Result<(), TransferError>> {
         self.outcome
     }
 
-    /// The bytes of which the receiver has said that they arrived.
+    /// The number of bytes that the receiver has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
@@ -190,7 +192,7 @@ impl Sender {
         }
     }
 
-    /// Takes the blocks of an acknowledged range out. Returns whether there were any.
+    /// Removes the blocks of an acknowledged range. Returns whether there were any.
     fn take(&mut self, now: Duration, start: u64, end: u64) -> bool {
         let within =
             |(offset, block): (&u64, &Block)| (*offset + block.bytes <= end).then_some(*offset);
@@ -242,7 +244,7 @@ impl Sender {
         base.saturating_mul(1 << self.backoff.min(8)).min(TRANSFER_RTO_MAX)
     }
 
-    /// Blocks count as lost if enough blocks that were sent later have arrived.
+    /// Marks blocks as lost if enough blocks that were sent later have arrived.
     fn find_losses(&mut self) {
         let mut newest_lost = None;
         while let Some(&(order, offset)) = self.order.front()
@@ -283,8 +285,8 @@ impl Sender {
         self.timeout_at = Some(now + self.timeout());
     }
 
-    /// Writes the next message that may be sent. `message_max` is the longest one that the path
-    /// takes. Returns whether there is one.
+    /// Writes the next message that may be sent. `message_max` is the longest message that the path
+    /// allows, in bytes. Returns whether there is one.
     pub(crate) fn transmit(&mut self, now: Duration, message_max: usize, to: &mut Vec<u8>) -> bool {
         if self.outcome.is_some() {
             return false;
@@ -338,7 +340,7 @@ impl Sender {
                 let Some(block) = self.blocks.remove(&offset) else { return false };
                 let bytes = block.bytes.min(block_max);
                 if bytes < block.bytes {
-                    // The path has become narrower: the rest is a lost block of its own.
+                    // The path's limit has decreased: the rest becomes another lost block.
                     let rest = Block { bytes: block.bytes - bytes, ..block };
                     self.blocks.insert(offset + bytes, rest);
                     self.lost.insert(offset + bytes);
@@ -349,7 +351,7 @@ impl Sender {
             None => {
                 let end = self.read_end().min(self.window_end);
                 let bytes = end.saturating_sub(self.next).min(block_max);
-                // A short block only at the end of the file, or if nothing is in flight.
+                // Send a short block only at the end of the file, or if nothing is in flight.
                 let is_short = bytes < block_max
                     && !(self.is_input_complete && self.next + bytes == self.read_end())
                     && self.bytes_in_flight > 0;

@@ -15,7 +15,7 @@ struct Channel {
     repeats: usize,
     delay_ms: u64,
     jitter_ms: u64,
-    /// Messages that are under way at once; more are lost.
+    /// Maximum number of messages in flight; more are lost.
     queue: Option<usize>,
 }
 
@@ -29,7 +29,7 @@ struct Ran {
 
 const START: Duration = Duration::from_secs(1);
 
-/// A message under way: its arrival, its number, whether it goes to the receiver, its bytes.
+/// A message in flight: its arrival, its number, whether it goes to the receiver, its bytes.
 type Flight = Reverse<(Duration, u64, bool, Vec<u8>)>;
 
 /// Sends a file over a channel. `widths` gives the longest message by time.
@@ -121,7 +121,8 @@ fn a_file_arrives_whole_over_lossy_paths() {
     }
 }
 
-/// A path without losses carries each block once, and the window opens: it is not stop-and-go.
+/// On a path without losses each block is sent once, and the window grows: the transfer is not
+/// stop-and-wait.
 #[test]
 fn without_losses_nothing_is_repeated_and_the_window_opens() {
     let file = file(2_000_000);
@@ -165,7 +166,7 @@ fn a_receiver_of_lines_refuses_an_offer() {
     assert_eq!(sender.outcome(), Some(Err(TransferError::Refused(Verdict::NoFile))));
 }
 
-/// A message that arrives damaged would have another hash; here the sender lies about it.
+/// A sender that states a wrong hash, as damaged messages would cause.
 #[test]
 fn another_hash_is_reported_at_both_ends() {
     let mut receiver = Receiver::new();
@@ -185,8 +186,8 @@ fn another_hash_is_reported_at_both_ends() {
     assert_eq!(Message::parse(&answer), Some(result));
 }
 
-/// What a hostile sender makes a receiver hold is bounded, and what a hostile receiver acknowledges
-/// is checked.
+/// The memory of a receiver with a hostile sender is bounded, and acks of a hostile receiver are
+/// checked.
 #[test]
 fn hostile_messages_are_bounded() {
     let mut receiver = Receiver::new();
@@ -218,7 +219,7 @@ fn hostile_messages_are_bounded() {
     }
 }
 
-/// The hash covers all bytes of the file, so none may follow when it has been compared.
+/// The hash covers all bytes of the file, so no byte may follow after the comparison.
 #[test]
 fn a_file_that_is_whole_takes_no_more_bytes() {
     let (mut receiver, mut message) = (Receiver::new(), Vec::new());

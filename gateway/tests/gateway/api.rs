@@ -20,7 +20,7 @@ use crate::GATEWAY;
 /// The slots of the two nodes.
 const SLOTS: [u32; 2] = [5, 6];
 
-/// A process that is killed at the end.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Drop for Process {
@@ -48,7 +48,7 @@ impl Process {
     }
 }
 
-/// Sends a number after the other to the other node, and prints what comes back.
+/// Sends numbers to the other node, and prints the echoes.
 const COUNT: &str = r#"
 import itertools, strowger
 echo = strowger.connect("other", "/echo/1", timeout=60)
@@ -99,7 +99,7 @@ impl Network {
                 .unwrap();
             let way = (SLOTS[number], SLOTS[1 - number]);
             let label = label(&V3X5X8, &[way]);
-            // At the label of the other node, another identity than that of `stranger` answers.
+            // The label of `stranger` is that of the other node, so another identity answers there.
             let other = &network.peers[1 - number];
             let stranger = identity(9).public().peer_id();
             let book = format!(
@@ -224,7 +224,7 @@ fn the_python_tests_of_the_api_pass() {
     succeeded(&tests.output());
 }
 
-/// A program keeps its socket when the relay under it restarts. Messages are lost, and the next ones
+/// A program keeps its socket when its relay restarts. Messages are lost meanwhile, and later ones
 /// arrive.
 #[test]
 fn a_relay_that_restarts_closes_no_socket_of_a_program() {
@@ -232,13 +232,13 @@ fn a_relay_that_restarts_closes_no_socket_of_a_program() {
     let _server = network.python("b", Path::new("echo_server.py"), &[]);
     let (mut counter, lines) = eventually("a program that is connected", || {
         let (process, lines) = network.lines("a", COUNT);
-        // It ends if the server does not listen yet.
+        // The program ends if the server does not listen yet.
         lines.recv_timeout(DEADLINE).ok().map(|_| (process, lines))
     });
     for _ in 0..2 {
         network.relay.take().unwrap().shutdown().unwrap();
         network.start_relay();
-        // What arrived before may wait in the channel.
+        // Drop lines that arrived before.
         while lines.try_recv().is_ok() {}
         for _ in 0..3 {
             lines.recv_timeout(DEADLINE).expect("messages arrive again");
@@ -257,7 +257,7 @@ fn a_service_that_is_killed_ends_the_sockets_of_its_programs_and_starts_again() 
     });
     network.services.remove(0); // kills it
     assert_eq!(lines.recv_timeout(Duration::from_secs(60)).as_deref(), Ok("closed"));
-    // Its socket's file is there still, and does not hinder the next one.
+    // The killed service leaves its socket file, which does not prevent the next start.
     let again = network.start("a");
     network.services.push(again);
     let (_program, lines) =
@@ -287,8 +287,8 @@ fn a_peer_that_is_added_to_the_book_is_found_without_a_restart() {
     });
 }
 
-/// Two services on one socket of a relay, with free slots and empty address books: the relay knows
-/// where both are.
+/// Two services on one socket of a relay, with empty address books: the relay assigns the slots and
+/// answers lookups for both.
 #[test]
 fn services_on_one_relay_find_each_other_by_peer_id() {
     let mut network = Network::new();

@@ -83,7 +83,7 @@ impl Network {
     }
 }
 
-/// A `strowger receive`, which is killed at the end.
+/// A `strowger receive`, which is killed on drop.
 struct Receiver {
     child: Child,
     log: BufReader<std::process::ChildStderr>,
@@ -161,7 +161,7 @@ fn a_file_arrives_whole_under_its_name() {
     assert!(fs::read(&target).unwrap() == file);
     assert!(!network.at("target.part").exists());
 
-    // An existing file is not overwritten, and a peer that prints lines takes no file.
+    // An existing file is not overwritten, and a peer that prints lines accepts no file.
     let again = network.run("bob", &["receive", "/file/1", target_text, "--file"], "");
     assert_eq!(again.status.code(), Some(3));
     assert!(text(&again.stderr).contains("--force"), "{}", text(&again.stderr));
@@ -190,7 +190,7 @@ fn each_refusal_says_what_to_do() {
     let network = Network::new();
     let _receiver = network.receiver("bob", &["/chat/1", "--keep"]);
     let cases: [(&str, &[&str], i32, &str); 4] = [
-        // The peer does not accept the protocol, or not from here.
+        // The peer does not accept the protocol, or not from this node.
         ("alice", &["send", "bob", "/other/1"], 7, "does not accept"),
         ("bob", &["send", &peer(BOB), "/chat/1"], 7, "strowger key new FILE"),
         ("alice", &["send", &peer(5), "/chat/1"], 7, "no label leads to the peer"),

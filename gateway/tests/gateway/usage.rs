@@ -1,4 +1,4 @@
-//! Wrong usage, and what needs no relay.
+//! Tests that need no relay: wrong usage, and the own identity.
 
 use std::{fs, path::Path, process::Command};
 

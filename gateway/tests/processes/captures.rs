@@ -1,4 +1,4 @@
-//! What relays can read of a connection: nothing of a message, of a PeerId, or of a protocol name.
+//! Captures at relays show no part of a message, a PeerId or a protocol name of a connection.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -196,7 +196,7 @@ fn captured(seal: &'static str) {
     let slots = eventually("a slot", || Some(line.program_slots(LAST)).filter(|s| !s.is_empty()));
     let label = line.label_to(slots[0].0).parse().unwrap();
     let peer: PeerId = bob.peer_id.parse().unwrap();
-    // By PeerId, and from another node by static key.
+    // One connection by PeerId, and one from another node by static key.
     let from = node(&line, FIRST, &alice);
     talk(&Destination::from(peer).label(label), &from, &at, &messages);
     let _ = from.close(Goodbye::new(GoodbyeCode::STOPPING)).wait(DEADLINE);
@@ -248,12 +248,12 @@ fn captured(seal: &'static str) {
         for packet in packets {
             assert_eq!(secrets.seen_in(packet), None, "{name}: {packet:02x?}");
         }
-        // A full seal hides the mark, too, and shows that the link was sealed.
+        // With a full seal the mark is hidden, too, which shows that the link is sealed.
         assert_eq!(shows(packets, mark), seal != "full", "{name}");
     }
 
-    // What the relays at the ends see between the seals of the links and the program. The first
-    // file has the mark as well.
+    // The captures at the unix ports of the first and last relay, where packets have no link seal.
+    // The first file has the mark as well.
     let mut kinds: BTreeMap<u8, usize> = BTreeMap::new();
     for number in [FIRST, LAST] {
         let files = (1..).map(|port| homes[number].file(&format!("programs.{port}.pcapng")));
@@ -266,7 +266,7 @@ fn captured(seal: &'static str) {
         }
         assert_eq!(shows(&packets, mark), number == FIRST);
     }
-    // By static key (IKpsk2), and by PeerId (XX), with its third message.
+    // Handshakes by static key (IKpsk2) and by PeerId (XX), which has a third message.
     for first in [0x10, 0x11, 0x12, 0x20, 0x21, 0x40] {
         let has_one =
             kinds.iter().any(|(kind, _)| *kind == first || first == 0x40 && kind >> 4 == 4);

@@ -9,7 +9,7 @@ use crate::{
     load::{IN_FLIGHT_MAX, Load},
 };
 
-/// A library that moves the clock of a relay, as a suspend of the machine does.
+/// A preloaded library that moves the clock of a relay, as a suspended machine would.
 struct Clock(tempfile::TempDir);
 
 impl Clock {

@@ -11,7 +11,7 @@ use crate::{
 fn load(line: &Line, sender: &User, receiver: &User, protocol: &str) -> (Load, [u32; 2]) {
     let before = line.program_slots(FIRST);
     let (accepting, slot) = line.receive(receiver, &[protocol, "--from", &sender.peer_id]);
-    // The book has one entry for each peer, and the receiver may have had another slot.
+    // Replace the entry of the receiver, whose slot may have changed.
     sender.knows_only("receiver", &receiver.peer_id, &[line.label_to(slot)]);
     let send = ["send", "receiver", protocol, "--timeout", "60"];
     let sending = Program::start(&mut line.gateway(FIRST, sender, &send));
@@ -35,7 +35,7 @@ fn a_program_killed_under_load_frees_its_slot_and_harms_no_other() {
     for round in 1..=2 {
         let (mut killed, [of_sender, of_receiver]) =
             load(&line, &users[2], &users[3], &format!("/killed/{round}"));
-        // The sender first, then the receiver.
+        // Kill the sender first, then the receiver.
         for (relay, slot) in [(FIRST, of_sender), (LAST, of_receiver)] {
             for _ in 0..200 {
                 killed.step();
@@ -54,7 +54,7 @@ fn a_program_killed_under_load_frees_its_slot_and_harms_no_other() {
             }
         }
         kept.assert_open();
-        // The next round looks for a slot that no program had before it.
+        // Stop both programs, and wait until their slots are free.
         drop(killed);
         for relay in [FIRST, LAST] {
             kept.until("the other programs have no slot", |_| line.program_slots(relay).len() == 1);

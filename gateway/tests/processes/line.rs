@@ -35,7 +35,7 @@ pub(crate) const FIRST: usize = 0;
 pub(crate) const MIDDLE: usize = 1;
 pub(crate) const LAST: usize = 2;
 
-/// How the links between the relays are.
+/// The configuration of the links between the relays.
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
     /// `plain`, `full` or `header-only`.
@@ -46,7 +46,7 @@ pub(crate) struct Links {
     pub(crate) sections: &'static str,
     /// Whether each port of each relay has a capture.
     pub(crate) captures: bool,
-    /// The address at which the middle and the last relay reach each other instead of the veth pair.
+    /// The address that the middle and the last relay use for each other, instead of the veth pair.
     pub(crate) detour: Option<&'static str>,
     /// The command line before that of the middle relay.
     pub(crate) before: String,
@@ -77,7 +77,8 @@ pub(crate) struct Line {
 pub(crate) const INTERFACES: [[(usize, &str); 2]; 2] =
     [[(FIRST, "e0"), (MIDDLE, "e1")], [(MIDDLE, "e2"), (LAST, "e3")]];
 
-/// The command `strowger` is another package, which cargo does not build before these tests.
+/// Builds the command `strowger`. It is another package, which cargo does not build before these
+/// tests.
 fn build_command() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
@@ -114,7 +115,7 @@ impl Line {
         Some((line, begun))
     }
 
-    /// What starts this relay, also on another thread. It may have run before.
+    /// Returns a closure that starts or restarts this relay, on any thread.
     pub(crate) fn starter(&self, number: usize) -> impl FnOnce() -> Relay + Send + use<> {
         let Namespace(space) = &self.spaces[number];
         let before = if number == MIDDLE { self.links.before.as_str() } else { "" };
@@ -232,8 +233,8 @@ impl Line {
         (program, slot.0)
     }
 
-    /// Runs `send` with these arguments at the first relay, with a closed standard input, until it
-    /// ends.
+    /// Runs `send` with these arguments at the first relay until it ends, with standard input
+    /// closed.
     pub(crate) fn send(&self, user: &User, arguments: &[&str]) -> Ran {
         self.run(user, &[&["send"], arguments].concat())
     }
@@ -264,7 +265,7 @@ fn connected() -> Result<Vec<Namespace>, String> {
     Ok(spaces.into())
 }
 
-/// A person with a key and an address book.
+/// A user with a key and an address book.
 pub(crate) struct User {
     folder: tempfile::TempDir,
     pub(crate) peer_id: String,
@@ -307,7 +308,7 @@ impl User {
     }
 }
 
-/// What a program printed, and how it ended.
+/// The output and exit status of a program.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: ExitStatus,

@@ -11,10 +11,10 @@ use crate::line::Program;
 
 /// Messages that may be in flight.
 pub(crate) const IN_FLIGHT_MAX: u64 = 64;
-/// While nothing arrives, a message is sent after this time.
+/// The interval between messages while none arrives.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// A sender that is fed with numbers, and the receiver that prints them.
+/// A sender of numbers, and the receiver that prints them.
 pub(crate) struct Load {
     pub(crate) sender: Program,
     pub(crate) receiver: Program,
@@ -38,7 +38,7 @@ impl Load {
         self.highest = self.highest.max(number);
     }
 
-    /// Sends a message, or takes one that arrived.
+    /// Sends a message, or reads an arrived one.
     pub(crate) fn step(&mut self) {
         while let Ok(line) = self.receiver.out.try_recv() {
             self.take(&line);
@@ -58,7 +58,7 @@ impl Load {
         }
     }
 
-    /// Goes on until this is true.
+    /// Continues until `holds` returns true.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&Load) -> bool) {
         let deadline = Instant::now() + DEADLINE;
@@ -68,9 +68,9 @@ impl Load {
         }
     }
 
-    /// Goes on until a message has arrived that is sent from now on, and then until this many more
-    /// have been sent and the last of them has arrived. Returns the number sent when the first one
-    /// arrived.
+    /// Continues until a message that is sent from now on has arrived, and then until `more`
+    /// further messages have been sent and the last of these has arrived. Returns the number sent
+    /// when the first message arrived.
     #[track_caller]
     pub(crate) fn until_through(&mut self, what: &str, more: u64) -> u64 {
         let now = self.sent;

@@ -45,7 +45,7 @@ impl Forwarder {
             thread::spawn(move || {
                 let mut bytes = vec![0; 1 << 16];
                 while !ends.load(Ordering::Relaxed) {
-                    // An error is the answer of a relay that does not listen yet.
+                    // An ICMP error comes from a relay that does not listen yet.
                     let Ok(length) = from_socket.recv(&mut bytes) else { continue };
                     if random.below(100) < 30 {
                         lost.fetch_add(1, Ordering::Relaxed);

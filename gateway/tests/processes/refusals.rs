@@ -46,13 +46,13 @@ fn a_refused_connection_says_why() {
     let empty_slot = refused(&line, &alice, "dave", "/chat/1");
     assert_refused(&unknown, "does not accept /nothing/1");
     assert_refused(&stranger, "not from this PeerId");
-    // A node answers only those who know its PeerId. So the wrong one is silent.
+    // A node answers only initiators that know its PeerId, so the wrong node is silent.
     assert_refused(&wrong_peer, "its label is wrong");
     assert_refused(&no_label, "no label leads to the peer");
     assert_refused(&empty_slot, "label");
     assert!(receiver.is_running());
 
-    // The one who may still can.
+    // The allowed peer can still connect.
     let sent = line.send(&alice, &["bob", "/chat/1"]);
     assert!(sent.status.success(), "{}", sent.error);
     drop(receiver);
@@ -61,7 +61,7 @@ fn a_refused_connection_says_why() {
 
 #[test]
 fn a_path_that_is_too_narrow_for_a_handshake_is_an_error_with_its_width() {
-    // XX 1 has 896 bytes, and headers of links and relays come before it.
+    // The first message of XX has 896 bytes, plus headers of links and relays.
     let Some(line) = Line::new(Links { more: "mtu = 900\n", ..Links::default() }) else { return };
     let (alice, bob) = (User::new(1), User::new(2));
     let (receiver, slot) = line.receive(&bob, &["/chat/1", "--anyone"]);
