@@ -1,9 +1,10 @@
-//! Announcements of endpoints to their own switch, and the tags by which a switch is asked for a
-//! peer (wire.md 5.5).
+//! Announcements of endpoints to their own switch, and the tags with which a node asks a switch for
+//! a peer (wire.md 5.5).
 //!
-//! An announcement says that an identity is at a slot of a switch. The identity signs it: its
-//! connection key is an X25519 key and cannot sign. The signature covers the switch and the slot,
-//! so an announcement is of no use to another program or at another switch.
+//! An announcement says that an identity is at a slot of a switch. The identity signs the
+//! announcement, because the connection key is an X25519 key and cannot sign. The signature covers
+//! the switch and the slot, so an announcement is of no use to another program or at another
+//! switch.
 //!
 //! ```
 //! use strowger_crypto::{
@@ -35,7 +36,7 @@ use crate::certificate::{Certificate, CertificateRefused};
 use crate::identity::{Identity, IdentityKey, NetworkId};
 use crate::secret::mac;
 
-/// The signed text begins with this.
+/// The first bytes of the signed text.
 const DOMAIN: &[u8; 20] = b"strowger-announce-1:";
 
 /// The slot at which an endpoint announces itself.
@@ -62,7 +63,7 @@ pub struct SignedAnnouncement {
 /// Why an announcement is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AnnouncementRefused {
-    /// It is for another slot.
+    /// The announcement is for another slot.
     #[error("the announcement is for another slot")]
     OtherSlot,
     /// The certificate is not valid.
@@ -75,8 +76,8 @@ pub enum AnnouncementRefused {
 
 impl IdentityKey {
     /// Announces this identity at a slot for `seconds`; 0 withdraws the announcement. `stamp` is
-    /// the time in nanoseconds since 1970. A switch takes only announcements whose stamp is greater
-    /// than that of the last one.
+    /// the time in nanoseconds since 1970. A switch accepts only announcements whose stamp is
+    /// greater than that of the last one.
     pub fn announce(
         &self,
         place: &AnnouncePlace<'_>,

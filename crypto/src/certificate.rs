@@ -2,7 +2,7 @@
 //! [`strowger_wire::certificate`].
 //!
 //! A certificate lets a node reach an identity by its static key, without an earlier handshake by
-//! PeerId. It is no proof of presence: anyone may pass it on.
+//! PeerId. A certificate is no proof of presence: anyone may pass it on.
 
 use core::fmt;
 
@@ -63,7 +63,7 @@ impl IdentityKey {
 
 impl Certificate {
     /// Parses a certificate and verifies its signature. Any bytes give a certificate or an error.
-    /// Costs the verification of a signature if the form and the role are right.
+    /// Verifies a signature only if the form and the role are right.
     pub fn verify(
         bytes: &[u8],
         role: KeyRole,

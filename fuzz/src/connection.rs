@@ -1,5 +1,5 @@
-//! Properties of the formats of connections: parsing is total, encoding is its inverse, and what
-//! does not fit is not written.
+//! Properties of the formats of connections: parsing is total, encoding is its inverse, and an item
+//! that does not fit is not written.
 
 use bolero::check;
 use strowger_wire::certificate::CertificateFields;

@@ -1,5 +1,6 @@
-//! Properties of an endpoint that gets any packets: from senders without keys, and from a peer with keys that
-//! keeps no rule. It counts each packet, sends little, keeps its connections, and its time goes on.
+//! Properties of an endpoint that receives any packets, from senders without keys and from a peer
+//! with keys that violates the rules. The endpoint counts each packet, sends little, keeps its
+//! connections, and never stays due without end.
 
 use std::sync::Arc;
 
@@ -19,16 +20,16 @@ const NAME: &str = "/test/1";
 /// Bytes of the switch header with a label of 64 bits.
 const SWITCH_HEADER: usize = 16;
 
-/// Maximum number of polls of one endpoint without a packet while time stands still.
+/// Maximum number of polls of one endpoint without a packet while the virtual time stands still.
 const POLLS_MAX: usize = 100;
 
-/// Endpoints on the slots 2, 3 and 4 of one switch that delivers at once. It passes a packet to an
-/// endpoint as it came (wire.md W1.3-3).
+/// Endpoints on the slots 2, 3 and 4 of one switch that delivers at once. The switch passes a
+/// packet to an endpoint unchanged (wire.md W1.3-3).
 struct Net {
     ends: Vec<Endpoint>,
     now: Nanos,
     pool: Pool,
-    /// Packets on their way: the sender, and the bytes.
+    /// Packets in flight: the sender, and the bytes.
     flying: Vec<(usize, Vec<u8>)>,
     /// Messages that each end has received.
     delivered: [u64; 3],
@@ -117,7 +118,7 @@ impl Net {
         is_message
     }
 
-    /// Lets each end do what is due now; returns whether one of them had something to do.
+    /// Polls each end; returns whether one of them had work.
     fn poll(&mut self) -> bool {
         let mut is_busy = false;
         for end in 0..3 {
@@ -140,7 +141,7 @@ impl Net {
         is_busy
     }
 
-    /// Runs for a time: packets are delivered at once, to the end that their label names.
+    /// Runs for this time, and delivers packets at once to the end that their label names.
     fn run(&mut self, milliseconds: u64) {
         let end = self.now.plus(Nanos::from_millis(milliseconds));
         loop {
@@ -170,7 +171,7 @@ impl Net {
         }
     }
 
-    /// The connection of ends 0 and 2 carries a message.
+    /// Asserts that the connection of ends 0 and 2 carries a message.
     fn assert_unharmed(&mut self, socket: SocketId) {
         let before = self.delivered[0];
         self.send(2, socket, b"unharmed");
@@ -191,8 +192,8 @@ fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 }
 
 /// Gives an endpoint any packets: whole ones, ones behind a valid switch header, and packets of its
-/// peers that are changed, cut or repeated. No message is delivered twice, nothing is sent that is
-/// longer than its cause, and both connections go on.
+/// peers that are changed, cut or repeated. No message is delivered twice, no answer is longer than
+/// its cause, and both connections continue.
 #[test]
 fn packets_of_nobody_are_counted_and_change_nothing() {
     check!().for_each(|input: &[u8]| {
@@ -232,7 +233,7 @@ fn packets_of_nobody_are_counted_and_change_nothing() {
                 net.poll();
                 let from_0 = net.flying.iter().filter(|(from, _)| *from == 0);
                 for (_, sent) in from_0 {
-                    // Challenges and handshakes of its own are due at any time.
+                    // The endpoint's own challenges and handshakes are due at any time.
                     let is_answer = matches!(sent.get(16).map(|kind| kind >> 4), Some(2 | 3 | 7));
                     assert!(!is_answer || sent.len() <= packet.len(), "R17: {sent:?}");
                 }
@@ -246,8 +247,8 @@ fn packets_of_nobody_are_counted_and_change_nothing() {
     });
 }
 
-/// Gives an endpoint packets with any content that are sealed with the right keys. Each is counted,
-/// the peer gets few answers, and the connection with another peer is unharmed.
+/// Passes an endpoint packets with any content, sealed with the right keys. Each packet is counted,
+/// the peer gets few answers, and the connection with another peer still works.
 #[test]
 fn a_peer_with_keys_that_keeps_no_rule_harms_only_itself() {
     check!().for_each(|input: &[u8]| {
@@ -275,7 +276,7 @@ fn a_peer_with_keys_that_keeps_no_rule_harms_only_itself() {
             count += 1;
             net.run(0);
         }
-        // Seconds of virtual time cost some packets of each timer.
+        // In each second of virtual time, timers send some packets.
         assert!(net.sent[0] <= 200 + 20 * count, "{} for {count}", net.sent[0]);
         assert!(net.ends[0].memory() <= memory + 65_536, "memory grows");
         net.run(3_000);

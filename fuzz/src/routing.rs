@@ -1,5 +1,5 @@
-//! Properties of addresses and address books: reading is total, what is written is read back, and an
-//! edit changes one entry.
+//! Properties of addresses and address books: reading is total, printed values are read back, and
+//! an edit changes one entry.
 
 use bolero::check;
 use strowger_routing::{
@@ -8,7 +8,7 @@ use strowger_routing::{
     limits::{ADDRESS_BYTES_MAX, ADDRESS_PRINTED_BYTES_MAX, ADDRESS_TEXT_BYTES_MAX},
 };
 
-/// Parts of addresses. Control characters of the input stand for them, so that random input reaches
+/// Parts of addresses. Control characters in the input select them, so that random input contains
 /// whole addresses.
 const PARTS: [&str; 16] = [
     "/ip4/192.0.2.1/udp/4737/strowger",
@@ -56,8 +56,8 @@ fn text_of(input: &[u8], words: &[&str; 16]) -> String {
     raw.chars().map(|char| word(char).unwrap_or_else(|| char.to_string())).collect()
 }
 
-/// Reads any text as an address, and any bytes. What is accepted has one form each, and both forms
-/// lead to each other. A fault has a position in the input.
+/// Reads any text and any bytes as an address. An accepted address has one text and one binary
+/// form, and each is converted to the other. A fault has a position in the input.
 ///
 /// wire.md: W6-116, W6-117, W6-119.
 #[test]
@@ -91,7 +91,7 @@ fn addresses_parse_totally_and_have_one_form() {
     });
 }
 
-/// Reads any text as an address book. What is accepted is printed and read back. Removing an entry
+/// Reads any text as an address book. An accepted book is printed and read back. Removing an entry
 /// and adding it again changes no other entry; a text that cannot be edited is refused.
 #[test]
 fn address_books_parse_totally_and_edits_change_one_entry() {

@@ -230,9 +230,9 @@ impl Case {
 /// The expected outcome of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It is sent on this slot with these bytes. The link header is not compared.
+    /// The frame is sent on this slot with these bytes. The link header is not compared.
     Leaves(u32, Vec<u8>),
-    /// It is dropped.
+    /// The frame is dropped.
     Ends(Discard),
 }
 

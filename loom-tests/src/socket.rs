@@ -3,7 +3,8 @@
 //!
 //! A socket publishes a frame, sets its ready bit, and then wakes the driver if it sleeps. The
 //! driver publishes a message, and then wakes the socket's task if it waits. As in `sleep.rs`, no
-//! thread blocks: who would block stops, and the end of the scenario checks whether it was woken.
+//! thread blocks: a thread that would block stops, and the end of the scenario checks whether it
+//! was woken.
 
 use std::{sync::Arc as StdArc, task::Wake};
 
@@ -24,7 +25,7 @@ fn hand_in(frames: &mut Producer<u32>, queue: usize, bits: &ReadyBits, flag: &Sl
     flag.must_wake()
 }
 
-/// Takes what the ready bits announce. Returns the number of frames.
+/// Takes the frames of the queues whose ready bits are set. Returns their number.
 fn collect(bits: &ReadyBits, queues: &mut [Consumer<u32>]) -> u32 {
     let ready = bits.take(0);
     let mut taken = 0;
@@ -142,8 +143,8 @@ fn a_task_that_registers_again_is_woken_by_a_refill() {
     });
 }
 
-/// The driver closes a socket while the socket sends: a frame is either taken by the driver or
-/// dropped with the ring, once, and a sender that waits learns of the end.
+/// The driver closes a socket while the socket sends: each frame is either taken by the driver or
+/// dropped with the ring, once, and a waiting sender is woken.
 #[test]
 fn closing_meets_sending() {
     check(|| {

@@ -1,5 +1,5 @@
-//! Where the files of a user are by default. The command and the programs that attach to its relay
-//! find the same files.
+//! The default paths of a user's files, which the command and the programs that attach to its relay
+//! share.
 //!
 //! A folder that `strowger init FOLDER` has written holds all of them, the sockets included.
 
@@ -14,9 +14,9 @@ pub const KEY: &str = "key";
 pub const CONFIG: &str = "relay.toml";
 /// The address book, in the folder of a node.
 pub const BOOK: &str = "peers.toml";
-/// The control socket, in the folder of a relay whose folder was named.
+/// The control socket, in the folder of a relay that was started with a folder.
 pub const CONTROL: &str = "control";
-/// The socket at which programs attach, in the folder of a relay whose folder was named.
+/// The socket at which programs attach, in the folder of a relay that was started with a folder.
 pub const PROGRAMS: &str = "programs";
 
 /// The folder for configurations of this user: `strowger` in `$XDG_CONFIG_HOME` or in `~/.config`

@@ -1,8 +1,9 @@
-//! Unix sockets for several processes (`clients` of [`UnixSocket`](crate::UnixSocket)): gives each
-//! process that connects a port and a slot of its own, and takes them back when it disconnects.
+//! Unix sockets for several processes (`clients` of [`UnixSocket`](crate::UnixSocket)): assigns
+//! each process that connects its own port and slot, and releases them when the process
+//! disconnects.
 //!
-//! The slot number of a process that has disconnected goes into quarantine as any other. So no
-//! packet to a process ever reaches the next one.
+//! The slot number of a disconnected process goes into quarantine, as any other. So no packet to
+//! one process reaches the next process on the port.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +29,7 @@ pub(crate) struct UnixClients {
     sockets: Vec<Socket>,
 }
 
-/// One of them.
+/// A socket for several processes.
 struct Socket {
     name: String,
     listener: Clients,
@@ -50,8 +51,8 @@ struct Place {
     facts: Arc<SwitchFacts>,
     /// The slot of the process. `None` while the port is free.
     slot: Option<Slot>,
-    /// The process, until labels with its slot lead to the port. Otherwise the first replies to it
-    /// would be lost.
+    /// The process, until labels with its slot lead to the port. Without this delay the first
+    /// replies would be lost.
     waiting: Option<WaitingClient>,
     /// Whether the process has disconnected, and the slot is being detached.
     is_leaving: bool,
@@ -99,8 +100,8 @@ impl UnixClients {
         }
     }
 
-    /// Gives processes to ports whose slots are attached now, and notes which slots are free or have
-    /// another number now.
+    /// Assigns processes to ports whose slots are now attached, and notes which slots have become
+    /// free or have another number.
     pub(crate) fn follow(&mut self, events: &[SwitchEvent], quarantine: Duration, now: Now) {
         for event in events {
             for socket in &mut self.sockets {
@@ -131,7 +132,7 @@ impl UnixClients {
         }
     }
 
-    /// Adds the descriptors on which a process that connects is seen.
+    /// Adds the descriptors that become readable when a process connects.
     pub(crate) fn arm(&self, mut add: impl FnMut(Arm)) {
         let now = Instant::now();
         for socket in self.sockets.iter().filter(|socket| socket.may_accept(now)) {
@@ -143,7 +144,7 @@ impl UnixClients {
         self.sockets.iter().filter_map(|socket| socket.paused_until).min()
     }
 
-    /// Stops to listen, and removes the files of the sockets. Processes that are connected stay.
+    /// Stops listening, and removes the files of the sockets. Connected processes stay.
     pub(crate) fn close(&mut self) {
         self.sockets.clear();
     }
@@ -157,14 +158,15 @@ impl Socket {
                 && place.waiting.is_none()
                 && self.listener.is_gone(number)
             {
-                // An error means that the operator has detached or moved the slot. Its event comes.
+                // An error means that the operator has detached or moved the slot, whose event
+                // follows.
                 place.is_leaving = switch.detach(slot).is_ok();
             }
         }
     }
 
-    /// Whether a process can be given a port or a reason now. While a port becomes free, the next
-    /// process waits.
+    /// Whether the next process can get a port or a refusal now. While a port is being released,
+    /// the next process waits.
     fn may_accept(&self, now: Instant) -> bool {
         let is_free = |place: &Place| place.slot.is_none();
         let (free, leaving) =
@@ -190,7 +192,7 @@ impl Socket {
         }
     }
 
-    /// Gives the process a port and a slot, or refuses it.
+    /// Assigns the process a port and a slot, or refuses it.
     fn admit(&mut self, client: WaitingClient, switch: &mut Switch, now: Now) {
         let (in_use, all) =
             (self.places.iter().filter(|place| place.slot.is_some()).count(), self.places.len());
@@ -221,7 +223,7 @@ impl Socket {
         match switch.attach(attach.passing()) {
             Ok(slot) => {
                 place.slot = Some(slot);
-                // Before the port can greet the process.
+                // Set the slot before the port can greet the process.
                 place.facts.set_slot(slot.number());
                 place.waiting = Some(client);
             }

@@ -29,7 +29,7 @@ impl UnixFacts {
         let scheme = switch.config().scheme().serialize();
         for (port, facts) in &self.ports {
             let of_port = || slots.iter().filter(|slot| slot.port == Some(*port));
-            // After a change of the number, the former one leads to the port for a while.
+            // After a change of the number, the former number still leads to the port for a while.
             let is_lasting = |state| {
                 matches!(state, SlotState::Coming | SlotState::Attached | SlotState::Draining)
             };

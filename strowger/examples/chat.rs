@@ -16,8 +16,8 @@ use strowger::socket::{CloseReason, Node, RecvError, Socket, StaticTable, Unix};
 
 const PROTOCOL: &str = "/chat/1";
 
-/// Sends the lines of `input`, and meanwhile writes what the peer says to `output`. Returns when the
-/// input has ended or the peer has left.
+/// Sends the lines of `input`, and meanwhile writes the peer's lines to `output`. Returns when the
+/// input has ended or the peer has closed.
 fn talk(
     socket: Socket,
     input: impl BufRead,
@@ -44,7 +44,7 @@ fn talk(
     });
     for line in input.lines() {
         let line = line?;
-        // A longer line is cut at the length that the present path takes.
+        // Cut the line at the longest message of the present path.
         let mut end = line.len().min(sender.message_max());
         while !line.is_char_boundary(end) {
             end -= 1;
@@ -53,7 +53,7 @@ fn talk(
             break;
         }
     }
-    // The other half goes on until the peer leaves or the node is closed.
+    // The other half continues until the peer or the node closes.
     Ok(())
 }
 
@@ -74,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("chatting with {}", socket.peer());
     talk(socket, std::io::stdin().lock(), std::io::stdout())?;
-    // Says goodbye before the process ends.
+    // Send goodbyes before the process ends.
     node.close(Default::default()).wait(Duration::from_secs(1));
     Ok(())
 }
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// Passes what is written to a channel.
+    /// A writer that sends to a channel.
     struct Written(mpsc::Sender<String>);
 
     impl Write for Written {

@@ -1,6 +1,6 @@
-//! Copies a file to a peer, and checks its hash there. Messages may be lost and overtake each other,
-//! so this example numbers, acknowledges and repeats them. (Programs with much to copy run QUIC over
-//! a socket instead: it also adapts to congestion.)
+//! Copies a file to a peer, and checks its hash there. Messages may be lost and reordered, so this
+//! example numbers, acknowledges and repeats them. (Programs with much to copy run QUIC over a
+//! socket instead: it also adapts to congestion.)
 //!
 //! `cargo run -p strowger --example copy UNIX_PORT KEY_FILE ADDRESS_BOOK receive FOLDER`
 //!
@@ -19,7 +19,7 @@ use strowger::socket::{Node, Socket, StaticTable, Unix};
 const PROTOCOL: &str = "/copy/1";
 /// Bytes of a block.
 const BLOCK: usize = 1_024;
-/// Blocks that are under way at most: a quarter of a receive queue.
+/// Maximum number of blocks in flight: a quarter of a receive queue.
 const WINDOW: usize = 16;
 /// The time without progress after which the window is sent again.
 const REPEAT: Duration = Duration::from_millis(200);
@@ -57,7 +57,7 @@ fn send_file(socket: &mut Socket, path: &Path) -> Result<(), Box<dyn Error>> {
             }
             Some(_) => {}
             None if progress.elapsed() > GIVE_UP => return Err("the peer does not answer".into()),
-            // Something was lost: the window is sent again.
+            // A message was lost: send the window again.
             None => next = missing,
         }
     }
@@ -92,7 +92,7 @@ fn receive_file(socket: &mut Socket, folder: &Path) -> Result<(String, usize), B
         if Blake2s256::digest(&bytes)[..] != hash[..] {
             return Err("the hash is wrong".into());
         }
-        // A name with a folder in it would leave ours.
+        // A name with a folder in it could point outside of our folder.
         let safe = Path::new(name).file_name().ok_or("no name")?;
         fs::write(folder.join(safe), &bytes)?;
         // The last answer may be lost, so repetitions of the last messages are answered, too.

@@ -35,7 +35,7 @@ fn serve(node: &Node) -> Result<(), Box<dyn Error>> {
         let mut socket = listener.accept_wait()?;
         std::thread::spawn(move || {
             while let Ok(message) = socket.recv_wait() {
-                // A message that cannot be sent is lost, as one on the way may be.
+                // A message that cannot be sent is lost, as a message in flight may be.
                 let _ = socket.send_wait(&message, SECOND);
             }
         });
@@ -75,7 +75,7 @@ mod tests {
             .unwrap();
         let [a, b] = [(); 2].map(|()| IdentityKey::generate(&mut OsEntropy).unwrap());
         let peer = b.public().peer_id();
-        // The address book of one has the label of the other one; the other one lets it connect.
+        // One address book has the label of the other node; the other book allows the connection.
         let hop = Hop { scheme: &Scheme::default(), ingress: Slot::new(2), egress: Slot::new(3) };
         let (label, _) = Label::<u64>::build(&[hop]).unwrap();
         let ours =
@@ -87,7 +87,7 @@ mod tests {
         let b = node(relay.take_port("b").unwrap(), b, &theirs).unwrap();
         let a = node(relay.take_port("a").unwrap(), a, &ours).unwrap();
         std::thread::spawn(move || serve(&b).map_err(|error| error.to_string()));
-        // The first attempts may come before `serve` listens.
+        // The first attempts may fail because `serve` does not listen yet.
         let started = std::time::Instant::now();
         let answer = loop {
             match ask(&a, peer) {

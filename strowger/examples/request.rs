@@ -16,7 +16,7 @@ use std::{
 use strowger::socket::{Node, RecvError, Socket, StaticTable, Unix};
 
 const PROTOCOL: &str = "/upper/1";
-/// The time before the first repetition. It doubles with each.
+/// The time before the first repetition. The time doubles with each repetition.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(100);
 const ATTEMPTS: u32 = 6;
 /// Responses that the responder remembers.
@@ -73,7 +73,7 @@ fn respond(
             order.push_back(number);
             [&id[..], &handle(body)].concat()
         });
-        // A response that cannot be sent is asked for again.
+        // The requester asks again if a response is not sent.
         let _ = socket.send_wait(response, FIRST_TIMEOUT);
         if order.len() > REMEMBERED
             && let Some(oldest) = order.pop_front()

@@ -1,4 +1,4 @@
-//! Endpoints in memory: one that connects, and those that it connects to.
+//! Endpoints in memory: one connecting endpoint, and the endpoints that it connects to.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ const EXCHANGES_MAX: usize = 64;
 /// Virtual seconds in which the search for the length of a path must end.
 const SEARCH_SECONDS_MAX: usize = 60;
 
-/// Whom an initiator begins with.
+/// What the initiator knows of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// The static key, from a certificate: IKpsk2.
@@ -37,7 +37,7 @@ pub(crate) enum By {
     PeerId,
 }
 
-/// An endpoint in memory, and what it needs to be addressed.
+/// An endpoint in memory, with its slot and keys.
 pub(crate) struct End {
     pub(crate) endpoint: Endpoint,
     key: IdentityKey,
@@ -67,7 +67,7 @@ impl End {
         Ok(end)
     }
 
-    /// Begins a connection to the other end.
+    /// Starts a connection to the other end.
     pub(crate) fn connect(&mut self, now: Nanos, to: &End, by: By) -> Result<SocketId, Failure> {
         let director = Scheme::default().encode_least(Slot::new(to.slot));
         let director = director.map_err(|_| Failure::Bug("the slot fits the scheme"))?;
@@ -85,7 +85,7 @@ impl End {
         socket.map_err(|error| Failure::Refused(error.to_string()))
     }
 
-    /// Does what is due, and returns the packets that leave.
+    /// Polls the endpoint, and returns the packets to send.
     pub(crate) fn packets(&mut self, now: Nanos) -> Vec<Vec<u8>> {
         self.endpoint.poll(now);
         let mut packets = Vec::new();
@@ -117,7 +117,7 @@ impl Ends {
     /// The number of messages in a burst.
     pub(crate) const BURST: usize = 64;
 
-    /// Opens `connections` connections whose paths take messages of `size` bytes.
+    /// Opens `connections` connections whose paths carry messages of `size` bytes.
     pub(crate) fn new(connections: u32, by: By, size: usize) -> Result<Self, Failure> {
         let now = Nanos::from_secs(100);
         let pool = PoolSpec { trains: 0, singles: 512, huge_pages: false };
@@ -135,7 +135,7 @@ impl Ends {
     fn open(&mut self, number: u32, by: By) -> Result<(), Failure> {
         let mut far = End::accepting(number, SLOTS[1], self.now)?;
         let socket = self.near.connect(self.now, &far, by)?;
-        // The far end has a socket from the first message on.
+        // The first message opens the socket of the far end.
         let first = self.frame(1)?;
         let sent = self.near.endpoint.send(self.now, socket, first);
         if !matches!(sent, Ok(Sent::Queued)) {
@@ -162,8 +162,8 @@ impl Ends {
         Ok(())
     }
 
-    /// Lets all paths find out that they take messages of this size: the search sends one probe a
-    /// second while messages are sent.
+    /// Runs until all paths have found that they carry messages of this size: the search sends one
+    /// probe a second while messages are sent.
     fn widen(&mut self, size: usize) -> Result<(), Failure> {
         for _ in 0..SEARCH_SECONDS_MAX {
             let fits = |(end, socket): &(End, SocketId)| {
@@ -209,8 +209,8 @@ impl Ends {
         Err(Failure::Wrong("a message in memory did not arrive".to_owned()))
     }
 
-    /// Hands a packet to an end: the connecting one without an argument.
-    /// Returns whether a message arrived.
+    /// Passes a packet to the end `to`, or to the connecting end if `to` is `None`. Returns whether
+    /// a message arrived.
     fn hand(&mut self, packet: &[u8], to: &mut Option<&mut End>) -> Result<bool, Failure> {
         let mut frame = self.frame(packet.len())?;
         frame.bytes_mut().copy_from_slice(packet);
@@ -238,7 +238,7 @@ impl Ends {
         Ok(burst)
     }
 
-    /// Whether this endpoint finds a message in a packet that arrives from this slot.
+    /// Whether this endpoint opens a packet that arrives from this slot as a message.
     pub(super) fn opens(&mut self, end: &mut Endpoint, packet: &[u8], slot: u32) -> bool {
         let Ok(mut frame) = self.frame(packet.len()) else { return false };
         frame.bytes_mut().copy_from_slice(packet);
@@ -246,7 +246,7 @@ impl Ends {
         matches!(end.receive(self.now, frame), Received::Message { .. })
     }
 
-    /// A burst of messages of this length. Filling the memory is not part of any measurement.
+    /// A burst of messages of this length. No measurement includes filling the memory.
     pub(crate) fn messages(&mut self, len: usize) -> Result<Burst, Failure> {
         let mut burst = self.waiting.pop().unwrap_or_default();
         for _ in 0..Self::BURST {
@@ -284,7 +284,7 @@ impl Ends {
         self.waiting.push(burst);
     }
 
-    /// Carries what both ends of a connection want to send besides messages: confirmations, path
+    /// Exchanges the control packets of both ends of a connection: confirmations and path
     /// challenges.
     pub(crate) fn settle(&mut self, far: usize) -> Result<(), Failure> {
         let (mut end, socket) = self.far.swap_remove(far);
@@ -297,7 +297,7 @@ impl Ends {
         Ok(())
     }
 
-    /// Carries the packets of both ends once. Returns whether there were none.
+    /// Exchanges the packets of both ends once. Returns whether there were none.
     fn exchange(&mut self, far: &mut End) -> Result<bool, Failure> {
         let to_far = self.near.packets(self.now);
         let to_near = far.packets(self.now);

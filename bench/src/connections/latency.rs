@@ -20,12 +20,12 @@ use crate::{
 
 /// Bytes of a message whose latency is measured.
 const BYTES: usize = 64;
-/// Messages of one kind in a turn, and those at its start that are not measured: they wake the
-/// threads.
+/// Messages of one kind in a turn, and the number at its start that are not measured, because they
+/// wake the threads.
 const TURN: usize = 48;
 const WARM_UP: usize = 16;
 
-/// Measures all of them.
+/// Measures all latencies and the time of the ends.
 pub(super) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -92,7 +92,7 @@ fn interleaved(
         while samples[1].is_empty() || started.elapsed() < options.window() * 2 {
             for (kind, samples) in samples.iter_mut().enumerate() {
                 for number in 0..TURN {
-                    // The directions take turns.
+                    // Messages alternate between the directions.
                     let from = number % 2;
                     let took = if kind == 0 { ours(from)? } else { bare(from)? };
                     if number >= WARM_UP {
@@ -143,8 +143,8 @@ fn row(name: &'static str, options: &Options, samples: &Samples, note: &str) -> 
     row
 }
 
-/// The time of both ends for a burst, with everything from the socket to the port, compared with
-/// the cipher for the same bytes. The time of the relay is not part of it.
+/// The time of both ends for a burst, from the socket to the port, compared with the cipher for the
+/// same bytes. It excludes the time of the relay.
 fn ends(options: &Options) -> Result<Row, Failure> {
     let size = options.sizes.iter().copied().max().unwrap_or(1_400);
     let Local { relay: _relay, bare: _bare, ports } = Local::new(worker_core(&options.cores))?;
@@ -181,8 +181,8 @@ fn ends(options: &Options) -> Result<Row, Failure> {
 /// Messages in a burst: one train.
 const BURST: usize = 32;
 
-/// The time that both ends take for a burst. Polls that find nothing are not counted: the relay
-/// works meanwhile.
+/// The time that both ends take for a burst. Excludes polls that find nothing, during which the
+/// relay works.
 fn burst(sockets: &mut Sockets, size: usize) -> Result<Duration, Failure> {
     let Sockets { ends: [near, far], drivers, .. } = sockets;
     let Some([drive_near, drive_far]) = drivers else {

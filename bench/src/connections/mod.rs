@@ -22,7 +22,7 @@ use crate::{Bench, Failure, Options, Row, machine::on_core, spread::Spread};
 /// Connections of one endpoint in the comparison of few and many.
 const FEW: u32 = 10;
 const MANY: u32 = 10_000;
-/// In runs that only check that everything works.
+/// The same number in a run that only checks that everything works.
 const MANY_SMALL: u32 = 50;
 /// Bytes of a connection packet that the tag covers and that are not sealed: the header.
 const HEADER_BYTES: usize = 8;
@@ -107,7 +107,7 @@ fn many(options: &Options) -> Result<Row, Failure> {
     Ok(row)
 }
 
-/// The round trips before the first message leaves (T11), by virtual time: there is no rate.
+/// The round trips before the first message leaves (T11), in virtual time, so without a rate.
 fn round_trips(options: &Options) -> Result<Row, Failure> {
     let mut ends = Ends::new(0, By::PeerId, 0)?;
     let by_peer_id = ends.round_trips(1, By::PeerId)?;
@@ -139,7 +139,7 @@ fn round(ends: &mut Ends, far: usize, size: usize) -> Result<Duration, Failure> 
     }
 }
 
-/// The cipher of a connection, without anything else.
+/// The cipher of a connection alone.
 struct Cipher {
     key: AeadKey,
     counter: u64,

@@ -23,7 +23,7 @@ use crate::{
     trial::Outcome,
 };
 
-/// Measures both.
+/// Measures the rate, and the frames in each send operation.
 pub(super) fn rows(
     options: &Options,
     each: &mut dyn FnMut(Row) -> Result<(), Failure>,
@@ -72,8 +72,8 @@ fn trial(options: &Options, size: usize, inside: Option<Inside>) -> Result<Outco
     outcome
 }
 
-/// Both ends of a connection: the packets of one, and the check of the other one. Its slots are
-/// those of the sealed relay.
+/// Both ends of a connection: one makes packets, the other checks them. The slots are those of the
+/// sealed relay.
 fn connection(size: usize) -> Result<Inside, Failure> {
     let packet_bytes = size - LINK_HEADER_BYTES - TAG_BYTES;
     let sealing = &mut Ends::new(1, By::StaticKey, 0)?;
@@ -95,7 +95,7 @@ fn connection(size: usize) -> Result<Inside, Failure> {
         if let Some(chunk) = pool.take(strowger_frame::ChunkClass::Single) {
             messages.push(chunk.into_frame(strowger_connection::HEADROOM_BYTES, message_bytes));
         }
-        // An error leaves no packet, and the sink finds the missing one.
+        // An error leaves no packet, and the sink reports the missing packet.
         let _ = far.endpoint.send_burst(now, socket, &mut messages, &mut packets);
         let (link, inside) = bytes.split_at_mut(LINK_HEADER_BYTES);
         link.copy_from_slice(&plain_header(0));
@@ -112,7 +112,7 @@ fn connection(size: usize) -> Result<Inside, Failure> {
 
 /// Messages in a burst of the comparison of sends.
 const BURST: usize = 32;
-/// The longest message of that comparison: a new path takes it without a search.
+/// The longest message of that comparison: a new path carries it without a search.
 const MESSAGE_BYTES_MAX: usize = 800;
 /// The maximum time for a burst to arrive. Packets over UDP may be lost.
 const BURST_MAX_TIME: Duration = Duration::from_millis(100);
@@ -303,7 +303,7 @@ fn send_bare(port: &mut LocalSender, label: Label, size: usize) -> Result<(), Fa
     Ok(())
 }
 
-/// Receives a burst, or what arrives of it in time.
+/// Receives a burst, or the part that arrives in time.
 fn drain(socket: &mut Socket) -> Result<(), Failure> {
     let (started, mut arrived) = (Instant::now(), 0);
     let mut messages = Messages::new();

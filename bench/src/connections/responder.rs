@@ -15,7 +15,7 @@ use strowger_wire::{
 use super::ends::{By, End, SLOTS};
 use crate::{Bench, Failure, Options, Row, handshakes::Curves, machine::on_core, spread::Spread};
 
-/// The virtual time between two handshakes: the budgets of unknown peers are not reached.
+/// The virtual time between two handshakes, which keeps within the budgets of unknown peers.
 const BETWEEN: Nanos = Nanos::from_secs(1);
 /// The maximum number of packets from each side until keys are confirmed.
 const EXCHANGES_MAX: usize = 8;
@@ -85,7 +85,7 @@ impl Responder {
         self.peers += 1;
         let mut peer = End::new(self.peers, SLOTS[1], self.now)?;
         peer.connect(self.now, &self.end, by)?;
-        // Other work that is due at this time is done before the timed part.
+        // Handle other timers before the timed part.
         self.end.packets(self.now);
         let mut took = Duration::ZERO;
         for _ in 0..EXCHANGES_MAX {

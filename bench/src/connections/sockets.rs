@@ -1,4 +1,4 @@
-//! Two nodes at one relay in this process, beside two bare local ports of the same relay.
+//! Two nodes and two bare local ports at one relay in this process.
 
 use std::{
     future::Future as _,
@@ -55,7 +55,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// A worker with a core of its own does not block.
+    /// Starts the relay. A worker with its own core does not block.
     pub(super) fn new(own_core: Option<usize>) -> Result<Self, Failure> {
         let mut relay = Relay::builder().workers(1);
         if let Some(core) = own_core {
@@ -73,7 +73,7 @@ impl Local {
     }
 }
 
-/// The way from the first node to the second one.
+/// The destination of the second node, for the first one.
 fn destination(to: &Node) -> Result<Destination, Failure> {
     let label = label(&[(NODES[0], NODES[1])])?;
     Ok(Destination::from(to.peer_id()).label(label.into()))
@@ -109,7 +109,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Nodes whose drivers have threads of their own.
+    /// Nodes whose drivers have their own threads.
     pub(super) fn threads(ports: [LocalPort; 2]) -> Result<Self, Failure> {
         let [near, far] = ports;
         let nodes = [node(near)?.start().map_err(refused)?, node(far)?.start().map_err(refused)?];
@@ -145,7 +145,7 @@ impl Sockets {
         }
     }
 
-    /// Sends messages until the path takes this many bytes, and receives them.
+    /// Sends and receives messages until the path carries messages of this many bytes.
     pub(super) fn widen(&mut self, bytes: usize) -> Result<(), Failure> {
         let started = Instant::now();
         while self.ends[0].message_max() < bytes {
@@ -162,8 +162,8 @@ fn drive(drivers: &mut Option<[Driver; 2]>) {
     }
 }
 
-/// The socket of an attempt, and the one that the listener returns. Sends the first message, and
-/// returns when the other socket has received it.
+/// Returns the socket of an attempt and the socket that the listener accepts. Sends the first
+/// message, and returns when the accepted socket has received it.
 pub(super) fn open_both(
     attempt: &mut std::pin::Pin<Box<Connecting>>,
     listener: &Listener,

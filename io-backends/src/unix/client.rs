@@ -21,7 +21,7 @@ use super::{
 #[derive(Debug)]
 pub struct Client {
     fd: OwnedFd,
-    /// Whether the switch has said that it refuses this client. The reason may follow.
+    /// Whether the switch has refused this client. A message with the reason may follow.
     is_refused: bool,
 }
 
@@ -90,8 +90,8 @@ impl std::error::Error for ClientError {
 impl Client {
     /// Connects to the socket of a switch.
     ///
-    /// If the switch serves another client, or as many as it may, a later call that sends or receives
-    /// returns [`ClientError::Busy`] or [`ClientError::Refused`].
+    /// If the switch already serves its maximum number of clients, a later call that sends or
+    /// receives returns [`ClientError::Busy`] or [`ClientError::Refused`].
     ///
     /// # Errors
     /// `NotListening`, `Busy` if too many clients are waiting, or `System` (for example, without
@@ -194,8 +194,8 @@ impl Client {
         self.refusal().map_or(Ok(None), Err)
     }
 
-    /// Reads why the switch refuses this client. `None` if that is not known yet: the message of the
-    /// reason or the end of the connection is still to come.
+    /// Reads why the switch refuses this client. `None` if neither the message with the reason nor
+    /// the end of the connection has arrived.
     fn refusal(&mut self) -> Option<ClientError> {
         let mut message = [0; REFUSAL_BYTES_MAX];
         match self.receive_message(&mut [IoSliceMut::new(&mut message)]) {

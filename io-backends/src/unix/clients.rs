@@ -2,11 +2,12 @@
 //!
 //! [`Clients`] listens, and its owner decides which process gets which port. Each [`UnixPort`]
 //! serves one process and shares nothing with the others: a process that does not read, or that
-//! dies, has no effect on the ports of the others.
+//! ends, has no effect on other ports.
 //!
-//! The owner accepts a process, attaches a free port to a slot, and gives the process to the port.
-//! When the process has disconnected and the port has read what it sent, the port wakes the owner.
-//! The owner then detaches the port, and may use it again when the port has forgotten its mark.
+//! The owner accepts a process, attaches a free port to a slot, and assigns the process to the
+//! port. When the process has disconnected and the port has read its last messages, the port wakes
+//! the owner. The owner then detaches the port, and may use the port again after the port has
+//! removed its mark.
 
 use std::{
     fmt, io,
@@ -35,8 +36,8 @@ pub struct WaitingClient(OwnedFd);
 impl WaitingClient {
     /// Refuses the process: sends it the reason, and ends the connection.
     ///
-    /// The first message is that of a socket for one process, so that every client knows it. The
-    /// next one has the reason.
+    /// The first message is the one that a socket for one process sends, which every client knows.
+    /// The second message has the reason.
     pub fn refuse(self, why: &ClientRefusal) {
         // If the messages cannot be sent, the client only sees that the connection ends.
         if socket::send(&self.0, &HEADER_BUSY).is_ok() {

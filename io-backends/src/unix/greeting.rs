@@ -1,4 +1,4 @@
-//! The greeting of the second form: what a switch says about itself to a process on a slot.
+//! The greeting of the second form, which describes a switch to a process on a slot.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -18,7 +18,7 @@ pub(super) const GREETING_BYTES_MAX: usize = HEADER_BYTES + FIXED_BYTES + SCHEME
 const FIXED_BYTES: usize = 8 + IDENTITY_BYTES;
 const IDENTITY_BYTES: usize = 32;
 
-/// What a switch says about itself to a process on a slot (wire.md W8-43).
+/// The description of a switch for a process on a slot (wire.md W8-43).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// The version of the form that the switch uses from now on.
@@ -88,7 +88,7 @@ impl SwitchFacts {
 
     /// Sets the number of the port's slot. 0 means that it has none.
     pub fn set_slot(&self, slot: u32) {
-        // Relaxed: the number stands alone.
+        // Relaxed: no other data depends on the number.
         self.slot.store(slot, Ordering::Relaxed);
     }
 

@@ -29,7 +29,7 @@ pub const SCHEME_BYTES_MAX: usize = u8::MAX as usize;
 
 /// Maximum number of processes on one socket.
 ///
-/// Each needs a port with its own memory (544 KiB of train chunks), and a slot number.
+/// Each process needs a port with its own memory (544 KiB of train chunks), and a slot number.
 pub const CLIENTS_MAX: usize = 64;
 
 /// Maximum length of the text of a refusal, in bytes: some sentences.

@@ -1,4 +1,5 @@
-//! Why a switch with several processes on one socket refuses another one (wire.md 8.3).
+//! The reason why a switch with several processes on one socket refuses another process (wire.md
+//! 8.3).
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +13,7 @@ const FIXED_BYTES: usize = 5;
 /// Maximum length of the message, in bytes.
 pub(super) const REFUSAL_BYTES_MAX: usize = HEADER_BYTES + FIXED_BYTES + REFUSAL_TEXT_BYTES_MAX;
 
-/// The reason why a switch refused a process, as the process reads it (wire.md W8-54).
+/// The reason why a switch refused a process, as received by the process (wire.md W8-54).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRefusal {
     /// The reason as a number.
@@ -24,7 +25,7 @@ pub struct ClientRefusal {
 }
 
 impl ClientRefusal {
-    /// Code: as many processes are connected as the socket serves.
+    /// Code: the socket serves its maximum number of processes.
     pub const ALL_SERVED: u8 = 1;
     /// Code: the slot numbers of processes that have disconnected are still in quarantine.
     pub const QUARANTINE: u8 = 2;
@@ -45,8 +46,8 @@ impl ClientRefusal {
         out
     }
 
-    /// Reads a message. Returns `None` if it is none of these. Bytes of the text that are not UTF-8,
-    /// and control characters, are replaced.
+    /// Reads a message. Returns `None` if the message is no refusal. Bytes of the text that are not
+    /// UTF-8, and control characters, are replaced.
     pub fn parse(message: &[u8]) -> Option<Self> {
         let rest = message.strip_prefix(&HEADER_REFUSAL)?;
         let (&code, rest) = rest.split_first()?;

@@ -114,7 +114,7 @@ impl UnixPort {
         for (chunk, message) in chunks.into_iter().zip(got) {
             self.tally.trains_in.add(1);
             if let Some(chunk) = self.sort_train(chunk, message) {
-                // In front, because it is still in the cache.
+                // Insert at the front, because the chunk is still in the cache.
                 self.train_chunks.insert(0, chunk);
             }
         }

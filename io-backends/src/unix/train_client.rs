@@ -22,8 +22,8 @@ use super::{
 
 /// A connection to a slot, for a process that sends and receives trains.
 ///
-/// It asks the switch for the second form. Until the greeting arrives, it sends one packet in each
-/// message. A switch of an earlier version never greets, so that this remains so.
+/// The client asks the switch for the second form, and sends one packet in each message until the
+/// greeting arrives. A switch of an earlier version never sends a greeting.
 #[derive(Debug)]
 pub struct TrainClient {
     client: Client,

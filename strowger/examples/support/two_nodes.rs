@@ -1,4 +1,4 @@
-//! For the tests of the examples: two nodes at one relay, with each other in their address books.
+//! For the tests of the examples: two nodes at one relay, each in the address book of the other.
 
 use strowger::{
     Hop, IdentityKey, Label, LocalPortSpec, OsEntropy, Relay, RelayHandle, Scheme, Slot,

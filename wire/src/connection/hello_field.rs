@@ -68,15 +68,15 @@ pub struct EarlyMessage<'a> {
     pub message: &'a [u8],
 }
 
-/// What became of an early message.
+/// The result of an early message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EarlyResult {
-    /// It was delivered.
+    /// The message was delivered.
     Delivered = 0,
     /// The responder does not know the protocol, or the initiator may not use it.
     UnknownProtocol = 1,
-    /// It was not delivered. The initiator sends it again as a sealed message.
+    /// The message was not delivered. The initiator sends it again as a sealed message.
     Refused = 2,
 }
 
@@ -102,7 +102,7 @@ pub struct HelloFields<'a> {
     pub table: Option<TableState>,
     /// An early message (type 3).
     pub early: Option<EarlyMessage<'a>>,
-    /// What became of the other end's early message (type 4).
+    /// The result of the other end's early message (type 4).
     pub early_result: Option<EarlyResult>,
     /// The time in seconds after which the sender closes an idle connection (type 5).
     pub idle_s: Option<u16>,

@@ -1,4 +1,4 @@
-//! Control items: what the two ends of a connection say about the connection itself (wire.md 6.6).
+//! Control items, by which the two ends manage the connection itself (wire.md 6.6).
 //!
 //! A message to protocol number 0 is a sequence of items:
 //!
@@ -135,7 +135,8 @@ pub enum ControlItem<'a> {
     },
     /// Asks for an identify answer (op 9). This item is as long as the longest answer.
     Identify,
-    /// What a node says about itself and about the packet that contained `Identify` (op 10).
+    /// The answer to `Identify`: facts about the node, and about the packet that contained
+    /// `Identify` (op 10).
     IdentifyAnswer {
         /// The `hops_left` of the packet when it arrived.
         hops_left: u8,

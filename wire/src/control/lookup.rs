@@ -1,4 +1,5 @@
-//! The parts of the messages by which endpoints announce themselves and are found (W5-80 and up).
+//! The parts of the messages with which endpoints announce themselves and find peers (W5-80 and
+//! up).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -44,9 +45,9 @@ const _: () = assert!(ANNOUNCED_BYTES <= ANNOUNCE_BYTES);
 const _: () = assert!(PREFIX_BYTES + FIND_NONCE_BYTES + FIND_TAG_BYTES <= FIND_BYTES);
 const _: () = assert!(PREFIX_BYTES + 4 + TARGET_BYTES <= RESOLVE_BYTES);
 
-/// What an endpoint tells its own switch: "this identity is at your slot".
+/// An announcement of an endpoint to its own switch: an identity is at a slot of the switch.
 ///
-/// The signature is made and checked in `strowger-crypto`.
+/// `strowger-crypto` makes and verifies the signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement<'a> {
     /// The number of the endpoint's slot.
@@ -61,7 +62,7 @@ pub struct Announcement<'a> {
     pub signature: &'a [u8; SIGNATURE_BYTES],
 }
 
-/// What a switch does with an announcement.
+/// The verdict of a switch on an announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AnnounceVerdict(u8);
 
@@ -76,9 +77,9 @@ impl AnnounceVerdict {
     pub const BAD_CERTIFICATE: AnnounceVerdict = AnnounceVerdict(3);
     /// The signature is not one of the certified identity over these fields and this switch.
     pub const BAD_SIGNATURE: AnnounceVerdict = AnnounceVerdict(4);
-    /// The switch has an announcement of this identity whose stamp is as new or newer.
+    /// The switch has an announcement of this identity with an equal or greater stamp.
     pub const STALE: AnnounceVerdict = AnnounceVerdict(5);
-    /// The slot, or the switch, has as many announcements as it keeps.
+    /// The slot, or the switch, has reached its limit of announcements.
     pub const FULL: AnnounceVerdict = AnnounceVerdict(6);
 
     /// The verdict with this number. Any number is one: later versions may define more.
@@ -93,7 +94,7 @@ impl AnnounceVerdict {
         self.0
     }
 
-    /// Whether the announcement was taken.
+    /// Whether the switch has accepted the announcement.
     #[must_use]
     pub const fn is_taken(self) -> bool {
         self.0 == 0
@@ -121,11 +122,11 @@ pub struct Host<'a> {
     /// Bits of the director.
     pub width: u8,
     /// The director of the peer's slot, in the scheme of the switch that answers, in the low bits.
-    /// It is wide enough for the slot by which the question came in.
+    /// The director is wide enough for the slot by which the question came in.
     pub director: u64,
     /// Seconds for which the announcement is still valid.
     pub seconds: u32,
-    /// Bytes of the longest packet that the slot takes, with the switch header; 0 if unknown.
+    /// Bytes of the longest packet that fits the slot, with the switch header; 0 if unknown.
     pub mtu: u16,
     /// The certificate of the peer's connection key.
     pub certificate: &'a [u8; CERTIFICATE_BYTES],
@@ -140,7 +141,8 @@ pub enum ResolveTarget<'a> {
     Address(&'a [u8; 16]),
 }
 
-/// What a switch knows about the peer of a resolve message. If it knows none, there is no label.
+/// What a switch knows about the peer of a resolve message. If the switch does not know the peer,
+/// there is no label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution<'a> {
     /// The Ed25519 key of the peer; zeros if there is no label.

@@ -59,7 +59,7 @@ impl<'a> Iterator for ItemIter<'a> {
         loop {
             let op = *self.rest.0.first()?;
             let Some(body) = self.body() else {
-                // Where the next item would begin is unknown.
+                // Stop: the start of the next item is unknown.
                 self.rest.0 = &[];
                 return Some(Err(BadItem { op, fault: ItemFault::Cut }));
             };
