@@ -6,7 +6,7 @@
 //! | resolve | the announcements, then the [`Resolver`] | the endpoint or the sealed neighbour itself, with labels that its rights permit |
 //! | observed | the address of the link | the neighbour itself |
 //!
-//! A request that must not be answered looks like one about an unknown peer.
+//! A request that must not be answered gets the same reply as a request about an unknown peer.
 
 use core::net::{Ipv6Addr, SocketAddr};
 use std::fmt;
@@ -39,8 +39,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// A source of labels for `resolve`, besides the switch's own slots: an address book, or a router.
 /// [`Switch::set_resolver`](crate::control::Switch::set_resolver) sets it.
 ///
-/// The slow path calls it for each question, within the rate limit of the link that asks. It must
-/// not block.
+/// The slow path calls the resolver for each question, within the rate limit of the link that asks.
+/// The resolver must not block.
 pub trait Resolver: Send {
     /// What is known about a peer; `None` if nothing is known.
     fn resolve(&mut self, target: &ResolveTarget<'_>, now: Now) -> Option<KnownPeer>;
@@ -68,7 +68,7 @@ pub struct AnnouncementView {
     pub seconds: u32,
 }
 
-/// An announcement that was taken.
+/// An announcement that this switch has accepted.
 #[derive(Debug)]
 struct Announced {
     user: Mark,
@@ -225,7 +225,7 @@ impl Lookups {
         (AnnounceVerdict::TAKEN, seconds)
     }
 
-    /// The valid announcements that the sender of a question may learn of, with the slots of their
+    /// The valid announcements that the sender of a question may see, with the slots of their
     /// users.
     fn visible<'s>(
         &'s self,
@@ -241,8 +241,8 @@ impl Lookups {
         })
     }
 
-    /// Where the peer of a find message is; `None` if it is not here, or if the sender must not
-    /// know.
+    /// The slot of the peer that a find message asks for; `None` if the peer is not here, or if the
+    /// sender must not see it.
     pub(super) fn find(
         &self,
         cause: Cause,
@@ -267,7 +267,8 @@ impl Lookups {
         })
     }
 
-    /// What is known about the peer of a resolve message, as far as the sender may use it.
+    /// What this switch knows about the peer of a resolve message, limited to labels that the
+    /// sender may use.
     pub(super) fn resolve(
         &mut self,
         cause: Cause,
@@ -345,7 +346,7 @@ fn label_from(label: AnyLabel, cause: Cause, slots: &Slots) -> Option<AnyLabel> 
     })
 }
 
-/// Whether these rights permit to send to a user of this kind.
+/// Whether these rights permit sending to a user of this kind.
 fn leads_to(rights: Rights, behind: Behind) -> bool {
     match behind {
         Behind::Neighbour => rights.transit,
@@ -363,7 +364,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Adds a label, unless there are four or it is one of them.
+    /// Adds a label, unless there are already four or it is a duplicate.
     fn add(&mut self, label: ResolvedLabel) {
         let is_there = self.labels.iter().flatten().any(|other| other.label == label.label);
         if let Some(place) = self.labels.get_mut(self.length)

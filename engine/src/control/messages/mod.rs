@@ -132,8 +132,8 @@ impl ControlMessages {
         self.lookups.views(user, now)
     }
 
-    /// Removes all budgets and requests. Announcements stay, as slots do. The numbering of requests continues, so a late reply does
-    /// not match a later request.
+    /// Removes all budgets and requests. Announcements and slots stay. The numbering of requests
+    /// continues, so a late reply does not match a later request.
     pub(super) fn reset(&mut self) {
         self.budgets = Budgets::default();
         self.requests.forget();
