@@ -19,7 +19,7 @@ const SLOTS: [u32; 2] = [2, 3];
 /// Frames that exist at once.
 const BATCH: u64 = 64;
 
-/// Two connected endpoints on the slots 2 and 3 of one switch, which passes a packet as it came.
+/// Two connected endpoints on the slots 2 and 3 of one switch, which passes packets unchanged.
 struct Pair {
     ends: [Endpoint; 2],
     socket: Option<SocketId>,

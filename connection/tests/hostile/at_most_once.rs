@@ -1,4 +1,4 @@
-//! R15 and R16: at most once, and at the socket of the peer and the name.
+//! R15 and R16: a message arrives at most once, at the socket of its peer and protocol name.
 
 use strowger_connection::{DatagramId, Event, ListenOptions, SocketId};
 
@@ -9,7 +9,7 @@ use crate::{
 
 const NAMES: [&str; 2] = ["/first/1", "/second/1"];
 
-/// The sockets between two ends, those that were accepted included.
+/// The sockets between two ends, including accepted ones.
 fn sockets(world: &mut World, end: usize) -> Vec<(SocketId, usize, String)> {
     let ids: Vec<SocketId> = world.ends[end]
         .events
@@ -30,7 +30,7 @@ fn sockets(world: &mut World, end: usize) -> Vec<(SocketId, usize, String)> {
         .collect()
 }
 
-/// Three ends: 0 and 1 as in [`World::two_paths`], and 2 beside 1.
+/// Three ends: 0 and 1 as in [`World::two_paths`], and 2 at the switch of 1.
 fn three_ends(seed: u64) -> World {
     let mut world = World::two_paths(seed);
     world.end(3, (2, 5));
@@ -57,8 +57,8 @@ fn r15_messages_arrive_once_and_in_order_over_a_quiet_path() {
     }
 }
 
-/// Loss, delay, repetition and reordering, replays at once and later, from other slots and with
-/// other return paths, restarts without notice, and connections begun from both ends at once.
+/// Loss, delay, repetition and reordering; replays at once and later, from other slots and with
+/// other return paths; restarts without a goodbye; simultaneous connects of both ends.
 #[test]
 fn r15_r16_a_message_arrives_at_most_once_and_at_its_socket_in_a_hostile_network() {
     for seed in seeds(6) {
@@ -76,12 +76,12 @@ fn r15_r16_a_message_arrives_at_most_once_and_at_its_socket_in_a_hostile_network
             traffic.check(&world);
         }
         world.assert_balanced();
-        // The network becomes quiet: the connections work again.
+        // Without loss and attacks, the connections work again.
         for link in world.links() {
             (link.loss, link.repeats, link.jitter) = (0, 0, 0);
         }
         world.run(20 * SECOND);
-        // Each end has learnt by now that another one has restarted, or learns it by this message.
+        // Each end has detected restarts of the others by now, or detects them with this message.
         for (from, to) in [(0, 1), (1, 0), (2, 1)] {
             ask(&mut world, &mut traffic, from, to);
         }
@@ -97,7 +97,7 @@ fn r15_r16_a_message_arrives_at_most_once_and_at_its_socket_in_a_hostile_network
     }
 }
 
-/// Sends a message from one end to another, by the socket that it has or a new one.
+/// Sends a message from one end to another, on an existing socket or a new one.
 fn ask(world: &mut World, traffic: &mut Traffic, from: usize, to: usize) -> Vec<u8> {
     let known =
         sockets(world, from).into_iter().find(|(_, peer, name)| *peer == to && name == NAMES[0]);
@@ -169,7 +169,7 @@ fn start_all(world: &mut World) -> Vec<DatagramId> {
     datagrams
 }
 
-/// One thing that happens: a message, a replay, a restart, a new socket.
+/// One random action: a message, a replay, a restart or a new socket.
 fn step(world: &mut World, traffic: &mut Traffic, datagrams: &mut [DatagramId]) {
     let end = world.rng.below(3);
     match world.rng.below(100) {
@@ -198,7 +198,7 @@ fn step(world: &mut World, traffic: &mut Traffic, datagrams: &mut [DatagramId]) 
     }
 }
 
-/// A packet that an end has received, or another one has sent, arrives again: as it was, changed,
+/// Replays a packet that this end has received, or that another end has sent: unchanged, changed,
 /// by another slot, or with another return path.
 fn replay(world: &mut World, end: usize) {
     let from = if world.rng.one_in(4) { world.rng.below(3) } else { end };

@@ -1,4 +1,5 @@
-//! R22: changes of label, keys and path, and restarts, lose what was in flight and close nothing.
+//! R22: changes of label, keys and path, and restarts, lose only messages in flight and close no
+//! socket.
 
 use strowger_connection::{ConnectOptions, Event, ListenOptions, SocketId};
 
@@ -64,7 +65,7 @@ impl Load {
         }
     }
 
-    /// The times at which messages were sent that have not arrived.
+    /// The send times of messages that have not arrived.
     pub(crate) fn lost(&mut self) -> Vec<u64> {
         self.world.run(SECOND);
         self.traffic.check(&self.world);
@@ -98,7 +99,7 @@ fn data_leaves_after_exactly_one_round_trip() {
             true => world.connect_by_key(0, 1, label, NAME, ConnectOptions::new()),
         };
         world.send(0, socket, b"first").unwrap();
-        // 10 ms each way: the message arrives after 3 of them.
+        // 10 ms in each direction: the message arrives after 3 delays.
         assert!(world.run_until(SECOND, |world| !world.ends[1].got.is_empty()));
         assert_eq!(world.now - start, 30 * MS, "by key: {by_key}");
     }
@@ -228,8 +229,8 @@ fn both_ends_may_connect_at_once() {
     }
 }
 
-/// The process starts again with a clock that was set back. Its peer remembers its timestamps and
-/// refuses its handshakes (W4-16), but begins one itself when it has something to send.
+/// The process starts again with a clock that was set back. The peer remembers earlier timestamps
+/// and refuses these handshakes (W4-16), but starts a handshake itself when it sends a message.
 ///
 /// wire.md: W6-140.
 #[test]

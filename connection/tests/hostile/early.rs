@@ -1,4 +1,4 @@
-//! Early messages: at most once, whatever is repeated, restarted or out of time.
+//! Early messages arrive at most once, despite repetitions, restarts and wrong clocks.
 
 use strowger_connection::{
     ConnectOptions, Event, Goodbye, GoodbyeCode, ListenOptions, SocketId, crypto::Nanos,
@@ -58,7 +58,7 @@ fn an_early_message_is_delivered_once_though_initiations_are_repeated() {
         world.run(10 * SECOND);
         assert_eq!(arrived(&world, b"early", true), 1, "seed {seed}");
         assert_eq!(arrived(&world, b"early", false), 0, "seed {seed}: the result was delivered");
-        // All its packets arrive again.
+        // Replay all packets of end 0.
         let again: Vec<_> =
             world.ends[1].received.iter().filter(|seen| seen.at >= start).cloned().collect();
         for seen in again {
@@ -112,7 +112,7 @@ fn an_early_message_is_not_delivered_again_after_a_restart() {
     }
 }
 
-/// A protocol that does not accept early messages gets them sealed.
+/// If a protocol does not accept early messages, the message is sent sealed.
 ///
 /// wire.md: W6-20.
 #[test]

@@ -43,8 +43,8 @@ fn first_message(
 }
 
 /// A flood of first messages with right macs, and of noise, at 2,000 a second. The endpoint keeps
-/// nothing of them, answers each at most once and not longer, delivers every message of the
-/// connection that it has, and a known peer can connect.
+/// no state for them, answers each at most once with no longer packet, and delivers every message
+/// of its connection. A known peer can connect.
 #[test]
 fn r18_a_flood_of_initiations_leaves_no_state_and_no_gap_in_a_connection() {
     for seed in seeds(1) {
@@ -100,7 +100,7 @@ fn r18_a_flood_of_initiations_leaves_no_state_and_no_gap_in_a_connection() {
     }
 }
 
-/// While the flood goes on, a peer that the policy knows connects by static key.
+/// During the flood, a peer that the policy knows connects by static key.
 #[test]
 fn r18_a_known_peer_connects_during_a_flood() {
     for seed in seeds(1) {
@@ -133,8 +133,8 @@ fn r18_a_known_peer_connects_during_a_flood() {
     }
 }
 
-/// Initiations by static key of 1,100 identities that never go on, with return paths to others: the
-/// connection of an unknown peer that works is not pushed out.
+/// 1,100 identities send initiations by static key, with return paths to others, and never
+/// continue. They do not displace a working connection with an unknown peer.
 ///
 /// wire.md: W6-191.
 #[test]

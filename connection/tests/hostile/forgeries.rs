@@ -1,4 +1,4 @@
-//! What relays forge: errors, unknown connections, and answers by others.
+//! Forgeries by relays: errors, packets of kind 7, and answers of other identities.
 
 use strowger_connection::{
     ConnectError, ConnectOptions, Destination, Event, ListenOptions, Only, SocketId, crypto::Nanos,
@@ -46,7 +46,7 @@ fn a_forged_unknown_connection_costs_a_handshake_in_five_seconds_and_nothing_els
                 let mut answer = seen[..16].to_vec();
                 answer.extend([0x70, 0, 0, 0, 0, 0, 0, 0]);
                 answer.extend(&seen[16..24]);
-                // As if it came from the peer: out of the return path of its packets.
+                // Inject the forgery on the return path, as if it came from the peer.
                 let back = world.ends[0].received.last().unwrap().clone();
                 answer[..16].copy_from_slice(&back.packet[..16]);
                 world.arrive_at(0, Place::End(0), back.ingress, answer);
@@ -86,8 +86,8 @@ fn another_peer_at_the_label_is_refused_and_named() {
     let mut world = World::two_paths(5);
     world.end(3, (2, 5));
     world.listen(2, NAME, ListenOptions::new());
-    // The label leads to the identity 3; by PeerId of 2 it does not answer, and by label alone
-    // nobody does here.
+    // The label leads to identity 3, which does not answer a handshake for the PeerId of 2. No end
+    // here answers handshakes by label alone.
     let label = world.label(0, &[3, 3, 5]);
     let socket = world.connect(0, 1, label, NAME);
     world.run(10 * SECOND - MS);
@@ -105,7 +105,8 @@ fn failure(world: &World, socket: SocketId) -> Option<ConnectError> {
     })
 }
 
-/// A relay changes each response. The error says so within 10 s, and the next connect works.
+/// A relay changes each response. The connect fails within 10 s with this reason, and the next
+/// connect works.
 ///
 /// wire.md: W6-133.
 #[test]
@@ -155,8 +156,8 @@ fn a_peer_that_may_not_connect_gets_no_answer_by_key_and_no_connection_by_peer_i
         };
         let _ = world.send(0, socket, b"message");
         world.run(11 * SECOND);
-        // A response to a first message of XX is a function of this message, and what the
-        // initiator then seals has an unknown index.
+        // The only answers are responses to first messages of XX, and kind 7 to packets that the
+        // initiator seals after them.
         let is_answer = |packet: &[u8]| matches!(packet[16], 0x21 | 0x70);
         assert!(world.ends[2].sent.iter().all(|seen| is_answer(&seen.packet)), "{by_key}");
         assert!(world.endpoint(2).peers().is_empty());
@@ -211,7 +212,7 @@ fn an_unknown_protocol_is_refused_until_it_is_there() {
 }
 
 /// Forged pass-through packets with the visible index, with return paths to another program: no
-/// label is learnt, nothing is sent there, and they are marked as what they are.
+/// label is learnt, nothing is sent to the program, and the messages are marked as pass-through.
 ///
 /// wire.md: W6-43, W6-160.
 #[test]
@@ -250,7 +251,7 @@ fn forged_pass_through_packets_teach_nothing() {
     }
 }
 
-/// Pass-through messages go unsealed only where both ends accept them, and only with a short
+/// Pass-through messages are sent unsealed only if both ends accept them and if they have a short
 /// header.
 ///
 /// wire.md: W6-160, W6-161.

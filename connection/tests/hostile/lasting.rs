@@ -1,4 +1,4 @@
-//! What ends a connection, what is remembered of it, and who is told what.
+//! The end of a connection, the state that is kept after it, and the disclosure of protocol names.
 
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ fn a_silence_of_minutes_ends_nothing() {
     }
 }
 
-/// A connection without sockets is forgotten 300 s after the last message, without a packet. One
-/// with a socket is not.
+/// A connection without sockets ends 300 s after the last message, without a packet. A connection
+/// with a socket stays.
 ///
 /// wire.md: W6-170.
 #[test]
@@ -114,8 +114,8 @@ fn the_key_of_a_former_peer_is_remembered() {
     world.assert_balanced();
 }
 
-/// An endpoint that hides its identity begins by PeerId always. Renewals along two labels lose
-/// nothing, although the first of them answers late.
+/// An endpoint that hides its identity always connects by PeerId. Rekeying along two labels loses
+/// no message, although the first label answers late.
 ///
 /// wire.md: W6-199.
 #[test]
@@ -207,7 +207,7 @@ fn identify_is_answered_four_times_in_a_second() {
         world.run(MS);
     }
     world.run(100 * MS);
-    // Longer than a confirmation: an answer.
+    // Only answers are longer than a confirmation.
     let answers = world.ends[1].sent[before..].iter().filter(|seen| seen.packet.len() > 50);
     assert_eq!(answers.count(), 4);
     assert!(world.has(0, |event| matches!(event, Event::Identified { .. })));
@@ -239,7 +239,7 @@ fn initiations_with_a_wrong_mac_use_no_budget() {
     }
     world.run(500 * MS);
     assert_eq!(world.ends[1].sent.len(), before);
-    // A right one is answered with a response, not with a cookie.
+    // A valid initiation is answered with a response, not with a cookie.
     world.arrive_at(0, crate::world::Place::End(1), 3, initiation.packet);
     world.run(MS);
     assert_eq!(world.ends[1].sent.last().unwrap().packet[16] >> 4, 2);

@@ -1,4 +1,4 @@
-//! R17: how much goes to a place that has not answered.
+//! R17: the limit of bytes to a label that is not validated.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -22,9 +22,9 @@ const NAME: &str = "/test/1";
 const SHORT_CHALLENGE: usize = 16 + 32;
 
 /// A relay between two ends changes the return path of some packets, before or instead of the
-/// packets themselves, so that answers go to a program that never answers. By each such label go
-/// at most as many bytes as came by it, and one short challenge a second. If the packets themselves
-/// arrive as well, no message is lost.
+/// packets themselves, so that answers go to a program that never answers. Along each such label
+/// the ends send at most as many bytes as came by it, plus one short challenge a second. If the
+/// packets themselves arrive as well, no message is lost.
 ///
 /// wire.md: W6-41, W6-42, W6-137, W6-175.
 #[test]
@@ -33,7 +33,7 @@ fn r17_no_more_bytes_go_along_a_forged_return_path_than_came_by_it() {
         let mut world = World::two_paths(seed);
         let mut traffic = Traffic::default();
         let sink = world.sink((1, 5));
-        // As end 1 sees it: out by slot 2 of switch 2, and out by slot 5 of switch 1.
+        // The label from end 1: slot 2 of switch 2, then slot 5 of switch 1.
         let hop = Hop { scheme: &V3X5X8, ingress: Slot::new(3), egress: Slot::new(5) };
         let to_sink: Label<u64> = Label::build(&[hop]).unwrap().0;
         let forged = Rc::new(RefCell::new(Vec::new()));
@@ -88,7 +88,8 @@ fn r17_no_more_bytes_go_along_a_forged_return_path_than_came_by_it() {
     }
 }
 
-/// A replay of recorded packets along another return path causes nothing: it is not fresh.
+/// A replay of recorded packets with another return path has no effect, because the packets are not
+/// fresh.
 ///
 /// wire.md: W6-173.
 #[test]
@@ -122,8 +123,8 @@ fn r17_replays_along_a_forged_return_path_cause_nothing_there() {
     }
 }
 
-/// A label that leads to a program that never answers gets initiations at their times, and
-/// nothing else; the connect fails within its time.
+/// Along a label to a program that never answers, an end sends only initiations, at the specified
+/// intervals. The connect fails at its time limit.
 #[test]
 fn r17_a_label_without_an_answer_gets_a_few_initiations_and_nothing_else() {
     for seed in seeds(4) {

@@ -7,8 +7,9 @@ use crate::{
     world::{MS, SECOND, Seen, World, packet, peer, seeds},
 };
 
-/// The first challenge along a label that is new to the receiver: the response goes along its
-/// return label and along the active path, and the receiver's own challenge takes no bytes of it.
+/// The first challenge along a label that is new to the receiver: the response goes along the
+/// return label and along the active path, and the receiver's own challenge uses none of its byte
+/// credit.
 ///
 /// wire.md: W6-42, W6-175.
 #[test]
@@ -102,7 +103,7 @@ fn r22_a_cut_path_is_left_within_a_second_and_a_half() {
     }
 }
 
-/// A slot of a relay gets another number: errors tell the sender, and routing knows the new label.
+/// A slot of a relay gets another number: errors inform the sender, and routing has the new label.
 ///
 /// wire.md: W6-44, W6-184.
 #[test]
@@ -116,7 +117,7 @@ fn r22_a_slot_that_was_renumbered_is_followed() {
         load.run(5 * SECOND, 5 * MS);
         let lost = load.lost();
         let last = lost.iter().max().copied().unwrap_or(cut);
-        // Silence alone would need 150 ms and more.
+        // Detection by silence alone would take at least 150 ms.
         assert!(last < cut + 120 * MS, "seed {seed}: {} ms", (last - cut) / MS);
         load.assert_open();
     }

@@ -14,12 +14,12 @@ use crate::{
 };
 
 const FIRST: &str = "/first/1";
-/// It has the first number of a table with both, in the order of names, too.
+/// A name that also gets number 1 in a table with both names, which is sorted by name.
 const OTHER: &str = "/another/1";
 
 /// Bytes of a packet of kind 4 without a message: switch header, connection header, tag.
 const CONFIRMATION: usize = 16 + 24;
-/// With a `table_ack`.
+/// Bytes of such a packet with a `table_ack`.
 const TABLE_ACK: usize = CONFIRMATION + 1 + 4;
 
 fn first_byte(packet: &[u8]) -> u8 {
@@ -30,13 +30,13 @@ fn is_sealed_message(packet: &[u8]) -> bool {
     first_byte(packet) >> 4 == 4
 }
 
-/// What the relay discards.
+/// The packets that the relay discards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Discards {
     Nothing,
     /// Initiations by static key, challenges and responses to challenges.
     AllButXx,
-    /// These, and all sealed messages to end 0.
+    /// The packets of `AllButXx`, and all sealed messages to end 0.
     MessagesToo,
 }
 
@@ -92,7 +92,7 @@ fn connected(seed: u64) -> (World, Relay, Traffic, SocketId) {
     (world, relay, traffic, socket)
 }
 
-/// Sends messages until this end has had another handshake.
+/// Sends messages until this end has completed another handshake.
 fn send_until_new_keys(world: &mut World, traffic: &mut Traffic, socket: SocketId) {
     for _ in 0..3_000 {
         if world.now.is_multiple_of(100 * MS) {
@@ -107,7 +107,7 @@ fn send_until_new_keys(world: &mut World, traffic: &mut Traffic, socket: SocketI
 }
 
 /// Both ends connect by PeerId at once. The end with the smaller key keeps its own handshake, and
-/// opens what the other one has sent behind its third message.
+/// opens the packets that the other end sent after its third message.
 ///
 /// wire.md: W6-29, W6-139, W6-213.
 #[test]
@@ -135,7 +135,7 @@ fn no_message_behind_a_crossing_third_message_is_lost() {
             assert!(Traffic::has_arrived(&world, *end, message), "seed {seed}, end {end}");
         }
         traffic.check(&world);
-        // Both ends keep the same keys, and no end thinks that the other one has restarted.
+        // Both ends keep the same keys, and neither assumes that the other has restarted.
         assert!(!has_restarted(&world, 0) && !has_restarted(&world, 1), "seed {seed}");
         let third = |end: usize| {
             world.ends[end].sent.iter().filter(|seen| first_byte(&seen.packet) == 0x12).count()
@@ -145,7 +145,7 @@ fn no_message_behind_a_crossing_third_message_is_lost() {
     }
 }
 
-/// The pause between the two connects, in nanoseconds: less than a path takes.
+/// The pause between the two connects, in nanoseconds: less than the delay of a path.
 fn world_pause(seed: u64) -> u64 {
     seed % 5 * 2 * MS
 }
@@ -154,8 +154,8 @@ fn has_restarted(world: &World, end: usize) -> bool {
     world.has(end, |event| matches!(event, Event::PeerRestarted { .. }))
 }
 
-/// The peer starts again, with other numbers. Only handshakes by PeerId get through, and nothing of
-/// what the responder says after them; but a table of the former process arrives late.
+/// The peer restarts, with other protocol numbers. Only handshakes by PeerId arrive, but no packets
+/// that the responder sends after them. A table of the former process arrives late.
 ///
 /// wire.md: W6-141, W6-202.
 #[test]
@@ -192,8 +192,8 @@ fn r19_no_number_of_a_former_table_is_used_after_a_handshake_by_peer_id() {
     }
 }
 
-/// The peer is gone for a while and has not restarted. The end tries by static key first, and then
-/// by PeerId, which succeeds. The peer states its table again, and nothing has restarted.
+/// The peer is unreachable for a while and has not restarted. The end connects by static key first,
+/// and then by PeerId, which succeeds. The peer sends its table again, and no restart is reported.
 ///
 /// wire.md: W6-122, W6-141, W6-207.
 #[test]
@@ -227,8 +227,8 @@ fn a_renewal_by_peer_id_states_the_table_again() {
     }
 }
 
-/// The table of XX 3 is not repeated as items while XX 3 is, and tables of hellos are acknowledged
-/// by the handshake. Items that ask for nothing cause no challenge.
+/// While the third message of XX is repeated, its table is not repeated as items. The handshake
+/// acknowledges tables of hellos. Items that need no answer cause no challenge.
 ///
 /// wire.md: W6-153, W6-209, W6-210.
 #[test]

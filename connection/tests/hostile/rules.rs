@@ -1,4 +1,4 @@
-//! Rules that the packets themselves show.
+//! Rules that can be checked on packets.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ fn flow(seen: &Seen) -> u16 {
     u16::from_be_bytes([seen.packet[6], seen.packet[7]])
 }
 
-/// Flags, flow, class and hops left of everything that two ends send each other.
+/// Flags, flow, class and hops left of all packets between two ends.
 ///
 /// wire.md: W6-4, W6-126, W6-127, W6-128, W6-129.
 #[test]
@@ -46,7 +46,7 @@ fn switch_headers_have_the_flags_flows_and_hops_of_the_rules() {
         assert!(of(0).iter().all(|flow| *flow == of(0)[0]) && of(0)[0] != of(1)[0]);
         assert!(of(1).iter().all(|flow| *flow == of(1)[0]));
         world.run(SECOND);
-        // What the initiator begins, and the items: the flow of number 0.
+        // Handshakes and items have the flow of number 0.
         let zero = flow(&world.ends[0].sent[0]);
         for seen in &world.ends[0].sent {
             let is_of_a_socket = [of(0)[0], of(1)[0]].contains(&flow(seen));
@@ -108,7 +108,7 @@ fn an_initiation_goes_along_the_next_label_150_ms_later() {
 }
 
 /// Copies of an initiation by static key that come by another label within 2 seconds get the same
-/// bytes along that label, at most three labels do, and later copies get nothing.
+/// response along that label, for at most three labels. Later copies get no answer.
 ///
 /// wire.md: W6-136.
 #[test]
@@ -140,7 +140,7 @@ fn copies_of_an_initiation_get_the_same_response() {
     world.assert_balanced();
 }
 
-/// A message that is too long is refused with the longest length, and everything is counted.
+/// A message that is too long is refused with the limit, and all messages are counted.
 ///
 /// wire.md: W6-182, W6-197.
 #[test]
@@ -186,7 +186,8 @@ fn all_chosen_labels_become_standby() {
     }
 }
 
-/// A message names its protocol until the number is known, and one that does not fit so waits.
+/// A message names its protocol until the number is known. A message that does not fit together
+/// with the name waits.
 ///
 /// wire.md: W6-157.
 #[test]
@@ -213,7 +214,8 @@ fn messages_have_a_number_as_soon_as_it_is_known() {
     world.assert_balanced();
 }
 
-/// A connect adds its name to the own table, which the peer is told, and fails if it is full.
+/// A connect adds its name to the own table, which is sent to the peer, and fails if the table is
+/// full.
 ///
 /// wire.md: W6-151.
 #[test]

@@ -1,4 +1,4 @@
-//! R14: what relays see.
+//! R14: the plaintext that relays can see.
 
 use strowger_connection::{
     ConnectOptions, Goodbye, GoodbyeCode, ListenOptions, SocketId, crypto::Nanos,
@@ -51,7 +51,7 @@ pub(crate) fn assert_secret(world: &World, messages: &[Vec<u8>]) {
     assert!(log.len() > 100, "only {} packets were seen", log.len());
 }
 
-/// The search for secrets finds one that is there.
+/// The search for secrets finds a secret that is present.
 #[test]
 fn r14_a_secret_in_a_packet_is_found() {
     let mut world = watched(1);

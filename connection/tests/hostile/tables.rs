@@ -1,4 +1,4 @@
-//! R19: a protocol number means the receiver's name or nothing, whatever is lost.
+//! R19: a protocol number means the receiver's name or nothing, after any loss.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -9,8 +9,8 @@ use crate::{
     world::{MS, SECOND, World, seeds},
 };
 
-/// Tables grow at both ends while some of the packets are lost: each subset of the next eight by
-/// its own mask. All messages arrive under their names, and after that none is refused.
+/// Tables grow at both ends while packets are lost: a mask selects each subset of the next eight.
+/// All messages arrive under their names, and later messages are not refused.
 ///
 /// wire.md: W6-34, W6-150, W6-154, W6-156.
 #[test]
@@ -33,7 +33,7 @@ fn r19_any_lost_items_leave_no_number_with_another_meaning() {
         world.listen(1, "/first/1", ListenOptions::new());
         let label = world.ahead(1);
         let first = world.connect(0, 1, label, "/first/1");
-        // By PeerId the first table comes in items, too.
+        // After a handshake by PeerId the first table comes in items, too.
         let is_up = |world: &World| world.is_connected(0, first);
         assert!(world.run_until(SECOND, is_up), "seed {seed}");
         is_on.set(true);

@@ -1,4 +1,4 @@
-//! Messages that say who sent them to whom, and the check of what arrived.
+//! Messages with their sender and receiver, and the check of delivered messages.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use strowger_connection::{DatagramId, SendRefused, SocketId, crypto::PeerId};
 
 use crate::world::{World, peer};
 
-/// What a message was sent as.
+/// The sender, receiver and protocol of a sent message.
 struct Told {
     from: PeerId,
     to: PeerId,
@@ -23,7 +23,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Sends a message that no other message equals. Returns it if the endpoint took it.
+    /// Sends a unique message. Returns the message if the endpoint accepted it.
     pub(crate) fn send(
         &mut self,
         world: &mut World,

@@ -52,7 +52,7 @@ pub(crate) enum Place {
     Switch(usize, u32),
     /// At an endpoint.
     End(usize),
-    /// Nowhere: a program that never answers. Packets are kept in the log of the sink.
+    /// At a program that never answers. The log of the sink keeps the packets.
     Sink(usize),
 }
 
@@ -64,9 +64,9 @@ pub(crate) struct Wire {
     pub(crate) delay: u64,
     /// A random part of the delay, up to this many nanoseconds.
     pub(crate) jitter: u64,
-    /// Packets lost of a thousand.
+    /// Packets lost, per thousand.
     pub(crate) loss: usize,
-    /// Packets repeated of a thousand.
+    /// Packets repeated, per thousand.
     pub(crate) repeats: usize,
     /// The longest packet, with the switch header.
     pub(crate) mtu: usize,
@@ -79,7 +79,7 @@ struct ModelSwitch {
     slots: BTreeMap<u32, Wire>,
 }
 
-/// A packet that is on its way.
+/// A packet in flight.
 struct Arrival {
     at: Place,
     /// The slot by which the packet came in at the last switch.
@@ -102,12 +102,12 @@ pub(crate) struct Got {
     pub(crate) pass_through: bool,
 }
 
-/// A packet that an endpoint sent or received, with the label that leads to the other end of it.
+/// A packet that an endpoint sent or received, with the label to its receiver or sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// When.
+    /// The time of the packet.
     pub(crate) at: u64,
-    /// The slot by which it came in at the endpoint's switch; 0 for packets that were sent.
+    /// The slot by which a received packet entered the endpoint's switch; 0 for a sent packet.
     pub(crate) ingress: u32,
     /// The label: as sent without the marker, or the return label as received.
     #[expect(dead_code)]
@@ -116,17 +116,17 @@ pub(crate) struct Seen {
     pub(crate) packet: Vec<u8>,
 }
 
-/// Everything about one endpoint.
+/// One endpoint, with its routing and the record of its traffic.
 pub(crate) struct End {
-    /// The endpoint, unless its process is dead.
+    /// The endpoint; `None` while its process has ended.
     pub(crate) endpoint: Option<Endpoint>,
     /// The seed of its identity.
     pub(crate) seed: u8,
     /// Its switch and slot.
     pub(crate) at: (usize, u32),
-    /// What was reported.
+    /// The reported events.
     pub(crate) events: Vec<Event>,
-    /// What was delivered.
+    /// The delivered messages.
     pub(crate) got: Vec<Got>,
     /// Packets that it sent.
     pub(crate) sent: Vec<Seen>,
@@ -142,7 +142,7 @@ pub(crate) struct End {
     accepts_pass_through: bool,
 }
 
-/// Routing that knows labels at once.
+/// Routing that returns labels at once.
 #[derive(Clone, Default)]
 pub(crate) struct Labels(Arc<Mutex<Known>>);
 
@@ -213,7 +213,7 @@ pub(crate) fn names(name: &str) -> ProtocolNames {
     ProtocolNames::new([name]).unwrap()
 }
 
-/// What an attacker makes of a packet to a place: the packets that arrive there.
+/// An attacker on a wire: returns the packets that arrive at a place instead of a given packet.
 pub(crate) type Tap = Box<dyn FnMut(Place, &[u8]) -> Vec<Vec<u8>>>;
 
 /// The network.
@@ -226,9 +226,9 @@ pub(crate) struct World {
     pub(crate) ends: Vec<End>,
     /// What arrived at each sink.
     pub(crate) sinks: Vec<Vec<Seen>>,
-    /// Each packet at each switch, as it came in, if it is kept.
+    /// If set, each packet as it arrived at each switch.
     pub(crate) log: Option<Vec<Vec<u8>>>,
-    /// An attacker on the wires: what arrives at a place instead of a packet that was sent there.
+    /// The attacker on the wires, if any.
     pub(crate) tap: Option<Tap>,
     /// Whether switches answer discarded packets with errors.
     pub(crate) sends_errors: bool,
@@ -550,7 +550,7 @@ impl World {
         frame
     }
 
-    /// A packet leaves an endpoint.
+    /// Sends a packet of an endpoint into its switch.
     fn leave(&mut self, end: usize, packet: Vec<u8>) {
         let (switch, slot) = self.ends[end].at;
         let label = u64::from_be_bytes(packet[8..16].try_into().unwrap()) & !(1 << 63);
@@ -575,7 +575,7 @@ impl World {
         self.queue.insert(key, Arrival { at, ingress, packet });
     }
 
-    /// Lets everything that an endpoint wants happen now.
+    /// Polls an endpoint and sends its packets, as a driver does.
     pub(crate) fn drive(&mut self, index: usize) {
         let now = Nanos(self.now);
         let mut packets = Vec::new();
@@ -629,7 +629,7 @@ impl World {
         self.now = end;
     }
 
-    /// Lets time pass until something is true, at most this long. Returns whether it became true.
+    /// Lets time pass until a condition holds, at most this long. Returns whether it held.
     pub(crate) fn run_until(
         &mut self,
         duration: u64,

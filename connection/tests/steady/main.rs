@@ -20,8 +20,8 @@ static ALLOC: GuardedAlloc = GuardedAlloc;
 const NAME: &str = "/test/1";
 const SLOTS: [u32; 2] = [2, 3];
 
-/// Two endpoints on the slots 2 and 3 of one switch, which delivers at once. It passes a packet to
-/// an endpoint as it came (wire.md W1.3-3).
+/// Two endpoints on the slots 2 and 3 of one switch, which delivers at once. The switch passes a
+/// packet to an endpoint unchanged (wire.md W1.3-3).
 struct Pair {
     ends: [Endpoint; 2],
     sockets: [Option<SocketId>; 2],
@@ -96,14 +96,14 @@ impl Pair {
         }
     }
 
-    /// What a driver does after each call.
+    /// Polls both endpoints, as a driver does after each call.
     fn poll(&mut self) {
         for end in &mut self.ends {
             end.poll(self.now);
         }
     }
 
-    /// Lets both ends finish what they want now.
+    /// Polls both ends and exchanges their packets, 20 times.
     fn settle(&mut self) {
         for _ in 0..20 {
             for end in 0..2 {
