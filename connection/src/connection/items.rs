@@ -1,6 +1,6 @@
 //! Control items, by which the ends manage the connection itself (wire.md 6.6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strowger_crypto::Nanos;
 use strowger_wire::connection::item::{ProtocolRef, UnsupportedCode};
@@ -38,6 +38,21 @@ pub(crate) struct NamedMessage {
     pub(crate) bytes: usize,
 }
 
+/// The items of a packet that only the program uses. The last one of each kind and lane counts, so
+/// a packet with many of them is a few events (wire.md W6-215).
+#[derive(Debug, Default)]
+struct Advice {
+    leaving: Option<Event>,
+    stay: Option<Event>,
+    reports: BTreeMap<Lane, Event>,
+}
+
+impl Advice {
+    fn into_events(self) -> impl Iterator<Item = Event> {
+        self.leaving.into_iter().chain(self.stay).chain(self.reports.into_values())
+    }
+}
+
 impl Connection {
     /// Handles the items of a packet, and returns the message that it contains, if any.
     pub(crate) fn handle_items(
@@ -50,6 +65,7 @@ impl Connection {
         let mut named = None;
         let mut has_table = false;
         let mut goodbyes = BTreeSet::new();
+        let mut advice = Advice::default();
         for item in ControlItems::new(items).iter() {
             let Ok(item) = item else {
                 shared.counters.malformed_items += 1;
@@ -92,10 +108,10 @@ impl Connection {
                 }
                 ControlItem::Leaving { seconds, code, text } => {
                     let goodbye = Goodbye::new(GoodbyeCode(code)).text(text);
-                    shared.report(Event::Leaving { peer: self.peer, seconds, goodbye });
+                    advice.leaving = Some(Event::Leaving { peer: self.peer, seconds, goodbye });
                 }
                 ControlItem::Stay { weight } => {
-                    shared.report(Event::Stay { peer: self.peer, weight });
+                    advice.stay = Some(Event::Stay { peer: self.peer, weight });
                 }
                 ControlItem::Goodbye { retry_after_s, code, protocol, text } => {
                     let goodbye =
@@ -120,11 +136,13 @@ impl Connection {
                 }
                 ControlItem::ReceiveReport { lane, packets, marked_ce, newest } => {
                     let peer = self.peer;
-                    shared.report(Event::Report { peer, lane, packets, marked_ce, newest });
+                    let report = Event::Report { peer, lane, packets, marked_ce, newest };
+                    advice.reports.insert(lane, report);
                 }
                 ControlItem::ConnectionId(id) => self.handle_id(now, id, packet.index, shared),
             }
         }
+        advice.into_events().for_each(|event| shared.report(event));
         self.acknowledge(now, has_table, &goodbyes, shared);
         if has_table {
             self.progress(now, shared);

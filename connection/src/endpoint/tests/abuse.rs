@@ -5,6 +5,8 @@ use strowger_wire::connection::{
     ControlItem, EntryFlags, EntryNumber, ProtocolName, TableEntries, TableEntry,
 };
 
+use strowger_wire::link_header::Lane;
+
 use super::*;
 use crate::path::Traffic;
 
@@ -133,6 +135,37 @@ fn after_a_conflict_of_tables_sockets_stay_and_open_another_connection() {
     net.drive(1);
     net.run(400_000);
     assert!(net.nodes[1].endpoint.peers().is_empty());
+}
+
+/// The last item of each kind and lane is an event, so a peer cannot fill the queue of events with a
+/// few packets.
+///
+/// wire.md: W6-168, W6-215.
+#[test]
+fn a_packet_of_many_items_is_one_event_for_each_kind_and_lane() {
+    let (mut net, _) = connected();
+    let (mut items, from) = (Vec::new(), net.nodes[1].events.len());
+    for at in 1..=20_u8 {
+        let lane = Lane::new(at % 2).expect("a lane");
+        let (packets, marked_ce, newest) = (u64::from(at), 0, 0);
+        items.push(ControlItem::Leaving { seconds: u16::from(at), code: 1, text: "" });
+        items.push(ControlItem::Stay { weight: at });
+        items.push(ControlItem::ReceiveReport { lane, packets, marked_ce, newest });
+    }
+    send_items(&mut net, &items);
+    net.run(50);
+    let peer = net.peer(0);
+    let report = |lane: u8, packets| Event::Report {
+        peer,
+        lane: Lane::new(lane).expect("a lane"),
+        packets,
+        marked_ce: 0,
+        newest: 0,
+    };
+    let leaving =
+        Event::Leaving { peer, seconds: 20, goodbye: Goodbye::new(GoodbyeCode::STOPPING) };
+    let expected = [leaving, Event::Stay { peer, weight: 20 }, report(0, 20), report(1, 19)];
+    assert_eq!(net.nodes[1].events[from..], expected);
 }
 
 /// A response says that the peer does not accept the protocol of an early message. The socket waits
