@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use strowger_crypto::{Identity, Nanos, PeerId};
@@ -15,13 +16,20 @@ use strowger_routing::{Candidate, FileStamp, LookupTarget, Route, StaticTable};
 use strowger_runtime::files;
 use strowger_wire::control::{ResolveTarget, ResolvedLabel};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    relay::log::{Kind, Log},
+};
 
 /// The minimum time in nanoseconds between two looks at the file.
 const LOOK_NS: u64 = 1_000_000_000;
 
+/// The log of a relay, which starts after the relay has dropped its privileges.
+pub(crate) type LateLog = Arc<OnceLock<Log>>;
+
 /// Answers with the labels of the address book. If the file has changed, it is read again, at most
-/// once a second. A version that is faulty or cannot be read leaves the book as it is.
+/// once a second. A version that is faulty or cannot be read leaves the book as it is, and is
+/// logged once.
 ///
 /// Only labels are answers: the relay makes no links because a program asks for a peer.
 #[derive(Debug)]
@@ -29,6 +37,9 @@ pub(crate) struct BookResolver {
     file: PathBuf,
     table: StaticTable,
     looked: Option<Now>,
+    /// The reason why the version that the file has now is not used.
+    fault: Option<String>,
+    log: LateLog,
 }
 
 impl BookResolver {
@@ -36,7 +47,7 @@ impl BookResolver {
     ///
     /// # Errors
     /// One line: the file cannot be read, or its faults.
-    pub(crate) fn open(file: &Path) -> Result<BookResolver, Failure> {
+    pub(crate) fn open(file: &Path, log: LateLog) -> Result<BookResolver, Failure> {
         let unread = |error: io::Error| {
             let text = format!(
                 "cannot read the address book {} (address_book in [switch]): {error}",
@@ -50,7 +61,7 @@ impl BookResolver {
         table
             .reload(stamp, &text)
             .map_err(|faults| Failure::new(Exit::Usage, format!("{}: {faults}", file.display())))?;
-        Ok(BookResolver { file: file.to_owned(), table, looked: None })
+        Ok(BookResolver { file: file.to_owned(), table, looked: None, fault: None, log })
     }
 
     fn look(&mut self, now: Now) {
@@ -58,11 +69,36 @@ impl BookResolver {
             return;
         }
         self.looked = Some(now);
-        let Ok(stamp) = stamp(&self.file) else { return };
-        if self.table.needs_reload(&stamp)
-            && let Ok(text) = text(&self.file)
-        {
-            let _ = self.table.reload(stamp, &text);
+        match self.read_if_changed() {
+            Ok(false) => {}
+            Ok(true) => {
+                if self.fault.take().is_some() {
+                    self.write(Kind::AddressBookBack, "the relay uses the file again");
+                }
+            }
+            Err(fault) if self.fault.as_ref() == Some(&fault) => {}
+            Err(fault) => {
+                let text = format!("the relay keeps the former version: {fault}");
+                self.write(Kind::AddressBookTrouble, &text);
+                self.fault = Some(fault);
+            }
+        }
+    }
+
+    /// Whether the file was read. A file that could not be read is read even if it has not changed.
+    fn read_if_changed(&mut self) -> Result<bool, String> {
+        let stamp = stamp(&self.file).map_err(|error| error.to_string())?;
+        if !self.table.needs_reload(&stamp) {
+            return Ok(false);
+        }
+        let text = text(&self.file).map_err(|error| error.to_string())?;
+        self.table.reload(stamp, &text).map_err(|faults| faults.to_string())?;
+        Ok(true)
+    }
+
+    fn write(&self, kind: Kind, text: &str) {
+        if let Some(log) = self.log.get() {
+            log.write(kind, &format!("address book {}", self.file.display()), text);
         }
     }
 }
@@ -108,6 +144,8 @@ impl Resolver for BookResolver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     const ALICE: &str = "12D3KooWN1hpF14DNzraYWzE2HQH1zK7hNtYy7HALnB9s3gE79TY";
@@ -139,14 +177,14 @@ mod tests {
                     .collect::<Vec<_>>(),
             )
         };
-        let missing = BookResolver::open(&file).unwrap_err();
+        let missing = BookResolver::open(&file, LateLog::default()).unwrap_err();
         assert!(missing.to_string().contains("address_book in [switch]"), "{missing}");
         fs::write(&file, "labels = 1\n").unwrap();
-        let faulty = BookResolver::open(&file).unwrap_err();
+        let faulty = BookResolver::open(&file, LateLog::default()).unwrap_err();
         assert!(faulty.to_string().contains("peers.toml: "), "{faulty}");
 
         fs::write(&file, book("\"15\", \"17\"")).unwrap();
-        let mut resolver = BookResolver::open(&file).unwrap();
+        let mut resolver = BookResolver::open(&file, LateLog::default()).unwrap();
         let label = |text: &str, cost| (format!("0000.0000.0000.00{text}"), cost);
         assert_eq!(labels(&mut resolver, 1), Some(vec![label("15", 1), label("17", 2)]));
         assert_eq!(resolver.resolve(&ResolveTarget::Peer(&[9; 32]), Now(2 * LOOK_NS)), None);
@@ -159,5 +197,55 @@ mod tests {
         assert_eq!(labels(&mut resolver, 7).unwrap().len(), 1);
         fs::write(&file, "").unwrap();
         assert_eq!(labels(&mut resolver, 9), None);
+    }
+
+    /// Collects the output of a log.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_book_that_cannot_be_used_is_logged_once_until_it_can_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("peers.toml");
+        fs::write(&file, book("\"15\"")).unwrap();
+        let (sink, log) = (Sink::default(), LateLog::default());
+        let mut resolver = BookResolver::open(&file, log.clone()).unwrap();
+        log.set(Log::start_on(sink.clone()).unwrap()).unwrap();
+        let mut seconds = 0;
+        let mut look = || {
+            seconds += 1;
+            resolver.look(Now(seconds * LOOK_NS));
+        };
+        look();
+        fs::write(&file, "labels = 1\n").unwrap();
+        look();
+        look();
+        fs::remove_file(&file).unwrap();
+        look();
+        look();
+        fs::write(&file, book("\"17\"")).unwrap();
+        look();
+        look();
+        log.get().unwrap().clone().close();
+        let lines = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = lines.lines().collect();
+        let [faulty, missing, back] = lines[..] else { panic!("{lines:?}") };
+        let name = file.display().to_string();
+        for (line, kind, text) in [
+            (faulty, "warning address_book_trouble", "unknown `labels`"),
+            (missing, "warning address_book_trouble", "No such file"),
+            (back, "info address_book_back", "uses the file again"),
+        ] {
+            assert!(line.contains(kind) && line.contains(&name) && line.contains(text), "{line}");
+        }
     }
 }

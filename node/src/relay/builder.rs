@@ -12,13 +12,13 @@ use strowger_runtime::{
 use crate::{
     exit::{Exit, Failure},
     relay::{
-        book::BookResolver,
+        book::{BookResolver, LateLog},
         config::{self, Config, Ethernet, RunAs},
     },
 };
 
 /// The builder of the relay that a configuration describes, with this identity key. `psk` reads the
-/// file of a pre-shared key.
+/// file of a pre-shared key. Faults of the address book while the relay runs go to `log`.
 ///
 /// # Errors
 /// Errors of `psk`, and faults of the address book.
@@ -26,6 +26,7 @@ pub(crate) fn builder(
     config: &Config,
     identity: Option<IdentityKey>,
     psk: impl Fn(&Path) -> Result<Psk, Failure>,
+    log: &LateLog,
 ) -> Result<RelayBuilder, Failure> {
     let mut builder = Relay::builder().switch(config.switch).idle(config.idle);
     if let (Some(key), Some(written)) = (identity, &config.identity) {
@@ -48,7 +49,7 @@ pub(crate) fn builder(
         builder = builder.state_file(state);
     }
     if let Some(book) = &config.address_book {
-        builder = builder.resolver(Box::new(BookResolver::open(book)?));
+        builder = builder.resolver(Box::new(BookResolver::open(book, log.clone())?));
     }
     for listener in &config.udp {
         builder = builder.udp_listener(udp_listener(listener));

@@ -97,6 +97,10 @@ pub(crate) enum Kind {
     StateFileTrouble,
     /// The state file can be written again.
     StateFileBack,
+    /// The address book has faults or cannot be read.
+    AddressBookTrouble,
+    /// The address book can be used again.
+    AddressBookBack,
     /// A signal arrived.
     Signal,
     /// Log lines or events were lost.
@@ -126,6 +130,8 @@ impl Kind {
             Self::SlowPathRestarted => "slow_path_restarted",
             Self::StateFileTrouble => "state_file_trouble",
             Self::StateFileBack => "state_file_back",
+            Self::AddressBookTrouble => "address_book_trouble",
+            Self::AddressBookBack => "address_book_back",
             Self::Signal => "signal",
             Self::Log => "log",
         }
@@ -139,6 +145,7 @@ impl Kind {
             | Self::ClockSet
             | Self::WorkerBack
             | Self::StateFileBack
+            | Self::AddressBookBack
             | Self::Signal => Level::Info,
             Self::LinkDown
             | Self::Goodbye
@@ -147,6 +154,7 @@ impl Kind {
             | Self::Waiting
             | Self::PoolEmpty
             | Self::StateFileTrouble
+            | Self::AddressBookTrouble
             | Self::Log => Level::Warning,
             Self::AttachRefused
             | Self::KeyOnTwoNodes
@@ -181,7 +189,8 @@ impl Log {
         Self::start_on(io::stderr())
     }
 
-    fn start_on(out: impl io::Write + Send + 'static) -> io::Result<Self> {
+    /// A log on this output.
+    pub(crate) fn start_on(out: impl io::Write + Send + 'static) -> io::Result<Self> {
         let (lines, written) = sync_channel(LOG_LINES_WAITING);
         let (done, closed) = channel();
         let named = std::thread::Builder::new().name("log".to_owned());

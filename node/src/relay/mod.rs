@@ -1,7 +1,7 @@
 //! A relay with a configuration file, a control socket, a journal and a log.
 
 mod attach;
-mod book;
+pub(crate) mod book;
 pub(crate) mod builder;
 mod changes;
 pub(crate) mod config;

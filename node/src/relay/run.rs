@@ -15,7 +15,9 @@ use strowger_runtime::{
 };
 
 use super::{
-    RequestSender, builder,
+    RequestSender,
+    book::LateLog,
+    builder,
     config::{self, Config, addresses},
     control::ControlSocket,
     events::EventWriter,
@@ -69,7 +71,8 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let output = &mut io::stdout();
     let _ = writeln!(output, "{}", headline(&config));
     silence_caught_panics();
-    let open = open(&config, opener, account.as_ref())?;
+    let late_log = LateLog::default();
+    let open = open(&config, opener, account.as_ref(), &late_log)?;
     print_open(&open, output);
     let events = open.events(EVENTS_WAITING);
     let handle = open.start().map_err(builder::failure)?;
@@ -77,6 +80,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     print_notes(handle.start_notes(), note, output);
     // These threads start after the process has dropped its privileges, so they do not inherit any.
     let log = Log::start().map_err(|error| refused("cannot start the log's thread", &error))?;
+    let _ = late_log.set(log.clone());
     let journal = Journal::default();
     let requests = RequestSender::new(handle.clone());
     let writer =
@@ -109,12 +113,17 @@ fn first(lines: Vec<String>) -> String {
 
 /// Opens everything. If the relay will run as another user, makes that user the owner of the
 /// control socket.
-fn open(config: &Config, opener: Opener, account: Option<&Account>) -> Result<OpenRelay, Failure> {
+fn open(
+    config: &Config,
+    opener: Opener,
+    account: Option<&Account>,
+    log: &LateLog,
+) -> Result<OpenRelay, Failure> {
     let key_error = |error: key_files::KeyError| Failure::new(Exit::Refused, error.to_string());
     let identity = config.identity.as_ref();
     let identity = identity.map(|identity| key_files::read(&identity.key, &opener)).transpose();
     let psk = |file: &Path| key_files::read_psk(file, &opener).map_err(key_error);
-    let mut builder = builder::builder(config, identity.map_err(key_error)?, psk)?;
+    let mut builder = builder::builder(config, identity.map_err(key_error)?, psk, log)?;
     if let Some(account) = account {
         let path = &config.control_socket;
         opener.give(path).map_err(|error| {

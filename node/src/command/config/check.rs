@@ -31,6 +31,7 @@ use crate::{
     exit::{Exit, Failure, output_ended},
     limits::SOCKET_BUFFER_BYTES,
     relay::{
+        book::LateLog,
         builder,
         config::{self, Config, Ethernet, Listener, addresses},
         files::roles,
@@ -145,7 +146,7 @@ fn check_machine(file: &Path, mut config: Config) -> Findings {
         .for_each(|fault| found.wrong(fault));
     // If the key cannot be read, use a new key in its place for the remaining checks.
     let identity = identity.or_else(|| IdentityKey::generate(&mut OsEntropy).ok());
-    let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE));
+    let builder = builder::builder(&config, identity, |_| Ok(Psk::NONE), &LateLog::default());
     let builder = builder.map(|builder| builder.workers(workers).opener(opener));
     match builder {
         Ok(builder) => found.problems.extend(builder::dry_run(builder)),
