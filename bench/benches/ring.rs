@@ -1,5 +1,5 @@
-//! Measures the ring, in bursts and one by one, and compares it with `rtrb`. A single thread uses
-//! both ends, so that only the cost of the ring itself is measured.
+//! Measures the ring, with bursts and with single items, and compares it with `rtrb`. A single
+//! thread uses both ends, so that only the cost of the ring itself is measured.
 
 use arrayvec::ArrayVec;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

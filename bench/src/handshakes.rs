@@ -35,8 +35,8 @@ const PEERS: u8 = 64;
 /// The number of handshakes of each kind between two checks of the elapsed time.
 const ROUNDS: u32 = 16;
 
-/// The measurements that are compared with the curve operations. In those with `_again`, the peers
-/// know each other.
+/// The measurements that are compared with the curve operations. In measurements with the suffix
+/// `_again`, the peers know each other's key.
 const SIDES: [&str; 5] =
     ["responder", "initiator", "responder_again", "initiator_again", "slow_path"];
 
@@ -62,7 +62,7 @@ pub(crate) fn rows(
     Ok(())
 }
 
-/// Handshakes between two ends that do not know each other, between two that do, and with a switch.
+/// Handshakes between two ends without and with each other's key, and with a switch.
 struct Sides {
     curves: Curves,
     unknown_peers: Ends,

@@ -41,7 +41,7 @@ impl Cores {
         Self::share(&usable_cores())
     }
 
-    /// Whether the sink has a core of its own.
+    /// Whether the sink has its own core.
     pub fn sink_is_alone(&self) -> bool {
         self.sink != self.forwarder && !self.sources.contains(&self.sink)
     }

@@ -51,7 +51,7 @@ impl Mode {
         }
     }
 
-    /// The seal mode that an end of a link asks for.
+    /// The seal mode that an end of a link requests.
     pub(crate) const fn wish(self) -> SealWish {
         match self {
             Self::Full => SealWish::Full,

@@ -23,7 +23,7 @@ use crate::{Bench, Failure, Options, Row, machine::on_core, spread::Spread};
 const BATCH: usize = 32;
 /// The mark of the port's only neighbour.
 const MARK: Mark = Mark(1);
-/// The maximum time for the packets of one batch to come back.
+/// The maximum time for the packets of one batch to return.
 const ROUND_MAX: Duration = Duration::from_secs(10);
 
 /// Measures both forms at each packet size.

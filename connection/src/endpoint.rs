@@ -237,8 +237,8 @@ impl Endpoint {
         self.send_datagram(now, socket, peer, frame)
     }
 
-    /// The next packet that the control part wants to send: handshakes, control items, challenges,
-    /// and messages that waited.
+    /// The next packet of the control part: handshakes, control items, challenges, and messages
+    /// that waited.
     pub fn poll_transmit(&mut self, now: Nanos) -> Option<Transmit<'_>> {
         let _ = now;
         self.shared.counters.control_dropped = self.shared.out.dropped();
@@ -447,7 +447,7 @@ impl Endpoint {
         })
     }
 
-    /// Tells a peer how much this end wants the connection to stay.
+    /// Tells a peer how much this end wants to keep the connection.
     ///
     /// # Errors
     /// [`NoConnection`].
@@ -458,8 +458,8 @@ impl Endpoint {
         })
     }
 
-    /// Tells a peer what arrived on its lanes, for congestion control: at most once a second, and
-    /// only if packets arrived.
+    /// Sends a peer a report on the packets of its lanes, for congestion control: at most once a
+    /// second, and only if packets arrived.
     ///
     /// # Errors
     /// [`NoConnection`].

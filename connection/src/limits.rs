@@ -165,7 +165,7 @@ pub const REPORT_AFTER: Nanos = Nanos::from_secs(1);
 /// path: about a tenth of the thread's time.
 pub const INITIATIONS_SHARED: u32 = 200;
 
-/// Initiations that are evaluated in a second if the control part has a thread of its own.
+/// Initiations that are evaluated in a second if the control part has its own thread.
 pub const INITIATIONS_OWN_THREAD: u32 = 2_000;
 
 /// Maximum number of connections of one endpoint.

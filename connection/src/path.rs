@@ -155,7 +155,7 @@ impl PathSet {
     }
 
     /// Adds a label that becomes active as soon as it is validated (W6-178): an operator, a program
-    /// or routing wants it.
+    /// or routing prefers it.
     pub(crate) fn prefer(&mut self, now: Nanos, new: &NewLabel) {
         let Some(index) = self.entry_for(now, new, true) else { return };
         self.order += 1;

@@ -310,7 +310,7 @@ impl OwnTable {
 pub(crate) struct PeerTable {
     entries: Entries,
     count: EntryCount,
-    /// Whether the peer has said that its table ends here.
+    /// Whether the peer has announced the end of its table.
     is_complete: bool,
     /// The state in the newest hello, until the table has as many entries.
     stated: Option<TableState>,
@@ -450,8 +450,8 @@ impl PeerTable {
         self.count
     }
 
-    /// Whether the peer has said that it has no further entry. A name that is not in the table is
-    /// then not accepted.
+    /// Whether the peer has announced the end of its table. A name that is not in the table is then
+    /// not accepted.
     pub(crate) const fn is_complete(&self) -> bool {
         self.is_complete
     }

@@ -1,4 +1,4 @@
-//! A packet that the control part wants to send.
+//! A packet of the control part, to be sent.
 
 use core::ops::Deref;
 

@@ -1,7 +1,7 @@
 //! Announcements of endpoints to their own switch, and the tags with which a node asks a switch for
 //! a peer (wire.md 5.5).
 //!
-//! An announcement says that an identity is at a slot of a switch. The identity signs the
+//! An announcement states that an identity is at a slot of a switch. The identity signs the
 //! announcement, because the connection key is an X25519 key and cannot sign. The signature covers
 //! the switch and the slot, so an announcement is of no use to another program or at another
 //! switch.

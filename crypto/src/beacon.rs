@@ -66,7 +66,7 @@ impl From<BeaconError> for BeaconRefused {
 pub struct UnverifiedBeacon<'m>(Beacon<'m>);
 
 impl<'m> UnverifiedBeacon<'m> {
-    /// Parses a beacon. Any bytes give a beacon or an error.
+    /// Parses a beacon. Returns a beacon or an error for any bytes.
     pub fn parse(bytes: &'m [u8]) -> Result<UnverifiedBeacon<'m>, BeaconRefused> {
         Ok(UnverifiedBeacon(Beacon::parse(bytes)?))
     }

@@ -62,8 +62,8 @@ impl IdentityKey {
 }
 
 impl Certificate {
-    /// Parses a certificate and verifies its signature. Any bytes give a certificate or an error.
-    /// Verifies a signature only if the form and the role are right.
+    /// Parses a certificate and verifies its signature. Returns a certificate or an error for any
+    /// bytes. Verifies a signature only if the form and the role are right.
     pub fn verify(
         bytes: &[u8],
         role: KeyRole,

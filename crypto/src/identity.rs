@@ -85,7 +85,7 @@ impl IdentityKey {
         line
     }
 
-    /// Parses the line of a key file. Any text gives a key or an error.
+    /// Parses the line of a key file. Returns a key or an error for any text.
     pub fn from_key_file(text: &str) -> Result<IdentityKey, KeyFileError> {
         let line = text.strip_suffix('\n').unwrap_or(text);
         let line = line.strip_suffix('\r').unwrap_or(line);

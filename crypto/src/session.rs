@@ -237,7 +237,7 @@ impl Session {
         }
     }
 
-    /// Takes over a session that XX established, as if an IK handshake had established it.
+    /// Continues a session that XX established, as if an IK handshake had established it.
     ///
     /// [`owns`](Self::owns) reports afterwards whether this session took it over. If it did, the
     /// index belongs to this session, although [`Context::indices`] did not return it. The

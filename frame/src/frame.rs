@@ -374,8 +374,8 @@ impl Train {
         Some(Frame { at, chunk: self.chunk, len: len as u16, headroom, tailroom, mark: self.mark })
     }
 
-    /// Cuts off the next `bytes` bytes as a train of their own, to be cut with `carve` by another
-    /// owner. The chunk returns to its pool after both trains and all their frames were dropped.
+    /// Splits off the next `bytes` bytes as another train, which another owner cuts with `carve`.
+    /// The chunk returns to its pool after both trains and all their frames were dropped.
     ///
     /// Returns `None` if not more than `bytes` bytes remain. Use it for a train from
     /// [`crate::Chunk::into_carving`].

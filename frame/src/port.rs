@@ -19,8 +19,8 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address as bytes, for keyed hashes. Within one variant, different addresses give
-    /// different bytes, apart from the scope and flow label of IPv6 addresses, which are left out.
+    /// The address as bytes, for keyed hashes. Within one variant, different addresses have
+    /// different bytes, except that the scope and flow label of IPv6 addresses are left out.
     pub fn to_bytes(&self) -> ArrayVec<u8, 32> {
         let mut bytes = ArrayVec::new();
         match self {
@@ -313,7 +313,7 @@ pub enum Arm {
 /// The contract, which the conformance suite in `strowger-io` checks for every backend:
 /// - no method blocks, and no method allocates after construction;
 /// - frames from a neighbour and frames to a neighbour keep their order;
-/// - each frame that the port took is sent or counted as a [`Loss`];
+/// - each frame that the port accepted is sent or counted as a [`Loss`];
 /// - a received frame has its neighbour's mark, and its payload is not copied in this process.
 pub trait Port: Send {
     /// Receives frames into `burst` until it is full or no more frames are waiting. The frames are
@@ -399,8 +399,8 @@ pub trait Port: Send {
         None
     }
 
-    /// Prepares the port for a worker that is about to block. Returns how the worker learns of new
-    /// work.
+    /// Prepares the port for a worker that is about to block. Returns how the port notifies the
+    /// worker of new work.
     fn arm(&mut self) -> Arm;
 
     /// Reports that the descriptor from [`arm`](Self::arm) is readable. The caller calls this

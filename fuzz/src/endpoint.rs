@@ -191,7 +191,7 @@ fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// Gives an endpoint any packets: whole ones, ones behind a valid switch header, and packets of its
+/// Passes an endpoint any packets: raw bytes, bytes after a valid switch header, and packets of its
 /// peers that are changed, cut or repeated. No message is delivered twice, no answer is longer than
 /// its cause, and both connections continue.
 #[test]

@@ -49,7 +49,7 @@ const LINES: [&str; 16] = [
     "[name]\n",
 ];
 
-/// The input as text. Bytes below 16 stand for the words.
+/// The input as text. Bytes below 16 select the words.
 fn text_of(input: &[u8], words: &[&str; 16]) -> String {
     let raw = String::from_utf8_lossy(input);
     let word = |char: char| words.get(char as usize).map(|word| (*word).to_owned());

@@ -40,7 +40,7 @@ pub(crate) const TRANSFER_OFFER_EVERY: Duration = Duration::from_millis(250);
 /// The longest time to the next offer or end: with twenty of them in the time of silence, the answer
 /// arrives over a path that loses half of the messages.
 pub(crate) const TRANSFER_CONTROL_EVERY_MAX: Duration = Duration::from_millis(500);
-/// A transfer fails if the peer says nothing for this time.
+/// A transfer fails if the peer sends nothing for this time.
 pub(crate) const TRANSFER_SILENCE: Duration = Duration::from_secs(10);
 /// The smallest block: below it a path is not usable. Every path that takes a handshake takes more.
 pub(crate) const TRANSFER_BLOCK_BYTES_MIN: usize = 64;
@@ -55,7 +55,8 @@ pub(crate) const RING_DEPTH: usize = 1_024;
 pub(crate) const PROBE_PROTOCOL: &str = "/strowger/probe/1";
 /// How long the answer to a ping or a question may take.
 pub(crate) const PONG_MAX: Duration = Duration::from_secs(2);
-/// The own slot for the width of labels if the relay has not said it: wider than most numbers.
+/// The slot number that is assumed for the width of labels if the relay does not state it: wider
+/// than most numbers.
 pub(crate) const SLOT_UNKNOWN: u32 = 255;
 /// How long the relay may take to list its slots at the control socket.
 pub(crate) const RELAY_REPLY_MAX: Duration = Duration::from_secs(1);

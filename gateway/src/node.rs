@@ -225,7 +225,7 @@ pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectEr
     Failure::new(Exit::NoPeer, format!("{target}: {text}"))
 }
 
-/// Says goodbye to all peers. Takes a second at most.
+/// Sends goodbyes to all peers. Takes a second at most.
 pub(crate) fn close(node: Node, text: &str) {
     let goodbye = Goodbye::new(GoodbyeCode::STOPPING).text(text);
     let _ = node.close(goodbye).wait(CLOSE_MAX);

@@ -17,7 +17,7 @@ use crate::{
     limits::NETWORK_DEFAULT,
 };
 
-/// What `--help` says about the files.
+/// The text of `--help` about the files.
 pub(crate) const ABOUT: &str = "\
 A program attaches to a relay of this machine by a unix socket, and has the identity of a key file. \
 Without options these are the socket and the key of the relay that `strowger init` has configured. \

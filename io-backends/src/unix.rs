@@ -25,11 +25,11 @@
 //! the first.
 //!
 //! The port serves one client at a time. It rejects a second client, which may try again later.
-//! With [`Clients`], several ports share one listening socket, and each serves a client of its own.
-//! While there is no client, packets to the slot count as [`Loss::PeerGone`]. Packets that the
-//! kernel has accepted count as sent, although a client that is killed may not have read them.
-//! While the pool is exhausted, the client's packets wait in the socket. When the socket is full,
-//! the client cannot send. No packet is lost.
+//! With [`Clients`], several ports share one listening socket, and each serves one client. While
+//! there is no client, packets to the slot count as [`Loss::PeerGone`]. Packets that the kernel has
+//! accepted count as sent, although a client that is killed may not have read them. While the pool
+//! is exhausted, the client's packets wait in the socket. When the socket is full, the client
+//! cannot send. No packet is lost.
 
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
@@ -116,7 +116,7 @@ impl Default for UnixSpec {
 enum Source {
     /// The port listens itself.
     Own(Listener),
-    /// The owner of [`Clients`] gives clients to the port.
+    /// The owner of [`Clients`] assigns clients to the port.
     Given(Inbox),
 }
 
@@ -125,14 +125,14 @@ enum Source {
 pub struct UnixPort {
     source: Source,
     client: Option<OwnedFd>,
-    /// A client that has connected after the last one has disconnected, and before the port has read
-    /// the rest of what that one sent.
+    /// A client that has connected after the former client has disconnected, and before the port
+    /// has read the former client's last messages.
     next: Option<OwnedFd>,
     calls: Calls,
     epoll: Epoll,
     spec: UnixSpec,
     mark: Option<Mark>,
-    /// What the port says in a greeting. Without it the port knows only the first form.
+    /// The facts that the port states in a greeting. Without it the port knows only the first form.
     facts: Option<Arc<SwitchFacts>>,
     /// Whether the client got a greeting, so that frames to it are sent as trains.
     is_greeted: bool,
@@ -246,7 +246,7 @@ impl UnixPort {
         messages::many()
     }
 
-    /// Lets the port greet clients that ask for the second form.
+    /// Lets the port greet clients that request the second form.
     pub fn set_facts(&mut self, facts: Arc<SwitchFacts>) {
         self.facts = Some(facts);
     }
@@ -285,8 +285,8 @@ impl UnixPort {
         }
     }
 
-    /// Drops the client, so that another one can connect immediately, or so that the owner of the
-    /// ports learns that it is gone.
+    /// Drops the client, so that another client can connect immediately, or so that the owner of
+    /// the ports is notified.
     fn hang_up(&mut self) {
         self.drop_client();
         if let Source::Given(inbox) = &self.source {

@@ -62,7 +62,7 @@ const _: () = assert!(FAILED_ROUTE_LAST as usize > CANDIDATES_MAX);
 // Combinators.
 
 /// Maximum number of routes that [`Both`](crate::combine::Both) gives for one lookup; it remembers
-/// each route, so that it gives none twice.
+/// each route, so that it returns none twice.
 pub const UNION_ROUTES_MAX: usize = 64;
 
 /// Maximum time in seconds for which [`Cached`](crate::combine::Cached) remembers that nothing was

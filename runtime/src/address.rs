@@ -10,8 +10,8 @@ use std::{
 use strowger_frame::Address;
 use strowger_io::sys::probe::{interface_index, interface_name};
 
-/// Scope IDs from this one on are placeholders of unresolved names. The kernel numbers interfaces
-/// from 1, so real indexes are smaller.
+/// Scope IDs from this number on are placeholders of unresolved names. The kernel numbers
+/// interfaces from 1, so real indexes are smaller.
 const UNRESOLVED: u32 = 0xf000_0000;
 
 /// The names of interfaces in parsed addresses. They are resolved separately.

@@ -157,8 +157,8 @@ impl RelayBuilder {
         self
     }
 
-    /// Answers programs that ask this relay for a peer (wire.md 5.5) with labels of this source, besides
-    /// the peers that have announced themselves at its slots. The slow path calls it, so it must not
+    /// Sets a source of labels for the lookups of programs at this relay (wire.md 5.5), besides the
+    /// peers that have announced themselves at its slots. The slow path calls it, so it must not
     /// block.
     pub fn resolver(mut self, resolver: Box<dyn Resolver>) -> Self {
         self.resolver = Some(KnownLabels(resolver));

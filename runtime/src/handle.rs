@@ -176,8 +176,8 @@ impl RelayHandle {
         })
     }
 
-    /// Adds a peer, blocks until every worker knows its slot, and returns the slot number. The link
-    /// comes up later: [`events`](Self::events) reports it.
+    /// Adds a peer, blocks until every worker's table has its slot, and returns the slot number.
+    /// The link comes up later: [`events`](Self::events) reports it.
     ///
     /// # Errors
     /// [`NeighborError`].
@@ -203,8 +203,8 @@ impl RelayHandle {
         Ok(self.add(move |slow_path| slow_path.add_local_port(port))?.1)
     }
 
-    /// Attaches a user to a slot, and blocks until every worker knows the slot. The slot can then
-    /// be renumbered.
+    /// Attaches a user to a slot, and blocks until every worker's table has the slot. The slot can
+    /// then be renumbered.
     fn add<T: Send + 'static>(
         &self,
         code: impl FnOnce(&mut SlowPath) -> Result<(Slot, T), NeighborError> + Send + 'static,

@@ -1,6 +1,6 @@
 //! Detects changes of the machine while the relay runs: the wall clock, addresses, VLAN tags. The
 //! slow path checks them when the kernel reports a change. In a relay with an identity, each check
-//! also gives the wall-clock time to the switch, for the timestamps of handshakes.
+//! also passes the wall-clock time to the switch, for the timestamps of handshakes.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -118,7 +118,7 @@ impl Host {
             && let Some(before) = self.own.replace(own)
             && self.own.as_ref() != Some(&before)
         {
-            // Send something on every link now, so that peers learn the new address.
+            // Send a message on every link now, so that peers learn the new address.
             slow_path.switch.show_where_we_are(slow_path.clock.now());
         }
         seen

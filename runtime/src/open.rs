@@ -254,8 +254,8 @@ impl OpenRelay {
 
 /// Checks that names are unique, have 1 to 64 bytes, and contain only characters that can be
 /// printed safely. Ports have one namespace and users of slots another. Unix sockets and local
-/// ports need a unique name in both. The ports of a unix socket for several processes have names of
-/// their own.
+/// ports need a unique name in both. Each port of a unix socket for several processes has its own
+/// name.
 pub(crate) fn check_names(builder: &RelayBuilder) -> Result<(), StartError> {
     let mut ports = BTreeSet::new();
     let mut slots = BTreeSet::new();
@@ -358,7 +358,7 @@ fn quota(is_chosen: bool, workers: usize) -> Option<String> {
     })
 }
 
-/// Makes a doorbell per worker, and gives its waker to the slow path and to all workers.
+/// Makes a doorbell per worker, and passes its waker to the slow path and to all workers.
 fn doorbells(switch: &mut Switch, workers: &mut [Worker]) -> Result<Vec<Doorbell>, StartError> {
     let mut doorbells = Vec::new();
     for number in 0..workers.len() {

@@ -88,7 +88,7 @@ impl UdpListener {
 
     /// Writes the port's traffic to a pcapng file. With several workers there is one file per
     /// worker, with the worker's number before the extension. In a relay with an identity, the
-    /// handshake socket has a file of its own.
+    /// handshake socket has its own file.
     #[must_use]
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
@@ -204,8 +204,8 @@ impl EthernetInterface {
 }
 
 /// A unix socket on a slot. A process of this machine connects to it with
-/// [`strowger_io::unix::Client`]. With [`clients`](Self::clients), several processes connect to it,
-/// and each gets a slot of its own.
+/// [`strowger_io::unix::Client`]. With [`clients`](Self::clients), several processes connect to the
+/// socket, and each gets its own slot.
 #[derive(Clone, Debug)]
 pub struct UnixSocket {
     pub(crate) name: String,

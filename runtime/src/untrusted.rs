@@ -57,7 +57,7 @@ pub fn is_harmless(char: char) -> bool {
 }
 
 /// A JSON value as one line that can be printed safely. Harmful characters are written as `\uXXXX`,
-/// which stands for the same character in JSON.
+/// the JSON escape of the same character.
 pub fn json_line(value: &Value) -> String {
     let mut line = String::new();
     // Only strings contain harmful characters, because the rest of JSON is ASCII.

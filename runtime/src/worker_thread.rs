@@ -64,8 +64,7 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_micros(200);
 
 /// The loop around a worker. It polls the worker, and spins or blocks while there is no work. A
-/// relay runs one loop per worker, each on its own thread. Benchmarks run it on threads of their
-/// own.
+/// relay runs one loop per worker, each on its own thread. Benchmarks run it on their own threads.
 #[derive(Debug)]
 pub struct WorkerLoop {
     worker: Worker,

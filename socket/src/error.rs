@@ -107,7 +107,7 @@ pub enum TrySendError {
         /// Bytes of the longest message now.
         max: usize,
     },
-    /// The connection has no label that works. Routing looks for another one.
+    /// The connection has no label that works. Routing looks up another label.
     #[error("the connection has no path: try again later, or look at the relay")]
     NoPath,
     /// The peer does not accept the protocol now, or does not allow this node to use it.
@@ -131,7 +131,7 @@ pub enum SendError {
         /// Bytes of the longest message now.
         max: usize,
     },
-    /// The connection has no label that works. Routing looks for another one.
+    /// The connection has no label that works. Routing looks up another label.
     #[error("the connection has no path: try again later, or look at the relay")]
     NoPath,
     /// The peer does not accept the protocol now, or does not allow this node to use it.

@@ -56,7 +56,7 @@ impl ConnectionHandle {
         self.ask(|peer, reply| Request::Leave { peer, seconds, goodbye, reply })
     }
 
-    /// Tells the peer how much this end wants the connection to stay, 0 to 255.
+    /// Tells the peer how much this end wants to keep the connection, 0 to 255.
     pub fn stay(&self, weight: u8) -> Reply<Result<(), NoConnection>> {
         self.ask(|peer, reply| Request::Stay { peer, weight, reply })
     }

@@ -51,8 +51,8 @@ pub const FIRST_PART_BYTES: usize = 8_192;
 /// Maximum number of transmit buffers of a socket that the program holds. Each may pin a chunk.
 pub const TX_BUFFERS_MAX: usize = 2 * BURST_MAX;
 
-/// Bytes of the longest message of a datagram socket. Its buffers are made in advance, so they have
-/// one length; this one covers a path over Ethernet with jumbo frames of 2 KiB.
+/// Bytes of the longest message of a datagram socket. The driver makes its buffers in advance, all
+/// of this length, which suffices for packets of up to 2 KiB.
 pub const DATAGRAM_BYTES_MAX: usize = 2_048;
 
 /// Requests to the driver that wait. A program that opens thousands of sockets at once fills the

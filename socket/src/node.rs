@@ -109,7 +109,7 @@ impl NodeBuilder {
     }
 
     /// Sets the slot: a [`LocalPort`](strowger_runtime::LocalPort) of a relay in this process, or
-    /// [`Unix::at`](crate::attach::Unix::at) the socket of a relay in another one.
+    /// [`Unix::at`](crate::attach::Unix::at) the socket of a relay in another process.
     pub fn attach(mut self, port: impl Into<Attachment>) -> Self {
         self.attachment = Some(port.into());
         self

@@ -294,8 +294,8 @@ pub mod switch {
 
 /// Sockets: messages between two PeerIds, by protocol name, sealed from end to end.
 ///
-/// A [`Node`](socket::Node) is an identity on a slot: on a [`LocalPort`] of a relay in this program,
-/// or on a unix port of a relay in another one. Here two nodes are on one relay:
+/// A [`Node`](socket::Node) is an identity on a slot: on a [`LocalPort`] of a relay in this
+/// program, or on a unix port of a relay in another program. Here two nodes are on one relay:
 ///
 /// ```
 /// use std::time::Duration;

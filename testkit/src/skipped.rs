@@ -2,7 +2,7 @@
 //! can report the number of skipped tests and the reasons.
 //!
 //! The line goes to the process's standard error and not through the test harness, which hides the
-//! output of tests that pass. Each run of cargo has a record file of its own, in the folder
+//! output of tests that pass. Each run of cargo has its own record file, in the folder
 //! `skipped-tests` of the target folder. The environment variable `STROWGER_SKIPPED` selects
 //! another file. The test target `skipped` of this crate prints the summary.
 
@@ -162,7 +162,7 @@ pub fn summary() -> String {
 }
 
 fn summary_of(record: &str) -> String {
-    // The skipped tests by extent and reason. A test that gives the same reason twice counts once.
+    // The skipped tests by extent and reason. A test with the same reason twice counts once.
     let mut reasons: BTreeMap<(Extent, &str), BTreeSet<(&str, &str)>> = BTreeMap::new();
     for line in record.lines() {
         let mut fields = line.splitn(4, '\t');

@@ -16,7 +16,7 @@ const REPEAT_MAX: usize = 9_216;
 ///
 /// # Panics
 /// If docs/wire.md has no example with this name, if it has two, or if the example is malformed.
-/// For a malformed example, the message gives the line.
+/// For a malformed example, the message names the line.
 #[track_caller]
 pub fn example(name: &str) -> Vec<u8> {
     match find_example(&page(), name) {
@@ -199,7 +199,7 @@ fn find_table(page: &str, name: &str) -> Result<Vec<Vec<String>>, String> {
     }
 }
 
-/// The cells of one row. `\|` stands for a bar in a cell.
+/// The cells of one row. `\|` is a bar in a cell.
 fn cells(row: &str) -> Vec<String> {
     let row = row.trim().replace("\\|", "\u{0}");
     let inside = row.strip_prefix('|').unwrap_or(&row);

@@ -84,7 +84,7 @@ pub struct Beacon<'a> {
 }
 
 impl<'a> Beacon<'a> {
-    /// Reads a beacon. Any bytes give a beacon or an error.
+    /// Reads a beacon. Returns a beacon or an error for any bytes.
     ///
     /// # Errors
     /// [`BeaconError`].

@@ -56,7 +56,7 @@ pub enum KeyRole {
     Link = 1,
     /// The X25519 static key of connections.
     Connection = 2,
-    /// The Ed25519 key with which a node signs what it says about its links.
+    /// The Ed25519 key with which a node signs statements about its links.
     Node = 3,
 }
 
@@ -90,8 +90,8 @@ pub struct CertificateFields<'a> {
 }
 
 impl<'a> CertificateFields<'a> {
-    /// Reads a certificate: its fields, and the signature. Any bytes give a certificate or an
-    /// error.
+    /// Reads a certificate: its fields, and the signature. Returns a certificate or an error for
+    /// any bytes.
     ///
     /// # Errors
     /// [`CertificateError`].

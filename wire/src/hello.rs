@@ -137,14 +137,14 @@ impl Suites {
     }
 }
 
-/// The seal mode that an end asks for (wire.md section 3). There is no value for plain, because a
+/// The seal mode that an end requests (wire.md section 3). There is no value for plain, because a
 /// plain link has no handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SealWish {
     /// Full only.
     Full = 0,
-    /// Header-only if the peer also asks for it; full if not.
+    /// Header-only if the peer also requests it; otherwise full.
     MayHeaderOnly = 1,
     /// Header-only. If the peer does not agree, there is no link.
     MustHeaderOnly = 2,
@@ -263,7 +263,7 @@ pub struct Hello<'a> {
     pub versions: Versions,
     /// The AEAD suites that the sender supports.
     pub suites: Suites,
-    /// The seal mode that the sender asks for.
+    /// The seal mode that the sender requests.
     pub seal: SealWish,
     /// The label widths that the sender can switch.
     pub widths: Widths,
@@ -294,8 +294,8 @@ pub struct Hello<'a> {
 }
 
 impl<'a> Hello<'a> {
-    /// Reads the payload of a handshake message. Any bytes give a hello or an error, and each value
-    /// of a field has exactly one encoding.
+    /// Reads the payload of a handshake message. Returns a hello or an error for any bytes. Each
+    /// value of a field has exactly one encoding.
     ///
     /// # Errors
     /// [`HelloMalformed`].

@@ -9,7 +9,8 @@
 //!
 //! - It needs neither `std` nor `alloc` and depends on no other crate, so it can also be used on a
 //!   microcontroller or in WebAssembly.
-//! - Every parser is total: any bytes give a value or an error, and no input causes a panic.
+//! - Every parser is total: it returns a value or an error for any bytes, and no input causes a
+//!   panic.
 //! - Emitters of formats with a variable length write into the caller's buffer and return the rest
 //!   of it. If the value does not fit, they return an error and write nothing.
 //! - It contains no `unsafe` and no cryptography. Signatures, macs and keys are bytes here.

@@ -16,7 +16,7 @@ use strowger_wire::{
 /// marker of a return path. Here the result is `too_long`, as for a splice of that length.
 const TOO_LONG_FOR_ASKER: [(&str, &str); 1] = [("03fee739c73620cd", "0000000000000220")];
 
-/// The number of steps to slot 1 in which the label goes on behind the director of slot 1. The
+/// The number of steps to slot 1 in which the label continues after the director of slot 1. The
 /// source forwards them to its own router, which ignores the rest. A switch discards them as
 /// `beyond_endpoint` (W1.3-9).
 const BEYOND_SLOT_1: usize = 16;
@@ -251,7 +251,7 @@ fn forward() {
                         let (label, shift) = written.unwrap_or_else(|| panic!("{row}"));
                         (Slot::SWITCH, label, shift)
                     }
-                    // The arithmetic of the source is compared all the same.
+                    // The test still compares the arithmetic of the source.
                     Err(StepError::BeyondSwitch) => {
                         beyond += 1;
                         let width = before.decode(scheme).unwrap().width();

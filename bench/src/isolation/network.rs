@@ -44,8 +44,7 @@ fn make() -> Result<(), Failure> {
     for (near, far, at) in pairs {
         run("ip", &format!("link add {near} type veth peer name {far}"))?;
         for name in [near, far] {
-            // IPv6 is disabled, so that the kernel sends no IPv6 packets of its own on this
-            // interface.
+            // IPv6 is disabled, so that the kernel itself sends no IPv6 packets on this interface.
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             run("ip", &format!("link set dev {name} up"))?;
         }

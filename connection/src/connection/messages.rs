@@ -48,7 +48,7 @@ impl Connection {
         }
     }
 
-    /// Tells the data path where messages to each own number go.
+    /// Updates the data path's target of each own number.
     pub(crate) fn set_targets(&self, shared: &mut Shared) {
         let targets: Vec<Target> = self
             .own

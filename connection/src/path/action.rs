@@ -20,7 +20,7 @@ pub(crate) struct NewLabel {
     pub(crate) label: AnyLabel,
     /// The field of the switch header (W6-129).
     pub(crate) hops_left: u8,
-    /// Bytes of the longest packet with its switch header, if the source says so.
+    /// Bytes of the longest packet with its switch header, if the source states it.
     pub(crate) packet_bytes_max: Option<u16>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) enum PathAction {
 /// An error or notice about a packet with a flow of this connection (W6-44).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hint {
-    /// What the error or notice says.
+    /// The content of the error or notice.
     pub(crate) kind: HintKind,
     /// The label in the packet header that the error contains.
     pub(crate) label: AnyLabel,
@@ -134,7 +134,7 @@ impl Hint {
     }
 }
 
-/// What a hint says.
+/// The content of a hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HintKind {
     /// The packet was too long for a link.

@@ -58,7 +58,7 @@ pub(crate) struct LengthSearch {
 
 impl LengthSearch {
     /// A search that has not begun. `top`: the longest connection packet that both ends can handle.
-    /// `hint`: what the label's source says about the path.
+    /// `hint`: the limit that the label's source states.
     pub(crate) fn new(header: u16, top: u16, hint: Option<u16>) -> LengthSearch {
         let top = top.max(LENGTH_MIN);
         let hinted = hint.map_or(top, |hint| hint.clamp(LENGTH_MIN, top));

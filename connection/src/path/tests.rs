@@ -692,7 +692,7 @@ fn the_length_is_searched_only_while_messages_are_sent() {
     assert_eq!(end.paths.next_timeout(), Some(Nanos::ZERO), "the change is reported");
 }
 
-/// The search stops some seconds after the last message, and goes on with the next one.
+/// The search stops some seconds after the last message, and continues with the next message.
 #[test]
 fn a_search_that_is_not_finished_waits_for_messages() {
     let mut end = End::connected(true, 0, 1);

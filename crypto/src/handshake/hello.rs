@@ -107,7 +107,7 @@ pub struct Offer {
     pub versions: Versions,
     /// AEAD suites.
     pub suites: Suites,
-    /// The seal mode that this end asks for. In a connection, the field has another meaning:
+    /// The seal mode that this end requests. In a connection, the field has another meaning:
     /// [`accepts_pass_through`](Self::accepts_pass_through).
     pub seal: SealWish,
     /// Label widths that this end can switch.
@@ -283,7 +283,7 @@ impl Hello {
         Ok(bytes)
     }
 
-    /// Parses a payload. Any bytes give a hello or an error.
+    /// Parses a payload. Returns a hello or an error for any bytes.
     ///
     /// In the hello of a link, what follows the protocol table is skipped (W4-46). In the hello of
     /// a connection it is kept, and some values are refused (W6-17).

@@ -55,9 +55,9 @@ pub(crate) struct Noise {
 /// Values that are passed between snow's state and its owner, each of them once.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// The ephemeral key, until snow asks for it. snow takes its random source when its state is
-    /// built, but a responder gets its key only after it has read a message. So the random source
-    /// and the owner share this field.
+    /// The ephemeral key, until snow requests it. snow takes its random source when its state is
+    /// built, but a responder generates its key only after it has read a message. So the random
+    /// source and the owner share this field.
     ephemeral: Mutex<Option<Secret>>,
     /// The two direction keys, as snow's hash computed them. They are stored here, because snow's
     /// own functions would compute them again.

@@ -145,8 +145,8 @@ impl Session {
         self.peer.get_or_insert(*key);
     }
 
-    /// Begins all handshakes with XX from now on, so that someone who later steals the peer's static
-    /// key does not learn our identity from them (wire.md W6-199).
+    /// Begins all handshakes with XX from now on, so that an attacker who later gets the peer's
+    /// static key does not learn our identity from them (wire.md W6-199).
     pub fn hide_identity(&mut self) {
         self.hides_identity = true;
     }
@@ -290,7 +290,7 @@ impl Session {
     ///
     /// Every second attempt to a silent discovered peer uses XX, because the peer may have lost its
     /// state or changed its key. Valid keys are renewed only with IK, which loses no packet. A link
-    /// begins with XX; a connection begins with IK, which also tells whether the peer has restarted
+    /// begins with XX; a connection begins with IK, which also shows whether the peer has restarted
     /// (wire.md W6-122, W6-140).
     fn initiation_key(&self, domain: Domain) -> Option<StaticPublic> {
         let is_there = self.current.is_some() && !self.lost;

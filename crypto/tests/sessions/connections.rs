@@ -1,4 +1,4 @@
-//! Sessions of connections: reached by PeerId, with times and hellos of their own.
+//! Sessions of connections: handshakes by PeerId, and the times and hellos of connections.
 
 use crate::sim::{Impairment, LOSSY, Sim, offer, sim, up};
 use strowger_crypto::aead::Provider;
@@ -28,7 +28,7 @@ fn session(peer: Option<StaticPublic>, identity: Option<Identity>) -> Session {
     })
 }
 
-/// Two ends of a connection that know each other's identity only.
+/// Two ends of a connection that know only each other's identity.
 fn connection(seed: u64, impairment: Impairment, load: Load) -> Sim {
     let mut sim = sim(seed, impairment, load);
     let mut entropy = SeededEntropy::new(seed ^ 0xc0);

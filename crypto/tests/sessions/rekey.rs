@@ -224,7 +224,7 @@ fn one_handshake_completes_when_both_ends_initiate_at_once() {
         sim.run(Nanos::from_secs(10), [None, None]);
         assert_eq!(sim.nodes.each_ref().map(|node| node.rekeys), [1, 1], "seed {seed}");
         // The handshake of the end with the smaller key completes. That end does not answer the
-        // other one's initiation.
+        // initiation of the other end.
         let [one, other] = sim.nodes.each_ref().map(|node| *node.local.static_public());
         assert_eq!(sim.nodes[usize::from(one > other)].answers, 0, "seed {seed}");
         let second = Some(Nanos::from_millis(50));
@@ -301,8 +301,8 @@ fn attempts_without_random_bytes_fail_and_back_off() {
 /// wire.md: W3-35.
 #[test]
 fn r5_a_nonce_is_used_once_across_lanes_rekeys_restarts_and_forks() {
-    // Equal counters under one key give equal key streams, so the test seals zeros and looks for a
-    // repeated stream. A fork cannot copy a sealer (it is not Clone); it can copy a node's
+    // Equal counters under one key give equal key streams, so the test seals zeros and searches for
+    // a repeated stream. A fork cannot copy a sealer (it is not Clone); it can copy a node's
     // long-term key and its randomness. The nodes have the same long-term keys in every round, as
     // after a restart. In each round after the first, one end in turn also has the same randomness
     // as before, as after a fork; the fresh randomness of the other end suffices.

@@ -514,7 +514,7 @@ fn unknown_peers_find_each_other_by_beacons_where_both_accept_them() {
             // The nodes renew their keys several times.
             run_rounds(&mut nodes, 20 * 400);
             assert!(nodes.iter().all(|node| node.is_up() && node.switch.peers().len() == 1));
-            // One node stops. The other one removes the peer and frees its slot.
+            // One node stops. The other node removes the peer and frees its slot.
             let gone = nodes.pop().expect("two");
             gone.assert_even();
             drop(gone);

@@ -14,7 +14,7 @@ use strowger_engine::{
 };
 use strowger_testkit::sim::{MS, Node, NodeSpec, Pair, SECOND, identity, key};
 
-/// The properties of the other end that one end has configured.
+/// The properties of the other end in the configuration of one end.
 #[derive(Clone, Copy, Debug)]
 struct Knows {
     key: bool,

@@ -292,7 +292,7 @@ fn no_frame_waits_for_a_peer_that_was_never_up() {
     let (net, mut now) = (SimNet::default(), Now(1));
     let mut alone = Node::new(&net, &NodeSpec::new(1), now);
     let (own, mut endpoint) = alone.add_endpoint();
-    // One peer has no known address and never connected. The other one does not respond.
+    // One peer has no known address and never connected. The other end does not respond.
     for (seed, is_known) in [(2, false), (3, true)] {
         let slot = alone.add_peer(seed, is_known, now);
         let before = alone.count(Discard::LinkDown);

@@ -378,8 +378,8 @@ fn w5_9_a_slot_without_the_right_to_ask_learns_as_much_as_of_an_empty_slot() {
     row.assert_even();
 }
 
-/// A former number still leads to its user for senders with the right to it. For other senders it
-/// looks like an empty slot, and they do not learn the present number.
+/// A former number still leads to its user for senders with the right to it. Other senders get the
+/// error for an empty slot, and do not learn the present number.
 ///
 /// wire.md: W5-58.
 #[test]
@@ -587,7 +587,7 @@ fn w5_12_a_goodbye_from_beyond_the_neighbour_is_refused() {
 /// wire.md: W1.3-4, W1.3-11.
 #[test]
 fn an_answer_to_a_forged_return_path_leaves_by_the_slot_of_its_sender() {
-    // Without an end marker; with another bit as the end marker; with the way to the left
+    // Without an end marker; with another bit as the end marker; with the label to the left
     // neighbour, at slot 2.
     let to_the_left = way(&[(3, 2)]).register().reverse_bits();
     for (top, shift, arrives) in

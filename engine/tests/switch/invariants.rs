@@ -507,7 +507,7 @@ fn r10_the_death_of_an_endpoint_leaves_forwarding_up() {
     rig.settle();
     assert!(endpoint.receive().expect("the port is there").is_some());
 
-    // The endpoint dies while frames are queued for it.
+    // The endpoint ends while frames are queued for it.
     for number in 1..=20 {
         assert!(rig.send(2, &numbered(2, 4, number)));
     }

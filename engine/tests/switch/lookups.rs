@@ -115,7 +115,8 @@ impl Bench {
         }
     }
 
-    /// Sends a message from a slot along `label`, and returns the control messages that come back.
+    /// Sends a message from a slot along `label`, and returns the control messages that the slot
+    /// receives.
     fn ask_along(&mut self, slot: u32, label: Label, message: &[u8]) -> Vec<Vec<u8>> {
         let (label, shift) = label.depart().expect("short");
         let flags = Flags { control: true, ..Flags::default() };
@@ -189,7 +190,7 @@ impl Bench {
         }
     }
 
-    /// Asks for a peer by a find message. Returns width and director, the seconds, and the
+    /// Requests a peer with a find message. Returns width and director, the seconds, and the
     /// certificate.
     fn find(&mut self, slot: u32, who: &IdentityKey) -> Option<((u8, u64), u32, Vec<u8>)> {
         let nonce = [9; 16];
@@ -204,7 +205,7 @@ impl Bench {
         Some(((host.width, host.director), host.seconds, host.certificate.to_vec()))
     }
 
-    /// Asks for labels to a peer, by key and by address, which give the same answer.
+    /// Requests labels to a peer, by key and by address; both answers must be equal.
     fn resolve(&mut self, slot: u32, who: &IdentityKey) -> Resolved {
         let (key, address) = (who.public().to_bytes(), who.public().peer_id().ip6().octets());
         let targets = [ResolveTarget::Peer(&key), ResolveTarget::Address(&address)];

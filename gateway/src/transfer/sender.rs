@@ -121,7 +121,7 @@ impl Sender {
         self.buffer.extend(bytes);
     }
 
-    /// Says that the file ends here.
+    /// Marks the end of the file.
     pub(crate) fn end_input(&mut self) {
         self.is_input_complete = true;
     }

@@ -1,4 +1,4 @@
-//! Three relays in a line, each in a namespace of its own, and programs at both ends.
+//! Three relays in a line, each in its own namespace, and programs at both ends.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Connections that are refused or impossible: each has its exit code, and a line that says why.
+//! Connections that are refused or impossible: each has its exit code, and a line with the reason.
 
 use std::{io::Write as _, time::Instant};
 

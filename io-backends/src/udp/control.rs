@@ -66,8 +66,7 @@ impl<const BYTES: usize> ControlRoom<BYTES> {
     pub(super) const EMPTY: Self = Self([0; BYTES]);
 }
 
-/// Makes the control message that tells the kernel to split a send into segments of this many
-/// bytes.
+/// Makes the control message with which the kernel splits a send into segments of this many bytes.
 pub(super) fn segment_message(bytes: u16) -> ControlRoom<CONTROL_MESSAGE_BYTES> {
     let mut room = ControlRoom::EMPTY;
     room.0[..8].copy_from_slice(&(HEAD_BYTES + 2).to_ne_bytes());

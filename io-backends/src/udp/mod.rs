@@ -66,7 +66,7 @@ use crate::sys::{
 /// The backend to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// recvmmsg, which was as fast as io_uring or faster when measured. The report says whether
+    /// recvmmsg, which was as fast as io_uring or faster when measured. The report states whether
     /// io_uring would work.
     #[default]
     Auto,

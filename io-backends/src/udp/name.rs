@@ -1,6 +1,6 @@
 //! A socket address in the kernel's form, and in the form of a lookup key.
 //!
-//! The parser accepts any bytes. Bytes that are not an address give no key.
+//! The parser accepts any bytes. Returns no key for bytes that are not an address.
 
 use std::{
     mem,

@@ -40,7 +40,7 @@ pub struct Received {
 pub enum ClientError {
     /// No process is listening at this path: there is no such file, or its process has ended.
     NotListening(io::Error),
-    /// The switch serves another client and has rejected this one.
+    /// The switch serves another client and has rejected this client.
     Busy,
     /// The switch has rejected this client, for this reason.
     Refused(ClientRefusal),

@@ -1,4 +1,4 @@
-//! One listening socket for several processes, each with a port of its own.
+//! One listening socket for several processes, each with its own port.
 //!
 //! [`Clients`] listens, and its owner decides which process gets which port. Each [`UnixPort`]
 //! serves one process and shares nothing with the others: a process that does not read, or that
@@ -103,8 +103,8 @@ impl Clients {
         Ok(self.listener.try_accept()?.map(WaitingClient))
     }
 
-    /// Gives a process to a port, by its number from 0. The port must be attached, or being
-    /// attached, and must have no process.
+    /// Assigns a process to a port, by the port's number from 0. The port must be attached, or
+    /// being attached, and must have no process.
     pub fn give(&self, port: usize, client: WaitingClient) {
         let Some((place, bell)) = self.places.get(port) else { return };
         // Relaxed: the port sets it only after it has taken this process, and reads no other data.

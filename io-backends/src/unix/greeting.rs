@@ -70,7 +70,7 @@ impl Greeting {
     }
 }
 
-/// What a port needs to know about its switch to greet a client. The owner of the switch keeps it
+/// The facts about a switch that a port needs to greet a client. The owner of the switch keeps it
 /// up to date, from any thread.
 #[derive(Debug)]
 pub struct SwitchFacts {

@@ -14,8 +14,8 @@ pub(super) const HEADER_DOWN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 pub(super) const HEADER_BUSY: [u8; HEADER_BYTES] = [0xff; HEADER_BYTES];
 /// Header of the switch's greeting, and of a train to the switch.
 pub(super) const HEADER_SECOND: [u8; HEADER_BYTES] = [0xff, 0xff, 0xff, 0xfe];
-/// Header of the reason why the switch refuses a client. It follows [`HEADER_BUSY`] in a message of
-/// its own.
+/// Header of the reason why the switch refuses a client. It follows [`HEADER_BUSY`] in a separate
+/// message.
 pub(super) const HEADER_REFUSAL: [u8; HEADER_BYTES] = [0xff, 0xff, 0xff, 0xfd];
 /// Length of the header of a train: slot number or [`HEADER_SECOND`], segment, zero.
 pub(super) const TRAIN_HEADER_BYTES: usize = 8;
@@ -47,8 +47,8 @@ pub enum ToSwitch {
 impl ToSwitch {
     /// Parses a message of `len` bytes. `start` has its first 9 bytes, or all if it is shorter.
     ///
-    /// `is_greeted` says whether the switch has sent a greeting on this connection. Packets have up
-    /// to `packet_bytes_max` bytes.
+    /// `is_greeted`: whether the switch has sent a greeting on this connection. Packets have up to
+    /// `packet_bytes_max` bytes.
     ///
     /// # Errors
     /// The loss to count: `Malformed`, or `Truncated` if a packet is too long or the train has too

@@ -25,7 +25,7 @@ pub(super) enum DeviceState {
     Stalled,
     /// The interface is down (`ENETDOWN`).
     Down,
-    /// The interface no longer exists (`ENXIO`). It does not come back.
+    /// The interface no longer exists (`ENXIO`). This state is final.
     Gone,
 }
 

@@ -1,5 +1,5 @@
-//! Tests of unix sockets for several clients, each with a port of its own. The test is the owner
-//! that accepts clients and gives them to ports. No test sleeps; every wait has a deadline.
+//! Tests of unix sockets for several clients, each with its own port. The test is the owner that
+//! accepts clients and assigns them to ports. No test sleeps; every wait has a deadline.
 
 use std::{
     path::Path,
@@ -101,7 +101,7 @@ fn each_client_has_a_port_of_its_own_and_one_that_does_not_read_or_leaves_harms_
         assert_eq!((got.len, got.ingress), (6, n));
     }
 
-    // The first client leaves. Its port says so, and takes the next one only with a mark.
+    // The first client leaves. The port reports this, and accepts the next client only with a mark.
     assert_eq!((owner.0.load(Ordering::Relaxed), clients.is_gone(0)), (0, false));
     drop(first);
     until("the port to find that its client is gone", || {

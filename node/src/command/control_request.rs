@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// A label whose first director names a slot of the relay, or the name of a peer or neighbour.
-    /// The name stands for the label that leads from the relay to it.
+    /// The name selects the label from the relay to this target.
     #[arg(value_name = "LABEL or NAME")]
     target: Target,
     /// Print JSON: one line for each ping, one object for a trace or an identity.
@@ -88,7 +88,7 @@ struct EndToEnd {
     network: Option<String>,
 }
 
-/// What `strowger ping --help` says about targets.
+/// The text of `strowger ping --help` about targets.
 pub(crate) const PING_TARGETS: &str = "\
 Targets:
   a label or the name of a link   the relay pings the switch at the end
@@ -326,7 +326,7 @@ pub(crate) fn ping(options: &PingOptions, output: &mut dyn Write) -> Result<(), 
 ///
 /// # Errors
 /// One line: no relay answers, the relay declined the request, or the packet was dropped. In the
-/// last case the line says where and why.
+/// last case the line states the hop and the reason.
 pub(crate) fn trace(of: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let label = of.target.label(&of.socket)?;
     let request = json!({ "trace": { "label": label.to_string() } });
@@ -389,7 +389,8 @@ pub(crate) fn identify(of: &Options, output: &mut dyn Write) -> Result<(), Failu
     }
 }
 
-/// The target that a trace reached. If the trace stopped earlier, the error says where and why.
+/// The target that a trace reached. If the trace stopped earlier, the error states the hop and the
+/// reason.
 fn end_of(hops: &[Value]) -> Result<&'static str, String> {
     let silent = hops.iter().rev().take_while(|hop| hop["silent"] == true).count();
     let Some(last) = hops.iter().rev().find(|hop| hop["silent"] != true) else {

@@ -167,7 +167,7 @@ impl Place {
         Ok(text)
     }
 
-    /// Reads the node's key, or makes one. Also returns a line that says whether the key is new.
+    /// Reads the node's key, or makes one. Also returns a line that states whether the key is new.
     fn key(&self) -> Result<(IdentityKey, String), Failure> {
         let file = self.path(KEY);
         let shown = file.display();

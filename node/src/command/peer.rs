@@ -21,7 +21,7 @@ use strowger_runtime::{files, places};
 use super::{folder::default_folder, print::print};
 use crate::exit::{Exit, Failure};
 
-/// What `strowger peer --help` says about the address book.
+/// The text of `strowger peer --help` about the address book.
 pub(crate) const ABOUT: &str = "\
 The address book gives names to PeerIds, and says how the peers are reached: by labels, which begin at \
 this node's slot, or by addresses of nodes. Programs that open sockets by PeerId or name will read it; \
@@ -178,7 +178,7 @@ impl AddOptions {
         entry.purposes = self.purposes;
         entry.labels.clone_from(&self.labels);
         match address.as_ref().map(PeerAddress::parts) {
-            // An address that is only a label and the PeerId.
+            // An address with only a label and the PeerId.
             Some(AddressParts { underlay: None, label: Some(label), .. }) => {
                 entry.labels.insert(0, *label);
             }
@@ -388,7 +388,7 @@ mod tests {
         task: Task,
     }
 
-    /// Runs a command line behind `strowger peer`, with this book.
+    /// Runs `strowger peer` with this command line and book.
     fn peer(file: &Path, line: &str) -> Result<String, String> {
         let words = line
             .split_whitespace()

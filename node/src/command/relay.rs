@@ -19,8 +19,8 @@ pub(crate) struct Options {
 /// Runs a relay until a signal ends it.
 ///
 /// # Errors
-/// One line: the configuration is invalid, the machine refused something, a thread died, or the
-/// counters do not balance.
+/// One line: the configuration is invalid, the system refused an operation, a thread panicked, or
+/// the counters do not balance.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     match &options.config {
         Some(config) => relay::run(config),

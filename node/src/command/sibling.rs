@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 
 /// The program that runs the measurements.
 pub(crate) const BENCH: &str = "strowger-bench";
-/// The program that has sockets: connections to peers.
+/// The program that makes connections to peers.
 pub(crate) const GATEWAY: &str = "strowger-gateway";
 
 /// Replaces this process by a program with these arguments (`exec`).

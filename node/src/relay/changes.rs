@@ -11,9 +11,9 @@ use crate::{limits::CHANGES_MAX, relay::control::Response};
 /// A change that is not complete yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The change is complete when every worker knows the slot.
+    /// The change is complete when every worker's table has the slot.
     Attach(Slot),
-    /// The change is complete when no worker knows the slot any more.
+    /// The change is complete when no worker's table has the slot.
     Detach(Slot),
     /// The change is complete when every worker writes `to` into return paths. From then on, `from`
     /// is an alias.
@@ -82,7 +82,7 @@ impl Changes {
         self.0.push((change, client));
     }
 
-    /// Responds to all waiting clients. The response says that the result is unknown.
+    /// Responds to all waiting clients. The response states that the result is unknown.
     pub(super) fn give_up(&mut self) {
         for (_, client) in self.0.drain(..) {
             let why = "the slow path restarted meanwhile; `strowger show slots` shows the result";

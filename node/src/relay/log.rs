@@ -321,8 +321,8 @@ impl State {
         self.suppressed.entry((kind, subject)).or_insert((0, now)).0 += 1;
     }
 
-    /// The subject whose token bucket applies: this one, or the empty one if there are too many
-    /// subjects.
+    /// The subject whose token bucket applies: the given subject, or the empty subject if there are
+    /// too many subjects.
     fn subject(&mut self, now: Instant, kind: Kind, subject: &str) -> String {
         let key = (kind, subject.to_owned());
         if self.subjects.len() >= LOG_SUBJECTS_MAX && !self.subjects.contains_key(&key) {

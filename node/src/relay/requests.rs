@@ -71,7 +71,7 @@ impl RequestSender {
         self.waiting().requests.give_up();
     }
 
-    /// Responds to all clients whose changes are pending. The response says that the result is
+    /// Responds to all clients whose changes are pending. The response states that the result is
     /// unknown.
     pub(super) fn give_up_changes(&self) {
         self.waiting().changes.give_up();

@@ -42,7 +42,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Writes a configuration, in which `DIR` stands for the folder.
+    /// Writes a configuration, after replacing `DIR` with the folder.
     fn write(&self, sections: &str) -> String {
         let dir = self.0.path().to_str().unwrap();
         let text = format!("control.socket = \"DIR/control\"\n{sections}").replace("DIR", dir);

@@ -43,8 +43,8 @@ impl Place {
         self.directory.path().join("ours").join(name)
     }
 
-    /// The command that starts a relay with these sections, in which `THEIRS` and `OURS` stand for
-    /// the folders.
+    /// The command that starts a relay with these sections, after replacing `THEIRS` and `OURS`
+    /// with the folders.
     fn command(&self, sections: &str) -> Command {
         let socket = if sections.contains("control.socket") {
             ""

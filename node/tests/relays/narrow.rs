@@ -39,7 +39,7 @@ fn too_big(relay: &Relay) -> u64 {
 fn assert_found(relays: &[Relay; 2], found: [usize; 2]) {
     until_up([&relays[0], &relays[1]]);
     for (relay, bytes) in relays.iter().zip(found) {
-        // A search takes a large part of the deadline, so the first part has a deadline of its own.
+        // A search takes a large part of the deadline, so the first part has its own deadline.
         eventually("the search finds a first bound", || {
             let link = link(relay);
             (link["mtu"] != 1452 || link["mtu_found"] == true).then_some(())

@@ -104,8 +104,8 @@ fn assert_links(nodes: &[Node; 2], relays: [&Relay; 2]) {
     }
 }
 
-/// Asserts that each end renews the keys when its own clock says that they are due, without a moment
-/// in which the link is down.
+/// Asserts that each end renews the keys when they are due by its own clock, and that the link
+/// never goes down.
 fn assert_rekeys(nodes: &[Node; 2], [new, old]: [&Relay; 2]) {
     for (node, clock) in nodes.iter().zip(CLOCKS) {
         let before = handshakes(new);

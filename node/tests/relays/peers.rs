@@ -133,7 +133,7 @@ fn unknown_peers_get_what_the_policy_allows_and_no_more() {
     let second = c.start_with(&looks(&b));
     eventually("the relay refuses it", || (host.discards("over_budget") > 0).then_some(()));
     assert!(!second.is_up() && peers(&host).len() == 1);
-    // When the peer dies, its slot is free again, and the next one connects.
+    // When the peer ends, its slot becomes free, and the next peer connects.
     drop(guest);
     eventually("the next peer has its link", || {
         let rows = peers(&host);

@@ -55,8 +55,8 @@ struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay with this configuration, in which `DIR` stands for a new folder with the
-    /// control socket `control`. Waits until the relay is ready.
+    /// Starts a relay with this configuration, after replacing `DIR` with a new folder. The control
+    /// socket is `control` in this folder. Waits until the relay is ready.
     fn start(config: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), config)
     }

@@ -1,4 +1,4 @@
-//! Programs on the slots of a relay announce themselves and ask for peers, by control messages.
+//! Programs on the slots of a relay announce themselves and look up peers, by control messages.
 
 use std::{fs, thread, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Several programs on one `[[unix]]`, each with a slot of its own: they connect and disconnect, and
-//! one is killed under load. No test sleeps for a verdict; every wait has a deadline.
+//! Several programs on one `[[unix]]`, each with its own slot: they connect and disconnect, and one
+//! is killed under load. No test sleeps for a verdict; every wait has a deadline.
 
 use std::{
     fs,
@@ -213,7 +213,7 @@ fn a_restart_gives_the_number_of_a_program_to_no_other() {
 }
 
 /// The program of docs/unix-port.md, which needs only Python's standard library, sends a packet to
-/// a second one, and says why it is refused.
+/// a second program, and prints why it is refused.
 #[test]
 fn the_program_of_the_guide_sends_and_receives_a_packet() {
     let page = include_str!("../../../docs/unix-port.md");

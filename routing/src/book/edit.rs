@@ -1,4 +1,4 @@
-//! Changes one entry in the text of an address book. The text of the other entries stays as it is.
+//! Changes one entry in the text of an address book, and keeps the text of the other entries.
 
 use strowger_crypto::PeerId;
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! [`AddressBook::parse`] reads such a text. [`add`], [`replace`] and [`remove`] change one entry
-//! of the text and leave the text of the other entries as it is.
+//! of the text and keep the text of the other entries.
 
 mod edit;
 mod reader;
@@ -32,7 +32,7 @@ pub struct AddressBook {
 }
 
 impl AddressBook {
-    /// Reads the text of an address book. Every text gives either a book or at least one fault.
+    /// Reads the text of an address book. Returns a book or at least one fault for every text.
     ///
     /// # Errors
     /// The faults, in the order of their lines. A text that is not TOML has only one.

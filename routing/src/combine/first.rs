@@ -1,4 +1,4 @@
-//! One source, and another one if the first has found nothing.
+//! One source, and a second source if the first has found nothing.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ impl<A: PeerRouting, B: PeerRouting> First<A, B> {
         let Stage::Second { first_end, found } = stage else { return None };
         *found |= !result.candidates.is_empty();
         if let Some(end) = &mut result.end {
-            // If nothing was found, the caller learns that the first source refused.
+            // If nothing was found, report to the caller that the first source refused.
             if !*found && *first_end != LookupEnd::Complete {
                 *end = *first_end;
             }

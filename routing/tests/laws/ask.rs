@@ -73,7 +73,7 @@ fn sources_that_get_no_answer_keep_the_rules() {
     }
 }
 
-/// A question on its way, or its answer.
+/// A question or answer in flight.
 struct Packet {
     at: Nanos,
     from: AnyLabel,

@@ -120,7 +120,7 @@ fn random_candidate(rng: &mut Rng, target: &LookupTarget) -> Candidate {
     candidate
 }
 
-/// Answers as its script says.
+/// A source that answers according to its script.
 pub(crate) struct Scripted {
     script: Script,
     log: Log,

@@ -18,8 +18,8 @@ fn flood(socket: &mut Socket, count: usize, message: &[u8]) {
     }
 }
 
-/// The number of messages to a socket that is not read: 16,000, or what the environment variable
-/// `STROWGER_R21_MESSAGES` says.
+/// The number of messages to a socket that is not read: 16,000, or the value of the environment
+/// variable `STROWGER_R21_MESSAGES`.
 fn unread_messages() -> usize {
     let wanted = std::env::var("STROWGER_R21_MESSAGES").ok();
     wanted.map_or(16_000, |wanted| wanted.parse().expect("STROWGER_R21_MESSAGES is a number"))

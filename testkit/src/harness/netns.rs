@@ -79,7 +79,7 @@ pub type End<'a> = (&'a Namespace, &'a str, &'a str);
 
 /// Makes a veth pair and sets both ends up.
 ///
-/// IPv6 is off, so that the kernel sends no IPv6 packets of its own. VLAN offloads are off, so that
+/// IPv6 is off, so that the kernel itself sends no IPv6 packets. VLAN offloads are off, so that
 /// tags stay in the frames, where an XDP program sees them.
 pub fn veth([a, b]: [End<'_>; 2]) -> Result<(), String> {
     let ((Namespace(in_a), a, a_words), (Namespace(in_b), b, b_words)) = (a, b);

@@ -109,8 +109,8 @@ pub struct HelloFields<'a> {
 }
 
 impl<'a> HelloFields<'a> {
-    /// Reads the fields behind the protocol table of a hello, up to the end of `bytes`. Any bytes
-    /// give fields or an error. Types that this version does not know are skipped.
+    /// Reads the fields behind the protocol table of a hello, up to the end of `bytes`. Returns
+    /// fields or an error for any bytes. Types that this version does not know are skipped.
     ///
     /// # Errors
     /// [`HelloFieldError`].

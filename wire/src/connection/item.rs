@@ -133,7 +133,7 @@ pub enum ControlItem<'a> {
         /// The goodbye's protocol.
         protocol: Option<EntryNumber>,
     },
-    /// Asks for an identify answer (op 9). This item is as long as the longest answer.
+    /// Requests an identify answer (op 9). This item is as long as the longest answer.
     Identify,
     /// The answer to `Identify`: facts about the node, and about the packet that contained
     /// `Identify` (op 10).

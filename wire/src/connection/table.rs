@@ -189,7 +189,7 @@ impl fmt::Display for ProtocolName<'_> {
 /// One entry of a protocol table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableEntry<'a> {
-    /// What the protocol's listener accepts beside sealed messages.
+    /// What the protocol's listener accepts besides sealed messages.
     pub flags: EntryFlags,
     /// The protocol's name.
     pub name: ProtocolName<'a>,
@@ -229,7 +229,7 @@ impl<'a> TableEntries<'a> {
     /// No entry.
     pub const EMPTY: TableEntries<'static> = TableEntries { bytes: &[], count: EntryCount::ZERO };
 
-    /// Reads entries up to the end of `bytes`. Any bytes give entries or an error.
+    /// Reads entries up to the end of `bytes`. Returns entries or an error for any bytes.
     ///
     /// # Errors
     /// [`TableError`].

@@ -55,7 +55,7 @@ enum Numbering {
     Xor(u32),
 }
 
-/// A valid list of forms: narrowest first, no prefix begins another one (wire.md 1.1).
+/// A valid list of forms: narrowest first, and no prefix is a prefix of another (wire.md 1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scheme {
     forms: [Form; FORMS_MAX],

@@ -89,8 +89,8 @@ fn a_packet_of_many_items_gets_one_packet_of_acknowledgements() {
     }
 }
 
-/// The end that sees the conflict says goodbye and drops the keys. Its socket stays, and its next
-/// message begins a connection with another id.
+/// The end that detects the conflict sends a goodbye and drops the keys. Its socket stays, and its
+/// next message begins a connection with another id.
 ///
 /// wire.md: W6-36.
 #[test]

@@ -1,4 +1,4 @@
-//! What an endpoint does not learn, keep, deliver or answer.
+//! Tests of what an endpoint must not learn, keep, deliver or answer.
 
 use strowger_crypto::handshake::{FieldBytes, TimestampGuard};
 use strowger_wire::connection::{ConnectionId, HelloFields, TableState};
@@ -90,7 +90,7 @@ fn a_label_without_an_answer_is_not_learnt_and_gets_none() {
     let packets = held_back(&mut net, |net| net.send(0, socket, b"one"));
     assert_eq!(receive(&mut net, 1, 2, &without_return_path(&packets[0].bytes)), Ok(()));
     assert_eq!(labels(&net), before);
-    // By another slot the return label is another one.
+    // By another slot the return label differs.
     let packets = held_back(&mut net, |net| net.send(0, socket, b"two"));
     assert_eq!(receive(&mut net, 1, 9, &packets[0].bytes), Ok(()));
     assert_eq!(labels(&net), [before, vec![label_to(9)]].concat());
@@ -125,7 +125,7 @@ fn timestamps_are_kept_and_the_greatest_dropped_one_is_the_floor() {
     assert!(memory.is_below_floor(Timestamp(12)) && !memory.is_below_floor(Timestamp(13)));
 }
 
-/// A message that is on its way, the repeated goodbyes, and a packet after the keys are gone.
+/// A message in flight, the repeated goodbyes, and a packet after the keys were dropped.
 ///
 /// wire.md: W6-165.
 #[test]

@@ -46,7 +46,7 @@ fn a_report_counts_the_packets_under_the_newest_keys_once_a_second() {
     let [(0, packets, 4, newest)] = first[..] else { panic!("{first:?}") };
     // Items and confirmations count, too. All counters from 0 on have arrived.
     assert!(packets >= 5 && newest + 1 == packets, "{first:?}");
-    // Another one is due after a second, and only if a message was opened.
+    // Another report is due after a second, and only if a message was opened.
     net.send(0, socket, b"marked");
     net.run(10);
     report(&mut net, 1, 0);
@@ -58,7 +58,7 @@ fn a_report_counts_the_packets_under_the_newest_keys_once_a_second() {
     net.run(2_000);
     report(&mut net, 1, 0);
     assert_eq!(reports(&mut net, 0), []);
-    // After a renewal of the keys the counts begin again.
+    // After a rekey the counts start from zero.
     net.nodes[0].endpoint.set_ecn(socket, Ecn::NotCapable);
     for _ in 0..140 {
         net.send(0, socket, b"renewal");

@@ -283,7 +283,8 @@ impl Policy for Switchable {
     }
 }
 
-/// No message is sealed with keys that the peer has refused: the next connect begins again.
+/// No message is sealed with keys that the peer has refused: the next connect starts a new
+/// handshake.
 ///
 /// wire.md: W6-201.
 #[test]

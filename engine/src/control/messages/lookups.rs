@@ -316,7 +316,7 @@ pub(super) fn observed(cause: Cause, slots: &Slots) -> Option<SocketAddr> {
     }
 }
 
-/// Whether the user of a link may ask for labels: an endpoint, or a neighbour on a sealed link.
+/// Whether the user of a link may request labels: an endpoint, or a neighbour on a sealed link.
 pub(super) fn may_resolve(cause: Cause, slots: &Slots) -> bool {
     let user = slots.user(cause.ingress);
     user.is_some_and(|user| user.behind == Behind::Endpoint || user.sealed)

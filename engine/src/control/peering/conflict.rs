@@ -1,5 +1,5 @@
-//! Detection of one static key on two nodes: each node begins a handshake when the other one has
-//! taken over its link, so new keys come from two addresses in turn.
+//! Detection of one static key on two nodes: each node begins a handshake when the other node has
+//! taken its link, so new keys come from two addresses in turn.
 
 use strowger_crypto::limits::REKEY_AFTER;
 

@@ -133,7 +133,7 @@ impl Intake {
 
     /// Whether the rate limit of a source address allows one more message from it. The sender has
     /// proved that it receives at this address. This limit does not apply to a peer at its known
-    /// location, which has a budget of its own.
+    /// location, which has its own budget.
     fn may_read_source(&mut self, link: Mark, from: Address, now: Now) -> bool {
         !link.is_unknown() || self.sources.may_read(from, nanos(now))
     }
@@ -303,8 +303,8 @@ impl Intake {
         let expected = table.expected_by(finish.identity(), datagram);
         let index = finish.our_index();
         if !table.shared_mut().sessions.indices().take_index(index) {
-            // The place of this index is in use. The sender will begin again, and then gets another
-            // index.
+            // The place of this index is in use. The sender will begin another handshake, with
+            // another index.
             return Err(Discard::OverBudget);
         }
         let key = finish.peer().static_key;

@@ -31,8 +31,8 @@ pub(crate) struct Backend {
     pub(crate) join: fn() -> Result<Joined, String>,
     /// Whether a received frame is in the memory from which it was sent.
     pub(crate) zero_copy: bool,
-    /// Whether frames stay with the caller when the backend is full, and none is dropped on the
-    /// way.
+    /// Whether frames stay with the caller when the backend is full, and no accepted frame is
+    /// dropped.
     pub(crate) keeps_when_full: bool,
     /// Whether the port detects that the far end has ended.
     pub(crate) knows_when_gone: bool,

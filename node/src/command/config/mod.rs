@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Print the errors of a configuration, and what this machine would refuse. The check changes
-    /// nothing, so it may run beside a running relay. Run it as the user that starts the relay.
+    /// nothing, so it may run while a relay runs. Run it as the user that starts the relay.
     Check {
         /// The file.
         file: PathBuf,

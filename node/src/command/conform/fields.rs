@@ -1,4 +1,4 @@
-//! The fields that each operation knows. A request with another field is refused, because a wrong
+//! The fields that each operation accepts. A request with another field is refused, because a wrong
 //! name of an optional field would have no effect.
 
 use super::{Fault, OPERATIONS, request::Request};
@@ -54,7 +54,7 @@ fn check_names(request: Request<'_>, known: &str) -> Result<(), Fault> {
 /// The fields of an operation; `None` if the operation is unknown.
 fn known(op: &str, request: Request<'_>) -> Option<String> {
     let operation = OPERATIONS.iter().find(|operation| operation.name == op)?;
-    // Where the list says more than names.
+    // Operations whose list contains more than names.
     let known = match op {
         "convert" => "scheme label form",
         "widen" => "scheme label ingress asker",

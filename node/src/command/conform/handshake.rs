@@ -24,7 +24,7 @@ use super::{
     request::Request,
 };
 
-/// The reply to an operation on handshakes; `None` if the operation is another one.
+/// The reply to an operation on handshakes; `None` for other operations.
 pub(super) fn answer(op: &str, request: Request<'_>) -> Option<Result<Value, Fault>> {
     Some(match op {
         "hello" => hello(request),

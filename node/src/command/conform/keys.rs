@@ -16,7 +16,7 @@ use strowger_wire::{
 
 use super::{Fault, Kind, handshake::refused, request::Request};
 
-/// The reply to an operation on keys; `None` if the operation is another one.
+/// The reply to an operation on keys; `None` for other operations.
 pub(super) fn answer(op: &str, request: Request<'_>) -> Option<Result<Value, Fault>> {
     Some(match op {
         "mac" => mac(request),

@@ -1,6 +1,6 @@
 //! Operations on labels and schemes (wire.md 1).
 //!
-//! A step to slot 1 gives only `to` if the ingress slot does not fit the width of the removed
+//! A step to slot 1 returns only `to` if the ingress slot does not fit the width of the removed
 //! director. The packet has arrived, and its ingress slot is passed alongside the packet instead of
 //! in its label (wire.md 1.3).
 //!
@@ -24,7 +24,7 @@ use strowger_wire::{
 use super::{Fault, request::Request};
 use crate::labels::{hop, hops_of_links};
 
-/// The reply to an operation on labels; `None` if the operation is another one.
+/// The reply to an operation on labels; `None` for other operations.
 pub(super) fn answer<R: Register>(op: &str, request: Request<'_>) -> Option<Result<Value, Fault>> {
     Some(match op {
         "encode" => encode(request),

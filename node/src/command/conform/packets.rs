@@ -14,7 +14,7 @@ use strowger_wire::{
 
 use super::{Fault, Kind, request::Request};
 
-/// The reply to an operation on packets; `None` if the operation is another one.
+/// The reply to an operation on packets; `None` for other operations.
 pub(super) fn answer<R: Register>(op: &str, request: Request<'_>) -> Option<Result<Value, Fault>> {
     Some(match op {
         "link_header" => link_header(request),

@@ -1,4 +1,5 @@
-//! Connections through a relay whose ports are captured: the capture has what the relay can read.
+//! Connections through a relay whose ports are captured: the capture contains every byte that the
+//! relay can read.
 //!
 //! ```text
 //!   Alice ── port, captured ── relay ── port, captured ── Bob
@@ -42,7 +43,7 @@ const MESSAGES: u64 = 1_000;
 const WINDOW: u64 = 16;
 /// Bytes of a message.
 const MESSAGE_BYTES: usize = 1_000;
-/// The length of the parts of messages that the capture is searched for.
+/// Bytes of the message parts for which the capture is searched.
 const PART_BYTES: usize = 16;
 /// The maximum duration of the whole exchange.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -103,7 +104,7 @@ pub(super) fn run() -> Result<Report, Failure> {
     alice.send_bare(bare)?;
     let arrived = bob.port.receive_wait(TIME_MAX);
     drop(arrived);
-    // All captured packets are written when the relay has ended.
+    // The capture is complete only after the relay has ended.
     relay.shutdown().map_err(|error| refused(&error))?;
     let bytes = captured.0.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Report {
@@ -229,7 +230,7 @@ impl End {
         self.port.frame(len).ok_or_else(|| refused(&"no memory for a frame is free"))
     }
 
-    /// Gives a packet to the relay.
+    /// Passes a packet to the relay.
     fn launch(&mut self, mut packet: Frame) -> Result<(), Failure> {
         if !packet.grow_front(LINK_HEADER_BYTES) {
             return Err(refused(&"no room for a link header"));
@@ -238,7 +239,7 @@ impl End {
         self.port.send_wait(packet, TIME_MAX).map_err(|error| refused(&error))
     }
 
-    /// Takes what has arrived, sends what is due, and returns the messages.
+    /// Receives packets, sends those that are due, and returns the messages.
     fn turn(&mut self, now: Nanos) -> Result<Vec<(SocketId, Vec<u8>)>, Failure> {
         let mut messages = Vec::new();
         while let Some(mut frame) = self.port.receive().map_err(|error| refused(&error))? {

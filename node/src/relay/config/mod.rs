@@ -77,7 +77,7 @@ pub(crate) struct Config {
     pub(crate) control_socket: PathBuf,
     /// The state file, which keeps slot numbers across restarts, if there is one.
     pub(crate) state: Option<PathBuf>,
-    /// The address book, from which the relay answers programs that ask for a peer.
+    /// The address book, from which the relay answers lookups of programs.
     pub(crate) address_book: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
@@ -174,8 +174,8 @@ pub(crate) struct UnixEndpoint {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) slot: Option<u32>,
-    /// The maximum number of processes, each with a slot of its own. `None` means one process, on
-    /// the slot of the socket.
+    /// The maximum number of processes, each with its own slot. `None` means one process, on the
+    /// slot of the socket.
     pub(crate) clients: Option<usize>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,

@@ -26,7 +26,7 @@
 //! `attach` needs `name`. For a neighbour that is reached through a `[[udp]]` or `[[ethernet]]` it
 //! needs `address`. `listener` is the name of the `[[udp]]`, `[[ethernet]]` or `[[unix]]`; it may
 //! be absent if the relay has only one listener. `slot` requests a slot number. The reply is sent
-//! when every worker knows the slot. If the number is still in quarantine, the reply is sent
+//! when every worker's table has the slot. If the number is still in quarantine, the reply is sent
 //! immediately, with the number of seconds until the slot opens. `key` (a static key in hex),
 //! `peer_id` (the PeerId, which the handshake authenticates), or both attach a peer over a sealed
 //! link. Such a request may also have `psk` (a file, as the relay's process sees it) and `rights`

@@ -30,7 +30,7 @@ impl<'a> ControlItems<'a> {
         self.0
     }
 
-    /// Reads the items in their order. Any bytes give a finite sequence of items and errors.
+    /// Reads the items in their order. For any bytes, the sequence of items and errors is finite.
     #[must_use]
     pub const fn iter(&self) -> ItemIter<'a> {
         ItemIter { rest: Reader(self.0) }
