@@ -252,7 +252,7 @@ impl AeadOnly {
     /// Runs one round; returns the time of opening and sealing.
     ///
     /// # Panics
-    /// If the cipher does not open what it sealed.
+    /// If the cipher does not open its own sealed packet.
     pub fn round(&mut self) -> Duration {
         let mut burst = self.waiting.pop_front().expect("bursts wait");
         let first = self.counter;

@@ -15,8 +15,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a packet: a switch header, and what follows it. If too many packets wait, the new
-    /// packet is dropped and counted. Its sender repeats everything that must arrive.
+    /// Adds a packet: a switch header and its payload. If too many packets wait, the new packet is
+    /// dropped and counted. Its sender repeats everything that must arrive.
     pub(crate) fn push(&mut self, route: &Route, mark: PacketMark, payload: &[u8]) {
         let mut packet = vec![0; route.header_bytes() + payload.len()];
         route.write(&mut packet, mark);

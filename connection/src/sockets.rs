@@ -1,4 +1,4 @@
-//! Sockets of connections: what the control part knows about them.
+//! The control part's state of each socket.
 
 use strowger_crypto::Nanos;
 use strowger_wire::switch_header::Ecn;

@@ -1,7 +1,7 @@
 //! A bitmap of the queues that have work for one thread.
 //!
-//! Any thread sets the bit of a queue; the one thread takes 64 bits with one swap. So a thread with
-//! thousands of queues looks only at those with work.
+//! Any thread sets the bit of a queue; the thread that serves the queues takes 64 bits with one
+//! swap. So a thread with thousands of queues checks only those with work.
 //!
 //! The bits alone do not wake the thread: see [`crate::sleep`]. A queue's owner publishes its work,
 //! sets the bit, and then wakes the thread if it sleeps. The thread sets its sleep flag, and then
@@ -43,7 +43,7 @@ impl ReadyBits {
     #[inline]
     pub fn set(&self, queue: usize) {
         if let Some(word) = self.words.get(queue / WORD_BITS) {
-            // Release: pairs with Acquire in `take`: the work is published before it is looked for.
+            // Release: pairs with Acquire in `take`: the work is published before the bit is read.
             word.fetch_or(1 << (queue % WORD_BITS), Ordering::Release);
         }
     }

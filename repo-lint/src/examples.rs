@@ -17,7 +17,7 @@ const DEMO_FIELDS: [&str; 11] = [
     "sealed",
 ];
 
-/// The maximum number of lines of an embed example in a page, with blank lines.
+/// The maximum number of lines of an embed example in a page, blank lines included.
 const EMBED_LINES_MAX: usize = 25;
 
 /// The code block of a page that follows this mark: `<!-- mark -->`.

@@ -76,8 +76,8 @@ pub const RETRY: Duration = Duration::from_micros(200);
 /// The time between attempts to connect to the socket of a unix port whose switch has ended.
 pub const RECONNECT: Duration = Duration::from_millis(100);
 
-/// Headroom of the first frame of a chunk. The other frames have the tail of the frame before as
-/// their headroom.
+/// Headroom of the first frame of a chunk. The headroom of each further frame is the tailroom of
+/// the frame before it.
 pub(crate) const FIRST_HEADROOM: usize = strowger_io::endpoint::HEADROOM_BYTES;
 
 /// Bytes behind a message: the tag of the connection, and the tag of a link.

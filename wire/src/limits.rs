@@ -98,7 +98,7 @@ pub const UNKNOWN_CONNECTION_BYTES: usize = 2 * crate::connection::header::CONNE
 /// length, so a forged source gains nothing.
 pub const UNKNOWN_CONNECTION_CAUSE_BYTES: usize = 32;
 
-/// Minimum length of a protocol name, in bytes: `/` alone names nothing. It is one byte more than a
+/// Minimum length of a protocol name, in bytes: `/` alone is not a name. It is one byte more than a
 /// protocol number has, so that one field can hold either.
 pub const PROTOCOL_NAME_BYTES_MIN: usize = 2;
 

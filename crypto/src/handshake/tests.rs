@@ -634,7 +634,7 @@ fn under_load_a_third_message_whose_index_is_that_of_its_source_needs_no_cookie(
     assert!(is_admitted(&ends.checker, SOURCE, &msg3));
     assert!(!is_admitted(&ends.checker, b"another source", &msg3));
     assert!(!is_admitted(&ends.checker, SOURCE, &message), "a first message needs one");
-    // Another R, another I, another `e`.
+    // Change the receiver's index, the initiator's index or the ephemeral key `e`.
     for place in [1, 3, 7, 8, 39] {
         let mut other = msg3[..msg3.len() - 2 * MAC_BYTES].to_vec();
         other[place] ^= 2;

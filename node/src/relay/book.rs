@@ -1,4 +1,4 @@
-//! The address book of a relay, from which the switch answers programs that ask for a peer.
+//! The address book of a relay, from which the switch answers lookups of programs.
 
 use std::{
     fs, io,
@@ -21,23 +21,23 @@ use crate::{
     relay::log::{Kind, Log},
 };
 
-/// The minimum time in nanoseconds between two looks at the file.
+/// The minimum time in nanoseconds between two checks of the file.
 const LOOK_NS: u64 = 1_000_000_000;
 
 /// The log of a relay, which starts after the relay has dropped its privileges.
 pub(crate) type LateLog = Arc<OnceLock<Log>>;
 
 /// Answers with the labels of the address book. If the file has changed, it is read again, at most
-/// once a second. A version that is faulty or cannot be read leaves the book as it is, and is
-/// logged once.
+/// once a second. If a version is faulty or unreadable, the relay logs this once and keeps the
+/// former book.
 ///
-/// Only labels are answers: the relay makes no links because a program asks for a peer.
+/// Only labels are answers: a lookup of a program creates no link.
 #[derive(Debug)]
 pub(crate) struct BookResolver {
     file: PathBuf,
     table: StaticTable,
     looked: Option<Now>,
-    /// The reason why the version that the file has now is not used.
+    /// The reason why the present version of the file is not used.
     fault: Option<String>,
     log: LateLog,
 }
@@ -85,7 +85,7 @@ impl BookResolver {
         }
     }
 
-    /// Whether the file was read. A file that could not be read is read even if it has not changed.
+    /// Reads the file if it has changed, or if the last read failed. Returns whether it was read.
     fn read_if_changed(&mut self) -> Result<bool, String> {
         let stamp = stamp(&self.file).map_err(|error| error.to_string())?;
         if !self.table.needs_reload(&stamp) {

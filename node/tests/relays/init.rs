@@ -167,7 +167,7 @@ fn init_overwrites_no_configuration_without_force_and_no_key_at_all() {
     assert!(stdout(&forced).contains("kept "), "{}", stdout(&forced));
     assert_eq!(read("key"), key);
     assert!(read("relay.toml").contains("other") && !config.contains("other"));
-    // An invalid key file is an error, and stays as it was.
+    // An invalid key file is an error, and is not changed.
     fs::write(format!("{node}/key"), "nonsense").unwrap();
     assert_eq!(strowger(&["init", &node, "--force"]).status.code(), Some(3));
     assert_eq!(read("key"), "nonsense");

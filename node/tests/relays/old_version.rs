@@ -85,7 +85,7 @@ impl Node {
     }
 }
 
-/// Today's node and one of the earlier commit.
+/// A node of the present code and a node of the earlier commit.
 fn nodes() -> Option<[Node; 2]> {
     let old = old_command()?;
     Some([Node::new(STROWGER)?, Node::new(&old)?])

@@ -41,7 +41,7 @@ pub enum StepError {
     EmptySlot,
     /// The egress slot is the ingress slot.
     UTurn,
-    /// The director names slot 1, and above it is more than an end marker (W1.3-9).
+    /// The director names slot 1, and more than an end marker follows it (W1.3-9).
     BeyondSwitch,
     /// The ingress slot does not fit into the bits of the director.
     ReturnPath,
