@@ -9,7 +9,7 @@ use crate::ids::{DatagramId, ListenerId};
 use crate::names::ProtocolNames;
 use crate::options::ListenOptions;
 
-/// Who receives the messages of a protocol.
+/// The receiver of a protocol's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acceptor {
     Listener(ListenerId),

@@ -68,8 +68,8 @@ impl Admission {
         }
     }
 
-    /// Decides about an initiation (W6-188, W6-189). `is_known`: a packet of a connection came
-    /// lately by the same slot and return label. `has_cookie`: the initiation's mac2 is right. The
+    /// Decides about an initiation (W6-188, W6-189). `is_known`: a connection recently received a
+    /// packet by the same slot and return label. `has_cookie`: the initiation's mac2 is right. The
     /// caller discards messages with a wrong mac1, which use no budget (W6-190).
     pub(crate) fn initiation(
         &mut self,

@@ -42,9 +42,9 @@ pub(crate) enum Owner {
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) index: SessionIndex,
-    /// The id that its hello states.
+    /// The id that the initiation's hello states.
     pub(crate) id: ConnectionId,
-    /// The entries of the own table that its hello states.
+    /// The number of entries of the own table that the initiation's hello states.
     pub(crate) entries: EntryCount,
     /// How many more responses with a right mac this end reads.
     pub(crate) reads_left: u8,
@@ -71,17 +71,17 @@ pub(crate) struct Answered {
 #[derive(Debug)]
 pub(crate) struct SealedBefore {
     pub(crate) lanes: ArrayVec<SealedLane, { SENDING_LANES as usize }>,
-    /// Until when a kind 7 about these packets is used.
+    /// The time until which a packet of kind 7 about these packets has an effect.
     pub(crate) until: Nanos,
 }
 
 /// The packets of one lane.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SealedLane {
-    /// The index that the peer has given.
+    /// The peer's index for the session.
     pub(crate) to: SessionIndex,
     pub(crate) lane: Lane,
-    /// How many were sealed.
+    /// The number of sealed packets.
     pub(crate) packets: u64,
 }
 

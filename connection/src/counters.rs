@@ -45,7 +45,7 @@ discards! {
     UnknownProtocol = "unknown_protocol",
     /// The socket or the connection is closed.
     Closed = "closed",
-    /// As many sockets of the listener wait as may wait.
+    /// The backlog of the listener is full.
     BacklogFull = "backlog_full",
     /// A pass-through message where none is accepted.
     PassThroughRefused = "pass_through_refused",
@@ -71,7 +71,7 @@ discards! {
     NotAllowed = "not_allowed",
     /// A budget is spent.
     OverBudget = "over_budget",
-    /// A kind 7 or a control message that nothing waits for.
+    /// A packet of kind 7, or a control message, that belongs to no packet or request of this end.
     Unsolicited = "unsolicited",
     /// A malformed control message.
     Unhandled = "unhandled",

@@ -253,7 +253,7 @@ impl Endpoint {
     /// is [`Event::Connected`] or [`Event::ConnectFailed`]; until then messages wait.
     ///
     /// # Errors
-    /// Why it failed at once; then there is no event.
+    /// The reason of an immediate failure, which causes no event.
     pub fn connect(
         &mut self,
         now: Nanos,

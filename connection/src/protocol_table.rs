@@ -345,7 +345,7 @@ impl PeerTable {
     }
 
     /// Stores the entries of a `table` item (W6-79, W6-80). The caller answers with a `table_ack`
-    /// of [`count`](PeerTable::count), whatever the result is.
+    /// of [`count`](PeerTable::count), even after an error.
     ///
     /// # Errors
     /// [`PeerTableRefused`]; nothing was stored.

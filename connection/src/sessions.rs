@@ -289,7 +289,7 @@ mod tests {
             let index = SessionIndex::new(index).expect("24 bits");
             matches!(sessions.find(index), Found::Nothing) && !sessions.take(index)
         });
-        // About one index in a thousand is in use itself.
+        // About one of a thousand random indices is already in use.
         assert!(refused.count() <= 10);
     }
 }

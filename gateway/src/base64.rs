@@ -1,4 +1,4 @@
-//! Base64 (RFC 4648, section 4), for public keys in the shape of `ipfs id`.
+//! Base64 (RFC 4648, section 4), for public keys in the format of `ipfs id`.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

@@ -1,4 +1,4 @@
-//! `strowger id`: a peer in the shape of `ipfs id`.
+//! `strowger id`: prints a peer in the format of `ipfs id`.
 
 use std::{
     io::Write,

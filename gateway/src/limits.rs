@@ -81,7 +81,7 @@ pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
 pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Reads of a file that may be ahead of the transfer.
 pub(crate) const READS_AHEAD: usize = 8;
-/// How long the receiver of a file answers a sender that has not heard the result.
+/// How long the receiver of a file answers a sender that has not received the result.
 pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
 // Probes.
@@ -109,8 +109,8 @@ pub(crate) const API_DATAGRAM_BYTES_MAX: usize = 16 << 10;
 /// How long a program may stay connected without a request that succeeds. Without this limit,
 /// programs that hang would take all places.
 pub(crate) const API_FIRST_MAX: Duration = Duration::from_secs(60);
-/// The time after which a thread that waits for room in a socket's queue looks whether the socket is
-/// closed.
+/// The time after which a thread that waits for room in a socket's queue checks whether the socket
+/// is closed.
 pub(crate) const API_SEND_TURN: Duration = Duration::from_secs(1);
 /// How long the local API accepts no program when no descriptor is left.
 pub(crate) const DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);

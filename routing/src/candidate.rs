@@ -1,4 +1,4 @@
-//! What a lookup finds: a route to a peer, and what is known about the route.
+//! The result of a lookup: a route to a peer, with the known properties of the route.
 
 use core::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::{
     limits::CANDIDATES_MAX,
 };
 
-/// A route to a peer, and what is known about it. The route is a hint: only the handshake
+/// A route to a peer, with its known properties. The route is a hint: only the handshake
 /// authenticates the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -15,7 +15,7 @@
 //! | [`PeerAddress`], [`address`] | addresses of peers in text and binary form |
 //! | [`limits`] | every bound, with its reason |
 //!
-//! What a lookup finds is a hint. Only a handshake proves who is at the end of a label.
+//! The result of a lookup is a hint. Only a handshake authenticates the node at the end of a label.
 #![forbid(unsafe_code)]
 
 pub mod address;

@@ -81,7 +81,7 @@ pub enum LinkRequest {
     },
 }
 
-/// A link, or the record that it could not be made.
+/// A link, or the record of a failed attempt to make it.
 #[derive(Debug)]
 struct NullLink {
     node: NodeId,
@@ -171,7 +171,7 @@ impl NullRouting {
     /// Requests a link, if the limit allows it. Returns whether a link was requested.
     fn open(&mut self, now: Nanos, route: &UnderlayRoute) -> bool {
         if self.links.len() >= self.config.links_max {
-            // The record of a failure is removed to make room: the one that would end first.
+            // To make room, remove the failure record that would expire first.
             let oldest =
                 self.links.iter().enumerate().filter_map(|(place, link)| match link.state {
                     LinkState::Failed { until } => Some((until, place)),

@@ -110,8 +110,8 @@ impl StaticTable {
         self.stamp.as_ref() != Some(stamp)
     }
 
-    /// Replaces the book with that of a new version of the file. What is known about routes that
-    /// stay in the book is kept.
+    /// Replaces the book with that of a new version of the file. Keeps the state of routes that
+    /// stay in the book.
     ///
     /// # Errors
     /// All faults of the text. The table keeps its former book.
@@ -299,7 +299,7 @@ mod tests {
             + &format!("[[name]]\nname = \"bob\"\npeer_id = \"{BOB}\"\n");
         let changes = table.reload(stamp(3), &both).unwrap();
         assert_eq!((changes.changed, changes.added), (vec!["alice".into()], vec!["bob".into()]));
-        // The failure of a route that stays is still known.
+        // The failure of a route that stays in the book is kept.
         assert_eq!(labels(&table, Nanos::ZERO)[1], "0000.0000.0000.0015");
         let changes = table.reload(stamp(4), "").unwrap();
         assert_eq!(changes.removed, ["alice", "bob"]);

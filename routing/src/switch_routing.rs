@@ -1,4 +1,4 @@
-//! [`SwitchRouting`]: makes labels from what lookups find, and repairs labels.
+//! [`SwitchRouting`]: makes labels from the results of lookups, and repairs labels.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::Nanos;
@@ -53,7 +53,7 @@ pub struct Constraints {
     /// The widest label that the sender can write: 64, 128 or 256 bits.
     pub width_bits_max: u32,
     /// Bytes of the longest packet that must fit, with the switch header. A path whose MTU is
-    /// unknown fulfils it.
+    /// unknown fulfils this constraint.
     pub packet_bytes_min: u16,
 }
 
@@ -71,7 +71,7 @@ impl Constraints {
     }
 }
 
-/// A label and what is known of it.
+/// A label with its known properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Path {

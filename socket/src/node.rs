@@ -449,7 +449,8 @@ pub struct QueueCounters {
     pub tx_port_gone: u64,
     /// Sockets that peers opened and that were closed, because too many waited at their listener.
     pub backlog_full: u64,
-    /// Packets of the control part, and packets that needed a copy, for which there was no memory.
+    /// Packets of the control part, and packets that needed a copy, that were dropped for lack of
+    /// memory.
     pub no_memory: u64,
 }
 

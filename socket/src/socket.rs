@@ -233,7 +233,7 @@ impl SocketSender {
         self.poll_with(cx, |this| this.try_send(message))
     }
 
-    /// Tries, registers, and tries once more, so that no wake-up between the two is lost.
+    /// Tries, registers, and tries once more, so that no wake-up between the tries is lost.
     fn poll_with<T>(
         &mut self,
         cx: &mut Context<'_>,

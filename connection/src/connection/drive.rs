@@ -148,7 +148,7 @@ impl Connection {
         }
     }
 
-    /// Drops the keys before the newest ones (wire.md W6-140).
+    /// Drops all keys but the newest (wire.md W6-140).
     pub(super) fn drop_former_keys(&mut self, shared: &mut Shared) {
         let mut outputs = Vec::new();
         self.session.drop_former(&mut outputs);

@@ -162,7 +162,8 @@ impl Connection {
         self.tables_since = generation_of(index, shared);
     }
 
-    /// If both ends began a handshake, they may keep keys that are older than others of this end.
+    /// Lowers `tables_since` to the generation of these keys. If both ends began a handshake, the
+    /// keys that they keep may be older than other keys of this end.
     fn note_generation(&mut self, index: SessionIndex, shared: &mut Shared) {
         if let (Some(since), Some(now)) = (self.tables_since, generation_of(index, shared))
             && (now.wrapping_sub(since) as i32) < 0

@@ -38,8 +38,8 @@ pub(crate) struct NamedMessage {
     pub(crate) bytes: usize,
 }
 
-/// The items of a packet that only the program uses. The last one of each kind and lane counts, so
-/// a packet with many of them is a few events (wire.md W6-215).
+/// The items of a packet that only the program uses. Only the last item of each kind and lane
+/// becomes an event, so a packet with many items causes few events (wire.md W6-215).
 #[derive(Debug, Default)]
 struct Advice {
     leaving: Option<Event>,

@@ -67,8 +67,8 @@ impl Connection {
         }
         match (&labels[..], by) {
             ([label], _) => self.paths.handshake_done(now, *label, is_chosen, rtt),
-            // Any relay may have made the return path of a copy of the initiation, and that of the
-            // first packet.
+            // A relay may have forged the return paths of a copy of the initiation and of the first
+            // packet.
             (labels, Some(by)) if role == Role::Answered => {
                 self.paths.answered_along(now, labels, by.label, by.bytes);
             }

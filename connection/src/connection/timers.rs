@@ -151,7 +151,7 @@ impl Connection {
         self.closing = super::closing::Closing::Ended;
     }
 
-    /// The peer has confirmed the keys: connects have succeeded.
+    /// Removes the time limits of connects, because the peer has confirmed the keys.
     pub(super) fn end_deadlines(&self, shared: &mut Shared) {
         for id in &self.sockets {
             if let Some(socket) = shared.sockets.get_mut(*id)
@@ -222,9 +222,9 @@ impl Connection {
         self.race = Some(race);
     }
 
-    /// The peer has announced a protocol number twice, with different names: the keys, what the peer
-    /// has stated and the id are dropped. Sockets and the messages that wait stay, and begin another
-    /// handshake when keys are wanted (wire.md W6-36).
+    /// Handles a protocol number that the peer has announced with two names: drops the keys, the
+    /// peer's table and the id. Sockets and waiting messages stay, and start another handshake when
+    /// they need keys (wire.md W6-36).
     fn reopen_after_conflict(&mut self, now: Nanos, shared: &mut Shared) {
         self.has_conflict = false;
         shared.counters.table_conflicts += 1;
@@ -236,7 +236,7 @@ impl Connection {
         self.closed_names.clear();
         (self.is_proven, self.is_reopening, self.began) = (false, true, now);
         self.id = shared.draw_id().unwrap_or(ConnectionId::UNKNOWN);
-        // It is wanted again, or not, with the next use.
+        // The next use decides again whether keys are wanted.
         self.is_wanted = false;
         for id in &self.sockets {
             shared.data.sockets[id.index()].number = 0;

@@ -112,9 +112,9 @@ pub(crate) struct Hint {
 }
 
 impl Hint {
-    /// Whether the header is that of a packet that went along this label: the forward part, below
-    /// `shift` bits of return path, is that of the label, shifted right by the bits used since then
-    /// (W5-67, W5-68). An endpoint sends with shift 1 (W1.3-6).
+    /// Whether the header can belong to a packet that was sent along this label: the bits below the
+    /// `shift` bits of return path equal the sent label, shifted right by the used bits (W5-67,
+    /// W5-68). An endpoint sends with shift 1 (W1.3-6).
     pub(super) fn is_about(&self, sent: &AnyLabel) -> bool {
         fn is_forward_part<R: Register>(sent: Label<R>, received: Label<R>, shift: u32) -> bool {
             if shift == 0 || shift >= R::BITS || shift > sent.bits() {

@@ -85,7 +85,7 @@ impl LengthSearch {
         self.works + 1 >= self.fails && self.is_shown
     }
 
-    /// The two ends have agreed on another longest packet.
+    /// Sets the longest packet on which the two ends have agreed.
     pub(crate) fn set_top(&mut self, top: u16) {
         if top.max(LENGTH_MIN) != self.top {
             *self = LengthSearch::new(self.header, top, None);

@@ -625,7 +625,7 @@ fn learnt_labels_do_not_displace_chosen_ones() {
     }
 }
 
-/// wire.md 5.3: the checks of W5-65 to W5-68 as far as labels go.
+/// The checks of W5-65 to W5-68 (wire.md 5.3) on labels.
 #[test]
 fn an_error_is_about_a_label_only_if_its_forward_part_fits() {
     let sent = AnyLabel::W64(Label::new(0x1_2345));
@@ -800,7 +800,8 @@ fn r17_a_label_that_is_not_validated_gets_no_more_than_came_by_it() {
         end.paths.set_can_seal(true);
         for _ in 0..400 {
             let number = rng.below(14) as u64;
-            // Bytes in, bytes out, short challenges beyond that, and the first use of the label.
+            // For each label: bytes received, bytes sent, short challenges beyond the credit, and
+            // the time of the first use.
             let start = end.now;
             let of = |ledger: &mut BTreeMap<u64, (usize, usize, usize, Nanos)>, number| {
                 *ledger.entry(number).or_insert((0, 0, 0, start))

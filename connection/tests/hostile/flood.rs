@@ -1,4 +1,4 @@
-//! R18: floods of packets that prove nothing.
+//! R18: floods of packets without authentication.
 
 use strowger_connection::{
     ListenOptions, Policy,
@@ -42,9 +42,9 @@ fn first_message(
     xx::initiate_by_peer_id(&ours, &key(to).public(), None, entropy).unwrap().1
 }
 
-/// A flood of first messages with right macs, and of noise, at 2,000 a second. The endpoint keeps
-/// no state for them, answers each at most once with no longer packet, and delivers every message
-/// of its connection. A known peer can connect.
+/// A flood of first messages with right macs, and of random bytes, at 2,000 packets a second. The
+/// endpoint keeps no state for them, answers each at most once with no longer packet, and delivers
+/// every message of its connection. A known peer can connect.
 #[test]
 fn r18_a_flood_of_initiations_leaves_no_state_and_no_gap_in_a_connection() {
     for seed in seeds(1) {

@@ -379,7 +379,7 @@ impl Sender {
         true
     }
 
-    /// When [`transmit`](Self::transmit) has work, besides after a message or more input.
+    /// When [`transmit`](Self::transmit) has work without a further message or input.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.outcome.is_some() {
             return None;

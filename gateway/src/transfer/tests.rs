@@ -8,7 +8,7 @@ use strowger_testkit::Rng;
 use super::{message::Message, *};
 use crate::limits::{TRANSFER_PIECES_MAX, TRANSFER_SILENCE, TRANSFER_WINDOW_BYTES};
 
-/// What a channel does with messages, in percent.
+/// The rates of loss, repetition and reordering of a channel, in percent.
 #[derive(Clone, Copy, Default)]
 struct Channel {
     loss: usize,

@@ -99,8 +99,8 @@ impl AskNeighbours {
         }
     }
 
-    /// Replaces the slots of the own switch behind which there are neighbours. Lookups in progress
-    /// keep theirs.
+    /// Replaces the slots of the own switch that lead to neighbours. Lookups in progress keep
+    /// theirs.
     pub fn set_neighbours(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.neighbours = slots.into_iter().collect();
         self.neighbours.remove(&self.own_slot);

@@ -25,7 +25,7 @@ use crate::{
 /// book, or from its router. A lookup ends with the first answer. Without an answer the question is
 /// sent again after a second, twice.
 ///
-/// A certificate in an answer is verified. One that is not valid for the peer is left out.
+/// A certificate in an answer is verified. A certificate that is not valid for the peer is dropped.
 pub struct AskRelay {
     network: NetworkId,
     entropy: Box<dyn Entropy + Send>,

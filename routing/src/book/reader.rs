@@ -16,22 +16,22 @@ use crate::{
     limits::{BOOK_BYTES_MAX, BOOK_ENTRIES_MAX, CANDIDATES_MAX},
 };
 
-/// A book, and where its entries lie in the text.
+/// A book, and the positions of its entries in the text.
 pub(super) struct ReadBook {
     pub(super) book: AddressBook,
     pub(super) sections: Vec<SectionSpan>,
 }
 
-/// Where an entry lies in the text: byte offsets.
+/// The position of an entry in the text, as byte offsets.
 pub(super) struct SectionSpan {
     /// The start of the section's heading or table.
     pub(super) start: usize,
-    /// For each key, in the order of [`KEYS`]: where the key and its value lie, if the key is
-    /// present.
+    /// For each key, in the order of [`KEYS`]: the positions of the key and its value, if the key
+    /// is present.
     pub(super) keys: [Option<KeySpan>; KEYS.len()],
 }
 
-/// Where a key and its value lie in the text.
+/// The positions of a key and its value in the text.
 #[derive(Clone)]
 pub(super) struct KeySpan {
     pub(super) key: Range<usize>,

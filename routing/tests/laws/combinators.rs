@@ -1,4 +1,4 @@
-//! What each combinator finds, compared with what its sources find.
+//! Compares the results of each combinator with those of its sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -138,7 +138,7 @@ fn after_a_goodbye_no_message_is_delivered_and_only_goodbyes_are_answered() {
     });
     let peer = net.peer(0);
     net.nodes[1].endpoint.close_connection(net.now, &peer, Goodbye::default());
-    // What node 0 answers is lost, so the goodbye is repeated.
+    // The answers of node 0 are lost, so the goodbye is repeated.
     net.is_lost = Box::new(|packet| packet.from == 2);
     net.drive(1);
     assert_eq!(receive(&mut net, 1, 2, &late[0].bytes), Err(Discard::Closed));
@@ -234,7 +234,7 @@ fn what_the_limit_of_a_label_forbids_is_sent_later() {
         reset.expect("a connection");
         net.drive(0);
         net.send(0, socket, b"waits");
-        // Another entry of the own table is stated.
+        // Adds an entry to the own table, which causes a `table` item.
         net.listen(0, "/new/1");
     });
     let lengths: Vec<usize> = packets.iter().map(|packet| packet.bytes.len()).collect();

@@ -240,8 +240,8 @@ fn a_peer_that_may_not_connect_gets_a_reason_within_ten_seconds() {
     }
 }
 
-/// Each connect ends at its own time limit, also a long one, and one in a connection that an earlier
-/// connect has begun.
+/// Each connect ends at its own time limit, even a long one or one in a connection that an earlier
+/// connect started.
 ///
 /// wire.md: W6-201.
 #[test]
