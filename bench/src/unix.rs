@@ -115,7 +115,7 @@ fn singles(size: usize, window: Duration) -> Result<f64, Failure> {
     let mut echo = Echo::new(size)?;
     let process = Client::connect(&echo.at).map_err(client)?;
     let fd = process.as_raw_fd();
-    // Four bytes of the slot number, and the packet.
+    // Four bytes for the slot number, then the packet.
     let message = vec![0; 4 + size];
     let mut buffers = vec![vec![0; 4 + size]; BATCH];
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);

@@ -67,7 +67,7 @@ pub(crate) struct Answered {
     pub(crate) labels: ArrayVec<AnyLabel, 3>,
 }
 
-/// What former keys have sealed.
+/// The last packets that were sealed with former keys.
 #[derive(Debug)]
 pub(crate) struct SealedBefore {
     pub(crate) lanes: ArrayVec<SealedLane, { SENDING_LANES as usize }>,
@@ -86,7 +86,7 @@ pub(crate) struct SealedLane {
 }
 
 impl SealedLane {
-    /// Whether this header is that of one of the last packets.
+    /// Whether this header belongs to one of the last packets.
     pub(crate) fn has(&self, header: &ConnectionHeader) -> bool {
         let age = (self.packets as u32).wrapping_sub(header.low);
         self.to == header.index
@@ -157,7 +157,7 @@ pub(crate) struct Connection {
     pub(crate) remembered: Option<Box<Remembered>>,
     /// The socket whose early message the newest hello states.
     pub(crate) early_stated: Option<SocketId>,
-    /// What the former keys have sealed.
+    /// The last packets that were sealed with former keys.
     pub(crate) sealed: Option<Box<SealedBefore>>,
     /// Whether the connection was dropped after a conflict of tables, and its sockets stay open.
     pub(crate) is_reopening: bool,

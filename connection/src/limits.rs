@@ -264,7 +264,8 @@ pub(crate) const GOODBYES_KEPT_MAX: usize = 1_024;
 /// W6-143).
 pub(crate) const COUNTERS_RECENT: u32 = 4_096;
 
-/// The time after which a kind 7 about packets under former keys is not used (wire.md W6-143).
+/// The time after which packets of kind 7 about packets under former keys have no effect (wire.md
+/// W6-143).
 pub(crate) const SEALED_KNOWN: Nanos = Nanos::from_secs(10);
 
 /// The shortest interval between two handshakes of one connection that kind 7 starts.

@@ -401,8 +401,8 @@ impl Session {
         }
     }
 
-    /// Drops the keys before the current ones: those of a process of the peer that has ended. Each index
-    /// is returned with one [`Output::Close`].
+    /// Drops all keys but the current ones: former keys belong to an earlier process of the peer.
+    /// Each index is returned with one [`Output::Close`].
     pub fn drop_former(&mut self, outputs: &mut Vec<Output>) {
         let former = self.previous.drain(..);
         outputs.extend(former.map(|generation| Output::Close(generation.index)));

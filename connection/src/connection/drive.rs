@@ -226,7 +226,8 @@ impl Connection {
         }
     }
 
-    /// Drops the keys that seal. For a time it is known what they have sealed (wire.md W6-143).
+    /// Drops the keys that seal. Keeps the record of their last packets for a time (wire.md
+    /// W6-143).
     pub(crate) fn drop_sealers(&mut self, now: Nanos, shared: &mut Shared) {
         self.paths.set_can_seal(false);
         let Some(hot) = shared.data.connections.get_mut(self.place as usize) else { return };
@@ -243,7 +244,7 @@ impl Connection {
         }
     }
 
-    /// Forgets what former keys have sealed.
+    /// Drops the record of packets that former keys sealed.
     pub(crate) fn forget_sealed(&mut self, shared: &mut Shared) {
         let Some(sealed) = self.sealed.take() else { return };
         let hot = shared.data.connections.get(self.place as usize);

@@ -246,7 +246,7 @@ impl Connection {
         }
         let (peer, reason) = (self.peer, CloseReason::TableConflict);
         shared.report(crate::event::Event::PeerClosed { peer, reason });
-        // The next keys are those of another connection.
+        // The next keys belong to another connection.
         self.handshakes = 0;
         self.state_hello(shared);
         self.publish(shared);

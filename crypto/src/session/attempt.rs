@@ -122,7 +122,7 @@ impl Session {
     /// the smaller key keeps its own set while the other end may not know it. The other end repeats
     /// its confirmation, so if it has only the keys of its own handshake, these are accepted later.
     pub(super) fn keeps_own_keys(&self, context: &Context<'_>, next: usize) -> bool {
-        // The own third message is repeated until the peer confirms it, or until it is lost.
+        // This end repeats its third message until the peer confirms it or the handshake is lost.
         if self.next.get(next).is_some_and(|(next, _)| next.crossed)
             && self.current.is_some_and(|keys| keys.initiator && (keys.confirmed || !self.lost))
         {

@@ -117,7 +117,7 @@ fn after_a_conflict_of_tables_sockets_stay_and_open_another_connection() {
             if *s == socket && goodbye.code() == GoodbyeCode::UNSPECIFIED)
     });
     assert!(closed, "the peer gets a goodbye");
-    // The connection has no keys and no use, and its socket stays for longer than any limit.
+    // The connection has no keys and no traffic, and its socket stays for longer than any limit.
     net.run(400_000);
     assert!(!net.has_event(1, |event| matches!(event, Event::SocketClosed { .. })));
     let info = net.nodes[1].endpoint.socket(accepted).expect("open");
@@ -130,15 +130,15 @@ fn after_a_conflict_of_tables_sockets_stay_and_open_another_connection() {
     net.run(100);
     assert_eq!(net.take(1), [b"and back"]);
     assert_ne!(id(&net), before);
-    // Without sockets nothing is kept.
+    // Without sockets the connection is removed.
     net.nodes[1].endpoint.close_socket(net.now, accepted);
     net.drive(1);
     net.run(400_000);
     assert!(net.nodes[1].endpoint.peers().is_empty());
 }
 
-/// The last item of each kind and lane is an event, so a peer cannot fill the queue of events with a
-/// few packets.
+/// Only the last item of each kind and lane becomes an event, so a peer cannot fill the queue of
+/// events with a few packets.
 ///
 /// wire.md: W6-168, W6-215.
 #[test]

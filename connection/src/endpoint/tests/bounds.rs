@@ -246,7 +246,7 @@ fn what_the_limit_of_a_label_forbids_is_sent_later() {
     assert!(theirs.contains(&"/new/1".to_owned()), "{theirs:?}");
 }
 
-/// A relay holds back a packet of a process of the peer that has ended.
+/// A relay holds back a packet of an earlier process of the peer.
 ///
 /// wire.md: W6-140.
 #[test]
@@ -274,7 +274,7 @@ fn packets_of_a_former_process_are_not_opened_after_a_restart() {
     }
 }
 
-/// A kind 7 about a packet that was sealed with the keys before the newest ones.
+/// A packet of kind 7 about a packet that was sealed with former keys.
 ///
 /// wire.md: W6-143.
 #[test]

@@ -438,7 +438,7 @@ fn the_hello_of_a_connection_has_its_own_bounds() {
     assert_eq!(of_link.fields, FieldBytes::default());
 }
 
-/// One field of an unknown type, of this length in all.
+/// A field of an unknown type, with this total length.
 fn unknown_field(bytes: usize) -> FieldBytes {
     let [high, low] = ((bytes - 3) as u16).to_be_bytes();
     let field = [&[200, high, low][..], &vec![7; bytes - 3]].concat();

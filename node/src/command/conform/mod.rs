@@ -141,7 +141,7 @@ type Kind = &'static str;
 /// Why a request has no result.
 struct Fault {
     kind: Kind,
-    /// The field that is wrong, if it is the request that is wrong.
+    /// The wrong field, if the request is at fault.
     field: Option<String>,
 }
 
