@@ -91,7 +91,7 @@ impl SlowPath {
 /// Whether a packet has the right content.
 pub(crate) type Check = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
-/// What the packets of a trial contain.
+/// The content of the packets of a trial.
 pub(crate) struct Inside {
     /// Writes a packet with its link header, and leaves room for the tag of the link.
     pub(crate) write: Seal,

@@ -112,7 +112,7 @@ pub(crate) fn measure_window<R>(
     }
 }
 
-/// What a forwarder's thread reports when it is ready.
+/// The report of a forwarder's thread when it is ready.
 struct Ready {
     at: SocketAddrV4,
     clock: ThreadClock,

@@ -19,7 +19,7 @@ const INGRESSES: usize = 64;
 /// Number of buckets by ingress slot and next director.
 const DIRECTORS: usize = 256;
 
-/// Where a packet came from, as switches near this node say.
+/// The part of a packet's origin that switches near this node wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The slot by which the packet arrived.

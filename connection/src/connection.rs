@@ -153,7 +153,7 @@ pub(crate) struct Connection {
     pub(crate) identify_budget: Bucket,
     /// The rate of lookups after *slot moved* notices (W6-183).
     pub(crate) moved_budget: Bucket,
-    /// What this end remembers of an earlier connection with this peer.
+    /// The state that this end kept of an earlier connection with this peer.
     pub(crate) remembered: Option<Box<Remembered>>,
     /// The socket whose early message the newest hello states.
     pub(crate) early_stated: Option<SocketId>,

@@ -21,7 +21,7 @@ use crate::packet::{Arrival, PacketMark, Route};
 use crate::path::Noted;
 use crate::sessions::{Found, Sessions};
 
-/// Where messages to one protocol number go.
+/// The target of messages to one protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// To a socket of the connection.
@@ -46,7 +46,7 @@ pub(crate) struct Tx {
     pub(crate) may_pass_through: bool,
 }
 
-/// What the data path knows about a connection.
+/// The data path's state of a connection.
 pub(crate) struct HotConnection {
     pub(crate) tx: Option<Box<Tx>>,
     /// The targets of the own protocol numbers, from number 1.
@@ -126,7 +126,7 @@ impl HotConnection {
     }
 }
 
-/// What the data path knows about a socket.
+/// The data path's state of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HotSocket {
     /// The turn of the socket's handle, so that handles of earlier sockets find nothing.

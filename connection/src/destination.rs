@@ -1,4 +1,4 @@
-//! What to connect to.
+//! Destinations of connects.
 
 use arrayvec::ArrayVec;
 use strowger_crypto::{Certificate, PeerId};

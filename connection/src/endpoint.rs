@@ -150,7 +150,7 @@ impl Endpoint {
     }
 
     /// Seals many messages of one socket in place, with one lookup. Packets are appended to
-    /// `packets`, in order. What was not sent stays in `messages`, from the first refused one on.
+    /// `packets`, in order. The first refused message and those after it stay in `messages`.
     ///
     /// # Errors
     /// The reason for the first refusal. If `packets` is full, no error is returned.

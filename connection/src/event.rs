@@ -1,4 +1,4 @@
-//! What an endpoint reports.
+//! The events of an endpoint.
 
 use strowger_crypto::{Nanos, PeerId};
 use strowger_wire::label::AnyLabel;
@@ -143,7 +143,7 @@ pub enum Event {
         /// How much, 0 to 255.
         weight: u8,
     },
-    /// What the peer has received on a lane, under the present keys.
+    /// The peer's report of packets received on a lane, under the present keys.
     Report {
         /// The peer.
         peer: PeerId,

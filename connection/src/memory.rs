@@ -1,5 +1,5 @@
-//! What an endpoint remembers of peers without a connection: keys, tables, timestamps, and results
-//! of early messages.
+//! The state that an endpoint keeps of peers without a connection: keys, tables, timestamps, and
+//! results of early messages.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,7 +13,7 @@ use strowger_wire::hello::Timestamp;
 
 use crate::limits::{EARLY_KEPT, EARLY_RESULTS_MAX, PEERS_REMEMBERED_MAX, STAMPS_KEPT_MAX};
 
-/// What is remembered of a peer (wire.md W6-198).
+/// The state that is kept of a peer (wire.md W6-198).
 #[derive(Clone, Debug)]
 pub(crate) struct Remembered {
     pub(crate) key: StaticPublic,
@@ -31,7 +31,7 @@ impl Remembered {
     }
 }
 
-/// What an endpoint remembers of peers without a connection.
+/// The state that an endpoint keeps of peers without a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     peers: HashMap<PeerId, (Remembered, Nanos)>,
@@ -48,7 +48,7 @@ impl Memory {
         self.peers.insert(peer, (remembered, now));
     }
 
-    /// What is remembered of a peer.
+    /// The state that is kept of a peer.
     pub(crate) fn peer(&self, peer: &PeerId) -> Option<&Remembered> {
         self.peers.get(peer).map(|(remembered, _)| remembered)
     }

@@ -16,7 +16,7 @@ pub enum Received {
         to: MessageTo,
         /// The message, in the frame in which its packet arrived.
         frame: Frame,
-        /// What is known about the message.
+        /// The properties of the message.
         info: MessageInfo,
     },
     /// A handshake, control items, a challenge or a control message: handled.
@@ -34,7 +34,7 @@ pub enum MessageTo {
     Datagram(DatagramId, PeerId),
 }
 
-/// What is known about a message.
+/// The properties of a received message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageInfo {
     pub(crate) early: bool,

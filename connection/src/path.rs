@@ -575,7 +575,7 @@ impl PathSet {
         [pings, challenges, item, self.silence_at(), self.length_at()].into_iter().flatten().min()
     }
 
-    // What is known.
+    // Queries.
 
     /// The active path.
     pub(crate) fn active(&self) -> Option<&Along> {

@@ -1,4 +1,4 @@
-//! Who may connect, and what they may use.
+//! The policy: which peers may connect, and which protocols they may use.
 
 use std::collections::HashSet;
 

@@ -198,7 +198,7 @@ impl OwnTable {
         entries
     }
 
-    /// What a hello states about the table (W6-63).
+    /// The state of the table that a hello contains (W6-63).
     pub(crate) fn state(&self) -> TableState {
         TableState { count: self.count, digest: digest_of(self.entries.all()) }
     }

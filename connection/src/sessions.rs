@@ -28,7 +28,7 @@ pub(crate) struct LaneSeen {
     pub(crate) is_news: bool,
     /// Packets with a congestion mark.
     pub(crate) marked_ce: u64,
-    /// Where the packet with the greatest counter came from.
+    /// The source of the packet with the greatest counter.
     pub(crate) source: Option<Source>,
 }
 

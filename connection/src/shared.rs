@@ -1,4 +1,4 @@
-//! What the connections of an endpoint share.
+//! State that the connections of an endpoint share.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::packet::{PacketMark, Source};
 use crate::policy::Policy;
 use crate::sockets::Sockets;
 
-/// What the connections of an endpoint share.
+/// State that the connections of an endpoint share.
 pub(crate) struct Shared {
     pub(crate) config: EndpointConfig,
     pub(crate) policy: Arc<dyn Policy>,

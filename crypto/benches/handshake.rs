@@ -84,8 +84,8 @@ fn main() {
     by_peer_id(rounds);
 }
 
-/// What a flood of first messages by PeerId costs a responder of connections: the answer to each,
-/// and the third message of an initiator that completes the handshake.
+/// The cost of a flood of first messages by PeerId for a responder of connections: the answer to
+/// each, and the third message of an initiator that completes the handshake.
 fn by_peer_id(rounds: u32) {
     let network = NetworkId::new(b"bench").expect("short");
     let local = || {

@@ -89,7 +89,7 @@ impl Certificate {
         &self.bytes
     }
 
-    /// What the key is for.
+    /// The role of the key.
     pub const fn role(&self) -> KeyRole {
         self.role
     }

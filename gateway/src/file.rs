@@ -159,7 +159,7 @@ fn closed(error: &RecvError) -> Failure {
     failure(Exit::NoPeer, format!("the file was not transferred: {error}"))
 }
 
-/// Where a received file goes.
+/// The output of a received file.
 pub(crate) enum Output {
     /// Standard output. Bytes are printed before the hash is checked.
     Standard,

@@ -117,7 +117,7 @@ fn warn_of_shared_key(place: &Place) {
     std::mem::forget(file);
 }
 
-/// What to connect to.
+/// The destination of a target.
 pub(crate) fn destination(target: &Target) -> Destination {
     let address = target.address.as_ref();
     let by_address = address.and_then(|address| Destination::try_from(address).ok());

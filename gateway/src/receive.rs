@@ -88,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     served
 }
 
-/// Where received bytes go.
+/// The output of received messages.
 enum To {
     File(Output),
     Lines(Box<dyn Write>),

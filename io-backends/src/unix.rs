@@ -111,7 +111,7 @@ impl Default for UnixSpec {
     }
 }
 
-/// Where a port gets its client from.
+/// The source of a port's client.
 #[derive(Debug)]
 enum Source {
     /// The port listens itself.

@@ -450,7 +450,7 @@ fn a_case() { example(\"one\"); example(\"two\"); }
 
     const PYTHON: &str = "def test_a_case():\n    \"\"\"wire.md: W4-1.\"\"\"\n";
 
-    /// What all checks find if one text is replaced.
+    /// The findings of all checks after one text is replaced.
     fn found(name: &str, replaced: [&str; 2]) -> Vec<String> {
         let with = |text: &str| text.replace(replaced[0], replaced[1]);
         let (page, rust, python) = (with(TEXT), with(RUST), with(PYTHON));

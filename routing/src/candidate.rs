@@ -114,7 +114,7 @@ pub enum NodeId {
     PeerId(PeerId),
 }
 
-/// Where a candidate comes from.
+/// The source of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {

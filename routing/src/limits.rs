@@ -54,7 +54,7 @@ pub const BOOK_NAME_BYTES_MAX: usize = 63;
 /// Seconds for which a route of the address book that has failed comes after the others.
 pub const FAILED_ROUTE_S: u64 = 30;
 
-/// What a failure adds to the cost of a route: more than the highest cost of a route of an entry.
+/// The cost that a failure adds to a route: more than the highest cost of a route of an entry.
 pub(crate) const FAILED_ROUTE_LAST: u32 = 1_000;
 
 const _: () = assert!(FAILED_ROUTE_LAST as usize > CANDIDATES_MAX);

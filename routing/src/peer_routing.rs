@@ -97,7 +97,7 @@ impl From<PeerId> for LookupTarget {
     }
 }
 
-/// What a lookup has found since its last result.
+/// A result of a lookup: the routes found since the last result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupResult {
     /// The target of the lookup.

@@ -53,7 +53,7 @@ pub struct StaticTable {
     stamp: Option<FileStamp>,
 }
 
-/// What the users of a route have reported.
+/// The outcomes that the users of a route have reported.
 #[derive(Clone, Copy, Debug, Default)]
 struct RouteState {
     failed_until: Option<Nanos>,

@@ -46,7 +46,7 @@ impl<S: SwitchRouting + ?Sized> SwitchRouting for Box<S> {
     }
 }
 
-/// What a path must fulfil. The default is no constraint.
+/// The constraints on a path. The default is no constraint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Constraints {
@@ -146,7 +146,7 @@ pub struct PathError {
     pub offending: OffendingHeader,
 }
 
-/// What a switch reports about a packet.
+/// The report of a switch about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathErrorKind {
     /// The packet was discarded.

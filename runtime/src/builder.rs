@@ -131,7 +131,7 @@ impl RelayBuilder {
         self
     }
 
-    /// What a worker does while it has no work.
+    /// Sets the behaviour of a worker without work.
     pub fn idle(mut self, idle: IdlePolicy) -> Self {
         self.idle = idle;
         self

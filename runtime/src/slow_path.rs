@@ -431,7 +431,7 @@ impl SlowPath {
         &self.memory
     }
 
-    /// What a worker does while it has no work.
+    /// The behaviour of a worker without work.
     pub fn idle(&self) -> IdlePolicy {
         self.idle
     }

@@ -248,7 +248,7 @@ impl UnixSocket {
         }
     }
 
-    /// What is shown of each of the socket's ports.
+    /// The displayed information about each of the socket's ports.
     pub(crate) fn port_kind(&self) -> PortKind {
         let path = self.path.display().to_string();
         PortKind::Unix { path, worker: self.worker, is_shared: self.clients.is_some() }

@@ -17,7 +17,7 @@ use strowger_io::{Doorbell, DoorbellWaker, Waiter, sys::cores::pin_to_core};
 
 use crate::clock::Clock;
 
-/// What a worker does while it has no work.
+/// The behaviour of a worker without work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IdlePolicy {

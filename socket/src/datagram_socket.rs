@@ -36,7 +36,7 @@ pub(crate) struct DatagramArrived {
     pub(crate) info: MessageInfo,
 }
 
-/// What a datagram socket and the driver share.
+/// State that a datagram socket and the driver share.
 pub(crate) struct DatagramShared {
     /// The number of the socket's ready bit; `usize::MAX` until the driver has opened it.
     pub(crate) place: AtomicUsize,

@@ -92,7 +92,7 @@ pub enum NodeEvent {
         /// The peer.
         peer: PeerId,
     },
-    /// What the peer has received on a path, for congestion control.
+    /// The peer's report of packets received on a path, for congestion control.
     Report {
         /// The peer.
         peer: PeerId,

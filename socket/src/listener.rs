@@ -17,7 +17,7 @@ use crate::{
     waiters::Waiters,
 };
 
-/// What a listener and the driver share.
+/// State that a listener and the driver share.
 pub(crate) struct ListenerShared {
     pub(crate) accepted: ArrayQueue<Socket>,
     pub(crate) waiters: Waiters,

@@ -55,7 +55,7 @@ pub struct NodeBuilder {
     announces: bool,
 }
 
-/// What the slot knows about its switch, for [`NodeBuilder::routing_from`].
+/// The facts that the slot has about its switch, for [`NodeBuilder::routing_from`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SlotFacts {
@@ -68,7 +68,7 @@ pub struct SlotFacts {
 /// Makes routing from the facts of the slot.
 type MakeRouting = dyn FnOnce(&SlotFacts) -> Box<dyn PeerRouting>;
 
-/// Where routes come from.
+/// The source of routes.
 enum Routes {
     Given(Box<dyn PeerRouting>),
     Made(Box<MakeRouting>),

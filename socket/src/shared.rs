@@ -1,4 +1,4 @@
-//! What sockets and the driver share.
+//! State that sockets and the driver share.
 
 use std::sync::{
     Arc, OnceLock,
@@ -20,7 +20,7 @@ use crate::{
     listener::ListenerShared, message::Hold, reply::Responder, socket::Socket,
 };
 
-/// What all handles of a node and its driver share.
+/// State that all handles of a node and its driver share.
 pub(crate) struct NodeShared {
     pub(crate) peer: PeerId,
     /// One bit for each socket: its number is the socket's place.
@@ -137,7 +137,7 @@ pub(crate) const NO_PATH: u8 = 1;
 /// The peer does not accept the protocol.
 pub(crate) const UNSUPPORTED: u8 = 2;
 
-/// What a socket and the driver share, besides their rings.
+/// State that a socket and the driver share, besides their rings.
 pub(crate) struct SocketShared {
     /// The number of the socket's ready bit.
     pub(crate) place: usize,

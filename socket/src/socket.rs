@@ -23,7 +23,8 @@ use crate::{
     wait::block_on,
 };
 
-/// What the halves of a socket share. When both halves are dropped, the driver closes the socket.
+/// State that the halves of a socket share. When both halves are dropped, the driver closes the
+/// socket.
 struct Handle {
     shared: Arc<SocketShared>,
     alive: Arc<Alive>,

@@ -48,7 +48,7 @@ const SIGNED_BYTES_MAX: usize =
 
 const _: () = assert!(CERTIFICATE_BYTES == 138 && NETWORK_ID_BYTES_MAX <= u8::MAX as usize);
 
-/// What the certified key is for.
+/// The role of the certified key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum KeyRole {
@@ -76,7 +76,7 @@ impl KeyRole {
 /// The fields of an identity certificate before the signature. This module does not verify them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateFields<'a> {
-    /// What the key is for.
+    /// The role of the key.
     pub role: KeyRole,
     /// No flag is defined for the roles of this version. Bits are kept, because they are signed.
     pub flags: u8,

@@ -288,8 +288,8 @@ pub struct Hello<'a> {
     /// The protocols that the sender supports (wire.md section 6); at most [`PROTOCOLS_BYTES_MAX`]
     /// bytes. This module does not parse them.
     pub protocols: &'a [u8],
-    /// What follows the protocol table: the fields of a connection (wire.md W6-17), or those of a
-    /// later version. This module does not parse them.
+    /// The bytes after the protocol table: the fields of a connection (wire.md W6-17), or those of
+    /// a later version. This module does not parse them.
     pub later: &'a [u8],
 }
 

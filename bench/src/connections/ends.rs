@@ -28,7 +28,7 @@ const EXCHANGES_MAX: usize = 64;
 /// Virtual seconds in which the search for the length of a path must end.
 const SEARCH_SECONDS_MAX: usize = 60;
 
-/// What the initiator knows of the peer.
+/// The information about the peer with which the initiator starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// The static key, from a certificate: IKpsk2.

@@ -111,7 +111,7 @@ impl Outcome {
     }
 }
 
-/// What a forwarder's thread reports when it is ready.
+/// The report of a forwarder's thread when it is ready.
 struct Ready {
     threads: Vec<Tid>,
     /// The destination address and the label of the frames that the source sends.

@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::protocol_table::PeerTableRefused;
 use crate::shared::Shared;
 
-/// What a hello states besides the table.
+/// The fields of a hello besides the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stated<'a> {
     pub(crate) id: Option<ConnectionId>,

@@ -61,7 +61,7 @@ impl Connection {
         }
     }
 
-    /// Where messages to a name of the own table go.
+    /// The target of messages to a name of the own table.
     fn target_of(&self, name: &str, shared: &Shared) -> Target {
         if let Some(socket) = self.socket_for(name, shared) {
             return Target::Socket(socket);

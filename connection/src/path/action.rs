@@ -35,11 +35,11 @@ pub(crate) struct OpenedPacket {
     pub(crate) bytes: usize,
     /// Whether the packet's counter is above all earlier ones of its lane.
     pub(crate) is_newest: bool,
-    /// What the packet contains.
+    /// The content of the packet.
     pub(crate) content: Content,
 }
 
-/// What an opened packet contains.
+/// The content of an opened packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A message for a program, or items.

@@ -1,8 +1,8 @@
 //! Finds the longest packet that a path delivers, by padded challenges (RFC 8899; wire.md, W6-46
 //! and 3.6).
 //!
-//! Lengths are those of connection packets, from the connection header to the tag. What ports,
-//! candidates and errors state includes the switch header, which the caller subtracts.
+//! Lengths are those of connection packets, from the connection header to the tag. The limits of
+//! ports, candidates and errors include the switch header, which the caller subtracts.
 
 use strowger_crypto::Nanos;
 use strowger_wire::connection::PathToken;

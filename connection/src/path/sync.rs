@@ -9,7 +9,7 @@ use strowger_wire::label::AnyLabel;
 use super::{Along, PathSet};
 use crate::limits::LENGTH_IN_USE;
 
-/// What the data path has noted.
+/// The times that the data path has noted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Noted {
     /// When the first packet was sent to which an answer is due.

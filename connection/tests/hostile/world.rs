@@ -45,7 +45,7 @@ pub(crate) fn seeds(few: u64) -> impl Iterator<Item = u64> {
     (0..count.unwrap_or(few)).map(|seed| seed.wrapping_mul(0x9e37_79b9) + 1)
 }
 
-/// Where a packet arrives.
+/// A place at which packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// At a switch, by this slot.
@@ -122,7 +122,7 @@ pub(crate) struct End {
     pub(crate) endpoint: Option<Endpoint>,
     /// The seed of its identity.
     pub(crate) seed: u8,
-    /// Its switch and slot.
+    /// The endpoint's switch and slot.
     pub(crate) at: (usize, u32),
     /// The reported events.
     pub(crate) events: Vec<Event>,
@@ -224,7 +224,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     /// The endpoints.
     pub(crate) ends: Vec<End>,
-    /// What arrived at each sink.
+    /// The packets that arrived at each sink.
     pub(crate) sinks: Vec<Vec<Seen>>,
     /// If set, each packet as it arrived at each switch.
     pub(crate) log: Option<Vec<Vec<u8>>>,

@@ -15,7 +15,8 @@ const NONCE_BYTES: usize = 16;
 /// It is derived from the two direction keys. The transcript is not used, because it is not secret.
 pub struct Exporter(Secret);
 
-/// What one end discloses for a direct link (wire.md section 6): its link key, and a nonce.
+/// The values that one end discloses for a direct link (wire.md section 6): its link key, and a
+/// nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectEnd {
     /// The static key of its links.

@@ -108,7 +108,7 @@ pub struct AwaitResponse {
     attempt: Attempt,
 }
 
-/// What an initiator keeps of its first message.
+/// The state that an initiator keeps of its first message.
 struct Attempt {
     domain: Domain,
     /// The identity that must answer, if the initiator asked for one.

@@ -57,7 +57,7 @@ pub(crate) struct Options {
     place: PlaceOptions,
 }
 
-/// What all programs share.
+/// State that all programs share.
 struct Service {
     node: Node,
     place: Place,

@@ -46,7 +46,7 @@ impl WaitingClient {
     }
 }
 
-/// What the owner and one port share.
+/// State that the owner and one port share.
 #[derive(Debug)]
 struct Place {
     /// A process that the port has not taken yet.

@@ -1,5 +1,5 @@
-//! Ethernet ports. Each is one queue of an interface, over AF_XDP. Where AF_XDP does not work, it
-//! is the whole interface, over AF_PACKET.
+//! Ethernet ports. Each is one queue of an interface, over AF_XDP. If AF_XDP does not work, the
+//! port is the whole interface, over AF_PACKET.
 //!
 //! This process does not copy payload if the kernel can access it in place.
 //!

@@ -115,7 +115,7 @@ impl fmt::Display for BookEntry {
     }
 }
 
-/// What an entry of an address book is for.
+/// The purposes of an entry of an address book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Purposes {
     /// Programs may look the peer up, and connect to it.

@@ -118,7 +118,7 @@ impl<P: strowger_routing::PeerRouting> Caller<P> {
     }
 }
 
-/// What a switch knows about a peer.
+/// The answer of a switch about a peer.
 #[derive(Clone, Debug)]
 struct Known {
     labels: Vec<ResolvedLabel>,
@@ -296,7 +296,7 @@ fn a_silent_relay_is_asked_three_times_and_lookups_are_limited() {
     caller.finish();
 }
 
-/// What a model neighbour does.
+/// The behaviour of a model neighbour.
 #[derive(Clone, Debug, Default)]
 struct Neighbour {
     hosts: BTreeMap<u8, u32>,

@@ -20,7 +20,7 @@ pub(crate) type Log = Arc<Mutex<Vec<(Nanos, LookupTarget)>>>;
 /// The parts of an answer, with their times after the lookup. The last part has the end.
 type Answer = Vec<(Nanos, Vec<Candidate>)>;
 
-/// What a source answers to each target.
+/// The answers of a source for each target.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Script {
     answers: BTreeMap<LookupTarget, Answer>,

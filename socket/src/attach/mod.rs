@@ -76,7 +76,7 @@ impl Attachment {
     }
 }
 
-/// What a port knows about its switch.
+/// The facts that a port has about its switch.
 #[derive(Clone, Debug)]
 pub(crate) struct PortFacts {
     pub(crate) scheme: Scheme,

@@ -123,7 +123,7 @@ fn a_peer_that_the_policy_does_not_allow_gets_no_answer() {
 fn a_dropped_socket_ends_the_peers_one() {
     let pair = pair();
     let (mut ours, mut theirs) = pair.sockets("/echo/1");
-    // What was queued before is sent.
+    // Messages that were queued before are sent.
     ours.send_wait(b"the last one", LONG).expect("queued");
     drop(ours);
     assert_eq!(recv(&mut theirs), b"the last one");

@@ -49,7 +49,7 @@ impl ConnectionId {
     pub const UNKNOWN: ConnectionId = ConnectionId([0; CONNECTION_ID_BYTES]);
 }
 
-/// What an end states about its own protocol table.
+/// The state of an end's own protocol table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableState {
     /// The number of entries.

@@ -155,7 +155,7 @@ pub enum ControlItem<'a> {
         /// Its state.
         state: PathUse,
     },
-    /// What the sender has received on a lane (op 14).
+    /// A report of packets that the sender has received on a lane (op 14).
     ReceiveReport {
         /// The lane.
         lane: Lane,

@@ -1,5 +1,5 @@
-//! What follows the header of a connection packet: messages, path challenges, and the answer to
-//! an unknown index (wire.md 6.2).
+//! The content of a connection packet after its header: messages, path challenges, and the answer
+//! to an unknown index (wire.md 6.2).
 //!
 //! ```
 //! use strowger_wire::connection::{SealedBody, UnknownConnection};

@@ -189,7 +189,7 @@ impl fmt::Display for ProtocolName<'_> {
 /// One entry of a protocol table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableEntry<'a> {
-    /// What the protocol's listener accepts besides sealed messages.
+    /// The kinds of messages that the protocol's listener accepts besides sealed ones.
     pub flags: EntryFlags,
     /// The protocol's name.
     pub name: ProtocolName<'a>,

@@ -116,7 +116,7 @@ impl AnnounceVerdict {
     }
 }
 
-/// Where a switch hosts the peer of a find message.
+/// The slot at which a switch hosts the peer of a find message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host<'a> {
     /// Bits of the director.
@@ -141,8 +141,8 @@ pub enum ResolveTarget<'a> {
     Address(&'a [u8; 16]),
 }
 
-/// What a switch knows about the peer of a resolve message. If the switch does not know the peer,
-/// there is no label.
+/// The answer of a switch about the peer of a resolve message. If the switch does not know the
+/// peer, there is no label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution<'a> {
     /// The Ed25519 key of the peer; zeros if there is no label.

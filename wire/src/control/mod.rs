@@ -174,7 +174,7 @@ pub enum Message<'a> {
     Found {
         /// The value from the request.
         nonce: &'a [u8; FIND_NONCE_BYTES],
-        /// Where the peer is; `None` if it is not here.
+        /// The location of the peer; `None` if the peer is not at this switch.
         host: Option<Host<'a>>,
     },
     /// Asks a neighbour for the address at which it reaches the requester.

@@ -9,7 +9,7 @@ pub struct HopWord {
     pub slot_in: u32,
     /// The egress slot of the packet, if its label names one.
     pub slot_out: Option<u32>,
-    /// What is attached to the egress slot.
+    /// The kind of node at the egress slot.
     pub behind: Behind,
     /// Why the packet would be discarded; `None` if it would be forwarded or delivered.
     pub discard: Option<Reason>,
@@ -25,7 +25,7 @@ pub struct HopWord {
     pub packet_bytes_max: u16,
 }
 
-/// What is attached to the egress slot of a traced packet.
+/// The kind of node at the egress slot of a traced packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Behind {

@@ -42,11 +42,11 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The slow path calls the resolver for each question, within the rate limit of the link that asks.
 /// The resolver must not block.
 pub trait Resolver: Send {
-    /// What is known about a peer; `None` if nothing is known.
+    /// The identity, certificate and labels of a peer; `None` if the peer is unknown.
     fn resolve(&mut self, target: &ResolveTarget<'_>, now: Now) -> Option<KnownPeer>;
 }
 
-/// What a [`Resolver`] knows about a peer.
+/// The answer of a [`Resolver`] about a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownPeer {
     /// The Ed25519 key of the peer.
@@ -267,8 +267,7 @@ impl Lookups {
         })
     }
 
-    /// What this switch knows about the peer of a resolve message, limited to labels that the
-    /// sender may use.
+    /// The answer to a resolve message, limited to labels that the sender may use.
     pub(super) fn resolve(
         &mut self,
         cause: Cause,

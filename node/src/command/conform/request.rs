@@ -21,7 +21,7 @@ pub(super) struct Request<'a> {
     place: Place,
 }
 
-/// Where an object is.
+/// The position of an object in a request.
 #[derive(Clone, Copy)]
 enum Place {
     Line,

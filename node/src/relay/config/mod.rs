@@ -67,7 +67,7 @@ pub(crate) struct Config {
     pub(crate) workers: Option<usize>,
     /// The core of each worker, in the workers' order. With `None` the scheduler chooses the cores.
     pub(crate) cores: Option<Vec<usize>>,
-    /// What a worker does while it has no work.
+    /// The behaviour of a worker without work.
     pub(crate) idle: IdlePolicy,
     /// The settings of the switch.
     pub(crate) switch: SwitchConfig,

@@ -239,7 +239,7 @@ impl<'a> Fields<'a> {
 pub struct BadItem {
     /// The item's op.
     pub op: u8,
-    /// What is wrong with it.
+    /// The fault of the item.
     pub fault: ItemFault,
 }
 
@@ -251,7 +251,7 @@ impl fmt::Display for BadItem {
 
 impl core::error::Error for BadItem {}
 
-/// What is wrong with a control item.
+/// The fault of a control item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ItemFault {
     /// The message ends inside the item. Nothing behind it can be read.
