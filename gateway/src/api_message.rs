@@ -123,7 +123,7 @@ error_names! {
 pub struct Failed {
     /// What failed.
     pub name: ErrorName,
-    /// One sentence that says what to do.
+    /// One sentence with the remedy.
     pub text: String,
     /// Further fields, for example the longest message.
     pub fields: Map<String, Value>,

@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     CheckFailed = 1,
     /// The command line or the configuration is wrong. Clap uses the same number.
     Usage = 2,
-    /// The machine refused something: a port is in use, privileges or memory are missing, a file
+    /// The machine refused an operation: a port is in use, privileges or memory are missing, a file
     /// cannot be read.
     Refused = 3,
     /// No relay answers at the control socket.

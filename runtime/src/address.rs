@@ -92,7 +92,7 @@ impl fmt::Display for AddressText {
 /// resolving it.
 ///
 /// # Errors
-/// One sentence that says what is wrong with the text.
+/// One sentence with the fault of the text.
 pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAddr, String> {
     let Some((before, after)) = text.split_once('%') else {
         return text.parse().map_err(|_| not_an_address(text));
@@ -124,7 +124,7 @@ pub fn parse_socket(text: &str, interfaces: &mut Interfaces) -> Result<SocketAdd
 /// Parses an IP address and a port, or the MAC address of one station.
 ///
 /// # Errors
-/// One sentence that says what is wrong with the text.
+/// One sentence with the fault of the text.
 pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String> {
     let Some(mac) = parse_mac(text) else {
         return parse_socket(text, interfaces).map(Address::Udp);
@@ -140,7 +140,7 @@ pub fn parse(text: &str, interfaces: &mut Interfaces) -> Result<Address, String>
 /// Parses an address as [`parse`] does, and resolves names of interfaces on this machine.
 ///
 /// # Errors
-/// One sentence that says what is wrong with the text, or which interface is missing.
+/// One sentence with the fault of the text, or the name of the missing interface.
 pub fn parse_here(text: &str) -> Result<Address, String> {
     let mut interfaces = Interfaces::default();
     match parse(text, &mut interfaces)? {
@@ -156,7 +156,7 @@ pub fn parse_here(text: &str) -> Result<Address, String> {
 /// Checks that a text is an address and returns it unchanged, for a program that passes it on.
 ///
 /// # Errors
-/// One sentence that says what is wrong with the text.
+/// One sentence with the fault of the text.
 pub fn checked(text: &str) -> Result<String, String> {
     parse(text, &mut Interfaces::default()).map(|_| text.to_owned())
 }

@@ -288,7 +288,7 @@ impl Opener {
     /// Reads a secret file. Refuses the file if group or others have access.
     ///
     /// # Errors
-    /// One line that says which file, why, and what to do.
+    /// One line with the file, the reason and the remedy.
     pub fn secret(
         &self,
         path: &Path,

@@ -134,7 +134,7 @@ pub enum KeyError {
     },
     /// The file cannot be read, or other users can read or write it.
     Read {
-        /// A text that says which file, why, and what to do.
+        /// A text with the file, the reason and the remedy.
         why: String,
     },
     /// The file is not a key file.

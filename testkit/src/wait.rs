@@ -16,8 +16,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// Calls `ask` until it returns a value. Panics at the [`DEADLINE`].
 ///
-/// After a call that takes long, the thread sleeps three times as long. So waiting uses at most a
-/// quarter of a core, and other tests and the process that is waited for have the rest. After a
+/// After a long call, the thread sleeps for three times the duration of the call. So waiting uses
+/// at most a quarter of a core, and leaves the rest to other tests and the awaited process. After a
 /// short call, which may be a poll that itself makes progress, the thread only yields.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

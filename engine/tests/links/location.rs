@@ -99,8 +99,8 @@ impl Couple {
     fn client(net: &SimNet, life: (u64, u64), seeks: SocketAddr, now: Now) -> (Node, Endpoint) {
         let (restarts_before, wall) = life;
         let mut a = Node::new(net, &NodeSpec { restarts_before, wall, ..NodeSpec::new(1) }, now);
-        // The simulated network has no address families: A's one socket reaches all of B's
-        // listeners.
+        // The simulated network has no address families: the single socket of A reaches all
+        // listeners of B.
         let at = Some(Address::Udp(seeks));
         let spec =
             a.peer_spec(2, false).with_address(at).with_slot(Slot::new(PEER)).with_liveness(FAST);

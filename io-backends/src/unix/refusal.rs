@@ -20,7 +20,7 @@ pub struct ClientRefusal {
     pub code: u8,
     /// The time after which the process may succeed. Zero if the switch does not know it.
     pub retry_after: Duration,
-    /// One sentence that says what to do.
+    /// One sentence with the remedy.
     pub text: String,
 }
 

@@ -38,7 +38,7 @@ fn port_of<'p>(ports: &'p [PortInfo], listener: Option<&str>) -> Result<&'p Port
 /// Attaches the neighbour, peer or endpoint that a client requests, and returns its slot.
 ///
 /// # Errors
-/// One line that says what failed, and why.
+/// One line with the failed operation and the reason.
 pub(super) fn attach(relay: &mut SlowPath, request: AttachRequest) -> Result<Slot, String> {
     config::check_name(&request.name)?;
     let port = port_of(relay.ports(), request.listener.as_deref())?;

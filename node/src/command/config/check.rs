@@ -76,7 +76,7 @@ impl Findings {
 }
 
 /// Checks a file and prints its problems. The exit code is 2 for an error in the configuration.
-/// Otherwise it is 3 if this machine would refuse something.
+/// Otherwise it is 3 if this machine would refuse an operation of the relay.
 ///
 /// # Errors
 /// The file cannot be read, or the output cannot be written.

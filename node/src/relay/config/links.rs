@@ -270,7 +270,7 @@ pub(super) fn peers(
 /// Parses a peer's static key.
 ///
 /// # Errors
-/// One sentence that says what a key is.
+/// One sentence with the syntax of a key.
 pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
     text.parse().map_err(|_| {
         format!(
@@ -283,7 +283,7 @@ pub(crate) fn parse_key(text: &str) -> Result<StaticPublic, String> {
 /// Parses the PeerId of a peer, and returns the identity in it.
 ///
 /// # Errors
-/// One sentence that says what a PeerId is.
+/// One sentence with the syntax of a PeerId.
 pub(crate) fn parse_peer_id(text: &str) -> Result<Identity, String> {
     let peer_id = text.parse::<PeerId>().map_err(|error| error.to_string());
     peer_id.and_then(|id| id.identity().map_err(|error| error.to_string())).map_err(|why| {

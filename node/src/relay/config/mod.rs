@@ -188,7 +188,7 @@ pub(crate) struct UnixEndpoint {
 pub(crate) struct Fault {
     /// The line in the file, counted from 1.
     pub(crate) line: usize,
-    /// One sentence that says what is wrong, and what to do.
+    /// One sentence with the fault and the remedy.
     pub(crate) text: String,
 }
 

@@ -93,7 +93,7 @@ pub(super) fn name(section: &Section<'_>) -> Result<String, Fault> {
 /// safely.
 ///
 /// # Errors
-/// One sentence that says what a name is.
+/// One sentence with the syntax of a name.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_shown = name.chars().all(is_harmless);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_shown {

@@ -12,7 +12,7 @@ use crate::{
 /// Parses the value of `renumber`.
 ///
 /// # Errors
-/// One line that says what is wrong, and what is expected.
+/// One line with the fault and the expected value.
 pub(super) fn renumber(what: &Value) -> Result<Request, String> {
     let object = object("renumber", what, &["slot", "to"])?;
     let from = slot("renumber", object, "slot")?.ok_or("renumber needs slot")?;
@@ -22,7 +22,7 @@ pub(super) fn renumber(what: &Value) -> Result<Request, String> {
 /// Parses the value of `drain`.
 ///
 /// # Errors
-/// One line that says what is wrong, and what is expected.
+/// One line with the fault and the expected value.
 pub(super) fn drain(what: &Value) -> Result<Request, String> {
     let object = object("drain", what, &["slot", "for_s"])?;
     let for_s = match object.get("for_s") {
@@ -38,7 +38,7 @@ pub(super) fn drain(what: &Value) -> Result<Request, String> {
 /// Parses the value of `grow`.
 ///
 /// # Errors
-/// One line that says what is wrong, and what is expected.
+/// One line with the fault and the expected value.
 pub(super) fn grow(what: &Value) -> Result<Request, String> {
     const EXPECTED: &str = "f4, f8, v3x5x8, v4x8, or the serialization of a scheme in hex";
     let object = object("grow", what, &["scheme", "slot_max"])?;

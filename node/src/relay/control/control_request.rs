@@ -10,7 +10,7 @@ use crate::limits::PING_BYTES;
 /// Parses the value of `ping`, `trace` or `identify`.
 ///
 /// # Errors
-/// One line that says what is wrong, and what is expected.
+/// One line with the fault and the expected value.
 pub(super) fn read(verb: &str, what: &Value) -> Result<(Label, ControlRequest), String> {
     let object = what.as_object().ok_or(format!("{verb} takes an object with a label"))?;
     let known: &[&str] = if verb == "ping" { &["label", "bytes"] } else { &["label"] };
