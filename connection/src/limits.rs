@@ -68,8 +68,8 @@ pub const RACED_LABELS_MAX: usize = 3;
 /// is not validated, no longer challenge is sent.
 pub const SHORT_CHALLENGE_BYTES: usize = CONNECTION_HEADER_BYTES + PATH_TOKEN_BYTES + TAG_BYTES;
 
-/// Bytes of padding of a challenge along a validated label: the peer may then send its response and
-/// a challenge of its own, if this end's label is new to it (as W3-52 for links).
+/// Bytes of padding of a challenge along a validated label: a peer to which this end's label is new
+/// may then send both its response and its own challenge (as W3-52 for links).
 pub const CHALLENGE_PADDING_BYTES: usize = SHORT_CHALLENGE_BYTES;
 
 /// The interval between two short challenges along a label that is not validated and by which no

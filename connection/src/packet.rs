@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     /// A packet from slot 2 to the endpoint on slot 200 of one switch: the answer leaves by slot 2,
-    /// and the switch must be able to write 200 in the bits of that director.
+    /// and the director of slot 2 must have enough bits for the switch to write 200.
     #[test]
     fn the_label_of_an_answer_has_room_for_the_own_slot() {
         let scheme = Scheme::named("v3x5x8").expect("a scheme");

@@ -469,12 +469,11 @@ impl PathSet {
         Ok(&self.entries[index].along)
     }
 
-    /// The paths for the response to a challenge that had `cause_bytes` bytes and was opened
-    /// (W6-175): the challenge's return label, if it is validated or if the response is covered by
-    /// what came by it (W6-42); and the active path, if the return label is not validated. A relay
-    /// may send a copy of a challenge, with another return path, ahead of the challenge itself.
-    /// Then the challenge is a replay, and the response must arrive nevertheless. Lengths include
-    /// the switch header.
+    /// The paths for the response to an opened challenge of `cause_bytes` bytes (W6-175): the
+    /// challenge's return label, if it is validated or if its byte credit covers the response
+    /// (W6-42); and the active path, if the return label is not validated. A relay may send a copy
+    /// of a challenge, with another return path, ahead of the challenge itself. Then the challenge
+    /// is a replay, and the response must arrive nevertheless. Lengths include the switch header.
     pub(crate) fn take_answer(
         &mut self,
         now: Nanos,

@@ -37,8 +37,8 @@ pub(crate) const TRANSFER_RTO_MIN: Duration = Duration::from_millis(50);
 pub(crate) const TRANSFER_RTO_MAX: Duration = Duration::from_secs(2);
 /// The time to the second offer, before a round trip is known.
 pub(crate) const TRANSFER_OFFER_EVERY: Duration = Duration::from_millis(250);
-/// The longest time to the next offer or end: with twenty of them in the time of silence, the answer
-/// arrives over a path that loses half of the messages.
+/// The longest time between two copies of an offer or end. Twenty copies fit in the time of
+/// silence, so an answer arrives even if the path loses half of the messages.
 pub(crate) const TRANSFER_CONTROL_EVERY_MAX: Duration = Duration::from_millis(500);
 /// A transfer fails if the peer sends nothing for this time.
 pub(crate) const TRANSFER_SILENCE: Duration = Duration::from_secs(10);

@@ -350,8 +350,8 @@ impl CookieChecker {
     }
 
     /// Time at which [`CookieChecker::rotate`] must be called even if no message arrives: the keys
-    /// of completed XX handshakes can be computed from the secrets, so these must not stay in
-    /// memory. `None` if no handshake was completed under them.
+    /// of completed XX handshakes can be computed from the secrets, so expired secrets must not
+    /// stay in memory. `None` if no handshake was completed under them.
     pub fn erases_at(&self) -> Option<Nanos> {
         let has_completed = [&self.current, &self.previous].iter().any(|e| !e.finished.is_empty());
         has_completed.then(|| self.rotates_at())

@@ -18,8 +18,9 @@ pub(super) struct Generation {
     /// Whether these keys come from IK. In IK the response proves to the initiator that the
     /// responder has the keys.
     pub(super) by_ik: bool,
-    /// Whether they are those of a handshake of XX that crossed an own one which this end keeps: they
-    /// open what the peer has sealed with them meanwhile (wire.md W6-213).
+    /// Whether the keys come from an XX handshake of the peer that crossed a handshake of this end,
+    /// whose keys this end keeps. They only open packets that the peer sealed with them meanwhile
+    /// (wire.md W6-213).
     pub(super) crossed: bool,
 }
 
