@@ -407,8 +407,8 @@ impl PeerTable {
         Ok(if has_news { PeerTableNews::Grown } else { PeerTableNews::None })
     }
 
-    /// If the table has as many entries as a hello stated: marks it as complete, or fails because
-    /// the digests differ (W6-36).
+    /// Compares the table with the state that a hello stated, once it has as many entries: marks
+    /// the table as complete, or fails if the digests differ (W6-36).
     fn compare_stated(&mut self) -> Result<(), PeerTableRefused> {
         let Some(stated) = self.stated.take_if(|stated| stated.count <= self.count) else {
             return Ok(());

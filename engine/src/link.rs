@@ -77,8 +77,8 @@ pub(crate) struct SlotTally {
     pub(crate) keepalives_in: Counter,
     /// The link's own messages among `frames_out`; the others are data.
     pub(crate) link_messages_out: Counter,
-    /// The number of frames that could not be sealed because the link had no valid keys. While
-    /// frames may not wait for keys, they are not counted.
+    /// The number of frames that could not be sealed because the link had no valid keys. Frames
+    /// that arrive while no frame may wait for keys are not counted.
     pub(crate) unsealed: Counter,
     /// The number of frames that arrived on the slot and carry its former number in their return
     /// paths, because the director is too narrow for the present number.

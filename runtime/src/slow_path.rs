@@ -383,7 +383,8 @@ impl SlowPath {
         vanished.into_iter().for_each(|port| self.emit(EventKind::InterfaceGone { port }));
     }
 
-    /// Writes the state file if `has_changed`, or if the file is behind the switch.
+    /// Writes the state file if `has_changed`, or if the file is older than the state of the
+    /// switch.
     fn keep_state(&mut self, has_changed: bool) {
         let Self { switch, clock, state: Some(state), .. } = self else { return };
         if !has_changed && !state.is_behind(switch, *clock) {

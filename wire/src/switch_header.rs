@@ -254,7 +254,7 @@ impl<'a, R: Register> Header<'a, R> {
         u16::from_be_bytes([self.fixed[high], self.fixed[low]])
     }
 
-    /// The three flags.
+    /// The flags of the header.
     #[inline]
     #[must_use]
     pub fn flags(&self) -> Flags {

@@ -215,7 +215,7 @@ fn identify_is_answered_four_times_in_a_second() {
     world.assert_balanced();
 }
 
-/// Initiations with a wrong mac1 and others of wrong length use no budget: no cookie is demanded.
+/// Initiations with a wrong mac1 or a wrong length use no budget: the endpoint demands no cookie.
 ///
 /// wire.md: W6-190.
 #[test]

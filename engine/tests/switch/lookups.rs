@@ -262,7 +262,7 @@ fn a_peer_that_announced_itself_is_found_by_its_neighbours_only_by_its_tag() {
     assert_eq!(bench.find(NEIGHBOUR, &other), None);
     // The director is wide enough for the slot by which the question came in.
     assert_eq!(bench.find(100, &ours).map(|found| found.0), Some((10, code(10))));
-    // A label back to the slot that asks is of no use.
+    // A label back to the slot of the node that asks is of no use.
     assert_eq!(bench.find(3, &ours), None);
     let view = bench.node.switch.slots().into_iter().find(|view| view.slot.number() == 3);
     let views = view.expect("attached").announcements;

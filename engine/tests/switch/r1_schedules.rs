@@ -52,7 +52,7 @@ const LABELS_MAX: usize = 24;
 /// The length of a frame: the headers, the sender, the destination, the slot number in the label,
 /// and the number of the reply (0 for a request).
 const FRAME_BYTES: usize = FRAME_BYTES_MIN + 4 * 8;
-/// The maximum time after which a reply has arrived or was dropped.
+/// The maximum time until a reply has arrived or was dropped.
 const ANSWERED_NS: u64 = 3 * ON_ITS_WAY_NS;
 
 /// A waker that panics once, at the n-th call, so that the slow path panics between two of its

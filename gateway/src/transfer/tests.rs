@@ -19,7 +19,7 @@ struct Channel {
     queue: Option<usize>,
 }
 
-/// The end of a run.
+/// The result of a run.
 struct Ran {
     outcome: Result<(), TransferError>,
     written: Vec<u8>,

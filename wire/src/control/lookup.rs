@@ -156,7 +156,7 @@ pub struct Resolution<'a> {
 /// One label of a [`Resolution`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResolvedLabel {
-    /// The label, from the slot that asked.
+    /// The label, from the slot of the node that asked.
     pub label: AnyLabel,
     /// A smaller cost is better.
     pub cost: u32,

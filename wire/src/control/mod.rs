@@ -196,7 +196,7 @@ pub enum Message<'a> {
         /// The peer.
         target: ResolveTarget<'a>,
     },
-    /// The answer: labels from the slot that asked.
+    /// The answer: labels from the slot of the node that asked.
     Resolved {
         /// The value from the request.
         id: u32,

@@ -54,7 +54,7 @@ pub struct KnownPeer {
     /// The certificate of the peer's connection key, if it is known.
     pub certificate: Option<[u8; CERTIFICATE_BYTES]>,
     /// Labels from slot 1 of this switch, best first. The switch widens the first director for the
-    /// slot that asks.
+    /// slot of the node that asks.
     pub labels: Vec<ResolvedLabel>,
 }
 
