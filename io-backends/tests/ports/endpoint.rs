@@ -26,8 +26,13 @@ fn no_pool() -> Pool {
 
 /// Acts as the switch: sends every received frame back.
 fn echo(port: &mut EndpointPort) -> usize {
+    echo_with(port, &mut no_pool())
+}
+
+/// Like `echo`, for a loop: making a pool takes system calls.
+fn echo_with(port: &mut EndpointPort, pool: &mut Pool) -> usize {
     let mut burst = Burst::new();
-    port.rx_burst(&mut no_pool(), &mut burst);
+    port.rx_burst(pool, &mut burst);
     let n = burst.len();
     port.tx_burst(SLOT, &mut burst);
     port.flush();
@@ -274,9 +279,9 @@ mod asynchronous {
         const FRAMES: u32 = 20_000;
         let (mut port, mut endpoint) = pair(8);
         let switch = std::thread::spawn(move || {
-            let mut echoed = 0;
+            let (mut echoed, mut pool) = (0, no_pool());
             while echoed < FRAMES {
-                match echo(&mut port) as u32 {
+                match echo_with(&mut port, &mut pool) as u32 {
                     // The task may need this core.
                     0 => std::thread::yield_now(),
                     frames => echoed += frames,
