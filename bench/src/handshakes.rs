@@ -286,8 +286,8 @@ impl SlowPathResponder {
         let took = started.elapsed();
 
         self.settle(now);
-        // Both wires are emptied: the response arrives on that of the handshake socket, and frames
-        // of the worker arrive on that of the port.
+        // Empty both wires: the response arrives on the wire of the handshake socket, and frames of
+        // the worker arrive on the wire of the port.
         burst.clear();
         self.handshake_far.rx_burst(&mut self.pool, &mut burst);
         burst.clear();

@@ -59,7 +59,7 @@ pub(crate) struct Answered {
     pub(crate) index: SessionIndex,
     /// The id to state in `connection_id`, if the handshake was XX.
     pub(crate) answer: Option<ConnectionId>,
-    /// The entries of the own table that the response states.
+    /// The number of entries of the own table that the response states.
     pub(crate) entries: EntryCount,
     /// Whether a packet had been opened in the connection before.
     pub(crate) was_proven: bool,
@@ -122,7 +122,7 @@ pub(crate) struct Connection {
     pub(crate) answered: Vec<Answered>,
     pub(crate) own: OwnTable,
     pub(crate) theirs: PeerTable,
-    /// The entries of the own table that the hello states.
+    /// The number of entries of the own table that the hello states.
     pub(crate) stated: EntryCount,
     /// The keys under which `connection_id` is awaited: those of XX that this end initiated.
     pub(crate) id_due: Option<(SessionIndex, bool)>,
@@ -131,7 +131,8 @@ pub(crate) struct Connection {
     pub(crate) tables_since: Option<u32>,
     /// The path of the third message of XX.
     pub(crate) finish_along: Option<Box<Along>>,
-    /// The entries that XX 3 states, until a packet under its keys is opened.
+    /// The number of entries that the third message of XX states, until a packet under its keys is
+    /// opened.
     pub(crate) stated_by_xx: Option<(SessionIndex, EntryCount)>,
     /// The id to state with the first `table` item.
     pub(crate) id_answer: Option<ConnectionId>,

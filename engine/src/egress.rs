@@ -313,8 +313,8 @@ impl Egress {
         }
     }
 
-    /// Moves the waiting frames out of the chunks into which ports receive. Drops frames that get
-    /// no other chunk, and returns the number of dropped frames.
+    /// Moves the waiting frames out of the chunks into which ports receive. Drops frames for which
+    /// no other chunk is free, and returns the number of dropped frames.
     ///
     /// `drains` is the number of frames that were sent from the queue recently.
     #[cold]

@@ -177,8 +177,8 @@ impl StateFile {
     }
 
     /// Writes the file if the user of a number has changed, or timestamps are close to the written
-    /// bound. The relay continues after a failed write. Of consecutive failures only the first is
-    /// returned, then the first success.
+    /// bound. The relay continues after a failed write. Returns only the first of consecutive
+    /// failures, and then the first success.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<StateChange> {
         let snapshot = switch.snapshot(clock.now());
         let news = Written::of(&snapshot);

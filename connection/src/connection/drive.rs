@@ -348,7 +348,7 @@ impl Connection {
         true
     }
 
-    /// The entries that the hello of this end states now.
+    /// The number of entries that the hello of this end states now.
     fn stated_entries(&self) -> EntryCount {
         self.stated
     }

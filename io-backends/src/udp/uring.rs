@@ -502,7 +502,7 @@ impl Drop for Uring {
         self.buffers.disarm();
         // A receive may have picked a buffer before that. With deferred task work receives run
         // inside this port's own calls, and `&mut self` shows that none is active. Otherwise the
-        // receive must have ended visibly.
+        // ring must report that the receive has ended.
         let ended = !self.enabled || self.cancel();
         if !ended && self.mode != RingMode::Deferred {
             // A leak is better than a chunk that is reused while the kernel still writes into it.
