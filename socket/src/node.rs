@@ -439,6 +439,8 @@ impl std::fmt::Debug for Node {
 pub struct QueueCounters {
     /// Messages that were dropped because a receive queue was full, or its socket was closed.
     pub rx_queue_full: u64,
+    /// Pass-through messages that were dropped because half of a receive queue was taken.
+    pub pass_through_full: u64,
     /// Messages that were dropped because the program holds too many messages of a socket.
     pub rx_hold_full: u64,
     /// Messages that were copied because the program holds many messages of a socket.
@@ -460,6 +462,7 @@ impl NodeTally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         QueueCounters {
             rx_queue_full: read(&self.rx_queue_full),
+            pass_through_full: read(&self.pass_through_full),
             rx_hold_full: read(&self.rx_hold_full),
             messages_copied: read(&self.messages_copied),
             tx_refused: read(&self.tx_refused),

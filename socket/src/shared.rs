@@ -80,6 +80,7 @@ impl NodeShared {
 #[derive(Debug, Default)]
 pub(crate) struct NodeTally {
     pub(crate) rx_queue_full: AtomicU64,
+    pub(crate) pass_through_full: AtomicU64,
     pub(crate) rx_hold_full: AtomicU64,
     pub(crate) messages_copied: AtomicU64,
     pub(crate) tx_refused: AtomicU64,
@@ -101,6 +102,8 @@ pub(crate) fn count(counter: &AtomicU64, n: u64) {
 pub struct SocketCounters {
     /// Messages that were dropped because the receive queue was full.
     pub rx_queue_full: u64,
+    /// Pass-through messages that were dropped because half of the receive queue was taken.
+    pub pass_through_full: u64,
     /// Messages that were dropped because the program holds too many messages of this socket.
     pub rx_hold_full: u64,
     /// Messages that were copied because the program holds many messages of this socket.
@@ -113,6 +116,7 @@ pub struct SocketCounters {
 #[derive(Debug, Default)]
 pub(crate) struct SocketTally {
     pub(crate) rx_queue_full: AtomicU64,
+    pub(crate) pass_through_full: AtomicU64,
     pub(crate) rx_hold_full: AtomicU64,
     pub(crate) messages_copied: AtomicU64,
     pub(crate) tx_refused: AtomicU64,
@@ -123,6 +127,7 @@ impl SocketTally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SocketCounters {
             rx_queue_full: read(&self.rx_queue_full),
+            pass_through_full: read(&self.pass_through_full),
             rx_hold_full: read(&self.rx_hold_full),
             messages_copied: read(&self.messages_copied),
             tx_refused: read(&self.tx_refused),

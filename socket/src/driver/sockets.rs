@@ -131,10 +131,18 @@ impl Driver {
             return;
         };
         let shared = &entry.shared;
-        if !entry.ends.arrived.has_room(1) {
-            count(&shared.tally.rx_queue_full, 1);
-            count(&node.tally.rx_queue_full, 1);
-            return;
+        match place_for(&mut entry.ends.arrived, info.is_pass_through()) {
+            ReceivePlace::Free => {}
+            ReceivePlace::QueueFull => {
+                count(&shared.tally.rx_queue_full, 1);
+                count(&node.tally.rx_queue_full, 1);
+                return;
+            }
+            ReceivePlace::PassThroughFull => {
+                count(&shared.tally.pass_through_full, 1);
+                count(&node.tally.pass_through_full, 1);
+                return;
+            }
         }
         // `shared` has one reference, and each message that the program holds has one.
         let held = Arc::strong_count(&shared.hold) - 1 + entry.ends.arrived.waiting();
@@ -407,5 +415,61 @@ impl Driver {
             count(&entry.shared.tally.tx_refused, unsent as u64);
             count(&self.shared.tally.tx_refused, unsent as u64);
         }
+    }
+}
+
+/// Whether a receive queue has a place for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReceivePlace {
+    Free,
+    QueueFull,
+    PassThroughFull,
+}
+
+/// A place for a message in a receive queue. Nobody has authenticated a pass-through message, so such
+/// messages get no place behind the first half: they cannot displace sealed ones (wire.md W6-162).
+#[inline]
+fn place_for<T: Send>(
+    queue: &mut strowger_frame::ring::Producer<T>,
+    is_pass_through: bool,
+) -> ReceivePlace {
+    if !queue.has_room(1) {
+        ReceivePlace::QueueFull
+    } else if is_pass_through && queue.waiting() >= queue.capacity() / 2 {
+        ReceivePlace::PassThroughFull
+    } else {
+        ReceivePlace::Free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strowger_frame::ring::ring;
+
+    use super::*;
+
+    /// wire.md: W6-162.
+    #[test]
+    fn pass_through_messages_have_at_most_half_of_the_places() {
+        let (mut queue, mut taken) = ring::<u32>(64);
+        for number in 0..100 {
+            let place = place_for(&mut queue, true);
+            if number < 32 {
+                assert_eq!(place, ReceivePlace::Free);
+                queue.push(number).expect("room");
+            } else {
+                assert_eq!(place, ReceivePlace::PassThroughFull);
+            }
+        }
+        for number in 0..32 {
+            assert_eq!(place_for(&mut queue, false), ReceivePlace::Free);
+            queue.push(number).expect("room");
+        }
+        assert_eq!(place_for(&mut queue, false), ReceivePlace::QueueFull);
+        assert_eq!(place_for(&mut queue, true), ReceivePlace::QueueFull);
+        for _ in 0..33 {
+            taken.pop().expect("a message");
+        }
+        assert_eq!(place_for(&mut queue, true), ReceivePlace::Free);
     }
 }
