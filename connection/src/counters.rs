@@ -43,10 +43,11 @@ discards! {
     BadProtocolNumber = "bad_protocol_number",
     /// The number or name is not in the table, or the peer may not use it.
     UnknownProtocol = "unknown_protocol",
-    /// The socket or the connection is closed.
+    /// The connection is closed or closing.
     Closed = "closed",
-    /// The backlog of the listener is full.
-    BacklogFull = "backlog_full",
+    /// No socket takes the message: the last one of the protocol is closed, or as many sockets of the
+    /// listener wait as may wait.
+    NoSocket = "no_socket",
     /// A pass-through message where none is accepted.
     PassThroughRefused = "pass_through_refused",
     /// A pass-through message with a long header.

@@ -250,13 +250,9 @@ impl Connection {
             ProtocolRef::Number(number) => number.number().to_string().into(),
             ProtocolRef::Name(name) => name.as_str().into(),
         };
-        let is_recent = |(_, at): &(Box<str>, Nanos)| now.since(*at) < Nanos::from_secs(1);
-        self.refusals.retain(is_recent);
-        let is_repeated = self.refusals.iter().any(|(refused, _)| *refused == key);
-        if is_repeated || !self.refusal_budget.take(now, UNSUPPORTED_ANSWERS) {
+        if !self.may_refuse(now, key) {
             return;
         }
-        self.refusals.push((key, now));
         let code = UnsupportedCode::UNKNOWN_PROTOCOL;
         self.send_items(
             now,
@@ -264,6 +260,19 @@ impl Connection {
             &[ControlItem::Unsupported { code, protocol }],
             shared,
         );
+    }
+
+    /// Whether a message to this number or name may be answered now: one a second is, and 8 a second
+    /// for the connection (wire.md W6-35).
+    fn may_refuse(&mut self, now: Nanos, key: Box<str>) -> bool {
+        let is_recent = |(_, at): &(Box<str>, Nanos)| now.since(*at) < Nanos::from_secs(1);
+        self.refusals.retain(is_recent);
+        let is_repeated = self.refusals.iter().any(|(refused, _)| *refused == key);
+        if is_repeated || !self.refusal_budget.take(now, UNSUPPORTED_ANSWERS) {
+            return false;
+        }
+        self.refusals.push((key, now));
+        true
     }
 
     /// Answers a message to a protocol whose last socket is closed (wire.md W6-167).
@@ -277,7 +286,7 @@ impl Connection {
             None => self.refuse_protocol(now, ProtocolRef::Number(number), shared),
             Some(theirs) => {
                 let theirs = theirs.on_wire();
-                if self.refusal_budget.take(now, UNSUPPORTED_ANSWERS) {
+                if self.may_refuse(now, number.number().to_string().into()) {
                     let goodbye = Goodbye::new(GoodbyeCode::NOT_WANTED);
                     self.say_goodbye(now, &goodbye, theirs, shared);
                 }

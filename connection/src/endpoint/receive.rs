@@ -244,8 +244,8 @@ impl Endpoint {
             (Some(Target::Listener), Some(name)) => {
                 match connection.accept_socket(now, &name, shared) {
                     Ok(socket) => Ok(MessageTo::Socket(socket)),
-                    Err(AcceptRefused::BacklogFull) => Err(Discard::BacklogFull),
-                    Err(AcceptRefused::NoListener) => Err(Discard::Closed),
+                    Err(AcceptRefused::BacklogFull) => Err(Discard::NoSocket),
+                    Err(AcceptRefused::NoListener) => Err(Discard::NoSocket),
                 }
             }
             (Some(_), Some(name)) => {
@@ -255,7 +255,7 @@ impl Endpoint {
                     Err(Discard::UnknownProtocol)
                 } else {
                     connection.refuse_closed(now, number, shared);
-                    Err(Discard::Closed)
+                    Err(Discard::NoSocket)
                 }
             }
             _ => {
@@ -347,7 +347,7 @@ impl Endpoint {
                 if is_ours {
                     let number = EntryNumber::new(number).ok_or(Discard::BadProtocolNumber)?;
                     connection.refuse_closed(now, number, shared);
-                    return Err(Discard::Closed);
+                    return Err(Discard::NoSocket);
                 }
                 connection.refuse_protocol(now, ProtocolRef::Name(protocol), shared);
                 Err(Discard::UnknownProtocol)
@@ -399,7 +399,8 @@ impl Endpoint {
         let to = match target {
             Some(Target::Socket(socket)) => MessageTo::Socket(socket),
             Some(Target::Datagram(socket)) => MessageTo::Datagram(socket, connection.peer),
-            _ => return self.discard(Discard::Closed),
+            _ if connection.is_closing() => return self.discard(Discard::Closed),
+            _ => return self.discard(Discard::NoSocket),
         };
         frame.shrink_front(arrival.header_bytes + PASS_THROUGH_PREFIX_BYTES);
         self.shared.counters.delivered += 1;

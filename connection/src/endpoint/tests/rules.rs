@@ -444,9 +444,61 @@ fn a_full_backlog_drops_messages_and_counts_them() {
     }
     assert_eq!(net.take(2).len(), 1);
     let counters = net.nodes[2].endpoint.counters();
-    assert_eq!(counters.discarded(Discard::BacklogFull), 1);
+    assert_eq!(counters.discarded(Discard::NoSocket), 1);
     let accepted = net.accepted(2);
     net.nodes[2].endpoint.take_accepted(accepted);
+}
+
+/// The goodbye of the closed socket is lost, and the peer sends on.
+///
+/// wire.md: W6-167.
+#[test]
+fn messages_to_a_closed_socket_get_a_goodbye_or_unsupported_once_a_second() {
+    for has_number in [true, false] {
+        let mut net = Net::new(2, 10);
+        let (socket, accepted) = connected(&mut net, "/echo/1");
+        net.send(1, accepted, b"so that the number is known");
+        net.run(100);
+        let listener = net.nodes[1].events.iter().find_map(|event| match event {
+            Event::Accepted { listener, .. } => Some(*listener),
+            _ => None,
+        });
+        // Nothing of node 1 arrives.
+        net.is_lost = Box::new(|packet| packet.from == 3);
+        net.nodes[1].endpoint.close_listener(net.now, listener.expect("accepted"));
+        net.nodes[1].endpoint.close_socket(net.now, accepted);
+        net.drive(1);
+        net.run(2_000);
+        let (now, peer) = (net.now, net.peer(0));
+        let changed = net.nodes[1].endpoint.with_connection(now, &peer, |connection, _| {
+            if !has_number {
+                connection.theirs.reset();
+            }
+            true
+        });
+        changed.expect("a connection");
+        let before = net.nodes[1].sent;
+        for _ in 0..6 {
+            net.send(0, socket, b"late");
+            net.run(20);
+        }
+        let counters = net.nodes[1].endpoint.counters();
+        assert_eq!(counters.discarded(Discard::NoSocket), 6);
+        assert_eq!(net.nodes[1].sent - before, 1, "one answer, not repeated yet");
+        net.is_lost = Box::new(|_| false);
+        net.run(2_000);
+        // A goodbye is repeated, so the socket is closed.
+        let sent = net.try_send(0, socket, b"another");
+        assert_eq!(sent.is_ok(), !has_number);
+        net.run(40);
+        let goodbye = Goodbye::new(GoodbyeCode::NOT_WANTED);
+        let event = match has_number {
+            true => Event::SocketClosed { socket, reason: CloseReason::ByPeer(goodbye) },
+            false => Event::Unsupported { socket },
+        };
+        assert!(net.has_event(0, |reported| *reported == event), "has a number: {has_number}");
+        assert_eq!(net.take(1), [b""; 0]);
+    }
 }
 
 /// wire.md: W6-132.
