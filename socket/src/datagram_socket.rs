@@ -155,8 +155,8 @@ impl DatagramSocket {
         })
     }
 
-    /// Sends a message: waits while the queue is full. The future works in any async runtime. If it
-    /// is dropped, all of the message was queued or nothing.
+    /// Sends a message: waits while the queue is full. The future works in any async runtime. A
+    /// dropped future has queued all of the message or nothing.
     ///
     /// # Errors
     /// As [`poll_send_to`](Self::poll_send_to).

@@ -35,7 +35,7 @@ use crate::{
     shared::{Alive, NodeShared, NodeTally, Request},
 };
 
-/// The description of a node, and its start.
+/// The settings of a node, and the calls that start it.
 #[must_use = "call start"]
 pub struct NodeBuilder {
     identity: Option<IdentityKey>,

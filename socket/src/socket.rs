@@ -259,8 +259,8 @@ impl SocketSender {
         Poll::Pending
     }
 
-    /// Sends a message: waits while the queue is full. The future works in any async runtime. If it
-    /// is dropped, all of the message was queued or nothing.
+    /// Sends a message: waits while the queue is full. The future works in any async runtime. A
+    /// dropped future has queued all of the message or nothing.
     ///
     /// # Errors
     /// [`SendError`], except `Timeout`.

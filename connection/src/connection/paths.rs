@@ -80,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// The active label after a handshake, for a peer that has restarted.
+    /// Keeps only the active path validated, after a handshake with a peer that has restarted.
     pub(super) fn reset_paths(&mut self, now: Nanos) {
         if let Some(along) = self.paths.active().copied() {
             self.paths.restart(now, along.label);

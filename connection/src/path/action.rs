@@ -144,7 +144,7 @@ pub(crate) enum HintKind {
     },
     /// A queue is long.
     Congestion,
-    /// The slot has another number. The former one works for a time.
+    /// The slot has another number. The former number still works for a time.
     SlotMoved,
     /// The packet was dropped.
     Dropped(Reason),

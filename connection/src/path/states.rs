@@ -1,4 +1,4 @@
-//! How the states of paths change, and which path is active.
+//! Changes the states of paths, and chooses the active path.
 
 use strowger_crypto::Nanos;
 use strowger_routing::{Outcome, RouteFailure};
