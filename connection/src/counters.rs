@@ -45,8 +45,8 @@ discards! {
     UnknownProtocol = "unknown_protocol",
     /// The connection is closed or closing.
     Closed = "closed",
-    /// No socket takes the message: the last one of the protocol is closed, or as many sockets of the
-    /// listener wait as may wait.
+    /// No socket accepts the message: the last socket of the protocol is closed, or the backlog of
+    /// the listener is full.
     NoSocket = "no_socket",
     /// A pass-through message where none is accepted.
     PassThroughRefused = "pass_through_refused",

@@ -262,8 +262,8 @@ impl Connection {
         );
     }
 
-    /// Whether a message to this number or name may be answered now: one a second is, and 8 a second
-    /// for the connection (wire.md W6-35).
+    /// Whether a message to this number or name may be answered now. The limit is one answer a
+    /// second for each, and 8 a second for the connection (wire.md W6-35).
     fn may_refuse(&mut self, now: Nanos, key: Box<str>) -> bool {
         let is_recent = |(_, at): &(Box<str>, Nanos)| now.since(*at) < Nanos::from_secs(1);
         self.refusals.retain(is_recent);

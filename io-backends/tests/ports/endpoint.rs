@@ -29,7 +29,7 @@ fn echo(port: &mut EndpointPort) -> usize {
     echo_with(port, &mut no_pool())
 }
 
-/// Like `echo`, for a loop: making a pool takes system calls.
+/// Like `echo`, with the pool as an argument, because making a pool in a loop costs system calls.
 fn echo_with(port: &mut EndpointPort, pool: &mut Pool) -> usize {
     let mut burst = Burst::new();
     port.rx_burst(pool, &mut burst);

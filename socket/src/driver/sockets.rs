@@ -426,8 +426,8 @@ enum ReceivePlace {
     PassThroughFull,
 }
 
-/// A place for a message in a receive queue. Nobody has authenticated a pass-through message, so such
-/// messages get no place behind the first half: they cannot displace sealed ones (wire.md W6-162).
+/// A place for a message in a receive queue. Pass-through messages are not authenticated, so they
+/// may use only half of the queue and cannot displace sealed messages (wire.md W6-162).
 #[inline]
 fn place_for<T: Send>(
     queue: &mut strowger_frame::ring::Producer<T>,

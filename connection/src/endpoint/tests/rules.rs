@@ -449,7 +449,7 @@ fn a_full_backlog_drops_messages_and_counts_them() {
     net.nodes[2].endpoint.take_accepted(accepted);
 }
 
-/// The goodbye of the closed socket is lost, and the peer sends on.
+/// The goodbye of the closed socket is lost, and the peer continues to send.
 ///
 /// wire.md: W6-167.
 #[test]
@@ -463,7 +463,7 @@ fn messages_to_a_closed_socket_get_a_goodbye_or_unsupported_once_a_second() {
             Event::Accepted { listener, .. } => Some(*listener),
             _ => None,
         });
-        // Nothing of node 1 arrives.
+        // All packets of node 1 are lost.
         net.is_lost = Box::new(|packet| packet.from == 3);
         net.nodes[1].endpoint.close_listener(net.now, listener.expect("accepted"));
         net.nodes[1].endpoint.close_socket(net.now, accepted);
@@ -487,7 +487,7 @@ fn messages_to_a_closed_socket_get_a_goodbye_or_unsupported_once_a_second() {
         assert_eq!(net.nodes[1].sent - before, 1, "one answer, not repeated yet");
         net.is_lost = Box::new(|_| false);
         net.run(2_000);
-        // A goodbye is repeated, so the socket is closed.
+        // If node 1 knows the number, it sends a goodbye, whose copy now closes the socket.
         let sent = net.try_send(0, socket, b"another");
         assert_eq!(sent.is_ok(), !has_number);
         net.run(40);
