@@ -55,6 +55,53 @@ fn assert_lost_only(load: &Load, what: &str, at: u64, through: u64) {
     assert!(here.iter().all(|number| **number <= through), "{what}: {at} to {through}: {lost:?}");
 }
 
+/// Kills a relay, and starts it again after some messages.
+fn restart(line: &mut Line, load: &mut Load, relay: usize, what: &str) {
+    let at = load.sent;
+    line.relays[relay].take().expect("it runs").kill();
+    let away = load.sent + 300;
+    load.until("messages are sent without the relay", |load| load.sent >= away);
+    line.relays[relay] = Some(line.starter(relay)());
+    let through = load.until_through(what, 300);
+    assert_lost_only(load, what, at, through);
+    load.assert_open();
+}
+
+/// A relay that starts again has the slots of its configuration. So after the restart behind the
+/// change of a slot, the first label of the connection leads to the receiver again.
+#[test]
+fn relays_are_killed_and_started_again_under_load_and_no_connection_closes() {
+    let Some(mut line) = Line::new(Links::default()) else { return };
+    let (alice, bob) = (User::new(1), User::new(2));
+    let (receiver, slot) = line.receive(&bob, &["/numbers/1", "--from", &alice.peer_id]);
+    alice.knows("bob", &bob.peer_id, &[line.label_to(slot)]);
+    let send = ["send", "bob", "/numbers/1", "--timeout", "60"];
+    let sender = Program::start(&mut line.gateway(FIRST, &alice, &send));
+    let mut load = Load::new(sender, receiver);
+    load.until_through("the first messages", 500);
+    load.receiver.expect_error("has connected");
+    restart(&mut line, &mut load, MIDDLE, "after the restart of the middle relay");
+    restart(&mut line, &mut load, FIRST, "after the restart of the first relay");
+    restart(&mut line, &mut load, LAST, "after the restart of the last relay");
+
+    let at = load.sent;
+    line.relay(MIDDLE).command_json(&["slot", "renumber", &EAST.to_string(), "5"]);
+    let middle = line.relay(MIDDLE);
+    load.until("the former number ends", |_| !middle.events("alias_ended").is_empty());
+    let through = load.until_through("after the end of the former number", 300);
+    assert_lost_only(&load, "former number ended", at, through);
+    load.assert_open();
+    restart(&mut line, &mut load, MIDDLE, "after the restart with the former number");
+
+    let Load { sender, receiver, .. } = load;
+    let (sent, received) = (sender.end(), receiver.wait());
+    assert!(sent.status.success() && received.status.success(), "{sent:?} {received:?}");
+    for end in [FIRST, LAST] {
+        eventually("no program has a slot", || line.program_slots(end).is_empty().then_some(()));
+    }
+    line.stop();
+}
+
 #[test]
 fn slots_and_keys_of_the_path_change_under_load_and_no_connection_closes() {
     let Some(clock) = Clock::build() else { return };

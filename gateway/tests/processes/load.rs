@@ -75,6 +75,8 @@ impl Load {
     pub(crate) fn until_through(&mut self, what: &str, more: u64) -> u64 {
         let now = self.sent;
         self.until(what, |load| load.highest > now);
+        let waited = self.sent;
+        self.until(what, |load| load.highest >= waited);
         let through = self.sent;
         self.until(what, |load| load.highest >= through + more);
         through
