@@ -23,6 +23,8 @@ use std::{
 thread_local! {
     static RULE: Cell<Rule> = const { Cell::new(Rule::Free) };
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that were requested, less those that were freed.
+    static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
 /// The number of allocator calls on threads with a guard, since the process started.
@@ -44,6 +46,7 @@ pub struct GuardedAlloc;
 #[derive(Debug)]
 pub struct Guard {
     calls_before: u64,
+    held_before: i64,
     rule_before: u8,
     // A guard belongs to the thread that made it.
     _not_send: std::marker::PhantomData<*const ()>,
@@ -80,13 +83,31 @@ pub fn installed() -> bool {
 
 fn begin(rule: Rule) -> Guard {
     let rule_before = RULE.replace(rule) as u8;
-    Guard { calls_before: CALLS.get(), rule_before, _not_send: std::marker::PhantomData }
+    let (calls_before, held_before) = (CALLS.get(), HELD.get());
+    Guard { calls_before, held_before, rule_before, _not_send: std::marker::PhantomData }
 }
 
 impl Guard {
     /// The number of allocator calls on this thread since the guard was made.
     pub fn calls(&self) -> u64 {
         CALLS.get() - self.calls_before
+    }
+
+    /// The bytes that this thread has requested from the allocator since the guard was made, less
+    /// the bytes that it has freed. What the allocator adds to a request does not count.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static ALLOC: strowger_frame::alloc::GuardedAlloc = strowger_frame::alloc::GuardedAlloc;
+    /// let list = vec![0_u8; 100];
+    /// let guard = strowger_frame::alloc::count();
+    /// drop(list);
+    /// let other = vec![0_u8; 30];
+    /// assert_eq!(guard.held_bytes(), 30 - 100);
+    /// # drop(other);
+    /// ```
+    pub fn held_bytes(&self) -> i64 {
+        HELD.get() - self.held_before
     }
 }
 
@@ -100,25 +121,28 @@ impl Drop for Guard {
     }
 }
 
+/// Notes a call that requests `requested` bytes and frees `freed` bytes.
 #[inline]
-fn note(what: &str, bytes: usize) {
+fn note(what: &str, requested: usize, freed: usize) {
     // `try_with`, because the allocator is also called while a thread's local values are destroyed.
     let rule = RULE.try_with(Cell::get).unwrap_or(Rule::Free);
     if rule != Rule::Free {
-        noted(rule, what, bytes);
+        noted(rule, what, requested, freed);
     }
 }
 
 #[cold]
-fn noted(rule: Rule, what: &str, bytes: usize) {
+fn noted(rule: Rule, what: &str, requested: usize, freed: usize) {
     let _ = CALLS.try_with(|seen| seen.set(seen.get() + 1));
+    let _ = HELD.try_with(|held| held.set(held.get() + requested as i64 - freed as i64));
     TOTAL_CALLS.fetch_add(1, Ordering::Relaxed);
     if rule == Rule::Abort {
         // Stop watching first: the code below may allocate.
         let _ = RULE.try_with(|rule| rule.set(Rule::Free));
         let _ = writeln!(
             std::io::stderr(),
-            "strowger: a worker thread called the allocator ({what}, {bytes} bytes); R13 forbids it\n{}",
+            "strowger: a worker thread called the allocator ({what}, {} bytes); R13 forbids it\n{}",
+            requested.max(freed),
             std::backtrace::Backtrace::force_capture()
         );
         std::process::abort();
@@ -129,25 +153,25 @@ fn noted(rule: Rule, what: &str, bytes: usize) {
 // never unwinds and never touches the memory.
 unsafe impl GlobalAlloc for GuardedAlloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note("alloc", layout.size());
+        note("alloc", layout.size(), 0);
         // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note("alloc_zeroed", layout.size());
+        note("alloc_zeroed", layout.size(), 0);
         // SAFETY: the caller keeps `GlobalAlloc::alloc_zeroed`'s contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        note("realloc", bytes);
+        note("realloc", bytes, layout.size());
         // SAFETY: the caller keeps `GlobalAlloc::realloc`'s contract.
         unsafe { System.realloc(at, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        note("dealloc", layout.size());
+        note("dealloc", 0, layout.size());
         // SAFETY: the caller keeps `GlobalAlloc::dealloc`'s contract.
         unsafe { System.dealloc(at, layout) }
     }
