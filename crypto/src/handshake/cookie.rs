@@ -86,7 +86,7 @@ impl MacKeys {
     pub(crate) fn to(domain: Domain, receiver: &[u8; KEY_BYTES], network: &NetworkId) -> MacKeys {
         let texts = domain.texts();
         MacKeys {
-            mac1: mac(receiver, texts.mac1_key, &[network.as_bytes()]),
+            mac1: mac1_key(domain, receiver, network),
             cookie: mac(receiver, texts.cookie_key, &[network.as_bytes()]),
             hint: mac(receiver, texts.hint_key, &[]),
         }
@@ -104,6 +104,17 @@ impl MacKeys {
             Way::PeerId => MacKeys::from_us(local, &local.identity().to_bytes()),
             Way::LabelAlone => MacKeys::from_us(local, &NO_KEY.0),
         }
+    }
+
+    /// Appends mac1 of a response to a receiver with this static key. The other keys are not needed
+    /// for it.
+    pub(crate) fn append_mac1_from_us(
+        local: &LocalIdentity,
+        receiver: &[u8; KEY_BYTES],
+        message: &mut Vec<u8>,
+    ) {
+        let key = mac1_key(local.domain(), receiver, local.network());
+        message.extend_from_slice(&short_mac(&key, "strowger mac1", message));
     }
 
     /// Key hint of an initiation (wire.md W4-17): 24 bits that identify the receiver's static key.
@@ -135,6 +146,10 @@ impl MacKeys {
         let right = short_mac(&self.mac1, "strowger mac1", covered);
         if right.ct_eq(got).into() { Ok(covered) } else { Err(Refused::WrongMac) }
     }
+}
+
+fn mac1_key(domain: Domain, receiver: &[u8; KEY_BYTES], network: &NetworkId) -> [u8; KEY_BYTES] {
+    mac(receiver, domain.texts().mac1_key, &[network.as_bytes()])
 }
 
 fn short_mac(key: &[u8], label: &str, covered: &[u8]) -> [u8; MAC_BYTES] {
@@ -294,6 +309,20 @@ pub struct CookieChecker {
 }
 
 impl CookieChecker {
+    /// Bytes of memory behind this value, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.completed_handshakes() * MAC_BYTES * 3 / 2
+    }
+
+    /// The keys of messages to us by this way, if a message by it can be admitted.
+    pub(crate) fn keys_to_us(&self, way: Way) -> Option<&MacKeys> {
+        let mut discover = self.discover.iter().flatten();
+        match way {
+            Way::StaticKey => Some(&self.known),
+            _ => discover.find(|(this, _)| *this == way).map(|(_, keys)| keys),
+        }
+    }
+
     /// Makes the checker of this node, with two fresh secrets.
     ///
     /// For connections, it admits XX only by PeerId; see

@@ -227,7 +227,7 @@ impl Initiation {
         let mut message = ours.header(Kind::Response, Step::Known, self.their.index);
         let hello = ours.encode_hello(Timestamp::default(), 0)?;
         self.noise.write(&hello, &mut message).map_err(Refused::from)?;
-        MacKeys::from_us(ours.local, &self.peer.0).append_mac1(&mut message);
+        MacKeys::append_mac1_from_us(ours.local, &self.peer.0, &mut message);
         debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
         guard.newest = Some(self.their.timestamp);
         let peer = Peer { static_key: self.peer, identity };

@@ -308,7 +308,10 @@ pub fn answer(
     }
     let epoch = checker.current_epoch();
     let responder = StatelessResponder::new(epoch, local, offer, source, to, first_key)?;
-    Ok(responder.respond(local, admitted.way)?.1)
+    let (_, mut message) = responder.respond(local)?;
+    // The responder knows no key of the initiator, so mac1 is keyed as in messages to the responder.
+    checker.keys_to_us(admitted.way).ok_or(Refused::NotOurs)?.append_mac1(&mut message);
+    Ok(message)
 }
 
 /// The session index and the ephemeral private key of the [`answer`] to a first message.
@@ -345,7 +348,9 @@ pub(super) fn answer_with_table(
     let ours =
         LocalParams { local, offer, index: responder.index, timestamp: Timestamp::default() };
     responder.hello = ours.encode_hello(Timestamp::default(), 0).expect("a short hello");
-    responder.respond(local, admitted.way).expect("a right key").1
+    let (_, mut message) = responder.respond(local).expect("a right key");
+    MacKeys::to_us(local, admitted.way).append_mac1(&mut message);
+    message
 }
 
 /// Reads a third message and verifies the peer's identity. Keeps no state.
@@ -380,7 +385,10 @@ pub(crate) fn answer_with(
     ephemeral: Secret,
     first: &Admitted<'_>,
 ) -> Result<Vec<u8>, Refused> {
-    Ok(StatelessResponder::given(ours, ephemeral, first)?.respond(ours.local, first.way)?.1)
+    let (_, mut message) =
+        StatelessResponder::given(ours, ephemeral, first)?.respond(ours.local)?;
+    MacKeys::to_us(ours.local, first.way).append_mac1(&mut message);
+    Ok(message)
 }
 
 /// The session of that responder after the third message.
@@ -496,7 +504,7 @@ impl StatelessResponder {
         rest: &[u8],
     ) -> Result<Finish, Refused> {
         let (index, epoch, mark, to) = (self.index, self.epoch, self.mark, self.to);
-        let (mut noise, _) = self.respond(local, way)?;
+        let (mut noise, _) = self.respond(local)?;
         let domain = local.domain();
         let their = Hello::parse(domain, &noise.read(rest)?)?;
         if their.index != to {
@@ -511,8 +519,8 @@ impl StatelessResponder {
         Ok(Finish { domain, way, noise, offer: offer.clone(), index, epoch, mark, their, peer })
     }
 
-    /// Reads the first message and writes the response.
-    fn respond(self, local: &LocalIdentity, way: Way) -> Result<(Noise, Vec<u8>), Refused> {
+    /// Reads the first message and writes the response, without its mac1.
+    fn respond(self, local: &LocalIdentity) -> Result<(Noise, Vec<u8>), Refused> {
         let mut noise = Noise::responder(&XX, &local.prologue(), local);
         noise.set_ephemeral(self.ephemeral);
         let mut first = self.first_key.to_vec();
@@ -523,10 +531,10 @@ impl StatelessResponder {
         let header = LinkHeader { kind: Kind::Response, lane, index: self.to, low };
         let mut message = header.to_bytes().to_vec();
         noise.write(&self.hello, &mut message)?;
-        // The responder knows no key of the initiator, so mac1 is keyed as in messages to the
-        // responder.
-        MacKeys::to_us(local, way).append_mac1(&mut message);
-        debug_assert!(message.len() <= INITIATION_BYTES, "limits.rs asserts the longest");
+        debug_assert!(
+            message.len() + MAC_BYTES <= INITIATION_BYTES,
+            "limits.rs asserts the longest"
+        );
         Ok((noise, message))
     }
 }
