@@ -187,6 +187,11 @@ impl Openers {
         self.lanes.iter_mut().for_each(|lane| lane.window = Window::at(edge, &[]));
     }
 
+    /// Bytes of memory behind this value.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.lanes)
+    }
+
     /// Number of lanes that the peer announced.
     pub fn lanes(&self) -> usize {
         self.lanes.len()

@@ -24,6 +24,7 @@
 
 mod attempt;
 mod generation;
+mod resting;
 mod times;
 
 use core::fmt;
@@ -47,6 +48,7 @@ use crate::time::Nanos;
 use self::attempt::Attempt;
 pub use self::attempt::XxRole;
 use self::generation::Generation;
+pub use self::resting::RestingSession;
 pub use self::times::SessionTimes;
 
 /// Fixed parameters of a session with one peer.
@@ -276,7 +278,9 @@ impl Session {
                 self.guard.newest = self.guard.newest.max(guard.newest);
             }
         }
-        Ok(self.tick(context, outputs)?)
+        let timed = self.tick(context, outputs);
+        self.shrink();
+        Ok(timed?)
     }
 
     /// Installs the keys and sends the third message, from which the peer derives the same keys.
@@ -386,6 +390,7 @@ impl Session {
             }
         };
         let timed = self.tick(context, outputs);
+        self.shrink();
         taken.and(timed.map_err(HandshakeError::from))
     }
 

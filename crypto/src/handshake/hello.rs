@@ -190,6 +190,11 @@ impl Offer {
         if lists > LISTS_BYTES_MAX { Err(TooLong) } else { Ok(()) }
     }
 
+    /// Bytes of memory behind this value.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.scheme.0.capacity() + self.protocols.0.capacity() + self.fields.0.capacity()
+    }
+
     /// Whether this end of a connection accepts pass-through messages: the meaning of the seal wish
     /// in the hello of a connection (wire.md W6-17). Each end decides for its own direction.
     pub fn accepts_pass_through(&self) -> bool {
