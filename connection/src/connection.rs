@@ -5,6 +5,7 @@ pub(crate) mod drive;
 pub(crate) mod early;
 pub(crate) mod hello;
 pub(crate) mod items;
+mod keys;
 pub(crate) mod messages;
 pub(crate) mod paths;
 pub(crate) mod report;
@@ -12,17 +13,18 @@ mod timers;
 mod view;
 
 use self::closing::{Closing, PendingGoodbye};
+use self::keys::Keys;
 use self::report::Reported;
 use crate::bucket::Bucket;
 
 use arrayvec::ArrayVec;
-use strowger_crypto::session::{Session, SessionConfig, SessionTimes};
-use strowger_crypto::{Identity, Nanos, PeerId, Psk, StaticPublic};
+use strowger_crypto::{Identity, Nanos, PeerId};
 use strowger_wire::connection::{ConnectionHeader, ConnectionId, EntryCount};
 use strowger_wire::label::AnyLabel;
 use strowger_wire::link_header::{Lane, SessionIndex};
 
 use crate::error::ConnectError;
+use crate::heap::{Few, Maybe};
 use crate::ids::{DatagramId, SocketId};
 use crate::limits::{ATTEMPTS_NOTED, COUNTERS_RECENT, RESPONSES_READ_PER_ATTEMPT, SENDING_LANES};
 use crate::memory::Remembered;
@@ -111,15 +113,18 @@ pub(crate) struct Connection {
     /// Distinguishes this connection from earlier ones with the same place.
     pub(crate) turn: u32,
     pub(crate) peer: PeerId,
-    pub(crate) session: Session,
-    key: Option<StaticPublic>,
+    pub(crate) session: Keys,
+    /// The hello is to be set before the session may use it.
+    pub(crate) is_hello_due: bool,
+    /// Whether the static key of the peer leads to this connection.
+    is_key_noted: bool,
     pub(crate) is_known: bool,
     pub(crate) began: Nanos,
     pub(crate) id: ConnectionId,
     /// Whether a packet was opened in the connection with this id.
     pub(crate) is_proven: bool,
-    pub(crate) asked: Vec<Asked>,
-    pub(crate) answered: Vec<Answered>,
+    pub(crate) asked: Few<Asked>,
+    pub(crate) answered: Few<Answered>,
     pub(crate) own: OwnTable,
     pub(crate) theirs: PeerTable,
     /// The number of entries of the own table that the hello states.
@@ -141,15 +146,15 @@ pub(crate) struct Connection {
     /// An initiation that is sent along further labels.
     pub(crate) race: Option<Box<Race>>,
     pub(crate) closing: Closing,
-    pub(crate) goodbyes: Vec<PendingGoodbye>,
+    pub(crate) goodbyes: Few<PendingGoodbye>,
     /// Names of closed sockets whose number at the peer is not known yet.
-    pub(crate) closed_names: Vec<String>,
+    pub(crate) closed_names: Few<String>,
     /// The peer repeated an entry of its table with other bytes.
     pub(crate) has_conflict: bool,
     /// The program waits for an `identify_answer`.
     pub(crate) asks_identify: bool,
     /// Numbers and names that were refused in the last second.
-    pub(crate) refusals: Vec<(Box<str>, Nanos)>,
+    pub(crate) refusals: Few<(Box<str>, Nanos)>,
     pub(crate) refusal_budget: Bucket,
     pub(crate) identify_budget: Bucket,
     /// The rate of lookups after *slot moved* notices (W6-183).
@@ -163,7 +168,7 @@ pub(crate) struct Connection {
     /// Whether the connection was dropped after a conflict of tables, and its sockets stay open.
     pub(crate) is_reopening: bool,
     /// When a packet of kind 7 last started a handshake.
-    pub(crate) heeded_unknown: Option<Nanos>,
+    pub(crate) heeded_unknown: Maybe,
     /// The idle time that the peer stated, in seconds.
     pub(crate) peer_idle_s: Option<u16>,
     pub(crate) waiting: WaitingMessages<Owner>,
@@ -174,17 +179,17 @@ pub(crate) struct Connection {
     /// Whether the peer's hello says that it accepts pass-through messages.
     pub(crate) peer_accepts_pass_through: bool,
     /// When this end next checks whether the peer is silent.
-    pub(crate) watch: Option<Nanos>,
+    pub(crate) watch: Maybe,
     /// The return label whose initiations count as those of a known peer.
     pub(crate) known_label: Option<Box<AnyLabel>>,
     /// The longest message that was last reported to sockets, in bytes.
-    pub(crate) told_max: usize,
+    pub(crate) told_max: u32,
     pub(crate) next_ping: u64,
     pub(crate) is_wanted: bool,
     /// The time for which the endpoint has scheduled the next poll.
-    pub(crate) due: Option<Nanos>,
-    pub(crate) keys_since: Option<Nanos>,
-    pub(crate) handshakes: u64,
+    pub(crate) due: Maybe,
+    pub(crate) keys_since: Maybe,
+    pub(crate) handshakes: u32,
     /// The error that a connect reports if it reaches its time limit.
     pub(crate) trouble: Option<Box<ConnectError>>,
 }
@@ -197,19 +202,7 @@ impl Connection {
         now: Nanos,
         shared: &mut Shared,
     ) -> Connection {
-        let config = SessionConfig {
-            peer: None,
-            identity: Some(identity),
-            psk: Psk::NONE,
-            offer: Shared::base_offer(&shared.config),
-            provider: shared.config.provider,
-            wall_at_zero: shared.config.wall_at_zero,
-            times: &SessionTimes::CONNECTION,
-        };
-        let mut session = Session::new(config);
-        if shared.config.hide_identity {
-            session.hide_identity();
-        }
+        let mut session = Keys::new(identity, &shared.config);
         let peer = identity.peer_id();
         session.raise_guard(shared.memory.guard(&peer));
         let remembered = shared.memory.peer(&peer).cloned().map(Box::new);
@@ -221,13 +214,14 @@ impl Connection {
             turn,
             peer,
             session,
-            key: None,
+            is_hello_due: false,
+            is_key_noted: false,
             is_known: false,
             began: now,
             id: ConnectionId::UNKNOWN,
             is_proven: false,
-            asked: Vec::new(),
-            answered: Vec::new(),
+            asked: Few::new(),
+            answered: Few::new(),
             own: OwnTable::new(),
             theirs: PeerTable::new(),
             stated: EntryCount::ZERO,
@@ -239,11 +233,11 @@ impl Connection {
             answering: None,
             race: None,
             closing: Closing::Open,
-            goodbyes: Vec::new(),
-            closed_names: Vec::new(),
+            goodbyes: Few::new(),
+            closed_names: Few::new(),
             has_conflict: false,
             asks_identify: false,
-            refusals: Vec::new(),
+            refusals: Few::new(),
             refusal_budget: Bucket::FULL,
             identify_budget: Bucket::FULL,
             moved_budget: Bucket::FULL,
@@ -251,22 +245,36 @@ impl Connection {
             early_stated: None,
             sealed: None,
             is_reopening: false,
-            heeded_unknown: None,
+            heeded_unknown: Maybe::NONE,
             peer_idle_s: None,
             waiting: WaitingMessages::new(),
             sockets: Vec::new(),
             reported: Reported::default(),
             paths: PathSet::new(now, shared.config.longest_packet, SENDING_LANES),
             peer_accepts_pass_through: false,
-            watch: None,
+            watch: Maybe::NONE,
             known_label: None,
             told_max: 0,
             next_ping: 0,
             is_wanted: false,
-            due: None,
-            keys_since: None,
+            due: Maybe::NONE,
+            keys_since: Maybe::NONE,
             handshakes: 0,
             trouble: None,
+        }
+    }
+
+    /// Returns memory that is not used now.
+    pub(crate) fn shrink(&mut self) {
+        self.asked.shrink();
+        self.answered.shrink();
+        self.goodbyes.shrink();
+        self.closed_names.shrink();
+        self.refusals.shrink();
+        self.session.reduce();
+        if self.session.is_idle() {
+            self.reported = Reported::default();
+            self.finish_along = None;
         }
     }
 

@@ -7,6 +7,7 @@ use strowger_crypto::{Identity, Nanos, PeerId};
 use crate::connection::Connection;
 use crate::data_path::HotConnection;
 use crate::goodbye::CloseReason;
+use crate::heap::{map_bytes, push_tight, set_bytes, vec_bytes};
 use crate::limits::{CONNECTIONS_MAX, UNKNOWN_CONNECTIONS_MAX, UNPROVEN_MAX};
 use crate::shared::Shared;
 
@@ -39,8 +40,8 @@ impl Connections {
     /// Adds the connection that `make` makes for a place and its turn.
     pub(crate) fn add(&mut self, make: impl FnOnce(u32, u32) -> Connection) -> u32 {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.all.push(None);
-            self.turns.push(0);
+            push_tight(&mut self.all, None);
+            push_tight(&mut self.turns, 0);
             self.all.len() as u32 - 1
         });
         let at = place as usize;
@@ -62,21 +63,20 @@ impl Connections {
         if !self.has_room(now, is_known, shared) {
             return None;
         }
-        let peer = identity.peer_id();
         let place = self.add(|place, turn| {
             let mut connection = Connection::new(place, turn, identity, now, shared);
             connection.is_known = is_known;
             connection
         });
-        let hot = HotConnection::new(peer, now);
+        let hot = HotConnection::new(now);
         match shared.data.connections.get_mut(place as usize) {
             Some(vacant) => *vacant = hot,
-            None => shared.data.connections.push(hot),
+            None => push_tight(&mut shared.data.connections, hot),
         }
         let connection = self.get_mut(place)?;
         connection.offer_accepted(now, shared);
         connection.set_targets(shared);
-        connection.state_hello(shared);
+        connection.is_hello_due = true;
         Some(place)
     }
 
@@ -127,7 +127,7 @@ impl Connections {
     pub(crate) fn remove(&mut self, place: u32) -> Option<Box<Connection>> {
         let connection = self.all.get_mut(place as usize)?.take()?;
         self.by_peer.remove(&connection.peer);
-        if let Some(due) = connection.due {
+        if let Some(due) = connection.due.get() {
             self.schedule.remove(&(due, place));
         }
         self.free.push(place);
@@ -140,10 +140,10 @@ impl Connections {
         else {
             return;
         };
-        if connection.due == due {
+        if connection.due.get() == due {
             return;
         }
-        if let Some(former) = std::mem::replace(&mut connection.due, due) {
+        if let Some(former) = std::mem::replace(&mut connection.due, due.into()).get() {
             self.schedule.remove(&(former, place));
         }
         self.schedule.extend(due.map(|due| (due, place)));
@@ -176,9 +176,10 @@ impl Connections {
 
     /// Bytes of memory, without the connections themselves.
     pub(crate) fn memory(&self) -> usize {
-        self.all.capacity() * size_of::<Option<Box<Connection>>>()
-            + (self.turns.capacity() + self.free.capacity()) * size_of::<u32>()
-            + self.by_peer.capacity() * size_of::<(PeerId, u32)>()
-            + self.schedule.len() * size_of::<(Nanos, u32)>()
+        vec_bytes(&self.all)
+            + vec_bytes(&self.turns)
+            + vec_bytes(&self.free)
+            + map_bytes(&self.by_peer)
+            + set_bytes(&self.schedule)
     }
 }

@@ -5,7 +5,7 @@
 //! a message.
 
 use arrayvec::ArrayVec;
-use strowger_crypto::{Nanos, OpenRefused, PeerId, SealRefused, Sealed, Sealer};
+use strowger_crypto::{Nanos, OpenRefused, SealRefused, Sealed, Sealer};
 use strowger_frame::Frame;
 use strowger_wire::connection::header::CONNECTION_HEADER_BYTES;
 use strowger_wire::connection::message::{CONTROL_NUMBER, PASS_THROUGH_PREFIX_BYTES, PassThrough};
@@ -15,6 +15,7 @@ use strowger_wire::link_header::{Kind, Lane, SessionIndex};
 use strowger_wire::switch_header::Ecn;
 
 use crate::counters::Discard;
+use crate::heap::vec_bytes;
 use crate::ids::{DatagramId, SocketId};
 use crate::limits::{LENGTH_START_WITH_HEADER, SENDING_LANES};
 use crate::packet::{Arrival, PacketMark, Route};
@@ -66,11 +67,10 @@ pub(crate) struct HotConnection {
     pub(crate) has_ledger: bool,
     /// The newest keys under which a packet was opened.
     pub(crate) generation: u32,
-    pub(crate) peer: PeerId,
 }
 
 impl HotConnection {
-    pub(crate) fn new(peer: PeerId, now: Nanos) -> HotConnection {
+    pub(crate) fn new(now: Nanos) -> HotConnection {
         HotConnection {
             tx: None,
             targets: Vec::new(),
@@ -82,7 +82,6 @@ impl HotConnection {
             is_watched: false,
             has_ledger: false,
             generation: 0,
-            peer,
         }
     }
 
@@ -122,7 +121,7 @@ impl HotConnection {
     /// Bytes of memory behind this value.
     pub(crate) fn memory(&self) -> usize {
         let tx = self.tx.as_ref().map_or(0, |_| size_of::<Tx>());
-        tx + self.targets.capacity() * size_of::<Target>()
+        tx + vec_bytes(&self.targets)
     }
 }
 
@@ -202,8 +201,9 @@ impl DataPath {
     /// Bytes of memory of the tables.
     pub(crate) fn memory(&self) -> usize {
         self.sessions.memory()
-            + self.connections.capacity() * size_of::<HotConnection>()
-            + self.sockets.capacity() * size_of::<HotSocket>()
+            + vec_bytes(&self.connections)
+            + vec_bytes(&self.sockets)
+            + vec_bytes(&self.wakes)
     }
 
     /// The open socket with this handle.

@@ -522,9 +522,8 @@ impl Endpoint {
         size_of::<Endpoint>()
             + each
             + self.connections.memory()
-            + self.shared.sockets.memory()
-            + self.shared.data.memory()
-            + self.shared.known_labels.memory()
+            + self.shared.memory()
+            + self.handshakes.memory()
     }
 
     // Time and events.

@@ -24,6 +24,7 @@ use crate::connection::{Answered, Connection};
 use crate::connections::Connections;
 use crate::counters::Discard;
 use crate::error::ConnectError;
+use crate::heap::map_bytes;
 use crate::limits::{COPIES_KEPT_MAX, COPY_TIME, HOPS_LEFT};
 use crate::packet::{PacketMark, Route};
 use crate::sessions::Found;
@@ -73,7 +74,16 @@ impl Handshakes {
         let _ = self.checker.rotate(now, &mut *shared.entropy);
         if self.copies.values().any(|copy| copy.until <= now) {
             self.copies.retain(|_, copy| copy.until > now);
+            if self.copies.is_empty() {
+                self.copies = HashMap::new();
+            }
         }
+    }
+
+    /// Bytes of memory of the tables that grow.
+    pub(crate) fn memory(&self) -> usize {
+        let responses = self.copies.values().map(|copy| copy.response.capacity());
+        map_bytes(&self.copies) + responses.sum::<usize>() + self.checker.memory_bytes()
     }
 
     /// When [`poll`](Self::poll) has work.
@@ -175,7 +185,7 @@ impl Handshakes {
         shared.last_response = None;
         let taken = connection.drive(now, input, Some(by), shared);
         let is_answered = connection.answering.take().is_none();
-        connection.state_hello(shared);
+        connection.is_hello_due = true;
         taken.map_err(discard_of)?;
         if is_answered && let (Some(mac), Some(response)) = (mac, shared.last_response.take()) {
             self.keep_copy(now, mac, response, by, place);

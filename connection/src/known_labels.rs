@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use strowger_crypto::Nanos;
 use strowger_wire::label::AnyLabel;
 
+use crate::heap::{deque_bytes, map_bytes};
 use crate::limits::{KNOWN_LABEL_TIME, KNOWN_LABELS_KEPT_MAX};
 
 /// Labels that connections use now, or used recently.
@@ -53,8 +54,7 @@ impl KnownLabels {
 
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> usize {
-        self.labels.capacity() * size_of::<(AnyLabel, Known)>()
-            + self.left.capacity() * size_of::<(Nanos, AnyLabel)>()
+        map_bytes(&self.labels) + deque_bytes(&self.left)
     }
 }
 

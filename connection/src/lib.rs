@@ -33,6 +33,7 @@ mod error;
 mod event;
 mod goodbye;
 mod handshake;
+mod heap;
 mod ids;
 mod info;
 mod known_labels;

@@ -11,6 +11,7 @@ use strowger_wire::connection::{
 };
 use strowger_wire::hello::Timestamp;
 
+use crate::heap::map_bytes;
 use crate::limits::{EARLY_KEPT, EARLY_RESULTS_MAX, PEERS_REMEMBERED_MAX, STAMPS_KEPT_MAX};
 
 /// The state that is kept of a peer (wire.md W6-198).
@@ -91,6 +92,15 @@ impl Memory {
             self.results.retain(|_, (_, at)| now.since(*at) <= EARLY_KEPT);
         }
         self.results.len() < EARLY_RESULTS_MAX
+    }
+
+    /// Bytes of memory behind this value.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let tables = self.peers.values().map(|(remembered, _)| remembered.table.len());
+        map_bytes(&self.peers)
+            + tables.sum::<usize>()
+            + map_bytes(&self.stamps)
+            + map_bytes(&self.results)
     }
 
     /// Remembers the result of an early message.

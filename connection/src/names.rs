@@ -65,7 +65,7 @@ impl fmt::Display for OwnedName {
 /// # Ok::<(), strowger_connection::BadProtocolName>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProtocolNames(ArrayVec<OwnedName, NAMES_MAX>);
+pub struct ProtocolNames(Box<[OwnedName]>);
 
 impl ProtocolNames {
     /// The names, best first.
@@ -83,7 +83,10 @@ impl ProtocolNames {
             }
             checked.try_push(name).map_err(|_| BadProtocolName::TooMany)?;
         }
-        if checked.is_empty() { Err(BadProtocolName::None) } else { Ok(ProtocolNames(checked)) }
+        if checked.is_empty() {
+            return Err(BadProtocolName::None);
+        }
+        Ok(ProtocolNames(checked.into_iter().collect()))
     }
 
     /// The best name.
@@ -110,6 +113,11 @@ impl ProtocolNames {
     /// All names, best first, with their type.
     pub(crate) fn owned(&self) -> &[OwnedName] {
         &self.0
+    }
+
+    /// Bytes of memory behind this value.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.0) + self.0.iter().map(|name| name.0.len()).sum::<usize>()
     }
 
     /// The index of a name.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::heap::deque_bytes;
 use crate::limits::OUTBOX_MAX;
 use crate::packet::{PacketMark, Route};
 
@@ -37,6 +38,12 @@ impl Outbox {
     pub(crate) fn pop(&mut self) -> Option<&[u8]> {
         self.current = self.packets.pop_front()?;
         Some(&self.current)
+    }
+
+    /// Bytes of memory behind this value.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let packets = self.packets.iter().map(Vec::capacity);
+        deque_bytes(&self.packets) + self.current.capacity() + packets.sum::<usize>()
     }
 
     /// Packets that were dropped because too many waited.

@@ -42,6 +42,7 @@ pub(crate) use sync::Noted;
 use self::entry::{Entry, header_bytes};
 use crate::{
     bucket::{Bucket, BucketRate},
+    heap::{Few, Maybe},
     info::{PathInfo, PathState},
     limits::{
         CHALLENGES_AT_ONCE, CHALLENGES_HANDLED, HINT_TIME, HINTS, HOPS_LEFT, LABELS_LEARNT,
@@ -72,26 +73,26 @@ pub(crate) struct PathSet {
     peer_bytes_max: u16,
     can_seal: bool,
     is_gone: bool,
-    handshake_rtt: Option<Nanos>,
+    handshake_rtt: Maybe,
     /// The greatest [`Entry::order`].
     order: u32,
     /// When the first message or item was sent after the last packet that was opened.
-    due: Option<Nanos>,
+    due: Maybe,
     /// Whether the validated paths are challenged because the peer is silent.
     is_silent: bool,
     /// When a message or an item was last opened.
     heard: Nanos,
     /// When a message was last sent, and when a long message was last sent.
-    message_sent: Option<Nanos>,
-    long_sent: Option<Nanos>,
+    message_sent: Maybe,
+    long_sent: Maybe,
     challenges: Bucket,
     learnt: Bucket,
     hints: Bucket,
-    asked_routing: Option<Nanos>,
+    asked_routing: Maybe,
     /// When the paths were last polled.
     polled: Nanos,
     path_item: Option<PathItem>,
-    pings: Vec<Ping>,
+    pings: Few<Ping>,
     actions: VecDeque<PathAction>,
 }
 
@@ -125,20 +126,20 @@ impl PathSet {
             peer_bytes_max: u16::MAX,
             can_seal: false,
             is_gone: false,
-            handshake_rtt: None,
+            handshake_rtt: Maybe::NONE,
             order: 0,
-            due: None,
+            due: Maybe::NONE,
             is_silent: false,
             heard: now,
-            message_sent: None,
-            long_sent: None,
+            message_sent: Maybe::NONE,
+            long_sent: Maybe::NONE,
             challenges: Bucket::FULL,
             learnt: Bucket::FULL,
             hints: Bucket::FULL,
-            asked_routing: None,
+            asked_routing: Maybe::NONE,
             polled: now,
             path_item: None,
-            pings: Vec::new(),
+            pings: Few::new(),
             actions: VecDeque::new(),
         }
     }
@@ -275,7 +276,7 @@ impl PathSet {
     pub(crate) fn set_can_seal(&mut self, can_seal: bool) {
         self.can_seal = can_seal;
         if !can_seal {
-            (self.due, self.is_silent) = (None, false);
+            (self.due, self.is_silent) = (Maybe::NONE, false);
         }
     }
 
@@ -292,7 +293,7 @@ impl PathSet {
             (Content::Challenge, true) => self.challenge_active(now),
             (Content::Challenge, false) => {}
             (_, is_gone) => {
-                self.due = None;
+                self.due = Maybe::NONE;
                 if is_gone {
                     self.revive(now, packet.label);
                 }
@@ -376,7 +377,7 @@ impl PathSet {
     /// authenticated, so it abandons no path.
     pub(crate) fn handle_hint(&mut self, now: Nanos, hint: &Hint) -> HintEffect {
         let is_about = |entry: &Entry| {
-            entry.sent.is_some_and(|sent| now.since(sent) <= HINT_TIME)
+            entry.sent.get().is_some_and(|sent| now.since(sent) <= HINT_TIME)
                 && hint.is_about(&entry.along.label)
         };
         let Some(index) = self.entries.iter().position(is_about) else {
@@ -458,12 +459,12 @@ impl PathSet {
             return Err(PathRefused::NoCredit);
         }
         if traffic != Traffic::Unanswered {
-            self.due.get_or_insert(now);
+            self.due = Maybe::some(self.due.get().unwrap_or(now));
         }
         if traffic == Traffic::Message {
-            self.message_sent = Some(now);
+            self.message_sent = Maybe::some(now);
             if header + packet_bytes >= usize::from(LENGTH_START_WITH_HEADER) {
-                self.long_sent = Some(now);
+                self.long_sent = Maybe::some(now);
             }
         }
         Ok(&self.entries[index].along)
@@ -607,7 +608,7 @@ impl PathSet {
     /// The smoothed round trip of the active path.
     #[cfg(test)]
     pub(crate) fn rtt(&self) -> Option<Nanos> {
-        self.active_entry().and_then(|entry| entry.rtt.smoothed()).or(self.handshake_rtt)
+        self.active_entry().and_then(|entry| entry.rtt.smoothed()).or(self.handshake_rtt.get())
     }
 
     /// All labels, the active one first.
@@ -628,7 +629,7 @@ impl PathSet {
     pub(crate) fn memory_bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
             + self.actions.capacity() * size_of::<PathAction>()
-            + self.pings.capacity() * size_of::<Ping>()
+            + self.pings.memory_bytes()
     }
 }
 

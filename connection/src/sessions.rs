@@ -3,6 +3,7 @@
 use strowger_crypto::{Entropy, Openers};
 use strowger_wire::link_header::SessionIndex;
 
+use crate::heap::{push_tight, vec_bytes};
 use crate::limits::{INDEX_DRAWS_MAX, INDEX_PLACES_MAX, INDEX_PLACES_MIN};
 use crate::packet::Source;
 
@@ -165,7 +166,7 @@ impl Sessions {
                 number
             }
             None => {
-                self.receivers.push(receiver);
+                push_tight(&mut self.receivers, receiver);
                 self.receivers.len() as u32 - 1
             }
         };
@@ -235,11 +236,14 @@ impl Sessions {
         self.used
     }
 
-    /// Bytes of memory, without keys.
+    /// Bytes of memory, keys included.
     pub(crate) fn memory(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>()
-            + self.receivers.capacity() * size_of::<Option<Box<Receiver>>>()
-            + self.free.capacity() * size_of::<u32>()
+        let receivers = self.receivers.iter().flatten();
+        let receivers = receivers.map(|one| size_of::<Receiver>() + one.openers.memory_bytes());
+        vec_bytes(&self.buckets)
+            + vec_bytes(&self.receivers)
+            + vec_bytes(&self.free)
+            + receivers.sum::<usize>()
     }
 }
 

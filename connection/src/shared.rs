@@ -19,6 +19,7 @@ use crate::counters::Counters;
 use crate::data_path::DataPath;
 use crate::event::Event;
 use crate::goodbye::Goodbye;
+use crate::heap::{deque_bytes, map_bytes, set_bytes, vec_bytes};
 use crate::known_labels::KnownLabels;
 use crate::limits::{EVENTS_MAX, GOODBYES_KEPT_MAX, SENDING_LANES};
 use crate::memory::Memory;
@@ -96,6 +97,22 @@ impl Shared {
             protocols: ProtocolBytes::default(),
             fields: FieldBytes::default(),
         }
+    }
+
+    /// Bytes of memory behind this value.
+    pub(crate) fn memory(&self) -> usize {
+        self.data.memory()
+            + self.out.memory_bytes()
+            + deque_bytes(&self.events)
+            + self.sockets.memory()
+            + map_bytes(&self.by_key)
+            + set_bytes(&self.peer_indices)
+            + set_bytes(&self.flows)
+            + self.known_labels.memory()
+            + map_bytes(&self.goodbyes)
+            + self.memory.memory_bytes()
+            + vec_bytes(&self.wishes)
+            + self.last_response.as_ref().map_or(0, Vec::capacity)
     }
 
     /// The flow of a connection, lane and protocol number (wire.md W6-4).

@@ -4,6 +4,7 @@ use strowger_crypto::Nanos;
 use strowger_wire::switch_header::Ecn;
 
 use crate::data_path::{DataPath, HotSocket};
+use crate::heap::{push_tight, vec_bytes};
 use crate::ids::{ListenerId, SocketId};
 use crate::info::SocketState;
 use crate::names::ProtocolNames;
@@ -65,8 +66,8 @@ impl Sockets {
         names: ProtocolNames,
     ) -> &mut Socket {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.sockets.push(None);
-            data.sockets.push(HotSocket {
+            push_tight(&mut self.sockets, None);
+            let hot = HotSocket {
                 turn: 0,
                 connection: 0,
                 flow: 0,
@@ -74,7 +75,8 @@ impl Sockets {
                 class: 0,
                 ecn: Ecn::default(),
                 is_open: false,
-            });
+            };
+            push_tight(&mut data.sockets, hot);
             self.sockets.len() as u32 - 1
         });
         let hot = &mut data.sockets[place as usize];
@@ -124,9 +126,10 @@ impl Sockets {
 
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> usize {
-        let open = self.sockets.iter().flatten().count();
-        self.sockets.capacity() * size_of::<Option<Box<Socket>>>()
-            + open * size_of::<Socket>()
-            + self.free.capacity() * size_of::<u32>()
+        let open = self.sockets.iter().flatten().map(|socket| {
+            let early = socket.early.as_ref().map_or(0, Vec::capacity);
+            size_of::<Socket>() + socket.names.memory_bytes() + early
+        });
+        vec_bytes(&self.sockets) + vec_bytes(&self.free) + open.sum::<usize>()
     }
 }

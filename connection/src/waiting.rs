@@ -4,12 +4,17 @@ use std::collections::VecDeque;
 
 use strowger_crypto::Nanos;
 
+use crate::heap::deque_bytes;
 use crate::limits::{WAITING_BYTES_MAX, WAITING_MESSAGES_MAX, WAITING_TIME};
 
 /// Copies of messages, oldest first: at most [`WAITING_MESSAGES_MAX`] and [`WAITING_BYTES_MAX`],
 /// for at most [`WAITING_TIME`]. `T` identifies the owner of a message.
 #[derive(Debug)]
-pub(crate) struct WaitingMessages<T> {
+pub(crate) struct WaitingMessages<T>(Option<Box<Queue<T>>>);
+
+/// The messages, of which there is one at least.
+#[derive(Debug)]
+struct Queue<T> {
     messages: VecDeque<WaitingMessage<T>>,
     bytes: usize,
 }
@@ -32,7 +37,7 @@ pub(crate) struct WaitingFull;
 impl<T> WaitingMessages<T> {
     /// Makes an empty queue, which allocates nothing before the first message.
     pub(crate) const fn new() -> WaitingMessages<T> {
-        WaitingMessages { messages: VecDeque::new(), bytes: 0 }
+        WaitingMessages(None)
     }
 
     /// Copies a message to the end of the queue.
@@ -40,30 +45,28 @@ impl<T> WaitingMessages<T> {
     /// # Errors
     /// [`WaitingFull`]. The queue is unchanged.
     pub(crate) fn push(&mut self, now: Nanos, owner: T, message: &[u8]) -> Result<(), WaitingFull> {
-        if self.messages.len() >= WAITING_MESSAGES_MAX
-            || message.len() > WAITING_BYTES_MAX - self.bytes
-        {
+        let (count, bytes) = (self.len(), self.bytes());
+        if count >= WAITING_MESSAGES_MAX || message.len() > WAITING_BYTES_MAX - bytes {
             return Err(WaitingFull);
         }
-        self.bytes += message.len();
+        let none = || Box::new(Queue { messages: VecDeque::new(), bytes: 0 });
+        let queue = self.0.get_or_insert_with(none);
+        queue.bytes += message.len();
         let expires = now.plus(WAITING_TIME);
-        self.messages.push_back(WaitingMessage { owner, message: message.into(), expires });
+        queue.messages.push_back(WaitingMessage { owner, message: message.into(), expires });
         Ok(())
     }
 
     /// The oldest message, which stays in the queue.
     pub(crate) fn first(&self) -> Option<&WaitingMessage<T>> {
-        self.messages.front()
+        self.0.as_ref()?.messages.front()
     }
 
     /// Takes the oldest message out of the queue.
     pub(crate) fn pop(&mut self) -> Option<WaitingMessage<T>> {
-        let message = self.messages.pop_front()?;
-        self.bytes -= message.message.len();
-        if self.messages.is_empty() {
-            // Free the memory: most connections never queue again.
-            self.messages = VecDeque::new();
-        }
+        let queue = self.0.as_mut()?;
+        let message = queue.messages.pop_front()?;
+        self.count_again();
         Some(message)
     }
 
@@ -75,16 +78,23 @@ impl<T> WaitingMessages<T> {
 
     /// Removes all messages for which `is_gone` holds, and returns their number.
     pub(crate) fn remove_where(&mut self, mut is_gone: impl FnMut(&T) -> bool) -> usize {
-        let before = self.messages.len();
-        self.messages.retain(|message| !is_gone(&message.owner));
-        self.bytes = self.messages.iter().map(|message| message.message.len()).sum();
-        before - self.messages.len()
+        let before = self.len();
+        self.remove_if(|owner, _| is_gone(owner));
+        before - self.len()
     }
 
     /// Calls `take` for each message in order, and removes those for which it returns true.
     pub(crate) fn remove_if(&mut self, mut take: impl FnMut(&T, &[u8]) -> bool) {
-        self.messages.retain(|message| !take(&message.owner, &message.message));
-        self.bytes = self.messages.iter().map(|message| message.message.len()).sum();
+        let Some(queue) = &mut self.0 else { return };
+        queue.messages.retain(|message| !take(&message.owner, &message.message));
+        self.count_again();
+    }
+
+    /// Counts the bytes after messages were removed. Most connections never queue again.
+    fn count_again(&mut self) {
+        let Some(queue) = &mut self.0 else { return };
+        queue.bytes = queue.messages.iter().map(|message| message.message.len()).sum();
+        self.0.take_if(|queue| queue.messages.is_empty());
     }
 
     /// When the oldest message expires.
@@ -93,19 +103,25 @@ impl<T> WaitingMessages<T> {
     }
 
     /// The number of messages.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.0.as_ref().map_or(0, |queue| queue.messages.len())
     }
 
     /// Whether no message waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// The number of bytes of all messages.
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.bytes)
+    }
+
+    /// Bytes of memory behind this value.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0
+            .as_ref()
+            .map_or(0, |queue| size_of::<Queue<T>>() + deque_bytes(&queue.messages) + queue.bytes)
     }
 }
 

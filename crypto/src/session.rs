@@ -24,7 +24,7 @@
 
 mod attempt;
 mod generation;
-mod resting;
+mod idle;
 mod times;
 
 use core::fmt;
@@ -48,7 +48,7 @@ use crate::time::Nanos;
 use self::attempt::Attempt;
 pub use self::attempt::XxRole;
 use self::generation::Generation;
-pub use self::resting::RestingSession;
+pub use self::idle::IdleSession;
 pub use self::times::SessionTimes;
 
 /// Fixed parameters of a session with one peer.

@@ -7,6 +7,7 @@ use super::Connection;
 use crate::data_path::Target;
 use crate::event::Event;
 use crate::goodbye::{CloseReason, Goodbye, GoodbyeCode};
+use crate::heap::Few;
 use crate::limits::{CLOSED_NAMES_MAX, GOODBYE_AFTER, GOODBYE_TIME, RETRY_AFTER_GOODBYE_S_MAX};
 use crate::path::Traffic;
 use crate::shared::Shared;
@@ -18,7 +19,7 @@ pub(crate) enum Closing {
     #[default]
     Open,
     /// This end sends goodbyes until the peer answers.
-    ByUs { goodbye: Goodbye, sent: usize, since: Nanos },
+    ByUs { goodbye: Box<Goodbye>, sent: usize, since: Nanos },
     /// The peer sent a goodbye; this end answers its copies.
     ByPeer { since: Nanos },
     /// The next poll removes the connection.
@@ -58,7 +59,7 @@ impl Connection {
         }
         self.end_messages(reason, shared);
         self.closing = match self.can_send(shared) && self.session.is_up() {
-            true => Closing::ByUs { goodbye, sent: 0, since: now },
+            true => Closing::ByUs { goodbye: Box::new(goodbye), sent: 0, since: now },
             false => Closing::Ended,
         };
         self.poll_goodbyes(now, shared);
@@ -129,7 +130,7 @@ impl Connection {
 
     /// After a change of the peer's table: sends the goodbyes whose numbers are known now.
     pub(crate) fn number_goodbyes(&mut self, now: Nanos, shared: &mut Shared) {
-        for name in std::mem::take(&mut self.closed_names) {
+        for name in self.closed_names.take() {
             // A new socket uses the protocol, so a goodbye would close it.
             if self.socket_for(&name, shared).is_some() {
                 continue;
@@ -150,7 +151,7 @@ impl Connection {
 
     /// Sends the goodbyes that are due, and drops those whose time is over.
     pub(crate) fn poll_goodbyes(&mut self, now: Nanos, shared: &mut Shared) {
-        let mut pending = std::mem::take(&mut self.goodbyes);
+        let mut pending = self.goodbyes.take();
         for goodbye in &mut pending {
             let number = Some(goodbye.number);
             if is_due(now, goodbye.sent, goodbye.since) {
@@ -159,7 +160,7 @@ impl Connection {
             }
         }
         pending.retain(|goodbye| now.since(goodbye.since) < GOODBYE_TIME);
-        self.goodbyes = pending;
+        self.goodbyes = Few::from(pending);
         match std::mem::take(&mut self.closing) {
             Closing::ByUs { goodbye, mut sent, since } if now.since(since) < GOODBYE_TIME => {
                 if is_due(now, sent, since) {

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use strowger_crypto::handshake::{HandshakeError, Refused};
 use strowger_crypto::session::{Context, Input, NewKeys, Output, Session};
-use strowger_crypto::{Nanos, Sealed, Sealer};
+use strowger_crypto::{Nanos, Sealed, Sealer, StaticPublic};
 use strowger_wire::connection::EntryCount;
 use strowger_wire::connection::header::CONNECTION_HEADER_BYTES;
 use strowger_wire::limits::TAG_BYTES;
@@ -13,6 +13,7 @@ use super::{Connection, Race, SealedBefore, SealedLane};
 use crate::counters::Discard;
 use crate::data_path::Tx;
 use crate::event::Event;
+use crate::heap::Maybe;
 use crate::limits::{ATTEMPTS_NOTED, RACE_STAGGER, SEALED_KNOWN, SENDING_LANES};
 use crate::packet::{PacketMark, Route};
 use crate::path::{Along, Traffic};
@@ -54,6 +55,15 @@ impl Connection {
             &mut Vec<Output>,
         ) -> Result<(), HandshakeError>,
     ) -> Result<(), HandshakeError> {
+        if self.session.is_idle() {
+            self.session.restore(&self.peer, &shared.config);
+            self.is_hello_due = true;
+        }
+        // A responder has set its hello; the session begins no handshake that is not wanted.
+        if self.is_hello_due && (self.is_wanted || self.session.has_attempt()) {
+            self.state_hello(shared);
+        }
+        let former_key = self.session.peer().copied();
         let (mut outputs, mut drawn) = (Vec::new(), None);
         let stated = self.stated_entries();
         {
@@ -70,12 +80,12 @@ impl Connection {
                 },
                 is_free: &|key| by_key.get(key).is_none_or(|owner| *owner == place),
             };
-            let taken = work(&mut self.session, &mut context, &mut outputs);
+            let taken = work(self.session.restore(&self.peer, config), &mut context, &mut outputs);
             if let Some(index) = drawn.filter(|index| self.session.awaits(*index)) {
                 shared.data.sessions.await_answer(index, self.place);
                 self.note_asked(now, index, stated);
             }
-            self.note_key(shared);
+            self.note_key(former_key, shared);
             let mut has_keys = false;
             for output in outputs {
                 has_keys |= matches!(output, Output::Seal(_));
@@ -90,17 +100,18 @@ impl Connection {
                 }
             }
             self.run_paths(now, shared);
+            self.shrink();
             taken
         }
     }
 
-    /// Notes a static key that a handshake has revealed.
-    fn note_key(&mut self, shared: &mut Shared) {
+    /// Notes a static key that a handshake has revealed, or that was suggested before it.
+    fn note_key(&mut self, former: Option<StaticPublic>, shared: &mut Shared) {
         let key = self.session.peer().copied();
-        if key == self.key {
+        if key == former && self.is_key_noted {
             return;
         }
-        if let Some(former) = self.key
+        if let Some(former) = former
             && shared.by_key.get(&former) == Some(&self.place)
         {
             shared.by_key.remove(&former);
@@ -108,7 +119,7 @@ impl Connection {
         if let Some(key) = key {
             shared.by_key.insert(key, self.place);
         }
-        self.key = key;
+        self.is_key_noted = key.is_some();
     }
 
     fn apply(&mut self, now: Nanos, output: Output, by: Option<&By>, shared: &mut Shared) {
@@ -143,9 +154,6 @@ impl Connection {
         shared.data.sessions.close(index);
         self.asked.retain(|asked| asked.index != index);
         self.answered.retain(|answered| answered.index != index);
-        if self.asked.is_empty() && self.answered.is_empty() {
-            (self.asked, self.answered) = (Vec::new(), Vec::new());
-        }
     }
 
     /// Drops all keys but the newest (wire.md W6-140).
@@ -164,7 +172,7 @@ impl Connection {
         self.drop_sealers(now, shared);
         (self.race, self.finish_along, self.stated_by_xx) = (None, None, None);
         (self.id_due, self.id_answer, self.tables_since) = (None, None, None);
-        (self.early_stated, self.keys_since) = (None, None);
+        (self.early_stated, self.keys_since) = (None, Maybe::NONE);
     }
 
     fn close_indices(&mut self, outputs: Vec<Output>, shared: &mut Shared) {
@@ -185,7 +193,7 @@ impl Connection {
         } else {
             Role::AskedByPeerId
         };
-        self.keys_since = Some(now);
+        self.keys_since = Maybe::some(now);
         self.trouble = None;
         if self.handshakes == 0 {
             shared.report(Event::PeerConnected { peer: self.peer });

@@ -25,6 +25,10 @@ pub(crate) struct Stated<'a> {
 impl Connection {
     /// Sets the hello for the next handshakes that this end starts.
     pub(crate) fn state_hello(&mut self, shared: &Shared) {
+        if self.session.is_idle() {
+            self.is_hello_due = true;
+            return;
+        }
         let id = Some(self.id).filter(|id| *id != ConnectionId::UNKNOWN);
         self.with_early(shared, |connection, early| {
             connection.set_hello(Stated { id, early, early_result: None }, shared);
@@ -56,7 +60,9 @@ impl Connection {
             return;
         };
         let count = entries.count();
-        if self.session.set_hello(protocols, fields).is_ok() {
+        self.is_hello_due = false;
+        let session = self.session.restore(&self.peer, &shared.config);
+        if session.set_hello(protocols, fields).is_ok() {
             self.stated = count;
         }
     }

@@ -50,12 +50,9 @@ impl Connection {
 
     /// Updates the data path's target of each own number.
     pub(crate) fn set_targets(&self, shared: &mut Shared) {
-        let targets: Vec<Target> = self
-            .own
-            .entries()
-            .iter()
-            .map(|entry| self.target_of(entry.name.as_str(), shared))
-            .collect();
+        let entries = self.own.entries();
+        let mut targets = Vec::with_capacity(usize::from(entries.count().number()));
+        targets.extend(entries.iter().map(|entry| self.target_of(entry.name.as_str(), shared)));
         if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
             hot.targets = targets;
         }
@@ -124,6 +121,9 @@ impl Connection {
     /// Adds a socket.
     pub(crate) fn open_socket(&mut self, names: ProtocolNames, shared: &mut Shared) -> SocketId {
         let id = shared.sockets.open(&mut shared.data, self.place, names).id;
+        if self.sockets.is_empty() {
+            self.sockets.reserve_exact(1); // most connections have one
+        }
         self.sockets.push(id);
         id
     }

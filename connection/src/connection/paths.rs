@@ -338,10 +338,10 @@ impl Connection {
     }
 
     fn tell_message_max(&mut self, bytes: usize, shared: &mut Shared) {
-        if bytes == self.told_max {
+        if bytes == self.told_max as usize {
             return;
         }
-        self.told_max = bytes;
+        self.told_max = bytes as u32; // a packet is shorter
         for socket in self.sockets.clone() {
             shared.report(Event::MessageMax { socket, bytes });
         }

@@ -13,7 +13,14 @@ use crate::shared::Shared;
 
 /// When a report about each lane of the peer was last sent.
 #[derive(Debug, Default)]
-pub(crate) struct Reported([Option<Nanos>; LANES_SEEN]);
+pub(crate) struct Reported(Option<Box<[Option<Nanos>; LANES_SEEN]>>);
+
+impl Reported {
+    /// Bytes of memory behind this value.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |lanes| size_of_val(&**lanes))
+    }
+}
 
 impl Connection {
     /// Sends a report about each lane on which a message was opened under the newest keys since the
@@ -24,7 +31,8 @@ impl Connection {
         };
         let lanes = shared.data.sessions.receiver_of(index).map(|receiver| receiver.lanes);
         let mut items = Vec::new();
-        for (number, (seen, last)) in lanes.iter().flatten().zip(&mut self.reported.0).enumerate() {
+        let reported = self.reported.0.get_or_insert_default();
+        for (number, (seen, last)) in lanes.iter().flatten().zip(&mut **reported).enumerate() {
             let is_early = last.is_some_and(|last| now.since(last) < REPORT_AFTER);
             let Some(lane) = Lane::new(number as u8).filter(|_| seen.is_news && !is_early) else {
                 continue;

@@ -56,7 +56,7 @@ impl Connection {
             };
         };
         at(self.session.next_timeout());
-        at(self.watch);
+        at(self.watch.get());
         at(paths);
         at(self.waiting.next_timeout());
         at(self.goodbyes_due());
@@ -82,9 +82,10 @@ impl Connection {
     /// that the data path need not wake the control part for each message.
     fn watch_silence(&mut self, now: Nanos, shared: &mut Shared) {
         self.sync_paths(now, shared);
-        self.watch = self.watch.filter(|at| *at > now).or(self.paths.silence_at());
+        let watch = self.watch.get().filter(|at| *at > now).or(self.paths.silence_at());
+        self.watch = watch.into();
         if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
-            hot.is_watched = self.watch.is_some();
+            hot.is_watched = watch.is_some();
         }
     }
 

@@ -6,6 +6,7 @@ use strowger_wire::connection::{ConnectionHeader, EntryFlags, EntryNumber};
 use strowger_wire::link_header::SessionIndex;
 
 use super::{Closing, Connection, SealedLane};
+use crate::heap::{Maybe, vec_bytes};
 use crate::ids::DatagramId;
 use crate::info::ConnectionInfo;
 use crate::limits::UNKNOWN_HEEDED_AFTER;
@@ -21,8 +22,8 @@ impl Connection {
         ConnectionInfo {
             peer: self.peer,
             has_keys: self.session.is_up(),
-            keys_since: self.keys_since.filter(|_| self.session.is_up()),
-            handshakes: self.handshakes,
+            keys_since: self.keys_since.get().filter(|_| self.session.is_up()),
+            handshakes: u64::from(self.handshakes),
             paths: self.paths.info(),
             our_protocols: names(self.own.entries()),
             their_protocols: names(self.theirs.entries()),
@@ -35,10 +36,32 @@ impl Connection {
     /// Approximate bytes of memory.
     pub(crate) fn memory(&self, shared: &Shared) -> usize {
         let hot = shared.data.connections.get(self.place as usize);
+        let goodbyes = self.closed_names.iter().map(String::capacity);
+        let refusals = self.refusals.iter().map(|(name, _)| name.len());
+        let remembered =
+            self.remembered.as_deref().map(|it| size_of::<Remembered>() + it.table.len());
+        let race = self.race.as_deref().map(|race| size_of_val(race) + race.message.capacity());
         size_of::<Connection>()
+            + self.session.memory_bytes()
+            + self.asked.memory_bytes()
+            + self.answered.memory_bytes()
+            + self.goodbyes.memory_bytes()
+            + self.closed_names.memory_bytes()
+            + goodbyes.sum::<usize>()
+            + self.refusals.memory_bytes()
+            + refusals.sum::<usize>()
+            + vec_bytes(&self.sockets)
+            + self.reported.memory_bytes()
+            + remembered.unwrap_or(0)
+            + race.unwrap_or(0)
+            + self.finish_along.as_deref().map_or(0, size_of_val)
+            + self.answering.as_deref().map_or(0, size_of_val)
+            + self.known_label.as_deref().map_or(0, size_of_val)
+            + self.sealed.as_deref().map_or(0, size_of_val)
+            + self.trouble.as_deref().map_or(0, size_of_val)
             + self.own.memory_bytes()
             + self.theirs.memory_bytes()
-            + self.waiting.bytes()
+            + self.waiting.memory_bytes()
             + self.paths.memory_bytes()
             + hot.map_or(0, |hot| hot.memory())
     }
@@ -88,11 +111,12 @@ impl Connection {
 
     /// Whether a packet of kind 7 may start a handshake now.
     pub(crate) fn may_heed_unknown(&mut self, now: Nanos) -> bool {
-        let is_early = self.heeded_unknown.is_some_and(|at| now.since(at) < UNKNOWN_HEEDED_AFTER);
+        let is_early =
+            self.heeded_unknown.get().is_some_and(|at| now.since(at) < UNKNOWN_HEEDED_AFTER);
         if is_early || self.session.repeats_msg3() || self.session.has_attempt() {
             return false;
         }
-        self.heeded_unknown = Some(now);
+        self.heeded_unknown = Maybe::some(now);
         true
     }
 
@@ -148,7 +172,7 @@ impl Connection {
         }
         shared.flows.retain(|(_, place)| *place != self.place);
         if let Some(hot) = shared.data.connections.get_mut(self.place as usize) {
-            *hot = crate::data_path::HotConnection::new(self.peer, Nanos::ZERO);
+            *hot = crate::data_path::HotConnection::new(Nanos::ZERO);
         }
     }
 }

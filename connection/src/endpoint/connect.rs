@@ -247,6 +247,9 @@ impl Endpoint {
         socket.connection = place;
         shared.data.sockets[id.index()].connection = place;
         let Some(connection) = connections.get_mut(place) else { return };
+        if connection.sockets.is_empty() {
+            connection.sockets.reserve_exact(1); // most connections have one
+        }
         connection.sockets.push(id);
         let only = shared.sockets.get(id).filter(|s| s.names.len() == 1);
         if let Some(name) = only.map(|socket| socket.names.first().to_owned()) {

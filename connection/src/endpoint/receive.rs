@@ -174,7 +174,7 @@ impl Endpoint {
     }
 
     fn peer_of(&self, connection: u32) -> Option<strowger_crypto::PeerId> {
-        self.shared.data.connections.get(connection as usize).map(|hot| hot.peer)
+        self.connections.get(connection).map(|connection| connection.peer)
     }
 
     /// Passes to the control part a packet that confirms the keys or changes the peer's label.

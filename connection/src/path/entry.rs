@@ -7,6 +7,7 @@ use strowger_wire::{
 
 use super::{length::LengthSearch, rtt::Rtt};
 use crate::{
+    heap::Maybe,
     info::PathState,
     limits::{
         CHALLENGE_AFTER, CHALLENGE_COPIES, CHALLENGE_MARGIN, CHALLENGE_PADDING_BYTES,
@@ -57,12 +58,12 @@ pub(super) struct Entry {
     /// The bytes received by the label, minus the bytes sent along it.
     credit: usize,
     /// When a short challenge last went along the label beyond its credit.
-    beyond_credit: Option<Nanos>,
+    beyond_credit: Maybe,
     challenge: Option<Challenge>,
     pub(super) rtt: Rtt,
     pub(super) length: LengthSearch,
     /// When a packet last went along the label.
-    pub(super) sent: Option<Nanos>,
+    pub(super) sent: Maybe,
     /// When the label was last used in either direction.
     pub(super) used: Nanos,
     /// The lane of the peer's last packet that came by the label.
@@ -78,11 +79,11 @@ impl Entry {
             order: 0,
             is_open: false,
             credit: 0,
-            beyond_credit: None,
+            beyond_credit: Maybe::NONE,
             challenge: None,
             rtt: Rtt::default(),
             length,
-            sent: None,
+            sent: Maybe::NONE,
             used: now,
             peer_lane: None,
         }
@@ -110,7 +111,7 @@ impl Entry {
             let Some(left) = self.credit.checked_sub(bytes) else { return false };
             self.credit = left;
         }
-        self.sent = Some(now);
+        self.sent = Maybe::some(now);
         self.used = now;
         true
     }
@@ -126,7 +127,7 @@ impl Entry {
     /// Delays the first challenge of a label that replaces another one. Otherwise labels that
     /// displace each other in turn would get more short challenges than R17 allows.
     pub(super) fn replace_another(&mut self, now: Nanos) {
-        self.beyond_credit = Some(now);
+        self.beyond_credit = Maybe::some(now);
     }
 
     /// Resets the label to its state before validation (W6-140).
@@ -183,12 +184,12 @@ impl Entry {
             if let Some(left) = self.credit.checked_sub(bytes) {
                 self.credit = left;
             } else {
-                let free_at = self.beyond_credit.map(|at| at.plus(SHORT_CHALLENGE_AFTER));
+                let free_at = self.beyond_credit.get().map(|at| at.plus(SHORT_CHALLENGE_AFTER));
                 if let Some(free_at) = free_at.filter(|free_at| now < *free_at) {
                     challenge.next = free_at;
                     return Due::Nothing;
                 }
-                self.beyond_credit = Some(now);
+                self.beyond_credit = Maybe::some(now);
             }
         }
         if challenge.copies == 0 {
@@ -201,7 +202,7 @@ impl Entry {
         challenge.copies += 1;
         challenge.last = now;
         challenge.next = now.plus(rtt.map_or(CHALLENGE_AFTER, |rtt| rtt.plus(CHALLENGE_MARGIN)));
-        self.sent = Some(now);
+        self.sent = Maybe::some(now);
         Due::Copy { token: challenge.token, packet_bytes }
     }
 

@@ -2,18 +2,25 @@
 
 use strowger_crypto::Nanos;
 
+use crate::heap::Maybe;
 use crate::limits::{INITIAL_RTT, SILENCE_MAX, SILENCE_MIN, SILENCE_ONE_WAY_MIN};
 
 /// The smoothed round trip.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Rtt {
-    smoothed: Option<Nanos>,
+    smoothed: Maybe,
+}
+
+impl Default for Rtt {
+    fn default() -> Rtt {
+        Rtt { smoothed: Maybe::NONE }
+    }
 }
 
 impl Rtt {
     /// Adds a sample. The peer answers challenges at once, so there is no delay to subtract.
     pub(crate) fn measure(&mut self, latest: Nanos) {
-        self.smoothed = Some(match self.smoothed {
+        self.smoothed = Maybe::some(match self.smoothed() {
             None => latest,
             Some(before) => Nanos(before.0 - before.0 / 8 + latest.0 / 8),
         });
@@ -21,12 +28,12 @@ impl Rtt {
 
     /// The smoothed round trip; `None` before the first measurement.
     pub(crate) const fn smoothed(&self) -> Option<Nanos> {
-        self.smoothed
+        self.smoothed.get()
     }
 
     /// The silence after which a path may have failed, while an answer is due (W6-45).
     pub(crate) fn silence(&self, is_one_way: bool) -> Nanos {
-        let rtt = self.smoothed.unwrap_or(INITIAL_RTT).min(SILENCE_MAX);
+        let rtt = self.smoothed().unwrap_or(INITIAL_RTT).min(SILENCE_MAX);
         let (round_trips, least) =
             if is_one_way { (4, SILENCE_ONE_WAY_MIN) } else { (2, SILENCE_MIN) };
         Nanos(round_trips * rtt.0).clamp(least, SILENCE_MAX)

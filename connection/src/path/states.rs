@@ -10,6 +10,7 @@ use super::{
     length::LengthSearch,
 };
 use crate::{
+    heap::Maybe,
     info::PathState,
     limits::{ASK_ROUTING_AFTER, HOPS_LEFT, LABELS_MAX},
 };
@@ -100,8 +101,8 @@ impl PathSet {
     }
 
     pub(super) fn note_handshake(&mut self, now: Nanos, rtt: Option<Nanos>) {
-        self.handshake_rtt = rtt.or(self.handshake_rtt);
-        (self.is_gone, self.is_silent, self.due, self.heard) = (false, false, None, now);
+        self.handshake_rtt = rtt.or(self.handshake_rtt.get()).into();
+        (self.is_gone, self.is_silent, self.due, self.heard) = (false, false, Maybe::NONE, now);
     }
 
     /// Learns the return label of a packet (W6-173).
@@ -161,9 +162,9 @@ impl PathSet {
     }
 
     fn ask_routing(&mut self, now: Nanos) {
-        let is_early = self.asked_routing.is_some_and(|at| now.since(at) < ASK_ROUTING_AFTER);
+        let is_early = self.asked_routing.get().is_some_and(|at| now.since(at) < ASK_ROUTING_AFTER);
         if !is_early {
-            self.asked_routing = Some(now);
+            self.asked_routing = Maybe::some(now);
             self.actions.push_back(PathAction::AskRouting);
         }
     }
@@ -185,7 +186,7 @@ impl PathSet {
             self.active_entry().is_some_and(|entry| entry.state == PathState::Validated);
         let is_tried = self.active_entry().is_some_and(Entry::is_challenged);
         if !has_validated && !is_tried && !self.is_gone {
-            (self.is_gone, self.is_silent, self.due) = (true, false, None);
+            (self.is_gone, self.is_silent, self.due) = (true, false, Maybe::NONE);
             for entry in &mut self.entries {
                 if entry.state == PathState::Validated {
                     entry.state = PathState::Failing;

@@ -7,6 +7,7 @@ use strowger_crypto::Nanos;
 use strowger_wire::label::AnyLabel;
 
 use super::{Along, PathSet};
+use crate::heap::Maybe;
 use crate::limits::LENGTH_IN_USE;
 
 /// The times that the data path has noted.
@@ -25,16 +26,16 @@ pub(crate) struct Noted {
 impl PathSet {
     /// Copies what the data path has noted.
     pub(crate) fn sync(&mut self, now: Nanos, noted: &Noted) {
-        self.due = noted.due.filter(|_| !self.is_gone);
+        self.due = noted.due.filter(|_| !self.is_gone).into();
         self.heard = self.heard.max(noted.heard);
         // A message that was sent long ago starts no search for the length.
         let is_recent = |at: &Nanos| now.since(*at) <= LENGTH_IN_USE;
-        self.message_sent = self.message_sent.max(noted.message_sent).filter(is_recent);
-        self.long_sent = self.long_sent.max(noted.long_sent);
-        let sent = self.message_sent;
+        let sent = self.message_sent.get().max(noted.message_sent).filter(is_recent);
+        self.message_sent = sent.into();
+        self.long_sent = self.long_sent.get().max(noted.long_sent).into();
         if let Some(index) = self.active {
             let entry = &mut self.entries[index];
-            entry.sent = entry.sent.max(sent);
+            entry.sent = entry.sent.get().max(sent).into();
         }
     }
 
@@ -52,7 +53,7 @@ impl PathSet {
     /// Notes that a handshake message went along a label, so that errors about the message count.
     pub(crate) fn note_handshake_sent(&mut self, now: Nanos, label: &AnyLabel) {
         if let Some(index) = self.find(label) {
-            self.entries[index].sent = Some(now);
+            self.entries[index].sent = Maybe::some(now);
         }
     }
 
@@ -63,6 +64,7 @@ impl PathSet {
 
     /// Frees memory of actions that were taken.
     pub(crate) fn shrink(&mut self) {
+        self.pings.shrink();
         if self.actions.is_empty() {
             self.actions = std::collections::VecDeque::new();
         }

@@ -5,6 +5,7 @@ use strowger_wire::connection::PathToken;
 
 use super::{PathAction, PathSet, Ping, entry::Due};
 use crate::{
+    heap::Maybe,
     info::PathState,
     limits::{LENGTH_IN_USE, ONE_WAY_AFTER, PATH_ITEM_AT, TOKEN_TIME},
 };
@@ -15,7 +16,7 @@ impl PathSet {
         if self.is_silent || self.is_gone {
             return None;
         }
-        let due = self.due?;
+        let due = self.due.get()?;
         // Traffic may become one-way during the silence; then the limit is longer.
         let rtt = &self.active_entry()?.rtt;
         let soon = due.plus(rtt.silence(false));
@@ -41,7 +42,7 @@ impl PathSet {
     /// Sends copies of challenges. Returns whether something was done.
     pub(super) fn poll_challenges(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> bool {
         for index in 0..self.entries.len() {
-            let fallback = self.handshake_rtt;
+            let fallback = self.handshake_rtt.get();
             let entry = &mut self.entries[index];
             match entry.poll_challenge(now, fallback, || draw(entropy)) {
                 Due::Nothing => {}
@@ -78,7 +79,7 @@ impl PathSet {
     /// Whether messages were sent lately, and whether long ones were.
     fn in_use(&self, now: Nanos) -> (bool, bool) {
         let lately = |at: Option<Nanos>| at.is_some_and(|at| now.since(at) <= LENGTH_IN_USE);
-        (lately(self.message_sent), lately(self.long_sent))
+        (lately(self.message_sent.get()), lately(self.long_sent.get()))
     }
 
     pub(super) fn poll_length(&mut self, now: Nanos, entropy: &mut dyn Entropy) -> bool {
@@ -96,7 +97,7 @@ impl PathSet {
         let probe = entry.length.poll(now, token, is_long);
         if let Some(probe) = probe {
             let (along, packet_bytes) = (entry.along, usize::from(probe.bytes));
-            entry.sent = Some(now);
+            entry.sent = Maybe::some(now);
             let challenge = PathAction::Challenge { along, token: probe.token, packet_bytes };
             self.actions.push_back(challenge);
         }
@@ -106,11 +107,11 @@ impl PathSet {
 
     pub(super) fn length_at(&self) -> Option<Nanos> {
         let entry = self.active_entry()?;
-        let sent = self.message_sent?;
+        let sent = self.message_sent.get()?;
         if entry.state != PathState::Validated || self.is_silent || self.is_gone {
             return None;
         }
-        let is_long = self.long_sent == Some(sent);
+        let is_long = self.long_sent == Maybe::some(sent);
         let at = entry.length.next_timeout(sent, is_long)?;
         // After this time the path is not in use, and no length is tried until the next message.
         let end = sent.plus(LENGTH_IN_USE);

@@ -10,7 +10,7 @@ const NEVER: Nanos = Nanos(u64::MAX);
 
 /// What a [`Session`] knows while it has no keys and no handshake runs. Peers with many idle
 /// connections keep this instead.
-pub struct RestingSession {
+pub struct IdleSession {
     peer: Option<StaticPublic>,
     guard: TimestampGuard,
     newest_timestamp: u64,
@@ -26,7 +26,7 @@ pub struct RestingSession {
     insists_on_key: bool,
 }
 
-impl RestingSession {
+impl IdleSession {
     /// The peer's static key, once known.
     pub const fn peer(&self) -> Option<&StaticPublic> {
         self.peer.as_ref()
@@ -42,27 +42,34 @@ impl RestingSession {
         self.peer.get_or_insert(*key);
     }
 
+    /// As [`Session::reset`].
+    pub fn reset(&mut self) {
+        (self.cookie, self.retry_at, self.tries) = (None, NEVER, 0);
+        self.back_off_until = Nanos::ZERO;
+        (self.rekey_due, self.lost) = (false, false);
+    }
+
     /// Bytes of memory behind this value.
     pub fn memory_bytes(&self) -> usize {
         self.cookie.as_ref().map_or(0, |_| size_of::<(Cookie, Nanos)>())
     }
 }
 
-impl core::fmt::Debug for RestingSession {
+impl core::fmt::Debug for IdleSession {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("RestingSession").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("IdleSession").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 impl Session {
     /// What is to be kept of a session that has no keys and no handshake, and wants none; `None`
     /// for all others. The session has no timeout then.
-    pub fn rest(&mut self) -> Option<RestingSession> {
+    pub fn reduce(&mut self) -> Option<IdleSession> {
         let is_idle = !self.wanted
             && self.generations().next().is_none()
             && self.attempts.is_empty()
             && self.msg3.is_none();
-        is_idle.then(|| RestingSession {
+        is_idle.then(|| IdleSession {
             peer: self.peer,
             guard: self.guard,
             newest_timestamp: self.newest_timestamp,
@@ -78,24 +85,24 @@ impl Session {
         })
     }
 
-    /// Makes the session again. `config` is that of the session that [`rest`](Self::rest)ed, except
-    /// for the hello, which the caller sets again.
+    /// Makes the session again. `config` is that of the former session, except for the hello, which
+    /// the caller sets again.
     ///
     /// # Panics
     /// As [`new`](Self::new).
-    pub fn wake(config: SessionConfig, resting: RestingSession) -> Session {
+    pub fn restore(config: SessionConfig, idle: IdleSession) -> Session {
         let mut session = Session::new(config);
-        session.peer = resting.peer;
-        session.guard = resting.guard;
-        session.newest_timestamp = resting.newest_timestamp;
-        session.retry_at = Some(resting.retry_at).filter(|at| *at != NEVER);
-        session.back_off_until = resting.back_off_until;
-        session.round_trip = resting.round_trip;
-        session.cookie = resting.cookie.map(|cookie| *cookie);
-        session.tries = resting.tries;
-        (session.rekey_due, session.lost) = (resting.rekey_due, resting.lost);
-        session.hides_identity = resting.hides_identity;
-        session.insists_on_key = resting.insists_on_key;
+        session.peer = idle.peer;
+        session.guard = idle.guard;
+        session.newest_timestamp = idle.newest_timestamp;
+        session.retry_at = Some(idle.retry_at).filter(|at| *at != NEVER);
+        session.back_off_until = idle.back_off_until;
+        session.round_trip = idle.round_trip;
+        session.cookie = idle.cookie.map(|cookie| *cookie);
+        session.tries = idle.tries;
+        (session.rekey_due, session.lost) = (idle.rekey_due, idle.lost);
+        session.hides_identity = idle.hides_identity;
+        session.insists_on_key = idle.insists_on_key;
         session
     }
 
