@@ -86,6 +86,9 @@ struct EndToEnd {
     /// End to end: the name of the network.
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
+    /// End to end: how long connecting may take.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
 }
 
 /// The text of `strowger ping --help` about targets.
@@ -214,7 +217,7 @@ impl PingOptions {
 
     /// The arguments for `strowger-gateway ping`.
     fn arguments(&self) -> Vec<OsString> {
-        let EndToEnd { folder, key, book, network } = &self.end_to_end;
+        let EndToEnd { folder, key, book, network, timeout } = &self.end_to_end;
         let files = [("--socket", &self.socket), ("--folder", folder), ("--key", key)];
         let files = files.into_iter().chain([("--book", book)]);
         let mut arguments = vec![OsString::from(&self.target)];
@@ -224,6 +227,8 @@ impl PingOptions {
         }
         let network = network.iter().flat_map(|name| ["--network".into(), name.into()]);
         arguments.extend(network);
+        let timeout = timeout.iter().flat_map(|s| ["--timeout".into(), s.to_string().into()]);
+        arguments.extend(timeout);
         let numbers = [
             ("--count", self.count.to_string()),
             ("--interval", self.interval.to_string()),

@@ -62,7 +62,8 @@ fn ping_tells_peers_from_labels_and_links() {
         assert_eq!((code, error.as_str()), (0, ""));
         assert_eq!(out, format!("ping\n{target}\n{numbers}"));
     }
-    let files = ["--socket", "/s", "--folder", "/f", "--key", "/k", "--network", "n"];
+    let files =
+        ["--socket", "/s", "--folder", "/f", "--key", "/k", "--network", "n", "--timeout", "3"];
     let (_, out, _) = run(folder.path(), &[&["ping", ALICE, "--json"][..], &files].concat());
     assert_eq!(out, format!("ping\n{ALICE}\n{}\n{numbers}--json\n", files.join("\n")));
 
