@@ -407,10 +407,12 @@ impl Endpoint {
     }
 
     /// Measures the round trip to a peer, with a packet that has `padding` bytes of padding. The
-    /// result is [`Event::Pong`] or [`Event::PingLost`].
+    /// result is [`Event::Pong`] or [`Event::PingLost`]. The packet may be longer than what is known
+    /// to arrive.
     ///
     /// # Errors
-    /// [`NoConnection`], also if there are no keys.
+    /// [`NoConnection`], also if there are no keys, if the packet is longer than both ends handle, or
+    /// if too many pings are unanswered.
     pub fn ping(
         &mut self,
         now: Nanos,

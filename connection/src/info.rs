@@ -45,6 +45,8 @@ pub struct PathInfo {
     pub rtt: Option<Nanos>,
     /// Bytes of the longest packet known to arrive, with the switch header.
     pub mtu: u16,
+    /// Bytes of the longest packet that both ends handle, with the switch header.
+    pub mtu_max: u16,
 }
 
 /// The state of a path (wire.md W6-40).

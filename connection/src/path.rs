@@ -512,7 +512,8 @@ impl PathSet {
         }
     }
 
-    /// Sends a challenge with padding along the active path.
+    /// Sends a challenge with padding along the active path. It may be longer than what is known to
+    /// arrive: so a program can test a length without messages.
     ///
     /// # Errors
     /// [`PingRefused`].
@@ -520,7 +521,7 @@ impl PathSet {
         let entry = self.active_entry().filter(|entry| entry.is_open && !self.is_gone);
         let entry = entry.ok_or(PingRefused::NoPath)?;
         let packet_bytes = SHORT_CHALLENGE_BYTES.saturating_add(padding);
-        if packet_bytes > usize::from(entry.length.limit()) {
+        if packet_bytes > usize::from(entry.length.top()) {
             return Err(PingRefused::TooLong);
         }
         if self.pings.len() >= PINGS_MAX {
@@ -616,10 +617,15 @@ impl PathSet {
         let mut all: Vec<PathInfo> = Vec::with_capacity(self.entries.len());
         for (index, entry) in self.entries.iter().enumerate() {
             let is_active = self.active == Some(index);
-            let mtu = entry.length.limit() + header_bytes(&entry.along.label) as u16;
-            let rtt = entry.rtt.smoothed();
-            let info =
-                PathInfo { label: entry.along.label, state: entry.state, is_active, rtt, mtu };
+            let header = header_bytes(&entry.along.label) as u16;
+            let info = PathInfo {
+                label: entry.along.label,
+                state: entry.state,
+                is_active,
+                rtt: entry.rtt.smoothed(),
+                mtu: entry.length.limit() + header,
+                mtu_max: entry.length.top() + header,
+            };
             all.insert(if is_active { 0 } else { all.len() }, info);
         }
         all

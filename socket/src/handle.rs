@@ -46,7 +46,8 @@ impl ConnectionHandle {
 
     /// Measures the round trip with a packet that has `padding` bytes of padding. The answer is the
     /// event [`Pong`](crate::NodeEvent::Pong) with the same id; a ping without an answer has no
-    /// event.
+    /// event. The packet may be longer than what is known to arrive, and not longer than
+    /// [`PathInfo::mtu_max`](strowger_connection::PathInfo::mtu_max).
     pub fn ping(&self, padding: usize) -> Reply<Result<PingId, NoConnection>> {
         self.ask(|peer, reply| Request::Ping { peer, padding, reply })
     }

@@ -80,6 +80,11 @@ impl LengthSearch {
         self.works
     }
 
+    /// The longest packet that both ends can handle.
+    pub(crate) const fn top(&self) -> u16 {
+        self.top
+    }
+
     /// Whether the search has ended.
     pub(crate) const fn is_found(&self) -> bool {
         self.works + 1 >= self.fails && self.is_shown

@@ -736,10 +736,15 @@ fn too_big_limits_the_length_and_never_below_a_handshake() {
 fn a_ping_is_answered_or_lost() {
     let mut end = End::connected(true, 0, 1);
     assert_eq!(end.paths.ping(1, 100), Ok(()));
-    assert_eq!(end.paths.ping(2, 1_200), Err(PingRefused::TooLong));
+    // The longest packet is 1,412 bytes, 32 of them without padding.
+    assert_eq!(end.paths.ping(2, 1_381), Err(PingRefused::TooLong));
     end.run(100);
     assert_eq!(end.challenges(1)[0].2, 132);
     assert!(end.has(PathAction::Pong { id: 1, rtt: ms(40) }));
+    assert!(end.paths.packet_bytes_max() < 1_412, "no search: no message was sent");
+    assert_eq!(end.paths.ping(3, 1_380), Ok(()));
+    end.run(100);
+    assert!(end.has(PathAction::Pong { id: 3, rtt: ms(40) }));
     end.fails(1);
     for id in 10..18 {
         assert_eq!(end.paths.ping(id, 0), Ok(()));
