@@ -23,6 +23,8 @@ pub struct ConnectionInfo {
     pub our_protocols: Vec<String>,
     /// The protocols of the peer, as far as they are known.
     pub their_protocols: Vec<String>,
+    /// Whether the peer has stated all of its protocols: it does not accept another one now.
+    pub are_their_protocols_complete: bool,
     /// Bytes of the longest message.
     pub message_max: usize,
     /// The number of open sockets.

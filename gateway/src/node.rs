@@ -152,11 +152,11 @@ pub(crate) fn accepts(node: &Node, target: &Target, protocol: &str, wait: Durati
     loop {
         let info = node.connection(&target.peer).info().wait(PONG_MAX);
         let info = info.and_then(|info| info.ok().flatten());
-        let theirs = info.map_or_else(Vec::new, |info| info.their_protocols);
-        if theirs.iter().any(|name| name == protocol) {
+        if info.iter().flat_map(|info| &info.their_protocols).any(|name| name == protocol) {
             return true;
         }
-        if began.elapsed() >= wait {
+        let is_complete = info.is_some_and(|info| info.are_their_protocols_complete);
+        if is_complete || began.elapsed() >= wait {
             return false;
         }
         std::thread::sleep(TABLE_EVERY);

@@ -27,6 +27,7 @@ impl Connection {
             paths: self.paths.info(),
             our_protocols: names(self.own.entries()),
             their_protocols: names(self.theirs.entries()),
+            are_their_protocols_complete: self.theirs.is_complete(),
             message_max: self.message_max(shared),
             sockets: self.sockets.len(),
             memory: self.memory(shared),

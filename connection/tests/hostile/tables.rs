@@ -66,6 +66,7 @@ fn r19_any_lost_items_leave_no_number_with_another_meaning() {
         }
         let info = world.info(0, &crate::world::peer(2));
         assert_eq!(info.their_protocols.len(), 5, "seed {seed}: {:?}", info.their_protocols);
+        assert!(info.are_their_protocols_complete, "seed {seed}");
         traffic.check(&world);
         world.assert_balanced();
     }
