@@ -86,15 +86,22 @@ pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
 // Probes.
 
-/// How long the handshake of a probe may take: with [`TRACE_MAX`] for the labels the whole probe
+/// How long finding a label and the handshake of a probe may take by default, in seconds: the probe
 /// ends within 10 s if nothing answers.
-pub(crate) const PROBE_CONNECT: Duration = Duration::from_secs(6);
+pub(crate) const PROBE_CONNECT_S: f64 = 6.0;
+/// How long a probe searches for the longest packet: eight pings may be unanswered, and each makes
+/// room for another one after 5 s.
+pub(crate) const WIDTH_MAX: Duration = Duration::from_secs(6);
+/// How long a packet of the search is waited for at least. Three round trips are waited for at least.
+pub(crate) const WIDTH_WAIT_MIN: Duration = Duration::from_millis(100);
+/// Packets of one length that must be lost before the length counts as too long.
+pub(crate) const WIDTH_TRIES: u32 = 2;
+/// The pause of the search while too many pings are unanswered.
+pub(crate) const WIDTH_PAUSE: Duration = Duration::from_millis(20);
 /// How long the trace of a label may take.
 pub(crate) const TRACE_MAX: Duration = Duration::from_secs(1);
 /// Labels of the address book that a probe traces.
 pub(crate) const PROBE_LABELS_MAX: usize = 3;
-/// Bytes of a message that QUIC needs at least (RFC 9000, section 14).
-pub(crate) const QUIC_BYTES: usize = 1_200;
 
 // The local API.
 

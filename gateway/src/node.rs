@@ -46,6 +46,19 @@ pub(crate) enum Access {
 /// # Errors
 /// One line: no relay answers, the key cannot be read, or the machine refuses memory.
 pub(crate) fn start(place: &Place, book: AddressBook, access: Access) -> Result<Node, Failure> {
+    start_with(place, book, access, |routing| routing)
+}
+
+/// Starts a node whose routing is changed by `wrap`, as [`start`].
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_with(
+    place: &Place,
+    book: AddressBook,
+    access: Access,
+    wrap: impl FnOnce(Box<dyn PeerRouting>) -> Box<dyn PeerRouting> + Send + 'static,
+) -> Result<Node, Failure> {
     let identity = place.identity()?;
     let network = place.network()?;
     warn_of_shared_key(place);
@@ -56,7 +69,7 @@ pub(crate) fn start(place: &Place, book: AddressBook, access: Access) -> Result<
         .identity(identity)
         .network(network.as_bytes())
         .attach(Unix::at(&place.socket))
-        .routing_from(move |facts| routing(book, network, facts, &control))
+        .routing_from(move |facts| wrap(routing(book, network, facts, &control)))
         .announce(!matches!(access, Access::Refused))
         .ring_depth(RING_DEPTH)
         .agent(AGENT);
@@ -190,11 +203,7 @@ pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectEr
     };
     let peer = target.peer;
     let text = match why {
-        Why::NoRoute | Why::Timeout { stage: ConnectStage::Lookup } => format!(
-            "no label leads to the peer: neither the address book nor the relay knows one; `strowger \
-             peer add NAME {peer} --label LABEL` adds one. A peer on this relay or on a neighbour needs \
-             none while a program with its key accepts there (strowger receive), in the same network"
-        ),
+        Why::NoRoute | Why::Timeout { stage: ConnectStage::Lookup } => no_label(target),
         Why::Timeout { stage: ConnectStage::Handshake } => format!(
             "no answer to the handshake: the peer does not run, its label is wrong, it is in another \
              network, or it does not accept this PeerId (there: strowger receive --from, or `strowger \
@@ -223,6 +232,16 @@ pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectEr
         other => other.to_string(),
     };
     Failure::new(Exit::NoPeer, format!("{target}: {text}"))
+}
+
+/// What to do if no source knows a label.
+pub(crate) fn no_label(target: &Target) -> String {
+    format!(
+        "no label leads to the peer: neither the address book nor the relay knows one; `strowger \
+         peer add NAME {} --label LABEL` adds one. A peer on this relay or on a neighbour needs \
+         none while a program with its key accepts there (strowger receive), in the same network",
+        target.peer
+    )
 }
 
 /// Sends goodbyes to all peers. Takes a second at most.

@@ -131,15 +131,40 @@ pub(crate) fn ping(
     peer: &PeerId,
     padding: usize,
 ) -> Option<Duration> {
-    let deadline = Instant::now() + PONG_MAX;
-    let sent = node.connection(peer).ping(padding).wait(PONG_MAX)?;
-    let sent = sent.ok()?.ok()?;
+    match ping_within(node, events, peer, padding, PONG_MAX) {
+        Answer::Pong(rtt) => Some(rtt),
+        Answer::Silence | Answer::NotSent => None,
+    }
+}
+
+/// What became of a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The peer has answered after this time.
+    Pong(Duration),
+    /// No answer came in time.
+    Silence,
+    /// There is no connection, or too many pings wait for answers.
+    NotSent,
+}
+
+/// Pings a connected peer, and waits for so long.
+pub(crate) fn ping_within(
+    node: &Node,
+    events: &mut Events,
+    peer: &PeerId,
+    padding: usize,
+    wait: Duration,
+) -> Answer {
+    let sent = node.connection(peer).ping(padding).wait(PONG_MAX);
+    let Some(Ok(Ok(sent))) = sent else { return Answer::NotSent };
+    let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match events.next_timeout(left) {
-            Some(NodeEvent::Pong { id, rtt, .. }) if id == sent => return Some(rtt),
+            Some(NodeEvent::Pong { id, rtt, .. }) if id == sent => return Answer::Pong(rtt),
             Some(_) => {}
-            None => return None,
+            None => return Answer::Silence,
         }
     }
 }

@@ -1,26 +1,35 @@
 //! `strowger probe`: each stage of a connection to a peer, with a verdict, a time, and what to do.
 
 mod report;
+mod resolution;
 mod trace;
+mod width;
 
 use std::{
     io::Write,
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
     time::{Duration, Instant},
 };
 
 use strowger_routing::{AddressBook, Candidate, Route, StaticTable};
-use strowger_socket::{ConnectionInfo, Events, Node};
-use strowger_wire::label::AnyLabel;
+use strowger_socket::{ConnectionInfo, Events, Node, PathInfo, Socket};
+use strowger_wire::{
+    label::AnyLabel, limits::CONNECTION_OVERHEAD_BYTES, switch_header::FIXED_BYTES,
+};
 
-use self::report::{Report, State};
+use self::{
+    report::{Report, State},
+    resolution::{Found, Labels, Step, Watched},
+};
 use crate::{
     exit::{Exit, Failure},
     id::identify,
-    limits::{PONG_MAX, PROBE_CONNECT, PROBE_LABELS_MAX, QUIC_BYTES},
+    limits::{PONG_MAX, PROBE_CONNECT_S, PROBE_LABELS_MAX, TABLE_MAX, WIDTH_MAX},
     node::{self, Access},
     ping::{milliseconds, ping},
     place::{Place, PlaceOptions},
-    send::protocol,
+    send::{protocol, seconds},
     signals,
     target::Target,
 };
@@ -37,6 +46,9 @@ pub(crate) struct Options {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// How long finding a label and the handshake may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = PROBE_CONNECT_S, value_parser = seconds, allow_negative_numbers = true)]
+    timeout: f64,
     #[command(flatten)]
     place: PlaceOptions,
 }
@@ -51,6 +63,9 @@ pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failu
     let target = Target::find(&options.peer, &book, &place)?;
     let mut report = Report::new(&target);
     let failed = options.check(&place, book, &target, &mut report).err();
+    // A stage may have failed without ending the probe.
+    let failed = failed.or(report.has_failed().then_some(Exit::CheckFailed));
+    report.add_rest();
     report.print(options.json, output)?;
     match failed {
         Some(exit) => Err(Failure::new(exit, "")),
@@ -68,30 +83,30 @@ impl Options {
         target: &Target,
         report: &mut Report,
     ) -> Result<(), Exit> {
-        let labels = self.check_book(&book, target, report);
+        let mut labels = self.check_book(&book, target, report);
         let began = Instant::now();
-        let node = node::start(place, book, Access::Refused);
+        let (steps, taken) = mpsc::channel();
+        let watched = steps.clone();
+        let wrap = |routing| Box::new(Watched { routing, steps: watched }) as _;
+        let node = node::start_with(place, book, Access::Refused, wrap);
         let node = report.stage("relay", began, node, |node| {
             format!("attached at {} as {}", place.socket.display(), node.peer_id())
         })?;
         let closing = node.clone();
-        let checked = signals::close_on_signal(&node)
-            .map_err(|failure| failure.exit)
-            .and_then(|()| self.check_peer(place, &node, target, &labels, report));
+        let checked =
+            signals::close_on_signal(&node).map_err(|failure| failure.exit).and_then(|()| {
+                self.check_peer(place, &node, target, &mut labels, (steps, taken), report)
+            });
         node::close(closing, "");
         checked
     }
 
     /// Checks the address book and its labels for the peer.
-    fn check_book(
-        &self,
-        book: &AddressBook,
-        target: &Target,
-        report: &mut Report,
-    ) -> Vec<AnyLabel> {
+    fn check_book(&self, book: &AddressBook, target: &Target, report: &mut Report) -> Labels {
         let began = Instant::now();
         let of_address = target.address.as_ref().and_then(|address| address.parts().label);
-        let mut labels: Vec<AnyLabel> = of_address.into_iter().collect();
+        let of_address_found = of_address.map(|label| Found { label, by: "the address" });
+        let mut labels: Labels = of_address_found.into_iter().collect();
         let (state, text) = match (book.of_peer(&target.peer), of_address) {
             (_, Some(label)) => (State::Passed, format!("not needed: the address has {label}")),
             (Some(entry), _) if !entry.purposes.connect => (
@@ -105,10 +120,11 @@ impl Options {
             (Some(entry), _) => {
                 let routes = StaticTable::new(book.clone())
                     .routes_to(strowger_crypto::Nanos::ZERO, &target.peer.into());
-                labels.extend(routes.iter().filter_map(label_of));
+                let routes = routes.iter().filter_map(label_of);
+                labels.extend(routes.map(|label| Found { label, by: "the address book" }));
                 (State::Passed, format!("{}: {} labels", entry.name, labels.len()))
             }
-            (None, _) => (State::Skipped, "has no entry; the relay is asked for labels".to_owned()),
+            (None, _) => (State::Passed, "no entry: the relay is asked for labels".to_owned()),
         };
         report.add("address book", state, began.elapsed(), text);
         labels
@@ -119,39 +135,63 @@ impl Options {
         place: &Place,
         node: &Node,
         target: &Target,
-        labels: &[AnyLabel],
+        labels: &mut Labels,
+        (steps, taken): (Sender<Step>, Receiver<Step>),
         report: &mut Report,
     ) -> Result<(), Exit> {
-        for label in labels.iter().take(PROBE_LABELS_MAX) {
-            trace::check(place, label, report);
+        let mut events = node.events();
+        let began = Instant::now();
+        let timeout = Duration::from_secs_f64(self.timeout);
+        let (node_there, target_there) = (node.clone(), target.clone());
+        let connect = move || {
+            let reached = node::reach(&node_there, &target_there, timeout);
+            let _ = steps.send(Step::Ended(Instant::now(), Box::new(reached)));
+        };
+        // The labels are traced while the connection is made.
+        let connecting = thread::Builder::new().name("connect".to_owned()).spawn(connect);
+        let connecting = connecting
+            .map(drop)
+            .map_err(|why| Failure::new(Exit::Refused, format!("no thread: {why}")));
+        if let Err(failure) = connecting {
+            return report.stage("resolution", began, Err(failure), |(): &()| String::new());
+        }
+        let ended = check_resolution(target, labels, &taken, began, timeout, report)?;
+        let resolved = Instant::now();
+        for Found { label, by } in labels.iter().take(PROBE_LABELS_MAX) {
+            trace::check(place, label, by, report);
         }
         if labels.len() > PROBE_LABELS_MAX {
             report.not_checked(format!("{} more labels", labels.len() - PROBE_LABELS_MAX));
         }
-        let mut events = node.events();
-        let began = Instant::now();
-        let reached = node::reach(node, target, PROBE_CONNECT);
-        let connection = report.stage("handshake", began, reached, |_| {
-            format!("{} has answered: the connection is sealed", target.peer)
-        })?;
+        let mut ended = ended;
+        while ended.is_none() {
+            match taken.recv() {
+                Ok(Step::Found(_)) => {}
+                Ok(Step::Ended(at, reached)) => ended = Some((at, *reached)),
+                Err(_) => break,
+            }
+        }
+        let no_thread = || Err(Failure::new(Exit::Refused, "the thread that connects has ended"));
+        let (at, reached) = ended.unwrap_or_else(|| (Instant::now(), no_thread()));
         let info = || {
             let info = node.connection(&target.peer).info().wait(PONG_MAX);
             info.and_then(|info| info.ok().flatten())
         };
-        if let Some(path) = info().and_then(|info| info.paths.first().copied()) {
-            let text = match labels.contains(&path.label) {
-                true => format!("{} of the address book", path.label),
-                false => format!("{}, which the relay knew", path.label),
-            };
-            report.add("label", State::Passed, Duration::ZERO, text);
-        }
+        let path = || info().and_then(|info| info.paths.first().copied());
+        let took = at.saturating_duration_since(resolved);
+        let connection = report.stage_of("handshake", took, reached, |_| {
+            let along = path().map_or_else(String::new, |path| format!(" along {}", path.label));
+            format!("{} has answered{along}: the connection is encrypted", target.peer)
+        })?;
         let round_trip = check_round_trip(node, &mut events, target, report);
+        if let (Ok(round_trip), Some(path)) = (round_trip, path()) {
+            check_width(node, &mut events, target, &path, round_trip, report);
+        }
         let agent = check_agent(node, &mut events, target, report);
         let protocol = self.check_protocol(node, target, &info, report);
-        check_width(info().as_ref(), report);
         report.not_checked("the path under load, and other paths".to_owned());
         drop(connection);
-        round_trip.and(agent).and(protocol)
+        round_trip.map(drop).and(agent).and(protocol)
     }
 
     fn check_protocol(
@@ -170,11 +210,10 @@ impl Options {
                 }
                 known => known.join(" "),
             };
-            report.add("protocols", State::Skipped, began.elapsed(), text);
-            report.not_checked("whether the peer accepts a protocol".to_owned());
+            report.add("protocol", State::Skipped, began.elapsed(), text);
             return Ok(());
         };
-        if node::accepts(node, target, wanted, PONG_MAX) {
+        if node::accepts(node, target, wanted, TABLE_MAX) {
             report.add("protocol", State::Passed, began.elapsed(), format!("{wanted} is accepted"));
             return Ok(());
         }
@@ -184,6 +223,53 @@ impl Options {
         report.add("protocol", State::Failed, began.elapsed(), text);
         Err(Exit::CheckFailed)
     }
+}
+
+/// How connecting has ended, and when.
+type Ended = (Instant, Result<Option<Socket>, Failure>);
+
+/// What the lookup of the peer has found, and how connecting has ended if it ended before. The labels
+/// that the lookup adds are traced later.
+fn check_resolution(
+    target: &Target,
+    labels: &mut Labels,
+    taken: &Receiver<Step>,
+    began: Instant,
+    timeout: Duration,
+    report: &mut Report,
+) -> Result<Option<Ended>, Exit> {
+    if target.address.as_ref().is_some_and(|address| address.parts().label.is_some()) {
+        let text = "not needed: the address has a label".to_owned();
+        report.add("resolution", State::Passed, began.elapsed(), text);
+        return Ok(None);
+    }
+    let failure = |text: &str| Failure::new(Exit::NoPeer, text);
+    let result = match taken.recv_timeout(timeout) {
+        Ok(Step::Found(found)) if !found.is_empty() => Ok(found),
+        Ok(Step::Found(_)) => Err(failure(&node::no_label(target))),
+        Ok(Step::Ended(at, reached)) => match *reached {
+            Ok(socket) => {
+                let text = "not needed: there is a connection".to_owned();
+                report.add("resolution", State::Passed, began.elapsed(), text);
+                return Ok(Some((at, Ok(socket))));
+            }
+            Err(failure) => Err(failure),
+        },
+        Err(RecvTimeoutError::Timeout) => {
+            Err(failure("the relay and its neighbours have not answered in time"))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(failure("the node has ended")),
+    };
+    let found = report.stage("resolution", began, result, |found| {
+        let told = found.iter().map(|found| format!("{} ({})", found.label, found.by));
+        told.collect::<Vec<_>>().join(", ")
+    })?;
+    for new in found {
+        if labels.iter().all(|known| known.label != new.label) {
+            labels.push(new);
+        }
+    }
+    Ok(None)
 }
 
 fn label_of(candidate: &Candidate) -> Option<AnyLabel> {
@@ -198,7 +284,7 @@ fn check_round_trip(
     events: &mut Events,
     target: &Target,
     report: &mut Report,
-) -> Result<(), Exit> {
+) -> Result<Duration, Exit> {
     let began = Instant::now();
     let mut answers: Vec<Duration> =
         (0..3).filter_map(|_| ping(node, events, &target.peer, 0)).collect();
@@ -207,7 +293,7 @@ fn check_round_trip(
         Some(median) => {
             let text = format!("{}, {} of 3 answered", milliseconds(*median), answers.len());
             report.add("round trip", State::Passed, began.elapsed(), text);
-            Ok(())
+            Ok(*median)
         }
         None => {
             let text = "no ping was answered: the path loses packets, or the peer has ended";
@@ -232,16 +318,29 @@ fn check_agent(
         .map(drop)
 }
 
-/// Checks the length of messages. If a handshake does not fit the path, an earlier stage has
-/// failed. The connection searches for a greater length only while messages flow.
-fn check_width(info: Option<&ConnectionInfo>, report: &mut Report) {
-    let Some(info) = info else { return };
-    let bytes = info.message_max;
-    let text = format!("messages of {bytes} bytes now");
-    report.add("width", State::Passed, Duration::ZERO, text);
-    if bytes < QUIC_BYTES {
-        let more =
-            format!("messages above {bytes} bytes: their length is found while messages flow");
-        report.not_checked(more);
+/// Searches for the longest packet that arrives. If a handshake does not fit the path, an earlier
+/// stage has failed.
+fn check_width(
+    node: &Node,
+    events: &mut Events,
+    target: &Target,
+    path: &PathInfo,
+    round_trip: Duration,
+    report: &mut Report,
+) {
+    let began = Instant::now();
+    let search = width::search(node, events, target, path, round_trip, began + WIDTH_MAX);
+    let header = FIXED_BYTES + path.label.width_bits() as usize / 8;
+    let bytes = usize::from(search.takes);
+    let messages = bytes.saturating_sub(header + CONNECTION_OVERHEAD_BYTES);
+    let limit = if search.is_limited_by_ends() {
+        "the longest that both ends handle".to_owned()
+    } else {
+        format!("{} bytes did not arrive", search.fails)
+    };
+    let text = format!("packets of {bytes} bytes ({limit}): messages of {messages} bytes");
+    report.add("width", State::Passed, began.elapsed(), text);
+    if search.next().is_some() {
+        report.not_checked(format!("packets of {} to {} bytes", bytes + 1, search.fails - 1));
     }
 }

@@ -20,6 +20,14 @@ pub(crate) fn neighbours(control: &Path) -> Vec<Slot> {
     slots.map(Slot::new).collect()
 }
 
+/// The names of the relay's links with their slots; none if the relay cannot be asked.
+pub(crate) fn link_names(control: &Path) -> Vec<(u64, String)> {
+    let links = ask(control, &json!({ "show": "links" })).unwrap_or_default();
+    let links = links["links"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = |link: &Value| Some((link["slot"].as_u64()?, link["name"].as_str()?.to_owned()));
+    links.iter().filter_map(named).collect()
+}
+
 /// Sends a request, and reads the reply.
 fn ask(control: &Path, request: &Value) -> io::Result<Value> {
     let mut stream = UnixStream::connect(control)?;

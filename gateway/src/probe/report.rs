@@ -26,10 +26,24 @@ impl State {
         match self {
             State::Passed => "ok",
             State::Failed => "failed",
-            State::Skipped => "-",
+            State::Skipped => "not checked",
         }
     }
 }
+
+/// The stages that every report has, in their order.
+const STAGES: [&str; 10] = [
+    "address book",
+    "relay",
+    "resolution",
+    "label",
+    "hop",
+    "handshake",
+    "round trip",
+    "width",
+    "identify",
+    "protocol",
+];
 
 /// A stage that was checked.
 struct Stage {
@@ -67,7 +81,20 @@ impl Report {
         outcome: Result<T, Failure>,
         text: impl FnOnce(&T) -> String,
     ) -> Result<T, Exit> {
-        let took = began.elapsed();
+        self.stage_of(name, began.elapsed(), outcome, text)
+    }
+
+    /// As [`stage`](Self::stage), for a call that took this time.
+    ///
+    /// # Errors
+    /// The exit code of the failure.
+    pub(super) fn stage_of<T>(
+        &mut self,
+        name: &'static str,
+        took: Duration,
+        outcome: Result<T, Failure>,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<T, Exit> {
         match outcome {
             Ok(value) => {
                 self.add(name, State::Passed, took, text(&value));
@@ -78,6 +105,21 @@ impl Report {
                 Err(failure.exit)
             }
         }
+    }
+
+    /// After a failure: adds the stages that were not checked.
+    pub(super) fn add_rest(&mut self) {
+        let Some(failed) = self.failed().map(|stage| stage.name) else { return };
+        for name in STAGES {
+            if !self.stages.iter().any(|stage| stage.name == name) {
+                self.add(name, State::Skipped, Duration::ZERO, format!("{failed} has failed"));
+            }
+        }
+    }
+
+    /// Whether a stage has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed().is_some()
     }
 
     /// Adds a property that the probe cannot check.
@@ -92,7 +134,14 @@ impl Report {
     fn verdict(&self) -> String {
         match self.failed() {
             None => format!("{} is reached", self.peer),
-            Some(stage) => format!("{}: {} failed", self.peer, stage.name),
+            Some(stage) => {
+                let is_reached = self
+                    .stages
+                    .iter()
+                    .any(|stage| stage.name == "handshake" && stage.state == State::Passed);
+                let reached = if is_reached { " is reached, but" } else { ":" };
+                format!("{}{reached} {} failed", self.peer, stage.name)
+            }
         }
     }
 
@@ -130,10 +179,10 @@ impl Report {
         let mut text = String::new();
         for Stage { name, state, took, text: what } in &self.stages {
             let (state, took) = (state.name(), took.as_secs_f64() * 1e3);
-            text += &format!("{name:<13} {state:<7} {took:>9.1} ms  {}\n", Untrusted(what));
+            text += &format!("{name:<13} {state:<11} {took:>9.1} ms  {}\n", Untrusted(what));
         }
         if !self.not_checked.is_empty() {
-            text += &format!("not checked   {}\n", Untrusted(&self.not_checked.join("; ")));
+            text += &format!("not checked: {}\n", Untrusted(&self.not_checked.join("; ")));
         }
         text + &format!("{}\n", Untrusted(&self.verdict()))
     }
@@ -158,7 +207,21 @@ mod tests {
         assert_eq!(object["stages"][0]["verdict"], "ok");
         assert_eq!(object["not_checked"], json!(["the rest"]));
         let text = report.text();
-        assert!(text.contains("handshake     failed     1000.0 ms  no\\u{1b}answer\n"), "{text}");
-        assert!(text.ends_with("handshake failed\n"), "{text}");
+        assert!(
+            text.contains("handshake     failed         1000.0 ms  no\\u{1b}answer\n"),
+            "{text}"
+        );
+        assert!(text.ends_with(": handshake failed\n"), "{text}");
+
+        // Each stage is there once, checked or not.
+        report.add_rest();
+        let text = report.text();
+        for stage in STAGES {
+            assert_eq!(text.lines().filter(|line| line.starts_with(stage)).count(), 1, "{text}");
+        }
+        assert!(
+            text.contains("protocol      not checked       0.0 ms  handshake has failed"),
+            "{text}"
+        );
     }
 }

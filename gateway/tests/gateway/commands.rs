@@ -235,18 +235,44 @@ fn a_peer_is_pinged_identified_and_probed() {
         serde_json::from_str(&succeeded(&network.run("alice", &probe, ""))).unwrap();
     assert_eq!((&probed["ok"], &probed["failed"]), (&Value::Bool(true), &Value::Null), "{probed}");
     let stages = probed["stages"].as_array().unwrap();
-    for wanted in
-        ["address book", "relay", "handshake", "round trip", "identify", "protocol", "width"]
-    {
+    for wanted in [
+        "address book",
+        "relay",
+        "resolution",
+        "handshake",
+        "round trip",
+        "width",
+        "identify",
+        "protocol",
+    ] {
         let stage = stages.iter().find(|stage| stage["stage"] == wanted);
         assert_eq!(stage.expect(wanted)["verdict"], "ok", "{probed}");
     }
+    let of = |wanted: &str| stages.iter().find(|stage| stage["stage"] == wanted).unwrap();
+    assert!(of("resolution")["text"].as_str().unwrap().contains("(the relay)"), "{probed}");
+    let width = of("width")["text"].as_str().unwrap();
+    assert!(width.contains("the longest that both ends handle"), "{width}");
+    // The control socket of this relay cannot be asked.
+    assert_eq!(
+        (&of("label")["verdict"], &of("hop")["verdict"]),
+        (&"not_checked".into(), &"not_checked".into())
+    );
     let probed = network.run("alice", &["probe", "bob", "/other/1"], "");
     assert_eq!(probed.status.code(), Some(1));
     let report = text(&probed.stdout);
     assert!(report.contains("protocol      failed"), "{report}");
-    assert!(report.ends_with("protocol failed\n"), "{report}");
+    assert!(report.ends_with(" is reached, but protocol failed\n"), "{report}");
     let probed = network.run("alice", &["probe", &peer(5)], "");
     assert_eq!(probed.status.code(), Some(7), "{}", text(&probed.stdout));
-    assert!(text(&probed.stdout).contains("handshake failed"), "{}", text(&probed.stdout));
+    let report = text(&probed.stdout);
+    assert!(report.contains("resolution    failed"), "{report}");
+    assert!(report.contains("no label leads to the peer"), "{report}");
+    for stage in ["label", "hop", "handshake", "round trip", "width", "identify", "protocol"] {
+        let line = report.lines().find(|line| line.starts_with(stage));
+        assert!(line.is_some_and(|line| line.contains("not checked")), "{stage}: {report}");
+    }
+    assert!(report.ends_with(": resolution failed\n"), "{report}");
+    let probed = network.run("alice", &["probe", &peer(ALICE), "--timeout", "100"], "");
+    assert_eq!(probed.status.code(), Some(7), "{}", text(&probed.stdout));
+    assert!(text(&probed.stdout).contains("strowger key new FILE"), "{}", text(&probed.stdout));
 }
