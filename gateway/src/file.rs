@@ -14,7 +14,7 @@ use strowger_socket::{RecvError, Socket, TrySendError};
 
 use crate::{
     exit::{Exit, Failure},
-    limits::{LINGER, READ_BYTES, READS_AHEAD, RING_DEPTH},
+    limits::{LINGER, READ_BYTES, READS_AHEAD, RING_DEPTH, TRANSFER_SILENCE},
     transfer::{Receiver, Sender, TransferError, Verdict},
 };
 
@@ -250,7 +250,7 @@ impl Output {
 /// One line: the peer closed the socket, its bytes have another hash, or they cannot be written.
 pub(crate) fn receive(socket: &mut Socket, output: &mut Output) -> Result<Report, Failure> {
     let began = Instant::now();
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(Duration::ZERO);
     let mut message = Vec::new();
     let mut bytes = 0;
     let mut ended: Option<(Duration, Result<Report, Failure>)> = None;
@@ -264,6 +264,14 @@ pub(crate) fn receive(socket: &mut Socket, output: &mut Output) -> Result<Report
             && now >= *at + LINGER
         {
             break;
+        }
+        if ended.is_none() && receiver.is_silent(now) {
+            let line = format!(
+                "the peer has sent nothing for {} s: it has ended, or no path to it works; the file \
+                 is not whole",
+                TRANSFER_SILENCE.as_secs()
+            );
+            return Err(failure(Exit::NoPeer, line));
         }
         let timer = receiver.next_timeout().map(|at| at.saturating_sub(now));
         let wait = timer.unwrap_or(LINGER).min(LINGER);

@@ -40,6 +40,9 @@ pub(crate) const TRANSFER_OFFER_EVERY: Duration = Duration::from_millis(250);
 /// The longest time between two copies of an offer or end. Twenty copies fit in the time of
 /// silence, so an answer arrives even if the path loses half of the messages.
 pub(crate) const TRANSFER_CONTROL_EVERY_MAX: Duration = Duration::from_millis(500);
+/// How often a sender that waits for input says that it is there: several times in the time of
+/// silence.
+pub(crate) const TRANSFER_IDLE_EVERY: Duration = Duration::from_secs(2);
 /// A transfer fails if the peer sends nothing for this time.
 pub(crate) const TRANSFER_SILENCE: Duration = Duration::from_secs(10);
 /// The smallest block: below it a path is not usable. Every path that takes a handshake takes more.

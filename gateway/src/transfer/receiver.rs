@@ -10,7 +10,7 @@ use super::{
 };
 use crate::limits::{
     TRANSFER_ACK_DELAY, TRANSFER_ACK_EVERY, TRANSFER_PIECES_MAX, TRANSFER_RANGES_MAX,
-    TRANSFER_WINDOW_BYTES,
+    TRANSFER_SILENCE, TRANSFER_WINDOW_BYTES,
 };
 
 /// Receives a file: returns its bytes in order, and checks their hash.
@@ -31,11 +31,13 @@ pub(crate) struct Receiver {
     unacknowledged: u32,
     ack_at: Option<Duration>,
     owes_result: bool,
+    /// When the sender's newest message arrived.
+    heard_at: Duration,
 }
 
 impl Receiver {
     /// A receiver that waits for an offer.
-    pub(crate) fn new() -> Receiver {
+    pub(crate) fn new(now: Duration) -> Receiver {
         Receiver {
             id: None,
             received: 0,
@@ -48,6 +50,7 @@ impl Receiver {
             unacknowledged: 0,
             ack_at: None,
             owes_result: false,
+            heard_at: now,
         }
     }
 
@@ -58,7 +61,14 @@ impl Receiver {
 
     /// Handles a message.
     pub(crate) fn receive(&mut self, now: Duration, message: &[u8]) {
-        match Message::parse(message) {
+        let message = Message::parse(message);
+        if let Some(Message::Offer { id, .. } | Message::Data { id, .. } | Message::End { id, .. }) =
+            message
+            && self.id.is_none_or(|ours| ours == id)
+        {
+            self.heard_at = now;
+        }
+        match message {
             Some(Message::Offer { id, .. }) if self.id.is_none_or(|ours| ours == id) => {
                 self.id = Some(id);
                 self.ack_at = Some(now);
@@ -149,6 +159,16 @@ impl Receiver {
         }
     }
 
+    /// Whether the sender has said nothing for too long. A sender that waits for input says that it
+    /// is there.
+    pub(crate) fn is_silent(&self, now: Duration) -> bool {
+        self.verdict.is_none() && now >= self.silence()
+    }
+
+    fn silence(&self) -> Duration {
+        self.heard_at + TRANSFER_SILENCE
+    }
+
     /// The bytes that have arrived in order since the last call.
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
         mem::take(&mut self.output)
@@ -202,8 +222,12 @@ impl Receiver {
         true
     }
 
-    /// When [`transmit`](Self::transmit) has work.
+    /// When [`transmit`](Self::transmit) has work, or the sender is silent for too long.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
-        if self.owes_result && self.verdict.is_some() { Some(Duration::ZERO) } else { self.ack_at }
+        if self.owes_result && self.verdict.is_some() {
+            return Some(Duration::ZERO);
+        }
+        let silence = self.verdict.is_none().then(|| self.silence());
+        self.ack_at.into_iter().chain(silence).min()
     }
 }

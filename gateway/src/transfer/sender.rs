@@ -16,8 +16,8 @@ use super::{
     message::{DATA_HEADER_BYTES, Message},
 };
 use crate::limits::{
-    TRANSFER_ACK_DELAY, TRANSFER_BLOCK_BYTES_MIN, TRANSFER_CONTROL_EVERY_MAX, TRANSFER_OFFER_EVERY,
-    TRANSFER_REORDERED, TRANSFER_RTO_MAX, TRANSFER_RTO_MIN, TRANSFER_SILENCE,
+    TRANSFER_ACK_DELAY, TRANSFER_BLOCK_BYTES_MIN, TRANSFER_CONTROL_EVERY_MAX, TRANSFER_IDLE_EVERY,
+    TRANSFER_OFFER_EVERY, TRANSFER_REORDERED, TRANSFER_RTO_MAX, TRANSFER_RTO_MIN, TRANSFER_SILENCE,
     TRANSFER_WINDOW_BLOCKS, TRANSFER_WINDOW_BLOCKS_MIN, TRANSFER_WINDOW_BYTES,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Sender {
     backoff: u32,
     has_answer: bool,
     heard_at: Duration,
+    /// When a block or an idle offer was sent.
+    said_at: Duration,
     /// When an offer or the end is sent (again).
     control_at: Duration,
     /// When unanswered blocks count as lost.
@@ -103,6 +105,7 @@ impl Sender {
             backoff: 0,
             has_answer: false,
             heard_at: now,
+            said_at: now,
             control_at: now,
             timeout_at: None,
             outcome: None,
@@ -308,7 +311,21 @@ impl Sender {
         if self.timeout_at.is_some_and(|at| at <= now) {
             self.time_out(now);
         }
-        self.transmit_block(now, block_max as u64, to)
+        if self.transmit_block(now, block_max as u64, to) {
+            self.said_at = now;
+            return true;
+        }
+        self.transmit_idle(now, to)
+    }
+
+    /// Repeats the offer while the input is slow, so that the receiver knows that this end is there.
+    fn transmit_idle(&mut self, now: Duration, to: &mut Vec<u8>) -> bool {
+        if self.bytes_in_flight > 0 || now < self.said_at + TRANSFER_IDLE_EVERY {
+            return false;
+        }
+        self.said_at = now;
+        Message::Offer { id: self.id, length: self.length }.write(to);
+        true
     }
 
     fn transmit_control(&mut self, now: Duration, to: &mut Vec<u8>) -> bool {
@@ -388,6 +405,10 @@ impl Sender {
         if !self.has_answer || self.is_all_acknowledged() {
             return Some(self.control_at.min(silence));
         }
-        if self.bytes_in_flight > 0 { self.timeout_at.map(|at| at.min(silence)) } else { None }
+        if self.bytes_in_flight > 0 {
+            self.timeout_at.map(|at| at.min(silence))
+        } else {
+            Some(self.said_at + TRANSFER_IDLE_EVERY)
+        }
     }
 }

@@ -36,7 +36,7 @@ type Flight = Reverse<(Duration, u64, bool, Vec<u8>)>;
 fn run(seed: u64, file: &[u8], channel: Channel, width: impl Fn(Duration) -> usize) -> Ran {
     let rng = &mut Rng::new(seed);
     let mut sender = Sender::new(7, Some(file.len() as u64), START);
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(START);
     let mut rest = file;
     let mut written = Vec::new();
     let mut now = START;
@@ -169,7 +169,7 @@ fn a_receiver_of_lines_refuses_an_offer() {
 /// A sender that states a wrong hash, as damaged messages would cause.
 #[test]
 fn another_hash_is_reported_at_both_ends() {
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(START);
     let mut message = Vec::new();
     let mut give = |receiver: &mut Receiver, given: &Message<'_>| {
         given.write(&mut message);
@@ -190,7 +190,7 @@ fn another_hash_is_reported_at_both_ends() {
 /// checked.
 #[test]
 fn hostile_messages_are_bounded() {
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(START);
     let mut message = Vec::new();
     Message::Offer { id: 1, length: None }.write(&mut message);
     receiver.receive(START, &message);
@@ -222,7 +222,7 @@ fn hostile_messages_are_bounded() {
 /// The hash covers all bytes of the file, so no byte may follow after the comparison.
 #[test]
 fn a_file_that_is_whole_takes_no_more_bytes() {
-    let (mut receiver, mut message) = (Receiver::new(), Vec::new());
+    let (mut receiver, mut message) = (Receiver::new(START), Vec::new());
     let hash = Blake2s256::digest(b"file").into();
     for message_in in [
         Message::Offer { id: 1, length: None },
@@ -261,7 +261,7 @@ fn every_message_is_read_back_and_any_bytes_are_harmless() {
             let at = rng.below(damaged.len());
             damaged[at] ^= 1 << rng.below(8);
             damaged.truncate(rng.below(bytes.len() + 1));
-            let mut receiver = Receiver::new();
+            let mut receiver = Receiver::new(START);
             let mut sender = Sender::new(2, None, START);
             receiver.receive(START, &damaged);
             sender.receive(START, &damaged);
@@ -272,4 +272,29 @@ fn every_message_is_read_back_and_any_bytes_are_harmless() {
             }
         }
     }
+}
+
+/// A sender whose input is slow is told from one that has ended.
+#[test]
+fn a_receiver_gives_up_ten_seconds_after_the_last_message_and_slow_input_is_one() {
+    let mut sender = Sender::new(7, None, START);
+    let mut receiver = Receiver::new(START);
+    let (mut now, mut buffer) = (START, Vec::new());
+    sender.input(b"begin");
+    while now < START + 6 * TRANSFER_SILENCE {
+        while sender.transmit(now, 1_000, &mut buffer) {
+            receiver.receive(now, &buffer);
+        }
+        while receiver.transmit(now, &mut buffer) {
+            sender.receive(now, &buffer);
+        }
+        assert!(!receiver.is_silent(now) && sender.outcome().is_none(), "{now:?}");
+        let timers = [sender.next_timeout(), receiver.next_timeout()];
+        let next = timers.into_iter().flatten().min();
+        now = next.expect("one of the two has a timer").max(now + Duration::from_millis(1));
+    }
+    assert_eq!(receiver.take_output(), b"begin");
+    // The sender ends without a goodbye.
+    let at = receiver.next_timeout().expect("a timer");
+    assert!(at <= now + TRANSFER_SILENCE && receiver.is_silent(at.max(now)));
 }
