@@ -216,10 +216,7 @@ pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectEr
         Why::WrongPeer { found } => format!(
             "another peer answers at the label: {found}; correct the label in the address book"
         ),
-        Why::Unsupported => format!(
-            "the peer does not accept {protocol}, or not from this PeerId; there: strowger receive \
-             {protocol}"
-        ),
+        Why::Unsupported => unsupported(protocol),
         Why::PathTooNarrow { bytes, needed } => format!(
             "the path takes packets of {bytes} bytes, and a handshake needs {needed}: choose another \
              path, or raise the MTU of the link that `strowger trace` shows"
@@ -232,6 +229,14 @@ pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectEr
         other => other.to_string(),
     };
     Failure::new(Exit::NoPeer, format!("{target}: {text}"))
+}
+
+/// What to do if the peer does not accept a protocol.
+pub(crate) fn unsupported(protocol: &str) -> String {
+    format!(
+        "the peer does not accept {protocol}, or not from this PeerId; there: strowger receive \
+         {protocol}"
+    )
 }
 
 /// What to do if no source knows a label.

@@ -216,7 +216,7 @@ class Refusals(unittest.TestCase):
             with strowger.connect("other", "/unknown/1") as ours:
                 ours.send(b"for no program")
                 ours.recv(timeout=LONG)
-        self.assertIn("does not accept", str(caught.exception))
+        self.assertIn("does not accept /unknown/1, or not from this PeerId", str(caught.exception))
 
     def test_another_peer_at_the_label(self):
         # A node answers only initiators that know its PeerId, so the wrong node is silent.

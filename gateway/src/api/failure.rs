@@ -6,7 +6,10 @@ use strowger_socket::{
     connection::{self, ConnectStage},
 };
 
-use crate::{node::connect_failure, target::Target};
+use crate::{
+    node::{connect_failure, unsupported},
+    target::Target,
+};
 
 /// The failure for an error of connecting.
 pub(super) fn of_connect(target: &Target, protocols: &str, error: &ConnectError) -> Failed {
@@ -66,14 +69,18 @@ pub(super) fn of_listen(error: &ListenError) -> Failed {
 
 /// The failure for a message that was not sent. `None` if the socket is closed, or if the message
 /// may be sent later.
-pub(super) fn of_send(error: &SendError) -> Option<Failed> {
+pub(super) fn of_send(protocol: &str, error: &SendError) -> Option<Failed> {
     let (name, max) = match error {
         SendError::TooLong { max } => (ErrorName::TooLong, Some(*max)),
         SendError::NoPath => (ErrorName::NoPath, None),
         SendError::Unsupported => (ErrorName::Unsupported, None),
         _ => return None,
     };
-    let failed = Failed::new(name, error.to_string());
+    let text = match error {
+        SendError::Unsupported => unsupported(protocol),
+        error => error.to_string(),
+    };
+    let failed = Failed::new(name, text);
     Some(match max {
         Some(max) => failed.with("max", max),
         None => failed,

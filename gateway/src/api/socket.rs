@@ -90,7 +90,9 @@ fn to_peer(
                     Err(error) => {
                         // The socket is closed. After the last message the other thread reports it
                         // to the program, and ends this one.
-                        let Some(failed) = failure::of_send(&error) else { continue };
+                        let Some(failed) = failure::of_send(sender.protocol_name(), &error) else {
+                            continue;
+                        };
                         let is_new = match failed.name {
                             ErrorName::Unsupported => !refused.swap(true, Ordering::Relaxed),
                             name => last_failed != Some(name),
@@ -141,7 +143,8 @@ fn to_program(program: &Seqpacket, mut receiver: SocketReceiver, end: End, refus
         let Some(next) = next else { return };
         match next {
             None => {
-                let failed = failure::of_send(&SendError::Unsupported);
+                let protocol = receiver.protocol_name();
+                let failed = failure::of_send(protocol, &SendError::Unsupported);
                 if !refused.swap(true, Ordering::Relaxed)
                     && let Some(failed) = failed
                 {
