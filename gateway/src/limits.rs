@@ -56,6 +56,9 @@ pub(crate) const RING_DEPTH: usize = 1_024;
 /// The protocol with which a program connects that only asks about the peer. No peer needs to accept
 /// it, and no message is sent in it.
 pub(crate) const PROBE_PROTOCOL: &str = "/strowger/probe/1";
+/// A name that a receiver of files states beside its protocol, so that a sender of lines sees before
+/// its first line that none would be taken.
+pub(crate) const FILE_PROTOCOL: &str = "/strowger/file/1";
 /// How long the answer to a ping or a question may take.
 pub(crate) const PONG_MAX: Duration = Duration::from_secs(2);
 /// The slot number that is assumed for the width of labels if the relay does not state it: wider

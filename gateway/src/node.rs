@@ -176,6 +176,13 @@ pub(crate) fn accepts(node: &Node, target: &Target, protocol: &str, wait: Durati
     }
 }
 
+/// Whether a connected peer has stated that it accepts a protocol.
+pub(crate) fn states(node: &Node, target: &Target, protocol: &str) -> bool {
+    let info = node.connection(&target.peer).info().wait(PONG_MAX);
+    let info = info.and_then(|info| info.ok().flatten());
+    info.is_some_and(|info| info.their_protocols.iter().any(|name| name == protocol))
+}
+
 /// Connects to a peer without a protocol of the program: for pings and questions about the peer.
 /// The connection stays while the returned socket is open. If the peer refuses the protocol, there
 /// is a connection but no socket.

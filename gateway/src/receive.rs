@@ -12,6 +12,7 @@ use strowger_socket::{ListenError, Listener, Socket};
 use crate::{
     exit::{Exit, Failure},
     file::{self, Output},
+    limits::FILE_PROTOCOL,
     lines::{self, CurrentSender},
     node::{self, Access},
     place::PlaceOptions,
@@ -76,12 +77,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let mut output = options.open()?;
     let node = node::start(&place, book, access)?;
     signals::close_on_signal(&node)?;
-    let listener = node.listen(&options.protocol).map_err(|error: ListenError| {
+    // In this order: whoever knows the second name knows the first.
+    let names = [FILE_PROTOCOL, &options.protocol];
+    let names = if options.file { &names[..] } else { &names[1..] };
+    let listener = node.listen(names.to_vec()).map_err(|error: ListenError| {
         Failure::new(Exit::Refused, format!("{}: {error}", options.protocol))
     })?;
     eprintln!("strowger: {} accepts {}", node.peer_id(), options.protocol);
     let served = match &mut output {
-        To::File(output) => receive_file(&listener, output),
+        To::File(output) => receive_file(&listener, &options.protocol, output),
         To::Lines(output) => options.receive_lines(&listener, output.as_mut()),
     };
     node::close(node, served.as_ref().err().map_or("", |failure| &failure.line));
@@ -94,15 +98,20 @@ enum To {
     Lines(Box<dyn Write>),
 }
 
-fn accept(listener: &Listener) -> Result<Socket, Failure> {
-    let socket =
-        listener.accept_wait().map_err(|error| Failure::new(Exit::NoRelay, error.to_string()))?;
-    eprintln!("strowger: {} has connected", socket.peer());
-    Ok(socket)
+fn accept(listener: &Listener, protocol: &str) -> Result<Socket, Failure> {
+    loop {
+        let accepted = listener.accept_wait();
+        let socket = accepted.map_err(|error| Failure::new(Exit::NoRelay, error.to_string()))?;
+        // No message belongs to the name that says that this is a receiver of files.
+        if socket.protocol_name() == protocol {
+            eprintln!("strowger: {} has connected", socket.peer());
+            return Ok(socket);
+        }
+    }
 }
 
-fn receive_file(listener: &Listener, output: &mut Output) -> Result<(), Failure> {
-    let received = accept(listener).and_then(|mut socket| {
+fn receive_file(listener: &Listener, protocol: &str, output: &mut Output) -> Result<(), Failure> {
+    let received = accept(listener, protocol).and_then(|mut socket| {
         let report = file::receive(&mut socket, output)?;
         eprintln!("strowger: received {report} from {}", socket.peer());
         Ok(())
@@ -140,7 +149,7 @@ impl Options {
         let current = CurrentSender::default();
         lines::feed(&current)?;
         loop {
-            let socket = accept(listener)?;
+            let socket = accept(listener, &self.protocol)?;
             let peer = socket.peer();
             let (sender, mut receiver) = socket.split();
             current.set(Some(sender));

@@ -13,7 +13,7 @@ use strowger_wire::connection::ProtocolName;
 use crate::{
     exit::{Exit, Failure},
     file,
-    limits::CONNECT_S,
+    limits::{CONNECT_S, FILE_PROTOCOL},
     lines,
     node::{self, Access},
     place::PlaceOptions,
@@ -84,6 +84,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             let report = file::send(&mut socket, input, length)?;
             eprintln!("strowger: sent {report} to {target}");
             return Ok(());
+        }
+        if node::states(&node, &target, FILE_PROTOCOL) {
+            let line = format!(
+                "{target} receives a file and takes no lines: send one with --file, or there: \
+                 strowger receive {} without --file",
+                options.protocol
+            );
+            return Err(Failure::new(Exit::Usage, line));
         }
         talk(&node, socket, input, Duration::from_secs_f64(options.wait))
     });

@@ -152,6 +152,10 @@ fn a_file_arrives_whole_under_its_name() {
     let target_text = target.to_str().unwrap();
     let receiver = network.receiver("bob", &["/file/1", target_text, "--file"]);
     let send = ["send", "bob", "/file/1", source.to_str().unwrap(), "--file"];
+    // A receiver of a file takes no lines, and waits for the file.
+    let lines = network.run("alice", &["send", "bob", "/file/1"], "a line\n");
+    assert_eq!(lines.status.code(), Some(2), "{}", text(&lines.stderr));
+    assert!(text(&lines.stderr).contains("send one with --file"), "{}", text(&lines.stderr));
     let sent = network.run("alice", &send, "");
     succeeded(&sent);
     assert!(text(&sent.stderr).contains("sent 1500000 bytes"), "{}", text(&sent.stderr));
