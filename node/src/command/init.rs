@@ -11,7 +11,7 @@ use std::{
 use strowger_crypto::IdentityKey;
 use strowger_runtime::{
     files,
-    places::{self, CONFIG, CONTROL, KEY, PROGRAMS},
+    places::{self, BOOK, CONFIG, CONTROL, KEY, PROGRAMS},
 };
 
 use super::{
@@ -192,13 +192,22 @@ impl Place {
             true => format!(" --socket {}", self.path(CONTROL).display()),
             false => String::new(),
         };
+        let (book, folder) = match self.is_named {
+            true => (
+                format!(" --book {}", self.path(BOOK).display()),
+                format!(" --folder {}", self.folder.display()),
+            ),
+            false => (String::new(), String::new()),
+        };
         format!(
             "peer_id {}\nkey {public}\n\n\
              Start the relay:\n  strowger relay --config {}\n\
              Add it at each neighbour, where ADDRESS is where the neighbour reaches this machine:\n  \
              strowger config add-peer FILE {name}={public}@{address}\n\
              Look at its links, and ping a neighbour by its name here:\n  strowger show peers{socket}\n  \
-             strowger ping NAME{socket}\n",
+             strowger ping NAME{socket}\n\
+             Connect to a peer, which first runs `strowger receive /chat/1`:\n  \
+             strowger peer add NAME PEER_ID{book}\n  strowger send NAME /chat/1{folder}\n",
             key.public().peer_id(),
             config.display()
         )

@@ -133,6 +133,8 @@ fn init_writes_a_key_and_a_configuration_that_start_and_prints_the_identity() {
     assert_eq!(stdout(&strowger(&["key", "id", "--key-only", &key])).trim(), field(&id, "key"));
     for words in [
         format!("wrote {key}"),
+        format!("strowger peer add NAME PEER_ID --book {node}/peers.toml"),
+        format!("strowger send NAME /chat/1 --folder {node}"),
         format!("wrote {config}"),
         format!("strowger relay --config {config}"),
         format!("node={}@127.0.0.1:7000", field(&id, "key")),
