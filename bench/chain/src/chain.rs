@@ -113,7 +113,7 @@ impl Chain {
     }
 }
 
-/// Returns [`BURSTS`] bursts of `burst` frames of `size` bytes, filled by `write`, and their pool.
+/// Returns `BURSTS` bursts of `burst` frames of `size` bytes, filled by `write`, and their pool.
 ///
 /// # Errors
 /// The kernel has no memory for the pool.
