@@ -18,8 +18,10 @@ fn load(line: &Line, sender: &User, receiver: &User, protocol: &str) -> (Load, [
     let mut load = Load::new(sending, accepting);
     load.until_through("the first messages", 300);
     load.receiver.expect_error("has connected");
-    let own = line.program_slots(FIRST).into_iter().find(|slot| !before.contains(slot));
-    (load, [own.expect("it has a slot").0, slot])
+    let own = eventually("the sender has a slot", || {
+        line.program_slots(FIRST).into_iter().find(|slot| !before.contains(slot))
+    });
+    (load, [own.0, slot])
 }
 
 /// Whether no program has this slot.
