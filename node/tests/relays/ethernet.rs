@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use strowger_wire::{link_header::LINK_HEADER_BYTES, switch_header::HEADER_64_BYTES};
 
-use crate::STROWGER;
+use crate::{STROWGER, copy_program};
 use strowger_testkit::{
     DEADLINE, eventually,
     harness::{
@@ -144,7 +144,7 @@ fn a_relay_of_an_ordinary_user_opens_an_ethernet_port() {
     let made = netns::run(&format!("chown 65534:65534 {}", directory.path().display()));
     // Copy the command, because the user may lack access to its folder.
     let command = directory.path().join("strowger");
-    fs::copy(STROWGER, &command).unwrap();
+    copy_program(Path::new(STROWGER), &command);
     if let Err(why) = made.and(netns::run("setpriv --version")) {
         return skip(&why);
     }
@@ -285,7 +285,7 @@ fn rights_that_cannot_be_given_up_are_refused_with_the_reason() {
     let home = Home::without_key();
     netns::run(&format!("chmod 777 {}", home.path().display())).unwrap();
     let command = home.path().join("strowger");
-    fs::copy(STROWGER, &command).unwrap();
+    copy_program(Path::new(STROWGER), &command);
     let daemon = format!("setpriv --reuid 1 --regid 1 --clear-groups {}", command.display());
     let message = refused(&daemon, home.path(), &relay(as_nobody));
     assert!(message.contains("this process cannot become another user"), "{message}");

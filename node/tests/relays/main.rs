@@ -37,3 +37,10 @@ mod wildcard;
 
 /// The path of the command.
 const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
+
+/// Copies a program in a process of its own. This process never has the copy open for writing, so no
+/// child of another test inherits the descriptor, with which the kernel would refuse to run the copy
+/// (`ETXTBSY`).
+fn copy_program(from: &std::path::Path, to: &std::path::Path) {
+    assert!(std::process::Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}

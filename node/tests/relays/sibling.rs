@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
-use crate::STROWGER;
+use crate::{STROWGER, copy_program};
 
 const ALICE: &str = "12D3KooWN1hpF14DNzraYWzE2HQH1zK7hNtYy7HALnB9s3gE79TY";
 
@@ -10,7 +10,7 @@ const ALICE: &str = "12D3KooWN1hpF14DNzraYWzE2HQH1zK7hNtYy7HALnB9s3gE79TY";
 fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let command = folder.join("strowger");
     if !command.exists() {
-        fs::copy(STROWGER, &command).unwrap();
+        copy_program(Path::new(STROWGER), &command);
     }
     let ran = Command::new(command).args(arguments).env_clear().env("HOME", folder).output();
     let ran = ran.unwrap();
@@ -20,9 +20,10 @@ fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
 
 /// A program that prints its arguments, one a line, in place of `strowger-gateway`.
 fn install(folder: &Path) {
-    let gateway = folder.join("strowger-gateway");
-    fs::write(&gateway, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
-    fs::set_permissions(&gateway, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = folder.join("text");
+    fs::write(&text, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&text, &folder.join("strowger-gateway"));
 }
 
 #[test]
