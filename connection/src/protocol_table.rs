@@ -312,7 +312,8 @@ pub(crate) struct PeerTable {
     count: EntryCount,
     /// Whether the peer has announced the end of its table.
     is_complete: bool,
-    /// The state in the newest hello, until the table has as many entries.
+    /// The state of the peer's table that the newest hello states; `None` once this table has the
+    /// stated number of entries.
     stated: Option<TableState>,
 }
 

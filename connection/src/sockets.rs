@@ -18,7 +18,8 @@ pub(crate) struct Socket {
     /// The place of the chosen name in `names`.
     pub(crate) chosen: Option<usize>,
     pub(crate) state: SocketState,
-    /// When connecting fails.
+    /// The time at which connecting fails, or at which the open socket closes because the peer has not
+    /// confirmed its keys; `None` if there is no such limit.
     pub(crate) deadline: Option<Nanos>,
     /// The early message, until it is delivered or sent again.
     pub(crate) early: Option<Vec<u8>>,
@@ -37,7 +38,8 @@ impl Socket {
         self.names.get(self.chosen.or(only)?)
     }
 
-    /// When connecting fails, or when the socket closes because the peer has not confirmed its keys.
+    /// The time at which connecting fails, or at which the open socket closes because the peer has not
+    /// confirmed its keys.
     pub(crate) fn fails_at(&self) -> Option<Nanos> {
         let awaits = matches!(self.state, SocketState::Connecting | SocketState::Open);
         self.deadline.filter(|_| awaits)

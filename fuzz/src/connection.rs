@@ -46,8 +46,9 @@ fn connection_packets_parse_totally_and_encode_to_the_same_bytes() {
     });
 }
 
-/// Reads any bytes as the items of a message. Each item is written whole or not at all, and read
-/// back. All accepted items, encoded one after another, are read back as the same items.
+/// Reads any bytes as the items of a message. Each accepted item can be encoded into a buffer of its
+/// length, and into no shorter one. All accepted items, encoded one after another, are read back as
+/// the same items.
 #[test]
 fn control_items_parse_totally_and_encode_to_the_same_items() {
     check!().for_each(|bytes: &[u8]| {

@@ -114,7 +114,9 @@ impl NullRouting {
     /// Notes that the link to this node is up on this slot. The caller also calls this method when
     /// the link has got another slot.
     ///
-    /// The call has no effect for a link that was not requested, or whose attempt was abandoned.
+    /// The call has no effect for a link that was not requested, and for a link that counts as failed:
+    /// its attempt was abandoned, or `link_failed` was called for it in the last 30 seconds
+    /// (`LINK_RETRY_S`).
     pub fn link_up(&mut self, now: Nanos, node: NodeId, slot: Slot) {
         if let Some(link) = self.link(&node)
             && !matches!(link.state, LinkState::Failed { .. })

@@ -142,8 +142,8 @@ fn measure(
             let overloaded = ours(None)?;
             let rough = ours(interval(3.0 * overloaded))?.max(overloaded);
             let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
-                // The redirect can forward more than this load, so its load is the full rate of the
-                // source.
+                // The forwarder `Redirect` can forward more than `OVERLOAD` times the relay's rate, so
+                // the source sends to it at full rate.
                 let all = *forwarder == Forwarder::Redirect;
                 run(
                     forwarder,

@@ -265,8 +265,8 @@ fn w5_4_a_trace_to_a_switch_ends_at_its_slot_1() {
     assert_eq!((last.slot_in, last.slot_out, last.behind), (2, Some(1), Stands::Switch));
 }
 
-/// Sends a packet from the left neighbour to an empty slot of the first switch. Returns the
-/// replies.
+/// Sends a packet from the left neighbour to an empty slot of the first switch. Returns the packets
+/// that the left neighbour then receives: the error, if one is sent.
 fn send_astray(row: &mut Row, slot: u32, flags: Flags, payload: &[u8]) -> Vec<Vec<u8>> {
     let (label, shift) = way(&[(2, slot), (2, 3)]).depart().expect("short");
     row.send(HeaderRepr { flags, flow: 0xbeef, ..HeaderRepr::new(label, shift, 30) }, payload);

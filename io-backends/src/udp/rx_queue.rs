@@ -18,7 +18,8 @@ use super::{
     sources::Sources,
 };
 
-/// The train that is being cut into frames, and the counters.
+/// The receiving state of a port: the rest of a train that is being cut into frames, the unknown
+/// senders and local addresses of the burst, and the counters.
 #[derive(Debug)]
 pub(super) struct RxQueue {
     /// The rest of a train that did not fit into the last burst.

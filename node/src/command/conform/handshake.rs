@@ -161,7 +161,8 @@ struct End {
 
 impl End {
     fn read(end: Request<'_>, request: Request<'_>) -> Result<End, Fault> {
-        // Only a responder of XX may lack the index, which is then computed from a secret.
+        // An end with a secret needs no index: the index is computed from the secret. Only a
+        // responder of XX has a secret (docs/conform.md), which is not checked here.
         let has_index = end.has("index") || !end.has("secret");
         let index = if has_index { end.index()? } else { SessionIndex::NONE };
         let (local, offer) = (node(end, request)?, offer(end)?);
