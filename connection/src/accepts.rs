@@ -43,7 +43,7 @@ pub(crate) struct Accepts {
 }
 
 impl Accepts {
-    /// The protocol with this name.
+    /// The protocol with this name; `None` if it is not accepted.
     pub(crate) fn get(&self, name: &str) -> Option<&Accepted> {
         self.names.get(name)
     }

@@ -26,7 +26,8 @@ impl Bucket {
     /// A full bucket.
     pub(crate) const FULL: Bucket = Bucket { full_at: Nanos::ZERO };
 
-    /// Takes one token, if there is one. All calls on one bucket pass the same rate.
+    /// Takes one token, if there is one. Returns whether there was one. All calls on one bucket
+    /// pass the same rate.
     pub(crate) fn take(&mut self, now: Nanos, rate: BucketRate) -> bool {
         let missing = self.missing_ns(now, rate) + rate.token_ns();
         let has = missing <= rate.token_ns() * u64::from(rate.at_once);

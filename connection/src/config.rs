@@ -67,22 +67,24 @@ impl EndpointConfig {
         self
     }
 
-    /// Always connects by PeerId, never by static key. Then the initiator's identity stays hidden
-    /// from an attacker who later gets the responder's static key. Early messages are not possible.
+    /// Sets whether the endpoint always connects by PeerId, never by static key. Then the
+    /// initiator's identity stays hidden from an attacker who later gets the responder's static
+    /// key. Early messages are not possible.
     #[must_use]
     pub fn hide_identity(mut self, hides: bool) -> EndpointConfig {
         self.hide_identity = hides;
         self
     }
 
-    /// Answers handshakes of nodes that know only a label of this node (wire.md W6-10).
+    /// Sets whether the endpoint answers handshakes of nodes that know only a label of this node
+    /// (wire.md W6-10).
     #[must_use]
     pub fn accept_without_peer_id(mut self, accepts: bool) -> EndpointConfig {
         self.accept_without_peer_id = accepts;
         self
     }
 
-    /// Accepts pass-through messages for the protocols that allow them.
+    /// Sets whether the endpoint accepts pass-through messages for the protocols that allow them.
     #[must_use]
     pub fn accept_pass_through(mut self, accepts: bool) -> EndpointConfig {
         self.accept_pass_through = accepts;
@@ -107,8 +109,8 @@ impl EndpointConfig {
         self
     }
 
-    /// Handshakes run on a thread that handles no messages: the budget of initiations is 2,000 a
-    /// second instead of 200.
+    /// Sets whether handshakes run on a thread that handles no messages. The budget of initiations
+    /// is then 2,000 a second instead of 200.
     #[must_use]
     pub fn has_own_thread(mut self, has: bool) -> EndpointConfig {
         self.has_own_thread = has;

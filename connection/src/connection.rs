@@ -48,7 +48,7 @@ pub(crate) struct Asked {
     pub(crate) id: ConnectionId,
     /// The number of entries of the own table that the initiation's hello states.
     pub(crate) entries: EntryCount,
-    /// How many more responses with a right mac this end reads.
+    /// The number of further responses with a right mac that this end reads.
     pub(crate) reads_left: u8,
     /// The labels along which the initiation was sent.
     pub(crate) labels: ArrayVec<AnyLabel, 3>,
@@ -103,7 +103,7 @@ impl SealedLane {
 pub(crate) struct Race {
     pub(crate) index: SessionIndex,
     pub(crate) message: Vec<u8>,
-    /// When this end sends the initiation along the next label.
+    /// The time at which this end sends the initiation along the next label.
     pub(crate) at: Nanos,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Connection {
     pub(crate) turn: u32,
     pub(crate) peer: PeerId,
     pub(crate) session: Keys,
-    /// The hello is to be set before the session may use it.
+    /// Whether the hello must be set before the session may use it.
     pub(crate) is_hello_due: bool,
     /// Whether the static key of the peer leads to this connection.
     is_key_noted: bool,
@@ -129,7 +129,8 @@ pub(crate) struct Connection {
     pub(crate) theirs: PeerTable,
     /// The number of entries of the own table that the hello states.
     pub(crate) stated: EntryCount,
-    /// The keys under which `connection_id` is awaited: those of XX that this end initiated.
+    /// The keys under which `connection_id` is awaited: those of XX that this end initiated; and
+    /// whether the connection was proven before.
     pub(crate) id_due: Option<(SessionIndex, bool)>,
     /// The generation of the keys with which the peer's table was last forgotten: `table` items
     /// under older keys may be those of an earlier process.
@@ -167,18 +168,18 @@ pub(crate) struct Connection {
     pub(crate) sealed: Option<Box<SealedBefore>>,
     /// Whether the connection was dropped after a conflict of tables, and its sockets stay open.
     pub(crate) is_reopening: bool,
-    /// When a packet of kind 7 last started a handshake.
+    /// The time at which a packet of kind 7 last started a handshake.
     pub(crate) heeded_unknown: Maybe,
     /// The idle time that the peer stated, in seconds.
     pub(crate) peer_idle_s: Option<u16>,
     pub(crate) waiting: WaitingMessages<Owner>,
     pub(crate) sockets: Vec<SocketId>,
-    /// When reports were sent.
+    /// The times at which reports were last sent, by lane.
     pub(crate) reported: Reported,
     pub(crate) paths: PathSet,
     /// Whether the peer's hello says that it accepts pass-through messages.
     pub(crate) peer_accepts_pass_through: bool,
-    /// When this end next checks whether the peer is silent.
+    /// The time at which this end next checks whether the peer is silent.
     pub(crate) watch: Maybe,
     /// The return label whose initiations count as those of a known peer.
     pub(crate) known_label: Option<Box<AnyLabel>>,
@@ -264,7 +265,7 @@ impl Connection {
         }
     }
 
-    /// Returns memory that is not used now.
+    /// Frees memory that is not used now.
     pub(crate) fn shrink(&mut self) {
         self.asked.shrink();
         self.answered.shrink();
@@ -278,7 +279,7 @@ impl Connection {
         }
     }
 
-    /// Whether one more response to this attempt may be read.
+    /// Counts a response to this attempt. Returns whether the response may be read.
     pub(crate) fn may_read(&mut self, index: SessionIndex) -> bool {
         let Some(asked) = self.asked.iter_mut().find(|asked| asked.index == index) else {
             return false;

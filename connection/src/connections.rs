@@ -80,9 +80,9 @@ impl Connections {
         Some(place)
     }
 
-    /// Removes the oldest unproven connection if there is no room for another connection (wire.md
-    /// W6-196). A connection that only an initiation made never displaces one in which a packet was
-    /// opened.
+    /// Whether there is room for another connection. Removes the oldest unproven connection if that
+    /// makes room (wire.md W6-196). A connection that only an initiation made never displaces one
+    /// in which a packet was opened.
     fn has_room(&mut self, now: Nanos, is_known: bool, shared: &mut Shared) -> bool {
         let is_full = self.len() >= CONNECTIONS_MAX;
         if !is_full && (is_known || self.len() < UNPROVEN_MAX) {
@@ -134,7 +134,7 @@ impl Connections {
         Some(connection)
     }
 
-    /// Notes when a connection is due.
+    /// Sets the time at which a connection is due; `None` if it has no timer.
     pub(crate) fn schedule(&mut self, place: u32, due: Option<Nanos>) {
         let Some(connection) = self.all.get_mut(place as usize).and_then(Option::as_deref_mut)
         else {
@@ -149,7 +149,7 @@ impl Connections {
         self.schedule.extend(due.map(|due| (due, place)));
     }
 
-    /// When the first connection is due.
+    /// The time at which the first connection is due; `None` if none is scheduled.
     pub(crate) fn next_timeout(&self) -> Option<Nanos> {
         self.schedule.first().map(|(due, _)| *due)
     }

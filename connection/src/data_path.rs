@@ -22,7 +22,7 @@ use crate::packet::{Arrival, PacketMark, Route};
 use crate::path::Noted;
 use crate::sessions::{Found, Sessions};
 
-/// The target of messages to one protocol number.
+/// The target of received messages with one protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// To a socket of the connection.
@@ -52,12 +52,13 @@ pub(crate) struct HotConnection {
     pub(crate) tx: Option<Box<Tx>>,
     /// The targets of the own protocol numbers, from number 1.
     pub(crate) targets: Vec<Target>,
-    /// When a message was last sent, when a message of at least the search's start length was sent,
-    /// and when a message was delivered.
+    /// The times at which a message was last sent, a message of at least the search's start length
+    /// was last sent, and a message was last delivered.
     pub(crate) message_sent: Nanos,
     pub(crate) long_sent: Nanos,
     pub(crate) message_heard: Nanos,
-    /// When the first packet was sent after the last opened packet: an answer is due.
+    /// The time of the first message, or of the first items that the peer answers, after the last
+    /// opened packet; `None` if no answer is due.
     pub(crate) due_since: Option<Nanos>,
     /// Whether the next message must wake the control part.
     pub(crate) is_quiet: bool,
@@ -65,7 +66,7 @@ pub(crate) struct HotConnection {
     pub(crate) is_watched: bool,
     /// Whether the control part must see each opened packet, to count its bytes.
     pub(crate) has_ledger: bool,
-    /// The newest keys under which a packet was opened.
+    /// The generation of the newest keys under which a packet was opened.
     pub(crate) generation: u32,
 }
 
@@ -102,12 +103,12 @@ impl HotConnection {
         wakes
     }
 
-    /// When a message was last sent or delivered.
+    /// The time at which a message was last sent or delivered.
     pub(crate) fn used(&self) -> Nanos {
         self.message_sent.max(self.message_heard)
     }
 
-    /// The times that the paths copy.
+    /// The times that the path set copies from the data path.
     pub(crate) fn noted(&self) -> Noted {
         let some = |at: Nanos| (at != Nanos::ZERO).then_some(at);
         Noted {

@@ -34,7 +34,7 @@ use crate::{
     SocketInfo, Transmit,
 };
 
-/// A connect that waits for a PeerId.
+/// A call of `connect` that waits until routing finds the PeerId of an address.
 struct Unresolved {
     target: LookupTarget,
     socket: SocketId,
@@ -394,7 +394,7 @@ impl Endpoint {
             && self.connections.iter().all(|connection| connection.has_said_goodbye())
     }
 
-    /// Asks a peer for its agent, and for the label and hops left with which the question arrived.
+    /// Asks a peer for its agent, and for the label and hops left with which the request arrived.
     /// The answer is [`Event::Identified`].
     ///
     /// # Errors
@@ -431,7 +431,8 @@ impl Endpoint {
         id.ok_or(NoConnection)
     }
 
-    /// Tells a peer that this end will close the connection.
+    /// Tells a peer that this end will close the connection in `seconds` seconds, and why. The
+    /// caller closes it.
     ///
     /// # Errors
     /// [`NoConnection`].
@@ -449,7 +450,7 @@ impl Endpoint {
         })
     }
 
-    /// Tells a peer how much this end wants to keep the connection.
+    /// Tells a peer how much this end wants to keep the connection: `weight` is from 0 to 255.
     ///
     /// # Errors
     /// [`NoConnection`].
@@ -461,7 +462,7 @@ impl Endpoint {
     }
 
     /// Sends a peer a report on the packets of its lanes, for congestion control: at most once a
-    /// second, and only if packets arrived.
+    /// second, and only if messages arrived.
     ///
     /// # Errors
     /// [`NoConnection`].
@@ -490,7 +491,7 @@ impl Endpoint {
 
     // Views.
 
-    /// The connection with a peer.
+    /// Information on the connection with a peer; `None` if there is no connection.
     pub fn connection(&self, peer: &PeerId) -> Option<ConnectionInfo> {
         let connection = self.connections.get(self.connections.of_peer(peer)?)?;
         Some(connection.info(&self.shared))
@@ -501,7 +502,7 @@ impl Endpoint {
         self.connections.iter().map(|connection| connection.peer).collect()
     }
 
-    /// A socket.
+    /// Information on a socket; `None` if there is no such socket, or if it has no connection.
     pub fn socket(&self, socket: SocketId) -> Option<SocketInfo> {
         let open = self.shared.sockets.get(socket)?;
         let connection = self.connections.get(open.connection);
@@ -559,7 +560,7 @@ impl Endpoint {
         }
     }
 
-    /// When [`poll`](Self::poll) has work.
+    /// The time at which [`poll`](Self::poll) has work; `None` if only another call can cause work.
     pub fn next_timeout(&self) -> Option<Nanos> {
         let times = [
             self.connections.next_timeout(),

@@ -1,4 +1,4 @@
-//! Why an operation failed. Each text says what to do.
+//! The errors of this crate, with their texts.
 
 use strowger_crypto::PeerId;
 
@@ -22,7 +22,7 @@ pub enum ConfigError {
     },
 }
 
-/// How far an attempt to connect came.
+/// The last stage that an attempt to connect has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectStage {
     /// Routing looks for a label.
@@ -67,7 +67,7 @@ pub enum ConnectError {
     /// No answer in time.
     #[error("no connection in time: {stage}")]
     Timeout {
-        /// How far the attempt came.
+        /// The last stage that the attempt has reached.
         stage: ConnectStage,
     },
     /// Only responses came that do not prove the PeerId.
@@ -76,7 +76,7 @@ pub enum ConnectError {
          node may be at the label, or someone on the path answers"
     )]
     NotAuthenticated {
-        /// The number of these responses.
+        /// The number of responses that do not prove the PeerId.
         responses: u32,
     },
     /// Routing found no label.

@@ -25,7 +25,7 @@ pub enum Event {
     ConnectFailed {
         /// The socket.
         socket: SocketId,
-        /// Why.
+        /// The reason why connecting failed.
         error: ConnectError,
     },
     /// A peer's first message to a listener opened a socket. The socket counts in the listener's
@@ -38,7 +38,7 @@ pub enum Event {
         /// The peer.
         peer: PeerId,
     },
-    /// The longest message of a socket has changed.
+    /// The length limit of a socket's messages has changed.
     MessageMax {
         /// The socket.
         socket: SocketId,
@@ -102,11 +102,11 @@ pub enum Event {
     Identified {
         /// The peer.
         peer: PeerId,
-        /// The name and version of its program.
+        /// The name and version of the peer's program.
         agent: String,
-        /// The hops left of the question when it arrived at the peer.
+        /// The hops left of the request when it arrived at the peer.
         hops_left: u8,
-        /// The label from the peer to this node: the return label of the question.
+        /// The label from the peer to this node: the return label of the request.
         label: AnyLabel,
         /// Bytes of the longest connection packet that the peer accepts.
         mtu: u16,
@@ -131,16 +131,16 @@ pub enum Event {
     Leaving {
         /// The peer.
         peer: PeerId,
-        /// Seconds until the peer closes the connection.
+        /// The number of seconds until the peer closes the connection.
         seconds: u16,
-        /// Why.
+        /// The code and the text that the peer stated.
         goodbye: Goodbye,
     },
     /// The peer wants the connection to stay.
     Stay {
         /// The peer.
         peer: PeerId,
-        /// How much, 0 to 255.
+        /// The strength of this wish, from 0 to 255.
         weight: u8,
     },
     /// The peer's report of packets received on a lane, under the present keys.
@@ -149,11 +149,11 @@ pub enum Event {
         peer: PeerId,
         /// The lane.
         lane: Lane,
-        /// The number of packets.
+        /// The number of received packets.
         packets: u64,
-        /// The number of packets with a congestion mark.
+        /// The number of received packets with a congestion mark.
         marked_ce: u64,
-        /// The greatest counter.
+        /// The greatest counter of a received packet.
         newest: u64,
     },
     /// A switch on the path reported congestion. The report is not authenticated.

@@ -1,4 +1,4 @@
-//! Why a connection or a protocol was closed.
+//! Goodbyes, and the reasons why sockets and connections end.
 
 use core::fmt;
 

@@ -49,7 +49,7 @@ pub(crate) struct Handshakes {
 /// The result of a handled handshake message.
 #[derive(Debug, Default)]
 pub(crate) struct Handled {
-    /// The connection that it concerned.
+    /// The place of the connection that the message concerned; `None` if it concerned none.
     pub(crate) place: Option<u32>,
     /// An early message to deliver.
     pub(crate) early: Option<EarlyDelivery>,
@@ -69,7 +69,7 @@ impl Handshakes {
         Ok(Handshakes { checker, offer, admission, copies: HashMap::new() })
     }
 
-    /// Erases secrets whose time is over.
+    /// Replaces cookie secrets whose time is over, and drops stored responses that have expired.
     pub(crate) fn poll(&mut self, now: Nanos, shared: &mut Shared) {
         let _ = self.checker.rotate(now, &mut *shared.entropy);
         if self.copies.values().any(|copy| copy.until <= now) {
@@ -86,7 +86,8 @@ impl Handshakes {
         map_bytes(&self.copies) + responses.sum::<usize>() + self.checker.memory_bytes()
     }
 
-    /// When [`poll`](Self::poll) has work.
+    /// The time at which [`poll`](Self::poll) must erase secrets; `None` if there is nothing to
+    /// erase.
     pub(crate) fn next_timeout(&self) -> Option<Nanos> {
         self.checker.erases_at()
     }

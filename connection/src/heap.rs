@@ -1,4 +1,4 @@
-//! The memory that collections allocate, and lists that grow by less than they double.
+//! The memory that collections allocate, and lists that grow by less than their length.
 
 use core::ops::{Deref, DerefMut};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -32,7 +32,7 @@ pub(crate) fn set_bytes<T>(set: &BTreeSet<T>) -> usize {
     set.len() * (size_of::<T>() + 4) * 3 / 2
 }
 
-/// Adds a value to a list that lasts. The list grows by an eighth, not to twice its length, because
+/// Adds a value to a long-lived list. The list grows by an eighth, not to twice its length, because
 /// its entries are long.
 pub(crate) fn push_tight<T>(list: &mut Vec<T>, value: T) {
     if list.len() == list.capacity() {
@@ -75,7 +75,7 @@ impl<T: 'static> Few<T> {
         self.0.take().map_or_else(Vec::new, |list| *list)
     }
 
-    /// Returns the memory of a list that is empty.
+    /// Frees the memory of a list that is empty.
     pub(crate) fn shrink(&mut self) {
         self.0.take_if(|list| list.is_empty());
     }
@@ -113,7 +113,7 @@ pub(crate) struct Maybe(u64);
 impl Maybe {
     pub(crate) const NONE: Maybe = Maybe(u64::MAX);
 
-    /// This time. The last one of all is taken for the one before it.
+    /// This time. The greatest possible time is stored as the one before it.
     pub(crate) const fn some(time: Nanos) -> Maybe {
         Maybe(if time.0 == u64::MAX { u64::MAX - 1 } else { time.0 })
     }

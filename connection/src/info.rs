@@ -13,7 +13,7 @@ pub struct ConnectionInfo {
     pub peer: PeerId,
     /// Whether there are keys to seal with.
     pub has_keys: bool,
-    /// When the keys were made.
+    /// The time at which the newest keys were made; `None` without keys.
     pub keys_since: Option<Nanos>,
     /// The number of handshakes that gave keys.
     pub handshakes: u64,
@@ -25,7 +25,7 @@ pub struct ConnectionInfo {
     pub their_protocols: Vec<String>,
     /// Whether the peer has stated all of its protocols: it does not accept another one now.
     pub are_their_protocols_complete: bool,
-    /// Bytes of the longest message.
+    /// Bytes of the longest message; 0 without keys.
     pub message_max: usize,
     /// The number of open sockets.
     pub sockets: usize,
@@ -41,11 +41,11 @@ pub struct PathInfo {
     pub label: AnyLabel,
     /// The state.
     pub state: PathState,
-    /// Whether messages are sent along it.
+    /// Whether messages are sent along this path.
     pub is_active: bool,
-    /// The newest round trip, if one was measured.
+    /// The smoothed round trip; `None` if none was measured.
     pub rtt: Option<Nanos>,
-    /// Bytes of the longest packet known to arrive, with the switch header.
+    /// Bytes of the longest packet that this end sends along the path, with the switch header.
     pub mtu: u16,
     /// Bytes of the longest packet that both ends handle, with the switch header.
     pub mtu_max: u16,
@@ -72,7 +72,7 @@ pub struct SocketInfo {
     pub peer: PeerId,
     /// The name of the protocol.
     pub protocol: String,
-    /// Bytes of the longest message now.
+    /// Bytes of the longest message now; 0 without keys.
     pub message_max: usize,
     /// The state.
     pub state: SocketState,

@@ -49,7 +49,7 @@ pub const TABLE_COPIES_MAX: u8 = 8;
 /// Maximum number of messages of one connection that wait for keys.
 pub const WAITING_MESSAGES_MAX: usize = 64;
 
-/// Maximum number of bytes of these messages together.
+/// Maximum number of bytes of all messages of one connection that wait for keys.
 pub const WAITING_BYTES_MAX: usize = 64 << 10;
 
 /// The time after which a message that waits for keys is dropped: longer than the default timeout
@@ -79,23 +79,23 @@ pub const SHORT_CHALLENGE_AFTER: Nanos = Nanos::from_secs(1);
 /// Number of copies of a challenge; all have the same token.
 pub const CHALLENGE_COPIES: u8 = 3;
 
-/// The time added to one round trip between two copies, for a slow peer.
+/// The time between two copies of a challenge is one round trip and this margin, for a slow peer.
 pub const CHALLENGE_MARGIN: Nanos = Nanos::from_millis(50);
 
-/// The interval between two copies if no round trip is known.
+/// The interval between two copies of a challenge if no round trip is known.
 pub const CHALLENGE_AFTER: Nanos = Nanos::from_secs(1);
 
-/// The time after the last copy for which a response has an effect.
+/// The time after the last copy of a challenge for which a response has an effect.
 pub const TOKEN_TIME: Nanos = Nanos::from_secs(5);
 
 /// The shortest silence that makes a path suspect while an answer is due.
 pub const SILENCE_MIN: Nanos = Nanos::from_millis(150);
 
-/// The same limit for one-way traffic, where each silence costs challenges.
+/// As [`SILENCE_MIN`], for one-way traffic, where each silence costs challenges.
 pub const SILENCE_ONE_WAY_MIN: Nanos = Nanos::from_secs(1);
 
-/// The longest silence before a path is suspect, in either case. A peer that answers late raises
-/// the measured round trip, and this end must still detect a path failure.
+/// The longest silence before a path is suspect, with traffic in one or both directions. A peer
+/// that answers late raises the measured round trip, and this end must still detect a path failure.
 pub const SILENCE_MAX: Nanos = Nanos::from_secs(4);
 
 /// The time without a message or an item of the peer after which traffic is one-way.
@@ -143,7 +143,8 @@ pub const LENGTH_MIN: u16 = INITIATION_BYTES as u16;
 /// Number of copies of a challenge of one length (MAX_PROBES of RFC 8899).
 pub const LENGTH_TRIES_MAX: u8 = 3;
 
-/// The time between these copies (PROBE_TIMER of RFC 8899: at least one second).
+/// The time between two copies of a challenge of one length (PROBE_TIMER of RFC 8899: at least one
+/// second).
 pub const LENGTH_TRY_AFTER: Nanos = Nanos::from_secs(1);
 
 /// The time after which the length in use is tried again, while long messages are sent
@@ -153,7 +154,7 @@ pub const LENGTH_CONFIRM_AFTER: Nanos = Nanos::from_secs(15);
 /// The time after which a longer packet is tried, while messages are sent (PMTU_RAISE_TIMER).
 pub const LENGTH_RAISE_AFTER: Nanos = Nanos::from_secs(600);
 
-/// The time after a message for which a search continues.
+/// The time for which a search for the length continues after a message.
 pub const LENGTH_IN_USE: Nanos = Nanos::from_secs(5);
 
 /// The shortest interval between two reports about one lane.
@@ -227,7 +228,7 @@ pub(crate) const IDENTIFY_ANSWERS: BucketRate = BucketRate { per_second: 4, at_o
 /// The rate of `unsupported` items, for each connection.
 pub(crate) const UNSUPPORTED_ANSWERS: BucketRate = BucketRate { per_second: 8, at_once: 8 };
 
-/// When copies of a goodbye are sent, after its first transmission.
+/// The times of the three transmissions of a goodbye, from its first one on.
 pub(crate) const GOODBYE_AFTER: [Nanos; 3] =
     [Nanos::ZERO, Nanos::from_millis(250), Nanos::from_millis(750)];
 
@@ -260,8 +261,8 @@ pub(crate) const CLOSED_NAMES_MAX: usize = 32;
 /// Maximum number of goodbyes that are remembered.
 pub(crate) const GOODBYES_KEPT_MAX: usize = 1_024;
 
-/// How far a counter may be behind the newest of its lane for kind 7 to have an effect (wire.md
-/// W6-143).
+/// The greatest distance of a counter behind the newest of its lane at which kind 7 has an effect
+/// (wire.md W6-143).
 pub(crate) const COUNTERS_RECENT: u32 = 4_096;
 
 /// The time after which packets of kind 7 about packets under former keys have no effect (wire.md
@@ -271,7 +272,7 @@ pub(crate) const SEALED_KNOWN: Nanos = Nanos::from_secs(10);
 /// The shortest interval between two handshakes of one connection that kind 7 starts.
 pub(crate) const UNKNOWN_HEEDED_AFTER: Nanos = Nanos::from_secs(5);
 
-/// Connects that wait for the PeerId of an address.
+/// Maximum number of calls of `connect` that wait for the PeerId of an address.
 pub(crate) const UNRESOLVED_MAX: usize = 1_024;
 
 /// Maximum number of connections that are compared with an error about one flow. Flows are random
@@ -294,7 +295,7 @@ pub(crate) const STAMPS_KEPT_MAX: usize = 16_384;
 /// Maximum number of results of early messages that are kept.
 pub(crate) const EARLY_RESULTS_MAX: usize = 1_024;
 
-/// The time for which results are kept: twice the allowed difference of clocks.
+/// The time for which results of early messages are kept: twice the allowed difference of clocks.
 pub(crate) const EARLY_KEPT: Nanos = Nanos::from_secs(20);
 
 /// The time by which the clocks of two ends may differ, in nanoseconds.

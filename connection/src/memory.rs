@@ -18,7 +18,7 @@ use crate::limits::{EARLY_KEPT, EARLY_RESULTS_MAX, PEERS_REMEMBERED_MAX, STAMPS_
 #[derive(Clone, Debug)]
 pub(crate) struct Remembered {
     pub(crate) key: StaticPublic,
-    /// The entries of its last table.
+    /// The entries of the peer's last table.
     pub(crate) table: Box<[u8]>,
 }
 
@@ -75,7 +75,7 @@ impl Memory {
         stamp <= self.floor
     }
 
-    /// The result of the early message of a connection.
+    /// The result of the early message of a connection; `None` if no result is kept.
     pub(crate) fn result(
         &self,
         now: Nanos,

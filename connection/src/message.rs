@@ -19,7 +19,8 @@ pub enum Received {
         /// The properties of the message.
         info: MessageInfo,
     },
-    /// A handshake, control items, a challenge or a control message: handled.
+    /// The packet was handled and has no message for a program: for example a handshake message,
+    /// control items or a control message.
     Consumed,
     /// Discarded, and counted.
     Discarded(Discard),

@@ -68,7 +68,7 @@ impl fmt::Display for OwnedName {
 pub struct ProtocolNames(Box<[OwnedName]>);
 
 impl ProtocolNames {
-    /// The names, best first.
+    /// Makes a list of these names, best first.
     ///
     /// # Errors
     /// [`BadProtocolName`]: no name, more than [`NAMES_MAX`], a duplicate, or an invalid name.
@@ -105,7 +105,7 @@ impl ProtocolNames {
         self.0.len()
     }
 
-    /// The name with this index.
+    /// The name with this index; `None` if there are fewer names.
     pub fn get(&self, index: usize) -> Option<&str> {
         self.0.get(index).map(OwnedName::as_str)
     }

@@ -4,7 +4,7 @@ use strowger_crypto::Nanos;
 
 use crate::limits::{BACKLOG, CONNECT_TIMEOUT};
 
-/// How to connect.
+/// The options of `connect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     pub(crate) timeout: Nanos,
@@ -42,7 +42,7 @@ impl ConnectOptions {
     }
 }
 
-/// How to listen.
+/// The options of `listen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     pub(crate) idempotent: bool,
@@ -62,16 +62,16 @@ impl ListenOptions {
         ListenOptions::default()
     }
 
-    /// Accepts early messages: those in the first handshake message, which may be replays of a
-    /// message to an earlier process of this node.
+    /// Sets whether early messages are accepted: those in the first handshake message, which may be
+    /// replays of a message to an earlier process of this node.
     #[must_use]
     pub fn idempotent(mut self, accepts: bool) -> ListenOptions {
         self.idempotent = accepts;
         self
     }
 
-    /// Accepts pass-through messages: messages that QUIC has sealed and that this crate does not
-    /// authenticate. Only the adapter for QUIC may set it.
+    /// Sets whether pass-through messages are accepted: messages that QUIC has sealed and that this
+    /// crate does not authenticate. Only the adapter for QUIC may set it.
     #[doc(hidden)]
     #[must_use]
     pub fn pass_through(mut self, accepts: bool) -> ListenOptions {

@@ -126,7 +126,7 @@ pub(crate) struct PacketMark {
 }
 
 impl PacketMark {
-    /// Class 0, no congestion mark.
+    /// The fields for this flow: class 0, no congestion mark.
     pub(crate) fn flow(flow: u16) -> PacketMark {
         PacketMark { flow, ..PacketMark::default() }
     }

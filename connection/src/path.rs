@@ -62,7 +62,7 @@ pub(crate) struct PathSet {
     entries: Vec<Entry>,
     /// The index of the active entry.
     active: Option<usize>,
-    /// The limit of the active path that was last reported.
+    /// The length limit of the active path, as last reported to the endpoint.
     reported_length: u16,
     /// The number of lanes on which this end seals.
     lanes: u8,
@@ -76,20 +76,22 @@ pub(crate) struct PathSet {
     handshake_rtt: Maybe,
     /// The greatest [`Entry::order`].
     order: u32,
-    /// When the first message or item was sent after the last packet that was opened.
+    /// The time at which this end sent the first message or item after the last opened packet; none
+    /// if no answer is due.
     due: Maybe,
     /// Whether the validated paths are challenged because the peer is silent.
     is_silent: bool,
-    /// When a message or an item was last opened.
+    /// The time at which a message or an item was last opened; at the start, the time at which the
+    /// set was made.
     heard: Nanos,
-    /// When a message was last sent, and when a long message was last sent.
+    /// The times at which a message and a long message were last sent.
     message_sent: Maybe,
     long_sent: Maybe,
     challenges: Bucket,
     learnt: Bucket,
     hints: Bucket,
     asked_routing: Maybe,
-    /// When the paths were last polled.
+    /// The time of the last poll.
     polled: Nanos,
     path_item: Option<PathItem>,
     pings: Few<Ping>,
@@ -249,8 +251,8 @@ impl PathSet {
         self.handshake_unclear(now, from, bytes, None);
     }
 
-    /// The peer has restarted (W6-140): only the label of the handshake, which the caller passes to
-    /// [`handshake_done`](PathSet::handshake_done), stays validated.
+    /// Handles a restart of the peer (W6-140): only the label of the handshake, which the caller
+    /// passes to [`handshake_done`](PathSet::handshake_done), stays validated.
     pub(crate) fn restart(&mut self, now: Nanos, label: AnyLabel) {
         for index in 0..self.entries.len() {
             if self.entries[index].along.label != label {
@@ -261,7 +263,7 @@ impl PathSet {
         self.elect(now);
     }
 
-    /// Sets the longest packet that the peer's hello states (W6-181).
+    /// Sets the length of the longest packet, which the peer's hello states (W6-181).
     pub(crate) fn set_peer_mtu(&mut self, packet_bytes_max: u16) {
         self.peer_bytes_max = packet_bytes_max;
         for index in 0..self.entries.len() {
@@ -557,7 +559,8 @@ impl PathSet {
         }
     }
 
-    /// When [`poll`](PathSet::poll) has something to do; `Nanos::ZERO`: at once.
+    /// The time at which [`poll`](PathSet::poll) has something to do: `Nanos::ZERO` if it has now,
+    /// `None` if it has nothing to do.
     pub(crate) fn next_timeout(&self) -> Option<Nanos> {
         if !self.actions.is_empty() {
             return Some(Nanos::ZERO);
@@ -588,7 +591,8 @@ impl PathSet {
         self.active.is_some() && !self.is_gone
     }
 
-    /// Whether pass-through messages may be sent (W6-161): the active path is validated.
+    /// Whether pass-through messages may be sent (W6-161): the active path is validated, and the
+    /// peer is not gone.
     #[inline]
     pub(crate) fn is_validated(&self) -> bool {
         self.active_entry().is_some_and(|entry| entry.state == PathState::Validated)
@@ -606,7 +610,7 @@ impl PathSet {
         self.active_entry().map_or(LENGTH_MIN, |entry| entry.length.limit())
     }
 
-    /// The smoothed round trip of the active path.
+    /// The smoothed round trip of the active path; without one, that of the handshake.
     #[cfg(test)]
     pub(crate) fn rtt(&self) -> Option<Nanos> {
         self.active_entry().and_then(|entry| entry.rtt.smoothed()).or(self.handshake_rtt.get())

@@ -34,12 +34,12 @@ pub trait Policy: Send + Sync {
 /// The answer to a request for a direct link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consent {
-    /// Never.
+    /// This node does not give its link key.
     #[default]
     Never,
-    /// Ask the program.
+    /// The program is asked.
     Ask,
-    /// Yes.
+    /// This node gives its link key.
     Yes,
 }
 

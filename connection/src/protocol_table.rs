@@ -61,7 +61,7 @@ impl Entries {
         TableEntries::parse(&self.bytes).unwrap_or(TableEntries::EMPTY)
     }
 
-    /// Adds an entry; `None` if the table is full. Then it is unchanged.
+    /// Adds an entry; `None` if the table is full, which is then unchanged.
     fn add(&mut self, entry: TableEntry<'_>) -> Option<EntryNumber> {
         let number = self.all().count().next()?;
         let (before, more) = (self.bytes.len(), entry.wire_bytes());
@@ -94,7 +94,7 @@ pub(crate) struct OwnTable {
     announcement: Announcement,
 }
 
-/// When the entries that are not acknowledged are sent.
+/// The time at which the entries that the peer has not acknowledged are sent.
 #[derive(Clone, Copy, Debug, Default)]
 enum Announcement {
     /// Not now: all entries are acknowledged, or nothing may be sent yet.
@@ -116,7 +116,8 @@ pub(crate) struct AckTooHigh;
 /// The part of a table for one packet: one or two `table` items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TablePart<'a> {
-    /// The number of the first entry, if there are entries.
+    /// The number of the first entry; without entries, the number after the last entry that the
+    /// peer has.
     pub(crate) first: EntryNumber,
     /// The entries; none if the peer has all of them, or the table is empty.
     pub(crate) entries: TableEntries<'a>,
@@ -169,7 +170,7 @@ impl OwnTable {
         (received.number() <= self.count.number()).then_some(OwnNumber(received))
     }
 
-    /// The number of a name.
+    /// The number of a name; `None` if the name is not in the table.
     pub(crate) fn number_of(&self, name: ProtocolName<'_>) -> Option<OwnNumber> {
         self.entries.all().find(name).map(|(number, _)| OwnNumber(number))
     }
@@ -191,7 +192,8 @@ impl OwnTable {
         self.entries.all()
     }
 
-    /// The entries that fit the table of a hello (W6-72).
+    /// The first entries, as far as they fit into `bytes_max` bytes of a hello (W6-72). Notes that
+    /// they are sent.
     pub(crate) fn hello_entries(&mut self, bytes_max: usize) -> TableEntries<'_> {
         let (entries, _) = self.entries.all().split_at_bytes(bytes_max);
         self.sent = self.sent.max(entries.count());
@@ -286,7 +288,8 @@ impl OwnTable {
         self.announcement = Announcement::Off;
     }
 
-    /// When [`poll_part`](OwnTable::poll_part) has something to do.
+    /// The time at which [`poll_part`](OwnTable::poll_part) has something to do; `None` if it has
+    /// nothing to do.
     pub(crate) fn next_timeout(&self) -> Option<Nanos> {
         match self.announcement {
             Announcement::On { at, copies, .. } if copies < TABLE_COPIES_MAX => Some(at),
@@ -340,7 +343,7 @@ pub(crate) enum PeerTableNews {
 }
 
 impl PeerTable {
-    /// Makes a table of which nothing is known.
+    /// Makes the table of a peer that has announced nothing yet.
     pub(crate) fn new() -> PeerTable {
         PeerTable::default()
     }
@@ -408,8 +411,8 @@ impl PeerTable {
         Ok(if has_news { PeerTableNews::Grown } else { PeerTableNews::None })
     }
 
-    /// Compares the table with the state that a hello stated, once it has as many entries: marks
-    /// the table as complete, or fails if the digests differ (W6-36).
+    /// Compares the table with the state that a hello stated, once the table has the stated number
+    /// of entries: marks the table as complete, or fails if the digests differ (W6-36).
     fn compare_stated(&mut self) -> Result<(), PeerTableRefused> {
         let Some(stated) = self.stated.take_if(|stated| stated.count <= self.count) else {
             return Ok(());

@@ -23,11 +23,11 @@ pub(crate) enum Found {
 pub(crate) struct LaneSeen {
     /// The greatest counter plus 1; 0 before the first packet.
     pub(crate) next: u64,
-    /// Packets, for `receive_report`.
+    /// The number of received packets, for `receive_report`.
     pub(crate) packets: u64,
-    /// Messages since the last report.
+    /// Whether a message was opened since the last report.
     pub(crate) is_news: bool,
-    /// Packets with a congestion mark.
+    /// The number of received packets with a congestion mark.
     pub(crate) marked_ce: u64,
     /// The source of the packet with the greatest counter.
     pub(crate) source: Option<Source>,
@@ -92,7 +92,8 @@ impl Sessions {
         &self.buckets[index.number() as usize & (self.buckets.len() - 1)]
     }
 
-    /// The place of an index; for `VACANT`, a vacant place of the bucket.
+    /// The place with the number `holds` in the bucket of `index`: that of the index, or a vacant
+    /// place.
     #[inline]
     fn place_mut(&mut self, index: SessionIndex, holds: u32) -> Option<&mut Place> {
         let bucket = index.number() as usize & (self.buckets.len() - 1);

@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) sockets: Sockets,
     pub(crate) accepts: Accepts,
-    /// The connections of known static keys.
+    /// The places of connections, by the static key of the peer.
     pub(crate) by_key: HashMap<StaticPublic, u32>,
     /// The peer's index of each set of keys that seal, with its connection.
     pub(crate) peer_indices: BTreeSet<(SessionIndex, u32)>,
@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) memory: Memory,
     /// Requests of connections to routing.
     pub(crate) wishes: Vec<Wish>,
-    /// When this endpoint was made.
+    /// The time at which this endpoint was made.
     pub(crate) began: Nanos,
 }
 

@@ -12,7 +12,7 @@ use crate::limits::{WAITING_BYTES_MAX, WAITING_MESSAGES_MAX, WAITING_TIME};
 #[derive(Debug)]
 pub(crate) struct WaitingMessages<T>(Option<Box<Queue<T>>>);
 
-/// The messages, of which there is one at least.
+/// The messages, at least one, and their number of bytes.
 #[derive(Debug)]
 struct Queue<T> {
     messages: VecDeque<WaitingMessage<T>>,
@@ -26,7 +26,7 @@ pub(crate) struct WaitingMessage<T> {
     pub(crate) owner: T,
     /// The message.
     pub(crate) message: Box<[u8]>,
-    /// When the message is dropped.
+    /// The time at which the message is dropped.
     expires: Nanos,
 }
 
@@ -97,7 +97,7 @@ impl<T> WaitingMessages<T> {
         self.0.take_if(|queue| queue.messages.is_empty());
     }
 
-    /// When the oldest message expires.
+    /// The time at which the oldest message expires; `None` if no message waits.
     pub(crate) fn next_timeout(&self) -> Option<Nanos> {
         self.first().map(|message| message.expires)
     }

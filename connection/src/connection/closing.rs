@@ -177,7 +177,8 @@ impl Connection {
         }
     }
 
-    /// When [`poll_goodbyes`](Self::poll_goodbyes) has work.
+    /// The time at which [`poll_goodbyes`](Self::poll_goodbyes) has work; `None` if there is no
+    /// such time.
     pub(crate) fn goodbyes_due(&self) -> Option<Nanos> {
         let due = |sent: usize, since: Nanos| match GOODBYE_AFTER.get(sent) {
             Some(after) => since.plus(*after),

@@ -156,7 +156,7 @@ impl Connection {
         self.answered.retain(|answered| answered.index != index);
     }
 
-    /// Drops all keys but the newest (wire.md W6-140).
+    /// Drops the previous keys (wire.md W6-140).
     pub(super) fn drop_former_keys(&mut self, shared: &mut Shared) {
         let mut outputs = Vec::new();
         self.session.drop_former(&mut outputs);
@@ -265,8 +265,8 @@ impl Connection {
         }
     }
 
-    /// Sends a handshake message: a response to the source of its initiation, any other along the
-    /// labels of the connection.
+    /// Sends a handshake message: a response to the source of its initiation, the third message of
+    /// XX along the path of XX, and an initiation along the labels of the connection.
     fn send_handshake(&mut self, now: Nanos, message: &[u8], by: Option<&By>, shared: &mut Shared) {
         let Ok(header) = LinkHeader::parse(message) else { return };
         if header.kind == Kind::Response {

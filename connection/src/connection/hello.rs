@@ -151,7 +151,7 @@ impl Connection {
         self.state_hello(shared);
     }
 
-    /// The peer has restarted: forgets what the peer stated or acknowledged.
+    /// Handles a restart of the peer: forgets what the peer stated or acknowledged.
     fn peer_restarted(&mut self, now: Nanos, index: SessionIndex, shared: &mut Shared) {
         self.reset_paths(now);
         self.drop_former_keys(shared);

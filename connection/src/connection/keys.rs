@@ -104,14 +104,14 @@ impl Keys {
         }
     }
 
-    /// As [`Session::raise_guard`], for a session that was never idle.
+    /// As [`Session::raise_guard`], for a session that is not idle; an idle one is unchanged.
     pub(crate) fn raise_guard(&mut self, guard: TimestampGuard) {
         if let Some(session) = self.full() {
             session.raise_guard(guard);
         }
     }
 
-    /// As [`Session::insist_on_key`], for a session that is not idle.
+    /// As [`Session::insist_on_key`], for a session that is not idle; an idle one is unchanged.
     pub(crate) fn insist_on_key(&mut self, insists: bool) {
         if let Some(session) = self.full() {
             session.insist_on_key(insists);

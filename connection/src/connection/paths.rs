@@ -281,7 +281,7 @@ impl Connection {
             HintKind::Congestion => shared.report(Event::Congestion { peer: self.peer }),
             HintKind::SlotMoved => {
                 shared.wishes.push(Wish::LookUp(self.peer));
-                // The return label of the answer has the present slot number. Without a question,
+                // The return label of the answer has the present slot number. Without a request,
                 // the peer may have nothing to send.
                 if self.moved_budget.take(now, SLOT_MOVED_QUESTIONS) {
                     self.send_items(now, Traffic::Items, &[ControlItem::Identify], shared);
@@ -296,7 +296,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Sets the limits of the data path, and reports a changed message length to sockets.
+    /// Sets the route and the limits of the data path, and reports a changed message length to
+    /// sockets.
     pub(crate) fn publish(&mut self, shared: &mut Shared) {
         let active = self.paths.active().copied().filter(|_| self.paths.is_open());
         let route = active.and_then(|along| Route::along(along.label, along.hops_left));
@@ -318,8 +319,8 @@ impl Connection {
         self.peer_accepts_pass_through && self.paths.is_validated()
     }
 
-    /// Initiations that come by the newest return label of a connection count as those of a known
-    /// peer, and so do those by a former one for a time (wire.md W6-188).
+    /// Notes the newest return label of the connection. Initiations that come by it count as those
+    /// of a known peer, and so do those by a former one for a time (wire.md W6-188).
     pub(super) fn note_known_label(
         &mut self,
         now: Nanos,

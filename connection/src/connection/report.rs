@@ -11,7 +11,7 @@ use crate::path::Traffic;
 use crate::sessions::LANES_SEEN;
 use crate::shared::Shared;
 
-/// When a report about each lane of the peer was last sent.
+/// The time at which a report was last sent, for each lane of the peer; `None` if never.
 #[derive(Debug, Default)]
 pub(crate) struct Reported(Option<Box<[Option<Nanos>; LANES_SEEN]>>);
 
@@ -24,7 +24,7 @@ impl Reported {
 
 impl Connection {
     /// Sends a report about each lane on which a message was opened under the newest keys since the
-    /// last report, at most once a second. Returns whether there are keys to seal with.
+    /// last report, at most once a second. Returns `false` if there are no keys or no usable path.
     pub(crate) fn report(&mut self, now: Nanos, shared: &mut Shared) -> bool {
         let Some(index) = self.session.current_index().filter(|_| self.can_send(shared)) else {
             return false;

@@ -44,7 +44,7 @@ impl Connection {
         }
     }
 
-    /// When [`poll`](Self::poll) has work.
+    /// The time at which [`poll`](Self::poll) has work; `None` if there is no such time.
     pub(crate) fn next_timeout(&mut self, now: Nanos, shared: &mut Shared) -> Option<Nanos> {
         self.watch_silence(now, shared);
         let paths = self.paths.next_timeout();
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// When the connection ends if nothing happens.
+    /// The time at which the connection ends if nothing happens; `None` if it does not end.
     fn ends_at(&self, shared: &Shared) -> Option<Nanos> {
         let hot = shared.data.connections.get(self.place as usize)?;
         if !self.is_proven {
@@ -152,7 +152,7 @@ impl Connection {
         self.closing = super::closing::Closing::Ended;
     }
 
-    /// Removes the time limits of connects, because the peer has confirmed the keys.
+    /// Removes the time limits of open sockets, because the peer has confirmed the keys.
     pub(super) fn end_deadlines(&self, shared: &mut Shared) {
         for id in &self.sockets {
             if let Some(socket) = shared.sockets.get_mut(*id)

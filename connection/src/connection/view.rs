@@ -14,7 +14,7 @@ use crate::memory::Remembered;
 use crate::shared::Shared;
 
 impl Connection {
-    /// The connection, for operators.
+    /// The status of the connection, for operators.
     pub(crate) fn info(&self, shared: &Shared) -> ConnectionInfo {
         let names = |entries: strowger_wire::connection::TableEntries<'_>| {
             entries.iter().map(|entry| entry.name.as_str().to_owned()).collect()
@@ -121,7 +121,8 @@ impl Connection {
         true
     }
 
-    /// The number of a datagram socket's protocol in the peer's table.
+    /// The number of a datagram socket's best name in the peer's table; `None` if the table does
+    /// not have the name.
     pub(crate) fn datagram_number(&self, id: DatagramId, shared: &Shared) -> Option<u8> {
         let name = shared.accepts.names_of(id).first()?;
         let name = strowger_wire::connection::ProtocolName::new(name.as_bytes())?;
@@ -136,12 +137,14 @@ impl Connection {
         entry.is_some_and(|entry| entry.flags.holds(EntryFlags::PASS_THROUGH))
     }
 
-    /// Whether no goodbye is pending, so that the endpoint can end.
+    /// Whether the connection is closed and waits for no answer to its goodbye, so that the
+    /// endpoint can end.
     pub(crate) fn has_said_goodbye(&self) -> bool {
         matches!(self.closing, Closing::Ended | Closing::ByPeer { .. })
     }
 
-    /// Returns everything that the connection holds in shared tables.
+    /// Removes everything that the connection holds in shared tables, and keeps what must outlast
+    /// it.
     pub(crate) fn release(&mut self, now: Nanos, shared: &mut Shared) {
         shared.memory.keep_stamp(now, self.peer, self.session.guard());
         if self.is_proven

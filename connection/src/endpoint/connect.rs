@@ -344,7 +344,7 @@ fn is_answer(message: &Message<'_>) -> bool {
 }
 
 impl crate::connection::Connection {
-    /// Routing knows no label: connects fail.
+    /// Fails the connects of this connection, because routing knows no label.
     fn no_route(&mut self, shared: &mut crate::shared::Shared) {
         for id in self.sockets.clone() {
             let state = shared.sockets.get(id).map(|socket| &socket.state);

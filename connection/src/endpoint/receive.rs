@@ -177,7 +177,8 @@ impl Endpoint {
         self.connections.get(connection).map(|connection| connection.peer)
     }
 
-    /// Passes to the control part a packet that confirms the keys or changes the peer's label.
+    /// Passes to the control part a packet that confirms the keys, changes the peer's label, or has
+    /// bytes that the paths count.
     #[cold]
     fn note_opened(&mut self, now: Nanos, arrival: &Arrival, opened: &OpenedPacket) {
         let by = self.by(arrival);
@@ -225,7 +226,7 @@ impl Endpoint {
         self.settle(now, place);
     }
 
-    /// A message to a listener, a closed socket or an unknown number.
+    /// Handles a message to a listener, a closed socket or an unknown number.
     #[cold]
     fn handle_rare_target(
         &mut self,
@@ -270,7 +271,7 @@ impl Endpoint {
         done
     }
 
-    /// Items, challenges, responses and confirmations.
+    /// Handles items, challenges, responses and confirmations.
     #[cold]
     fn handle_inner(
         &mut self,
@@ -356,7 +357,7 @@ impl Endpoint {
         }
     }
 
-    /// A message that QUIC has sealed.
+    /// Handles a message that QUIC has sealed.
     fn handle_pass_through(&mut self, mut frame: Frame, arrival: &Arrival) -> Received {
         let packet = &frame.bytes()[arrival.header_bytes..];
         let passed = match PassThrough::parse(packet) {
@@ -455,7 +456,8 @@ impl Endpoint {
         Ok(())
     }
 
-    /// A control message (C = 1): errors about packets of connections, and replies to routing.
+    /// Handles a control message (C = 1): errors about packets of connections, and replies to
+    /// routing.
     fn handle_control(
         &mut self,
         now: Nanos,

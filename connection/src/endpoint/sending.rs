@@ -123,7 +123,8 @@ impl Endpoint {
         connection.is_some_and(|connection| connection.accepts_pass_through(hot.number))
     }
 
-    /// Calls `work` with the connection of a peer. Fails if there is none, or if `work` does.
+    /// Calls `work` with the connection of a peer. Fails if there is none, if it is closing, or if
+    /// `work` returns `false`.
     pub(super) fn with_connection(
         &mut self,
         now: Nanos,

@@ -15,10 +15,10 @@ use super::entry::Along;
 /// A label for a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewLabel {
-    /// The label. Labels of one route must be equal, so the caller gives each label in the form in
-    /// which it is sent.
+    /// The label. Two labels of the same route must compare as equal, so the caller gives each
+    /// label in the form in which it is sent.
     pub(crate) label: AnyLabel,
-    /// The field of the switch header (W6-129).
+    /// The value of the field `hops_left` of the switch header (W6-129).
     pub(crate) hops_left: u8,
     /// Bytes of the longest packet with its switch header, if the source states it.
     pub(crate) packet_bytes_max: Option<u16>,
@@ -77,7 +77,7 @@ pub(crate) enum PathRefused {
     },
 }
 
-/// An action of the endpoint for the paths.
+/// An action that the paths request of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathAction {
     /// Send a path challenge: a connection packet of this length, with the token and zeros.
@@ -142,7 +142,7 @@ pub(crate) enum HintKind {
         /// Bytes of the longest packet, with its switch header.
         packet_bytes_max: u16,
     },
-    /// A queue is long.
+    /// A switch reports congestion.
     Congestion,
     /// The slot has another number. The former number still works for a time.
     SlotMoved,

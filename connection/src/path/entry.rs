@@ -22,7 +22,7 @@ pub(crate) struct Along {
     pub(crate) label: AnyLabel,
     /// The lane on which packets along the label are sealed.
     pub(crate) lane: Lane,
-    /// The field of the switch header (W6-129).
+    /// The value of the field `hops_left` of the switch header (W6-129).
     pub(crate) hops_left: u8,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Challenge {
     copies: u8,
     first: Nanos,
     last: Nanos,
-    /// When the next copy is due, or the last one counts as unanswered.
+    /// The time at which the next copy is due, or at which the last copy counts as unanswered.
     next: Nanos,
     is_over: bool,
 }
@@ -57,14 +57,14 @@ pub(super) struct Entry {
     pub(super) is_open: bool,
     /// The bytes received by the label, minus the bytes sent along it.
     credit: usize,
-    /// When a short challenge last went along the label beyond its credit.
+    /// The time at which a short challenge last went along the label beyond its credit.
     beyond_credit: Maybe,
     challenge: Option<Challenge>,
     pub(super) rtt: Rtt,
     pub(super) length: LengthSearch,
-    /// When a packet last went along the label.
+    /// The time at which a packet last went along the label.
     pub(super) sent: Maybe,
-    /// When the label was last used in either direction.
+    /// The time at which the label was last used in either direction.
     pub(super) used: Nanos,
     /// The lane of the peer's last packet that came by the label.
     pub(super) peer_lane: Option<Lane>,
@@ -104,7 +104,7 @@ impl Entry {
     }
 
     /// Whether a packet of `bytes` bytes, switch header included, may go along the label now (R17).
-    /// If it may, its bytes count.
+    /// If it may, its bytes are subtracted from the credit.
     #[inline]
     pub(super) fn take(&mut self, now: Nanos, bytes: usize) -> bool {
         if !self.is_open {
@@ -155,7 +155,8 @@ impl Entry {
         self.challenge.is_some_and(|challenge| !challenge.is_over)
     }
 
-    /// When [`poll_challenge`](Entry::poll_challenge) has something to do.
+    /// The time at which [`poll_challenge`](Entry::poll_challenge) has something to do; `None`
+    /// without a challenge.
     pub(super) fn challenge_timeout(&self) -> Option<Nanos> {
         self.challenge.filter(|challenge| !challenge.is_over).map(|challenge| challenge.next)
     }

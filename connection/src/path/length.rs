@@ -45,14 +45,15 @@ pub(crate) struct LengthSearch {
     top: u16,
     /// The longest length that is used.
     works: u16,
-    /// Whether a challenge of this length, or the handshake, has shown that it arrives.
+    /// Whether a challenge of the length `works`, or the handshake, has shown that this length
+    /// arrives.
     is_shown: bool,
-    /// The shortest length that did not arrive.
+    /// The shortest length that did not arrive, or that is not tried.
     fails: u16,
     probe: Option<Probe>,
-    /// When the length that works is tried again.
+    /// The time at which the length `works` is tried again.
     confirm_at: Nanos,
-    /// When lengths that failed are tried again.
+    /// The time at which lengths that failed are tried again.
     raise_at: Nanos,
 }
 
@@ -90,7 +91,7 @@ impl LengthSearch {
         self.works + 1 >= self.fails && self.is_shown
     }
 
-    /// Sets the longest packet on which the two ends have agreed.
+    /// Sets the longest packet on which the two ends have agreed. A change begins the search again.
     pub(crate) fn set_top(&mut self, top: u16) {
         if top.max(LENGTH_MIN) != self.top {
             *self = LengthSearch::new(self.header, top, None);
@@ -162,7 +163,8 @@ impl LengthSearch {
         self.raise_at = now.plus(LENGTH_RAISE_AFTER);
     }
 
-    /// When [`poll`](LengthSearch::poll) has something to do, on a path on which messages are sent.
+    /// The time at which [`poll`](LengthSearch::poll) has something to do, on a path on which
+    /// messages are sent.
     pub(crate) fn next_timeout(&self, now: Nanos, is_long: bool) -> Option<Nanos> {
         match self.probe {
             Some(probe) => Some(probe.at.plus(LENGTH_TRY_AFTER)),

@@ -13,13 +13,13 @@ use crate::limits::LENGTH_IN_USE;
 /// The times that the data path has noted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Noted {
-    /// When the first packet was sent to which an answer is due.
+    /// The time of the first packet to which an answer is due; `None` if no answer is due.
     pub(crate) due: Option<Nanos>,
-    /// When a message was last delivered.
+    /// The time at which a message was last delivered.
     pub(crate) heard: Nanos,
-    /// When a message was last sent.
+    /// The time at which a message was last sent; `None` if never.
     pub(crate) message_sent: Option<Nanos>,
-    /// When a long message was last sent.
+    /// The time at which a long message was last sent; `None` if never.
     pub(crate) long_sent: Option<Nanos>,
 }
 

@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl PathSet {
-    /// When the silence of the peer makes the active path suspect.
+    /// The time at which the silence of the peer makes the active path suspect; `None` if no answer
+    /// is due.
     pub(crate) fn silence_at(&self) -> Option<Nanos> {
         if self.is_silent || self.is_gone {
             return None;

@@ -57,8 +57,9 @@ fn r15_messages_arrive_once_and_in_order_over_a_quiet_path() {
     }
 }
 
-/// Loss, delay, repetition and reordering; replays at once and later, from other slots and with
-/// other return paths; restarts without a goodbye; simultaneous connects of both ends.
+/// The network loses, delays, repeats and reorders packets. An attacker replays packets at once and
+/// later, from other slots and with other return paths. Ends restart without a goodbye, and connect
+/// simultaneously.
 #[test]
 fn r15_r16_a_message_arrives_at_most_once_and_at_its_socket_in_a_hostile_network() {
     for seed in seeds(6) {

@@ -16,7 +16,7 @@ pub(crate) struct Load {
     traffic: Traffic,
     ahead: SocketId,
     behind: Option<SocketId>,
-    /// When each message was sent, by which end, and the message.
+    /// For each message: the time at which it was sent, the end that sent it, and its bytes.
     sent: Vec<(u64, usize, Vec<u8>)>,
     /// Messages that were refused.
     pub(crate) refused: usize,

@@ -179,7 +179,7 @@ fn r18_identities_that_prove_nothing_push_out_no_connection() {
     world.assert_balanced();
 }
 
-/// Initiations by static key without a connection id, and with zeros as the id.
+/// Initiations by static key without a connection id, or with zeros as the id, are discarded.
 ///
 /// wire.md: W6-200.
 #[test]

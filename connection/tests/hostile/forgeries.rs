@@ -58,7 +58,7 @@ fn a_forged_unknown_connection_costs_a_handshake_in_five_seconds_and_nothing_els
     }
 }
 
-/// Errors of every kind about packets of the connection, and about others.
+/// A relay forges errors of every kind, about packets of the connection and about others.
 #[test]
 fn forged_errors_end_nothing_and_lose_nothing() {
     for seed in seeds(2) {
@@ -97,7 +97,7 @@ fn another_peer_at_the_label_is_refused_and_named() {
     world.assert_balanced();
 }
 
-/// Why connecting failed.
+/// The error with which connecting failed; `None` if it has not failed.
 fn failure(world: &World, socket: SocketId) -> Option<ConnectError> {
     world.ends[0].events.iter().find_map(|event| match event {
         Event::ConnectFailed { socket: failed, error } if *failed == socket => Some(error.clone()),

@@ -19,7 +19,7 @@ const OTHER: &str = "/another/1";
 
 /// Bytes of a packet of kind 4 without a message: switch header, connection header, tag.
 const CONFIRMATION: usize = 16 + 24;
-/// Bytes of such a packet with a `table_ack`.
+/// Bytes of a packet of kind 4 with a `table_ack`.
 const TABLE_ACK: usize = CONFIRMATION + 1 + 4;
 
 fn first_byte(packet: &[u8]) -> u8 {

@@ -19,7 +19,7 @@ fn flow(seen: &Seen) -> u16 {
     u16::from_be_bytes([seen.packet[6], seen.packet[7]])
 }
 
-/// Flags, flow, class and hops left of all packets between two ends.
+/// Checks flags, flow, class and hops left of all packets between two ends.
 ///
 /// wire.md: W6-4, W6-126, W6-127, W6-128, W6-129.
 #[test]

@@ -134,7 +134,7 @@ pub(crate) struct End {
     pub(crate) received: Vec<Seen>,
     /// The labels that its routing knows.
     pub(crate) labels: Labels,
-    /// Added to the wall clock of later processes, in nanoseconds.
+    /// The offset of the wall clock of later processes, in nanoseconds.
     pub(crate) skew: i64,
     /// Whether later processes hide their identity.
     pub(crate) hides_identity: bool,
@@ -681,7 +681,7 @@ impl World {
         self.drive(index);
     }
 
-    /// One step of a switch (wire.md 1.2 and 1.3).
+    /// Makes one step of a switch (wire.md 1.2 and 1.3).
     fn switch(&mut self, switch: usize, slot: u32, packet: &mut [u8]) {
         if let Some(log) = &mut self.log {
             log.push(packet.to_vec());
@@ -760,7 +760,7 @@ impl World {
         self.answer(switch, slot, packet, &message);
     }
 
-    /// An error of a switch about a packet that came in by a slot (W5-32 to W5-36, W5-51).
+    /// Sends an error of a switch about a packet that came in by a slot (W5-32 to W5-36, W5-51).
     fn answer(&mut self, switch: usize, slot: u32, packet: &mut [u8], message: &Message<'_>) {
         let bytes = message.to_bytes().to_vec();
         let AnyHeader::W64(header) = AnyHeader::parse(packet).unwrap() else { return };
@@ -779,12 +779,12 @@ impl World {
         self.arrive_after(0, Place::Switch(switch, 1), 0, answer);
     }
 
-    /// An error as a switch would send it about a packet that came in by this slot.
+    /// Sends an error as a switch would send it about a packet that came in by this slot.
     pub(crate) fn forge_error(&mut self, switch: usize, slot: u32, packet: &[u8], why: Reason) {
         self.error(switch, slot, &mut packet.to_vec(), why);
     }
 
-    /// A `too big` as a switch would send it.
+    /// Sends a `too big` as a switch would send it about a packet that came in by this slot.
     pub(crate) fn forge_too_big(&mut self, switch: usize, slot: u32, packet: &[u8], mtu: usize) {
         self.too_big(switch, slot, &mut packet.to_vec(), mtu);
     }

@@ -17,16 +17,16 @@ use strowger_wire::{Label, Scheme, Slot, label::AnyLabel};
 #[global_allocator]
 static ALLOC: GuardedAlloc = GuardedAlloc;
 
-/// The most that an idle connection without keys takes.
+/// Maximum number of bytes of an idle connection without keys.
 const WITHOUT_KEYS_MAX: i64 = 1_536;
-/// The most that an idle connection with keys takes.
+/// Maximum number of bytes of an idle connection with keys.
 const WITH_KEYS_MAX: i64 = 6 * 1_024;
-/// The most that an open socket takes beside its connection.
+/// Maximum number of bytes of an open socket, in addition to its connection.
 const SOCKET_MAX: i64 = 256;
 /// Hash tables double when seven in eight of their places are used. The first number leaves them full,
 /// the second nearly half empty.
 const CONNECTIONS: [u32; 2] = [224, 250];
-/// Longer than keys live.
+/// A time that is longer than keys are valid.
 const KEYS_LAPSE: Nanos = Nanos::from_secs(200);
 
 const NAME: &str = "/test/1";
@@ -43,7 +43,7 @@ enum Begins {
     HubByPeerId,
 }
 
-/// An endpoint with connections to many peers behind one slot, which are gone.
+/// An endpoint with connections to many peers. All peers were behind one slot, and are gone.
 struct Hub {
     endpoint: Endpoint,
     now: Nanos,
@@ -70,7 +70,8 @@ fn endpoint(number: u32, now: Nanos) -> Endpoint {
     made
 }
 
-/// Where the endpoint with this number is: by its static key as well, if `by_key` is set.
+/// The destination of the endpoint with this number, with the certificate of its connection key if
+/// `by_key` is set.
 fn destination(number: u32, slot: u32, by_key: bool) -> Destination {
     let director = Scheme::default().encode_least(Slot::new(slot)).expect("it fits");
     let label = AnyLabel::W64(Label::new(director.bits() | 1 << director.width()));
@@ -116,8 +117,8 @@ impl Hub {
         }
     }
 
-    /// One more peer, which exchanges a message in each direction with the hub and is gone. The hub
-    /// closes its socket, or keeps it.
+    /// Makes one more peer, which exchanges a message in each direction with the hub and is gone.
+    /// The hub keeps its socket if `keeps_socket` is set, and otherwise closes it.
     fn meet(&mut self, number: u32, begins: Begins, keeps_socket: bool) {
         let mut peer = endpoint(number, self.now);
         let (by_hub, by_key) = match begins {
@@ -182,7 +183,8 @@ impl Hub {
         packets(&mut self.endpoint, self.now);
     }
 
-    /// The bytes that the endpoint says it has allocated, and those that it gives back.
+    /// Drops the endpoint. Returns the bytes that it stated as allocated, and the bytes that it
+    /// freed.
     fn end(self) -> (i64, i64) {
         let said = self.endpoint.memory() as i64 - size_of::<Endpoint>() as i64;
         let guard = count();
@@ -191,7 +193,7 @@ impl Hub {
     }
 }
 
-/// What an endpoint sends now. Its events are dropped.
+/// Returns the packets that an endpoint sends now, and drops its events.
 fn packets(end: &mut Endpoint, now: Nanos) -> Vec<Vec<u8>> {
     end.poll(now);
     let mut packets = Vec::new();

@@ -150,7 +150,7 @@ fn an_established_connection_allocates_nothing_for_a_message() {
     assert_eq!((calls, pair.delivered - before), (0, 100_000));
 }
 
-/// The same for bursts: 64 messages with one call.
+/// Bursts of 64 messages, each sent with one call, cause no call of the allocator.
 #[test]
 fn a_burst_allocates_nothing() {
     let mut pair = Pair::connected();

@@ -125,7 +125,8 @@ fn timestamps_are_kept_and_the_greatest_dropped_one_is_the_floor() {
     assert!(memory.is_below_floor(Timestamp(12)) && !memory.is_below_floor(Timestamp(13)));
 }
 
-/// A message in flight, the repeated goodbyes, and a packet after the keys were dropped.
+/// After the goodbye, a message that was in flight arrives, the goodbye is repeated, and a packet
+/// arrives after the keys were dropped.
 ///
 /// wire.md: W6-165.
 #[test]
@@ -274,7 +275,7 @@ fn packets_of_a_former_process_are_not_opened_after_a_restart() {
     }
 }
 
-/// A packet of kind 7 about a packet that was sealed with former keys.
+/// A packet of kind 7 about a packet that was sealed with former keys has an effect for 10 s.
 ///
 /// wire.md: W6-143.
 #[test]
