@@ -202,7 +202,7 @@ impl DatagramSocket {
         self.take().transpose()
     }
 
-    /// The next message, or registers the task's waker.
+    /// Returns the next message, or registers the task's waker if there is none.
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).

@@ -1,4 +1,4 @@
-//! Why an operation failed. Each text says what to do.
+//! The errors of this crate, with their texts.
 
 use std::io;
 
@@ -31,7 +31,7 @@ pub enum StartError {
     Unix {
         /// The path of the socket.
         path: String,
-        /// Why.
+        /// The reason why the socket cannot be used.
         #[source]
         why: ClientError,
     },

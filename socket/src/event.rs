@@ -27,7 +27,7 @@ pub enum NodeEvent {
     PeerClosed {
         /// The peer.
         peer: PeerId,
-        /// Why.
+        /// The reason why the connection was closed.
         reason: CloseReason,
     },
     /// The peer has restarted and has forgotten the connection. Sockets stay open.
@@ -53,11 +53,11 @@ pub enum NodeEvent {
     Identified {
         /// The peer.
         peer: PeerId,
-        /// Name and version of its program.
+        /// The name and version of the peer's program.
         agent: String,
-        /// Hops left of the question when it arrived at the peer.
+        /// The hops left of the request when it arrived at the peer.
         hops_left: u8,
-        /// The label from the peer to this node: the return label of the question.
+        /// The label from the peer to this node: the return label of the request.
         label: AnyLabel,
         /// Bytes of the longest connection packet that the peer accepts.
         mtu: u16,
@@ -75,16 +75,16 @@ pub enum NodeEvent {
     Leaving {
         /// The peer.
         peer: PeerId,
-        /// Seconds until the peer closes the connection.
+        /// The number of seconds until the peer closes the connection.
         seconds: u16,
-        /// Why.
+        /// The code and the text that the peer stated.
         goodbye: Goodbye,
     },
     /// The peer wants the connection to stay.
     Stay {
         /// The peer.
         peer: PeerId,
-        /// How much, 0 to 255.
+        /// The strength of this wish, from 0 to 255.
         weight: u8,
     },
     /// A switch on the path reported congestion. The report is not authenticated.
@@ -227,7 +227,8 @@ impl Events {
         }
     }
 
-    /// The next event, or registers the task's waker. `None` after the node has closed.
+    /// Returns the next event, or registers the task's waker if there is none. `None` after the
+    /// node has closed.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<NodeEvent>> {
         self.take(Some(cx.waker()))
     }

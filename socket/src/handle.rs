@@ -32,14 +32,14 @@ impl ConnectionHandle {
         self.peer
     }
 
-    /// Paths with their round trips and states, keys, protocol tables. `None` if there is no
-    /// connection.
+    /// The status of the connection: its paths, keys, protocol tables and limits. `None` if there
+    /// is no connection.
     pub fn info(&self) -> Reply<Option<ConnectionInfo>> {
         self.ask(|peer, reply| Request::Info { peer, reply })
     }
 
     /// Asks the peer for the name of its program, and for the label and hops left with which the
-    /// question arrived. The answer is the event [`Identified`](crate::NodeEvent::Identified).
+    /// request arrived. The answer is the event [`Identified`](crate::NodeEvent::Identified).
     pub fn identify(&self) -> Reply<Result<(), NoConnection>> {
         self.ask(|peer, reply| Request::Identify { peer, reply })
     }

@@ -16,9 +16,9 @@
 //! | [`ReadMsg`], [`WriteMsg`] | traits for code that should not depend on sockets |
 //! | [`Driver`] | the loop of a node, for programs that run it themselves |
 //!
-//! Each operation has three forms: one that blocks, one that is polled, and a future that works in
-//! any async runtime. Every future may be dropped at any time: a dropped send has queued all of its
-//! message or nothing, and a dropped receive has taken no message.
+//! Most operations that wait have three forms: one that blocks, one that is polled, and a future
+//! that works in any async runtime. Every future may be dropped at any time: a dropped send has
+//! queued all of its message or nothing, and a dropped receive has taken no message.
 //!
 //! Messages are not acknowledged, repeated, ordered or congestion-controlled: a socket is to
 //! PeerIds what UDP is to IP addresses. A message arrives whole, once, or not at all.

@@ -10,23 +10,23 @@ use strowger_frame::BURST_MAX;
 /// One burst: the driver empties a ring in one call, and a train of 64 frames fits.
 pub const RING_DEPTH: usize = BURST_MAX;
 
-/// Maximum number of frames in such a ring. 4,096 messages of 1,400 bytes last for 5 ms at 10
-/// Gbit/s.
+/// Maximum number of frames in a ring between a socket and its driver. 4,096 messages of 1,400
+/// bytes last for 5 ms at 10 Gbit/s.
 pub const RING_DEPTH_MAX: usize = 4_096;
 
 /// Maximum number of sockets of a node: four for each connection that an endpoint may have. Their
 /// ready bits are 8 KiB.
 pub const SOCKETS_MAX: usize = 65_536;
 
-/// Maximum number of datagram sockets of a node: one for each number of a protocol table.
+/// Maximum number of datagram sockets of a node: more than a protocol table has numbers.
 pub const DATAGRAM_SOCKETS_MAX: usize = 256;
 
 /// Maximum number of messages that a socket holds in the frames in which they arrived, unless the
 /// builder sets another number. Each message may pin a chunk of 68 KiB of a worker's pool.
 pub const HOLD_MAX: usize = 256;
 
-/// Maximum number of messages that a socket holds beyond [`HOLD_MAX`], as copies in the driver's
-/// memory. This is a quarter of [`COPY_CHUNKS`], so that one socket cannot take all.
+/// Maximum number of further messages that a socket holds, as copies in the driver's memory. This
+/// is a quarter of [`COPY_CHUNKS`], so that one socket cannot take all.
 pub const COPIES_MAX: usize = 256;
 
 /// Chunks of 4 KiB for copies of messages and for packets of the control part: 4 MiB.

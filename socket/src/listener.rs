@@ -81,7 +81,7 @@ impl Listener {
         self.take().transpose()
     }
 
-    /// The next socket, or registers the task's waker.
+    /// Returns the next socket, or registers the task's waker if there is none.
     ///
     /// # Errors
     /// As [`try_accept`](Self::try_accept).

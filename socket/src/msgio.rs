@@ -14,7 +14,7 @@ use crate::{
 
 /// A source of messages.
 pub trait ReadMsg {
-    /// The next message, or registers the task's waker.
+    /// Returns the next message, or registers the task's waker if there is none.
     ///
     /// # Errors
     /// The source is closed, or has failed.

@@ -55,7 +55,7 @@ pub struct NodeBuilder {
     announces: bool,
 }
 
-/// The facts that the slot has about its switch, for [`NodeBuilder::routing_from`].
+/// The facts about the slot and its switch, for [`NodeBuilder::routing_from`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct SlotFacts {
@@ -144,10 +144,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Announces this node to its switch while the node runs, so that nodes that ask the switch
-    /// find this node by PeerId. Without this call only peers that know a label reach it. A switch
-    /// without an identity accepts no announcements, and a port in this process has no switch to
-    /// ask.
+    /// Sets whether this node announces itself to its switch while it runs, so that nodes that ask
+    /// the switch find this node by PeerId. Without an announcement only peers that know a label
+    /// reach it. A switch without an identity accepts no announcements, and a port in this process
+    /// has no switch to ask.
     pub fn announce(mut self, announces: bool) -> Self {
         self.announces = announces;
         self
@@ -182,14 +182,16 @@ impl NodeBuilder {
         self
     }
 
-    /// Always connects by PeerId. Then the identity of this node stays hidden from an attacker who
-    /// later gets the static key of the peer. Early messages are not possible.
+    /// Sets whether this node always connects by PeerId. Then the identity of this node stays
+    /// hidden from an attacker who later gets the static key of the peer. Early messages are not
+    /// possible.
     pub fn hide_identity(mut self, hides: bool) -> Self {
         self.hide_identity = hides;
         self
     }
 
-    /// Answers handshakes of nodes that know only a label of this node (wire.md W6-10).
+    /// Sets whether this node answers handshakes of nodes that know only a label of this node
+    /// (wire.md W6-10).
     pub fn accept_without_peer_id(mut self, accepts: bool) -> Self {
         self.accept_without_peer_id = accepts;
         self
@@ -317,7 +319,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Describes a node.
+    /// Makes a builder with the default settings.
     pub fn builder() -> NodeBuilder {
         NodeBuilder::new()
     }
@@ -334,8 +336,8 @@ impl Node {
 
     /// Opens a socket to this peer, in the first of these protocols that the peer accepts.
     ///
-    /// Takes one round trip, or none if there is a connection. With several names, or if only the
-    /// peer's PeerId is known, connecting takes two.
+    /// Connecting takes one round trip, or none if there is a connection. With several names, or if
+    /// only the peer's PeerId is known, connecting takes two.
     pub fn connect(
         &self,
         to: impl Into<Destination>,
@@ -371,8 +373,8 @@ impl Node {
         Ok(Listener { shared, alive: self.alive.clone() })
     }
 
-    /// One socket for these protocols and all peers that the policy allows, for gossip, hash tables
-    /// and UDP.
+    /// Opens one socket for these protocols and all peers that the policy allows, for gossip, hash
+    /// tables and UDP.
     ///
     /// # Errors
     /// As [`listen`](Self::listen).

@@ -234,7 +234,8 @@ impl SocketSender {
         self.poll_with(cx, |this| this.try_send(message))
     }
 
-    /// Tries, registers, and tries once more, so that no wake-up between the tries is lost.
+    /// Makes an attempt, registers the task's waker, and makes another attempt, so that no wake-up
+    /// between the two is lost.
     fn poll_with<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -381,7 +382,7 @@ impl SocketReceiver {
         }
     }
 
-    /// The next message, or registers the task's waker.
+    /// Returns the next message, or registers the task's waker if there is none.
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).

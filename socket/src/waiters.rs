@@ -17,7 +17,8 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Tries, registers, and tries once more, so that no wake-up between the tries is lost.
+    /// Makes an attempt, registers the task's waker, and makes another attempt, so that no wake-up
+    /// between the two is lost.
     pub(crate) fn poll_with<T>(
         &self,
         cx: &mut Context<'_>,

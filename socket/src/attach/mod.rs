@@ -76,7 +76,7 @@ impl Attachment {
     }
 }
 
-/// The facts that a port has about its switch.
+/// The facts about its switch that a port knows.
 #[derive(Clone, Debug)]
 pub(crate) struct PortFacts {
     pub(crate) scheme: Scheme,
@@ -116,7 +116,7 @@ macro_rules! delegate {
 }
 
 impl SlotPort {
-    /// Receives packets while `burst` has room.
+    /// Receives packets while `burst` has room. Returns a change of the switch, if there is one.
     #[inline]
     pub(crate) fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> Option<PortChange> {
         delegate!(self, port => port.receive(pool, burst))

@@ -42,7 +42,7 @@ pub(crate) struct UnixSlot {
     awaits_greeting: bool,
     is_full: bool,
     is_starved: bool,
-    /// When to connect again.
+    /// The time of the next attempt to connect; `None` while no attempt is planned.
     again_at: Option<Instant>,
 }
 

@@ -158,7 +158,7 @@ impl Driver {
         }
     }
 
-    /// Whether the node is closed: drop the driver.
+    /// Whether the node is closed, so that the program should drop the driver.
     pub fn is_over(&self) -> bool {
         self.is_port_over || self.is_closing && self.endpoint.is_closed()
     }
@@ -183,7 +183,8 @@ impl Driver {
         worked
     }
 
-    /// When [`poll`](Self::poll) has work even if nothing arrives; `None` if never.
+    /// The time from now until [`poll`](Self::poll) has work even if nothing arrives; `None` if it
+    /// then has none.
     pub fn next_timeout(&self) -> Option<Duration> {
         let due = self.endpoint.next_timeout().map(|at| {
             let left = at.since(self.clock.now());
@@ -230,7 +231,7 @@ impl Driver {
         self.doorbell.disarm();
     }
 
-    /// Whether sockets or requests wait.
+    /// Whether sockets, datagram sockets, requests or dropped handles wait for the driver.
     fn has_work(&self) -> bool {
         let shared = &self.shared;
         let is_stalled = self.port.is_stalled() || !self.packets.is_empty();
@@ -388,7 +389,7 @@ fn ring_if(bell: &TaskBell, did: bool) {
     }
 }
 
-/// Reads a flag that another thread sets when it is done with its handle.
+/// Reads a flag of a handle, which another thread sets with release ordering.
 fn is_set(flag: &AtomicBool) -> bool {
     flag.load(Ordering::Acquire)
 }

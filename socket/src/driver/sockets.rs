@@ -191,7 +191,7 @@ impl Driver {
             let mut left = self.ready[word];
             while left != 0 {
                 if self.is_blocked() {
-                    // The next round starts after this socket.
+                    // The next round starts with the word of this socket.
                     self.next_word = word;
                     return worked;
                 }
@@ -333,7 +333,8 @@ impl Driver {
         }
     }
 
-    /// Drops the first message, or all if no other one can succeed.
+    /// Handles a refusal of the first message. A message without room for headers is copied.
+    /// Otherwise the message is dropped, or all messages if no other one can succeed.
     fn refuse(&mut self, place: usize, messages: &mut Burst, why: &SendRefused) {
         if *why == SendRefused::NoRoom
             && let Some(roomy) = Self::roomy_copy(&mut self.pool, &messages[0])
@@ -426,8 +427,8 @@ enum ReceivePlace {
     PassThroughFull,
 }
 
-/// A place for a message in a receive queue. Pass-through messages are not authenticated, so they
-/// may use only half of the queue and cannot displace sealed messages (wire.md W6-162).
+/// Whether a receive queue has a place for a message. Pass-through messages are not authenticated,
+/// so they may use only half of the queue and cannot displace sealed messages (wire.md W6-162).
 #[inline]
 fn place_for<T: Send>(
     queue: &mut strowger_frame::ring::Producer<T>,

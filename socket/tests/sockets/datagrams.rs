@@ -7,7 +7,7 @@ use strowger_testkit::until;
 
 use super::support::{LONG, pair, pair_with};
 
-/// An address book in which the nodes know each other.
+/// An address book whose only entry is the node with this seed, which may connect.
 fn book(of: u64, label: &str) -> strowger_socket::routing::StaticTable {
     let peer = super::support::key(of).public().peer_id();
     let text = format!(
