@@ -48,7 +48,7 @@ pub const BOOK_BYTES_MAX: usize = 4 << 20;
 pub const BOOK_ENTRIES_MAX: usize = 8_192;
 
 /// Maximum length of a name in an address book, in bytes: one label of a host name has at most 63,
-/// and names of peers in a relay's configuration have 64.
+/// and a name of a peer in a relay's configuration has at most 64.
 pub const BOOK_NAME_BYTES_MAX: usize = 63;
 
 /// Seconds for which a route of the address book that has failed comes after the others.
@@ -86,7 +86,8 @@ pub const ASK_TRIES: u8 = 3;
 /// question, and the queue of questions has as many places.
 pub const LOOKUPS_ASKED_MAX: usize = QUESTIONS_MAX;
 
-/// Maximum number of neighbours that are asked at a time. A switch answers 32 at once from one link.
+/// Maximum number of neighbours that are asked at a time. A switch answers 32 questions at once
+/// from one link.
 pub const NEIGHBOURS_ASKED_MAX: usize = 16;
 
 /// Seconds after which a lookup at neighbours ends, even if not all were asked. At 16 neighbours a

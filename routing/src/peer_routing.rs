@@ -42,7 +42,7 @@ pub trait PeerRouting: Send {
     /// Reports the outcome of a route that a lookup found.
     fn feedback(&mut self, now: Nanos, route: &Route, outcome: &Outcome);
 
-    /// When `poll` must be called next; `None` if only other calls can cause a result.
+    /// The time at which `poll` must be called next; `None` if only other calls can cause a result.
     fn next_timeout(&self) -> Option<Nanos>;
 }
 
@@ -104,7 +104,7 @@ pub struct LookupResult {
     pub target: LookupTarget,
     /// Routes to the target, best first; may be empty.
     pub candidates: Candidates,
-    /// Set in the last result of a lookup.
+    /// The end of the lookup in its last result; `None` in all others.
     pub end: Option<LookupEnd>,
 }
 
@@ -148,7 +148,7 @@ pub enum Outcome {
 pub enum RouteFailure {
     /// A switch reported a dropped packet. Such a report is not authenticated.
     Error(Reason),
-    /// No reply arrived in time.
+    /// The peer did not answer in time.
     Silence,
     /// Another identity answered.
     WrongPeer,

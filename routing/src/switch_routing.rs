@@ -28,7 +28,8 @@ pub trait SwitchRouting: Send {
     /// with it.
     fn repair(&mut self, now: Nanos, label: &AnyLabel, error: &PathError) -> Option<AnyLabel>;
 
-    /// When the result of `paths` may change without another call; `None` if it cannot.
+    /// The time at which the result of `paths` may change without another call; `None` if it
+    /// cannot.
     fn next_timeout(&self) -> Option<Nanos>;
 }
 
@@ -140,7 +141,7 @@ impl SwitchRouting for GivenLabels {
 /// An error or notice of a switch about a packet on a path (W5-7). It is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathError {
-    /// What happened.
+    /// The kind of the error or notice.
     pub kind: PathErrorKind,
     /// The header of the packet, as the switch received it.
     pub offending: OffendingHeader,

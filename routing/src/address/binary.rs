@@ -11,19 +11,19 @@ use crate::limits::{ADDRESS_BYTES_MAX, VARINT_BYTES_MAX};
 /// The codes of the parts. Those of Strowger are in the private range of multicodec
 /// (0x300000 to 0x3fffff).
 mod code {
-    /// 4 bytes of address.
+    /// An IPv4 address: its 4 bytes follow.
     pub(super) const IP4: u32 = 4;
-    /// 16 bytes of address.
+    /// An IPv6 address: its 16 bytes follow.
     pub(super) const IP6: u32 = 41;
-    /// 2 bytes of port.
+    /// A UDP port: its 2 bytes follow.
     pub(super) const UDP: u32 = 273;
-    /// Length as varint, and a PeerId.
+    /// A PeerId: its length as a varint and its bytes follow.
     pub(super) const P2P: u32 = 421;
-    /// Width code of W2-3 (1 byte), and 8, 16 or 32 bytes of label.
+    /// A label: its width code (W2-3, 1 byte) and its 8, 16 or 32 bytes follow.
     pub(super) const SWITCH: u32 = 0x30_0053;
-    /// No fields.
+    /// The end of an underlay address: no field follows.
     pub(super) const STROWGER: u32 = 0x30_0054;
-    /// Length as varint, and the name of a protocol.
+    /// The name of a protocol: its length as a varint and its bytes follow.
     pub(super) const PROTOCOL: u32 = 0x30_0055;
 }
 

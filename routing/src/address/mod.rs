@@ -50,9 +50,9 @@ pub struct AddressParts {
 /// An IP address and a UDP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UdpAddress {
-    /// A unicast address.
+    /// The IP address; only a unicast address is valid.
     pub ip: IpAddr,
-    /// Not zero.
+    /// The UDP port; zero is not valid.
     pub port: u16,
 }
 

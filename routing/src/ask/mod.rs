@@ -34,7 +34,7 @@ fn certificate_of(peer: &PeerId, bytes: &[u8], network: &NetworkId) -> Option<Ce
     (certificate.identity().peer_id() == *peer).then_some(certificate)
 }
 
-/// The time of the expiry of a label that is valid for these seconds; 0 means that it does not
+/// The time at which a label expires; `None` if `seconds` is 0, which means that the label does not
 /// expire.
 fn expiry(now: Nanos, seconds: u32) -> Option<Nanos> {
     (seconds > 0).then(|| now.plus(Nanos::from_secs(seconds.into())))

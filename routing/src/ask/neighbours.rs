@@ -25,8 +25,8 @@ use crate::{
     question::{ControlReply, Question, QuestionQueue},
 };
 
-/// Asks slot 1 of each neighbour of the own switch by find messages, for small networks. A peer that
-/// is found is at an endpoint of that neighbour.
+/// Asks slot 1 of each neighbour of the own switch by find messages, for small networks. A peer
+/// that is found is at an endpoint of the neighbour that answered.
 ///
 /// At most 16 questions wait for an answer at a time, in all lookups together. A neighbour that says
 /// "not here", or nothing within a second, is not asked for the same peer again for 30 s. A lookup
@@ -99,8 +99,8 @@ impl AskNeighbours {
         }
     }
 
-    /// Replaces the slots of the own switch that lead to neighbours. Lookups in progress keep
-    /// theirs.
+    /// Replaces the slots of the own switch that lead to neighbours. Lookups in progress keep the
+    /// former slots.
     pub fn set_neighbours(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.neighbours = slots.into_iter().collect();
         self.neighbours.remove(&self.own_slot);

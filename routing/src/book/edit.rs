@@ -34,7 +34,7 @@ pub(super) fn value_of(entry: &BookEntry, key: &str) -> Option<String> {
     }
 }
 
-/// Why the text of an address book is not changed.
+/// The reason why the text of an address book is not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
     /// The text is not a valid address book.

@@ -236,7 +236,7 @@ impl core::error::Error for BookFaults {}
 pub struct BookFault {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong, and what is needed.
+    /// A text that says what is wrong and what is needed.
     pub text: String,
 }
 

@@ -283,7 +283,7 @@ impl Reader {
 /// Reads a label. A label with at most 16 digits has 64 bits, and its leading zeros may be omitted.
 ///
 /// # Errors
-/// One sentence.
+/// A text that says why this is not a label.
 pub fn parse_label(text: &str) -> Result<AnyLabel, String> {
     if text.len() > 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!(
@@ -306,7 +306,7 @@ pub fn parse_label(text: &str) -> Result<AnyLabel, String> {
 /// Reads an address of this peer. The PeerId may be omitted.
 ///
 /// # Errors
-/// One sentence.
+/// A text that says why this is not an address of the peer in a book.
 pub fn parse_address(text: &str, peer: PeerId) -> Result<PeerAddress, String> {
     let address: PeerAddress = text.parse().map_err(|error| {
         let form = match text.parse::<SocketAddr>() {

@@ -20,7 +20,7 @@ pub struct Budgeted<A> {
     ends: Ends,
     /// The unused budget as a time, `1 s / per_second` for each lookup; at most a burst.
     saved: Nanos,
-    /// When `saved` was computed.
+    /// The time at which `saved` was computed; `None` before the first lookup.
     counted: Option<Nanos>,
 }
 

@@ -20,7 +20,7 @@ pub struct First<A, B> {
     lookups: BTreeMap<LookupTarget, Stage>,
 }
 
-/// Which source works on a lookup.
+/// The source that works on a lookup.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     First {
