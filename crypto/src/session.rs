@@ -74,7 +74,7 @@ pub struct SessionConfig {
     pub times: &'static SessionTimes,
 }
 
-/// The environment of one step.
+/// What a session needs from its caller for one step: time, identity, randomness and indices.
 pub struct Context<'a> {
     /// Current time.
     pub now: Nanos,
@@ -182,7 +182,7 @@ pub struct Session {
     next: Vec<(Generation, Box<NewKeys>)>,
     /// Attempts that still accept a response, newest last, at most [`ATTEMPTS_MAX`].
     attempts: Vec<Attempt>,
-    /// Time of the next attempt, if there was a first one.
+    /// Time of the next attempt; `None` if there was no attempt since the last success.
     retry_at: Option<Nanos>,
     /// The number of attempts since the last success.
     tries: u32,
@@ -406,8 +406,8 @@ impl Session {
         }
     }
 
-    /// Drops all keys but the current ones: former keys belong to an earlier process of the peer.
-    /// Each index is returned with one [`Output::Close`].
+    /// Drops the previous keys, which belong to an earlier process of the peer. Each index is
+    /// returned with one [`Output::Close`].
     pub fn drop_former(&mut self, outputs: &mut Vec<Output>) {
         let former = self.previous.drain(..);
         outputs.extend(former.map(|generation| Output::Close(generation.index)));

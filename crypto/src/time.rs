@@ -14,12 +14,12 @@ impl Nanos {
     /// The zero of the clock.
     pub const ZERO: Nanos = Nanos(0);
 
-    /// Whole seconds.
+    /// A span of this number of seconds.
     pub const fn from_secs(seconds: u64) -> Nanos {
         Nanos(seconds.saturating_mul(1_000_000_000))
     }
 
-    /// Whole milliseconds.
+    /// A span of this number of milliseconds.
     pub const fn from_millis(milliseconds: u64) -> Nanos {
         Nanos(milliseconds.saturating_mul(1_000_000))
     }

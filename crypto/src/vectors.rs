@@ -110,7 +110,8 @@ pub fn xx_answer(
     xx::answer_with(ours, ephemeral, first)
 }
 
-/// The session of that responder after the third message (XX 3).
+/// The session, after the third message (XX 3), of a responder whose ephemeral private key and
+/// index are given.
 pub fn xx_establish(
     ours: &LocalParams<'_>,
     ephemeral: Secret,

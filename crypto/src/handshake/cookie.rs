@@ -59,8 +59,8 @@ const _: () = assert!(COOKIE_REPLY_BYTES <= INITIATION_BYTES);
 /// and in XX by label alone.
 pub(crate) const NO_KEY: StaticPublic = StaticPublic([0; KEY_BYTES]);
 
-/// How an initiator addresses the responder: the key of mac1 and of the cookie reply (wire.md
-/// W6-10).
+/// The way in which an initiator addresses the responder: it determines the key of mac1 and of the
+/// cookie reply (wire.md W6-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
     /// By its static key, with IK.
@@ -260,7 +260,7 @@ impl Admitted<'_> {
         self.step
     }
 
-    /// How the sender addresses us.
+    /// The way in which the sender addresses us.
     pub const fn way(&self) -> Way {
         self.way
     }
@@ -309,7 +309,7 @@ pub struct CookieChecker {
 }
 
 impl CookieChecker {
-    /// Bytes of memory behind this value, about.
+    /// Approximate bytes of memory behind this value.
     pub fn memory_bytes(&self) -> usize {
         self.completed_handshakes() * MAC_BYTES * 3 / 2
     }

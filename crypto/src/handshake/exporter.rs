@@ -7,7 +7,7 @@ use strowger_wire::limits::KEY_BYTES;
 use crate::identity::StaticPublic;
 use crate::secret::{Psk, Secret};
 
-/// Bytes of the nonce that each end sends with its transport identity.
+/// Bytes of the nonce that each end discloses with its link key.
 const NONCE_BYTES: usize = 16;
 
 /// Derives secrets that both ends of one session share and that reveal nothing about its keys.
@@ -26,7 +26,7 @@ pub struct DirectEnd {
 }
 
 impl Exporter {
-    /// `directions` are the keys of initiator to responder, and back.
+    /// Takes the keys of the two directions: initiator to responder, and back.
     pub(crate) fn new([there, back]: [&Secret; 2]) -> Exporter {
         Exporter(there.derive("strowger connection exporter", &[back.expose()]))
     }

@@ -120,7 +120,7 @@ pub struct Offer {
     pub mtu: Mtu,
     /// The scheme that encodes this end's slot numbers.
     pub scheme: SchemeBytes,
-    /// Protocols of this end.
+    /// The protocol table of this end.
     pub protocols: ProtocolBytes,
     /// Fields behind the protocol table. Only connections have them.
     ///

@@ -169,7 +169,7 @@ pub struct Initiation {
     their: Hello,
     peer: StaticPublic,
     precomputed: Arc<PrecomputedPeers>,
-    /// The identity, once its proof was verified: an endpoint asks before it accepts.
+    /// The initiator's identity; empty until its proof was verified.
     verified: OnceCell<Identity>,
 }
 
@@ -184,7 +184,7 @@ impl Initiation {
         self.their.timestamp
     }
 
-    /// Whether this initiation is newer than all that `guard` has accepted. A replay is not.
+    /// Whether this initiation is newer than all that `guard` has accepted. A replay is not newer.
     pub fn is_newer_than(&self, guard: &TimestampGuard) -> bool {
         guard.check(self.their.timestamp).is_ok()
     }

@@ -266,7 +266,7 @@ impl Random for PresetRng {
 struct X25519 {
     secret: StaticSecret, // erases itself
     public: [u8; KEY_BYTES],
-    /// `Some` for the static key only.
+    /// The values precomputed for peers; `Some` for the static key only.
     precomputed: Option<Arc<PrecomputedPeers>>,
 }
 

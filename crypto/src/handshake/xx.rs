@@ -391,7 +391,7 @@ pub(crate) fn answer_with(
     Ok(message)
 }
 
-/// The session of that responder after the third message.
+/// The session, after the third message, of a responder whose ephemeral key and index are given.
 #[cfg(feature = "vectors")]
 pub(crate) fn establish_with(
     ours: &LocalParams<'_>,
@@ -573,7 +573,7 @@ impl Finish {
         &self.peer.identity
     }
 
-    /// How the peer addressed us.
+    /// The way in which the peer addressed us.
     pub const fn way(&self) -> Way {
         self.way
     }

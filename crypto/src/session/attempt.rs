@@ -95,9 +95,9 @@ impl Session {
 
     /// Whether our own attempt wins against an initiation of the peer.
     ///
-    /// The attempt of the end with the smaller static key wins. There are two exceptions: its
-    /// initiation seems lost, or it uses XX. Once there are keys, an initiation that the peer sent
-    /// before it had them loses as well.
+    /// The attempt of the end with the smaller static key wins. There are two exceptions: the
+    /// initiation of our attempt seems lost, or our attempt uses XX. Once there are keys, an
+    /// initiation that the peer sent before it had them loses as well.
     fn keeps_own_attempt(&self, context: &Context<'_>, theirs: &StaticPublic) -> bool {
         let is_new = |since| context.now.since(since) < self.config.times.crossing;
         let is_begun = |attempt: &Attempt| {
@@ -151,8 +151,8 @@ impl Session {
         self.hides_identity = true;
     }
 
-    /// Sets whether handshakes begin with IK only, as long as the peer's key is known: while they
-    /// carry an early message.
+    /// Sets whether all handshakes begin with IK while the peer's key is known. Callers set this
+    /// while the hello contains an early message.
     pub fn insist_on_key(&mut self, insists: bool) {
         self.insists_on_key = insists;
     }

@@ -14,7 +14,8 @@ pub struct IdleSession {
     peer: Option<StaticPublic>,
     guard: TimestampGuard,
     newest_timestamp: u64,
-    /// The greatest time for none.
+    /// The time of the next attempt; the greatest time if there was no attempt since the last
+    /// success.
     retry_at: Nanos,
     back_off_until: Nanos,
     round_trip: Nanos,
@@ -62,8 +63,8 @@ impl core::fmt::Debug for IdleSession {
 }
 
 impl Session {
-    /// What is to be kept of a session that has no keys and no handshake, and wants none; `None`
-    /// for all others. The session has no timeout then.
+    /// Takes what must be kept out of a session that has no keys and no handshake, and wants none.
+    /// Such a session has no timeout. Returns `None` for all others.
     pub fn reduce(&mut self) -> Option<IdleSession> {
         let is_idle = !self.wanted
             && self.generations().next().is_none()
@@ -106,8 +107,8 @@ impl Session {
         session
     }
 
-    /// Bytes of memory behind this value, keys that are not used yet included, but without what
-    /// handshakes that wait for a response keep.
+    /// Bytes of memory behind this value: with keys that are not used yet, and without the states
+    /// of handshakes that wait for a response.
     pub fn memory_bytes(&self) -> usize {
         let offer = |offer: &crate::handshake::Offer| offer.memory_bytes();
         let next = self.next.iter().map(|(_, keys)| {
@@ -123,7 +124,7 @@ impl Session {
             + self.msg3.as_ref().map_or(0, Vec::capacity)
     }
 
-    /// Returns the memory of lists that are empty.
+    /// Frees the memory of lists that are empty.
     pub(super) fn shrink(&mut self) {
         if self.attempts.is_empty() {
             self.attempts = Vec::new();

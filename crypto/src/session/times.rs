@@ -27,7 +27,7 @@ pub struct SessionTimes {
     pub attempts_per_pause: u32,
     /// The number of times that the pause doubles while there are valid keys.
     pub doublings_while_sealing: u32,
-    /// Each pause grows by a random part of up to this fraction of itself: 3 for a third.
+    /// Each pause grows by a random part of up to one in this number: 3 for a third.
     pub jitter_parts: u64,
     /// The time for which one attempt waits for a response.
     pub attempt_life: Nanos,

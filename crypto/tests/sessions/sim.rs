@@ -50,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) answers: u64,
 }
 
-/// Time of arrival, sequence number, receiver, packet.
+/// A packet in flight: time of arrival, sequence number, receiver, bytes.
 pub(crate) type Flight = (Nanos, u64, usize, Vec<u8>);
 
 pub(crate) struct Sim {
