@@ -121,7 +121,7 @@ error_names! {
 /// A failure in the form that a program receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// What failed.
+    /// The kind of the failure.
     pub name: ErrorName,
     /// One sentence with the remedy.
     pub text: String,

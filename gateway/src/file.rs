@@ -18,7 +18,7 @@ use crate::{
     transfer::{Receiver, Sender, TransferError, Verdict},
 };
 
-/// The time between two tries when the queue is full, or when there is no input yet.
+/// The interval at which a sender tries again while the queue is full or no input is available.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The statistics of a transfer.
@@ -26,9 +26,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Report {
     /// Bytes of the file.
     pub(crate) bytes: u64,
-    /// The time that it took.
+    /// The duration of the transfer.
     pub(crate) took: Duration,
-    /// Blocks that were sent more than once.
+    /// The number of retransmissions of blocks; 0 at the receiver.
     pub(crate) repeated: u64,
 }
 
@@ -171,7 +171,7 @@ pub(crate) enum Output {
         part: PathBuf,
         /// The open file.
         open: File,
-        /// Whether an existing file is replaced.
+        /// Whether the file replaces an existing file of this name.
         force: bool,
     },
 }
@@ -216,7 +216,7 @@ impl Output {
         }
     }
 
-    /// Gives the file its final name.
+    /// Gives the file its final name, or flushes standard output.
     fn commit(&mut self) -> io::Result<()> {
         match self {
             Output::Standard => io::stdout().flush(),

@@ -86,7 +86,7 @@ impl Options {
 pub(crate) struct Identified {
     /// The name and version of its program.
     pub(crate) agent: String,
-    /// The label from the peer to this node: the return label of the question.
+    /// The label from the peer to this node: the return label of the request.
     pub(crate) label: AnyLabel,
 }
 

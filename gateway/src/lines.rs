@@ -66,8 +66,8 @@ pub(crate) fn send(socket: &mut SocketSender, line: &[u8]) -> Result<(), Failure
     })
 }
 
-/// Prints the messages of a peer as lines, until the socket is closed, and returns why. `None`: the
-/// reader of the output has closed it.
+/// Prints the messages of a peer as lines until the socket is closed, and returns the reason of the
+/// close. Returns `None` if the reader of the output has closed the output.
 ///
 /// # Errors
 /// One line: the output cannot be written, or the peer sends a file.
@@ -96,7 +96,7 @@ pub(crate) fn print(
     }
 }
 
-/// Fails if the goodbye says that the peer closed because of a failure.
+/// Fails if the peer closed the socket with an error message, or if neither end closed it.
 ///
 /// # Errors
 /// One line: the text of the goodbye.
@@ -117,7 +117,7 @@ pub(crate) fn check_goodbye(reason: Option<&CloseReason>) -> Result<(), Failure>
 pub(crate) struct CurrentSender(Arc<(Mutex<Option<SocketSender>>, Condvar)>);
 
 impl CurrentSender {
-    /// Sets the peer for further lines; with `None`, lines wait for the next peer.
+    /// Sets the sender to the peer for further lines. With `None`, lines wait for the next peer.
     pub(crate) fn set(&self, sender: Option<SocketSender>) {
         let (current, changed) = &*self.0;
         *current.lock().unwrap_or_else(PoisonError::into_inner) = sender;
@@ -132,8 +132,8 @@ impl CurrentSender {
         }
     }
 
-    /// Sends to the present peer; waits until there is one. A line for a peer that has just closed is
-    /// lost, as a message may be.
+    /// Sends to the present peer; waits until there is one. A line for a peer that has just closed
+    /// is lost, as any message may be.
     ///
     /// # Errors
     /// One line: the message is too long.

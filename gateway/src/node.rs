@@ -49,7 +49,7 @@ pub(crate) fn start(place: &Place, book: AddressBook, access: Access) -> Result<
     start_with(place, book, access, |routing| routing)
 }
 
-/// Starts a node whose routing is changed by `wrap`, as [`start`].
+/// As [`start`], but the node uses the routing that `wrap` returns.
 ///
 /// # Errors
 /// As [`start`].
@@ -158,8 +158,9 @@ pub(crate) fn connect(
     Ok(socket)
 }
 
-/// Whether a connected peer accepts a protocol from this node. The peer's table follows the
-/// handshake, and the peer repeats it after a loss.
+/// Waits until a connected peer has stated that it accepts a protocol, for at most `wait`. Returns
+/// whether it accepts the protocol. The peer's table follows the handshake, and the peer repeats it
+/// after a loss.
 pub(crate) fn accepts(node: &Node, target: &Target, protocol: &str, wait: Duration) -> bool {
     let began = Instant::now();
     loop {
@@ -176,16 +177,16 @@ pub(crate) fn accepts(node: &Node, target: &Target, protocol: &str, wait: Durati
     }
 }
 
-/// Whether a connected peer has stated that it accepts a protocol.
+/// Whether a connected peer has already stated that it accepts a protocol.
 pub(crate) fn states(node: &Node, target: &Target, protocol: &str) -> bool {
     let info = node.connection(&target.peer).info().wait(PONG_MAX);
     let info = info.and_then(|info| info.ok().flatten());
     info.is_some_and(|info| info.their_protocols.iter().any(|name| name == protocol))
 }
 
-/// Connects to a peer without a protocol of the program: for pings and questions about the peer.
-/// The connection stays while the returned socket is open. If the peer refuses the protocol, there
-/// is a connection but no socket.
+/// Connects to a peer without a protocol of the program: for pings and identify requests. The
+/// connection stays while the returned socket is open. If the peer refuses the protocol, there is a
+/// connection but no socket.
 ///
 /// # Errors
 /// One line: why there is no connection, and what to do.
@@ -238,7 +239,7 @@ pub(crate) fn connect_failure(target: &Target, protocol: &str, error: &ConnectEr
     Failure::new(Exit::NoPeer, format!("{target}: {text}"))
 }
 
-/// What to do if the peer does not accept a protocol.
+/// The text of the failure if the peer does not accept a protocol, with the remedy.
 pub(crate) fn unsupported(protocol: &str) -> String {
     format!(
         "the peer does not accept {protocol}, or not from this PeerId; there: strowger receive \
@@ -246,7 +247,7 @@ pub(crate) fn unsupported(protocol: &str) -> String {
     )
 }
 
-/// What to do if no source knows a label.
+/// The text of the failure if no source knows a label, with the remedy.
 pub(crate) fn no_label(target: &Target) -> String {
     format!(
         "no label leads to the peer: neither the address book nor the relay knows one; `strowger \
@@ -256,7 +257,7 @@ pub(crate) fn no_label(target: &Target) -> String {
     )
 }
 
-/// Sends goodbyes to all peers. Takes a second at most.
+/// Sends goodbyes to all peers and closes the node. Takes at most [`CLOSE_MAX`].
 pub(crate) fn close(node: Node, text: &str) {
     let goodbye = Goodbye::new(GoodbyeCode::STOPPING).text(text);
     let _ = node.close(goodbye).wait(CLOSE_MAX);

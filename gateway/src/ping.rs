@@ -124,7 +124,7 @@ pub(crate) fn milliseconds(of: Duration) -> String {
     format!("{:.3} ms", of.as_secs_f64() * 1e3)
 }
 
-/// Pings a connected peer, and returns the round trip.
+/// Pings a connected peer, and returns the round-trip time; `None` if no answer comes.
 pub(crate) fn ping(
     node: &Node,
     events: &mut Events,
@@ -137,18 +137,18 @@ pub(crate) fn ping(
     }
 }
 
-/// What became of a ping.
+/// The result of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The peer has answered after this time.
+    /// The peer answered, with this round-trip time.
     Pong(Duration),
     /// No answer came in time.
     Silence,
-    /// There is no connection, or too many pings wait for answers.
+    /// There is no connection or no path, the ping is too long, or too many pings are unanswered.
     NotSent,
 }
 
-/// Pings a connected peer, and waits for so long.
+/// Pings a connected peer, and waits for the answer for at most `wait`.
 pub(crate) fn ping_within(
     node: &Node,
     events: &mut Events,

@@ -49,12 +49,12 @@ pub(crate) struct PlaceOptions {
     pub(crate) network: Option<String>,
 }
 
-/// The files of a program.
+/// The sockets, the files and the network of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The socket of the relay.
     pub(crate) socket: PathBuf,
-    /// The control socket of the relay, for probes.
+    /// The control socket of the relay, for probes and for the list of its neighbours.
     pub(crate) control: PathBuf,
     /// The key file.
     pub(crate) key: PathBuf,
@@ -74,7 +74,7 @@ struct RelayFile {
 }
 
 impl PlaceOptions {
-    /// The paths of the files, from options and defaults.
+    /// The sockets, files and network, from the options, relay.toml and the defaults.
     ///
     /// # Errors
     /// One line: there is no home folder, or relay.toml in the folder is not TOML.

@@ -56,7 +56,8 @@ pub(crate) struct Options {
 /// `strowger probe`.
 ///
 /// # Errors
-/// An empty line, after the report was printed; or one line: the arguments or files are wrong.
+/// An empty line if a stage failed, because the report is already printed. Otherwise one line: the
+/// arguments or files are wrong.
 pub(crate) fn run(options: &Options, output: &mut dyn Write) -> Result<(), Failure> {
     let place = options.place.place()?;
     let book = place.book()?;
@@ -225,11 +226,11 @@ impl Options {
     }
 }
 
-/// How connecting has ended, and when.
+/// The time at which connecting ended, and its result.
 type Ended = (Instant, Result<Option<Socket>, Failure>);
 
-/// What the lookup of the peer has found, and how connecting has ended if it ended before. The labels
-/// that the lookup adds are traced later.
+/// Reports the result of the lookup, and adds the labels that it found to `labels`. If connecting
+/// succeeds first, returns its end and its socket instead.
 fn check_resolution(
     target: &Target,
     labels: &mut Labels,

@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let mut output = options.open()?;
     let node = node::start(&place, book, access)?;
     signals::close_on_signal(&node)?;
-    // In this order: whoever knows the second name knows the first.
+    // The order matters: a peer that has received the second name has also received the first.
     let names = [FILE_PROTOCOL, &options.protocol];
     let names = if options.file { &names[..] } else { &names[1..] };
     let listener = node.listen(names.to_vec()).map_err(|error: ListenError| {
@@ -102,7 +102,8 @@ fn accept(listener: &Listener, protocol: &str) -> Result<Socket, Failure> {
     loop {
         let accepted = listener.accept_wait();
         let socket = accepted.map_err(|error| Failure::new(Exit::NoRelay, error.to_string()))?;
-        // No message belongs to the name that says that this is a receiver of files.
+        // A socket with `FILE_PROTOCOL` has no messages: the name only shows that this program
+        // receives files.
         if socket.protocol_name() == protocol {
             eprintln!("strowger: {} has connected", socket.peer());
             return Ok(socket);

@@ -20,7 +20,7 @@ pub(crate) fn neighbours(control: &Path) -> Vec<Slot> {
     slots.map(Slot::new).collect()
 }
 
-/// The names of the relay's links with their slots; none if the relay cannot be asked.
+/// The slots and names of the relay's links; empty if the relay does not answer.
 pub(crate) fn link_names(control: &Path) -> Vec<(u64, String)> {
     let links = ask(control, &json!({ "show": "links" })).unwrap_or_default();
     let links = links["links"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -31,7 +31,7 @@ pub(super) fn id(service: &Service) -> Value {
     } })
 }
 
-/// Serves a program until it has closed its connection.
+/// Serves a program until its connection ends.
 pub(super) fn serve(service: &Arc<Service>, program: &Seqpacket) {
     let mut buffer = vec![0; API_DATAGRAM_BYTES_MAX];
     // A program that sends no request must not hold its place for long.

@@ -53,7 +53,7 @@ struct Stage {
     text: String,
 }
 
-/// The stages in the order in which they were checked.
+/// The stages in the order in which they were checked, and the properties that were not checked.
 pub(super) struct Report {
     peer: String,
     stages: Vec<Stage>,
@@ -84,7 +84,7 @@ impl Report {
         self.stage_of(name, began.elapsed(), outcome, text)
     }
 
-    /// As [`stage`](Self::stage), for a call that took this time.
+    /// As [`stage`](Self::stage), with the duration of the call as an argument.
     ///
     /// # Errors
     /// The exit code of the failure.

@@ -16,14 +16,14 @@ use crate::exit::Failure;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) label: AnyLabel,
-    /// Who knew it.
+    /// The source of the label, as a text for the report.
     pub(super) by: &'static str,
 }
 
-/// The result of a lookup: labels, best first.
+/// The labels that a lookup has found, best first.
 pub(super) type Labels = Vec<Found>;
 
-/// What happens while a connection is made.
+/// An event while the probe connects: a result of a lookup, or the end of connecting.
 pub(super) enum Step {
     /// A lookup has a result.
     Found(Labels),

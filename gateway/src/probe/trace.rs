@@ -29,7 +29,7 @@ pub(super) fn check(place: &Place, label: &AnyLabel, source: &str, report: &mut 
     }
 }
 
-/// The answer of the relay.
+/// Asks the relay to trace a label, and returns its answer as JSON.
 fn hops(place: &Place, label: &AnyLabel) -> Result<Value, String> {
     let here = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(here.with_file_name("strowger"));
@@ -71,7 +71,7 @@ fn found(label: &str, took: Duration, trace: &Value, links: &[(u64, String)], re
     }
 }
 
-/// One hop. Hop 0 is the relay of this program, whose links have names.
+/// The state and the text of one hop. Hop 0 is the relay of this program, whose links have names.
 fn verdict(place: usize, hop: &Value, links: &[(u64, String)]) -> (State, String) {
     let number = hop["hop"].as_u64().unwrap_or(place as u64);
     if hop["silent"] == true {

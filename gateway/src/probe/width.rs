@@ -13,8 +13,9 @@ use crate::{
     target::Target,
 };
 
-/// What common underlays take, with the switch header: tunnels, PPPoE, Ethernet and jumbo frames,
-/// over IPv6 and UDP, over IPv4 and UDP, and alone. The most frequent one is first.
+/// The longest packets that common underlays carry, including the switch header: tunnels, PPPoE,
+/// Ethernet and jumbo frames, with UDP over IPv6, with UDP over IPv4, or directly in a frame. The
+/// most frequent length is first.
 const COMMON: [u16; 12] =
     [1_428, 1_228, 1_328, 1_348, 1_368, 1_388, 1_420, 1_440, 1_448, 1_474, 8_928, 8_948];
 
@@ -29,7 +30,8 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// `takes`: what is known to arrive. `top`: what both ends handle.
+    /// `takes` is a length that is known to arrive, and `top` is the longest packet that both ends
+    /// handle.
     pub(super) fn new(takes: u16, top: u16) -> Search {
         Search { takes, fails: top.max(takes) + 1, top }
     }
@@ -58,7 +60,7 @@ impl Search {
         }
     }
 
-    /// Whether nothing but the two ends limits the length.
+    /// Whether the longest packet that both ends handle has arrived, so that the path is no limit.
     pub(super) fn is_limited_by_ends(&self) -> bool {
         self.takes >= self.top
     }
@@ -86,7 +88,7 @@ pub(super) fn search(
             match ping_within(node, events, &target.peer, padding, wait) {
                 Answer::Pong(_) => break true,
                 Answer::Silence => tries += 1,
-                // Earlier pings are still waited for.
+                // Usually too many pings are unanswered: wait until the connection forgets some.
                 Answer::NotSent => std::thread::sleep(WIDTH_PAUSE),
             }
             if tries == WIDTH_TRIES {

@@ -35,14 +35,14 @@ impl Verdict {
     }
 }
 
-/// Why a transfer failed.
+/// The reason why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransferError {
-    /// The peer does not answer.
+    /// The peer sent nothing for [`TRANSFER_SILENCE`](crate::limits::TRANSFER_SILENCE).
     Silence,
     /// The path delivers no message that is long enough.
     TooNarrow,
-    /// The receiver refused or failed.
+    /// The receiver refused the file, received wrong bytes, or could not write them.
     Refused(Verdict),
 }
 

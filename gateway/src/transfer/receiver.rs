@@ -27,11 +27,11 @@ pub(crate) struct Receiver {
     hash: Blake2s256,
     end: Option<(u64, [u8; HASH_BYTES])>,
     verdict: Option<Verdict>,
-    /// Data messages that no ack covers.
+    /// The number of data messages since the last ack.
     unacknowledged: u32,
     ack_at: Option<Duration>,
     owes_result: bool,
-    /// When the sender's newest message arrived.
+    /// The time at which the sender's newest message arrived.
     heard_at: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Receiver {
         }
     }
 
-    /// Whether a transfer has begun.
+    /// Whether an offer has arrived.
     pub(crate) fn has_begun(&self) -> bool {
         self.id.is_some()
     }
@@ -159,8 +159,8 @@ impl Receiver {
         }
     }
 
-    /// Whether the sender has said nothing for too long. A sender that waits for input says that it
-    /// is there.
+    /// Whether no message of the sender has arrived for [`TRANSFER_SILENCE`], and there is no
+    /// verdict. A sender that waits for input repeats its offer.
     pub(crate) fn is_silent(&self, now: Duration) -> bool {
         self.verdict.is_none() && now >= self.silence()
     }
@@ -174,8 +174,8 @@ impl Receiver {
         mem::take(&mut self.output)
     }
 
-    /// Whether all bytes have arrived with the right hash, and wait to be committed by
-    /// [`finish`](Self::finish).
+    /// Whether all bytes have arrived with the right hash, and the caller has not called
+    /// [`finish`](Self::finish) yet.
     pub(crate) fn is_whole(&self) -> bool {
         let Some((length, _)) = self.end else { return false };
         self.received == length && self.verdict.is_none()
@@ -193,7 +193,7 @@ impl Receiver {
         self.pieces.len()
     }
 
-    /// The outcome of the transfer, once it is known.
+    /// The outcome of the transfer; `None` while it is not known.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         self.verdict
     }
@@ -222,7 +222,8 @@ impl Receiver {
         true
     }
 
-    /// When [`transmit`](Self::transmit) has work, or the sender is silent for too long.
+    /// The time at which [`transmit`](Self::transmit) has a message to send, or at which the sender
+    /// counts as silent. `None` if there is no such time.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.owes_result && self.verdict.is_some() {
             return Some(Duration::ZERO);

@@ -1,8 +1,9 @@
 //! The sending end of a transfer.
 //!
-//! Loss detection and congestion control are those of RFC 9002 in a simple form: a block is lost if
-//! three blocks that were sent later have been acknowledged, or by a timeout; the window halves once
-//! for each round of losses (NewReno).
+//! Loss detection and congestion control are those of RFC 9002 in a simple form: a block counts as
+//! lost when a block that was sent three or more blocks later is acknowledged, or after a timeout.
+//! The window halves once for each round of losses (NewReno), and a timeout reduces it to the
+//! minimum.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -25,7 +26,7 @@ use crate::limits::{
 pub(crate) struct Sender {
     id: u32,
     length: Option<u64>,
-    /// Bytes from `acknowledged` on, as far as they were read.
+    /// The bytes of the file from offset `acknowledged` on that were read.
     buffer: VecDeque<u8>,
     /// The receiver has all bytes below this offset.
     acknowledged: u64,
@@ -38,26 +39,27 @@ pub(crate) struct Sender {
     blocks: BTreeMap<u64, Block>,
     /// Offsets of the blocks that must be sent again.
     lost: BTreeSet<u64>,
-    /// Blocks in the order in which they were sent: order, offset.
+    /// The transmissions of blocks, oldest first: the number of the transmission, and the offset of
+    /// the block.
     order: VecDeque<(u64, u64)>,
     sent: u64,
     bytes_in_flight: u64,
     congestion_window: u64,
     slow_start_until: u64,
-    /// Losses of blocks with a lower order belong to a round of losses for which the window was
-    /// already halved.
+    /// The loss of a transmission with a lower number does not halve the window, because the window
+    /// was already reduced for this round of losses.
     recovery_until: u64,
-    /// The greatest acknowledged order plus 1.
+    /// The highest number of an acknowledged transmission, plus 1; 0 if there is none.
     newest_acknowledged: u64,
     round_trip: Option<RoundTrip>,
     backoff: u32,
     has_answer: bool,
     heard_at: Duration,
-    /// When a block or an idle offer was sent.
+    /// The time at which a block or an idle offer was last sent.
     said_at: Duration,
-    /// When an offer or the end is sent (again).
+    /// The time at which the next copy of the offer or of the end is sent.
     control_at: Duration,
-    /// When unanswered blocks count as lost.
+    /// The time at which unacknowledged blocks count as lost; `None` if no timer runs.
     timeout_at: Option<Duration>,
     outcome: Option<Result<(), TransferError>>,
     repeated: u64,
@@ -113,7 +115,7 @@ impl Sender {
         }
     }
 
-    /// How many bytes of input the sender takes now.
+    /// The number of bytes of input that the sender accepts now.
     pub(crate) fn room(&self) -> usize {
         if self.is_input_complete { 0 } else { TRANSFER_WINDOW_BYTES as usize - self.buffer.len() }
     }
@@ -129,7 +131,7 @@ impl Sender {
         self.is_input_complete = true;
     }
 
-    /// The outcome of the transfer, once it is known.
+    /// The outcome of the transfer; `None` while it is not known.
     pub(crate) fn outcome(&self) -> Option<Result<(), TransferError>> {
         self.outcome
     }
@@ -139,7 +141,7 @@ impl Sender {
         self.acknowledged
     }
 
-    /// How many blocks were sent again.
+    /// The number of retransmissions of blocks.
     pub(crate) fn repeated(&self) -> u64 {
         self.repeated
     }
@@ -247,7 +249,8 @@ impl Sender {
         base.saturating_mul(1 << self.backoff.min(8)).min(TRANSFER_RTO_MAX)
     }
 
-    /// Marks blocks as lost if enough blocks that were sent later have arrived.
+    /// Marks blocks as lost if a block that was sent at least [`TRANSFER_REORDERED`] blocks later
+    /// has arrived.
     fn find_losses(&mut self) {
         let mut newest_lost = None;
         while let Some(&(order, offset)) = self.order.front()
@@ -265,7 +268,8 @@ impl Sender {
         }
     }
 
-    /// Marks a block as lost, if it still has this order.
+    /// Marks a block as lost, unless it was sent again after the transmission `order`. Returns
+    /// whether it is newly lost.
     fn lose(&mut self, order: u64, offset: u64) -> bool {
         let Some(block) = self.blocks.get_mut(&offset) else { return false };
         if block.order != order || !block.is_in_flight {
@@ -318,7 +322,8 @@ impl Sender {
         self.transmit_idle(now, to)
     }
 
-    /// Repeats the offer while the input is slow, so that the receiver knows that this end is there.
+    /// Repeats the offer while the input is slow, so that the receiver knows that the sender is
+    /// running.
     fn transmit_idle(&mut self, now: Duration, to: &mut Vec<u8>) -> bool {
         if self.bytes_in_flight > 0 || now < self.said_at + TRANSFER_IDLE_EVERY {
             return false;
@@ -396,7 +401,8 @@ impl Sender {
         true
     }
 
-    /// When [`transmit`](Self::transmit) has work without a further message or input.
+    /// The time at which [`transmit`](Self::transmit) must be called even if no message or input
+    /// comes. `None` if there is no such time.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         if self.outcome.is_some() {
             return None;

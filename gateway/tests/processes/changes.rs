@@ -42,7 +42,7 @@ impl Clock {
 }
 
 /// Asserts that every lost message was in flight at the change or sent before the path worked
-/// again, and prints the number.
+/// again, and prints the number of lost messages.
 fn assert_lost_only(load: &Load, what: &str, at: u64, through: u64) {
     let lost = load.lost(1, load.highest.saturating_sub(IN_FLIGHT_MAX));
     let here: Vec<&u64> = lost.iter().filter(|number| **number + IN_FLIGHT_MAX >= at).collect();

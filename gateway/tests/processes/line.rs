@@ -48,7 +48,7 @@ pub(crate) struct Links {
     pub(crate) captures: bool,
     /// The address that the middle and the last relay use for each other, instead of the veth pair.
     pub(crate) detour: Option<&'static str>,
-    /// The command line before that of the middle relay.
+    /// The words in front of the command line of the middle relay; may be empty.
     pub(crate) before: String,
 }
 
@@ -378,7 +378,7 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-/// The sum of the discards with this reason at a relay.
+/// The discards of a relay, by reason.
 pub(crate) fn discards(relay: &Relay) -> Value {
     relay.ask(r#"{"show":"discards"}"#)["discards"].take()
 }
