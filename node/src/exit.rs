@@ -41,7 +41,8 @@ Exit codes:
 pub(crate) struct Failure {
     /// The exit code of the process.
     pub(crate) exit: Exit,
-    /// What failed, why, and what to do. The line is empty if the command has already printed it.
+    /// The line for the user: what failed, why, and what to do. Empty if the command has already
+    /// reported the failure.
     pub(crate) line: String,
 }
 

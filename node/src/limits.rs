@@ -138,8 +138,9 @@ pub(crate) const REQUESTS_KEPT_MAX: usize = 2 * REQUESTS_MAX;
 pub(crate) const DRAIN_S: u64 = 60;
 /// The maximum time to drain a slot: a day.
 pub(crate) const DRAIN_S_MAX: u64 = 86_400;
-/// The programs that the configuration of `strowger init` serves at a time: they take 9 MiB. Up to
-/// four times as many may start in a minute, the quarantine of a slot number.
+/// The maximum number of programs that a relay with the configuration of `strowger init` serves at
+/// a time. Their ports take 9 MiB. Up to four times this number may start within a minute, the
+/// quarantine of a slot number.
 pub(crate) const PROGRAMS_MAX: u16 = 16;
 /// The default payload of a ping in bytes, as in `ping` (iputils).
 pub(crate) const PING_BYTES: u16 = 56;

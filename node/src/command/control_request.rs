@@ -162,8 +162,8 @@ impl Target {
 }
 
 impl Target {
-    /// The error if no ping was answered. `is_down`: this relay has discarded every ping, because
-    /// the link to the first hop is down.
+    /// The error if no ping was answered. `is_down` is whether this relay has discarded every ping,
+    /// because the link to the first hop is down.
     fn no_answer(&self, label: Label, is_down: bool) -> String {
         match (&self.label, is_down) {
             (Err(_), true) => {

@@ -42,8 +42,8 @@ struct Finding {
     allowed: bool,
     /// The observed state.
     observed: String,
-    /// How to enable the capability. The text is empty if the capability is allowed, or if no
-    /// remedy is known.
+    /// The text that says how to enable the capability. It is empty if the capability is allowed,
+    /// or if no remedy is known.
     remedy: String,
 }
 

@@ -6,8 +6,8 @@ use strowger_runtime::places;
 
 use crate::exit::{Exit, Failure};
 
-/// The folder for configurations of this user (XDG Base Directory Specification). `instead`: the
-/// hint how to choose another place.
+/// The folder for configurations of this user (XDG Base Directory Specification). `instead` is the
+/// hint, in the error, how to choose another folder.
 ///
 /// # Errors
 /// One line: the environment names no folder.

@@ -31,13 +31,13 @@ pub(crate) type LateLog = Arc<OnceLock<Log>>;
 /// once a second. If a version is faulty or unreadable, the relay logs this once and keeps the
 /// former book.
 ///
-/// Only labels are answers: a lookup of a program creates no link.
+/// The answers contain only labels, because a lookup of a program creates no link.
 #[derive(Debug)]
 pub(crate) struct BookResolver {
     file: PathBuf,
     table: StaticTable,
     looked: Option<Now>,
-    /// The reason why the present version of the file is not used.
+    /// The reason why the present version of the file is not used; `None` if it is used.
     fault: Option<String>,
     log: LateLog,
 }

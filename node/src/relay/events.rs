@@ -112,7 +112,7 @@ impl EventWriter {
     }
 }
 
-/// The texts that describe an event of the runtime.
+/// The log line and the journal detail of an event of the runtime.
 struct Record {
     /// The kind of the line in the log; `None` for no line.
     kind: Option<Kind>,

@@ -19,15 +19,15 @@ use strowger_wire::Slot;
 pub(crate) struct Entry {
     /// The number of the event, counted from 0.
     pub(crate) number: u64,
-    /// The time of the event since the relay started.
+    /// The time from the start of the relay to the event.
     pub(crate) at: Duration,
     /// The name of the event, for example `link_up` or `slot_attached`.
     pub(crate) event: &'static str,
-    /// The slot that the event is about.
+    /// The slot that the event is about; `None` if it is about no slot.
     pub(crate) slot: Option<Slot>,
-    /// The name of the slot's user, or of its former user.
+    /// The name of the slot's user, or of its former user. Empty if the event is about no slot.
     pub(crate) name: String,
-    /// The details of the event, for example an address or a reason.
+    /// The details of the event, for example an address or a reason; `None` if there are none.
     pub(crate) detail: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Pings and traces that clients of the control socket requested. Keeps the replies until the
-//! clients fetch them, for a bounded number of requests.
+//! Pings, traces and identify requests of clients of the control socket. Keeps the replies until
+//! the clients fetch them, for a bounded number of requests.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ struct PendingRequest {
     done: bool,
 }
 
-/// The pings and traces whose replies are kept.
+/// The pings, traces and identify requests whose replies are kept.
 #[derive(Debug, Default)]
 pub(super) struct PendingRequests(VecDeque<PendingRequest>);
 

@@ -30,7 +30,7 @@ pub(super) struct RequestSender {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Clients that wait for a later response.
+/// The changes that are not complete, and the requests whose replies are kept.
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Changes,

@@ -1,5 +1,5 @@
-//! Relays under a flood of handshakes from unknown peers at several addresses: sealed traffic continues, known peers
-//! get their links, and the counters balance.
+//! Relays under a flood of handshakes from unknown peers at several addresses: sealed traffic
+//! continues, known peers get their links, and the counters balance.
 
 use std::{
     env, fs,

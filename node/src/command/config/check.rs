@@ -252,7 +252,8 @@ fn check_listener(listener: &Listener, config: &Config, sockets: &Sockets, found
     }
 }
 
-/// The lowest port that this process may bind, if the listener's port is below it.
+/// The lowest port that this process may bind; `None` if it may bind the listener's port, or if the
+/// kernel does not report the limit.
 fn first_unprivileged(at: SocketAddr) -> Option<u16> {
     const PATH: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
     /// `CAP_NET_BIND_SERVICE`.

@@ -54,7 +54,7 @@ fn check_names(request: Request<'_>, known: &str) -> Result<(), Fault> {
 /// The fields of an operation; `None` if the operation is unknown.
 fn known(op: &str, request: Request<'_>) -> Option<String> {
     let operation = OPERATIONS.iter().find(|operation| operation.name == op)?;
-    // Operations whose list contains more than names.
+    // The lists of these operations in `OPERATIONS` contain more than names of fields.
     let known = match op {
         "convert" => "scheme label form",
         "widen" => "scheme label ingress asker",

@@ -108,7 +108,7 @@ pub(super) fn write(kind: &str, request: Request<'_>) -> Result<Value, Fault> {
     Ok(json!({ "message": Hex(&bytes).to_string() }))
 }
 
-/// Reads a message of these kinds; an empty object for any other.
+/// The fields of a message of wire.md 5.5; an empty object for any other message.
 pub(super) fn read(message: &Message<'_>) -> Value {
     let hex = |bytes: &[u8]| Hex(bytes).to_string();
     let mut read = match *message {

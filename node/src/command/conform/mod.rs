@@ -4,7 +4,8 @@
 //!
 //! Each line of input is one object with the key `op`. It gets one line of output, in the order of
 //! the input. The reply to a failed operation, or to a line that is no valid request, is
-//! `{"error":"<kind>"}`, with the key `field` if a field is wrong. [`OPERATIONS`] lists the operations, and docs/conform.md explains them.
+//! `{"error":"<kind>"}`, with the key `field` if one field is wrong. [`OPERATIONS`] lists the
+//! operations, and docs/conform.md explains them.
 
 #[cfg(test)]
 mod examples;
@@ -138,10 +139,10 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 /// The kind of an error, as the reply names it.
 type Kind = &'static str;
 
-/// Why a request has no result.
+/// The error of a request that has no result.
 struct Fault {
     kind: Kind,
-    /// The wrong field, if the request is at fault.
+    /// The wrong field; `None` if the error is not about one field.
     field: Option<String>,
 }
 
@@ -216,7 +217,7 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     }
 }
 
-/// The reply to one line, which may contain any bytes.
+/// The reply to one line of input. The line may contain any bytes.
 fn answer(line: &[u8]) -> Value {
     try_answer(line).unwrap_or_else(Value::from)
 }

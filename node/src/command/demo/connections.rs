@@ -39,7 +39,7 @@ const NETWORK: &[u8] = b"strowger demo";
 const PROTOCOL: &str = "/strowger-demo/1";
 /// Messages from Alice to Bob, which Bob returns.
 const MESSAGES: u64 = 1_000;
-/// Messages in flight.
+/// The maximum number of messages in flight.
 const WINDOW: u64 = 16;
 /// Bytes of a message.
 const MESSAGE_BYTES: usize = 1_000;
@@ -48,7 +48,7 @@ const PART_BYTES: usize = 16;
 /// The maximum duration of the whole exchange.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The result.
+/// The result of the connections.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     /// Messages that reached Bob.
@@ -61,7 +61,8 @@ pub(super) struct Report {
     pub(super) missed: u64,
     /// Bytes of the capture, all of which were searched.
     captured_bytes: usize,
-    /// Parts of messages, PeerIds and protocol names that the capture contains.
+    /// The number of parts of messages, PeerIds and protocol names that the capture contains: 0
+    /// unless a relay can read them.
     pub(super) readable: usize,
     /// Whether the search finds a message that was sent through the relay without a connection.
     pub(super) search_works: bool,

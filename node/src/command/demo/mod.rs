@@ -72,7 +72,7 @@ fn frame_bytes(text: &str) -> Result<usize, String> {
 /// The measurements, and whether all checks passed.
 #[derive(Clone, Debug, Serialize)]
 struct Outcome {
-    /// All checks passed.
+    /// Whether all checks passed.
     ok: bool,
     /// The checks that failed.
     failed: Vec<String>,
@@ -113,7 +113,7 @@ struct Outcome {
     frames_per_receive: f64,
     /// The average number of frames per train that the relay sent.
     frames_per_send: f64,
-    /// Connections between two endpoints on slots of a relay.
+    /// The result of connections between two endpoints on slots of a relay.
     connections: connections::Report,
     /// Changes of the machine or the options that would make the relay faster.
     faster_here: Vec<String>,

@@ -37,11 +37,11 @@ const UP_MAX: Duration = Duration::from_secs(20);
 /// A running relay.
 pub(super) struct Node {
     handle: RelayHandle,
-    /// The relay's static key, if its links are sealed.
+    /// The relay's static key; `None` if its links are plain.
     key: Option<StaticPublic>,
     /// For each listener: its name, its address, and the report about its sockets.
     listeners: Vec<(String, SocketAddr, UdpReport)>,
-    /// The names of its links.
+    /// The names of the relay's links.
     links: Vec<String>,
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Ethernet {
     pub(crate) fill_ring_frames: u32,
     /// The number of seconds between two beacons; `None` to neither send nor receive beacons.
     pub(crate) beacon_s: Option<u32>,
-    /// The pcapng file for the port's traffic.
+    /// The pcapng file for the port's traffic; `None` for no capture.
     pub(crate) capture: Option<PathBuf>,
 }
 

@@ -58,7 +58,8 @@ impl Behind<'_> {
         udp.chain(self.ethernet.iter().map(|ethernet| ethernet.name.as_str())).collect()
     }
 
-    /// Whether plain links through this listener are allowed, and its name and section.
+    /// Returns whether plain links through this listener are allowed, its name, and the title of
+    /// its section.
     fn is_plain(&self, listener: usize) -> (bool, &str, &'static str) {
         match self.udp.get(listener) {
             Some(udp) => (udp.plain, &udp.name, "[[udp]]"),
@@ -164,7 +165,7 @@ pub(super) fn neighbours(
     Ok(neighbours)
 }
 
-/// The default settings of peers.
+/// The default liveness settings of peers, and the policy for unknown peers (`None` refuses them).
 pub(super) struct Policies {
     pub(super) liveness: Liveness,
     pub(super) unknown_peers: Option<UnknownPeerPolicy>,

@@ -77,7 +77,7 @@ pub(crate) struct Config {
     pub(crate) control_socket: PathBuf,
     /// The state file, which keeps slot numbers across restarts, if there is one.
     pub(crate) state: Option<PathBuf>,
-    /// The address book, from which the relay answers lookups of programs.
+    /// The address book, from which the relay answers lookups of programs; `None` if there is none.
     pub(crate) address_book: Option<PathBuf>,
     /// UDP listeners, in the file's order.
     pub(crate) udp: Vec<Listener>,
@@ -124,7 +124,7 @@ pub(crate) struct Listener {
     pub(crate) backend: BackendChoice,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) posted_buffers: u16,
-    /// The pcapng file for the port's traffic.
+    /// The pcapng file for the port's traffic; `None` for no capture.
     pub(crate) capture: Option<PathBuf>,
 }
 
@@ -149,7 +149,7 @@ pub(crate) struct Peer {
     /// [`Config::ethernet`].
     pub(crate) listener: usize,
     pub(crate) slot: Option<u32>,
-    /// The file of the pre-shared key.
+    /// The file of the pre-shared key; `None` for a link without one.
     pub(crate) psk: Option<PathBuf>,
     pub(crate) rights: Rights,
     pub(crate) seal: SealWish,
@@ -179,7 +179,7 @@ pub(crate) struct UnixEndpoint {
     pub(crate) clients: Option<usize>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) worker: usize,
-    /// The pcapng file for the port's traffic.
+    /// The pcapng file for the port's traffic; `None` for no capture.
     pub(crate) capture: Option<PathBuf>,
 }
 

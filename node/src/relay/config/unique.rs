@@ -8,7 +8,7 @@ use strowger_wire::Slot;
 
 use super::{Fault, reader::Section};
 
-/// The names that were read so far, with their sections and lines. Listeners, neighbours and
+/// The names that were read so far, with their sections and lines. Listeners, peers, neighbours and
 /// endpoints share one namespace, so that a name alone is unambiguous.
 #[derive(Default)]
 pub(super) struct Names {

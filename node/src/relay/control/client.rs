@@ -31,7 +31,8 @@ pub(super) struct ClientConnection {
     /// The bytes of the reply. Those before `written` are already written.
     answer: Vec<u8>,
     written: usize,
-    /// The time when the client last sent a request or accepted a part of a reply.
+    /// The time of the last activity: a request, an accepted part of a reply, or data for the
+    /// subscription.
     active_at: Instant,
     watch: Option<Watch>,
     /// Whether the client has closed its sending half, or the server is about to close the
@@ -61,7 +62,8 @@ impl ClientConnection {
         }
     }
 
-    /// The time when the client last sent a request or accepted a part of a reply.
+    /// The time of the last activity: a request, an accepted part of a reply, or data for the
+    /// subscription.
     pub(super) fn last_active(&self) -> Instant {
         self.active_at
     }
@@ -70,8 +72,8 @@ impl ClientConnection {
         self.stream.as_raw_fd()
     }
 
-    /// Whether the server reads from the client. It does not read while a part of a reply is
-    /// unsent: the client must read a reply before the next request is read.
+    /// Whether the server reads from the client. The server does not read while a part of a reply
+    /// is unsent, or after the client has closed its sending half.
     pub(super) fn may_read(&self) -> bool {
         self.answer.is_empty() && !self.ended
     }

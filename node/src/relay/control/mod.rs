@@ -92,9 +92,9 @@ pub(crate) enum Request {
         scheme: Box<Scheme>,
         slot_max: Option<u32>,
     },
-    /// Sends a ping or trace along a label.
+    /// Sends a ping, a trace or an identify request along a label.
     Control(Label, messages::ControlRequest),
-    /// Fetches the replies to a ping or trace.
+    /// Fetches the replies to the ping, trace or identify request with this number.
     Replies(u32),
 }
 
@@ -105,9 +105,10 @@ pub(crate) struct AttachRequest {
     pub(crate) address: Option<Address>,
     pub(crate) listener: Option<String>,
     pub(crate) slot: Option<Slot>,
-    /// The static key of a peer; without it the link is plain.
+    /// The static key of a peer; `None` if the request has none. Without a key and an identity the
+    /// link is plain.
     pub(crate) key: Option<StaticPublic>,
-    /// The identity with which the peer must authenticate.
+    /// The identity with which the peer must authenticate; `None` if the request has none.
     pub(crate) peer_id: Option<Identity>,
     pub(crate) psk: Option<PathBuf>,
     pub(crate) rights: Option<Rights>,

@@ -234,14 +234,14 @@ fn port(view: &PortView, infos: &[PortInfo]) -> Value {
     })
 }
 
-/// Whether the interface of an Ethernet port has vanished.
+/// Whether the interface of an Ethernet port has vanished; `None` for other ports.
 fn is_gone(info: &PortInfo) -> Option<bool> {
     let PortKind::Ethernet(info) = &info.kind else { return None };
     Some(info.is_gone())
 }
 
-/// The number of sent frames whose payload an Ethernet port copied. The pools count the copies that
-/// workers make.
+/// The number of sent frames whose payload an Ethernet port copied; `None` for other ports. The
+/// pools count the copies that workers make.
 fn frames_copied(info: &PortInfo) -> Option<u64> {
     let PortKind::Ethernet(info) = &info.kind else { return None };
     Some(info.frames_copied())

@@ -35,7 +35,7 @@ pub(super) struct Sources {
 struct ControlServer {
     sources: Sources,
     clients: Vec<ClientConnection>,
-    /// The time before which the server accepts no client.
+    /// The time before which the server accepts no client; `None` if there is no pause.
     accept_after: Option<Instant>,
 }
 
