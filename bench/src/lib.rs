@@ -151,7 +151,7 @@ impl FromStr for Bench {
     }
 }
 
-/// Which benchmarks to run, and how.
+/// The benchmarks to run, and their parameters.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The benchmarks; they run in the order of [`Bench::ALL`], each once.
@@ -163,7 +163,7 @@ pub struct Options {
     pub seconds_per_run: f64,
     /// Packet sizes in bytes.
     pub sizes: Vec<usize>,
-    /// Over UDP: whether to measure with trains, without, or both.
+    /// Whether the benchmarks over UDP measure with trains (`true`), without (`false`), or both.
     pub trains: Vec<bool>,
     /// The receive backend of Strowger over UDP. The benchmark that compares both backends ignores
     /// this option.

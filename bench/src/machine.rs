@@ -13,7 +13,7 @@ use crate::Failure;
 pub struct Cores {
     /// The core of the forwarder under test.
     pub forwarder: usize,
-    /// The sink.
+    /// The core of the sink.
     pub sink: usize,
     /// The cores of the sources; one thread runs on each.
     pub sources: Vec<usize>,

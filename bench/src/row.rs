@@ -61,11 +61,12 @@ pub struct Row {
     /// idle polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_per_busy_s: Option<Spread>,
-    /// The same value for the peer.
+    /// Packets that the peer forwarded per second of its thread's CPU time, without the time of
+    /// idle polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_per_busy_s: Option<Spread>,
-    /// The ratio of these two per pair. Prefer this ratio if the machine also
-    /// runs other work.
+    /// The ratio of `ours_per_busy_s` to `peer_per_busy_s`, per pair. Prefer this ratio if the
+    /// machine also runs other work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_busy: Option<Spread>,
     /// The load offered to Strowger.
@@ -88,17 +89,19 @@ pub struct Row {
     /// The time of one step of one switch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_per_packet_and_switch: Option<Spread>,
-    /// The instructions of one step, if valgrind could count them.
+    /// The instructions of one step of one switch; `None` if valgrind could not count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions_per_packet_and_switch: Option<f64>,
-    /// In `xdp` with a `load`: the latency through Strowger. In `connections`: that of a socket.
+    /// In `xdp` with a `load`: the latency through Strowger. In `connections`: the latency of a
+    /// message between two sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ours_latency: Option<Latency>,
-    /// The same value for the peer.
+    /// In `xdp` with a `load`: the latency through the peer. In `connections`: the latency of a
+    /// message between bare local ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_latency: Option<Latency>,
-    /// In `overload` and `xdp`: the balance, which accounts for all packets that were sent and did
-    /// not arrive.
+    /// In `overload` and `xdp`: the counts of packets over all runs, which should account for all
+    /// packets that were sent and did not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accounts: Option<Accounts>,
     /// In `footprint`: the memory.
@@ -112,7 +115,7 @@ pub struct Row {
     pub note: Option<String>,
 }
 
-/// The balance of packets over all runs of a row.
+/// The counts of packets over all runs of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accounts {
     /// Whether the counters of Strowger and of the sink account for every packet.
@@ -132,8 +135,7 @@ pub struct Accounts {
 }
 
 /// Latency from the source's interface to the sink's interface, or of one message from program to
-/// program, in microseconds: quantiles, each
-/// with its spread over the runs.
+/// program, in microseconds. Each quantile has its spread over the runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
     /// The latency that 50 of 100 frames do not exceed.

@@ -56,8 +56,8 @@ const MTU: u16 = 1_452;
 /// Longest time that links may take to come up.
 const UP_MAX: Duration = Duration::from_secs(5);
 
-/// A relay with two sealed links that are up. The worker is for the forwarder's thread, and the
-/// slow path is for another thread.
+/// A relay with two sealed links that are up, and the closures that seal and open packets at the
+/// far ends. The worker is for the forwarder's thread, and the slow path is for another thread.
 pub(crate) struct SealedRelay {
     pub(crate) worker: WorkerLoop,
     pub(crate) slow_path: SlowPath,
@@ -88,14 +88,15 @@ impl SlowPath {
     }
 }
 
-/// Whether a packet has the right content.
+/// Returns whether a packet has the right content.
 pub(crate) type Check = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
 /// The content of the packets of a trial.
 pub(crate) struct Inside {
     /// Writes a packet with its link header, and leaves room for the tag of the link.
     pub(crate) write: Seal,
-    /// Whether this is a packet that `write` wrote, without link header and tag, after the relay.
+    /// Returns whether a packet that the relay forwarded is one that `write` wrote. The packet is
+    /// passed without link header and tag.
     pub(crate) is_right: Check,
 }
 

@@ -198,7 +198,7 @@ impl SealedTrial<'_> {
     }
 }
 
-/// How to measure the busy time of a forwarder's threads.
+/// The method by which the busy time of a forwarder's threads is measured.
 enum Meter {
     /// The thread never blocks, and counts idle polls.
     IdlePolls { clock: ThreadClock, idle_poll_time: Duration },

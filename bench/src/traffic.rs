@@ -92,8 +92,8 @@ impl Traffic {
         pairs.map(|(from, to)| Ok((address(from)?, address(to)?))).collect()
     }
 
-    /// Splits these sockets into sources for this number of threads, and the sink. Each source
-    /// repeatedly sends its packet of `packets` to `to`.
+    /// Splits these sockets into sources for up to this number of threads, and the sink. Each
+    /// source repeatedly sends its packet of `packets` to `to`.
     ///
     /// # Errors
     /// The operation that the kernel refused.

@@ -79,9 +79,9 @@ pub struct Outcome {
     pub sink_drops: u64,
     /// Datagrams that the kernel dropped at the forwarder's socket, as counted by the kernel.
     pub forwarder_drops: u64,
-    /// The relay's counters after all packets have arrived.
+    /// The relay's counters after all packets have arrived; `None` for other forwarders.
     pub balance: Option<Balance>,
-    /// The receive backend of a relay: `io_uring` or `mmsg`.
+    /// The receive backend of a relay: `io_uring` or `mmsg`. For other forwarders it is `none`.
     pub backend: &'static str,
 }
 

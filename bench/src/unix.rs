@@ -1,6 +1,6 @@
-//! A process on a slot over a unix socket: trains of the second form, compared with the first form
-//! and 32 packets in each system call of the process (T10). Process and port share one core, and
-//! every packet goes to the port and back.
+//! A process on a slot over a unix socket: trains in the second message form (wire.md 8.3),
+//! compared with the first form and 32 packets in each system call of the process (T10). Process
+//! and port share one core, and every packet goes to the port and back.
 
 use std::{
     io::{IoSlice, IoSliceMut},

@@ -31,8 +31,8 @@ fn stored() -> Stored {
 }
 
 /// Builds the example with the release profile and returns its path. Its package has few
-/// dependencies, so that this takes little time. The target directory is the
-/// one of this test, so that other release builds share its artifacts.
+/// dependencies, so that this takes little time. The build uses the target directory of this test,
+/// so that other release builds share its artifacts.
 fn build_icount() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("..");
     let built = Command::new(env!("CARGO"))

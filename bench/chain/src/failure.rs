@@ -6,7 +6,7 @@ use strowger_engine::control::{AttachError, ConfigError, peering::PeerError};
 use strowger_io::udp::UdpOpenError;
 use strowger_wire::label::LabelError;
 
-/// Why something could not be measured.
+/// The error of a measurement.
 #[derive(Debug)]
 pub enum Failure {
     /// The kernel refused this operation.

@@ -13,7 +13,7 @@ use strowger_wire::{Label, Scheme, Slot, label::AnyLabel};
 
 use crate::Failure;
 
-/// The network of both ends.
+/// The name of the network of all endpoints.
 const NETWORK: &[u8] = b"bench";
 /// The protocol of the sockets.
 const PROTOCOL: &str = "/bench/1";
@@ -223,7 +223,7 @@ impl Ends {
         Ok(matches!(received, Received::Message { .. }))
     }
 
-    /// A frame of this length with room for a connection.
+    /// A frame of this length with headroom for the headers of a connection.
     fn frame(&mut self, len: usize) -> Result<Frame, Failure> {
         self.pool.reclaim();
         let chunk = self.pool.take(ChunkClass::Single);
@@ -238,7 +238,7 @@ impl Ends {
         Ok(burst)
     }
 
-    /// Whether this endpoint opens a packet that arrives from this slot as a message.
+    /// Whether the endpoint `end` opens a packet that arrives from this slot as a message.
     pub(super) fn opens(&mut self, end: &mut Endpoint, packet: &[u8], slot: u32) -> bool {
         let Ok(mut frame) = self.frame(packet.len()) else { return false };
         frame.bytes_mut().copy_from_slice(packet);

@@ -40,7 +40,7 @@ fn worker_core(cores: &Cores) -> Option<usize> {
     (cores.forwarder != cores.sink).then_some(cores.forwarder)
 }
 
-/// Each node has a driver thread.
+/// Measures the latency when each node has its own driver thread.
 fn with_threads(options: &Options) -> Result<Row, Failure> {
     // The threads of relay and nodes may use every core.
     let Local { relay: _relay, mut bare, ports } = Local::new(None)?;
@@ -61,7 +61,8 @@ fn with_threads(options: &Options) -> Result<Row, Failure> {
     ))
 }
 
-/// The measuring thread drives both nodes. The relay's worker has another core.
+/// Measures the latency when the measuring thread drives both nodes. The relay's worker has its own
+/// core if there are at least two.
 fn one_thread(options: &Options) -> Result<Row, Failure> {
     let own_core = worker_core(&options.cores);
     let Local { relay: _relay, mut bare, ports } = Local::new(own_core)?;

@@ -1,6 +1,5 @@
-//! End-to-end connections, compared with the cipher alone (T1, T2), and many of them compared with
-//! few (T13), in memory;
-//! handshakes (T12), and the round trips of a connect (T11).
+//! Measures connections in memory: one connection compared with the cipher alone (T1, T2), many
+//! connections compared with few (T13), handshakes (T12), and the round trips of a connect (T11).
 
 mod ends;
 mod latency;
@@ -19,10 +18,10 @@ use strowger_frame::Burst;
 use self::ends::{By, Ends};
 use crate::{Bench, Failure, Options, Row, machine::on_core, spread::Spread};
 
-/// Connections of one endpoint in the comparison of few and many.
+/// The numbers of connections of one endpoint that are compared: few, and many.
 const FEW: u32 = 10;
 const MANY: u32 = 10_000;
-/// The same number in a run that only checks that everything works.
+/// The number of many connections in a run that only checks that everything works.
 const MANY_SMALL: u32 = 50;
 /// Bytes of a connection packet that the tag covers and that are not sealed: the header.
 const HEADER_BYTES: usize = 8;
@@ -71,8 +70,8 @@ fn cipher(options: &Options, size: usize) -> Result<Row, Failure> {
     Ok(row)
 }
 
-/// Messages to an endpoint with many connections, compared with one that has few. The connections
-/// take turns, one burst each.
+/// Compares messages to an endpoint with many connections and to one with few. The connections take
+/// turns, one burst each.
 fn many(options: &Options) -> Result<Row, Failure> {
     let is_small = options.seconds_per_run < 0.1;
     let count = if is_small { MANY_SMALL } else { MANY };

@@ -125,7 +125,7 @@ struct Path {
     nodes: [LocalPort; 2],
 }
 
-/// Slots: of the link at both relays, of the bare ports, of the nodes.
+/// The slots at both relays: `LINK` of the link, `BARE` of the bare ports, `NODES` of the nodes.
 const LINK: [u32; 2] = [3, 5];
 const BARE: [u32; 2] = [4, 6];
 const NODES: [u32; 2] = [8, 9];
@@ -283,7 +283,7 @@ fn copy_and_send(socket: &mut Socket, size: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A bare local port sends its frames in one burst.
+/// Sends frames from a bare local port in one burst.
 fn send_bare(port: &mut LocalSender, label: Label, size: usize) -> Result<(), Failure> {
     let mut burst = Burst::new();
     let started = Instant::now();

@@ -32,7 +32,7 @@ pub(super) fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::Refused(error.to_string())
 }
 
-/// The label from the first slot of each pair to the second one.
+/// The label of a path. Each pair is the ingress slot and the egress slot at one switch.
 pub(super) fn label(hops: &[(u32, u32)]) -> Result<Label, Failure> {
     let scheme = &Scheme::default();
     let hop = |&(from, to)| Hop { scheme, ingress: Slot::new(from), egress: Slot::new(to) };
@@ -109,14 +109,14 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Nodes whose drivers have their own threads.
+    /// Opens sockets of nodes whose drivers have their own threads.
     pub(super) fn threads(ports: [LocalPort; 2]) -> Result<Self, Failure> {
         let [near, far] = ports;
         let nodes = [node(near)?.start().map_err(refused)?, node(far)?.start().map_err(refused)?];
         Self::open(nodes, None)
     }
 
-    /// Nodes that the calling thread drives.
+    /// Opens sockets of nodes that the calling thread drives.
     pub(super) fn one_thread(ports: [LocalPort; 2]) -> Result<Self, Failure> {
         let [near, far] = ports;
         let (near, drive_near) = node(near)?.start_manual().map_err(refused)?;

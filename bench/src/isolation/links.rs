@@ -73,7 +73,7 @@ const DELAY_NS: u64 = 20 * MS;
 const FAST_LIVENESS: Liveness =
     Liveness::new(std::time::Duration::from_nanos(100 * MS)).with_always(true);
 
-/// An attack on the link.
+/// The parameters of a run with an attack on the link.
 #[derive(Clone, Copy)]
 struct Attack {
     /// Virtual time of one step. `run_ns` is the virtual time of the run, and `up_first` says

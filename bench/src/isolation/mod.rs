@@ -1,8 +1,9 @@
 //! Isolation (R23): the loss of an innocent pair of neighbours while another neighbour, client or
 //! path misbehaves. Each case runs in pairs, once with the offender and once without. The ratio is
 //! the part of the innocent traffic that is delivered with the offender, divided by the part
-//! without it. If a fair share is known, it is the delivered number of packets divided by this
-//! share. Packets are sent at a fixed pace; only counts are compared, not durations.
+//! without it. If a fair share is known, the ratio is the number of packets delivered with the
+//! offender, divided by this share. Packets are sent at a fixed pace; only counts are compared, not
+//! durations.
 //!
 //! | module | cases |
 //! |---|---|
@@ -53,15 +54,16 @@ struct Half {
     offered: u64,
     /// The number of these that arrived.
     delivered: u64,
-    /// The number of packets in a fair share of the egress, if the egress is congested.
+    /// The number of packets in a fair share of the egress; `None` if the egress is not congested.
     fair: Option<u64>,
     /// Packets that the offender sent.
     offender: u64,
     /// Discards, and drops in the kernel, by reason.
     drops: BTreeMap<&'static str, u64>,
-    /// The worker's share of a core, from 0 to 1.
+    /// The worker's share of a core, from 0 to 1; `None` if it was not measured.
     cpu: Option<f64>,
-    /// The number of link-down events of the innocent link, summed over both ends.
+    /// The number of link-down events of the innocent link, summed over both ends; `None` if the
+    /// case has no sealed link.
     link_downs: Option<u64>,
 }
 
@@ -83,12 +85,12 @@ pub struct Isolation {
     pub offender_sent: f64,
     /// Discards and kernel drops with the offender, by reason, in all pairs.
     pub drops_with: BTreeMap<&'static str, u64>,
-    /// The same value without the offender.
+    /// Discards and kernel drops without the offender, by reason, in all pairs.
     pub drops_without: BTreeMap<&'static str, u64>,
     /// The worker's share of a core with the offender, from 0 to 1, if the case measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_with: Option<Spread>,
-    /// The same value without the offender.
+    /// The worker's share of a core without the offender, from 0 to 1, if the case measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_without: Option<Spread>,
     /// The number of times that the innocent link went down with the offender, in all pairs and at

@@ -88,7 +88,7 @@ pub(super) struct Paced<'a> {
     pub(super) sink: UdpSocket,
     /// Packets that the innocent pair sends.
     pub(super) count: u64,
-    /// `None` in the half without the offender.
+    /// The packets of the offender; `None` in the half without the offender.
     pub(super) offender: Option<Flow>,
     /// Packets that the offender sends before the innocent pair begins.
     pub(super) head_start: u64,

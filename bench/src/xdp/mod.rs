@@ -41,7 +41,8 @@ const OVERLOAD: f64 = 2.0;
 /// with any forwarder except the redirect.
 const OFFERED_MIN: f64 = 1.5e6;
 
-/// Minimum offered load in frames per second, even if few frames arrived before.
+/// Minimum offered load of every measurement, in frames per second, even if few frames arrived
+/// before.
 const RATE_MIN: f64 = 1_000.0;
 
 /// If more than this share of the offered frames arrived, the source was the limit.
@@ -142,7 +143,7 @@ fn measure(
             let overloaded = ours(None)?;
             let rough = ours(interval(3.0 * overloaded))?.max(overloaded);
             let flooded = rounds(options.pairs, &mut peers, &|forwarder| {
-                // The forwarder `Redirect` can forward more than `OVERLOAD` times the relay's rate, so
+                // `Forwarder::Redirect` can forward more than `OVERLOAD` times the relay's rate, so
                 // the source sends to it at full rate.
                 let all = *forwarder == Forwarder::Redirect;
                 run(
@@ -199,7 +200,7 @@ fn rounds(
 }
 
 impl Rounds {
-    /// One row per peer.
+    /// Returns one row per peer.
     fn rows(
         &self,
         peers: &[Peer],
@@ -249,7 +250,7 @@ impl Rounds {
     }
 }
 
-/// Latencies; `None` if frames carried no timestamps.
+/// The latencies of these runs; `None` if frames carried no timestamps.
 fn latency(outcomes: &[Outcome]) -> Option<Latency> {
     let quantile = |part: f64| Spread::of(outcomes.iter().filter_map(|run| run.delay_us(part)));
     Some(Latency { median: quantile(0.5)?, p99: quantile(0.99)?, p999: quantile(0.999)? })

@@ -89,9 +89,9 @@ pub(crate) struct Outcome {
     pub(crate) offered: f64,
     /// Drops on the wire to the sink, relative to the frames sent to the sink.
     pub(crate) sink_lost: f64,
-    /// Number of frames in each latency bucket, if frames carried timestamps.
+    /// Number of frames in each latency bucket; all 0 if frames carried no timestamps.
     pub(crate) delays: Vec<u64>,
-    /// The balance of Strowger's frames.
+    /// The counts of Strowger's frames; `None` for other forwarders.
     pub(crate) accounts: Option<Accounts>,
     /// The receive backend of Strowger.
     pub(crate) backend: &'static str,
@@ -118,7 +118,8 @@ struct Ready {
     to: Mac,
     label: Label,
     backend: &'static str,
-    /// Wakes the thread, if it may be blocked when it is stopped.
+    /// Wakes Strowger's thread when it must stop; `None` for other forwarders, which do not block
+    /// for long.
     waker: Option<DoorbellWaker>,
 }
 
