@@ -1,7 +1,7 @@
 //! Alternate ports. An alternate port is a second set of sockets of a listener, bound to a free
 //! local port. It is for peers that do not respond to the listener's first port. The slow path
-//! opens alternate ports while the relay runs. When it opens one, it closes the older ones that no
-//! link uses.
+//! opens alternate ports while the relay runs. When it opens one, it closes the older ones of the
+//! same listener that no link uses.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -64,7 +64,7 @@ impl SlowPath {
         switch.set_alternate(port, id);
         let kind = PortKind::Udp { local, plain: false, reports, steered };
         self.ports.push(PortInfo { alternate_of: Some(port), ..PortInfo::new(id, name, kind) });
-        // Close the older alternate ports that no link uses.
+        // Close the older alternate ports of the listener that no link uses.
         for (of, former) in &self.alternates.opened {
             if *of == port {
                 let _ = self.switch.unplug(*former);

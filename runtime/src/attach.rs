@@ -14,7 +14,8 @@ use crate::{
     spec::{Neighbor, NeighborAddress, Peer},
 };
 
-/// The port through which a neighbor at this address is reached.
+/// The port through which a neighbor is reached: the port with the name `behind`, or without a name
+/// a port that fits the address.
 fn port_of<'p>(
     ports: &'p [PortInfo],
     behind: Option<&str>,
@@ -116,7 +117,8 @@ pub(crate) fn plain_attach(
     Ok(Attach::plain(port.id, at, behind, neighbor.name).with_slot(neighbor.slot))
 }
 
-/// Checks that no slot has this name. A former number of a slot is not the slot of its user.
+/// Checks that no slot has this name. Former numbers do not count, although they have the name of
+/// their slot's user.
 pub(crate) fn check_name(switch: &Switch, name: &str) -> Result<(), NeighborError> {
     let has_name = |view: &&SlotView| view.name == name && view.state != SlotState::Retiring;
     match switch.slots().iter().find(has_name) {

@@ -74,7 +74,7 @@ pub struct RelayBuilder {
     pub(crate) neighbors: Vec<Neighbor>,
 }
 
-/// A source of labels.
+/// The source of labels that [`RelayBuilder::resolver`] sets.
 pub(crate) struct KnownLabels(pub(crate) Box<dyn Resolver>);
 
 impl fmt::Debug for KnownLabels {

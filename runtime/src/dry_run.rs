@@ -21,7 +21,7 @@ use crate::{
     state::StateFile,
 };
 
-/// The size of the pools. They are empty, because no frame is received or sent.
+/// The size of the pools: no chunks, because no frame is received or sent.
 const NO_MEMORY: PoolSpec = PoolSpec { trains: 0, singles: 0, huge_pages: false };
 
 /// A port that is not opened: it receives and sends nothing.

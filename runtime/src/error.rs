@@ -263,7 +263,8 @@ pub enum NeighborError {
         /// The port's name.
         port: String,
     },
-    /// The port is for processes that connect to its socket, and each of them gets a slot then.
+    /// The port is for processes that connect to its socket. Each of them gets a slot when it
+    /// connects.
     ForClients {
         /// The port's name.
         port: String,
@@ -443,7 +444,7 @@ pub enum ShutdownError {
 }
 
 impl ShutdownError {
-    /// The final counters, if there are any.
+    /// The final counters; `None` if a worker or the slow path died.
     pub fn summary(&self) -> Option<&Summary> {
         match self {
             Self::Unfinished(summary) | Self::Uneven(summary) => Some(summary),

@@ -38,7 +38,7 @@ pub(crate) struct OpenedPort {
 pub struct EthernetInfo {
     /// Whether plain links through the interface are allowed.
     pub plain: bool,
-    /// The number of seconds between two beacons, if beacons are enabled on the interface.
+    /// The number of seconds between two beacons; `None` if beacons are disabled on the interface.
     pub beacon_s: Option<u32>,
     /// The report of each queue, in the order of the queues.
     pub reports: Vec<EtherReport>,
@@ -64,7 +64,7 @@ impl EthernetInfo {
         self.reports.iter().map(first).collect()
     }
 
-    /// The beacons that the interface sends, if any.
+    /// The beacons that the interface sends; `None` if beacons are disabled.
     pub(crate) fn beacon(&self) -> Option<BeaconSpec> {
         let to = Address::Ether(BEACON_GROUP.address);
         self.beacon_s.map(|s| BeaconSpec::new(to, std::time::Duration::from_secs(u64::from(s))))

@@ -19,9 +19,9 @@ use strowger_wire::Slot;
 pub struct Event {
     /// The time since the relay started.
     pub at: Duration,
-    /// The slot, if the event is about one.
+    /// The slot that the event is about; `None` if it is about no slot.
     pub slot: Option<Slot>,
-    /// The name of the slot's user, or of its former user.
+    /// The name of the slot's user, or of its former user. Empty if the event is about no slot.
     pub name: String,
     /// The kind of event, with its details.
     pub kind: EventKind,

@@ -43,7 +43,7 @@ pub(crate) struct Host {
 #[derive(Debug, Default)]
 struct WallClock {
     /// The wall-clock time at time 0 of the relay's clock, as computed by the last check, in
-    /// nanoseconds since 1970.
+    /// nanoseconds since 1970. `None` before the first check.
     at_zero: Option<i128>,
     /// Whether the last check found a wrong clock, which is reported once.
     is_wrong: bool,

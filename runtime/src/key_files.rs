@@ -22,7 +22,7 @@ use crate::{
     limits::KEY_FILE_BYTES_MAX,
 };
 
-/// For messages: the command that makes each kind of file.
+/// The commands that make each kind of file, for error messages.
 const NEW_KEY: &str = "`strowger key new FILE` makes one";
 const NEW_PSK: &str = "`strowger key psk FILE` makes one";
 

@@ -12,10 +12,10 @@ pub(crate) const LOCAL_PORT_FRAMES: usize = 256;
 /// (`strowger_io::memory`).
 pub(crate) const LOCAL_PORT_CHUNKS_MAX: usize = 256;
 
-/// The number of slot numbers for each process that a unix socket with `clients` serves: one in use,
-/// and three in quarantine after processes that have disconnected. A program that is restarted some
-/// times within a quarantine is served again, and no local program can use up the numbers of a
-/// switch. As for unknown peers.
+/// The number of slot numbers for each process that a unix socket with `clients` serves: one in
+/// use, and three in quarantine after processes that have disconnected. A program that is restarted
+/// up to three times within a quarantine is served again, and no local program can use up the
+/// numbers of a switch. The limit for unknown peers is the same.
 pub(crate) const CLIENT_NUMBERS: usize = 4;
 /// The maximum number of processes that each unix socket with `clients` accepts in one turn of the
 /// slow path, so that a program that connects all the time does not keep that thread busy.

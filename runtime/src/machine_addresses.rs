@@ -14,7 +14,8 @@ use strowger_io::sys::{
 
 use crate::address::is_wildcard_for;
 
-/// The addresses of this machine, each with its interface.
+/// The addresses of this machine and the broadcast addresses of its networks, each with its
+/// interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineAddresses {
     ips: HashMap<IpAddr, String>,

@@ -170,7 +170,7 @@ impl OpenRelay {
         &self.ports
     }
 
-    /// The PeerId of the relay.
+    /// The PeerId of the relay; `None` if the relay has no identity.
     pub fn identity(&self) -> Option<PeerId> {
         self.identity
     }

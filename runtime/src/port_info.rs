@@ -18,7 +18,7 @@ pub struct PortInfo {
     pub name: String,
     /// The port's kind, with details.
     pub kind: PortKind,
-    /// The listener, if this port is an alternate port of one.
+    /// The listener of which this port is an alternate port; `None` for any other port.
     pub alternate_of: Option<PortId>,
 }
 
@@ -35,12 +35,13 @@ pub enum PortKind {
         plain: bool,
         /// The report of each worker's socket.
         reports: Vec<UdpReport>,
-        /// Whether handshakes have their own socket; `None` without an identity.
+        /// `Ok` if handshakes have their own socket, otherwise the reason why they do not. `None`
+        /// without an identity.
         steered: Option<Result<(), Refusal>>,
     },
     /// An Ethernet interface.
     Ethernet(EthernetInfo),
-    /// A unix socket for one process of this machine.
+    /// A port of a unix socket, for one process of this machine.
     #[non_exhaustive]
     Unix {
         /// The socket's path.
@@ -84,7 +85,7 @@ impl PortInfo {
         }
     }
 
-    /// The address to which a UDP listener is bound.
+    /// The address to which a UDP listener is bound; `None` for other ports.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self.kind {
             PortKind::Udp { local, .. } => Some(local),
@@ -101,7 +102,8 @@ impl PortInfo {
         }
     }
 
-    /// Whether the port leads to other switches. If not, it leads to one user on this machine.
+    /// Whether the port can lead to other switches. A port of a unix socket or a local port cannot:
+    /// it leads to one user on this machine.
     pub fn is_shared(&self) -> bool {
         !matches!(self.kind, PortKind::Unix { .. } | PortKind::Local { .. })
     }

@@ -48,8 +48,7 @@ fn text_of(payload: &(dyn Any + Send)) -> &str {
 /// Runs code that may panic. After a panic the caller must repair what the code left incomplete.
 ///
 /// # Errors
-/// The message of the panic, with the source location if the hook of `silence_caught_panics` is
-/// installed.
+/// The message of the panic, with the source location if [`silence_caught_panics`] was called.
 pub(crate) fn caught<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     IS_CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(what));

@@ -437,12 +437,12 @@ impl SlowPath {
         self.idle
     }
 
-    /// The core of each worker, if the workers are pinned.
+    /// The core of each worker; `None` if the workers are not pinned.
     pub fn cores(&self) -> Option<&[usize]> {
         self.cores.as_deref()
     }
 
-    /// The PeerId of the relay.
+    /// The PeerId of the relay; `None` if the relay has no identity.
     pub fn identity(&self) -> Option<PeerId> {
         self.identity
     }

@@ -288,7 +288,7 @@ impl UnixSocket {
 
 /// A port for code of this process.
 ///
-/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns it.
+/// [`RelayHandle::take_port`](crate::RelayHandle::take_port) returns the port.
 #[derive(Clone, Debug)]
 pub struct LocalPortSpec {
     pub(crate) name: String,
@@ -379,7 +379,8 @@ impl CustomPort {
     }
 }
 
-/// What a peer must authenticate with: its static key, the identity of its PeerId, or both.
+/// The keys with which a peer must authenticate: its static key, the identity of its PeerId, both,
+/// or neither for an unknown peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerKey {
     pub(crate) key: Option<StaticPublic>,
@@ -503,7 +504,7 @@ impl Peer {
         psk: Psk;
         /// The rights of the peer's packets.
         rights: Rights;
-        /// Whether to seal only the headers, if the peer agrees.
+        /// The seal mode that the relay requests for the link.
         seal: SealWish;
         /// The maximum length of a frame to the peer, in bytes. The relay discovers the path MTU up
         /// to this length.
@@ -543,7 +544,7 @@ impl Peer {
     }
 }
 
-/// Another switch, reached over a plain (unsealed) link.
+/// Another switch, reached over a plain (unsealed) link, or the only user of a [`CustomPort`].
 #[derive(Clone, Debug)]
 pub struct Neighbor {
     pub(crate) name: String,
@@ -581,8 +582,8 @@ impl Neighbor {
     }
 }
 
-/// The size of each worker's memory. By default each value is the sum of what the relay's ports and
-/// the switch need.
+/// The size of each worker's memory. By default each number of chunks is the sum of what the
+/// relay's ports and the switch need.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     pub(crate) trains: Option<u32>,
@@ -598,9 +599,11 @@ impl Default for Memory {
 
 impl Memory {
     setters! {
-        /// The number of train chunks (68 KiB each) of each worker.
+        /// The number of train chunks (68 KiB each) of each worker; `None` for the sum of the
+        /// needs.
         trains: Option<u32>;
-        /// The number of single chunks (4 KiB each) of each worker.
+        /// The number of single chunks (4 KiB each) of each worker; `None` for the sum of the
+        /// needs.
         singles: Option<u32>;
         /// Whether to use huge pages if the kernel has them.
         huge_pages: bool;

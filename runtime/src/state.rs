@@ -1,6 +1,6 @@
-//! The state file. It keeps the users of slot numbers and an upper bound of handshake timestamps
-//! across restarts and crashes. It is replaced atomically. A damaged file is refused as a whole and
-//! left unchanged.
+//! The state file. It keeps the scheme, the users of slot numbers and of former numbers, and an
+//! upper bound of handshake timestamps across restarts and crashes. It is replaced atomically. A
+//! damaged file is refused as a whole and left unchanged.
 //!
 //! The first line is `strowger-state VERSION CRC32 BYTES`, with the checksum and length of the JSON
 //! object that follows.
@@ -48,8 +48,8 @@ pub(crate) struct StateFile {
     _lock: Option<File>,
 }
 
-/// The slot numbers that were written, without durations: a changed duration alone does not require
-/// a write.
+/// The slot numbers and former numbers that were written, with their users and without durations: a
+/// changed duration alone does not require a write.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Written {
     numbers: Vec<(Slot, Option<Who>)>,
@@ -131,7 +131,7 @@ impl StateFile {
         })
     }
 
-    /// The time of the next attempt after a failed write.
+    /// The time at which a failed write is retried; `None` if the last write succeeded.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.failed.map(|failed| failed + RETRY_AFTER)
     }
@@ -176,9 +176,9 @@ impl StateFile {
         lines
     }
 
-    /// Writes the file if the user of a number has changed, or timestamps are close to the written
-    /// bound. The relay continues after a failed write. Returns only the first of consecutive
-    /// failures, and then the first success.
+    /// Writes the file if the users of numbers, the generation of the switch, or the bound of
+    /// timestamps differ from those in the file. The relay continues after a failed write. Returns
+    /// only the first of consecutive failures, and then the first success.
     pub(crate) fn keep(&mut self, switch: &mut Switch, clock: Clock) -> Option<StateChange> {
         let snapshot = switch.snapshot(clock.now());
         let news = Written::of(&snapshot);

@@ -10,8 +10,8 @@ use strowger_engine::control::{Balance, PortView, SlotView, peering::PeerView};
 pub struct Stats {
     /// The time since the relay started.
     pub uptime: Duration,
-    /// The sums of all counters, by reason. When no frame is in flight, frames in + frames made =
-    /// frames out + discards.
+    /// The sums of all counters of frames, with the discards by reason. When no frame is in flight,
+    /// frames in + frames made = frames out + discards.
     pub totals: Balance,
     /// The counters of each port.
     pub ports: Vec<PortStats>,
@@ -39,7 +39,7 @@ pub struct PortStats {
 pub struct LinkStats {
     /// The slot: its name and state, and its counters of frames and bytes.
     pub slot: SlotView,
-    /// The peer's keys and state, if the link is sealed.
+    /// The peer's keys and state; `None` if the slot has no sealed link.
     pub peer: Option<PeerView>,
 }
 

@@ -27,7 +27,8 @@ pub(crate) struct OpenedPort {
     pub(crate) queues: Vec<Box<dyn Port>>,
     pub(crate) reports: Vec<UdpReport>,
     pub(crate) handshake_socket: Option<HandshakeSocket>,
-    /// Whether handshakes arrive on their own socket; `None` without an identity.
+    /// `Ok` if handshakes arrive on their own socket, otherwise the reason why they do not. `None`
+    /// without an identity.
     pub(crate) steered: Option<Result<(), Refusal>>,
 }
 

@@ -37,9 +37,10 @@ struct Socket {
     /// The maximum number of slot numbers that are in use by processes of this socket or in
     /// quarantine after them.
     numbers_max: usize,
-    /// When the quarantine of each former number ends, in order.
+    /// The times at which the quarantine of slot numbers of former processes ends, earliest first.
     resting: VecDeque<Now>,
-    /// No process is accepted before this time: no file descriptor was left.
+    /// The time before which no process is accepted, because no file descriptor was left. `None` if
+    /// there is no pause.
     paused_until: Option<Instant>,
 }
 
@@ -51,8 +52,8 @@ struct Place {
     facts: Arc<SwitchFacts>,
     /// The slot of the process. `None` while the port is free.
     slot: Option<Slot>,
-    /// The process, until labels with its slot lead to the port. Without this delay the first
-    /// replies would be lost.
+    /// The process while labels with its slot do not lead to the port yet; `None` otherwise.
+    /// Without this delay the first replies would be lost.
     waiting: Option<WaitingClient>,
     /// Whether the process has disconnected, and the slot is being detached.
     is_leaving: bool,

@@ -1,4 +1,4 @@
-//! Keeps what unix ports say about the switch in their greetings (wire.md 8.3) up to date.
+//! Updates the facts about the switch that unix ports send in their greetings (wire.md 8.3).
 
 use std::sync::Arc;
 
