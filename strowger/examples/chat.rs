@@ -23,7 +23,8 @@ fn talk(
     input: impl BufRead,
     mut output: impl Write + Send + 'static,
 ) -> Result<(), Box<dyn Error>> {
-    // One half for each thread: no lock, and neither waits for the other.
+    // Each thread has one half of the socket, so the threads need no lock and do not wait for each
+    // other.
     let (mut sender, mut receiver) = socket.split();
     thread::spawn(move || {
         loop {

@@ -26,9 +26,9 @@ const REPEAT: Duration = Duration::from_millis(200);
 /// The time without progress after which copying fails.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// The first message: number 0, the length (8 bytes), the hash (32), the name. Block n, from 1, is a
-/// message with its number (8 bytes) and its bytes. The answer to each is the number of the next
-/// message that is missing.
+/// The first message: number 0, the length (8 bytes), the hash (32), the name. Block n, from 1, is
+/// a message with its number (8 bytes) and its bytes. The receiver answers each of these messages
+/// with the number of the first message that is missing.
 fn message(number: usize, body: &[u8]) -> Vec<u8> {
     [&(number as u64).to_be_bytes(), body].concat()
 }

@@ -19,7 +19,7 @@ const PROTOCOL: &str = "/upper/1";
 /// The time before the first repetition. The time doubles with each repetition.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(100);
 const ATTEMPTS: u32 = 6;
-/// Responses that the responder remembers.
+/// The maximum number of responses that the responder remembers.
 const REMEMBERED: usize = 64;
 
 struct Requester {
