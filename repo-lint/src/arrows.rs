@@ -45,7 +45,7 @@ const ARROWS_OF_TESTS: [(&str, &str); 1] = [(ENGINE, IO)];
 const ABSENT_WITHOUT_IO: [&str; 7] =
     ["std::time", "std::net", "std::fs", "std::thread", "println!", "Mutex", "RwLock"];
 
-/// Whether this is a crate of the workspace.
+/// Whether a crate of the workspace has this name.
 pub(crate) fn is_ours(name: &str) -> bool {
     ARROWS.iter().any(|(ours, _)| *ours == name)
 }

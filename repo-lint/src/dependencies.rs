@@ -9,7 +9,7 @@ use std::{
 
 use crate::{Faults, Repo, arrows::is_ours, list, text};
 
-/// The reasons in deny.toml: `# name: why`, one line for each direct dependency.
+/// The names and reasons in deny.toml: a line `# name: why` for each direct dependency.
 fn reasons(deny: &str) -> Vec<(&str, &str)> {
     let table = deny.split("# Direct dependencies").nth(1).expect("deny.toml has the reasons");
     table.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(": ")).collect()

@@ -2,7 +2,7 @@
 //!
 //! A requirement is a list item that begins with its number: `- **W4-3**`. An item `- *Planned*
 //! W4-3.` states a rule that is not a requirement yet: it can be cited and needs no test. A test
-//! names the requirements that it tests in the comment directly above it (`/// wire.md: W4-3, W4-10.`), or in
+//! names its requirements in the comment directly above it (`/// wire.md: W4-3, W4-10.`), or in
 //! Python in its docstring. Section "Tests" of the page lists the tests of each requirement. With
 //! `STROWGER_UPDATE=1` in the environment, [`the_tests_of_requirements_are_listed`] writes that
 //! list.

@@ -11,9 +11,9 @@ const MARK: &str = "wire.md: ";
 pub(super) struct Annotation {
     /// The file and the line.
     pub(super) place: String,
-    /// The name of the test, or why the annotation belongs to no test.
+    /// The name of the test, or the reason why the annotation belongs to no test.
     pub(super) test: Result<String, &'static str>,
-    /// The requirements, or why the list cannot be read.
+    /// The requirements, or the reason why the list cannot be read.
     pub(super) named: Result<Vec<Number>, &'static str>,
 }
 
