@@ -65,7 +65,7 @@ pub(crate) struct Entry {
     slot: u16,
     weight: u16,
     pub(crate) is_control: bool,
-    /// The index of the displaced frame.
+    /// The index of the displaced frame; `None` if no frame leaves the queue.
     displaced: Option<u16>,
 }
 

@@ -61,11 +61,11 @@ pub(crate) const EGRESS_SETTLED_SPARED: u32 = 2 * EGRESS_FRAMES_MAX as u32;
 /// that wait longer are hardly useful.
 pub(crate) const EGRESS_DRAIN_WINDOW_NS_LOG2: u32 = 27;
 
-/// The maximum number of control frames in a row that are sent while data waits: as many as have
-/// places in the queue. After them, [`EGRESS_DATA_FOR_CONTROL`] data frames are sent for each
-/// control frame, so that control takes at most a quarter of a link (R23).
+/// The maximum number of control frames in a row that are sent while data waits: the number of
+/// control frames that the queue can hold. After them, [`EGRESS_DATA_FOR_CONTROL`] data frames are
+/// sent for each control frame, so that control takes at most a quarter of a link (R23).
 pub(crate) const EGRESS_CONTROL_RUN: u16 = EGRESS_CONTROL_FRAMES_MAX as u16;
-/// See [`EGRESS_CONTROL_RUN`].
+/// The number of data frames for each control frame after a run: see [`EGRESS_CONTROL_RUN`].
 pub(crate) const EGRESS_DATA_FOR_CONTROL: u16 = 3;
 
 /// The number of bytes that count as much as one frame. In shares of an egress queue and in the

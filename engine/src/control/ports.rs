@@ -28,7 +28,8 @@ struct PortRecord {
     handshake_socket: Option<HandshakeSocket>,
     /// Counts the outcomes of the handshakes and beacons that arrived on the port.
     handshakes: DiscardTally,
-    /// The value that was passed in the last call of [`Ports::accept_unknown`].
+    /// The value that was passed in the last call of [`Ports::accept_unknown`]; `None` before the
+    /// first call.
     accepts_unknown: Option<bool>,
     leaving: bool,
 }

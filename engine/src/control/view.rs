@@ -69,11 +69,11 @@ pub struct SlotView {
     pub generation: u64,
     /// The name of the slot's user; empty if there is none.
     pub name: String,
-    /// The port through which the slot's user is reached.
+    /// The port through which the slot's user is reached; `None` if the slot has no user.
     pub port: Option<PortId>,
-    /// The user's address on this port.
+    /// The user's address on this port; `None` if there is no user, or if its address is unknown.
     pub at: Option<Address>,
-    /// The kind of user: another switch, or an endpoint.
+    /// The kind of user: another switch, or an endpoint; `None` if there is no user.
     pub behind: Option<Behind>,
     /// Frames that arrived on the slot.
     pub frames_in: u64,
@@ -88,7 +88,8 @@ pub struct SlotView {
     pub discards: u64,
     /// Frames that arrived on the slot and carry a former number of the slot in their return paths.
     pub by_former: u64,
-    /// The time at which the last frame arrived.
+    /// The time at which the last frame arrived on the slot; `None` if none has arrived from its
+    /// user.
     pub last_received: Option<Now>,
     /// The time until the state ends, if that is known. It can be known of a slot that waits until
     /// its number is free, drains, retires, is in quarantine or is kept.

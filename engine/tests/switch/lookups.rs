@@ -1,4 +1,4 @@
-//! Announcements of endpoints, and questions about peers (wire.md 5.5), at one switch in virtual
+//! Announcements of endpoints, and requests about peers (wire.md 5.5), at one switch in virtual
 //! time. Slot 2 is a neighbour on a plain UDP link; the other slots are endpoints.
 
 use std::collections::BTreeMap;
@@ -260,7 +260,7 @@ fn a_peer_that_announced_itself_is_found_by_its_neighbours_only_by_its_tag() {
     let wanted = |width| Some(((width, code(width)), 300, certificate.as_bytes().to_vec()));
     assert_eq!(bench.find(NEIGHBOUR, &ours), wanted(4));
     assert_eq!(bench.find(NEIGHBOUR, &other), None);
-    // The director is wide enough for the slot by which the question came in.
+    // The director is wide enough for the slot by which the request arrived.
     assert_eq!(bench.find(100, &ours).map(|found| found.0), Some((10, code(10))));
     // A label back to the slot of the node that asks is of no use.
     assert_eq!(bench.find(3, &ours), None);
@@ -385,7 +385,7 @@ fn announcements_and_finds_have_rates_of_their_own() {
     assert_eq!(bench.announce(3, &ours, 300, 10), (TAKEN, 300));
     let nonce = [1; 16];
     let find = Message::Find { nonce: &nonce, tag: &[0; 16] };
-    // Several questions in one millisecond.
+    // Several requests in one millisecond.
     let answered: usize = (0..64).map(|_| bench.ask(NEIGHBOUR, &find).len()).sum();
     assert!((32..=34).contains(&answered), "{answered}");
     assert_eq!(bench.count(Discard::OverBudget), 64 - answered as u64);

@@ -1,6 +1,6 @@
-//! Announcements of endpoints, and the answers to questions about peers (wire.md 5.5).
+//! Announcements of endpoints, and the replies to requests about peers (wire.md 5.5).
 //!
-//! | question | answered from | to |
+//! | request | answered from | to |
 //! |---|---|---|
 //! | find | the announcements of this switch's slots | a link with the rights `control` and `endpoints` |
 //! | resolve | the announcements, then the [`Resolver`] | the endpoint or the sealed neighbour itself, with labels that its rights permit |
@@ -39,7 +39,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// A source of labels for `resolve`, besides the switch's own slots: an address book, or a router.
 /// [`Switch::set_resolver`](crate::control::Switch::set_resolver) sets it.
 ///
-/// The slow path calls the resolver for each question, within the rate limit of the link that asks.
+/// The slow path calls the resolver for each resolve request that it may answer, within the rate
+/// limit of the link that sends the request.
 /// The resolver must not block.
 pub trait Resolver: Send {
     /// The identity, certificate and labels of a peer; `None` if the peer is unknown.
@@ -225,7 +226,7 @@ impl Lookups {
         (AnnounceVerdict::TAKEN, seconds)
     }
 
-    /// The valid announcements that the sender of a question may see, with the slots of their
+    /// The valid announcements that the sender of a request may see, with the slots of their
     /// users.
     fn visible<'s>(
         &'s self,

@@ -71,7 +71,8 @@ pub(super) struct Suggested {
     /// The next initiation is also sent to this location. Each beacon causes at most one such
     /// initiation.
     pub(super) next: Option<HandshakeOrigin>,
-    /// The location to which the last such initiation was sent.
+    /// The location to which the last such initiation was sent; `None` once a response to a
+    /// handshake has arrived from any location.
     pub(super) tried: Option<Location>,
 }
 

@@ -218,7 +218,7 @@ pub(super) struct Diagnosis {
     answers: u32,
     evidence: Option<(Now, DownReason)>,
     unreachable: Option<(Now, DownReason)>,
-    /// The name of the reason in the last event.
+    /// The name of the reason in the last event since the link was up; `None` if there was none.
     reported: Option<&'static str>,
 }
 

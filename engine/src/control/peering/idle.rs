@@ -103,7 +103,8 @@ pub(super) struct Usage {
     unsealed: u64,
     /// The time at which either number last increased.
     seen: Nanos,
-    /// The time since which keys have been needed. New keys restart it.
+    /// The time since which keys have been needed; `None` if they are not needed. New keys set
+    /// it to the present time.
     wanted: Option<Nanos>,
 }
 

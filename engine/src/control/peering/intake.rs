@@ -82,7 +82,7 @@ pub(super) struct Intake {
     budgets: [HandshakeBudgets; 2],
     /// The budgets of senders at other locations, by source address.
     sources: Sources,
-    /// The time of the last event about a refused unknown peer.
+    /// The time of the last event about a refused unknown peer; `None` before the first one.
     unknown_reported: Option<Now>,
     /// The time at which the secrets were last checked.
     checked: Nanos,

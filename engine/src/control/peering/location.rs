@@ -136,7 +136,7 @@ pub(super) type Destinations = ArrayVec<(Location, Option<u8>), CONTACTED_MAX>;
 pub(super) struct Reach {
     port: PortId,
     at: Option<Address>,
-    /// The configured location.
+    /// The configured location; `None` if no address is configured.
     written: Option<Location>,
     /// Whether the peer has proved that it receives at its location.
     is_validated: bool,
@@ -147,7 +147,7 @@ pub(super) struct Reach {
     /// The destinations of this node's responses to the handshakes that created these sessions.
     /// There is one entry for each response whose keys the peer may still use.
     answered: ArrayVec<(SessionIndex, Location), NEXT_MAX>,
-    /// The source of the last handshake message that produced keys.
+    /// The source of the last handshake message that produced keys; `None` before the first one.
     counterpart: Option<Location>,
     credit: Credit,
     challenge: Option<Challenge>,

@@ -100,7 +100,7 @@ pub(super) struct PathMtu {
     raise_at: Nanos,
     /// The number of data frames that the link had carried at the last challenge.
     frames: u64,
-    /// The limit that was last reported.
+    /// The limit that was last reported; `None` before the first report.
     reported: Option<u16>,
 }
 

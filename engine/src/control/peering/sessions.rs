@@ -23,7 +23,7 @@ struct OpenSession {
     link: Mark,
     /// The worker that opens the session's frames.
     owner: u8,
-    /// The worker to which the session is moving.
+    /// The worker to which the session is moving; `None` if it is not moving.
     moving: Option<u8>,
 }
 

@@ -416,11 +416,13 @@ pub struct PeerView {
     pub key: Option<StaticPublic>,
     /// The port through which the peer is reached.
     pub port: PortId,
-    /// The peer's address.
+    /// The peer's address; `None` if it is not known yet.
     pub at: Option<Address>,
-    /// The addresses of two nodes that both have the peer's key and alternately take over the link.
+    /// The addresses of two nodes that both have the peer's key and alternately take over the link;
+    /// `None` if no two such nodes are known.
     pub key_on_two_nodes: Option<[Address; 2]>,
-    /// The address that a beacon of the peer has suggested, while the link is down.
+    /// The address that a beacon of the peer has suggested; `None` if there is none, or if the link
+    /// is not down.
     pub suggested: Option<Address>,
     /// The state of the link.
     pub state: LinkState,
@@ -428,14 +430,14 @@ pub struct PeerView {
     pub down: Option<DownReason>,
     /// The rights of frames from the peer.
     pub rights: Rights,
-    /// The time at which the present keys were made.
+    /// The time at which the newest keys were made; `None` before the first keys.
     pub keys_since: Option<Now>,
     /// The number of completed handshakes.
     pub handshakes: u64,
-    /// The result of the last handshake.
+    /// The result of the last completed handshake; `None` before the first one.
     pub agreed: Option<Agreed>,
     /// The maximum length, in bytes including link header and tag, of a frame that may be sent at
-    /// present.
+    /// present; `None` before the first keys.
     pub frame_bytes_max: Option<u16>,
     /// Whether path MTU discovery has finished.
     pub is_path_found: bool,
