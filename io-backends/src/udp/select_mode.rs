@@ -98,7 +98,8 @@ pub struct UdpReport {
     /// With several, frames that are stuck in this machine do not fill the send buffer that other
     /// neighbours use.
     pub send_sockets: usize,
-    /// Why there are no more send sockets.
+    /// The reason why the port has fewer send sockets than it should have, or why it has only one
+    /// with `reuse_port`; `None` if it has all.
     pub send_sockets_refused: Option<Refusal>,
 }
 

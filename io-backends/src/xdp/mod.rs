@@ -118,7 +118,7 @@ pub struct XdpSpec {
     /// Whether a frame may have several descriptors (`XDP_USE_SG`, Linux 6.6). If so, the header of
     /// a frame without enough headroom gets a separate descriptor. If not, such a frame is copied.
     pub multi_buffer: bool,
-    /// A group whose frames the port also receives and to which it can send.
+    /// A group whose frames the port also receives and to which it can send; `None` for no group.
     pub group: Option<Group>,
 }
 

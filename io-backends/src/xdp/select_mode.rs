@@ -60,7 +60,7 @@ pub struct RefusedMode {
     pub mode: RxMode,
     /// Whether the mode was tried with multi-buffer frames (`XDP_USE_SG`).
     pub multi_buffer: bool,
-    /// Why it does not work.
+    /// The reason why the mode does not work.
     pub refusal: Refusal,
 }
 

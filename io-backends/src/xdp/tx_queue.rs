@@ -33,7 +33,7 @@ pub(super) enum DeviceState {
 struct InFlight {
     addr: u64,
     done: bool,
-    /// The header slot to which it points.
+    /// The header slot to which the descriptor points; `None` if it points to no header slot.
     header: Option<u16>,
     /// In the last descriptor of a frame, the memory of the frame and the frame's length.
     memory: Memory,
