@@ -93,7 +93,8 @@ impl EarlyResult {
     }
 }
 
-/// The fields of a connection's hello, borrowed from their bytes. Each is optional.
+/// The fields of a connection's hello, borrowed from their bytes. An absent field
+/// is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HelloFields<'a> {
     /// The id of the connection (type 1).

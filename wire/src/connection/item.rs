@@ -109,7 +109,7 @@ pub enum ControlItem<'a> {
         /// [`GOODBYE_TEXT_BYTES_MAX`](crate::limits::GOODBYE_TEXT_BYTES_MAX) bytes.
         text: &'a str,
     },
-    /// How much the sender wants the connection to stay open; answers `Leaving` (op 6).
+    /// The answer to `Leaving`: how much the sender wants the connection to stay open (op 6).
     Stay {
         /// From 0 (not at all) to 255.
         weight: u8,
@@ -130,7 +130,7 @@ pub enum ControlItem<'a> {
     GoodbyeAck {
         /// The goodbye's code.
         code: u8,
-        /// The goodbye's protocol.
+        /// The goodbye's protocol; `None` if the goodbye was for the whole connection.
         protocol: Option<EntryNumber>,
     },
     /// Requests an identify answer (op 9). This item is as long as the longest answer.
@@ -193,7 +193,8 @@ impl ControlItem<'_> {
     }
 }
 
-/// Why a message was not delivered. A code that this version does not know is kept.
+/// The reason why a message was not delivered. Parsing accepts codes that this version does not
+/// know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnsupportedCode(pub u8);
 

@@ -7,11 +7,11 @@ use super::Reason;
 pub struct HopWord {
     /// The ingress slot of the packet.
     pub slot_in: u32,
-    /// The egress slot of the packet, if its label names one.
+    /// The egress slot of the packet; `None` if its label names none.
     pub slot_out: Option<u32>,
     /// The kind of node at the egress slot.
     pub behind: Behind,
-    /// Why the packet would be discarded; `None` if it would be forwarded or delivered.
+    /// The reason to discard the packet; `None` if it would be forwarded or delivered.
     pub discard: Option<Reason>,
     /// Nanoseconds from the packet's arrival until the reply was written.
     pub held_ns: u64,
