@@ -65,10 +65,10 @@ struct State {
     now_ns: u64,
     /// Datagrams in flight, with their time of arrival.
     in_flight: VecDeque<(u64, Datagram)>,
-    /// Maximum length of a datagram. Longer ones are lost.
+    /// Maximum length of a datagram; `None` if there is no limit. Longer ones are lost.
     bytes_max: Option<usize>,
     loss_per_million: usize,
-    /// Whether loss is limited to handshake datagrams.
+    /// Whether `loss_per_million` applies to handshake datagrams only.
     loses_handshakes: bool,
     rng: Option<Rng>,
     log: Vec<Datagram>,
