@@ -72,7 +72,8 @@ discards! {
     NotAllowed = "not_allowed",
     /// A budget is spent.
     OverBudget = "over_budget",
-    /// A packet of kind 7, or a control message, that belongs to no packet or request of this end.
+    /// An *unknown connection* packet (W6-19) that quotes no packet of this end, or a control
+    /// message that answers no packet or request of this end.
     Unsolicited = "unsolicited",
     /// A malformed control message.
     Unhandled = "unhandled",

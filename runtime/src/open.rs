@@ -553,7 +553,7 @@ impl AttachRequest {
         }
     }
 
-    /// Attaches the user to the switch.
+    /// Attaches this neighbor, peer, unix socket or local port to a slot of the switch.
     pub(crate) fn attach(self, switch: &mut Switch, now: Now) -> Result<(), StartError> {
         let name = self.name();
         let attached = match self {

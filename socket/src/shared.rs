@@ -104,7 +104,8 @@ pub struct SocketCounters {
     pub rx_queue_full: u64,
     /// Pass-through messages that were dropped because half of the receive queue was taken.
     pub pass_through_full: u64,
-    /// Messages that were dropped because the program holds too many messages of this socket.
+    /// Messages that were dropped because the program holds, or has not yet received, too many
+    /// messages of this socket, or because memory was low and no copy could be made.
     pub rx_hold_full: u64,
     /// Messages that were copied because the program holds many messages of this socket.
     pub messages_copied: u64,

@@ -109,7 +109,7 @@ impl Couple {
         (a, at_a)
     }
 
-    /// Restarts A, which has this address of B.
+    /// Restarts A, with `seeks` as the configured address of B.
     fn reborn(&mut self, restarts_before: u64, seeks: SocketAddr) {
         self.reborn_at(restarts_before, 1, seeks);
     }

@@ -1,4 +1,4 @@
-//! Waits on a thread for a polled operation, until another thread ends the wait.
+//! Blocks a thread until a polled operation is ready or another thread ends the wait.
 
 use std::{
     sync::{

@@ -178,8 +178,8 @@ pub(super) struct Uring {
     /// Whether the receive is active in the kernel.
     armed: bool,
     failures: u32,
-    /// The sizes of the sender's address and of the control messages in the lead. The kernel reads
-    /// this header when the receive is submitted.
+    /// The space for the sender's address and for the control messages in front of each datagram
+    /// (`LEAD_BYTES`). The kernel reads this header when the receive is submitted.
     header: Box<libc::msghdr>,
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use strowger_testkit::{eventually, harness::relay::*};
 
-/// The command that starts a relay in this folder with this peer. `before` are words in front of
-/// it.
+/// The command that starts a relay in this folder with this peer. `before` contains
+/// the words in front of `strowger`, for example `sh -c`.
 fn command(home: &Home, peer: &Home, before: &[&str]) -> Command {
     let dir = home.path().to_str().unwrap();
     let config = format!(

@@ -62,7 +62,7 @@ fn refused(relay: &Relay) -> ClientRefusal {
     }
 }
 
-/// The state and the frames received of a slot.
+/// The state of a slot, and the number of frames received from it.
 fn row(relay: &Relay, slot: u32) -> Option<(String, u64)> {
     let slots = relay.ask(r#"{"show":"slots"}"#);
     let row = slots["slots"].as_array().unwrap().iter().find(|row| row["slot"] == slot)?.clone();

@@ -159,7 +159,8 @@ impl Beacons {
         self.ports.remove(&port);
     }
 
-    /// Removes all calls after a recovery, and sends the state of each port to the workers again.
+    /// After a recovery, abandons all handshakes with senders of beacons, and tells the workers
+    /// again which ports accept beacons.
     pub(super) fn recover(&mut self, base: &mut Base) {
         self.calls.clear();
         for port in base.ports.ids() {

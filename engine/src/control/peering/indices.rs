@@ -31,7 +31,7 @@ pub(super) struct Indices {
 /// The originator of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// The session with this peer.
+    /// The encrypted link of this peer.
     Peer(Mark),
     /// A call to the sender of a beacon.
     Call,
